@@ -1,0 +1,3 @@
+from ._core import *
+from .errors import *
+from ._core import Engine, isas, inspect, processor, read_bandwidth

@@ -1,0 +1,230 @@
+//! Tensors as they lie on disk: any row as f32, or as trits and a scale where the row is ternary.
+
+mod classic;
+mod half;
+mod i2s;
+mod ternary;
+
+pub use half::{bf16_to_f32, f16_to_f32};
+pub use i2s::Interleave;
+
+use crate::error::{Error, Result};
+use crate::gguf::{Gguf, Tensor, TensorType};
+
+/// Elements widened at a time while looking for trits: a whole number of blocks of every type.
+const PART: usize = 256;
+
+/// The rows of one tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    name: &'a str,
+    kind: TensorType,
+    rows: usize,
+    cols: usize,
+    /// Without I2_S's trailer.
+    bytes: &'a [u8],
+    /// Of I2_S.
+    scale: f32,
+    interleave: Interleave,
+}
+
+/// What `Rows::trits` found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RowTrits {
+    /// Every value is zero.
+    Zero,
+    /// Every value is a trit times this scale, which is positive and finite.
+    Scale(f32),
+    /// The row has these two magnitudes besides zero, and perhaps more: it is not ternary with one scale.
+    Mixed(f32, f32),
+}
+
+impl<'a> Rows<'a> {
+    /// The rows of an open file's tensor.
+    pub fn of(gguf: &'a Gguf, tensor: &'a Tensor) -> Result<Self> {
+        Self::new(tensor.name(), tensor.kind(), tensor.rows(), tensor.cols(), gguf.bytes(tensor))
+    }
+
+    /// Checks that `bytes` are a tensor of this type and shape; `name` only serves the messages.
+    pub fn new(name: &'a str, kind: TensorType, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self> {
+        let fault = |why: String| Error::Model(format!("tensor '{name}' of type {kind}: {why}"));
+        let size = kind.size_of(rows, cols).map_err(fault)?;
+        if bytes.len() != size {
+            let found = bytes.len();
+            return Err(fault(format!(
+                "{rows} rows of {cols} columns take {size} bytes, but there are {found}"
+            )));
+        }
+        let mut view = Self { name, kind, rows, cols, bytes, scale: 1.0, interleave: Interleave::default() };
+        if kind == TensorType::I2_S {
+            let (codes, trailer) = bytes.split_at(rows * cols / 4);
+            view.bytes = codes;
+            view.scale = f32::from_le_bytes([trailer[0], trailer[1], trailer[2], trailer[3]]);
+            if !view.scale.is_finite() {
+                return Err(fault(format!("its scale is {}; the file is broken", view.scale)));
+            }
+        }
+        Ok(view)
+    }
+
+    /// The tensor's name.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// The tensor's type.
+    pub fn kind(&self) -> TensorType {
+        self.kind
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The length of a row.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The code stream and the scale of an I2_S tensor in the default layout.
+    pub fn i2s(&self) -> Option<(&'a [u8], f32)> {
+        (self.kind == TensorType::I2_S && self.interleave == Interleave::L128)
+            .then_some((self.bytes, self.scale))
+    }
+
+    /// Row `row` as f32, `out` being as long as a row: the same bits that gguf-py computes. The invalid codes of
+    /// damaged files, and scales that are not finite, are computed with as they stand.
+    #[inline(always)]
+    pub fn widen(&self, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.cols, "a row of '{}' has {} columns", self.name, self.cols);
+        self.widen_part(row, 0, out);
+    }
+
+    /// Columns of a row from `start` on, a multiple of `PART`; `out` ends with a block or with the row.
+    #[inline(always)]
+    fn widen_part(&self, row: usize, start: usize, out: &mut [f32]) {
+        if self.kind == TensorType::I2_S {
+            return self.widen_i2s(row * self.cols + start, out);
+        }
+        let (head, blocks) = self.row(row);
+        let (elements, bytes) = (self.kind.block_elements(), self.kind.block_bytes());
+        let blocks = &blocks[start / elements * bytes..][..out.len() / elements * bytes];
+        match self.kind {
+            TensorType::F32 => classic::f32(blocks, out),
+            TensorType::F16 => classic::f16(blocks, out),
+            TensorType::BF16 => classic::bf16(blocks, out),
+            TensorType::Q8_0 => classic::q8_0(blocks, out),
+            TensorType::Q4_0 => classic::q4_0(blocks, out),
+            TensorType::Q5_0 => classic::q5_0(blocks, out),
+            TensorType::Q4_K => classic::q4_k(blocks, out),
+            TensorType::Q5_K => classic::q5_k(blocks, out),
+            TensorType::Q6_K => classic::q6_k(blocks, out),
+            TensorType::TQ1_0 => ternary::tq1_0(blocks, out),
+            TensorType::TQ2_0 => ternary::tq2_0(blocks, out),
+            TensorType::IQ1_BN => {
+                ternary::iq1_bn(blocks, f16_to_f32(u16::from_le_bytes([head[0], head[1]])), out)
+            }
+            TensorType::IQ2_BN => {
+                ternary::iq2_bn(blocks, f32::from_le_bytes([head[0], head[1], head[2], head[3]]), out);
+            }
+            TensorType::I2_S => unreachable!("handled above"),
+        }
+    }
+
+    fn widen_i2s(&self, start: usize, out: &mut [f32]) {
+        let mut trits = [0; PART];
+        for (index, values) in out.chunks_mut(PART).enumerate() {
+            let trits = &mut trits[..values.len()];
+            self.interleave.unpack(self.bytes, start + PART * index, trits);
+            for (value, &trit) in values.iter_mut().zip(&*trits) {
+                *value = self.scale * f32::from(trit);
+            }
+        }
+    }
+
+    /// The head and the blocks of a row; not for I2_S, whose blocks straddle rows.
+    #[inline(always)]
+    fn row(&self, row: usize) -> (&'a [u8], &'a [u8]) {
+        let head = self.kind.row_head();
+        let size = head + self.cols / self.kind.block_elements() * self.kind.block_bytes();
+        self.bytes[row * size..][..size].split_at(head)
+    }
+
+    /// Row `row` as trits in `out`, which is as long as a row, if one magnitude makes up all its values that are not
+    /// zero. Whether it is ternary is decided by the values, whatever type stores them. On `Mixed` the content of
+    /// `out` means nothing. An invalid code or a value that is not finite is an error.
+    pub fn trits(&self, row: usize, out: &mut [i8]) -> Result<RowTrits> {
+        assert_eq!(out.len(), self.cols, "a row of '{}' has {} columns", self.name, self.cols);
+        if self.kind == TensorType::I2_S {
+            return self.i2s_trits(row, out);
+        }
+        if let Some(col) = self.code_3(row) {
+            return Err(self.invalid_code(row, col));
+        }
+        let mut magnitude = 0.0;
+        let mut part = [0.0; PART];
+        for (index, trits) in out.chunks_mut(PART).enumerate() {
+            let values = &mut part[..trits.len()];
+            self.widen_part(row, PART * index, values);
+            if magnitude == 0.0 {
+                magnitude = values.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+            }
+            let is_other = |value: f32| value.abs() != magnitude && value != 0.0;
+            if magnitude.is_infinite() || values.iter().fold(false, |any, &value| any | is_other(value)) {
+                if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                    return Err(self.not_finite(row, PART * index + at, values[at]));
+                }
+                let other =
+                    values.iter().find(|&&value| is_other(value)).map_or(magnitude, |value| value.abs());
+                return Ok(RowTrits::Mixed(magnitude, other));
+            }
+            for (trit, &value) in trits.iter_mut().zip(&*values) {
+                *trit = i8::from(value > 0.0) - i8::from(value < 0.0);
+            }
+        }
+        Ok(if magnitude == 0.0 { RowTrits::Zero } else { RowTrits::Scale(magnitude) })
+    }
+
+    fn i2s_trits(&self, row: usize, out: &mut [i8]) -> Result<RowTrits> {
+        self.interleave.unpack(self.bytes, row * self.cols, out);
+        // A look at every trit, without an early exit, is a loop over vectors.
+        if out.iter().fold(false, |any, &trit| any | (trit > 1)) {
+            let col = out.iter().position(|&trit| trit > 1).unwrap_or_default();
+            return Err(self.invalid_code(row, col));
+        }
+        if self.scale <= 0.0 {
+            let sign = if self.scale < 0.0 { -1 } else { 0 };
+            out.iter_mut().for_each(|trit| *trit *= sign);
+        }
+        let is_zero = out.iter().fold(0, |seen, &trit| seen | trit) == 0;
+        Ok(if is_zero { RowTrits::Zero } else { RowTrits::Scale(self.scale.abs()) })
+    }
+
+    /// The column of the first code 3 of a row, in the block types that have 2-bit codes.
+    fn code_3(&self, row: usize) -> Option<usize> {
+        let (lanes, codes) = match self.kind {
+            TensorType::TQ2_0 => (32, 64),
+            TensorType::IQ2_BN => (16, 16),
+            _ => return None,
+        };
+        let blocks = self.row(row).1.chunks_exact(self.kind.block_bytes()).enumerate();
+        let found = |block: &[u8]| ternary::first_code_3(&block[..codes], lanes, [0, 2, 4, 6]);
+        blocks.filter_map(|(at, block)| Some(at * self.kind.block_elements() + found(block)?)).next()
+    }
+
+    fn invalid_code(&self, row: usize, col: usize) -> Error {
+        Error::Model(format!(
+            "tensor '{}' of type {}: row {row}, column {col} holds the code 3, but only 0, 1 and 2 stand for trits; \
+             the file is broken, or in a layout that this engine does not know",
+            self.name, self.kind
+        ))
+    }
+
+    fn not_finite(&self, row: usize, col: usize, value: f32) -> Error {
+        Error::Model(format!(
+            "tensor '{}' of type {}: row {row}, column {col} is {value}; its scale or the file is broken",
+            self.name, self.kind
+        ))
+    }
+}

@@ -1,0 +1,168 @@
+//! Decoding: ids in, logits and ids out. Knows no text.
+
+use crate::error::{Error, Result};
+use crate::kernel::Kernels;
+use crate::kernel::pool::Pool;
+use crate::model::{KvCache, Model, Row};
+use crate::ops::argmax;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A model with what computes it.
+pub struct Runtime {
+    /// The model.
+    pub model: Model,
+    /// The instruction set's kernels.
+    pub kernels: &'static Kernels,
+    /// The engine's threads.
+    pub pool: Pool,
+    /// Positions that one sequence may have.
+    pub n_ctx: usize,
+    /// Rows that one forward pass takes at most.
+    pub n_batch: usize,
+}
+
+/// Asked every 50 ms while a step computes: whether to abandon it.
+pub type Watch<'a> = dyn FnMut() -> bool + 'a;
+
+/// A token of a sequence, and whether its logits are wanted.
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// Which of the decoders.
+    pub sequence: usize,
+    /// The token.
+    pub id: u32,
+    /// Whether its logits are wanted.
+    pub logits: bool,
+}
+
+/// One sequence: its ids, and its keys and values.
+pub struct Decoder {
+    cache: KvCache,
+    ids: Vec<u32>,
+}
+
+impl Decoder {
+    /// An empty sequence.
+    pub fn new(cache: KvCache) -> Decoder {
+        Decoder { cache, ids: Vec::new() }
+    }
+
+    /// The ids whose keys and values are held.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Bytes that the cache takes.
+    pub fn bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+
+    /// Keeps what is common with `ids`, and returns its length.
+    pub fn keep_prefix(&mut self, ids: &[u32]) -> usize {
+        let common = self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        self.truncate(common);
+        common
+    }
+
+    /// Keeps the first `len` positions.
+    pub fn truncate(&mut self, len: usize) {
+        self.ids.truncate(len);
+        self.cache.truncate(len);
+    }
+}
+
+impl Runtime {
+    /// Checks ids that would stand at `position` and after.
+    pub fn check_ids(&self, ids: &[i64], position: usize) -> Result<Vec<u32>> {
+        let n_vocab = self.model.config().vocab;
+        if position + ids.len() > self.n_ctx {
+            return Err(Error::Context { needed: position + ids.len(), n_ctx: self.n_ctx });
+        }
+        ids.iter()
+            .enumerate()
+            .map(|(i, id)| match u32::try_from(*id) {
+                Ok(small) if (small as usize) < n_vocab => Ok(small),
+                _ => Err(Error::TokenId { id: *id, position: i, n_vocab }),
+            })
+            .collect()
+    }
+
+    /// Appends `steps` to the decoders, at most `n_batch` in a pass, and returns the wanted logits in order.
+    ///
+    /// If it fails or is cancelled, every decoder is as long as it was.
+    pub fn advance(&self, decoders: &mut [&mut Decoder], steps: &[Step], watch: &mut Watch) -> Result<Vec<f32>> {
+        let before: Vec<usize> = decoders.iter().map(|d| d.ids.len()).collect();
+        let mut logits = Vec::new();
+        for chunk in steps.chunks(self.n_batch) {
+            match self.pass(decoders, chunk, watch) {
+                Ok(some) if logits.is_empty() => logits = some,
+                Ok(some) => logits.extend(some),
+                Err(error) => {
+                    decoders.iter_mut().zip(before).for_each(|(d, len)| d.truncate(len));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(logits)
+    }
+
+    fn pass(&self, decoders: &mut [&mut Decoder], steps: &[Step], watch: &mut Watch) -> Result<Vec<f32>> {
+        let mut rows = Vec::with_capacity(steps.len());
+        let mut lens: Vec<usize> = decoders.iter().map(|d| d.ids.len()).collect();
+        for Step { sequence, id, logits } in steps.iter().copied() {
+            if lens[sequence] == self.n_ctx {
+                return Err(Error::Context { needed: self.n_ctx + 1, n_ctx: self.n_ctx });
+            }
+            rows.push(Row { sequence, position: lens[sequence], id, logits });
+            lens[sequence] += 1;
+        }
+        let mut caches: Vec<&mut KvCache> = decoders.iter_mut().map(|d| &mut d.cache).collect();
+        let cancel = AtomicBool::new(false);
+        let logits = self.pool.run(
+            |team| self.model.forward(self.kernels, team, &mut caches, &rows, &cancel),
+            || cancel.store(cancel.load(Ordering::Relaxed) || watch(), Ordering::Relaxed),
+        )?;
+        steps.iter().for_each(|step| decoders[step.sequence].ids.push(step.id));
+        Ok(logits)
+    }
+
+    /// Appends ids to one decoder; the logits of the last are returned if `logits`.
+    pub fn prefill(&self, decoder: &mut Decoder, ids: &[u32], logits: bool, watch: &mut Watch) -> Result<Vec<f32>> {
+        let step = |(i, id): (usize, &u32)| Step { sequence: 0, id: *id, logits: logits && i + 1 == ids.len() };
+        let steps: Vec<Step> = ids.iter().enumerate().map(step).collect();
+        self.advance(&mut [decoder], &steps, watch)
+    }
+
+    /// Continues `prompt` greedily: at most `max_tokens`, up to a stop id (not included) or the end of the context.
+    ///
+    /// Computes only what `decoder` does not hold of the prompt.
+    pub fn generate(
+        &self,
+        decoder: &mut Decoder,
+        prompt: &[u32],
+        max_tokens: usize,
+        stop: &[u32],
+        watch: &mut Watch,
+    ) -> Result<Vec<u32>> {
+        let Some(last) = prompt.len().checked_sub(1) else {
+            return Err(Error::Argument("the prompt is empty; give at least one token id".into()));
+        };
+        let held = decoder.keep_prefix(prompt).min(last);
+        decoder.truncate(held);
+        let mut generated = Vec::new();
+        let mut next = prompt[held..].to_vec();
+        while generated.len() < max_tokens {
+            let logits = self.prefill(decoder, &next, true, watch)?;
+            let id = argmax(&logits) as u32;
+            if stop.contains(&id) {
+                break;
+            }
+            generated.push(id);
+            if decoder.ids.len() == self.n_ctx {
+                break;
+            }
+            next = vec![id];
+        }
+        Ok(generated)
+    }
+}

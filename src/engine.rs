@@ -1,0 +1,186 @@
+//! The engine: one open model with its threads, shared by any number of callers.
+
+use crate::decode::{Decoder, Runtime, Step, Watch};
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::kernel::pool::Pool;
+use crate::kernel::{kernels, machine};
+use crate::model::config::{Activation, Config};
+use crate::model::{ActQuant, Model};
+use crate::ops::attention::KvType;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The context that an engine has unless told otherwise, if the model's is longer.
+const DEFAULT_CONTEXT: usize = 4096;
+/// Rows of a pass unless told otherwise: enough to amortise reading the weights, few enough to stay in the cache.
+const DEFAULT_BATCH: usize = 128;
+
+/// How to open a model. `None` leaves the choice to the engine.
+#[derive(Default)]
+pub struct Options {
+    /// Positions that one sequence may have.
+    pub n_ctx: Option<usize>,
+    /// Threads that compute.
+    pub n_threads: Option<usize>,
+    /// Rows that one forward pass takes at most.
+    pub n_batch: Option<usize>,
+    /// Instruction set, by name.
+    pub isa: Option<String>,
+    /// How keys and values are stored.
+    pub kv_type: Option<KvType>,
+    /// Whether activations are rounded to int8.
+    pub act_quant: Option<ActQuant>,
+    /// The feed-forward network's activation.
+    pub ffn_act: Option<Activation>,
+}
+
+/// What a prefill did.
+pub struct Prefill {
+    /// Positions of the prompt.
+    pub tokens: usize,
+    /// Of these, positions that the cache held already.
+    pub cached_tokens: usize,
+    /// Time spent computing the others.
+    pub elapsed: Duration,
+}
+
+/// Bytes that an engine uses.
+pub struct Memory {
+    /// Packed weights, in memory of our own.
+    pub packed: usize,
+    /// Weights that are read where they lie in the mapped file.
+    pub mapped: usize,
+    /// Keys and values of the warm cache.
+    pub kv_cache: usize,
+    /// The model's file, or all files of a split model.
+    pub file: usize,
+}
+
+/// An open model.
+pub struct Engine {
+    path: PathBuf,
+    runtime: Runtime,
+    kv_type: KvType,
+    /// The sequence of the last prefill or generation, for the next one's prefix; taken out while in use.
+    warm: Mutex<Option<Decoder>>,
+}
+
+impl Engine {
+    /// Opens a model file.
+    pub fn open(path: &Path, options: Options) -> Result<Engine> {
+        let isa = options.isa.or_else(|| std::env::var("BITNET_ISA").ok().filter(|isa| !isa.is_empty()));
+        let kernels = kernels(isa.as_deref())?;
+        for (name, value) in
+            [("n_ctx", options.n_ctx), ("n_threads", options.n_threads), ("n_batch", options.n_batch)]
+        {
+            if value == Some(0) {
+                return Err(Error::Argument(format!("{name} is 0, expected at least 1")));
+            }
+        }
+        let gguf = Arc::new(Gguf::open(path)?);
+        let threads = options.n_threads.unwrap_or_else(machine::cores);
+        let pool = Pool::new(threads).map_err(|source| {
+            Error::Argument(format!("n_threads is {threads}, but the system refuses so many threads: {source}"))
+        })?;
+        let model = pool.run(|team| Model::load(gguf, options.ffn_act, options.act_quant, team), || {})?;
+        let context = model.config().context;
+        let n_ctx = options.n_ctx.unwrap_or(context.min(DEFAULT_CONTEXT));
+        if n_ctx > context {
+            return Err(Error::Argument(format!(
+                "n_ctx is {n_ctx}, but the model was trained for {context} positions; ask for at most that"
+            )));
+        }
+        let n_batch = options.n_batch.unwrap_or(DEFAULT_BATCH);
+        Ok(Engine {
+            path: path.into(),
+            runtime: Runtime { model, kernels, pool, n_ctx, n_batch },
+            kv_type: options.kv_type.unwrap_or(KvType::F16),
+            warm: Mutex::default(),
+        })
+    }
+
+    /// The path that it was opened with.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The model with what computes it.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// How keys and values are stored.
+    pub fn kv_type(&self) -> KvType {
+        self.kv_type
+    }
+
+    /// The model's measures and constants.
+    pub fn config(&self) -> &Config {
+        self.runtime.model.config()
+    }
+
+    fn new_decoder(&self) -> Decoder {
+        Decoder::new(self.runtime.model.new_cache(self.kv_type))
+    }
+
+    /// Logits after every id of every sequence, `vocab` floats each, sequence after sequence. All rows go through the
+    /// same passes.
+    pub fn logits(&self, sequences: &[Vec<i64>], watch: &mut Watch) -> Result<Vec<f32>> {
+        let mut steps = Vec::new();
+        for (sequence, ids) in sequences.iter().enumerate() {
+            let ids = self.runtime.check_ids(ids, 0)?;
+            steps.extend(ids.into_iter().map(|id| Step { sequence, id, logits: true }));
+        }
+        let mut decoders: Vec<Decoder> = sequences.iter().map(|_| self.new_decoder()).collect();
+        self.runtime.advance(&mut decoders.iter_mut().collect::<Vec<_>>(), &steps, watch)
+    }
+
+    /// Runs `use_it` on the warm decoder, or on a fresh one while another caller has it, and keeps it warm.
+    fn with_warm<T>(&self, use_it: impl FnOnce(&mut Decoder) -> Result<T>) -> Result<T> {
+        let lock = || self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = lock().take();
+        let mut decoder = taken.unwrap_or_else(|| self.new_decoder());
+        let result = use_it(&mut decoder);
+        lock().get_or_insert(decoder);
+        result
+    }
+
+    /// Computes the prompt, less what the warm cache holds of it, and leaves the cache holding exactly the prompt.
+    ///
+    /// After an error the cache is as it was.
+    pub fn prefill(&self, ids: &[i64], watch: &mut Watch) -> Result<Prefill> {
+        let ids = self.runtime.check_ids(ids, 0)?;
+        self.with_warm(|decoder| {
+            let start = Instant::now();
+            let cached_tokens = decoder.ids().iter().zip(&ids).take_while(|(a, b)| a == b).count();
+            decoder.truncate(cached_tokens);
+            self.runtime.prefill(decoder, &ids[cached_tokens..], false, watch)?;
+            Ok(Prefill { tokens: ids.len(), cached_tokens, elapsed: start.elapsed() })
+        })
+    }
+
+    /// Continues a prompt greedily; see [`Runtime::generate`].
+    pub fn generate(&self, ids: &[i64], max_tokens: usize, stop: &[i64], watch: &mut Watch) -> Result<Vec<u32>> {
+        let prompt = self.runtime.check_ids(ids, 0)?;
+        let stop: Vec<u32> = stop.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
+        self.with_warm(|decoder| self.runtime.generate(decoder, &prompt, max_tokens, &stop, watch))
+    }
+
+    /// Positions that the warm cache holds.
+    pub fn cached_tokens(&self) -> usize {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |d| d.ids().len())
+    }
+
+    /// Bytes in use.
+    pub fn memory(&self) -> Memory {
+        let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        Memory {
+            packed: self.runtime.model.packed_bytes(),
+            mapped: self.runtime.model.mapped_bytes(),
+            kv_cache: warm.as_ref().map_or(0, Decoder::bytes),
+            file: self.runtime.model.gguf().file_size() as usize,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The header of one file: version, metadata and the tensor directory as written, each field checked.
+
+use std::ops::Range;
+
+use super::reader::{Parse, Reader};
+use super::sniff;
+use super::value::{Value, ValueType};
+
+/// More metadata entries or tensors than any model has.
+const MAX_ENTRIES: u64 = 1 << 20;
+/// The fewest bytes of a metadata entry (an empty key and a byte) and of a tensor's entry.
+const LEAST_ENTRY: u64 = 13;
+const LEAST_INFO: u64 = 24;
+/// Limits of the specification and of `GGML_MAX_NAME`.
+const MAX_KEY: usize = 65535;
+const MAX_NAME: usize = 63;
+const DEFAULT_ALIGNMENT: usize = 32;
+
+/// Where a metadata entry lies in the file.
+#[derive(Debug)]
+struct Entry {
+    key: Range<usize>,
+    kind: ValueType,
+    value: usize,
+}
+
+/// A tensor as the directory describes it.
+#[derive(Debug)]
+pub(super) struct Info {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub id: u32,
+    /// From the start of the data.
+    pub offset: u64,
+}
+
+/// A checked header; keys and values stay ranges of the file.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub version: u32,
+    pub alignment: usize,
+    pub data_start: usize,
+    entries: Vec<Entry>,
+    /// Indices of `entries`, sorted by key.
+    by_key: Vec<usize>,
+}
+
+impl Header {
+    /// Reads the header of a file and its tensor directory.
+    pub(super) fn parse(bytes: &[u8]) -> Parse<(Self, Vec<Info>)> {
+        if !bytes.starts_with(b"GGUF") {
+            return Err(sniff::describe(bytes));
+        }
+        let reader = &mut Reader::new(bytes, 4);
+        let version = read_version(reader)?;
+        let n_infos = reader.count("tensors", LEAST_INFO, MAX_ENTRIES)?;
+        let n_entries = reader.count("metadata entries", LEAST_ENTRY, MAX_ENTRIES)?;
+        let entries = (0..n_entries).map(|_| read_entry(reader)).collect::<Parse<Vec<_>>>()?;
+        let key = |index: usize| &bytes[entries[index].key.clone()];
+        let mut by_key: Vec<usize> = (0..entries.len()).collect();
+        by_key.sort_unstable_by_key(|&index| key(index));
+        if let Some(pair) = by_key.windows(2).find(|pair| key(pair[0]) == key(pair[1])) {
+            return Err(format!("metadata key '{}' occurs twice", String::from_utf8_lossy(key(pair[0]))));
+        }
+        let mut header = Self { version, alignment: DEFAULT_ALIGNMENT, data_start: 0, entries, by_key };
+        if let Some(value) = header.get(bytes, "general.alignment") {
+            header.alignment = read_alignment(value)?;
+        }
+        let infos = (0..n_infos).map(|_| read_info(reader, header.alignment)).collect::<Parse<Vec<_>>>()?;
+        header.data_start = reader
+            .position()
+            .checked_next_multiple_of(header.alignment)
+            .ok_or_else(|| format!("an alignment of {} is more than memory can address", header.alignment))?;
+        Ok((header, infos))
+    }
+
+    /// The value of a key; `bytes` is the file that the header was read from.
+    pub(super) fn get<'a>(&self, bytes: &'a [u8], key: &str) -> Option<Value<'a>> {
+        let at = self
+            .by_key
+            .binary_search_by(|&index| bytes.get(self.entries[index].key.clone()).cmp(&Some(key.as_bytes())));
+        self.value(bytes, self.by_key[at.ok()?])
+    }
+
+    /// The keys in file order.
+    pub(super) fn keys<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = &'a str> {
+        self.entries.iter().filter_map(|entry| std::str::from_utf8(bytes.get(entry.key.clone())?).ok())
+    }
+
+    /// Keys and values in file order.
+    pub(super) fn iter<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a str, Value<'a>)> {
+        self.keys(bytes).enumerate().filter_map(|(index, key)| Some((key, self.value(bytes, index)?)))
+    }
+
+    fn value<'a>(&self, bytes: &'a [u8], index: usize) -> Option<Value<'a>> {
+        let entry = &self.entries[index];
+        Value::read(entry.kind, &mut Reader::new(bytes, entry.value)).ok()
+    }
+}
+
+fn read_version(reader: &mut Reader) -> Parse<u32> {
+    match reader.u32()? {
+        version @ 2..=3 => Ok(version),
+        1 => Err("is GGUF version 1 of August 2023; versions 2 and 3 are read: get a newer file".into()),
+        version if version != 0 && version & 0xffff == 0 => {
+            Err("is a big-endian GGUF file; get the little-endian one".into())
+        }
+        version => Err(format!("is GGUF version {version}; versions 2 and 3 are read")),
+    }
+}
+
+fn read_entry(reader: &mut Reader) -> Parse<Entry> {
+    let start = reader.position();
+    let key = reader.string()?;
+    let end = reader.position();
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(format!(
+            "the metadata key at byte {start} has {} bytes; 1 to {MAX_KEY} are allowed",
+            key.len()
+        ));
+    }
+    let Ok(name) = std::str::from_utf8(key) else {
+        return Err(format!("the metadata key at byte {start} is not UTF-8"));
+    };
+    let fault = |fault| format!("metadata key '{name}': {fault}");
+    let kind = reader.u32().and_then(ValueType::from_id).map_err(fault)?;
+    let value = reader.position();
+    Value::read(kind, reader).map_err(fault)?;
+    Ok(Entry { key: end - key.len()..end, kind, value })
+}
+
+fn read_alignment(value: Value) -> Parse<usize> {
+    let alignment = value.as_int().and_then(|int| u32::try_from(int).ok()).map(|int| int as usize);
+    alignment.filter(|alignment| alignment.is_power_of_two()).ok_or_else(|| {
+        format!("general.alignment is {value} ({}), expected a power of two in a u32", value.type_name())
+    })
+}
+
+fn read_info(reader: &mut Reader, alignment: usize) -> Parse<Info> {
+    let start = reader.position();
+    let name = reader.string()?;
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(format!(
+            "the tensor name at byte {start} has {} bytes; 1 to {MAX_NAME} are allowed",
+            name.len()
+        ));
+    }
+    let name =
+        std::str::from_utf8(name).map_err(|_| format!("the tensor name at byte {start} is not UTF-8"))?;
+    let fault = |fault| format!("tensor '{name}': {fault}");
+    let n_dims = reader.u32().map_err(fault)?;
+    if n_dims > 4 {
+        return Err(fault(format!("has {n_dims} dimensions; at most 4 are allowed")));
+    }
+    let mut shape = Vec::with_capacity(n_dims as usize);
+    let mut elements = 1usize;
+    for _ in 0..n_dims {
+        let dim = reader.u64().map_err(fault)?;
+        let usable = usize::try_from(dim).ok().filter(|&dim| dim > 0 && dim <= isize::MAX as usize);
+        let dim =
+            usable.ok_or_else(|| fault(format!("has a dimension of {dim}; 1 to 2^63 - 1 are allowed")))?;
+        shape.push(dim);
+        elements = elements
+            .checked_mul(dim)
+            .filter(|&elements| elements <= isize::MAX as usize)
+            .ok_or_else(|| fault(format!("its shape {shape:?} has more elements than memory can address")))?;
+    }
+    let id = reader.u32().map_err(fault)?;
+    let offset = reader.u64().map_err(fault)?;
+    if offset % alignment as u64 != 0 {
+        return Err(fault(format!(
+            "its offset {offset} is not a multiple of the file's alignment of {alignment}"
+        )));
+    }
+    Ok(Info { name: name.to_owned(), shape, id, offset })
+}

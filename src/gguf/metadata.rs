@@ -1,0 +1,99 @@
+//! Typed access to a file's metadata.
+
+use std::path::Path;
+
+use super::header::Header;
+use super::value::{Value, ValueType};
+use crate::error::{Error, Result};
+
+/// The metadata of a model: of the first file, where it is split.
+#[derive(Clone, Copy, Debug)]
+pub struct Metadata<'a> {
+    pub(super) path: &'a Path,
+    pub(super) header: &'a Header,
+    pub(super) bytes: &'a [u8],
+}
+
+impl<'a> Metadata<'a> {
+    /// The value of a key as the file types it.
+    pub fn get(&self, key: &str) -> Option<Value<'a>> {
+        self.header.get(self.bytes, key)
+    }
+
+    /// Keys and values in file order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> + use<'a> {
+        self.header.iter(self.bytes)
+    }
+
+    /// An integer of any width that is not negative.
+    pub fn uint(&self, key: &str) -> Result<Option<usize>> {
+        self.typed(key, "an integer that is not negative", to_usize)
+    }
+
+    /// A float of either width.
+    pub fn float(&self, key: &str) -> Result<Option<f32>> {
+        self.typed(key, "a float", |value| value.as_float())
+    }
+
+    /// A bool.
+    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
+        self.typed(key, "a bool", |value| match value {
+            Value::Bool(value) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// A string that is UTF-8.
+    pub fn str(&self, key: &str) -> Result<Option<&'a str>> {
+        self.typed(key, "a string in UTF-8", |value| std::str::from_utf8(value.as_bytes()?).ok())
+    }
+
+    /// Integers of any width that are not negative: an array, or a scalar as the only element.
+    pub fn uints(&self, key: &str) -> Result<Option<Vec<usize>>> {
+        self.typed(key, "integers that are not negative", |value| value.collect(to_usize))
+    }
+
+    /// Integers of any width: an array, or a scalar as the only element.
+    pub fn ints(&self, key: &str) -> Result<Option<Vec<i64>>> {
+        let to_i64 = |value: Value| value.as_int().and_then(|int| i64::try_from(int).ok());
+        self.typed(key, "integers", |value| value.collect(to_i64))
+    }
+
+    /// Floats of either width: an array, or a scalar as the only element.
+    pub fn floats(&self, key: &str) -> Result<Option<Vec<f32>>> {
+        self.typed(key, "floats", |value| value.collect(|item| item.as_float()))
+    }
+
+    /// An array of strings as views of the file; each need not be UTF-8.
+    pub fn strings(
+        &self,
+        key: &str,
+    ) -> Result<Option<impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a>>> {
+        self.typed(key, "an array of strings", |value| match value {
+            Value::Array(array) if array.kind() == ValueType::Str => {
+                Some(array.iter().map(|item| item.as_bytes().unwrap_or_default()))
+            }
+            _ => None,
+        })
+    }
+
+    fn typed<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        convert: impl FnOnce(Value<'a>) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        convert(value).map(Some).ok_or_else(|| Error::File {
+            path: self.path.into(),
+            reason: format!(
+                "metadata key '{key}' is {value} of type {}, expected {expected}",
+                value.type_name()
+            ),
+        })
+    }
+}
+
+fn to_usize(value: Value) -> Option<usize> {
+    value.as_int().and_then(|int| usize::try_from(int).ok())
+}

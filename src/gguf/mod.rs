@@ -1,0 +1,198 @@
+//! The GGUF container: a mapped file, its metadata and its tensors. Nothing in the file is trusted: every length,
+//! count and offset is checked before use, and no allocation follows a number that the file's bytes do not back.
+
+mod directory;
+mod header;
+mod map;
+mod metadata;
+mod reader;
+mod resolve;
+mod sniff;
+mod split;
+mod types;
+mod value;
+
+use std::path::{Path, PathBuf};
+
+pub use directory::Tensor;
+pub use metadata::Metadata;
+pub use types::TensorType;
+pub use value::{Array, Items, Value, ValueType};
+
+use crate::error::{Error, Result};
+use header::Header;
+use map::Map;
+use split::SplitName;
+
+/// The checked contents of one file's bytes.
+#[derive(Debug)]
+pub struct Contents {
+    header: Header,
+    tensors: Vec<Tensor>,
+    warnings: Vec<String>,
+}
+
+/// Checks the bytes of one GGUF file; `path` only serves the messages. A part of a split set is checked by itself.
+pub fn parse(bytes: &[u8], path: &Path) -> Result<Contents> {
+    let broken = |reason| Error::File { path: path.into(), reason };
+    let (header, infos) = Header::parse(bytes).map_err(broken)?;
+    if let Some(key) = header.keys(bytes).find(|key| key.starts_with("prism.hadamard.")) {
+        return Err(Error::Unsupported(format!(
+            "{}: metadata key '{key}' says that the weights are stored rotated (Bonsai 2), which this engine does \
+             not run; get a model without prism.hadamard keys",
+            path.display()
+        )));
+    }
+    let (tensors, warnings) = directory::tensors(&header, &infos, bytes.len(), path)?;
+    Ok(Contents { header, tensors, warnings })
+}
+
+impl Contents {
+    /// The tensors in file order.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+}
+
+/// An open model file, or all files of a split model.
+#[derive(Debug)]
+pub struct Gguf {
+    path: PathBuf,
+    maps: Vec<Map>,
+    /// Of the first file, which alone carries the model's metadata.
+    header: Header,
+    tensors: Vec<Tensor>,
+    /// Indices of `tensors`, sorted by name.
+    by_name: Vec<usize>,
+    warnings: Vec<String>,
+}
+
+impl Gguf {
+    /// Maps a file and checks it. Nobody may write to the file while it is open.
+    ///
+    /// Of a split model give the first file, `…-00001-of-0000N.gguf`; the others are found beside it by name.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let map = Map::open(path)?;
+        let Contents { header, tensors, warnings } = parse(map.bytes(), path)?;
+        let maps = vec![map];
+        let mut gguf = Self { path: path.into(), maps, header, tensors, by_name: Vec::new(), warnings };
+        gguf.open_siblings()?;
+        gguf.by_name = directory::sort_by_name(&gguf.tensors).map_err(|reason| gguf.broken(reason))?;
+        Ok(gguf)
+    }
+
+    /// Opens the other files if this is the first of a split set.
+    fn open_siblings(&mut self) -> Result<()> {
+        let metadata = self.metadata();
+        let count = metadata.uint("split.count")?.unwrap_or(1);
+        if count <= 1 {
+            return Ok(());
+        }
+        let number = metadata.uint("split.no")?;
+        let total = metadata.uint("split.tensors.count")?;
+        let path = self.path.clone();
+        let name = SplitName::of(&path).filter(|name| name.count() == count).ok_or_else(|| {
+            self.broken(format!(
+                "is a part of a model split into {count} files, but its name does not end in \
+                 '-00001-of-{count:05}.gguf'; restore the original names"
+            ))
+        })?;
+        let first = name.sibling(0);
+        if number != Some(0) || first != path {
+            let first = first.display();
+            return Err(
+                self.broken(format!("is not the first file of a split model; open '{first}' instead"))
+            );
+        }
+        for index in 1..count {
+            self.open_sibling(&name.sibling(index), index, count)?;
+        }
+        match total {
+            Some(total) if total != self.tensors.len() => Err(self.broken(format!(
+                "the {count} files hold {} tensors, but split.tensors.count says {total}; some file belongs to \
+                 another model",
+                self.tensors.len()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn open_sibling(&mut self, path: &Path, index: usize, count: usize) -> Result<()> {
+        let map = Map::open(path).map_err(|fault| match fault {
+            Error::NotFound { path } => self.broken(format!(
+                "file {} of {count} is missing: '{}'; put all files into one folder",
+                index + 1,
+                path.display()
+            )),
+            other => other,
+        })?;
+        let Contents { header, tensors, warnings } = parse(map.bytes(), path)?;
+        let metadata = Metadata { path, header: &header, bytes: map.bytes() };
+        let found = (metadata.uint("split.no")?, metadata.uint("split.count")?);
+        if found != (Some(index), Some(count)) {
+            let shown = |value: Option<usize>| value.map_or("nothing".into(), |value| value.to_string());
+            let reason = format!(
+                "should be file {index} (counted from 0) of {count}, but its keys split.no and split.count say {} \
+                 and {}; it belongs elsewhere",
+                shown(found.0),
+                shown(found.1)
+            );
+            return Err(Error::File { path: path.into(), reason });
+        }
+        self.tensors.extend(tensors.into_iter().map(|tensor| tensor.in_shard(index)));
+        self.warnings.extend(warnings);
+        self.maps.push(map);
+        Ok(())
+    }
+
+    fn broken(&self, reason: String) -> Error {
+        Error::File { path: self.path.clone(), reason }
+    }
+
+    /// The metadata.
+    pub fn metadata(&self) -> Metadata<'_> {
+        Metadata { path: &self.path, header: &self.header, bytes: self.maps[0].bytes() }
+    }
+
+    /// All tensors, in file order.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The tensor with this name.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        let at = self.by_name.binary_search_by_key(&name, |&index| self.tensors[index].name()).ok()?;
+        Some(&self.tensors[self.by_name[at]])
+    }
+
+    /// The encoded bytes of one of this file's tensors, without padding.
+    pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
+        &self.maps[tensor.shard].bytes()[tensor.range.clone()]
+    }
+
+    /// Tells the system that a tensor's pages may leave memory. Reading it again loads them from the file.
+    pub fn release(&self, tensor: &Tensor) {
+        self.maps[tensor.shard].release(&tensor.range);
+    }
+
+    /// What is odd about the file without making it unusable.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// As given to `open`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The version of the GGUF format.
+    pub fn version(&self) -> u32 {
+        self.header.version
+    }
+
+    /// Bytes of all files together.
+    pub fn file_size(&self) -> u64 {
+        self.maps.iter().map(|map| map.bytes().len() as u64).sum()
+    }
+}

@@ -1,0 +1,45 @@
+//! What a file is that is not GGUF, for an error that helps.
+
+/// Names the kind of file that starts with these bytes and says what to do.
+pub(super) fn describe(bytes: &[u8]) -> String {
+    let head = &bytes[..bytes.len().min(512)];
+    let text = head.trim_ascii_start().to_ascii_lowercase();
+    let found = if head.starts_with(b"version https://git-lfs") {
+        "is a Git LFS pointer, not the model; run `git lfs pull` or download the file itself"
+    } else if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
+        "is an HTML page, not a model; the download link led to a web page"
+    } else if head.starts_with(b"PK\x03\x04") || head.starts_with(b"\x80\x02") {
+        "is a zip or pickle file, such as a PyTorch checkpoint; these can run code and are not read: get the \
+         model as GGUF"
+    } else if is_safetensors(bytes) {
+        "is a safetensors file; get the model as GGUF, or convert it"
+    } else if [b"lmgg", b"fmgg", b"tjgg"].iter().any(|magic| head.starts_with(*magic)) {
+        "is in an old GGML format from before GGUF; get a newer file"
+    } else if b"GGUF".starts_with(head) {
+        "ends inside its first four bytes; download it again"
+    } else if is_text(head) {
+        "is a text file, not a model; give the path of a .gguf file"
+    } else {
+        let magic: Vec<String> = head.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        return format!("is not a GGUF file: it starts with the bytes {}, not with 'GGUF'", magic.join(" "));
+    };
+    found.to_owned()
+}
+
+/// A safetensors file starts with the length of its JSON header and the header's opening brace.
+fn is_safetensors(bytes: &[u8]) -> bool {
+    let Some((length, rest)) = bytes.split_first_chunk() else { return false };
+    u64::from_le_bytes(*length) <= rest.len() as u64 && rest.first() == Some(&b'{')
+}
+
+fn is_text(head: &[u8]) -> bool {
+    let printable = |text: &str| text.chars().all(|c| !c.is_control() || c.is_ascii_whitespace());
+    match std::str::from_utf8(head) {
+        Ok(text) => printable(text),
+        // A character cut by the end of `head` is not a fault of the text.
+        Err(fault) if fault.error_len().is_none() => {
+            std::str::from_utf8(&head[..fault.valid_up_to()]).is_ok_and(printable)
+        }
+        Err(_) => false,
+    }
+}

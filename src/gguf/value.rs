@@ -1,0 +1,282 @@
+//! Metadata values as they lie in the file: strings and arrays stay views of its bytes.
+
+use std::fmt;
+
+use super::reader::{Parse, Reader};
+
+/// The most elements of one array, as in mainline llama.cpp.
+const MAX_ITEMS: u64 = 1 << 30;
+
+/// How many characters of a string, and items of an array, `Display` shows.
+const SHOWN_CHARS: usize = 72;
+const SHOWN_ITEMS: usize = 6;
+
+/// The type of a metadata value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are the type names of the GGUF specification")]
+pub enum ValueType {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    F32,
+    Bool,
+    Str,
+    Array,
+    U64,
+    I64,
+    F64,
+}
+
+impl ValueType {
+    /// In the order of their ids in the file.
+    const ALL: [(Self, &'static str); 13] = [
+        (Self::U8, "u8"),
+        (Self::I8, "i8"),
+        (Self::U16, "u16"),
+        (Self::I16, "i16"),
+        (Self::U32, "u32"),
+        (Self::I32, "i32"),
+        (Self::F32, "f32"),
+        (Self::Bool, "bool"),
+        (Self::Str, "str"),
+        (Self::Array, "array"),
+        (Self::U64, "u64"),
+        (Self::I64, "i64"),
+        (Self::F64, "f64"),
+    ];
+
+    pub(super) fn from_id(id: u32) -> Parse<Self> {
+        let known = usize::try_from(id).ok().and_then(|id| Self::ALL.get(id));
+        known.map(|entry| entry.0).ok_or_else(|| format!("value type {id} is unknown; 0 to 12 are defined"))
+    }
+
+    /// The name as `inspect` shows it: `u32`, `str`, …
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// The fewest bytes that a value can take.
+    fn least_bytes(self) -> u64 {
+        match self {
+            Self::U8 | Self::I8 | Self::Bool => 1,
+            Self::U16 | Self::I16 => 2,
+            Self::U32 | Self::I32 | Self::F32 => 4,
+            Self::U64 | Self::I64 | Self::F64 | Self::Str => 8,
+            Self::Array => 12,
+        }
+    }
+}
+
+/// One metadata value. Strings are bytes: token strings in real files are not always UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the variants are the types of `ValueType`")]
+pub enum Value<'a> {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    F32(f32),
+    Bool(bool),
+    Str(&'a [u8]),
+    Array(Array<'a>),
+    U64(u64),
+    I64(i64),
+    F64(f64),
+}
+
+impl<'a> Value<'a> {
+    /// Reads and checks a value, arrays to their last element.
+    pub(super) fn read(kind: ValueType, reader: &mut Reader<'a>) -> Parse<Self> {
+        Ok(match kind {
+            ValueType::U8 => Self::U8(u8::from_le_bytes(reader.array()?)),
+            ValueType::I8 => Self::I8(i8::from_le_bytes(reader.array()?)),
+            ValueType::U16 => Self::U16(u16::from_le_bytes(reader.array()?)),
+            ValueType::I16 => Self::I16(i16::from_le_bytes(reader.array()?)),
+            ValueType::U32 => Self::U32(reader.u32()?),
+            ValueType::I32 => Self::I32(i32::from_le_bytes(reader.array()?)),
+            ValueType::F32 => Self::F32(f32::from_le_bytes(reader.array()?)),
+            ValueType::Bool => match reader.array()? {
+                [0] => Self::Bool(false),
+                [1] => Self::Bool(true),
+                [other] => return Err(format!("a bool is stored as {other}; only 0 and 1 are defined")),
+            },
+            ValueType::Str => Self::Str(reader.string()?),
+            ValueType::Array => Self::Array(Array::read(reader)?),
+            ValueType::U64 => Self::U64(reader.u64()?),
+            ValueType::I64 => Self::I64(i64::from_le_bytes(reader.array()?)),
+            ValueType::F64 => Self::F64(f64::from_le_bytes(reader.array()?)),
+        })
+    }
+
+    /// The type that the file gives it.
+    pub fn kind(&self) -> ValueType {
+        match self {
+            Self::U8(_) => ValueType::U8,
+            Self::I8(_) => ValueType::I8,
+            Self::U16(_) => ValueType::U16,
+            Self::I16(_) => ValueType::I16,
+            Self::U32(_) => ValueType::U32,
+            Self::I32(_) => ValueType::I32,
+            Self::F32(_) => ValueType::F32,
+            Self::Bool(_) => ValueType::Bool,
+            Self::Str(_) => ValueType::Str,
+            Self::Array(_) => ValueType::Array,
+            Self::U64(_) => ValueType::U64,
+            Self::I64(_) => ValueType::I64,
+            Self::F64(_) => ValueType::F64,
+        }
+    }
+
+    /// The type's name, with an array's element type and length: `u32`, `str[128256]`.
+    pub fn type_name(&self) -> String {
+        match self {
+            Self::Array(array) => format!("{}[{}]", array.kind.name(), array.len),
+            scalar => scalar.kind().name().to_owned(),
+        }
+    }
+
+    /// An integer of any width.
+    pub fn as_int(&self) -> Option<i128> {
+        match *self {
+            Self::U8(value) => Some(value.into()),
+            Self::I8(value) => Some(value.into()),
+            Self::U16(value) => Some(value.into()),
+            Self::I16(value) => Some(value.into()),
+            Self::U32(value) => Some(value.into()),
+            Self::I32(value) => Some(value.into()),
+            Self::U64(value) => Some(value.into()),
+            Self::I64(value) => Some(value.into()),
+            _ => None,
+        }
+    }
+
+    /// A float of either width, as f32: no key of a model needs more.
+    pub fn as_float(&self) -> Option<f32> {
+        match *self {
+            Self::F32(value) => Some(value),
+            Self::F64(value) => Some(value as f32),
+            _ => None,
+        }
+    }
+
+    /// The bytes of a string.
+    pub fn as_bytes(&self) -> Option<&'a [u8]> {
+        match *self {
+            Self::Str(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The elements of an array, or a scalar as the only element.
+    pub(super) fn collect<T>(&self, item: impl Fn(Value<'a>) -> Option<T>) -> Option<Vec<T>> {
+        match *self {
+            Self::Array(array) => array.iter().map(item).collect(),
+            scalar => item(scalar).map(|only| vec![only]),
+        }
+    }
+}
+
+/// A value for reading by people: long strings and arrays are cut, control characters escaped.
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Str(bytes) => {
+                // Four bytes hold any character; one more shows that something was cut.
+                let head = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * SHOWN_CHARS + 4)]);
+                let shown: String = head.chars().take(SHOWN_CHARS).collect();
+                let cut = if shown.len() < head.len() { "…" } else { "" };
+                write!(f, "\"{}{cut}\"", shown.escape_debug())
+            }
+            Self::Array(array) => {
+                f.write_str("[")?;
+                for (index, item) in array.iter().take(SHOWN_ITEMS).enumerate() {
+                    let comma = if index > 0 { ", " } else { "" };
+                    write!(f, "{comma}{item}")?;
+                }
+                f.write_str(if array.len > SHOWN_ITEMS { ", …]" } else { "]" })
+            }
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::F32(value) => write!(f, "{value:?}"),
+            Self::F64(value) => write!(f, "{value:?}"),
+            Self::U64(value) => write!(f, "{value}"),
+            Self::I64(value) => write!(f, "{value}"),
+            narrow => write!(f, "{}", narrow.as_int().unwrap_or_default()),
+        }
+    }
+}
+
+/// An array of scalars or strings; arrays of arrays are refused when the file is opened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Array<'a> {
+    kind: ValueType,
+    len: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Array<'a> {
+    fn read(reader: &mut Reader<'a>) -> Parse<Self> {
+        let kind = ValueType::from_id(reader.u32()?)?;
+        if kind == ValueType::Array {
+            return Err("an array of arrays; no GGUF reader takes one".into());
+        }
+        let len = reader.count("array elements", kind.least_bytes(), MAX_ITEMS)?;
+        let mut after = reader.clone();
+        if matches!(kind, ValueType::Str | ValueType::Bool) {
+            for _ in 0..len {
+                Value::read(kind, &mut after)?;
+            }
+        } else {
+            after.take(len * kind.least_bytes())?;
+        }
+        let bytes = reader.take((after.position() - reader.position()) as u64)?;
+        Ok(Self { kind, len: len as usize, bytes })
+    }
+
+    /// The type of the elements.
+    pub fn kind(&self) -> ValueType {
+        self.kind
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The elements in order.
+    pub fn iter(&self) -> Items<'a> {
+        Items { kind: self.kind, left: self.len, reader: Reader::new(self.bytes, 0) }
+    }
+}
+
+/// The elements of an [`Array`], decoded one by one from the file's bytes.
+#[derive(Clone, Debug)]
+pub struct Items<'a> {
+    kind: ValueType,
+    left: usize,
+    reader: Reader<'a>,
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        Value::read(self.kind, &mut self.reader).ok()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Items<'_> {}

@@ -1,0 +1,89 @@
+//! AVX2 with FMA and F16C.
+//!
+//! Ternary inner loop, for half a word (8 rows × 16 columns) and one token: 4 `vpand` + 3 `vpsrld` shared by the
+//! tokens of a tile; per token 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`), and once a block of 128 columns
+//! `vpmaddwd` + `vpaddd`. i16 sums hold a block: 8 words × 4 planes × 2 products × 2·127 = 16,256.
+
+use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
+use super::ternary::{BLOCK, BLOCK_WORDS, STRIP, Sums, WORD_COLS, Word};
+use super::{Isa, Kernels};
+use std::arch::x86_64::*;
+
+pub(super) struct Avx2;
+
+impl Lanes for Avx2 {
+    const TOKENS: usize = 1;
+    #[inline(always)]
+    unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] {
+        // SAFETY: 32 bytes are read, 64 written; F16C by the caller's promise.
+        unsafe {
+            let p = h.as_ptr().cast::<__m128i>();
+            std::mem::transmute([_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128(p.add(1)))])
+        }
+    }
+}
+
+with_float_kernels!(stamp_floats Avx2 "avx2,fma,f16c");
+
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx2, ternary_sums, floats: FLOATS };
+
+#[target_feature(enable = "avx2")]
+fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
+    let per_group = tokens[0].len() / WORD_COLS;
+    for (g, words) in words.chunks(per_group).enumerate() {
+        for half in 0..2 {
+            let first_row = 16 * g + 8 * half;
+            let mut t = 0;
+            while t + 4 <= tokens.len() {
+                tile::<4>(words, half, tokens[t..].first_chunk().expect("four"), &mut sums[t..], first_row);
+                t += 4;
+            }
+            while t < tokens.len() {
+                tile::<1>(words, half, &[tokens[t]], &mut sums[t..], first_row);
+                t += 1;
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn tile<const N: usize>(
+    words: &[Word],
+    half: usize,
+    tokens: &[&[i8]; N],
+    sums: &mut [[i32; STRIP]],
+    first_row: usize,
+) {
+    let ones = _mm256_set1_epi16(1);
+    let mask = _mm256_set1_epi8(3);
+    let mut wide = [_mm256_setzero_si256(); N];
+    for (b, block) in words.as_chunks::<BLOCK_WORDS>().0.iter().enumerate() {
+        let mut narrow = [_mm256_setzero_si256(); N];
+        for (w, word) in block.iter().enumerate() {
+            // SAFETY: a word is 64 bytes; `half` is 0 or 1.
+            let word = unsafe { _mm256_load_si256(word.0.as_ptr().cast::<__m256i>().add(half)) };
+            let planes = [
+                _mm256_and_si256(_mm256_srli_epi32(word, 6), mask),
+                _mm256_and_si256(_mm256_srli_epi32(word, 4), mask),
+                _mm256_and_si256(_mm256_srli_epi32(word, 2), mask),
+                _mm256_and_si256(word, mask),
+            ];
+            for (p, plane) in planes.iter().enumerate() {
+                for t in 0..N {
+                    let q: &[i8; 4] = tokens[t][b * BLOCK + 32 * p + 4 * w..].first_chunk().expect("whole blocks");
+                    let q = _mm256_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8)));
+                    narrow[t] = _mm256_add_epi16(narrow[t], _mm256_maddubs_epi16(*plane, q));
+                }
+            }
+        }
+        for t in 0..N {
+            wide[t] = _mm256_add_epi32(wide[t], _mm256_madd_epi16(narrow[t], ones));
+        }
+    }
+    for t in 0..N {
+        let out: &mut [i32] = &mut sums[t][first_row..first_row + 8];
+        // SAFETY: eight sums are written to a slice of eight.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), wide[t]) };
+    }
+}

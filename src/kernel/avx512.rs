@@ -1,0 +1,69 @@
+//! AVX-512 F, BW, DQ, VL without its dot products.
+//!
+//! Ternary inner loop, for a word (16 rows × 16 columns) and one token: 4 `vpandd` + 3 `vpsrld` shared by the tokens
+//! of a tile; per token 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`), and once a block `vpmaddwd` + `vpaddd`.
+
+use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
+use super::ternary::{BLOCK, BLOCK_WORDS, GROUP, STRIP, Sums, WORD_COLS, Word};
+use super::{Isa, Kernels};
+use std::arch::x86_64::*;
+
+pub(super) struct Avx512;
+
+impl Lanes for Avx512 {
+    const TOKENS: usize = 4;
+    #[inline(always)]
+    unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] {
+        // SAFETY: 32 bytes are read, 64 written; AVX-512 F by the caller's promise.
+        unsafe { std::mem::transmute(_mm512_cvtph_ps(_mm256_loadu_si256(h.as_ptr().cast()))) }
+    }
+}
+
+with_float_kernels!(stamp_floats Avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
+
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512, ternary_sums, floats: FLOATS };
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
+    let per_group = tokens[0].len() / WORD_COLS;
+    for (g, words) in words.chunks(per_group).enumerate() {
+        let mut t = 0;
+        while t + 6 <= tokens.len() {
+            tile::<6>(words, tokens[t..].first_chunk().expect("six"), &mut sums[t..], g * GROUP);
+            t += 6;
+        }
+        while t < tokens.len() {
+            tile::<1>(words, &[tokens[t]], &mut sums[t..], g * GROUP);
+            t += 1;
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn tile<const N: usize>(words: &[Word], tokens: &[&[i8]; N], sums: &mut [[i32; STRIP]], first_row: usize) {
+    let ones = _mm512_set1_epi16(1);
+    let mask = _mm512_set1_epi8(3);
+    let mut wide = [_mm512_setzero_si512(); N];
+    for (b, block) in words.as_chunks::<BLOCK_WORDS>().0.iter().enumerate() {
+        let mut narrow = [_mm512_setzero_si512(); N];
+        for (w, word) in block.iter().enumerate() {
+            let planes = super::avx512_vnni::planes(word, mask);
+            for (p, plane) in planes.iter().enumerate() {
+                for t in 0..N {
+                    let q = tokens[t][b * BLOCK + 32 * p + 4 * w..].first_chunk::<4>().expect("whole blocks");
+                    let q = _mm512_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8)));
+                    narrow[t] = _mm512_add_epi16(narrow[t], _mm512_maddubs_epi16(*plane, q));
+                }
+            }
+        }
+        for t in 0..N {
+            wide[t] = _mm512_add_epi32(wide[t], _mm512_madd_epi16(narrow[t], ones));
+        }
+    }
+    for t in 0..N {
+        let out: &mut [i32] = &mut sums[t][first_row..first_row + GROUP];
+        // SAFETY: sixteen sums are written to a slice of sixteen.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), wide[t]) };
+    }
+}

@@ -1,0 +1,63 @@
+//! The machine: its processor, its float control word, its read bandwidth.
+
+use super::pool::Pool;
+use std::time::Instant;
+
+/// The processor's name as it gives it, or the architecture's.
+pub fn processor_name() -> String {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::__cpuid;
+        let leaf = |n| __cpuid(n);
+        if leaf(0x8000_0000).eax >= 0x8000_0004 {
+            let registers = (0x8000_0002u32..=0x8000_0004).map(leaf).flat_map(|r| [r.eax, r.ebx, r.ecx, r.edx]);
+            let bytes: Vec<u8> = registers.flat_map(u32::to_le_bytes).take_while(|b| *b != 0).collect();
+            return String::from_utf8_lossy(&bytes).trim().to_string();
+        }
+    }
+    std::env::consts::ARCH.to_string()
+}
+
+/// Processors that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Gives the calling thread IEEE arithmetic: round to nearest, no flush to zero, exceptions masked.
+///
+/// A new thread inherits the control word of its parent, which a host program may have changed.
+pub(super) fn reset_float_control() {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let default: u32 = 0x1f80;
+        // SAFETY: this is the state that the compiler assumes anyway.
+        unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &default, options(nostack, readonly)) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("msr fpcr, xzr", options(nomem, nostack))
+    };
+}
+
+/// Bytes a second that `threads` threads read from a buffer of `bytes`, the best of three passes.
+pub fn read_bandwidth(threads: usize, bytes: usize) -> std::io::Result<f64> {
+    const CHUNK: usize = 1 << 17;
+    let pool = Pool::new(threads)?;
+    let mut buffer = vec![0u64; (bytes / 8).next_multiple_of(CHUNK)];
+    let pass = |buffer: &mut [u64]| {
+        let start = Instant::now();
+        pool.run(
+            |team| {
+                team.for_each(buffer.len() / CHUNK, |i| {
+                    let sum = buffer[i * CHUNK..][..CHUNK].iter().fold(0u64, |s, x| s ^ x);
+                    std::hint::black_box(sum);
+                })
+            },
+            || {},
+        );
+        (buffer.len() * 8) as f64 / start.elapsed().as_secs_f64()
+    };
+    pool.run(|team| team.for_each_chunk(&mut buffer, CHUNK, |i, chunk| chunk.fill(i as u64)), || {});
+    Ok((0..3).map(|_| pass(&mut buffer)).fold(0.0, f64::max))
+}

@@ -1,0 +1,160 @@
+//! Computation: one file per instruction set, and the table that hands out the one this processor can run.
+//!
+//! A [`Kernels`] value exists only for an instruction set that the processor has, which is what makes its safe
+//! methods safe. Every entry gives the same bits on every instruction set (`docs/numerics.md`).
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_vnni;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni;
+pub mod float;
+pub mod machine;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
+pub mod pool;
+mod scalar;
+pub mod ternary;
+
+use crate::error::{Error, Result};
+use float::{F16Bytes, F32Bytes, with_float_kernels};
+use ternary::{Sums, Word};
+
+/// An instruction set for which kernels exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// Plain Rust, any processor.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// AVX2 with the VEX-encoded dot products of AVX-VNNI.
+    AvxVnni,
+    /// x86-64 with AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// AVX-512 with its dot products (VNNI).
+    Avx512Vnni,
+    /// AArch64 without the dot product extension.
+    Neon,
+    /// AArch64 with the dot product extension (`sdot`).
+    NeonDot,
+}
+
+impl Isa {
+    /// Every instruction set, best last within one architecture.
+    pub const ALL: [Isa; 7] =
+        [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
+
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avx-vnni",
+            Isa::Avx512 => "avx512",
+            Isa::Avx512Vnni => "avx512-vnni",
+            Isa::Neon => "neon",
+            Isa::NeonDot => "neon-dot",
+        }
+    }
+
+    /// Those that this processor can run, best last.
+    pub fn available() -> Vec<Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.table().is_some()).collect()
+    }
+
+    fn table(self) -> Option<&'static Kernels> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            match self {
+                Isa::Avx2 if avx2 => return Some(&avx2::TABLE),
+                Isa::AvxVnni if avx2 && is_x86_feature_detected!("avxvnni") => return Some(&avx_vnni::TABLE),
+                Isa::Avx512 if avx512 => return Some(&avx512::TABLE),
+                Isa::Avx512Vnni if avx512 && is_x86_feature_detected!("avx512vnni") => {
+                    return Some(&avx512_vnni::TABLE);
+                }
+                _ => {}
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        match self {
+            Isa::Neon => return Some(&neon::TABLE),
+            Isa::NeonDot if std::arch::is_aarch64_feature_detected!("dotprod") => return Some(&neon_dot::TABLE),
+            _ => {}
+        }
+        (self == Isa::Scalar).then_some(&scalar::TABLE)
+    }
+}
+
+/// Declares the table from the one list of float kernels, with a safe method for each entry.
+macro_rules! declare_table {
+    ([] $($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
+        /// The kernels of one instruction set.
+        pub struct Kernels {
+            /// Which instruction set this is.
+            pub isa: Isa,
+            ternary_sums: unsafe fn(&[Word], &[&[i8]], &mut Sums),
+            floats: FloatKernels,
+        }
+
+        /// The float kernels of one instruction set: [`float`] compiled for it.
+        struct FloatKernels {
+            $($name: unsafe fn($($ty),*) $(-> $ret)?,)*
+        }
+
+        impl Kernels {
+            $(
+                $(#[$doc])*
+                #[allow(clippy::too_many_arguments)]
+                pub fn $name(&self, $($arg: $ty),*) $(-> $ret)? {
+                    // SAFETY: `kernels` hands out a table only where the processor has its instruction set.
+                    unsafe { (self.floats.$name)($($arg),*) }
+                }
+            )*
+
+            /// Code sums of a strip of rows against up to [`ternary::TILE`] tokens; see [`ternary`].
+            ///
+            /// `words` holds the strip's row groups one after the other; each of `tokens` has 16 activations a word.
+            pub fn ternary_sums(&self, words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
+                assert!(!tokens.is_empty() && tokens.len() <= ternary::TILE);
+                let per_group = tokens[0].len() / ternary::WORD_COLS;
+                assert!(words.len() == per_group || words.len() == 2 * per_group);
+                assert!(tokens.iter().all(|t| t.len() == per_group * ternary::WORD_COLS));
+                // SAFETY: the instruction set is there (as above), and the shapes are what the kernels rely on.
+                unsafe { (self.ternary_sums)(words, tokens, sums) }
+            }
+        }
+    };
+}
+with_float_kernels!(declare_table);
+
+/// The kernels of an instruction set, or of the best one that this processor has.
+pub fn kernels(isa: Option<&str>) -> Result<&'static Kernels> {
+    let available = Isa::available();
+    let names = || available.iter().map(|i| i.name()).collect::<Vec<_>>().join(", ");
+    let isa = match isa {
+        None => *available.last().expect("scalar is always there"),
+        Some(name) => Isa::ALL.into_iter().find(|i| i.name() == name).ok_or_else(|| {
+            Error::Argument(format!("unknown instruction set {name:?}; this processor has: {}", names()))
+        })?,
+    };
+    isa.table().ok_or_else(|| {
+        Error::Argument(format!(
+            "this processor has no {}; choose one of: {}, or leave isa out",
+            isa.name(),
+            names()
+        ))
+    })
+}

@@ -1,0 +1,112 @@
+//! AArch64 without the dot product extension.
+//!
+//! Ternary inner loop, for a quarter word (4 rows × 16 columns) and one token: 4 `and` + 3 `ushr` shared by the tokens
+//! of a tile; per token 4 × (`ld1r`, `smlal`, `smlal2`), and once a block of 128 columns 2 `sadalp`. i16 sums hold
+//! a block: 8 words × 4 planes × 2·127 = 8,128.
+
+use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
+use super::ternary::{BLOCK, BLOCK_WORDS, STRIP, Sums, WORD_COLS, Word};
+use super::{Isa, Kernels};
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+pub(super) struct Neon;
+
+impl Lanes for Neon {
+    const TOKENS: usize = 1;
+    #[inline(always)]
+    unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] {
+        let mut out = [0f32; 16];
+        for (out, h) in out.as_chunks_mut::<4>().0.iter_mut().zip(h.as_chunks::<4>().0) {
+            let (half, wide): (uint16x4_t, float32x4_t);
+            // SAFETY: 8 bytes are read and 16 written; `fcvtl` is part of every AArch64 (its intrinsic is not stable).
+            unsafe {
+                half = vreinterpret_u16_u8(vld1_u8(h.as_ptr().cast()));
+                asm!("fcvtl {o:v}.4s, {i:v}.4h", o = out(vreg) wide, i = in(vreg) half, options(pure, nomem, nostack));
+                vst1q_f32(out.as_mut_ptr(), wide);
+            }
+        }
+        out
+    }
+}
+
+with_float_kernels!(stamp_floats Neon "neon");
+
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Neon, ternary_sums, floats: FLOATS };
+
+/// The four code planes of a quarter word, values 0 to 3.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn planes(word: &Word, quarter: usize) -> [int8x16_t; 4] {
+    let mask = vdupq_n_u8(3);
+    // SAFETY: a word is 64 bytes; `quarter` is 0 to 3.
+    let word = unsafe { vld1q_u8(word.0.as_ptr().add(16 * quarter)) };
+    [
+        vshrq_n_u8::<6>(word),
+        vandq_u8(vshrq_n_u8::<4>(word), mask),
+        vandq_u8(vshrq_n_u8::<2>(word), mask),
+        vandq_u8(word, mask),
+    ]
+    .map(|plane| vreinterpretq_s8_u8(plane))
+}
+
+/// The four activations that plane p of word w meets, for each of four rows.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn broadcast(token: &[i8], block: usize, p: usize, w: usize) -> int8x16_t {
+    let q = token[block * BLOCK + 32 * p + 4 * w..].first_chunk::<4>().expect("whole blocks");
+    vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(q.map(|q| q as u8))))
+}
+
+#[target_feature(enable = "neon")]
+fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
+    let per_group = tokens[0].len() / WORD_COLS;
+    for (g, words) in words.chunks(per_group).enumerate() {
+        for quarter in 0..4 {
+            let first_row = 16 * g + 4 * quarter;
+            let mut t = 0;
+            while t + 4 <= tokens.len() {
+                tile::<4>(words, quarter, tokens[t..].first_chunk().expect("four"), &mut sums[t..], first_row);
+                t += 4;
+            }
+            while t < tokens.len() {
+                tile::<1>(words, quarter, &[tokens[t]], &mut sums[t..], first_row);
+                t += 1;
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn tile<const N: usize>(
+    words: &[Word],
+    quarter: usize,
+    tokens: &[&[i8]; N],
+    sums: &mut [[i32; STRIP]],
+    first_row: usize,
+) {
+    let mut wide = [[vdupq_n_s32(0); 2]; N];
+    for (b, block) in words.as_chunks::<BLOCK_WORDS>().0.iter().enumerate() {
+        let mut narrow = [[vdupq_n_s16(0); 2]; N];
+        for (w, word) in block.iter().enumerate() {
+            for (p, plane) in planes(word, quarter).into_iter().enumerate() {
+                for t in 0..N {
+                    let q = broadcast(tokens[t], b, p, w);
+                    narrow[t][0] = vmlal_s8(narrow[t][0], vget_low_s8(plane), vget_low_s8(q));
+                    narrow[t][1] = vmlal_high_s8(narrow[t][1], plane, q);
+                }
+            }
+        }
+        for t in 0..N {
+            for half in 0..2 {
+                wide[t][half] = vpadalq_s16(wide[t][half], narrow[t][half]);
+            }
+        }
+    }
+    for t in 0..N {
+        let out: &mut [i32] = &mut sums[t][first_row..first_row + 4];
+        // SAFETY: four sums are written to a slice of four.
+        unsafe { vst1q_s32(out.as_mut_ptr(), vpaddq_s32(wide[t][0], wide[t][1])) };
+    }
+}

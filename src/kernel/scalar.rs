@@ -1,0 +1,39 @@
+//! Plain Rust, for any processor: what every other instruction set must equal.
+
+use super::float::{F16Bytes, Lanes, stamp_floats, widen_f16_plain, with_float_kernels};
+use super::ternary::{BLOCK_WORDS, GROUP, Sums, WORD_COLS, Word};
+use super::{Isa, Kernels};
+
+struct Plain;
+
+impl Lanes for Plain {
+    const TOKENS: usize = 1;
+    #[inline(always)]
+    unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] {
+        widen_f16_plain(h)
+    }
+}
+
+with_float_kernels!(stamp_floats Plain);
+
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Scalar, ternary_sums, floats: FLOATS };
+
+fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
+    let per_group = tokens[0].len() / WORD_COLS;
+    for (token, sums) in tokens.iter().zip(sums) {
+        for (words, sums) in words.chunks(per_group).zip(sums.as_chunks_mut::<GROUP>().0) {
+            *sums = [0; GROUP];
+            for (i, word) in words.iter().enumerate() {
+                let first = i / BLOCK_WORDS * BLOCK_WORDS * WORD_COLS + 4 * (i % BLOCK_WORDS);
+                for plane in 0..4 {
+                    for j in 0..4 {
+                        let q = token[first + 32 * plane + j] as i32;
+                        for (r, sum) in sums.iter_mut().enumerate() {
+                            *sum += (word.0[4 * r + j] >> (6 - 2 * plane) & 3) as i32 * q;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

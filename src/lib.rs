@@ -1,0 +1,15 @@
+//! Ternary (BitNet b1.58) language models on an ordinary processor.
+//!
+//! The layers, lowest first; a module may `use` only modules of lower numbers (`tests/layers.rs` asserts it):
+//! 0 [`error`]; 1 [`gguf`], [`kernel`]; 2 [`codec`], [`ops`]; 3 [`model`]; 4 [`decode`]; 5 [`engine`]; 7 `py`, the Python face.
+
+pub mod codec;
+pub mod decode;
+pub mod engine;
+pub mod error;
+pub mod gguf;
+pub mod kernel;
+pub mod model;
+pub mod ops;
+#[cfg(feature = "python")]
+mod py;

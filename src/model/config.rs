@@ -1,0 +1,263 @@
+//! What a model's metadata says about its graph.
+
+use crate::error::{Error, Result};
+use crate::gguf::{Gguf, Metadata};
+use crate::ops::rope::Pairs;
+
+/// A graph that this engine knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arch {
+    /// Microsoft's BitNet b1.58 2B-4T.
+    BitnetB158,
+    /// The same in its first upload.
+    Bitnet25,
+    /// 1bitLLM's models, and community conversions of 2B-4T.
+    Bitnet,
+    /// Llama's graph with ternary projections.
+    Llama,
+}
+
+impl Arch {
+    const ALL: [Arch; 4] = [Arch::BitnetB158, Arch::Bitnet25, Arch::Bitnet, Arch::Llama];
+
+    /// The value of `general.architecture`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arch::BitnetB158 => "bitnet-b1.58",
+            Arch::Bitnet25 => "bitnet-25",
+            Arch::Bitnet => "bitnet",
+            Arch::Llama => "llama",
+        }
+    }
+}
+
+/// The activation of the feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x / (1 + e^-x)`.
+    Silu,
+    /// `max(x, 0)²`.
+    Relu2,
+}
+
+impl Activation {
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::Silu => "silu",
+            Activation::Relu2 => "relu2",
+        }
+    }
+
+    /// From its public name.
+    pub fn from_name(name: &str) -> Option<Activation> {
+        [Activation::Silu, Activation::Relu2].into_iter().find(|a| a.name() == name)
+    }
+}
+
+/// The measures and constants of a model.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which graph.
+    pub arch: Arch,
+    /// Transformer blocks.
+    pub layers: usize,
+    /// Channels of the residual stream.
+    pub width: usize,
+    /// Channels inside the feed-forward network.
+    pub ffn: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+    /// Token ids.
+    pub vocab: usize,
+    /// Positions that the model was trained for.
+    pub context: usize,
+    /// Added to the mean square in every RMSNorm.
+    pub eps: f32,
+    /// Base of the rotary frequencies.
+    pub rope_base: f32,
+    /// Divisor of positions (linear scaling); 1 for none.
+    pub rope_factor: f32,
+    /// Channels of a head that turn.
+    pub rope_dim: usize,
+    /// Which channels turn together.
+    pub rope_pairs: Pairs,
+    /// The feed-forward network's activation.
+    pub activation: Activation,
+    /// Whether a norm stands before each output projection.
+    pub sub_norms: bool,
+}
+
+/// Keys (after the architecture) that change the graph in ways that this engine does not compute.
+const FOREIGN_KEYS: [&str; 8] = [
+    "expert_count",
+    "attention.sliding_window",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "logit_scale",
+    "embedding_scale",
+    "residual_scale",
+    "attention.scale",
+];
+
+impl Config {
+    /// Reads and checks the metadata; `activation` overrides what the file implies.
+    pub fn read(gguf: &Gguf, activation: Option<Activation>) -> Result<Config> {
+        let metadata = gguf.metadata();
+        let known = || Arch::ALL.map(Arch::name).join(", ");
+        let name = metadata.str("general.architecture")?.ok_or_else(|| {
+            Error::Model(format!(
+                "metadata key 'general.architecture' is missing, so this is not a language model; \
+                 this engine runs: {}",
+                known()
+            ))
+        })?;
+        let arch = Arch::ALL.into_iter().find(|arch| arch.name() == name).ok_or_else(|| {
+            Error::Unsupported(format!("architecture '{name}' is not known; this engine runs: {}", known()))
+        })?;
+        let keys = Keys { metadata, arch };
+        keys.refuse_foreign()?;
+        let layers = keys.count("block_count", 1024)?;
+        let width = keys.count("embedding_length", 1 << 20)?;
+        let ffn = keys.count("feed_forward_length", 1 << 22)?;
+        let heads = keys.count("attention.head_count", 1 << 14)?;
+        let kv_heads = keys.count_or("attention.head_count_kv", 1 << 14, heads)?;
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(keys.wrong(&format!("{heads} heads are not a multiple of {kv_heads} key/value heads")));
+        }
+        let head_dim = keys.count_or("attention.key_length", 1 << 14, width / heads)?;
+        let value_dim = keys.count_or("attention.value_length", 1 << 14, head_dim)?;
+        let rope_dim = keys.count_or("rope.dimension_count", 1 << 14, head_dim)?;
+        if head_dim == 0 || value_dim != head_dim || rope_dim > head_dim || !rope_dim.is_multiple_of(2) {
+            return Err(keys.wrong(&format!(
+                "keys have {head_dim} channels a head, values {value_dim}, of which {rope_dim} turn; expected as many \
+                 in keys as in values, and an even number that turn"
+            )));
+        }
+        let embedded = gguf.tensor("token_embd.weight").map_or(0, |t| t.rows());
+        let vocab = keys.count_or("vocab_size", 1 << 24, embedded)?;
+        let activation = match (activation, keys.hidden_activation()?) {
+            (Some(given), _) | (None, Some(given)) => given,
+            (None, None) => match arch {
+                Arch::BitnetB158 | Arch::Bitnet25 => Activation::Relu2,
+                // Community conversions of 2B-4T carry this name: only the shape tells.
+                Arch::Bitnet if (layers, width, ffn, vocab) == (30, 2560, 6912, 128_256) => Activation::Relu2,
+                Arch::Bitnet | Arch::Llama => Activation::Silu,
+            },
+        };
+        Ok(Config {
+            arch,
+            layers,
+            width,
+            ffn,
+            heads,
+            kv_heads,
+            head_dim,
+            vocab,
+            context: keys.count_or("context_length", usize::MAX, 4096)?,
+            eps: keys.positive("attention.layer_norm_rms_epsilon", None)?,
+            rope_base: keys.positive("rope.freq_base", Some(10_000.0))?,
+            rope_factor: keys.rope_factor()?,
+            rope_dim,
+            rope_pairs: if arch == Arch::Llama { Pairs::Neighbours } else { Pairs::Halves },
+            activation,
+            sub_norms: arch != Arch::Llama,
+        })
+    }
+
+    /// Channels of all query heads.
+    pub fn q_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Channels of all key (or value) heads.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}
+
+/// The metadata under the architecture's prefix.
+struct Keys<'a> {
+    metadata: Metadata<'a>,
+    arch: Arch,
+}
+
+impl Keys<'_> {
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.arch.name())
+    }
+
+    fn wrong(&self, what: &str) -> Error {
+        Error::Model(format!("metadata of architecture '{}': {what}", self.arch.name()))
+    }
+
+    /// A count from 1 to `most`; a value for each layer is accepted if all are equal.
+    fn optional(&self, key: &str, most: usize) -> Result<Option<usize>> {
+        let key = self.key(key);
+        let Some(values) = self.metadata.uints(&key)? else { return Ok(None) };
+        match values[..] {
+            [first, ref rest @ ..] if (1..=most).contains(&first) && rest.iter().all(|v| *v == first) => {
+                Ok(Some(first))
+            }
+            [first, ref rest @ ..] if rest.iter().any(|v| *v != first) => Err(Error::Unsupported(format!(
+                "metadata key '{key}' differs between layers; this engine runs models whose layers are alike"
+            ))),
+            _ => Err(self.wrong(&format!("key '{key}' is {values:?}, expected a number from 1 to {most}"))),
+        }
+    }
+
+    fn count(&self, key: &str, most: usize) -> Result<usize> {
+        self.optional(key, most)?.ok_or_else(|| self.wrong(&format!("key '{}' is missing", self.key(key))))
+    }
+
+    fn count_or(&self, key: &str, most: usize, default: usize) -> Result<usize> {
+        Ok(self.optional(key, most)?.unwrap_or(default))
+    }
+
+    fn positive(&self, key: &str, default: Option<f32>) -> Result<f32> {
+        let key = self.key(key);
+        match self.metadata.float(&key)?.or(default) {
+            Some(x) if x > 0.0 && x.is_finite() => Ok(x),
+            Some(x) => Err(self.wrong(&format!("key '{key}' is {x}, expected a finite number above 0"))),
+            None => Err(self.wrong(&format!("key '{key}' is missing"))),
+        }
+    }
+
+    fn hidden_activation(&self) -> Result<Option<Activation>> {
+        let key = self.key("hidden_activation");
+        let Some(name) = self.metadata.str(&key)? else { return Ok(None) };
+        Activation::from_name(name).map(Some).ok_or_else(|| {
+            Error::Unsupported(format!("metadata key '{key}' is '{name}'; this engine computes silu and relu2"))
+        })
+    }
+
+    fn rope_factor(&self) -> Result<f32> {
+        let key = self.key("rope.scaling.type");
+        match self.metadata.str(&key)? {
+            Some("none") => Ok(1.0),
+            Some("linear") => self.positive("rope.scaling.factor", Some(1.0)),
+            None => self.positive("rope.scale_linear", Some(1.0)),
+            Some(other) => Err(Error::Unsupported(format!(
+                "metadata key '{key}' is '{other}'; this engine scales positions linearly or not at all"
+            ))),
+        }
+    }
+
+    fn refuse_foreign(&self) -> Result<()> {
+        for key in FOREIGN_KEYS {
+            let key = self.key(key);
+            let value = self.metadata.get(&key);
+            let trivial = |v: &crate::gguf::Value| v.as_int() == Some(0) || v.as_float().is_some_and(|x| x == 0.0 || x == 1.0);
+            if let Some(value) = value.filter(|v| !trivial(v)) {
+                return Err(Error::Unsupported(format!(
+                    "metadata key '{key}' is {value}, which changes the model in a way that this engine does not compute"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! The forward pass: one function for a chunk of a prompt, one decode step, and many conversations at once.
+
+use super::config::Activation;
+use super::linear::Input;
+use super::{ActQuant, KvCache, Model};
+use crate::error::{Error, Result};
+use crate::kernel::Kernels;
+use crate::kernel::pool::Team;
+use crate::ops::attention::{Sight, attention};
+use crate::ops::{add, relu2_mul, rms_norm};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// One row of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Which of the caches it belongs to.
+    pub sequence: usize,
+    /// Where it stands: its cache's length, plus the number of its rows before this one.
+    pub position: usize,
+    /// The token.
+    pub id: u32,
+    /// Whether its logits are wanted.
+    pub logits: bool,
+}
+
+impl Model {
+    /// Computes a batch: appends every row's keys and values to its cache and returns the logits of the rows that
+    /// want them, `vocab` floats each, in order.
+    ///
+    /// `cancel` is read between layers; an abandoned pass leaves the caches at their former lengths. Ids are below
+    /// the vocabulary's size.
+    pub fn forward(
+        &self,
+        kernels: &Kernels,
+        team: &Team,
+        caches: &mut [&mut KvCache],
+        rows: &[Row],
+        cancel: &AtomicBool,
+    ) -> Result<Vec<f32>> {
+        let config = &self.config;
+        let (n, eps) = (rows.len(), config.eps);
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        for row in rows {
+            caches[row.sequence].reserve(row.position + 1);
+        }
+        let turns = self.rope.turns(rows.iter().map(|row| row.position));
+
+        let mut x = vec![0f32; n * config.width];
+        team.for_each_chunk(&mut x, config.width, |i, x| self.embedding.widen(rows[i].id as usize, x));
+        let mut normed = x.clone();
+        let mut branch = x.clone();
+        let mut q = vec![0f32; n * config.q_width()];
+        let mut mixed = q.clone();
+        let mut k = vec![0f32; n * config.kv_width()];
+        let mut v = k.clone();
+        let mut gate = vec![0f32; n * config.ffn];
+        let mut up = gate.clone();
+
+        for (layer, block) in self.layers.iter().enumerate() {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            rms_norm(kernels, team, &x, &block.attn_norm, eps, &mut normed);
+            let a = self.input(kernels, team, &normed, n);
+            block.q.apply(kernels, team, &a, &mut q);
+            block.k.apply(kernels, team, &a, &mut k);
+            block.v.apply(kernels, team, &a, &mut v);
+            for (i, row) in rows.iter().enumerate() {
+                let k = &mut k[i * config.kv_width()..][..config.kv_width()];
+                self.rope.apply(&turns, i, &mut q[i * config.q_width()..][..config.q_width()], config.head_dim);
+                self.rope.apply(&turns, i, k, config.head_dim);
+                caches[row.sequence].write(layer, row.position, k, &v[i * config.kv_width()..][..config.kv_width()]);
+            }
+            let sights: Vec<Sight> = rows
+                .iter()
+                .map(|row| Sight { pages: caches[row.sequence].pages(), position: row.position })
+                .collect();
+            attention(kernels, team, caches[rows[0].sequence].shape(), layer, &sights, &q, &mut mixed);
+            if let Some(gamma) = &block.attn_sub_norm {
+                rms_norm(kernels, team, &mixed, gamma, eps, &mut q);
+                block.o.apply(kernels, team, &self.input(kernels, team, &q, n), &mut branch);
+            } else {
+                block.o.apply(kernels, team, &self.input(kernels, team, &mixed, n), &mut branch);
+            }
+            add(&mut x, &branch);
+
+            rms_norm(kernels, team, &x, &block.ffn_norm, eps, &mut normed);
+            let f = self.input(kernels, team, &normed, n);
+            block.gate.apply(kernels, team, &f, &mut gate);
+            block.up.apply(kernels, team, &f, &mut up);
+            team.for_each_chunk(&mut gate, config.ffn, |i, gate| {
+                let up = &up[i * config.ffn..][..config.ffn];
+                match config.activation {
+                    Activation::Relu2 => relu2_mul(gate, up),
+                    Activation::Silu => kernels.silu_mul(gate, up),
+                }
+            });
+            if let Some(gamma) = &block.ffn_sub_norm {
+                rms_norm(kernels, team, &gate, gamma, eps, &mut up);
+                block.down.apply(kernels, team, &self.input(kernels, team, &up, n), &mut branch);
+            } else {
+                block.down.apply(kernels, team, &self.input(kernels, team, &gate, n), &mut branch);
+            }
+            add(&mut x, &branch);
+        }
+
+        if cancel.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled);
+        }
+        let logits = self.head(kernels, team, rows, &x);
+        for row in rows {
+            caches[row.sequence].advance(row.position + 1);
+        }
+        Ok(logits)
+    }
+
+    /// `n` tokens' activations as the projections take them.
+    fn input<'a>(&self, kernels: &Kernels, team: &Team, x: &'a [f32], n: usize) -> Input<'a> {
+        match self.verdict.act_quant {
+            ActQuant::Int8 => Input::quantized(kernels, team, x, x.len() / n, self.some_dense),
+            ActQuant::None => Input::plain(x),
+        }
+    }
+
+    /// The logits of the rows that want them.
+    fn head(&self, kernels: &Kernels, team: &Team, rows: &[Row], x: &[f32]) -> Vec<f32> {
+        let wanted = rows.iter().zip(x.chunks(self.config.width)).filter(|(row, _)| row.logits);
+        let x: Vec<f32> = wanted.flat_map(|(_, x)| x).copied().collect();
+        let mut normed = vec![0f32; x.len()];
+        rms_norm(kernels, team, &x, &self.output_norm, self.config.eps, &mut normed);
+        let mut logits = vec![0f32; x.len() / self.config.width * self.config.vocab];
+        let output = self.output.as_ref().unwrap_or(&self.embedding);
+        output.matmul(kernels, team, &normed, &mut logits);
+        logits
+    }
+}

@@ -1,0 +1,160 @@
+//! The two kinds of linear layer: ternary with int8 activations, and dense rows as the file stores them.
+
+use crate::codec::{RowTrits, Rows};
+use crate::error::Result;
+use crate::gguf::{Gguf, Tensor, TensorType};
+use crate::kernel::Kernels;
+use crate::kernel::pool::Team;
+use crate::kernel::ternary::{Activations, BLOCK, Ternary};
+use std::sync::Arc;
+
+/// Rows of a dense matrix that one task computes.
+const DENSE_STEP: usize = 16;
+
+/// A matrix that is read where it lies in the file.
+pub struct Dense {
+    gguf: Arc<Gguf>,
+    tensor: Tensor,
+    /// Multiplies every output.
+    factor: f32,
+}
+
+/// A projection's matrix.
+pub enum Matrix {
+    /// Packed trits, on int8 activations.
+    Ternary(Ternary),
+    /// Any rows, on float activations.
+    Dense(Dense),
+}
+
+/// A linear layer.
+pub struct Linear {
+    /// Its weights.
+    pub matrix: Matrix,
+    /// Added to its output.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// The input of linear layers, one row a token, in the forms that they need.
+pub struct Input<'a> {
+    floats: std::borrow::Cow<'a, [f32]>,
+    ints: Option<Activations>,
+}
+
+impl<'a> Input<'a> {
+    /// Floats as they are.
+    pub fn plain(x: &'a [f32]) -> Self {
+        Input { floats: x.into(), ints: None }
+    }
+
+    /// int8 activations; where `dense` layers read them too, they see the rounded values.
+    pub fn quantized(kernels: &Kernels, team: &Team, x: &'a [f32], cols: usize, dense: bool) -> Self {
+        let ints = Activations::quantize(kernels, team, x, cols);
+        Input { floats: if dense { ints.dequantize().into() } else { x.into() }, ints: Some(ints) }
+    }
+}
+
+impl Dense {
+    /// The matrix of a tensor.
+    pub fn new(gguf: &Arc<Gguf>, tensor: &Tensor, factor: f32) -> Result<Dense> {
+        Rows::of(gguf, tensor)?;
+        Ok(Dense { gguf: gguf.clone(), tensor: tensor.clone(), factor })
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        Rows::of(&self.gguf, &self.tensor).expect("checked when it was opened")
+    }
+
+    /// Bytes in the file.
+    pub fn bytes(&self) -> usize {
+        self.tensor.size()
+    }
+
+    /// Row `row` as floats.
+    pub fn widen(&self, row: usize, out: &mut [f32]) {
+        self.rows().widen(row, out);
+    }
+
+    /// `out[token][row] = x[token] · row`.
+    pub fn matmul(&self, kernels: &Kernels, team: &Team, x: &[f32], out: &mut [f32]) {
+        let (rows, cols) = (self.tensor.rows(), self.tensor.cols());
+        let (view, bytes) = (self.rows(), self.gguf.bytes(&self.tensor));
+        let tokens: Vec<&[f32]> = x.chunks(cols).collect();
+        team.for_each_rows(out, rows, DENSE_STEP, |first, n, out| {
+            let mut widened = Vec::new();
+            let mut dots = vec![0f32; tokens.len()];
+            for i in 0..n {
+                let stored = |size: usize| &bytes[(first + i) * cols * size..][..cols * size];
+                match self.tensor.kind() {
+                    TensorType::F32 => kernels.dot_f32(stored(4).as_chunks().0, &tokens, &mut dots),
+                    TensorType::F16 => kernels.dot_f16(stored(2).as_chunks().0, &tokens, &mut dots),
+                    TensorType::BF16 => kernels.dot_bf16(stored(2).as_chunks().0, &tokens, &mut dots),
+                    _ => {
+                        widened.resize(cols, 0.0);
+                        view.widen(first + i, &mut widened);
+                        kernels.dot_widened(&widened, &tokens, &mut dots);
+                    }
+                }
+                dots.iter().enumerate().for_each(|(t, dot)| out[t * n + i] = dot * self.factor);
+            }
+        });
+    }
+}
+
+impl Linear {
+    /// `out[token] = W·x[token] (+ bias)`.
+    pub fn apply(&self, kernels: &Kernels, team: &Team, x: &Input, out: &mut [f32]) {
+        match &self.matrix {
+            Matrix::Ternary(ternary) => {
+                let ints = x.ints.as_ref().expect("ternary layers are given int8 activations");
+                ternary.matmul(kernels, team, ints, out);
+            }
+            Matrix::Dense(dense) => dense.matmul(kernels, team, &x.floats, out),
+        }
+        if let Some(bias) = &self.bias {
+            out.chunks_mut(bias.len()).for_each(|out| crate::ops::add(out, bias));
+        }
+    }
+}
+
+/// Packs a tensor whose values are trits of one magnitude (of one in each row, for the types that store it so).
+///
+/// The inner error says why the tensor is not ternary.
+pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team) -> Result<std::result::Result<Ternary, String>> {
+    let view = Rows::of(gguf, tensor)?;
+    let (rows, cols) = (tensor.rows(), tensor.cols());
+    if let Some((codes, scale)) = view.i2s().filter(|(_, scale)| *scale > 0.0 && cols.is_multiple_of(BLOCK)) {
+        return match Ternary::from_i2s(team, rows, cols, codes, scale) {
+            Ok(ternary) => Ok(Ok(ternary)),
+            Err(row) => match view.trits(row, &mut vec![0; cols]) {
+                Err(error) => Err(error),
+                Ok(_) => unreachable!("row {row} holds a code 3"),
+            },
+        };
+    }
+    let packed = Ternary::from_rows(team, rows, cols, |row, trits| match view.trits(row, trits) {
+        Ok(RowTrits::Scale(scale)) => Ok(Some(scale)),
+        Ok(RowTrits::Zero) => Ok(None),
+        Ok(RowTrits::Mixed(a, b)) => Err(Ok(format!(
+            "tensor '{}' of type {}: row {row} holds the magnitudes {a} and {b}",
+            tensor.name(),
+            tensor.kind()
+        ))),
+        Err(error) => Err(Err(error)),
+    });
+    match packed {
+        Ok(ternary) => {
+            let by_row = matches!(tensor.kind(), TensorType::IQ1_BN | TensorType::IQ2_BN);
+            Ok(match ternary.row_scales().filter(|_| !by_row) {
+                None => Ok(ternary),
+                Some((a, b)) => Err(format!(
+                    "tensor '{}' of type {}: its rows hold the magnitudes {a} and {b}",
+                    tensor.name(),
+                    tensor.kind()
+                )),
+            })
+        }
+        Err(Ok(why)) => Ok(Err(why)),
+        Err(Err(error)) => Err(error),
+    }
+}

@@ -1,0 +1,127 @@
+//! The model: its configuration, its weights, its forward pass.
+
+mod cache;
+pub mod config;
+mod forward;
+mod linear;
+mod weights;
+
+pub use cache::KvCache;
+pub use forward::Row;
+pub use weights::Verdict;
+
+use crate::error::Result;
+use crate::gguf::Gguf;
+use crate::kernel::pool::Team;
+use crate::ops::attention::{KvType, PageShape};
+use crate::ops::rope::Rope;
+use config::{Activation, Config};
+use linear::{Dense, Linear, Matrix};
+use std::sync::Arc;
+
+/// What the projections' inputs are rounded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActQuant {
+    /// Per-token absmax int8, as BitNet models were trained.
+    Int8,
+    /// Not rounded.
+    None,
+}
+
+impl ActQuant {
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            ActQuant::Int8 => "int8",
+            ActQuant::None => "none",
+        }
+    }
+}
+
+/// One transformer block.
+struct Block {
+    attn_norm: Vec<f32>,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    attn_sub_norm: Option<Vec<f32>>,
+    o: Linear,
+    ffn_norm: Vec<f32>,
+    gate: Linear,
+    up: Linear,
+    ffn_sub_norm: Option<Vec<f32>>,
+    down: Linear,
+}
+
+impl Block {
+    fn linears(&self) -> [&Linear; 7] {
+        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+    }
+}
+
+/// An immutable model, shared by any number of sequences.
+pub struct Model {
+    gguf: Arc<Gguf>,
+    config: Config,
+    verdict: Verdict,
+    embedding: Dense,
+    /// Absent where the embedding serves as the output head as well.
+    output: Option<Dense>,
+    output_norm: Vec<f32>,
+    layers: Vec<Block>,
+    /// Whether any projection is dense.
+    some_dense: bool,
+    rope: Rope,
+}
+
+impl Model {
+    /// Reads a model from an open file.
+    pub fn load(
+        gguf: Arc<Gguf>,
+        activation: Option<Activation>,
+        act_quant: Option<ActQuant>,
+        team: &Team,
+    ) -> Result<Model> {
+        let config = Config::read(&gguf, activation)?;
+        weights::load(gguf, config, act_quant, team)
+    }
+
+    /// The file.
+    pub fn gguf(&self) -> &Gguf {
+        &self.gguf
+    }
+
+    /// Measures and constants.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether the projections take int8 activations, and why.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// Whether the embedding serves as the output head.
+    pub fn tied(&self) -> bool {
+        self.output.is_none()
+    }
+
+    /// Bytes of packed weights, which live in memory of our own.
+    pub fn packed_bytes(&self) -> usize {
+        let matrices = self.layers.iter().flat_map(Block::linears).map(|l| &l.matrix);
+        matrices.map(|m| if let Matrix::Ternary(t) = m { t.bytes() } else { 0 }).sum()
+    }
+
+    /// Bytes of weights that are read where they lie in the mapped file.
+    pub fn mapped_bytes(&self) -> usize {
+        let matrices = self.layers.iter().flat_map(Block::linears).map(|l| &l.matrix);
+        let dense = matrices.filter_map(|m| if let Matrix::Dense(d) = m { Some(d) } else { None });
+        dense.chain([&self.embedding]).chain(&self.output).map(Dense::bytes).sum()
+    }
+
+    /// An empty cache for one sequence.
+    pub fn new_cache(&self, kv_type: KvType) -> KvCache {
+        let Config { layers, kv_heads, head_dim, .. } = self.config;
+        KvCache::new(PageShape { layers, kv_heads, head_dim }, kv_type)
+    }
+}

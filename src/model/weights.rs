@@ -1,0 +1,242 @@
+//! From a file's tensors to a model's layers: names, shapes, and what each projection becomes.
+
+use super::config::Config;
+use super::linear::{Dense, Linear, Matrix, pack};
+use super::{ActQuant, Block, Model};
+use crate::codec::Rows;
+use crate::error::{Error, Result};
+use crate::gguf::{Gguf, Tensor};
+use crate::kernel::pool::Team;
+use crate::kernel::ternary::Ternary;
+use crate::ops::rope::Rope;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The projections of a block, in the order of their computation.
+const PROJECTIONS: [&str; 7] =
+    ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+
+/// Looks up tensors, checks their shapes, and remembers which were asked for.
+struct Loader<'a> {
+    gguf: &'a Arc<Gguf>,
+    config: &'a Config,
+    used: RefCell<BTreeSet<String>>,
+}
+
+/// Whether linear layers take int8 activations, and why.
+pub struct Verdict {
+    /// What they take.
+    pub act_quant: ActQuant,
+    /// The reason, for people.
+    pub reason: String,
+}
+
+pub(super) fn load(gguf: Arc<Gguf>, config: Config, asked: Option<ActQuant>, team: &Team) -> Result<Model> {
+    let loader = Loader { gguf: &gguf, config: &config, used: RefCell::default() };
+    let (width, vocab) = (config.width, config.vocab);
+    let embedding = loader.dense("token_embd.weight", width, vocab)?;
+    let output = loader.optional("output.weight", width, vocab)?.map(|t| Dense::new(&gguf, t, 1.0)).transpose()?;
+    let output_norm = loader.vector("output_norm.weight", width)?;
+    let divisors = match loader.find("rope_freqs.weight") {
+        Some(_) => Some(loader.vector("rope_freqs.weight", config.rope_dim / 2)?),
+        None => None,
+    };
+    // Every tensor is looked up before the first is packed, so that a wrong file is refused at once.
+    for layer in 0..config.layers {
+        PROJECTIONS.iter().try_for_each(|name| loader.projection(layer, name).map(drop))?;
+        loader.norms(layer)?;
+    }
+    loader.refuse_surplus()?;
+
+    let (packed, verdict) = pack_all(&loader, asked, team)?;
+    let mut packed = packed.into_iter();
+    let mut layers = Vec::with_capacity(config.layers);
+    for layer in 0..config.layers {
+        let [attn_norm, attn_sub_norm, ffn_norm, ffn_sub_norm] = loader.norms(layer)?;
+        let mut next = |name| loader.linear(layer, name, packed.next().flatten());
+        let [q, k, v, o, gate, up, down] = PROJECTIONS.map(&mut next);
+        layers.push(Block {
+            attn_norm: attn_norm.expect("required"),
+            q: q?,
+            k: k?,
+            v: v?,
+            attn_sub_norm,
+            o: o?,
+            ffn_norm: ffn_norm.expect("required"),
+            gate: gate?,
+            up: up?,
+            ffn_sub_norm,
+            down: down?,
+        });
+    }
+    let rope = Rope::new(
+        config.rope_pairs,
+        config.rope_dim,
+        config.rope_base,
+        config.rope_factor,
+        divisors.as_deref(),
+    );
+    let some_dense = layers.iter().flat_map(Block::linears).any(|l| matches!(l.matrix, Matrix::Dense(_)));
+    Ok(Model { gguf, config, verdict, embedding, output, output_norm, layers, some_dense, rope })
+}
+
+/// Packs the projections as `asked`; `None` where a projection stays dense.
+fn pack_all(
+    loader: &Loader,
+    asked: Option<ActQuant>,
+    team: &Team,
+) -> Result<(Vec<Option<Ternary>>, Verdict)> {
+    let count = loader.config.layers * PROJECTIONS.len();
+    if asked == Some(ActQuant::None) {
+        let packed = (0..count).map(|_| None).collect();
+        return Ok((packed, Verdict { act_quant: ActQuant::None, reason: "as asked".into() }));
+    }
+    let mut packed = Vec::with_capacity(count);
+    let mut refused = None;
+    for layer in 0..loader.config.layers {
+        for name in PROJECTIONS {
+            let tensor = loader.projection(layer, name)?;
+            let ternary = match pack(loader.gguf, tensor, team)? {
+                Ok(mut ternary) => {
+                    loader.gguf.release(tensor);
+                    ternary.scale_by(loader.factor(layer, name)?);
+                    Some(ternary)
+                }
+                Err(why) if asked.is_none() => {
+                    let reason = format!("not every projection is ternary with one scale: {why}");
+                    let packed = (0..count).map(|_| None).collect();
+                    return Ok((packed, Verdict { act_quant: ActQuant::None, reason }));
+                }
+                Err(why) => {
+                    refused.get_or_insert(why);
+                    None
+                }
+            };
+            packed.push(ternary);
+        }
+    }
+    let reason = match (asked, refused) {
+        (None, _) => "every projection is ternary with one scale".into(),
+        (Some(_), None) => "as asked; every projection is ternary with one scale".into(),
+        (Some(_), Some(why)) => format!("as asked; some projections stay dense and see rounded inputs: {why}"),
+    };
+    Ok((packed, Verdict { act_quant: ActQuant::Int8, reason }))
+}
+
+impl<'a> Loader<'a> {
+    fn find(&self, name: &str) -> Option<&'a Tensor> {
+        let tensor = self.gguf.tensor(name)?;
+        self.used.borrow_mut().insert(name.to_string());
+        Some(tensor)
+    }
+
+    fn optional(&self, name: &str, cols: usize, rows: usize) -> Result<Option<&'a Tensor>> {
+        let Some(tensor) = self.find(name) else { return Ok(None) };
+        let fits = match tensor.shape() {
+            [c] => (*c, 1) == (cols, rows),
+            [c, r] => (*c, *r) == (cols, rows),
+            _ => false,
+        };
+        if fits {
+            return Ok(Some(tensor));
+        }
+        Err(Error::Model(format!(
+            "tensor '{name}' has the shape {:?}, expected [{cols}{}] by the metadata of architecture '{}'",
+            tensor.shape(),
+            if rows == 1 { String::new() } else { format!(", {rows}") },
+            self.config.arch.name()
+        )))
+    }
+
+    fn required(&self, name: &str, cols: usize, rows: usize) -> Result<&'a Tensor> {
+        self.optional(name, cols, rows)?.ok_or_else(|| {
+            Error::Model(format!(
+                "tensor '{name}' is missing, which architecture '{}' needs; the file is incomplete",
+                self.config.arch.name()
+            ))
+        })
+    }
+
+    fn dense(&self, name: &str, cols: usize, rows: usize) -> Result<Dense> {
+        Dense::new(self.gguf, self.required(name, cols, rows)?, 1.0)
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let tensor = self.required(name, len, 1)?;
+        let mut values = vec![0.0; len];
+        Rows::of(self.gguf, tensor)?.widen(0, &mut values);
+        match values.iter().position(|x| !x.is_finite()) {
+            Some(i) => Err(Error::Model(format!(
+                "tensor '{name}' holds {} at index {i}, expected finite numbers; the file is broken",
+                values[i]
+            ))),
+            None => Ok(values),
+        }
+    }
+
+    /// Norms of a block: attention, its output (if the architecture has it), feed-forward, its output (likewise).
+    fn norms(&self, layer: usize) -> Result<[Option<Vec<f32>>; 4]> {
+        let norm = |name: &str, len| self.vector(&format!("blk.{layer}.{name}.weight"), len).map(Some);
+        let config = self.config;
+        Ok([
+            norm("attn_norm", config.width)?,
+            if config.sub_norms { norm("attn_sub_norm", config.q_width())? } else { None },
+            norm("ffn_norm", config.width)?,
+            if config.sub_norms { norm("ffn_sub_norm", config.ffn)? } else { None },
+        ])
+    }
+
+    /// Input and output channels of a projection.
+    fn measures(&self, name: &str) -> (usize, usize) {
+        let config = self.config;
+        match name {
+            "attn_q" => (config.width, config.q_width()),
+            "attn_k" | "attn_v" => (config.width, config.kv_width()),
+            "attn_output" => (config.q_width(), config.width),
+            "ffn_down" => (config.ffn, config.width),
+            _ => (config.width, config.ffn),
+        }
+    }
+
+    fn projection(&self, layer: usize, name: &str) -> Result<&'a Tensor> {
+        let (cols, rows) = self.measures(name);
+        self.factor(layer, name)?;
+        self.bias(layer, name)?;
+        self.required(&format!("blk.{layer}.{name}.weight"), cols, rows)
+    }
+
+    /// The separate scale that converters of 2024 wrote beside a projection.
+    fn factor(&self, layer: usize, name: &str) -> Result<f32> {
+        let name = format!("blk.{layer}.{name}.scale");
+        if self.find(&name).is_none() { Ok(1.0) } else { Ok(self.vector(&name, 1)?[0]) }
+    }
+
+    fn bias(&self, layer: usize, name: &str) -> Result<Option<Vec<f32>>> {
+        let full = format!("blk.{layer}.{name}.bias");
+        if self.find(&full).is_none() { Ok(None) } else { self.vector(&full, self.measures(name).1).map(Some) }
+    }
+
+    fn linear(&self, layer: usize, name: &str, packed: Option<Ternary>) -> Result<Linear> {
+        let matrix = match packed {
+            Some(ternary) => Matrix::Ternary(ternary),
+            None => {
+                let tensor = self.projection(layer, name)?;
+                Matrix::Dense(Dense::new(self.gguf, tensor, self.factor(layer, name)?)?)
+            }
+        };
+        Ok(Linear { matrix, bias: self.bias(layer, name)? })
+    }
+
+    fn refuse_surplus(&self) -> Result<()> {
+        let used = self.used.borrow();
+        let surplus: Vec<&str> =
+            self.gguf.tensors().iter().map(Tensor::name).filter(|name| !used.contains(*name)).collect();
+        let Some(first) = surplus.first() else { return Ok(()) };
+        let more = if surplus.len() > 1 { format!(" and {} more", surplus.len() - 1) } else { String::new() };
+        Err(Error::Model(format!(
+            "tensor '{first}'{more} is not part of architecture '{}', so the file's model is another one",
+            self.config.arch.name()
+        )))
+    }
+}

@@ -1,0 +1,171 @@
+//! The key/value pages and the attention over them.
+//!
+//! A page holds 64 positions of all layers. Keys lie `[channel][position]`, so that the lanes of q·k are keys;
+//! values lie `[position][channel]`, so that the lanes of p·v are channels. Both sums run in ascending order over
+//! absolute positions, whatever the batch, the chunk or the threads.
+
+use crate::kernel::Kernels;
+use crate::kernel::float::{F16Bytes, F32Bytes, PAGE, to_f16};
+use crate::kernel::pool::Team;
+use std::ops::Range;
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvType {
+    /// IEEE binary16, rounded to nearest even.
+    F16,
+    /// IEEE binary32.
+    F32,
+}
+
+/// The measures of a page.
+#[derive(Clone, Copy, Debug)]
+pub struct PageShape {
+    /// Layers of the model.
+    pub layers: usize,
+    /// Key/value heads of a layer.
+    pub kv_heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+}
+
+impl PageShape {
+    /// Values are stored with their channels filled up to whole vectors.
+    fn value_channels(&self) -> usize {
+        self.head_dim.next_multiple_of(16)
+    }
+
+    fn head_len(&self) -> usize {
+        PAGE * (self.head_dim + self.value_channels())
+    }
+
+    /// Elements of a page.
+    pub fn len(&self) -> usize {
+        self.layers * self.kv_heads * self.head_len()
+    }
+
+    fn keys(&self, layer: usize, head: usize) -> Range<usize> {
+        let start = (layer * self.kv_heads + head) * self.head_len();
+        start..start + PAGE * self.head_dim
+    }
+
+    fn values(&self, layer: usize, head: usize) -> Range<usize> {
+        let start = self.keys(layer, head).end;
+        start..start + PAGE * self.value_channels()
+    }
+}
+
+/// Keys and values of 64 positions.
+pub enum Page {
+    /// Stored as f16.
+    F16(Box<[F16Bytes]>),
+    /// Stored as f32.
+    F32(Box<[F32Bytes]>),
+}
+
+impl Page {
+    /// A page of zeros.
+    pub fn new(shape: &PageShape, kv_type: KvType) -> Page {
+        match kv_type {
+            KvType::F16 => Page::F16(vec![[0; 2]; shape.len()].into()),
+            KvType::F32 => Page::F32(vec![[0; 4]; shape.len()].into()),
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Page::F16(page) => size_of_val(&**page),
+            Page::F32(page) => size_of_val(&**page),
+        }
+    }
+
+    /// Stores one position's keys and values of a layer, all heads one after the other.
+    pub fn write(&mut self, shape: &PageShape, layer: usize, slot: usize, keys: &[f32], values: &[f32]) {
+        match self {
+            Page::F16(page) => write(page, shape, layer, slot, keys, values, to_f16),
+            Page::F32(page) => write(page, shape, layer, slot, keys, values, f32::to_le_bytes),
+        }
+    }
+}
+
+fn write<T: Copy>(
+    page: &mut [T],
+    shape: &PageShape,
+    layer: usize,
+    slot: usize,
+    keys: &[f32],
+    values: &[f32],
+    narrow: impl Fn(f32) -> T,
+) {
+    let heads = keys.chunks(shape.head_dim).zip(values.chunks(shape.head_dim));
+    for (head, (key, value)) in heads.enumerate() {
+        let column = page[shape.keys(layer, head)][slot..].iter_mut().step_by(PAGE);
+        column.zip(key).for_each(|(stored, x)| *stored = narrow(*x));
+        let row = &mut page[shape.values(layer, head)][slot * shape.value_channels()..];
+        row.iter_mut().zip(value).for_each(|(stored, x)| *stored = narrow(*x));
+    }
+}
+
+/// Where one row of a batch looks: all positions up to its own, itself included.
+pub struct Sight<'a> {
+    /// The pages of its sequence.
+    pub pages: &'a [Page],
+    /// Its position.
+    pub position: usize,
+}
+
+/// `out[row] = softmax(q·kᵀ/√head_dim)·v` for every row and head; query head h reads key/value head h / (heads / kv_heads).
+pub fn attention(
+    kernels: &Kernels,
+    team: &Team,
+    shape: &PageShape,
+    layer: usize,
+    sights: &[Sight],
+    q: &[f32],
+    out: &mut [f32],
+) {
+    let width = q.len() / sights.len() / shape.kv_heads;
+    team.for_each_chunk(out, width, |i, out| {
+        let head = i % shape.kv_heads;
+        attend(kernels, shape, layer, head, &sights[i / shape.kv_heads], &q[i * width..][..width], out);
+    });
+}
+
+/// One row's query heads that share a key/value head.
+fn attend(
+    kernels: &Kernels,
+    shape: &PageShape,
+    layer: usize,
+    head: usize,
+    sight: &Sight,
+    q: &[f32],
+    out: &mut [f32],
+) {
+    let seen = sight.position + 1;
+    let pages = &sight.pages[..seen.div_ceil(PAGE)];
+    let stride = pages.len() * PAGE;
+    let vectors = q.len() / shape.head_dim;
+    let mut p = vec![0f32; vectors * stride];
+    for (i, page) in pages.iter().enumerate() {
+        let (keys, p) = (shape.keys(layer, head), &mut p[i * PAGE..]);
+        match page {
+            Page::F16(page) => kernels.scores_f16(q, &page[keys], p, stride),
+            Page::F32(page) => kernels.scores_f32(q, &page[keys], p, stride),
+        }
+    }
+    let scale = (1.0 / (shape.head_dim as f64).sqrt()) as f32;
+    let sums: Vec<f32> = p.chunks_mut(stride).map(|p| kernels.softmax(p, seen, scale)).collect();
+    let channels = shape.value_channels();
+    let mut mixed = vec![0f32; vectors * channels];
+    for (i, page) in pages.iter().enumerate() {
+        let (values, p, n) = (shape.values(layer, head), &p[i * PAGE..], PAGE.min(seen - i * PAGE));
+        match page {
+            Page::F16(page) => kernels.mix_f16(p, stride, n, &page[values], &mut mixed, channels),
+            Page::F32(page) => kernels.mix_f32(p, stride, n, &page[values], &mut mixed, channels),
+        }
+    }
+    for ((out, mixed), sum) in out.chunks_mut(shape.head_dim).zip(mixed.chunks(channels)).zip(&sums) {
+        out.iter_mut().zip(mixed).for_each(|(out, x)| *out = x / sum);
+    }
+}

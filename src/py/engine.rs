@@ -1,0 +1,253 @@
+//! `bitnet.Engine`.
+
+use super::convert::{choice, count, detached, token_ids};
+use crate::engine::{Engine as Core, Options};
+use crate::error::{Error, Result};
+use crate::model::ActQuant;
+use crate::model::config::Activation;
+use crate::ops::attention::KvType;
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// An open model. See the stubs for its documentation.
+#[pyclass(frozen, module = "bitnet")]
+pub struct Engine {
+    core: Mutex<Option<Arc<Core>>>,
+    path: PathBuf,
+}
+
+/// What a prefill did.
+#[pyclass(frozen, get_all, module = "bitnet")]
+pub struct Prefill {
+    /// Positions of the prompt.
+    tokens: usize,
+    /// Of these, positions that the cache held already.
+    cached_tokens: usize,
+    /// Seconds spent computing the others.
+    seconds: f64,
+}
+
+#[pymethods]
+impl Prefill {
+    /// Computed positions a second; 0 if none was computed.
+    #[getter]
+    fn tokens_per_second(&self) -> f64 {
+        let computed = self.tokens - self.cached_tokens;
+        if computed == 0 { 0.0 } else { computed as f64 / self.seconds }
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "Prefill(tokens={}, cached_tokens={}, seconds={:.6}, tokens_per_second={:.1})",
+            self.tokens,
+            self.cached_tokens,
+            self.seconds,
+            self.tokens_per_second()
+        )
+    }
+}
+
+impl Engine {
+    fn core(&self) -> Result<Arc<Core>> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (path, *, n_ctx=None, n_threads=None, isa=None, kv_type="f16", act_quant="auto", ffn_act=None,
+        n_batch=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        n_ctx: Option<i64>,
+        n_threads: Option<i64>,
+        isa: Option<String>,
+        kv_type: &str,
+        act_quant: &str,
+        ffn_act: Option<&str>,
+        n_batch: Option<i64>,
+    ) -> PyResult<Engine> {
+        let quants = [("auto", None), ("int8", Some(ActQuant::Int8)), ("none", Some(ActQuant::None))];
+        let activations = [Activation::Silu, Activation::Relu2].map(|a| (a.name(), a));
+        let options = Options {
+            n_ctx: count(n_ctx, "n_ctx")?,
+            n_threads: count(n_threads, "n_threads")?,
+            n_batch: count(n_batch, "n_batch")?,
+            isa,
+            kv_type: Some(choice(kv_type, "kv_type", &[("f16", KvType::F16), ("f32", KvType::F32)])?),
+            act_quant: choice(act_quant, "act_quant", &quants)?,
+            ffn_act: ffn_act.map(|name| choice(name, "ffn_act", &activations)).transpose()?,
+        };
+        let core = detached(py, |_| Core::open(&path, options))?;
+        Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path })
+    }
+
+    fn logits<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let ids = token_ids(ids, "ids")?;
+        let n = ids.len();
+        let core = self.core()?;
+        let logits = detached(py, |watch| core.logits(&[ids], watch))?;
+        PyArray1::from_vec(py, logits).reshape([n, core.config().vocab])
+    }
+
+    fn logits_batch<'py>(
+        &self,
+        py: Python<'py>,
+        sequences: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<Bound<'py, PyArray2<f32>>>> {
+        let sequences: Vec<Vec<i64>> = sequences
+            .try_iter()?
+            .enumerate()
+            .map(|(i, ids)| token_ids(&ids?, &format!("sequences[{i}]")))
+            .collect::<PyResult<_>>()?;
+        let core = self.core()?;
+        let logits = detached(py, |watch| core.logits(&sequences, watch))?;
+        let vocab = core.config().vocab;
+        let mut rest = &logits[..];
+        sequences
+            .iter()
+            .map(|ids| {
+                let (own, others) = rest.split_at(ids.len() * vocab);
+                rest = others;
+                PyArray1::from_slice(py, own).reshape([ids.len(), vocab])
+            })
+            .collect()
+    }
+
+    fn prefill(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Prefill> {
+        let ids = token_ids(ids, "ids")?;
+        let core = self.core()?;
+        let done = detached(py, |watch| core.prefill(&ids, watch))?;
+        let (tokens, cached_tokens) = (done.tokens, done.cached_tokens);
+        Ok(Prefill { tokens, cached_tokens, seconds: done.elapsed.as_secs_f64() })
+    }
+
+    #[pyo3(signature = (ids, max_tokens=None, stop_token_ids=None))]
+    fn generate_tokens(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        max_tokens: Option<i64>,
+        stop_token_ids: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Vec<u32>> {
+        let ids = token_ids(ids, "ids")?;
+        let stop = stop_token_ids.map_or(Ok(Vec::new()), |stop| token_ids(stop, "stop_token_ids"))?;
+        let max_tokens = count(max_tokens, "max_tokens")?.unwrap_or(usize::MAX);
+        let core = self.core()?;
+        detached(py, |watch| core.generate(&ids, max_tokens, &stop, watch))
+    }
+
+    #[getter]
+    fn cached_tokens(&self) -> Result<usize> {
+        Ok(self.core()?.cached_tokens())
+    }
+
+    #[getter]
+    fn memory<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let memory = self.core()?.memory();
+        let dict = PyDict::new(py);
+        dict.set_item("packed_weights", memory.packed)?;
+        dict.set_item("mapped_weights", memory.mapped)?;
+        dict.set_item("kv_cache", memory.kv_cache)?;
+        dict.set_item("file", memory.file)?;
+        Ok(dict)
+    }
+
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    #[getter]
+    fn arch(&self) -> Result<&'static str> {
+        Ok(self.core()?.config().arch.name())
+    }
+
+    #[getter]
+    fn n_vocab(&self) -> Result<usize> {
+        Ok(self.core()?.config().vocab)
+    }
+
+    #[getter]
+    fn n_ctx(&self) -> Result<usize> {
+        Ok(self.core()?.runtime().n_ctx)
+    }
+
+    #[getter]
+    fn n_threads(&self) -> Result<usize> {
+        Ok(self.core()?.runtime().pool.size())
+    }
+
+    #[getter]
+    fn n_batch(&self) -> Result<usize> {
+        Ok(self.core()?.runtime().n_batch)
+    }
+
+    #[getter]
+    fn isa(&self) -> Result<&'static str> {
+        Ok(self.core()?.runtime().kernels.isa.name())
+    }
+
+    #[getter]
+    fn kv_type(&self) -> Result<&'static str> {
+        Ok(match self.core()?.kv_type() {
+            KvType::F16 => "f16",
+            KvType::F32 => "f32",
+        })
+    }
+
+    #[getter]
+    fn act_quant(&self) -> Result<&'static str> {
+        Ok(self.core()?.runtime().model.verdict().act_quant.name())
+    }
+
+    #[getter]
+    fn ffn_act(&self) -> Result<&'static str> {
+        Ok(self.core()?.config().activation.name())
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.core().is_err()
+    }
+
+    fn close(&self, py: Python<'_>) {
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| drop(core));
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.get().core()?;
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (*_exc))]
+    fn __exit__(&self, py: Python<'_>, _exc: &Bound<'_, pyo3::types::PyTuple>) {
+        self.close(py);
+    }
+
+    fn __repr__(&self) -> String {
+        let path = self.path.display();
+        match self.core() {
+            Err(_) => format!("<Engine {path} closed>"),
+            Ok(core) => {
+                let (runtime, config) = (core.runtime(), core.config());
+                format!(
+                    "<Engine {path} {} {} layers, {} wide, n_ctx={}, n_threads={}, isa={}>",
+                    config.arch.name(),
+                    config.layers,
+                    config.width,
+                    runtime.n_ctx,
+                    runtime.pool.size(),
+                    runtime.kernels.isa.name()
+                )
+            }
+        }
+    }
+}

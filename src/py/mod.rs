@@ -1,0 +1,23 @@
+//! The Python face: module `bitnet._core`.
+
+mod convert;
+mod engine;
+mod inspect;
+
+use pyo3::prelude::*;
+
+/// The compiled half of the package; import `bitnet` instead.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::engine::{Engine, Prefill};
+    #[pymodule_export]
+    use super::inspect::{inspect, isas, processor, read_bandwidth};
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,37 @@
+"""Shared ground of the Python tests: the model maker on the path, and models made once per run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "benches"), str(ROOT / "tests")]
+
+from make_model import Spec, make_model  # noqa: E402
+
+ModelMaker = Callable[[Spec], Path]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelMaker:
+    """`model(spec)` gives the path of that model; it is made once, whichever worker asks first."""
+    # Workers of pytest-xdist have neighbouring base folders: their parent is shared by all of one run.
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "models"
+    folder.mkdir(exist_ok=True)
+
+    def make(spec: Spec) -> Path:
+        path = folder / f"{hashlib.sha256(repr(spec).encode()).hexdigest()[:16]}.gguf"
+        if not path.exists():
+            unfinished = path.with_suffix(f".{os.getpid()}")
+            make_model(unfinished, spec)
+            unfinished.replace(path)
+        return path
+
+    return make

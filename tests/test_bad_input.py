@@ -1,0 +1,406 @@
+"""Whatever is wrong with a file or an argument: the right exception, with the helpful facts in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bitnet
+import numpy as np
+import pytest
+from conftest import ModelMaker
+from gguf_writer import Tensor, Value, header, write_gguf
+from make_model import Spec, metadata, tensors
+
+SMALL = Spec("bitnet-b1.58", 1, 128, 192, 2, 1, vocab_size=40, context=64)
+# Small enough to be cut at every byte.
+SMALLEST = Spec("bitnet-b1.58", 1, 16, 16, 1, 1, vocab_size=3, context=64)
+
+
+@pytest.fixture
+def engine(model: ModelMaker) -> Iterator[Any]:
+    with bitnet.Engine(model(SMALL)) as engine:
+        yield engine
+
+
+def message_of(kind: type[Exception], call: Callable[..., object], *args: Any, **kwargs: Any) -> str:
+    """The message of the exception that the call raises, which must be of exactly this class."""
+    with pytest.raises(kind) as caught:
+        call(*args, **kwargs)
+    assert caught.type is kind, f"{caught.type.__name__}: {caught.value}"
+    return str(caught.value)
+
+
+def test_the_tree_of_exceptions() -> None:
+    """All under one base, each also what Python users expect to catch."""
+    bases = {
+        bitnet.ModelNotFoundError: FileNotFoundError,
+        bitnet.ModelFileError: ValueError,
+        bitnet.UnsupportedModelError: ValueError,
+        bitnet.ModelError: ValueError,
+        bitnet.ArgumentError: ValueError,
+        bitnet.ContextLengthError: ValueError,
+        bitnet.TokenIdError: ValueError,
+        bitnet.ClosedError: RuntimeError,
+    }
+    for error, base in bases.items():
+        assert issubclass(error, bitnet.BitnetError)
+        assert issubclass(error, base)
+
+
+# -- Files that are no models -----------------------------------------------------------------------------------------
+
+NOT_GGUF = {
+    "empty": (b"", "empty"),
+    "text": (b"This is a poem about a model, not a model.\n" * 20, "GGUF"),
+    "html": (b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>401</body></html>", "HTML"),
+    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 1187801280\n", "Git LFS"),
+    "magic-only": (b"GGUF", "byte"),
+    "version-1": (b"GGUF" + struct.pack("<III", 1, 0, 0) + bytes(64), "version 1"),
+    "version-of-tomorrow": (b"GGUF" + struct.pack("<IQQ", 9, 0, 0) + bytes(64), "version 9"),
+    "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0) + bytes(64), "big-endian"),
+    "many-keys": (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**63) + bytes(64), "9223372036854775808"),
+    "many-tensors": (b"GGUF" + struct.pack("<IQQ", 3, 2**40, 0) + bytes(64), "1099511627776"),
+    "no-metadata": (b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + bytes(64), "general.architecture"),
+}
+
+
+@pytest.mark.parametrize("opener", [bitnet.Engine, bitnet.inspect], ids=["Engine", "inspect"])
+@pytest.mark.parametrize(("content", "fact"), NOT_GGUF.values(), ids=NOT_GGUF.keys())
+def test_not_a_model(tmp_path: Path, content: bytes, fact: str, opener: Callable[[Path], object]) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    message = message_of(bitnet.ModelFileError, opener, path)
+    assert str(path) in message
+    assert fact.lower() in message.lower()
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere.gguf"
+    for opener in (bitnet.Engine, bitnet.inspect):
+        assert str(path) in message_of(bitnet.ModelNotFoundError, opener, path)
+
+
+def test_directory(tmp_path: Path) -> None:
+    for opener in (bitnet.Engine, bitnet.inspect):
+        message = message_of(bitnet.ModelFileError, opener, tmp_path)
+        assert str(tmp_path) in message
+        assert "directory" in message
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_cut_at_every_byte(tmp_path: Path, model: ModelMaker, part: int) -> None:
+    """A download that broke off, anywhere: an error, never a crash, never a model that seems to work."""
+    whole = model(dataclasses.replace(SMALLEST, linear="F16")).read_bytes()
+    path = tmp_path / "cut.gguf"
+    with bitnet.Engine(model(dataclasses.replace(SMALLEST, linear="F16"))) as engine:
+        assert engine.logits([0, 1, 2]).shape == (3, 3)
+    for length in range(part, len(whole), 8):
+        path.write_bytes(whole[:length])
+        with pytest.raises(bitnet.BitnetError) as caught:
+            bitnet.Engine(path).close()
+        assert str(path) in str(caught.value)
+
+
+def test_truncated_data_names_the_sizes(tmp_path: Path, model: ModelMaker) -> None:
+    whole = model(SMALL).read_bytes()
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(whole[: len(whole) - 1000])
+    message = message_of(bitnet.ModelFileError, bitnet.Engine, path)
+    assert str(len(whole) - 1000) in message.replace(",", "").replace("_", "") or "output_norm.weight" in message
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_any_header_byte_changed(tmp_path: Path, part: int) -> None:
+    """Each byte of the header set to other values: a BitnetError, or a model that still answers."""
+    spec = dataclasses.replace(SMALLEST, linear="F16")
+    whole = bytearray(header(metadata(spec), tensors(spec)))
+    size = len(whole)
+    for tensor in tensors(spec):
+        data = b"".join(tensor.chunks())
+        whole += data + bytes(-len(data) % 32)
+    path = tmp_path / "changed.gguf"
+    for at in range(part, size, 4):
+        for value in {0, 1, 0x7F, 0xFF, whole[at] ^ 1} - {whole[at]}:
+            path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
+            try:
+                with bitnet.Engine(path) as engine:
+                    assert engine.logits([0]).shape == (1, engine.n_vocab)
+            except bitnet.BitnetError as error:
+                assert str(error)
+
+
+# -- Sound containers of unsound models -------------------------------------------------------------------------------
+
+
+def write(path: Path, keys: dict[str, Value], directory: list[Tensor]) -> Path:
+    write_gguf(path, keys, directory)
+    return path
+
+
+def changed(name: str, **fields: Any) -> list[Tensor]:
+    """The tensors of SMALL, one of them with other fields."""
+    found = tensors(SMALL)
+    assert any(t.name == name for t in found)
+    return [dataclasses.replace(t, **fields) if t.name == name else t for t in found]
+
+
+def filled(name: str, data: bytes) -> list[Tensor]:
+    """The tensors of SMALL, one of them with other content."""
+    return changed(name, chunks=lambda: [data], nbytes=len(data))
+
+
+def content(name: str) -> bytes:
+    return b"".join(next(t for t in tensors(SMALL) if t.name == name).chunks())
+
+
+@pytest.mark.parametrize("arch", ["qwen35", "gpt-oss", "no-such-arch"])
+def test_unknown_architecture(tmp_path: Path, arch: str) -> None:
+    keys = {k.replace("bitnet-b1.58.", f"{arch}."): v for k, v in metadata(SMALL).items()}
+    path = write(tmp_path / "m.gguf", keys | {"general.architecture": arch}, tensors(SMALL))
+    message = message_of(bitnet.UnsupportedModelError, bitnet.Engine, path)
+    assert arch in message
+    assert "bitnet-b1.58" in message, "the message lists what is supported"
+
+
+@pytest.mark.parametrize("type_id", [16, 31, 41, 99, 2**31])
+def test_unknown_type(tmp_path: Path, type_id: int) -> None:
+    path = write(tmp_path / "m.gguf", metadata(SMALL), changed("blk.0.ffn_up.weight", type_id=type_id))
+    message = message_of(bitnet.UnsupportedModelError, bitnet.Engine, path)
+    assert "blk.0.ffn_up.weight" in message
+    assert str(type_id) in message
+
+
+@pytest.mark.parametrize("name", ["token_embd.weight", "blk.0.attn_q.weight", "blk.0.ffn_sub_norm.weight"])
+def test_missing_tensor(tmp_path: Path, name: str) -> None:
+    directory = [t for t in tensors(SMALL) if t.name != name]
+    path = write(tmp_path / "m.gguf", metadata(SMALL), directory)
+    assert name in message_of(bitnet.ModelError, bitnet.Engine, path)
+
+
+@pytest.mark.parametrize("name", ["blk.1.attn_q.weight", "blk.0.attn_q_norm_in.weight", "blk.0.router.weight"])
+def test_surplus_tensor(tmp_path: Path, name: str) -> None:
+    """A tensor that the graph has no use for means that the graph is not this model's."""
+    surplus = dataclasses.replace(tensors(SMALL)[2], name=name)
+    path = write(tmp_path / "m.gguf", metadata(SMALL), [*tensors(SMALL), surplus])
+    assert name in message_of(bitnet.ModelError, bitnet.Engine, path)
+
+
+def test_wrong_shape(tmp_path: Path) -> None:
+    """Same size, other shape: the message gives both."""
+    for name, shape in (("blk.0.ffn_up.weight", (128, 192)), ("blk.0.attn_norm.weight", (64, 2))):
+        path = write(tmp_path / "m.gguf", metadata(SMALL), changed(name, shape=shape))
+        message = message_of(bitnet.ModelError, bitnet.Engine, path)
+        assert name in message
+        assert all(str(n) in message for n in shape)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("linear", ["I2_S", "IQ2_BN"])
+def test_scale_that_is_no_number(tmp_path: Path, scale: float, linear: str) -> None:
+    spec = dataclasses.replace(SMALL, linear=linear)
+    directory = tensors(spec)
+    at = next(i for i, t in enumerate(directory) if t.name == "blk.0.ffn_down.weight")
+    data = bytearray(b"".join(directory[at].chunks()))
+    offset = len(data) - 32 if linear == "I2_S" else 5 * (len(data) // SMALL.width)
+    data[offset : offset + 4] = struct.pack("<f", scale)
+    directory[at] = dataclasses.replace(directory[at], chunks=lambda: [bytes(data)])
+    path = write(tmp_path / "m.gguf", metadata(spec), directory)
+    message = message_of(bitnet.ModelError, bitnet.Engine, path)
+    assert "blk.0.ffn_down.weight" in message
+    assert "scale" in message
+
+
+def test_norm_that_is_no_number(tmp_path: Path) -> None:
+    gamma = np.ones(SMALL.width, np.float32)
+    gamma[77] = np.nan
+    path = write(tmp_path / "m.gguf", metadata(SMALL), filled("blk.0.attn_norm.weight", gamma.tobytes()))
+    assert "blk.0.attn_norm.weight" in message_of(bitnet.ModelError, bitnet.Engine, path)
+
+
+def test_code_3(tmp_path: Path) -> None:
+    """The fourth code of two bits, which means nothing in I2_S."""
+    data = bytearray(content("blk.0.attn_k.weight"))
+    data[321] |= 0b00001100
+    path = write(tmp_path / "m.gguf", metadata(SMALL), filled("blk.0.attn_k.weight", bytes(data)))
+    message = message_of(bitnet.ModelError, bitnet.Engine, path)
+    assert "blk.0.attn_k.weight" in message
+    assert "code 3" in message
+
+
+def test_undefined_padding_is_ignored(tmp_path: Path, engine: Any) -> None:
+    """Behind I2_S's scale lie 28 bytes that some writers leave as they find them."""
+    data = content("blk.0.attn_k.weight")
+    path = write(tmp_path / "m.gguf", metadata(SMALL), filled("blk.0.attn_k.weight", data[:-28] + b"\xff" * 28))
+    with bitnet.Engine(path) as other:
+        assert np.array_equal(other.logits([1, 2, 3]), engine.logits([1, 2, 3]))
+
+
+WRONG_KEYS: dict[str, tuple[str, Value | None]] = {
+    "no-layers": ("block_count", 0),
+    "too-many-layers": ("block_count", 4_000_000_000),
+    "no-heads": ("attention.head_count", 0),
+    "heads-not-shared-evenly": ("attention.head_count_kv", 3),
+    "eps-zero": ("attention.layer_norm_rms_epsilon", 0.0),
+    "eps-nan": ("attention.layer_norm_rms_epsilon", float("nan")),
+    "rope-negative": ("rope.freq_base", -1.0),
+    "other-vocabulary": ("vocab_size", 41),
+    "text-for-a-number": ("embedding_length", "many"),
+    "width-missing": ("embedding_length", None),
+    "layers-missing": ("block_count", None),
+    "rope-dimensions-odd": ("rope.dimension_count", 63),
+    "rope-dimensions-too-many": ("rope.dimension_count", 4096),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG_KEYS.values(), ids=WRONG_KEYS.keys())
+def test_wrong_metadata(tmp_path: Path, key: str, value: Value | None) -> None:
+    full = f"{SMALL.arch}.{key}"
+    keys = {k: v for k, v in metadata(SMALL).items() if k != full}
+    if value is not None:
+        keys[full] = value
+    path = write(tmp_path / "m.gguf", keys, tensors(SMALL))
+    message = message_of(bitnet.ModelError, bitnet.Engine, path)
+    assert key.split(".")[-1] in message or "token_embd.weight" in message
+
+
+def test_duplicate_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", metadata(SMALL), [*tensors(SMALL), tensors(SMALL)[3]])
+    assert tensors(SMALL)[3].name in message_of(bitnet.ModelFileError, bitnet.Engine, path)
+
+
+# -- Arguments --------------------------------------------------------------------------------------------------------
+
+CALLS: dict[str, Callable[[Any, list[int]], object]] = {
+    "logits": lambda engine, ids: engine.logits(ids),
+    "logits_batch": lambda engine, ids: engine.logits_batch([[1, 2], ids]),
+    "prefill": lambda engine, ids: engine.prefill(ids),
+    "generate_tokens": lambda engine, ids: engine.generate_tokens(ids, max_tokens=1),
+}
+each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+
+
+@each_call
+def test_too_long(engine: Any, call: Callable[[Any, list[int]], object]) -> None:
+    assert engine.n_ctx == SMALL.context
+    message = message_of(bitnet.ContextLengthError, call, engine, [1] * 70)
+    assert "70" in message or "71" in message  # with the id to be generated
+    assert "64" in message
+
+
+@each_call
+@pytest.mark.parametrize("wrong", [40, 128256, 2**31, 2**40, -1, -(2**40)])
+def test_outside_the_vocabulary(engine: Any, call: Callable[[Any, list[int]], object], wrong: int) -> None:
+    message = message_of(bitnet.TokenIdError, call, engine, [0, 39, 5, wrong, 7, -9])
+    assert str(wrong) in message
+    assert "position 3" in message
+
+
+@each_call
+@pytest.mark.parametrize("ids", [["1"], [1.5], [None], 7, None, "12", [[1, 2]]], ids=repr)
+def test_ids_of_the_wrong_type(engine: Any, call: Callable[[Any, Any], object], ids: Any) -> None:
+    with pytest.raises(TypeError):
+        call(engine, ids)
+
+
+@each_call
+def test_numpy_ids(engine: Any, call: Callable[[Any, Any], object]) -> None:
+    """Arrays of any integer type are lists of ids as well."""
+    for dtype in (np.int32, np.int64, np.uint16):
+        call(engine, np.array([1, 2, 3], dtype))
+
+
+def test_no_ids(engine: Any) -> None:
+    """Nothing in: nothing out, but there is no first id to generate from nothing."""
+    assert engine.logits([]).shape == (0, SMALL.vocab_size)
+    assert engine.prefill([]).tokens == 0
+    assert engine.logits_batch([]) == []
+    message_of(bitnet.ArgumentError, engine.generate_tokens, [], max_tokens=1)
+
+
+@pytest.mark.parametrize("call", [CALLS["prefill"], CALLS["generate_tokens"]], ids=["prefill", "generate_tokens"])
+@pytest.mark.parametrize("ids", [[1] * 70, [3, 1, 4, 40], [3, 1, -1]], ids=["too-long", "unknown", "negative"])
+def test_after_an_error_the_cache_is_as_it_was(engine: Any, call: Callable[[Any, Any], object], ids: list[int]) -> None:
+    prompt = [3, 1, 4, 1, 5, 9, 2, 6]
+    expected = engine.generate_tokens(prompt, max_tokens=5)
+    engine.prefill(prompt)
+    before = engine.cached_tokens
+    with pytest.raises(bitnet.BitnetError):
+        call(engine, ids)
+    assert engine.cached_tokens == before
+    again = engine.prefill(prompt)
+    assert again.cached_tokens == len(prompt)
+    assert engine.generate_tokens(prompt, max_tokens=5) == expected
+
+
+def test_an_isa_that_is_not_there(model: ModelMaker) -> None:
+    known = ["scalar", "avx2", "avx-vnni", "avx512", "avx512-vnni", "neon", "neon-dot"]
+    foreign = next(isa for isa in known if isa not in bitnet.isas())
+    for isa in (foreign, "mmx"):
+        message = message_of(bitnet.ArgumentError, bitnet.Engine, model(SMALL), isa=isa)
+        assert isa in message
+        assert all(name in message for name in bitnet.isas()), "the message lists what this processor has"
+
+
+WRONG_VALUES: dict[str, Any] = {
+    "n_ctx": 0,
+    "n_threads": 0,
+    "n_batch": 0,
+    "kv_type": "f64",
+    "act_quant": "int4",
+    "ffn_act": "gelu",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_VALUES.items(), ids=WRONG_VALUES.keys())
+def test_wrong_values(model: ModelMaker, name: str, value: Any) -> None:
+    message = message_of(bitnet.ArgumentError, bitnet.Engine, model(SMALL), **{name: value})
+    assert name in message
+    assert str(value) in message
+
+
+@pytest.mark.parametrize("name", WRONG_VALUES)
+def test_wrong_types(model: ModelMaker, name: str) -> None:
+    for value in (object(), [1], 1.5):
+        with pytest.raises(TypeError):
+            bitnet.Engine(model(SMALL), **{name: value})
+
+
+def test_more_wrong_types(model: ModelMaker, engine: Any) -> None:
+    for path in (None, 7, 1.5, [str(model(SMALL))]):
+        with pytest.raises(TypeError):
+            bitnet.Engine(path)
+        with pytest.raises(TypeError):
+            bitnet.inspect(path)
+    with pytest.raises(TypeError):
+        bitnet.Engine(model(SMALL), 64)  # options by name only
+    with pytest.raises(TypeError):
+        bitnet.Engine(model(SMALL), threads=2)
+    with pytest.raises(TypeError):
+        engine.generate_tokens([1], max_tokens="2")
+    with pytest.raises(TypeError):
+        engine.generate_tokens([1], max_tokens=2, stop_token_ids=["</s>"])
+
+
+def test_more_than_the_model_was_made_for(model: ModelMaker) -> None:
+    with bitnet.Engine(model(SMALL), n_ctx=16) as engine:
+        assert engine.n_ctx == 16
+        message = message_of(bitnet.ContextLengthError, engine.logits, [1] * 17)
+        assert "17" in message
+        assert "16" in message
+        assert engine.logits([1] * 16).shape == (16, SMALL.vocab_size)
+
+
+def test_closed_engine(model: ModelMaker) -> None:
+    """Every use of a closed engine says so; closing again is no error."""
+    with bitnet.Engine(model(SMALL)) as engine:
+        engine.prefill([1, 2])
+    engine.close()
+    engine.close()
+    for call in CALLS.values():
+        assert "closed" in message_of(bitnet.ClosedError, call, engine, [1, 2, 3])
+    with pytest.raises(bitnet.ClosedError), engine:
+        pass

@@ -1,0 +1,208 @@
+"""The numerical contract: the same ids give the same logits, bit for bit, however they are computed. Only `==` here."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bitnet
+import numpy as np
+import pytest
+from conftest import ModelMaker
+from make_model import Spec
+
+BASE = Spec("bitnet-b1.58", 2, 160, 288, 4, 2, vocab_size=151, context=512)
+SPECS = {
+    "i2s": BASE,
+    "heads-of-36": Spec("bitnet", 2, 144, 208, 4, 2, vocab_size=97),
+    "llama-iq2-q6k": Spec("llama", 2, 256, 384, 8, 2, vocab_size=103, untied=True, linear="IQ2_BN", embedding="Q6_K"),
+    "dense-shards": dataclasses.replace(BASE, linear="F16", shards=2),
+    "odd": Spec("bitnet-b1.58", 1, 30, 50, 3, 1, vocab_size=33, linear="F32", embedding="BF16"),
+}
+KV_TYPES = ("f16", "f32")
+LENGTH = 150  # longer than a chunk of prefill and than a block of attention
+
+
+def ids_for(spec: Spec, n: int = LENGTH, seed: int = 7) -> list[int]:
+    """Random ids of a model's vocabulary."""
+    return [int(i) for i in np.random.default_rng(seed).integers(0, spec.vocab_size, n)]
+
+
+@pytest.fixture(params=list(SPECS.values()), ids=list(SPECS), scope="module")
+def spec(request: pytest.FixtureRequest) -> Spec:
+    found: Spec = request.param
+    return found
+
+
+@pytest.fixture(params=KV_TYPES, scope="module")
+def kv_type(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def path(model: ModelMaker, spec: Spec) -> Path:
+    return model(spec)
+
+
+@pytest.fixture
+def engine(path: Path, kv_type: str) -> Iterator[Any]:
+    with bitnet.Engine(path, kv_type=kv_type) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def expected(path: Path, spec: Spec, kv_type: str) -> np.ndarray[Any, Any]:
+    """Logits by the plainest way there is: scalar code, one thread, one position at a time."""
+    with bitnet.Engine(path, kv_type=kv_type, isa="scalar", n_threads=1, n_batch=1) as engine:
+        logits: np.ndarray[Any, Any] = engine.logits(ids_for(spec))
+    assert np.isfinite(logits).all()
+    assert len(np.unique(logits.argmax(axis=1))) > LENGTH // 20, "a degenerate model proves nothing"
+    return logits
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Equal bits: zeros of either sign differ, too."""
+    return bool(found.dtype == expected.dtype == np.float32 and found.tobytes() == expected.tobytes())
+
+
+@pytest.mark.parametrize("isa", bitnet.isas())
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_instruction_sets_and_threads(
+    path: Path, spec: Spec, kv_type: str, expected: Any, isa: str, n_threads: int
+) -> None:
+    with bitnet.Engine(path, kv_type=kv_type, isa=isa, n_threads=n_threads) as engine:
+        assert (engine.isa, engine.n_threads, engine.kv_type) == (isa, n_threads, kv_type)
+        assert same(engine.logits(ids_for(spec)), expected)
+
+
+@pytest.mark.parametrize("n_batch", [1, 3, 17, 128])
+def test_chunks_of_the_prompt(path: Path, spec: Spec, kv_type: str, expected: Any, n_batch: int) -> None:
+    with bitnet.Engine(path, kv_type=kv_type, n_batch=n_batch) as engine:
+        assert same(engine.logits(ids_for(spec)), expected)
+
+
+def test_batch_is_single(engine: Any, spec: Spec, expected: Any) -> None:
+    """Sequences of different lengths in one forward, one of them twice: each as if it were alone."""
+    sequences = [ids_for(spec), ids_for(spec, 1, 1), ids_for(spec, 37, 2), ids_for(spec), ids_for(spec, 64, 3)]
+    together = engine.logits_batch(sequences)
+    assert len(together) == len(sequences)
+    assert same(together[0], expected)
+    for ids, found in zip(sequences, together, strict=True):
+        assert same(found, engine.logits(ids))
+
+
+def test_prefix(engine: Any, spec: Spec, expected: Any) -> None:
+    """What follows a position never changes its logits."""
+    for n in (1, 2, 31, 32, 33, 64, 65, 127, 128, 129):
+        assert same(engine.logits(ids_for(spec, n)), expected[:n])
+
+
+def test_repeated(engine: Any, spec: Spec, expected: Any) -> None:
+    for _ in range(3):
+        assert same(engine.logits(ids_for(spec)), expected)
+
+
+def test_default_ways(engine: Any, spec: Spec, expected: Any) -> None:
+    """Best instruction set, threads as the machine has, default chunks; after other work on the same engine."""
+    assert engine.isa == bitnet.isas()[-1]
+    engine.generate_tokens(ids_for(spec, 20, 9), max_tokens=5)
+    assert same(engine.logits(ids_for(spec)), expected)
+
+
+def greedy_by_recomputing(engine: Any, ids: list[int], steps: int) -> list[int]:
+    """Greedy ids without any cache: the whole sequence again at every step."""
+    sequence = list(ids)
+    for _ in range(steps):
+        sequence.append(int(engine.logits(sequence)[-1].argmax()))
+    return sequence[len(ids) :]
+
+
+def test_cached_is_recomputed(path: Path, spec: Spec, kv_type: str, engine: Any) -> None:
+    """Decoding from the cache, after a prefill or not, gives the ids of recomputing everything at every step."""
+    ids = ids_for(spec, 70)
+    recomputed = greedy_by_recomputing(engine, ids, 24)
+    with bitnet.Engine(path, kv_type=kv_type) as other:
+        assert other.cached_tokens == 0
+        result = other.prefill(ids)
+        assert (result.tokens, result.cached_tokens, other.cached_tokens) == (70, 0, 70)
+        assert other.generate_tokens(ids, max_tokens=24) == recomputed
+        # The last generated id was never fed back.
+        assert other.cached_tokens == 70 + 24 - 1
+    assert engine.generate_tokens(ids, max_tokens=24) == recomputed
+
+
+def test_generated_ids_are_those_of_one_forward(engine: Any, spec: Spec) -> None:
+    """One forward over prompt and answer predicts every id of the answer."""
+    ids = ids_for(spec, 40)
+    answer = engine.generate_tokens(ids, max_tokens=40)
+    assert len(answer) == 40
+    logits = engine.logits(ids + answer)
+    assert answer == [int(i) for i in logits[39:-1].argmax(axis=1)]
+
+
+def test_turns_reuse_the_longest_common_prefix(path: Path, spec: Spec, kv_type: str) -> None:
+    """Appending, branching off in the middle and going back: the same answers as from an empty cache."""
+    common = ids_for(spec, 60)
+    turns = [common, common + ids_for(spec, 9, 1), common[:33] + ids_for(spec, 20, 2), common[:33], common]
+    with bitnet.Engine(path, kv_type=kv_type) as warm:
+        held: list[int] = []
+        for ids in turns:
+            reused = next((i for i, (a, b) in enumerate(zip(ids, held)) if a != b), min(len(ids), len(held)))  # noqa: B905
+            answer = warm.generate_tokens(ids, max_tokens=8)
+            held = ids + answer[:-1]
+            assert warm.cached_tokens == len(held)
+            with bitnet.Engine(path, kv_type=kv_type) as cold:
+                assert cold.generate_tokens(ids, max_tokens=8) == answer
+            again = warm.prefill(held)
+            assert again.cached_tokens >= reused
+            assert again.tokens == len(held)
+
+
+def test_stop_ids_and_lengths(engine: Any, spec: Spec) -> None:
+    """Exactly `max_tokens`, or up to a listed id."""
+    ids = ids_for(spec, 30)
+    answer = engine.generate_tokens(ids, max_tokens=30)
+    assert len(answer) == 30
+    assert engine.generate_tokens(ids, max_tokens=0) == []
+    assert engine.generate_tokens(ids, max_tokens=1) == answer[:1]
+    stop = answer[11]
+    until = engine.generate_tokens(ids, max_tokens=30, stop_token_ids=[stop])
+    assert until in (answer[: answer.index(stop)], answer[: answer.index(stop) + 1])
+
+
+def test_threads_on_one_engine(engine: Any, spec: Spec) -> None:
+    """Two Python threads at once, each with its own sequence: neither sees the other."""
+    sequences = [ids_for(spec, 90, seed) for seed in (1, 2)]
+    alone = [engine.logits(ids) for ids in sequences]
+    answers = [engine.generate_tokens(ids, max_tokens=6) for ids in sequences]
+    wrong: list[str] = []
+    start = threading.Barrier(2)
+
+    def work(i: int) -> None:
+        start.wait()
+        for round_ in range(5):
+            if not same(engine.logits(sequences[i]), alone[i]):
+                wrong.append(f"logits of thread {i} in round {round_}")
+            if engine.generate_tokens(sequences[i], max_tokens=6) != answers[i]:
+                wrong.append(f"ids of thread {i} in round {round_}")
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_kv_type_matters(path: Path, spec: Spec) -> None:
+    """The two cache types round differently: equal bits would mean that one of them is not used."""
+    found = {}
+    for kv_type in KV_TYPES:
+        with bitnet.Engine(path, kv_type=kv_type) as engine:
+            found[kv_type] = engine.logits(ids_for(spec))
+    assert not same(found["f16"], found["f32"])
+    close = np.abs(found["f16"] - found["f32"])
+    assert close.max() < 0.2 * found["f32"].std()

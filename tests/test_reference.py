@@ -1,0 +1,150 @@
+"""Models of many shapes and types, made on the fly, against the numpy reference of their graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import bitnet
+import numpy as np
+import pytest
+from closeness import EXACT, FLIPPED, distances
+from conftest import ModelMaker
+from gguf_writer import Tensor, write_gguf
+from make_model import EMBEDDING_TYPES, LINEAR_TYPES, Spec, metadata, tensors
+from reference import Reference
+from tensor_types import TYPES, encode_f32, encode_i2_s
+
+SMALL = Spec(width=256, ffn=512, vocab_size=101)
+UNKNOWN_TO_GGUF = ("I2_S", "IQ1_BN", "IQ2_BN")
+
+SHAPES = {
+    "2b-4t-like": SMALL,
+    "bitnet-25-untied": dataclasses.replace(SMALL, arch="bitnet-25", untied=True),
+    "bitnet-silu": dataclasses.replace(SMALL, arch="bitnet", rope_theta=1e4),
+    "llama": dataclasses.replace(SMALL, arch="llama", eps=1e-6, rope_theta=1000042.0, untied=True),
+    "llama-tied": dataclasses.replace(SMALL, arch="llama"),
+    "heads-of-100": Spec("bitnet", 2, 400, 1088, 4, 4, vocab_size=96, rope_theta=1e4),
+    "heads-of-36": Spec("bitnet", 2, 144, 208, 4, 2, vocab_size=97),
+    "heads-of-256": Spec("llama", 1, 512, 640, 2, 1, vocab_size=64, untied=True),
+    "i2s-rows-across-blocks": Spec("bitnet-b1.58", 3, 80, 208, 4, 2, vocab_size=67),
+    "one-layer-one-head": Spec("bitnet-b1.58", 1, 64, 128, 1, 1, vocab_size=48),
+    "multi-query": Spec("llama", 2, 192, 320, 6, 1, vocab_size=48),
+    "three-to-one": Spec("bitnet", 2, 192, 320, 6, 2, vocab_size=48),
+    "as-many-kv-heads": Spec("bitnet-b1.58", 2, 192, 320, 6, 6, vocab_size=48),
+    "attention-wider-than-model": Spec("llama", 2, 128, 256, 6, 2, 48, vocab_size=48, untied=True),
+    "attention-narrower-than-model": Spec("bitnet", 2, 256, 256, 2, 1, 64, vocab_size=48),
+    "long-rows": Spec("bitnet-b1.58", 1, 64, 23040, 2, 1, vocab_size=48),
+    "nothing-aligned": Spec("bitnet-b1.58", 2, 30, 50, 3, 1, vocab_size=33, linear="F32"),
+    "nothing-aligned-dense": Spec("llama", 2, 42, 77, 3, 3, vocab_size=7, linear="F16", shards=2, untied=True),
+    "width-72": Spec("bitnet", 2, 72, 100, 2, 2, vocab_size=50, linear="F16"),
+}
+LINEARS = {
+    f"{kind}-{arch}": dataclasses.replace(SMALL, arch=arch, linear=kind)
+    for kind in LINEAR_TYPES
+    for arch in ("bitnet-b1.58", "llama")
+}
+EMBEDDINGS = {
+    f"{kind}-embedding": dataclasses.replace(SMALL, layers=1, embedding=kind, vocab_size=83) for kind in EMBEDDING_TYPES
+} | {
+    f"{kind}-output": dataclasses.replace(SMALL, arch="llama", layers=1, untied=True, output=kind, vocab_size=83)
+    for kind in EMBEDDING_TYPES
+}
+# Several magnitudes in a tensor are dense float32, but for the types that hold one scale per row.
+SHARDED = {
+    f"{kind}-shards": dataclasses.replace(SMALL, linear=kind, shards=3)
+    for kind in ("TQ1_0", "TQ2_0", "F16", "F32", "BF16", "Q8_0", "IQ1_BN", "IQ2_BN")
+}
+
+
+def act_quant(spec: Spec) -> str:
+    """Which activations the design gives a model: int8 for one magnitude per tensor (or per row of IQ*_BN)."""
+    return "int8" if spec.shards == 1 or spec.linear in ("IQ1_BN", "IQ2_BN") else "none"
+
+
+def reference_of(model: ModelMaker, spec: Spec) -> Reference:
+    """The reference on the same file, or on the same model in F32 where gguf does not know the type."""
+    return Reference.open(model(dataclasses.replace(spec, linear="F32") if spec.linear in UNKNOWN_TO_GGUF else spec))
+
+
+def assert_close(engine: Any, reference: Reference, quant: str) -> None:
+    """Short prompts: equal up to rounding noise, but for one flip; a longer one: within what flips may do."""
+    rng = np.random.default_rng(engine.n_vocab)
+    exact = []
+    for n in (1, 1, 1, 2, 4, 30):
+        ids = [int(i) for i in rng.integers(0, engine.n_vocab, n)]
+        expected = reference.logits(ids, quant)
+        found = engine.logits(ids)
+        assert found.dtype == np.float32
+        distance = distances(found, expected, float(expected.std()))
+        assert distance.max() < (FLIPPED if quant == "int8" else EXACT), f"{n} tokens, position {distance.argmax()}"
+        exact.append(bool((distance < EXACT).all()))
+    assert sum(exact[:5]) >= 4, exact
+
+
+@pytest.mark.parametrize("spec", [pytest.param(s, id=k) for k, s in (SHAPES | LINEARS | EMBEDDINGS | SHARDED).items()])
+def test_graph(model: ModelMaker, spec: Spec) -> None:
+    """Logits, and the choices that the file leaves to the engine."""
+    reference = reference_of(model, spec)
+    with bitnet.Engine(model(spec), kv_type="f32") as engine:
+        assert engine.arch == spec.arch
+        assert engine.n_vocab == spec.vocab_size
+        assert engine.ffn_act == reference.ffn_act
+        assert engine.act_quant == act_quant(spec)
+        assert_close(engine, reference, act_quant(spec))
+
+
+@pytest.mark.parametrize("arch", ["bitnet-b1.58", "llama"])
+@pytest.mark.parametrize("linear", ["I2_S", "TQ1_0", "IQ2_BN", "F16"])
+def test_float_activations_on_request(model: ModelMaker, arch: str, linear: str) -> None:
+    """A model trained without activation quantization, run so whatever its weights look like."""
+    spec = dataclasses.replace(SMALL, arch=arch, linear=linear)
+    with bitnet.Engine(model(spec), kv_type="f32", act_quant="none") as engine:
+        assert engine.act_quant == "none"
+        assert_close(engine, reference_of(model, spec), "none")
+
+
+@pytest.mark.parametrize(("arch", "act"), [("bitnet-b1.58", "silu"), ("bitnet", "relu2"), ("llama", "relu2")])
+def test_other_ffn_activation(model: ModelMaker, tmp_path: Path, arch: str, act: str) -> None:
+    """The argument and the metadata key decide against the architecture's own, and give the same bits."""
+    spec = dataclasses.replace(SMALL, arch=arch, layers=1, linear="F32")
+    reference = reference_of(model, spec)
+    assert reference.ffn_act != act
+    key = {f"{arch}.hidden_activation": act}
+    with bitnet.Engine(model(spec), kv_type="f32", ffn_act=act) as engine:
+        assert engine.ffn_act == act
+        assert_close(engine, dataclasses.replace(reference, config=reference.config | key), "int8")
+        by_argument = engine.logits([1, 2, 3])
+    write_gguf(tmp_path / "stated.gguf", metadata(spec) | key, tensors(spec))
+    with bitnet.Engine(tmp_path / "stated.gguf", kv_type="f32") as engine:
+        assert engine.ffn_act == act
+        assert np.array_equal(engine.logits([1, 2, 3]), by_argument)
+
+
+@pytest.mark.parametrize("isa", bitnet.isas())
+@pytest.mark.parametrize("sign", [1, -1])
+def test_largest_sums(tmp_path: Path, isa: str, sign: int) -> None:
+    """All weights and all activations of one sign, on the longest rows known: no accumulator may overflow."""
+    spec = Spec("bitnet-b1.58", 1, 128, 23040, 2, 1, vocab_size=8)
+    scale = 2.0**-10
+
+    def extreme(tensor: Tensor, linear: str) -> Tensor:
+        if tensor.name == "token_embd.weight":
+            rows = np.repeat(np.arange(-3.5, 4, dtype=np.float16), spec.width)
+            return dataclasses.replace(tensor, chunks=lambda: [rows.tobytes()])
+        if "norm" in tensor.name:
+            return dataclasses.replace(tensor, chunks=lambda: [np.ones(tensor.shape, np.float32).tobytes()])
+        trits = np.full(tensor.shape, sign, np.int8)
+        if "ffn_down" in tensor.name:
+            trits[1::2] = 0  # so that the size of the other channels shows behind the final norm
+        data = encode_i2_s(trits, scale) if linear == "I2_S" else encode_f32(trits * np.float32(scale))
+        return dataclasses.replace(tensor, type_id=TYPES[linear][0], nbytes=data.size, chunks=lambda: [data.tobytes()])
+
+    for linear in ("I2_S", "F32"):
+        write_gguf(tmp_path / f"{linear}.gguf", metadata(spec), [extreme(t, linear) for t in tensors(spec)])
+    reference = Reference.open(tmp_path / "F32.gguf")
+    with bitnet.Engine(tmp_path / "I2_S.gguf", kv_type="f32", isa=isa) as engine:
+        for token in range(spec.vocab_size):
+            expected = reference.logits([token], "int8")
+            assert distances(engine.logits([token]), expected, float(expected.std())).max() < EXACT
