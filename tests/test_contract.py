@@ -129,8 +129,6 @@ def test_cached_is_recomputed(path: Path, spec: Spec, kv_type: str, engine: Any)
         result = other.prefill(ids)
         assert (result.tokens, result.cached_tokens, other.cached_tokens) == (70, 0, 70)
         assert other.generate_tokens(ids, max_tokens=24) == recomputed
-        # The last generated id was never fed back.
-        assert other.cached_tokens == 70 + 24 - 1
     assert engine.generate_tokens(ids, max_tokens=24) == recomputed
 
 
@@ -143,34 +141,57 @@ def test_generated_ids_are_those_of_one_forward(engine: Any, spec: Spec) -> None
     assert answer == [int(i) for i in logits[39:-1].argmax(axis=1)]
 
 
+def common_prefix(a: list[int], b: list[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 def test_turns_reuse_the_longest_common_prefix(path: Path, spec: Spec, kv_type: str) -> None:
     """Appending, branching off in the middle and going back: the same answers as from an empty cache."""
     common = ids_for(spec, 60)
     turns = [common, common + ids_for(spec, 9, 1), common[:33] + ids_for(spec, 20, 2), common[:33], common]
+    held: list[int] = []
     with bitnet.Engine(path, kv_type=kv_type) as warm:
-        held: list[int] = []
         for ids in turns:
-            reused = next((i for i, (a, b) in enumerate(zip(ids, held)) if a != b), min(len(ids), len(held)))  # noqa: B905
+            done = warm.prefill(ids)
+            assert (done.tokens, done.cached_tokens) == (len(ids), common_prefix(ids, held))
+            assert warm.cached_tokens == len(ids), "the cache holds exactly the prompt"
             answer = warm.generate_tokens(ids, max_tokens=8)
             held = ids + answer[:-1]
-            assert warm.cached_tokens == len(held)
+            assert warm.cached_tokens == len(held), "the last id was never fed back"
             with bitnet.Engine(path, kv_type=kv_type) as cold:
                 assert cold.generate_tokens(ids, max_tokens=8) == answer
-            again = warm.prefill(held)
-            assert again.cached_tokens >= reused
-            assert again.tokens == len(held)
+
+
+def test_prefill_tells_its_rate(engine: Any, spec: Spec) -> None:
+    """Only computed positions count; nothing computed is no rate at all."""
+    done = engine.prefill(ids_for(spec, 64))
+    assert done.seconds > 0
+    assert done.tokens_per_second == pytest.approx(64 / done.seconds)
+    more = engine.prefill(ids_for(spec, 100))
+    assert more.tokens_per_second == pytest.approx(36 / more.seconds)
+    assert engine.prefill(ids_for(spec, 100)).tokens_per_second == 0
 
 
 def test_stop_ids_and_lengths(engine: Any, spec: Spec) -> None:
-    """Exactly `max_tokens`, or up to a listed id."""
+    """Exactly `max_tokens`, or up to a listed id, which is not part of the answer, or the end of the context."""
     ids = ids_for(spec, 30)
     answer = engine.generate_tokens(ids, max_tokens=30)
     assert len(answer) == 30
-    assert engine.generate_tokens(ids, max_tokens=0) == []
     assert engine.generate_tokens(ids, max_tokens=1) == answer[:1]
-    stop = answer[11]
-    until = engine.generate_tokens(ids, max_tokens=30, stop_token_ids=[stop])
-    assert until in (answer[: answer.index(stop)], answer[: answer.index(stop) + 1])
+    for stop in {answer[0], answer[11], answer[29]}:
+        until = engine.generate_tokens(ids, max_tokens=30, stop_token_ids=[spec.vocab_size + 5, stop])
+        assert until == answer[: answer.index(stop)]
+
+
+def test_to_the_end_of_the_context(path: Path, spec: Spec, kv_type: str) -> None:
+    """Without `max_tokens` the answer fills the context; the last id needs no position of its own."""
+    ids = ids_for(spec, 30)
+    with bitnet.Engine(path, kv_type=kv_type, n_ctx=40) as engine:
+        answer = engine.generate_tokens(ids)
+        assert len(answer) == 11
+        assert engine.cached_tokens == len(ids) + len(answer) - 1
+    with bitnet.Engine(path, kv_type=kv_type) as engine:
+        assert engine.generate_tokens(ids, max_tokens=len(answer)) == answer
 
 
 def test_threads_on_one_engine(engine: Any, spec: Spec) -> None:

@@ -230,3 +230,11 @@ def test_command_line(tmp_path: Path) -> None:
     failed = subprocess.run([*maker, "m.gguf", "--heads", "3"], cwd=tmp_path, capture_output=True, text=True)
     assert failed.returncode == 2
     assert "heads must be a multiple of kv_heads; found 3 and 2" in failed.stderr
+
+
+def test_committed_fixtures(tmp_path: Path) -> None:
+    """The models that the Rust tests run are those that the maker makes."""
+    subprocess.run([sys.executable, str(ROOT / "tests" / "fixtures" / "make.py"), str(tmp_path)], check=True)
+    made = {path.name: path.read_bytes() for path in tmp_path.glob("*.gguf")}
+    assert made == {path.name: path.read_bytes() for path in (ROOT / "tests" / "fixtures").glob("*.gguf")}
+    assert len(made) == 3

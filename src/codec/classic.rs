@@ -4,7 +4,16 @@
 //! `bytes` are whole blocks, `out` their elements. Everything inlines: a caller that is compiled for a wider
 //! instruction set gets these loops vectorised for it.
 
+use std::array::from_fn;
+
 use super::half::{bf16_to_f32, f16_to_f32};
+
+/// The first bytes by value: while they lie in `bytes`, which might overlap `out` for all that the compiler knows
+/// after inlining, it would not vectorise.
+#[inline(always)]
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    *bytes.first_chunk().expect("blocks are whole")
+}
 
 #[inline(always)]
 fn f16_at(block: &[u8], at: usize) -> f32 {
@@ -37,10 +46,8 @@ pub(super) fn bf16(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(bytes.as_chunks::<34>().0) {
         let d = f16_at(block, 0);
-        let codes: &[u8; 32] = block.last_chunk().expect("shorter than the block");
-        for (value, &q) in values.iter_mut().zip(codes) {
-            *value = d * f32::from(q as i8);
-        }
+        let q = array::<32>(&block[2..]);
+        *values = q.map(|q| d * f32::from(q as i8));
     }
 }
 
@@ -49,9 +56,9 @@ pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(bytes.as_chunks::<18>().0) {
         let d = f16_at(block, 0);
-        for (j, &q) in block[2..].iter().enumerate() {
-            values[j] = d * f32::from((q & 15) as i8 - 8);
-            values[j + 16] = d * f32::from((q >> 4) as i8 - 8);
+        let q = array::<16>(&block[2..]);
+        for (half, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            *values = q.map(|q| q >> (4 * half) & 15).map(|q| d * f32::from(q as i8 - 8));
         }
     }
 }
@@ -61,11 +68,11 @@ pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q5_0(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(bytes.as_chunks::<22>().0) {
         let d = f16_at(block, 0);
-        let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-        for (j, &q) in block[6..].iter().enumerate() {
-            let bit = |at: usize| ((high >> at & 1) << 4) as u8;
-            values[j] = d * f32::from((q & 15 | bit(j)) as i8 - 16);
-            values[j + 16] = d * f32::from((q >> 4 | bit(j + 16)) as i8 - 16);
+        let high = u32::from_le_bytes(array(&block[2..6]));
+        let q = array::<16>(&block[6..]);
+        for (half, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let bit_4 = |j: usize| ((high >> (16 * half + j) & 1) << 4) as u8;
+            *values = from_fn(|j| d * f32::from((q[j] >> (4 * half) & 15 | bit_4(j)) as i8 - 16));
         }
     }
 }
@@ -86,31 +93,27 @@ fn scale_and_min(s: &[u8], j: usize) -> (f32, f32) {
 pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<256>().0.iter_mut().zip(bytes.as_chunks::<144>().0) {
         let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
-        for (j, group) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let (scale, min) = scale_and_min(&block[4..16], j);
+        for (g, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (scale, min) = scale_and_min(&block[4..16], g);
             let (scale, min) = (d * scale, dmin * min);
-            let codes = &block[16 + 32 * (j / 2)..][..32];
-            for (value, &q) in group.iter_mut().zip(codes) {
-                *value = scale * f32::from(q >> (4 * (j % 2)) & 15) - min;
-            }
+            let q = array::<32>(&block[16 + 32 * (g / 2)..]);
+            *values = q.map(|q| q >> (4 * (g % 2)) & 15).map(|q| scale * f32::from(q) - min);
         }
     }
 }
 
-/// As Q4_K, with `u8 high[32]` before the codes: its bit j is bit 4 of the elements of group j.
+/// As Q4_K, with `u8 high[32]` before the codes: its bit g is bit 4 of the elements of group g.
 #[inline(always)]
 pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<256>().0.iter_mut().zip(bytes.as_chunks::<176>().0) {
         let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
-        let high = &block[16..48];
-        for (j, group) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let (scale, min) = scale_and_min(&block[4..16], j);
+        let high = array::<32>(&block[16..]);
+        for (g, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (scale, min) = scale_and_min(&block[4..16], g);
             let (scale, min) = (d * scale, dmin * min);
-            let codes = &block[48 + 32 * (j / 2)..][..32];
-            for ((value, &q), &high) in group.iter_mut().zip(codes).zip(high) {
-                let code = q >> (4 * (j % 2)) & 15 | (high >> j & 1) << 4;
-                *value = scale * f32::from(code) - min;
-            }
+            let q = array::<32>(&block[48 + 32 * (g / 2)..]);
+            let code = |j: usize| q[j] >> (4 * (g % 2)) & 15 | (high[j] >> g & 1) << 4;
+            *values = from_fn(|j| scale * f32::from(code(j)) - min);
         }
     }
 }
@@ -120,22 +123,13 @@ pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q6_k(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<256>().0.iter_mut().zip(bytes.as_chunks::<210>().0) {
         let d = f16_at(block, 208);
-        let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
-        for (half, values) in values.as_chunks_mut::<128>().0.iter_mut().enumerate() {
-            let (low, high) = (&low[64 * half..][..64], &high[32 * half..][..32]);
-            for (part, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                let low = &low[32 * (part % 2)..][..32];
-                let mut codes = [0; 32];
-                for ((code, &low), &high) in codes.iter_mut().zip(low).zip(high) {
-                    *code = low >> (4 * (part / 2)) & 15 | (high >> (2 * part) & 3) << 4;
-                }
-                for (j, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-                    let scale = d * f32::from(scales[8 * half + 2 * part + j] as i8);
-                    for (value, &code) in values.iter_mut().zip(&codes[16 * j..]) {
-                        *value = scale * f32::from(code as i8 - 32);
-                    }
-                }
-            }
+        for (g, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (half, part) = (g / 4, g % 4);
+            let low = array::<32>(&block[64 * half + 32 * (part % 2)..]);
+            let high = array::<32>(&block[128 + 32 * half..]);
+            let scale = [0, 1].map(|j| d * f32::from(block[192 + 2 * g + j] as i8));
+            let code = |j: usize| low[j] >> (4 * (part / 2)) & 15 | (high[j] >> (2 * part) & 3) << 4;
+            *values = from_fn(|j| scale[j / 16] * f32::from(code(j) as i8 - 32));
         }
     }
 }

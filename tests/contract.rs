@@ -1,0 +1,143 @@
+//! The numerical contract: the same ids give the same logits, bit for bit, whatever computes them.
+//!
+//! `fixtures/digests.txt` holds one digest for each model and cache type. It was computed once; every instruction
+//! set and every processor, emulated ones among them (`make emulate`), has to arrive at it.
+
+use bitnet::engine::{Engine, Options};
+use bitnet::error::Error;
+use bitnet::kernel::Isa;
+use bitnet::ops::attention::KvType;
+use std::path::PathBuf;
+
+const MODELS: [&str; 3] = ["relu2-i2s", "silu-odd-i2s", "llama-iq2bn"];
+const KV_TYPES: [(&str, KvType); 2] = [("f16", KvType::F16), ("f32", KvType::F32)];
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn open(model: &str, options: Options) -> Engine {
+    Engine::open(&fixture(&format!("{model}.gguf")), options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Ids long enough for three pages of keys.
+fn ids(engine: &Engine, n: usize) -> Vec<i64> {
+    let vocab = engine.config().vocab as u32;
+    let mut state = 7u32;
+    let mut next = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((state >> 8) % vocab) as i64
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn logits(engine: &Engine, ids: &[i64]) -> Vec<f32> {
+    engine.logits(&[ids.to_vec()], &mut || false).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// FNV-1a over the bits.
+fn digest(x: &[f32]) -> u64 {
+    let bytes = x.iter().flat_map(|x| x.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[test]
+fn logits_have_the_recorded_digest_on_every_instruction_set() {
+    let recorded = std::fs::read_to_string(fixture("digests.txt")).expect("committed");
+    for isa in Isa::available() {
+        let mut computed = String::new();
+        for model in MODELS {
+            for (kv_name, kv_type) in KV_TYPES {
+                let isa = Some(isa.name().into());
+                let options = Options { isa, n_threads: Some(1), kv_type: Some(kv_type), ..Options::default() };
+                let engine = open(model, options);
+                let logits = logits(&engine, &ids(&engine, 150));
+                assert!(logits.iter().all(|x| x.is_finite()));
+                computed += &format!("{model} {kv_name} {:016x}\n", digest(&logits));
+            }
+        }
+        assert_eq!(recorded, computed, "{}", isa.name());
+    }
+}
+
+#[test]
+fn threads_and_chunks_do_not_show() {
+    for model in MODELS {
+        let reference = open(model, Options { n_threads: Some(1), n_batch: Some(150), ..Options::default() });
+        let ids = ids(&reference, 150);
+        let want = bits(&logits(&reference, &ids));
+        for n_threads in [1, 2, 3] {
+            for n_batch in [1, 3, 17, 128] {
+                let options =
+                    Options { n_threads: Some(n_threads), n_batch: Some(n_batch), ..Options::default() };
+                let got = bits(&logits(&open(model, options), &ids));
+                assert!(want == got, "{model}: {n_threads} threads, chunks of {n_batch}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sequence_has_the_logits_that_it_has_alone() {
+    for model in MODELS {
+        let engine = open(model, Options { n_batch: Some(50), ..Options::default() });
+        let all = ids(&engine, 120);
+        let sequences: Vec<Vec<i64>> = [&all[..1], &all[5..70], &all[..], &all[30..31], &all[7..19]].map(<[_]>::to_vec).into();
+        let together = engine.logits(&sequences, &mut || false).expect("computed");
+        let alone: Vec<f32> = sequences.iter().flat_map(|ids| logits(&engine, ids)).collect();
+        assert!(bits(&together) == bits(&alone), "{model}");
+    }
+}
+
+#[test]
+fn cached_equals_recomputed() {
+    for model in MODELS {
+        for (_, kv_type) in KV_TYPES {
+            let engine = open(model, Options { kv_type: Some(kv_type), ..Options::default() });
+            let prompt = ids(&engine, 61);
+            engine.prefill(&prompt, &mut || false).expect("computed");
+            assert_eq!(engine.cached_tokens(), 61);
+            let cached = engine.generate(&prompt, 12, &[], &mut || false).expect("computed");
+            assert_eq!(cached.len(), 12);
+            let mut sequence = prompt.clone();
+            for id in cached {
+                let logits = logits(&engine, &sequence);
+                let last = &logits[logits.len() - engine.config().vocab..];
+                let best = (0..last.len()).rev().max_by(|a, b| last[*a].total_cmp(&last[*b])).expect("some");
+                assert_eq!(best as u32, id, "{model} after {} ids", sequence.len());
+                sequence.push(id as i64);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_abandoned_step_leaves_the_cache_as_it_was() {
+    let engine = open("relu2-i2s", Options { n_threads: Some(1), n_batch: Some(1), ..Options::default() });
+    let ids = ids(&engine, 200);
+    engine.prefill(&ids[..20], &mut || false).expect("computed");
+    let before = engine.generate(&ids[..20], 5, &[], &mut || false).expect("computed");
+    engine.prefill(&ids[..20], &mut || false).expect("computed");
+
+    // The watch is asked only while a step computes for 50 ms; a pass cancelled from the start shows the same.
+    let runtime = engine.runtime();
+    let mut cache = runtime.model.new_cache(KvType::F16);
+    let rows: Vec<_> =
+        (0..3).map(|i| bitnet::model::Row { sequence: 0, position: i, id: 1, logits: true }).collect();
+    let cancelled = std::sync::atomic::AtomicBool::new(true);
+    let result = runtime.pool.run(
+        |team| runtime.model.forward(runtime.kernels, team, &mut [&mut cache], &rows, &cancelled),
+        || {},
+    );
+    assert!(matches!(result, Err(Error::Cancelled)));
+    assert_eq!(cache.len(), 0);
+
+    let wrong = engine.prefill(&[1, 2, 9999], &mut || false);
+    assert!(matches!(wrong, Err(Error::TokenId { id: 9999, position: 2, .. })));
+    assert_eq!(engine.cached_tokens(), 20);
+    assert_eq!(before, engine.generate(&ids[..20], 5, &[], &mut || false).expect("computed"));
+}

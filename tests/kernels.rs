@@ -1,0 +1,349 @@
+//! Every kernel of every instruction set this processor has gives the bits of the scalar one, at every tail and
+//! extreme value; and the scalar ones compute what they should.
+
+use bitnet::codec::f16_to_f32;
+use bitnet::kernel::float::{PAGE, to_f16};
+use bitnet::kernel::pool::{Pool, Team};
+use bitnet::kernel::ternary::{Activations, Ternary};
+use bitnet::kernel::{Isa, Kernels, kernels};
+use proptest::prelude::*;
+use std::convert::Infallible;
+
+fn all() -> Vec<&'static Kernels> {
+    Isa::available().into_iter().map(|isa| kernels(Some(isa.name())).expect("available")).collect()
+}
+
+fn scalar() -> &'static Kernels {
+    kernels(Some("scalar")).expect("always there")
+}
+
+/// Deterministic floats of very different magnitudes, zeros and subnormals among them.
+fn floats(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let mut next = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 8
+    };
+    let value = |bits: u32, kind: u32| match kind % 16 {
+        0 => 0.0,
+        1 => -0.0,
+        2 => f32::from_bits(bits & 0xfff), // subnormal
+        3 => (bits % 200) as f32 - 99.5,
+        4 => bits as f32 * 1e3,
+        _ => (bits % 20_001) as f32 / 10_000.0 - 1.0,
+    };
+    (0..n).map(|_| value(next(), next())).collect()
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Runs `compute` with every instruction set and asserts that all give the same bits.
+fn same_bits(what: &str, compute: impl Fn(&Kernels) -> Vec<f32>) {
+    let want = bits(&compute(scalar()));
+    for kernels in all() {
+        assert_eq!(want, bits(&compute(kernels)), "{what}, {}", kernels.isa.name());
+    }
+}
+
+fn in_team<R: Send>(threads: usize, job: impl FnOnce(&Team) -> R + Send) -> R {
+    Pool::new(threads).expect("threads").run(job, || {})
+}
+
+const LENGTHS: [usize; 15] = [1, 2, 15, 16, 17, 31, 63, 64, 65, 100, 127, 128, 129, 400, 2560];
+
+#[test]
+fn norms_are_equal() {
+    for n in LENGTHS {
+        let (x, gamma) = (floats(n, 1), floats(n, 2));
+        same_bits(&format!("rms_norm of {n}"), |k| {
+            let mut out = vec![0.0; n];
+            k.rms_norm(&x, &gamma, 1e-5, &mut out);
+            out
+        });
+    }
+}
+
+#[test]
+fn norm_is_the_formula() {
+    let (x, gamma): (Vec<f32>, Vec<f32>) = ((0..100).map(|i| i as f32 * 0.1 - 3.0).collect(), vec![0.5; 100]);
+    let mut out = vec![0.0; 100];
+    scalar().rms_norm(&x, &gamma, 1e-5, &mut out);
+    let mean = x.iter().map(|x| (*x as f64).powi(2)).sum::<f64>() / 100.0;
+    for (x, y) in x.iter().zip(&out) {
+        let want = *x as f64 / (mean + 1e-5).sqrt() * 0.5;
+        assert!((want - *y as f64).abs() < 1e-6, "{want} {y}");
+    }
+}
+
+#[test]
+fn quantising_is_equal() {
+    for n in LENGTHS {
+        for scale in [1.0, 1e-8, 1e30] {
+            let x: Vec<f32> = floats(n, 3).iter().map(|x| x * scale).collect();
+            same_bits(&format!("quantize of {n}"), |k| {
+                let mut q = vec![1i8; n.next_multiple_of(128)];
+                let (s, sum) = k.quantize(&x, &mut q);
+                assert_eq!(sum, q.iter().map(|q| *q as i32).sum::<i32>());
+                assert!(q[n..].iter().all(|q| *q == 0) && q.iter().all(|q| *q >= -127));
+                q.iter().map(|q| *q as f32).chain([s]).collect()
+            });
+        }
+    }
+}
+
+#[test]
+fn quantising_rounds_half_to_even_and_has_a_floor() {
+    // The largest is 127, so s is 1 and the others are rounded as they stand.
+    let x = [127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.499_999_97, 126.5, -127.0];
+    let mut q = [0i8; 128];
+    let (s, _) = scalar().quantize(&x, &mut q);
+    assert_eq!(s, 1.0);
+    assert_eq!(q[..10], [127, 0, 2, 2, 0, -2, -2, 0, 126, -127]);
+    let (s, sum) = scalar().quantize(&[0.0; 5], &mut q);
+    assert_eq!((s, sum), (127.0 / 1e-5, 0));
+}
+
+#[test]
+fn dots_are_equal_and_right() {
+    for n in LENGTHS {
+        for tokens in [1, 2, 3, 4, 5, 9] {
+            let row = floats(n, 4);
+            let xs: Vec<Vec<f32>> = (0..tokens).map(|t| floats(n, 10 + t)).collect();
+            let xs: Vec<&[f32]> = xs.iter().map(|x| &x[..]).collect();
+            let halves: Vec<[u8; 2]> = row.iter().map(|x| to_f16(*x)).collect();
+            let uppers: Vec<[u8; 2]> = row.iter().map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect();
+            let bytes: Vec<[u8; 4]> = row.iter().map(|x| x.to_le_bytes()).collect();
+            let each = |k: &Kernels| -> [Vec<f32>; 4] {
+                let mut out: [Vec<f32>; 4] = std::array::from_fn(|_| vec![0.0; xs.len()]);
+                k.dot_f16(&halves, &xs, &mut out[0]);
+                k.dot_bf16(&uppers, &xs, &mut out[1]);
+                k.dot_f32(&bytes, &xs, &mut out[2]);
+                k.dot_widened(&row, &xs, &mut out[3]);
+                out
+            };
+            same_bits(&format!("dots of {n} × {tokens}"), |k| each(k).concat());
+            let [_, _, f32s, widened] = each(scalar());
+            assert_eq!(bits(&f32s), bits(&widened));
+            for (dot, x) in widened.iter().zip(&xs) {
+                let terms = || row.iter().zip(*x).map(|(a, b)| *a as f64 * *b as f64);
+                let (want, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+                assert!((want - *dot as f64).abs() <= size * 1e-6 + 1e-40, "{want} {dot}");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_parts_are_equal() {
+    for channels in [2, 16, 36, 64, 100, 128, 256] {
+        for vectors in [1, 2, 3, 4, 5, 8, 9] {
+            let q = floats(vectors * channels, 5);
+            let keys = floats(channels * PAGE, 6);
+            let half_keys: Vec<[u8; 2]> = keys.iter().map(|x| to_f16(*x)).collect();
+            let full_keys: Vec<[u8; 4]> = keys.iter().map(|x| x.to_le_bytes()).collect();
+            let stride = 2 * PAGE;
+            same_bits(&format!("scores, {channels} channels, {vectors} vectors"), |k| {
+                let mut half = vec![7.0; vectors * stride];
+                let mut full = half.clone();
+                k.scores_f16(&q, &half_keys, &mut half, stride);
+                k.scores_f32(&q, &full_keys, &mut full[PAGE..], stride);
+                [half, full].concat()
+            });
+            let padded = channels.next_multiple_of(16);
+            let p: Vec<f32> = floats(vectors * stride, 7).iter().map(|p| p.abs()).collect();
+            let values = floats(PAGE * padded, 8);
+            let half_values: Vec<[u8; 2]> = values.iter().map(|x| to_f16(*x)).collect();
+            let full_values: Vec<[u8; 4]> = values.iter().map(|x| x.to_le_bytes()).collect();
+            for n in [1, 15, 63, 64] {
+                same_bits(&format!("mix of {n}, {channels} channels, {vectors} vectors"), |k| {
+                    let mut half = floats(vectors * padded, 9);
+                    let mut full = half.clone();
+                    k.mix_f16(&p, stride, n, &half_values, &mut half, padded);
+                    k.mix_f32(&p[PAGE..], stride, n, &full_values, &mut full, padded);
+                    [half, full].concat()
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn softmax_is_equal_and_right() {
+    for n in [1, 2, 63, 64, 65, 200, 1000] {
+        let s: Vec<f32> = floats(n, 10).iter().map(|x| x.clamp(-200.0, 200.0)).collect();
+        let compute = |k: &Kernels| {
+            let mut p = s.clone();
+            p.resize(n.next_multiple_of(PAGE), f32::NAN);
+            let sum = k.softmax(&mut p, n, 0.125);
+            p.push(sum);
+            p
+        };
+        same_bits(&format!("softmax of {n}"), compute);
+        let p = compute(scalar());
+        let max = s.iter().fold(f32::MIN, |m, x| m.max(x * 0.125));
+        for (p, s) in p.iter().zip(&s) {
+            let want = ((s * 0.125 - max) as f64).exp();
+            assert!((want - *p as f64).abs() <= want * 2e-7 + 1e-45, "{want} {p}");
+        }
+        assert!(p[n..p.len() - 1].iter().all(|p| *p == 0.0));
+        let sum: f64 = p[..n].iter().map(|p| *p as f64).sum();
+        assert!((sum - p[p.len() - 1] as f64).abs() < 1e-5 * sum);
+    }
+}
+
+#[test]
+fn silu_is_equal_and_right() {
+    let gate: Vec<f32> = (-12_000..12_000).map(|i| i as f32 * 0.01).chain([0.0, -0.0, 1e30, -1e30]).collect();
+    for n in [1, 15, 16, 17, gate.len()] {
+        let up = vec![1.5; n];
+        let compute = |k: &Kernels| {
+            let mut out = gate[..n].to_vec();
+            k.silu_mul(&mut out, &up);
+            out
+        };
+        same_bits(&format!("silu of {n}"), compute);
+        for (y, x) in compute(scalar()).iter().zip(&gate) {
+            let want = *x as f64 / (1.0 + (-*x as f64).exp()) * 1.5;
+            assert!((want - *y as f64).abs() <= want.abs() * 5e-7 + 1e-36, "silu({x}): {want} {y}");
+        }
+    }
+}
+
+#[test]
+fn halves_round_to_nearest_even_and_widen_back() {
+    for half in 0..=u16::MAX {
+        let x = f16_to_f32(half);
+        if x.is_nan() {
+            assert!(f16_to_f32(u16::from_le_bytes(to_f16(x))).is_nan());
+            continue;
+        }
+        assert_eq!(u16::from_le_bytes(to_f16(x)), half, "{x}");
+        let next = f16_to_f32(half.wrapping_add(1));
+        if half & 0x7fff < 0x7bff {
+            let middle = ((x as f64 + next as f64) / 2.0) as f32;
+            let even = if half & 1 == 0 { half } else { half + 1 };
+            assert_eq!(u16::from_le_bytes(to_f16(middle)), even, "between {x} and {next}");
+        }
+    }
+    assert_eq!(u16::from_le_bytes(to_f16(65519.9)), 0x7bff);
+    assert_eq!(u16::from_le_bytes(to_f16(65520.0)), 0x7c00);
+    assert_eq!(u16::from_le_bytes(to_f16(f32::from_bits(1))), 0);
+}
+
+fn pack(team: &Team, trits: &[i8], rows: usize, cols: usize, scales: &[f32]) -> Ternary {
+    let packed = Ternary::from_rows(team, rows, cols, |row, out| {
+        out.copy_from_slice(&trits[row * cols..][..cols]);
+        Ok::<_, Infallible>(Some(scales[row % scales.len()]))
+    });
+    packed.unwrap_or_else(|never| match never {})
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 40 } else { 80 }))]
+
+    #[test]
+    fn ternary_matmul_is_the_exact_integer_sum(
+        rows in 1usize..100,
+        cols in 1usize..700,
+        tokens in 1usize..27,
+        threads in 1usize..4,
+        by_row: bool,
+        seed: u32,
+    ) {
+        let trits: Vec<i8> = floats(rows * cols, seed).iter().map(|x| ((x.to_bits() >> 7) % 3) as i8 - 1).collect();
+        let x = floats(tokens * cols, seed ^ 1);
+        let scales = if by_row { vec![0.5, 0.25, 3.0] } else { vec![0.37] };
+        for kernels in all() {
+            let (got, q) = in_team(threads, |team| {
+                let weights = pack(team, &trits, rows, cols, &scales);
+                let activations = Activations::quantize(kernels, team, &x, cols);
+                let mut out = vec![f32::NAN; tokens * rows];
+                weights.matmul(kernels, team, &activations, &mut out);
+                (out, activations)
+            });
+            drop(q);
+            for t in 0..tokens {
+                let mut q = vec![0i8; cols.next_multiple_of(128)];
+                let (s, _) = kernels.quantize(&x[t * cols..][..cols], &mut q);
+                for r in 0..rows {
+                    let sum: i64 = (0..cols).map(|k| trits[r * cols + k] as i64 * q[k] as i64).sum();
+                    let want = sum as f32 * (scales[r % scales.len()] / s);
+                    prop_assert_eq!(want.to_bits(), got[t * rows + r].to_bits(), "{} token {} row {}", kernels.isa.name(), t, r);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
+    let (rows, cols) = (37, 384);
+    let codes: Vec<u8> = (0..rows * cols / 4).map(|i| [0x00, 0x19, 0x66, 0xa5, 0x82, 0x55][i * 7 % 6]).collect();
+    let trit = |r: usize, k: usize| {
+        let flat = r * cols + k;
+        (codes[flat / 128 * 32 + flat % 32] >> (6 - 2 * (flat % 128 / 32)) & 3) as i8 - 1
+    };
+    let trits: Vec<i8> = (0..rows * cols).map(|i| trit(i / cols, i % cols)).collect();
+    let x = floats(3 * cols, 11);
+    in_team(2, |team| {
+        let outputs = [
+            Ternary::from_i2s(team, rows, cols, &codes, 0.7).unwrap_or_else(|row| panic!("row {row}")),
+            pack(team, &trits, rows, cols, &[0.7]),
+        ]
+        .map(|weights| {
+            let activations = Activations::quantize(scalar(), team, &x, cols);
+            let mut out = vec![0.0; 3 * rows];
+            weights.matmul(scalar(), team, &activations, &mut out);
+            bits(&out)
+        });
+        assert_eq!(outputs[0], outputs[1]);
+        let mut broken = codes.clone();
+        broken[30 * cols / 4 + 5] = 0x0c;
+        broken[33 * cols / 4] = 0xc0;
+        assert_eq!(Ternary::from_i2s(team, rows, cols, &broken, 0.7).err(), Some(30));
+    });
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_refused_with_the_list() {
+    let missing = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
+    for name in [missing, "sse9"] {
+        let message = kernels(Some(name)).err().expect("refused").to_string();
+        assert!(message.contains(name) && message.contains("scalar"), "{message}");
+    }
+}
+
+#[test]
+fn a_panic_in_a_loop_reaches_the_caller_and_the_pool_lives_on() {
+    let pool = Pool::new(3).expect("threads");
+    for _ in 0..20 {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            pool.run(|team| team.for_each(100, |i| assert_ne!(i, 57)), || {});
+        }));
+        assert!(result.is_err());
+        let sum = std::sync::atomic::AtomicUsize::new(0);
+        pool.run(
+            |team| team.for_each(1000, |i| { sum.fetch_add(i, std::sync::atomic::Ordering::Relaxed); }),
+            || {},
+        );
+        assert_eq!(sum.into_inner(), 499_500);
+    }
+}
+
+#[test]
+fn threads_of_many_callers_take_turns() {
+    let pool = Pool::new(2).expect("threads");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for n in 1..200usize {
+                    let mut data = vec![0usize; n];
+                    pool.run(|team| team.for_each_chunk(&mut data, 3, |i, c| c.fill(i + 1)), || {});
+                    assert!(data.iter().enumerate().all(|(i, v)| *v == i / 3 + 1));
+                }
+            });
+        }
+    });
+}
