@@ -1,3 +1,39 @@
-from ._core import *
-from .errors import *
-from ._core import Engine, isas, inspect, processor, read_bandwidth
+"""Ternary (BitNet, 1.58-bit) language models on an ordinary processor: exact and fast.
+
+>>> import bitnet
+>>> engine = bitnet.Engine("ggml-model-i2_s.gguf")  # doctest: +SKIP
+>>> engine.logits([1, 2, 3]).shape  # doctest: +SKIP
+(3, 128256)
+"""
+
+from ._core import Engine, Prefill, __version__, inspect, isas, processor, read_bandwidth
+from .errors import (
+    ArgumentError,
+    BitnetError,
+    ClosedError,
+    ContextLengthError,
+    ModelError,
+    ModelFileError,
+    ModelNotFoundError,
+    TokenIdError,
+    UnsupportedModelError,
+)
+
+__all__ = [
+    "ArgumentError",
+    "BitnetError",
+    "ClosedError",
+    "ContextLengthError",
+    "Engine",
+    "ModelError",
+    "ModelFileError",
+    "ModelNotFoundError",
+    "Prefill",
+    "TokenIdError",
+    "UnsupportedModelError",
+    "__version__",
+    "inspect",
+    "isas",
+    "processor",
+    "read_bandwidth",
+]

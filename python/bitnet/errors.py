@@ -1,9 +1,37 @@
-class BitnetError(Exception): ...
-class ModelNotFoundError(BitnetError, FileNotFoundError): ...
-class ModelFileError(BitnetError, ValueError): ...
-class UnsupportedModelError(BitnetError, ValueError): ...
-class ModelError(BitnetError, ValueError): ...
-class ArgumentError(BitnetError, ValueError): ...
-class ContextLengthError(BitnetError, ValueError): ...
-class TokenIdError(BitnetError, ValueError): ...
-class ClosedError(BitnetError, RuntimeError): ...
+"""The errors of this package. Each message says what was found, what was expected and what to do."""
+
+
+class BitnetError(Exception):
+    """Base of every error that this package raises by itself."""
+
+
+class ModelNotFoundError(BitnetError, FileNotFoundError):
+    """The model's path does not exist."""
+
+
+class ModelFileError(BitnetError, ValueError):
+    """The file is not a GGUF file, or a broken one."""
+
+
+class UnsupportedModelError(BitnetError, ValueError):
+    """A sound file with an architecture, a tensor type or a feature that this engine does not run."""
+
+
+class ModelError(BitnetError, ValueError):
+    """Tensors and metadata contradict each other or the architecture, or hold values that cannot be."""
+
+
+class ArgumentError(BitnetError, ValueError):
+    """An argument outside its range."""
+
+
+class ContextLengthError(BitnetError, ValueError):
+    """More positions than the context holds; the message gives both numbers."""
+
+
+class TokenIdError(BitnetError, ValueError):
+    """A token id outside the vocabulary; the message gives the id and its position."""
+
+
+class ClosedError(BitnetError, RuntimeError):
+    """The engine was closed before the call."""

@@ -1,0 +1,66 @@
+# On a fresh machine with Rust, Python 3.10+ and gcc, each target sets up what it needs.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUST_SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock
+MODEL_2B := models/2b-4t.gguf
+AARCH64 := aarch64-unknown-linux-gnu
+EMULATED := --test kernels --test contract --test codec
+
+.PHONY: help test test-rust test-python lint bench emulate clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+test: test-rust test-python  ## Build, install, run every test
+
+test-rust:  # The core, without Python
+	cargo test --no-default-features
+
+test-python: $(VENV)/built
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/built  ## Formatting, lints, types and stubs; warnings are errors
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --no-default-features -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest bitnet --ignore-disjoint-bases
+
+bench: $(VENV)/built $(MODEL_2B)  ## Measure prefill and decode on a synthetic model of the shape of BitNet 2B-4T
+	$(BIN)/python benches/throughput.py $(MODEL_2B)
+
+emulate:  ## Run the core's tests on AArch64 and on an x86-64 without AVX, emulated (Debian, as root)
+	command -v qemu-aarch64 aarch64-linux-gnu-gcc >/dev/null || \
+	  (apt-get update -qq && apt-get install -y -qq qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+	rustup target add $(AARCH64)
+	for cpu in max cortex-a53; do \
+	  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $$cpu" \
+	  cargo test --no-default-features --target $(AARCH64) $(EMULATED) || exit 1; \
+	done
+	for cpu in Nehalem Haswell; do \
+	  CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu $$cpu" \
+	  cargo test --no-default-features --target x86_64-unknown-linux-gnu $(EMULATED) || exit 1; \
+	done
+
+clean:  ## Remove everything that was built
+	rm -rf target $(VENV) models dist
+
+$(VENV)/tools: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet maturin --group dev
+	touch $@
+
+$(VENV)/built: $(VENV)/tools $(RUST_SOURCES)
+	$(BIN)/maturin develop --release
+	touch $@
+
+$(MODEL_2B): | $(VENV)/built
+	mkdir -p models
+	$(BIN)/python benches/make_model.py --preset 2b-4t $@

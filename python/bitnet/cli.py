@@ -1,0 +1,151 @@
+"""The command `bitnet`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from . import __version__, inspect, isas, processor, read_bandwidth
+from .errors import BitnetError
+
+FAILED = 2
+INTERRUPTED = 130
+SHOWN = 72
+"""Characters of a metadata value that are shown."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status: 0, 2 after an error, 130 after Ctrl-C."""
+    options = parser().parse_args(argv)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has left. Python flushes stdout once more at exit: give it somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BitnetError, OSError) as error:
+        print(f"bitnet: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="bitnet", description="Ternary language models on an ordinary processor.")
+    top.add_argument("--version", action="version", version=f"bitnet {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    command = commands.add_parser("inspect", help="show what is in a model file and how it would be run")
+    command.add_argument("model", metavar="MODEL", help="a GGUF file")
+    command.add_argument("--tensors", action="store_true", help="list every tensor")
+    command.add_argument("--json", action="store_true", help="print everything as JSON")
+    command.set_defaults(run=run_inspect)
+
+    command = commands.add_parser("doctor", help="show what this machine has and what the engine would use")
+    command.add_argument("--json", action="store_true", help="print it as JSON")
+    command.set_defaults(run=run_doctor)
+    return top
+
+
+def run_inspect(options: argparse.Namespace) -> None:
+    """`bitnet inspect MODEL`."""
+    model = inspect(options.model)
+    if options.json:
+        print(json.dumps(model, indent=1, default=os.fspath))
+        return
+    config = model["config"]
+    table(
+        {
+            "file": f"{model['path']} (GGUF version {model['version']}, {size(model['file_size'])})",
+            "architecture": model["arch"],
+            "layers": config["layers"],
+            "width": f"{config['width']}, feed-forward {config['ffn']}",
+            "heads": f"{config['heads']} of {config['head_dim']} channels, {config['kv_heads']} for keys and values",
+            "vocabulary": f"{config['vocab']}, output head {'tied to the embedding' if config['tied'] else 'of its own'}",
+            "context": config["context"],
+            "constants": f"rope theta {config['rope_theta']:g}, norm epsilon {config['eps']:g}",
+            "activation": model["activation"],
+            "act_quant": f"{model['act_quant']} ({model['act_quant_reason']})",
+        }
+    )
+    print("\ntensors")
+    table({f"  {name}": f"{t['tensors']}, {size(t['bytes'])}" for name, t in model["types"].items()})
+    if options.tensors:
+        print()
+        for tensor in model["tensors"]:
+            shape = " × ".join(map(str, tensor["shape"]))
+            print(f"  {tensor['name']:<32} {tensor['type']:<7} {shape:<16} {size(tensor['bytes'])}")
+    print("\nmetadata")
+    table({f"  {entry['key']}": shortened(entry["value"]) for entry in model["metadata"]})
+    for warning in model["warnings"]:
+        print(f"\nwarning: {warning}")
+
+
+def run_doctor(options: argparse.Namespace) -> None:
+    """`bitnet doctor`."""
+    machine = processor()
+    cores = machine["cores"]
+    chosen = os.environ.get("BITNET_ISA") or isas()[-1]
+    report: dict[str, Any] = {
+        "version": __version__,
+        "processor": machine["name"],
+        "target": machine["target"],
+        "instruction_sets": machine["isas"],
+        "chosen": chosen,
+        "threads": cores,
+        "memory_bytes": memory(),
+        "read_gb_per_s": {n: round(read_bandwidth(n), 1) for n in dict.fromkeys([1, cores])},
+    }
+    if options.json:
+        print(json.dumps(report, indent=1))
+        return
+    origin = "by BITNET_ISA" if os.environ.get("BITNET_ISA") else "the best"
+    known = chosen in machine["isas"]
+    table(
+        {
+            "bitnet": report["version"],
+            "processor": f"{report['processor']} ({report['target']})",
+            "instruction sets": ", ".join(machine["isas"]),
+            "chosen": f"{chosen} ({origin})" if known else f"{chosen} (by BITNET_ISA), which this processor lacks",
+            "threads": cores,
+            "memory": size(report["memory_bytes"]) if report["memory_bytes"] else "unknown",
+            "read bandwidth": ", ".join(f"{rate} GB/s with {n}" for n, rate in report["read_gb_per_s"].items()),
+        }
+    )
+
+
+def memory() -> int | None:
+    """Bytes of memory in this machine, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def table(rows: dict[str, Any]) -> None:
+    """Print names and values in two columns."""
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}" if unit != "bytes" else f"{count} bytes"
+        value /= 1000
+    return f"{value:.3g} GB"
+
+
+def shortened(text: str) -> str:
+    """One line of at most `SHOWN` characters."""
+    line = text.replace("\n", "\\n")
+    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+
+
