@@ -15,9 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import bitnet
+import numpy as np
 
 
 def peak_resident_bytes() -> int:

@@ -90,7 +90,12 @@ impl Runtime {
     /// Appends `steps` to the decoders, at most `n_batch` in a pass, and returns the wanted logits in order.
     ///
     /// If it fails or is cancelled, every decoder is as long as it was.
-    pub fn advance(&self, decoders: &mut [&mut Decoder], steps: &[Step], watch: &mut Watch) -> Result<Vec<f32>> {
+    pub fn advance(
+        &self,
+        decoders: &mut [&mut Decoder],
+        steps: &[Step],
+        watch: &mut Watch,
+    ) -> Result<Vec<f32>> {
         let before: Vec<usize> = decoders.iter().map(|d| d.ids.len()).collect();
         let mut logits = Vec::new();
         for chunk in steps.chunks(self.n_batch) {
@@ -127,8 +132,15 @@ impl Runtime {
     }
 
     /// Appends ids to one decoder; the logits of the last are returned if `logits`.
-    pub fn prefill(&self, decoder: &mut Decoder, ids: &[u32], logits: bool, watch: &mut Watch) -> Result<Vec<f32>> {
-        let step = |(i, id): (usize, &u32)| Step { sequence: 0, id: *id, logits: logits && i + 1 == ids.len() };
+    pub fn prefill(
+        &self,
+        decoder: &mut Decoder,
+        ids: &[u32],
+        logits: bool,
+        watch: &mut Watch,
+    ) -> Result<Vec<f32>> {
+        let step =
+            |(i, id): (usize, &u32)| Step { sequence: 0, id: *id, logits: logits && i + 1 == ids.len() };
         let steps: Vec<Step> = ids.iter().enumerate().map(step).collect();
         self.advance(&mut [decoder], &steps, watch)
     }

@@ -82,7 +82,9 @@ impl Engine {
         let gguf = Arc::new(Gguf::open(path)?);
         let threads = options.n_threads.unwrap_or_else(machine::cores);
         let pool = Pool::new(threads).map_err(|source| {
-            Error::Argument(format!("n_threads is {threads}, but the system refuses so many threads: {source}"))
+            Error::Argument(format!(
+                "n_threads is {threads}, but the system refuses so many threads: {source}"
+            ))
         })?;
         let model = pool.run(|team| Model::load(gguf, options.ffn_act, options.act_quant, team), || {})?;
         let context = model.config().context;
@@ -162,7 +164,13 @@ impl Engine {
     }
 
     /// Continues a prompt greedily; see [`Runtime::generate`].
-    pub fn generate(&self, ids: &[i64], max_tokens: usize, stop: &[i64], watch: &mut Watch) -> Result<Vec<u32>> {
+    pub fn generate(
+        &self,
+        ids: &[i64],
+        max_tokens: usize,
+        stop: &[i64],
+        watch: &mut Watch,
+    ) -> Result<Vec<u32>> {
         let prompt = self.runtime.check_ids(ids, 0)?;
         let stop: Vec<u32> = stop.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
         self.with_warm(|decoder| self.runtime.generate(decoder, &prompt, max_tokens, &stop, watch))

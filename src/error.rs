@@ -37,7 +37,9 @@ pub enum Error {
     #[error("{0}")]
     Argument(String),
     /// More positions than the context holds.
-    #[error("{needed} positions do not fit into the context of {n_ctx}; shorten the input or open the engine with a larger n_ctx")]
+    #[error(
+        "{needed} positions do not fit into the context of {n_ctx}; shorten the input or open the engine with a larger n_ctx"
+    )]
     Context {
         /// Positions that the call would need in all.
         needed: usize,

@@ -53,7 +53,8 @@ fn logits_have_the_recorded_digest_on_every_instruction_set() {
         for model in MODELS {
             for (kv_name, kv_type) in KV_TYPES {
                 let isa = Some(isa.name().into());
-                let options = Options { isa, n_threads: Some(1), kv_type: Some(kv_type), ..Options::default() };
+                let options =
+                    Options { isa, n_threads: Some(1), kv_type: Some(kv_type), ..Options::default() };
                 let engine = open(model, options);
                 let logits = logits(&engine, &ids(&engine, 150));
                 assert!(logits.iter().all(|x| x.is_finite()));
@@ -86,7 +87,8 @@ fn a_sequence_has_the_logits_that_it_has_alone() {
     for model in MODELS {
         let engine = open(model, Options { n_batch: Some(50), ..Options::default() });
         let all = ids(&engine, 120);
-        let sequences: Vec<Vec<i64>> = [&all[..1], &all[5..70], &all[..], &all[30..31], &all[7..19]].map(<[_]>::to_vec).into();
+        let sequences: Vec<Vec<i64>> =
+            [&all[..1], &all[5..70], &all[..], &all[30..31], &all[7..19]].map(<[_]>::to_vec).into();
         let together = engine.logits(&sequences, &mut || false).expect("computed");
         let alone: Vec<f32> = sequences.iter().flat_map(|ids| logits(&engine, ids)).collect();
         assert!(bits(&together) == bits(&alone), "{model}");

@@ -113,7 +113,8 @@ fn dots_are_equal_and_right() {
             let xs: Vec<Vec<f32>> = (0..tokens).map(|t| floats(n, 10 + t)).collect();
             let xs: Vec<&[f32]> = xs.iter().map(|x| &x[..]).collect();
             let halves: Vec<[u8; 2]> = row.iter().map(|x| to_f16(*x)).collect();
-            let uppers: Vec<[u8; 2]> = row.iter().map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect();
+            let uppers: Vec<[u8; 2]> =
+                row.iter().map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect();
             let bytes: Vec<[u8; 4]> = row.iter().map(|x| x.to_le_bytes()).collect();
             let each = |k: &Kernels| -> [Vec<f32>; 4] {
                 let mut out: [Vec<f32>; 4] = std::array::from_fn(|_| vec![0.0; xs.len()]);
@@ -280,7 +281,8 @@ proptest! {
 #[test]
 fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
     let (rows, cols) = (37, 384);
-    let codes: Vec<u8> = (0..rows * cols / 4).map(|i| [0x00, 0x19, 0x66, 0xa5, 0x82, 0x55][i * 7 % 6]).collect();
+    let codes: Vec<u8> =
+        (0..rows * cols / 4).map(|i| [0x00, 0x19, 0x66, 0xa5, 0x82, 0x55][i * 7 % 6]).collect();
     let trit = |r: usize, k: usize| {
         let flat = r * cols + k;
         (codes[flat / 128 * 32 + flat % 32] >> (6 - 2 * (flat % 128 / 32)) & 3) as i8 - 1
@@ -325,7 +327,11 @@ fn a_panic_in_a_loop_reaches_the_caller_and_the_pool_lives_on() {
         assert!(result.is_err());
         let sum = std::sync::atomic::AtomicUsize::new(0);
         pool.run(
-            |team| team.for_each(1000, |i| { sum.fetch_add(i, std::sync::atomic::Ordering::Relaxed); }),
+            |team| {
+                team.for_each(1000, |i| {
+                    sum.fetch_add(i, std::sync::atomic::Ordering::Relaxed);
+                })
+            },
             || {},
         );
         assert_eq!(sum.into_inner(), 499_500);

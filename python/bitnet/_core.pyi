@@ -9,7 +9,9 @@ from typing import Any, Literal, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
+_TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
+
+__all__ = ["Engine", "Prefill", "__version__", "inspect", "isas", "processor", "read_bandwidth"]
 
 __version__: str
 
@@ -60,21 +62,21 @@ class Engine:
         ffn_act: Literal["silu", "relu2"] | None = None,
         n_batch: int | None = None,
     ) -> Engine: ...
-    def logits(self, ids: TokenIds) -> npt.NDArray[np.float32]:
+    def logits(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
         """Logits after every id: float32 of shape [len(ids), n_vocab]. The warm cache is neither used nor changed.
 
         Raises TokenIdError, ContextLengthError, TypeError, ClosedError; KeyboardInterrupt on Ctrl-C.
         """
-    def logits_batch(self, sequences: Sequence[TokenIds]) -> list[npt.NDArray[np.float32]]:
+    def logits_batch(self, sequences: Sequence[_TokenIds]) -> list[npt.NDArray[np.float32]]:
         """`logits` of several sequences at once, which share every forward pass. The bits are those of `logits`."""
-    def prefill(self, ids: TokenIds) -> Prefill:
+    def prefill(self, ids: _TokenIds) -> Prefill:
         """Compute a prompt and keep its keys and values warm; the cache then holds exactly these positions.
 
         Only what follows the longest common prefix with the warm cache is computed. After an error the cache is as it
         was; after Ctrl-C it holds the common prefix. Raises as `logits`.
         """
     def generate_tokens(
-        self, ids: TokenIds, max_tokens: int | None = None, stop_token_ids: TokenIds | None = None
+        self, ids: _TokenIds, max_tokens: int | None = None, stop_token_ids: _TokenIds | None = None
     ) -> list[int]:
         """Continue a prompt greedily and return the new ids; of equal logits the lowest id wins.
 
@@ -134,8 +136,9 @@ def isas() -> list[str]:
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Everything about a model file that can be said without running it.
 
-    Keys: path, version, file_size (bytes), arch, config, activation, act_quant, act_quant_reason, metadata (list of key,
-    type, value), tensors (list of name, type, shape, bytes), types (type -> tensors, bytes), warnings. Raises as `Engine`.
+    Keys: path, version, file_size (bytes), arch, config, activation, act_quant, act_quant_reason, metadata (list of
+    key, type, value), tensors (list of name, type, shape, bytes), types (type -> tensors, bytes), warnings.
+    Raises as `Engine`.
     """
 
 def processor() -> dict[str, Any]:

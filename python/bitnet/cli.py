@@ -58,6 +58,7 @@ def run_inspect(options: argparse.Namespace) -> None:
         print(json.dumps(model, indent=1, default=os.fspath))
         return
     config = model["config"]
+    head = "tied to the embedding" if config["tied"] else "of its own"
     table(
         {
             "file": f"{model['path']} (GGUF version {model['version']}, {size(model['file_size'])})",
@@ -65,7 +66,7 @@ def run_inspect(options: argparse.Namespace) -> None:
             "layers": config["layers"],
             "width": f"{config['width']}, feed-forward {config['ffn']}",
             "heads": f"{config['heads']} of {config['head_dim']} channels, {config['kv_heads']} for keys and values",
-            "vocabulary": f"{config['vocab']}, output head {'tied to the embedding' if config['tied'] else 'of its own'}",
+            "vocabulary": f"{config['vocab']}, output head {head}",
             "context": config["context"],
             "constants": f"rope theta {config['rope_theta']:g}, norm epsilon {config['eps']:g}",
             "activation": model["activation"],
@@ -77,7 +78,7 @@ def run_inspect(options: argparse.Namespace) -> None:
     if options.tensors:
         print()
         for tensor in model["tensors"]:
-            shape = " × ".join(map(str, tensor["shape"]))
+            shape = " x ".join(map(str, tensor["shape"]))
             print(f"  {tensor['name']:<32} {tensor['type']:<7} {shape:<16} {size(tensor['bytes'])}")
     print("\nmetadata")
     table({f"  {entry['key']}": shortened(entry["value"]) for entry in model["metadata"]})
@@ -147,5 +148,3 @@ def shortened(text: str) -> str:
     """One line of at most `SHOWN` characters."""
     line = text.replace("\n", "\\n")
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
-
-

@@ -18,7 +18,10 @@ impl Lanes for Avx2 {
         // SAFETY: 32 bytes are read, 64 written; F16C by the caller's promise.
         unsafe {
             let p = h.as_ptr().cast::<__m128i>();
-            std::mem::transmute([_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128(p.add(1)))])
+            std::mem::transmute([
+                _mm256_cvtph_ps(_mm_loadu_si128(p)),
+                _mm256_cvtph_ps(_mm_loadu_si128(p.add(1))),
+            ])
         }
     }
 }
@@ -71,7 +74,8 @@ fn tile<const N: usize>(
             ];
             for (p, plane) in planes.iter().enumerate() {
                 for t in 0..N {
-                    let q: &[i8; 4] = tokens[t][b * BLOCK + 32 * p + 4 * w..].first_chunk().expect("whole blocks");
+                    let q: &[i8; 4] =
+                        tokens[t][b * BLOCK + 32 * p + 4 * w..].first_chunk().expect("whole blocks");
                     let q = _mm256_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8)));
                     narrow[t] = _mm256_add_epi16(narrow[t], _mm256_maddubs_epi16(*plane, q));
                 }

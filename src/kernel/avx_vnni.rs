@@ -11,7 +11,8 @@ use std::arch::x86_64::*;
 
 with_float_kernels!(stamp_floats Avx2 "avx2,fma,f16c");
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::AvxVnni, ternary_sums: vex::ternary_sums, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::AvxVnni, ternary_sums: vex::ternary_sums, floats: FLOATS };
 
 /// The kernel's text, compiled for one encoding of the instruction.
 macro_rules! encode {
@@ -27,7 +28,13 @@ macro_rules! encode {
                         let first_row = 16 * g + 8 * half;
                         let mut t = 0;
                         while t + 6 <= tokens.len() {
-                            tile::<6>(words, half, tokens[t..].first_chunk().expect("six"), &mut sums[t..], first_row);
+                            tile::<6>(
+                                words,
+                                half,
+                                tokens[t..].first_chunk().expect("six"),
+                                &mut sums[t..],
+                                first_row,
+                            );
                             t += 6;
                         }
                         while t < tokens.len() {
@@ -61,7 +68,9 @@ macro_rules! encode {
                         ];
                         for (p, plane) in planes.iter().enumerate() {
                             for t in 0..N {
-                                let q = tokens[t][b * BLOCK + 32 * p + 4 * w..].first_chunk::<4>().expect("whole blocks");
+                                let q = tokens[t][b * BLOCK + 32 * p + 4 * w..]
+                                    .first_chunk::<4>()
+                                    .expect("whole blocks");
                                 let q = _mm256_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8)));
                                 acc[t][p % 2] = $dpbusd(acc[t][p % 2], *plane, q);
                             }
@@ -71,7 +80,9 @@ macro_rules! encode {
                 for t in 0..N {
                     let out: &mut [i32] = &mut sums[t][first_row..first_row + 8];
                     // SAFETY: eight sums are written to a slice of eight.
-                    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_add_epi32(acc[t][0], acc[t][1])) };
+                    unsafe {
+                        _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_add_epi32(acc[t][0], acc[t][1]))
+                    };
                 }
             }
         }
@@ -92,7 +103,8 @@ mod tests {
         if !(is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")) {
             return;
         }
-        static EVEX: Kernels = Kernels { isa: Isa::AvxVnni, ternary_sums: evex::ternary_sums, floats: FLOATS };
+        static EVEX: Kernels =
+            Kernels { isa: Isa::AvxVnni, ternary_sums: evex::ternary_sums, floats: FLOATS };
         crate::kernel::ternary::tests::equals_scalar(&EVEX);
     }
 }

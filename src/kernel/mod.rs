@@ -91,7 +91,9 @@ impl Isa {
         #[cfg(target_arch = "aarch64")]
         match self {
             Isa::Neon => return Some(&neon::TABLE),
-            Isa::NeonDot if std::arch::is_aarch64_feature_detected!("dotprod") => return Some(&neon_dot::TABLE),
+            Isa::NeonDot if std::arch::is_aarch64_feature_detected!("dotprod") => {
+                return Some(&neon_dot::TABLE);
+            }
             _ => {}
         }
         (self == Isa::Scalar).then_some(&scalar::TABLE)

@@ -245,7 +245,13 @@ impl Team {
     }
 
     /// Fills `out[token][row]` by ranges of rows: `f(first, n, block)` computes `block[token][0..n]`.
-    pub fn for_each_rows(&self, out: &mut [f32], rows: usize, step: usize, f: impl Fn(usize, usize, &mut [f32]) + Sync) {
+    pub fn for_each_rows(
+        &self,
+        out: &mut [f32],
+        rows: usize,
+        step: usize,
+        f: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) {
         let tokens = out.len() / rows;
         let out = Parts::new(out);
         self.for_each(rows.div_ceil(step), |i| {

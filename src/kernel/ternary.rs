@@ -105,9 +105,13 @@ impl Ternary {
                 }
                 for (words, trits) in words.chunks_mut(BLOCK_WORDS).zip(trits.as_chunks::<BLOCK>().0) {
                     let code = |k: usize| (trits[k] + 1) as u8;
-                    place(words, r, &std::array::from_fn(|i| {
-                        code(i) << 6 | code(32 + i) << 4 | code(64 + i) << 2 | code(96 + i)
-                    }));
+                    place(
+                        words,
+                        r,
+                        &std::array::from_fn(|i| {
+                            code(i) << 6 | code(32 + i) << 4 | code(64 + i) << 2 | code(96 + i)
+                        }),
+                    );
                 }
             }
         });
@@ -122,8 +126,14 @@ impl Ternary {
     }
 
     /// Packs the code stream of an I2_S tensor whose rows are whole blocks; the error is the first row with a code 3.
-    pub fn from_i2s(team: &Team, rows: usize, cols: usize, codes: &[u8], scale: f32) -> Result<Ternary, usize> {
-        assert!(cols % BLOCK == 0 && codes.len() == rows * cols / 4);
+    pub fn from_i2s(
+        team: &Team,
+        rows: usize,
+        cols: usize,
+        codes: &[u8],
+        scale: f32,
+    ) -> Result<Ternary, usize> {
+        assert!(cols.is_multiple_of(BLOCK) && codes.len() == rows * cols / 4);
         let blocks = cols / BLOCK;
         let mut words = zeroed(rows, blocks);
         let refused = First::new();

@@ -127,7 +127,9 @@ impl Config {
         let heads = keys.count("attention.head_count", 1 << 14)?;
         let kv_heads = keys.count_or("attention.head_count_kv", 1 << 14, heads)?;
         if !heads.is_multiple_of(kv_heads) {
-            return Err(keys.wrong(&format!("{heads} heads are not a multiple of {kv_heads} key/value heads")));
+            return Err(
+                keys.wrong(&format!("{heads} heads are not a multiple of {kv_heads} key/value heads"))
+            );
         }
         let head_dim = keys.count_or("attention.key_length", 1 << 14, width / heads)?;
         let value_dim = keys.count_or("attention.value_length", 1 << 14, head_dim)?;
@@ -231,7 +233,9 @@ impl Keys<'_> {
         let key = self.key("hidden_activation");
         let Some(name) = self.metadata.str(&key)? else { return Ok(None) };
         Activation::from_name(name).map(Some).ok_or_else(|| {
-            Error::Unsupported(format!("metadata key '{key}' is '{name}'; this engine computes silu and relu2"))
+            Error::Unsupported(format!(
+                "metadata key '{key}' is '{name}'; this engine computes silu and relu2"
+            ))
         })
     }
 
@@ -251,7 +255,9 @@ impl Keys<'_> {
         for key in FOREIGN_KEYS {
             let key = self.key(key);
             let value = self.metadata.get(&key);
-            let trivial = |v: &crate::gguf::Value| v.as_int() == Some(0) || v.as_float().is_some_and(|x| x == 0.0 || x == 1.0);
+            let trivial = |v: &crate::gguf::Value| {
+                v.as_int() == Some(0) || v.as_float().is_some_and(|x| x == 0.0 || x == 1.0)
+            };
             if let Some(value) = value.filter(|v| !trivial(v)) {
                 return Err(Error::Unsupported(format!(
                     "metadata key '{key}' is {value}, which changes the model in a way that this engine does not compute"

@@ -69,9 +69,19 @@ impl Model {
             block.v.apply(kernels, team, &a, &mut v);
             for (i, row) in rows.iter().enumerate() {
                 let k = &mut k[i * config.kv_width()..][..config.kv_width()];
-                self.rope.apply(&turns, i, &mut q[i * config.q_width()..][..config.q_width()], config.head_dim);
+                self.rope.apply(
+                    &turns,
+                    i,
+                    &mut q[i * config.q_width()..][..config.q_width()],
+                    config.head_dim,
+                );
                 self.rope.apply(&turns, i, k, config.head_dim);
-                caches[row.sequence].write(layer, row.position, k, &v[i * config.kv_width()..][..config.kv_width()]);
+                caches[row.sequence].write(
+                    layer,
+                    row.position,
+                    k,
+                    &v[i * config.kv_width()..][..config.kv_width()],
+                );
             }
             let sights: Vec<Sight> = rows
                 .iter()

@@ -36,7 +36,8 @@ pub(super) fn load(gguf: Arc<Gguf>, config: Config, asked: Option<ActQuant>, tea
     let loader = Loader { gguf: &gguf, config: &config, used: RefCell::default() };
     let (width, vocab) = (config.width, config.vocab);
     let embedding = loader.dense("token_embd.weight", width, vocab)?;
-    let output = loader.optional("output.weight", width, vocab)?.map(|t| Dense::new(&gguf, t, 1.0)).transpose()?;
+    let output =
+        loader.optional("output.weight", width, vocab)?.map(|t| Dense::new(&gguf, t, 1.0)).transpose()?;
     let output_norm = loader.vector("output_norm.weight", width)?;
     let divisors = match loader.find("rope_freqs.weight") {
         Some(_) => Some(loader.vector("rope_freqs.weight", config.rope_dim / 2)?),
@@ -119,7 +120,9 @@ fn pack_all(
     let reason = match (asked, refused) {
         (None, _) => "every projection is ternary with one scale".into(),
         (Some(_), None) => "as asked; every projection is ternary with one scale".into(),
-        (Some(_), Some(why)) => format!("as asked; some projections stay dense and see rounded inputs: {why}"),
+        (Some(_), Some(why)) => {
+            format!("as asked; some projections stay dense and see rounded inputs: {why}")
+        }
     };
     Ok((packed, Verdict { act_quant: ActQuant::Int8, reason }))
 }
@@ -214,7 +217,11 @@ impl<'a> Loader<'a> {
 
     fn bias(&self, layer: usize, name: &str) -> Result<Option<Vec<f32>>> {
         let full = format!("blk.{layer}.{name}.bias");
-        if self.find(&full).is_none() { Ok(None) } else { self.vector(&full, self.measures(name).1).map(Some) }
+        if self.find(&full).is_none() {
+            Ok(None)
+        } else {
+            self.vector(&full, self.measures(name).1).map(Some)
+        }
     }
 
     fn linear(&self, layer: usize, name: &str, packed: Option<Ternary>) -> Result<Linear> {

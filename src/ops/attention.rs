@@ -40,7 +40,7 @@ impl PageShape {
     }
 
     /// Elements of a page.
-    pub fn len(&self) -> usize {
+    pub fn elements(&self) -> usize {
         self.layers * self.kv_heads * self.head_len()
     }
 
@@ -67,8 +67,8 @@ impl Page {
     /// A page of zeros.
     pub fn new(shape: &PageShape, kv_type: KvType) -> Page {
         match kv_type {
-            KvType::F16 => Page::F16(vec![[0; 2]; shape.len()].into()),
-            KvType::F32 => Page::F32(vec![[0; 4]; shape.len()].into()),
+            KvType::F16 => Page::F16(vec![[0; 2]; shape.elements()].into()),
+            KvType::F32 => Page::F32(vec![[0; 4]; shape.elements()].into()),
         }
     }
 

@@ -64,7 +64,8 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(&mut Watch) -> Result
 
 /// Token ids from a sequence of ints or a numpy array of integers.
 pub fn token_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
-    let wrong = |what: String| PyTypeError::new_err(format!("{name} must be a sequence of int, found {what}"));
+    let wrong =
+        |what: String| PyTypeError::new_err(format!("{name} must be a sequence of int, found {what}"));
     let type_name = |x: &Bound<'_, PyAny>| x.get_type().name().map(|n| n.to_string()).unwrap_or_default();
     let list = if ids.hasattr("tolist")? { ids.call_method0("tolist")? } else { ids.clone() };
     let items = list.try_iter().map_err(|_| wrong(type_name(ids)))?;
@@ -74,7 +75,9 @@ pub fn token_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
             let item = item?;
             item.extract::<i64>().map_err(|error| {
                 if error.is_instance_of::<PyOverflowError>(ids.py()) {
-                    TokenIdError::new_err(format!("token id {item} at position {i} is outside any vocabulary"))
+                    TokenIdError::new_err(format!(
+                        "token id {item} at position {i} is outside any vocabulary"
+                    ))
                 } else {
                     wrong(format!("{} at position {i}", type_name(&item)))
                 }

@@ -1,0 +1,25 @@
+"""The most likely next tokens after some ids, and how fast they were computed.
+
+python examples/logits.py MODEL.gguf 1 2 3
+"""
+
+import sys
+
+import bitnet
+import numpy as np
+
+
+def main(path: str, *ids: str) -> None:
+    """Print the five best ids with their probabilities."""
+    with bitnet.Engine(path) as engine:
+        prompt = [int(i) for i in ids] or [0]
+        last = engine.logits(prompt)[-1].astype(np.float64)
+        odds = np.exp(last - last.max())
+        for token in np.argsort(-odds, kind="stable")[:5]:
+            print(f"{token:8}  {odds[token] / odds.sum():.4f}")
+        print(engine.prefill(prompt))
+        print(engine.generate_tokens(prompt, max_tokens=8))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,53 @@
+"""The package: its names, its version, its example and its notebook."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import bitnet
+import pytest
+from conftest import ROOT
+
+MODEL = ROOT / "tests" / "fixtures" / "llama-iq2bn.gguf"
+
+
+def test_every_public_name_is_there() -> None:
+    assert sorted(bitnet.__all__) == bitnet.__all__
+    assert all(hasattr(bitnet, name) for name in bitnet.__all__)
+
+
+def test_the_version_is_cargos() -> None:
+    manifest = (ROOT / "Cargo.toml").read_text()
+    found = re.search(r'^version = "(.+)"', manifest, re.MULTILINE)
+    assert found
+    assert bitnet.__version__ == found.group(1)
+
+
+def test_everything_public_is_documented() -> None:
+    stub = ast.parse((ROOT / "python" / "bitnet" / "_core.pyi").read_text())
+    for node in ast.walk(stub):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("__"):
+            assert ast.get_docstring(node), node.name
+
+
+def test_the_example_runs() -> None:
+    example = [sys.executable, str(ROOT / "examples" / "logits.py"), str(MODEL), "1", "2"]
+    done = subprocess.run(example, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Prefill(tokens=2" in done.stdout
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_the_notebooks_cells_run(notebook: Path) -> None:
+    cells = json.loads(notebook.read_text())["cells"]
+    assert all(not cell.get("outputs") for cell in cells), "commit notebooks without outputs"
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "False" not in done.stdout
+    assert done.stdout.count("True") == len(bitnet.isas())
