@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Kernels;
 use crate::kernel::pool::Pool;
 use crate::model::{KvCache, Model, Row};
-use crate::ops::argmax;
+use crate::sampler::argmax;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A model with what computes it.
@@ -165,7 +165,7 @@ impl Runtime {
         let mut next = prompt[held..].to_vec();
         while generated.len() < max_tokens {
             let logits = self.prefill(decoder, &next, true, watch)?;
-            let id = argmax(&logits) as u32;
+            let id = argmax(&logits);
             if stop.contains(&id) {
                 break;
             }

@@ -13,3 +13,4 @@ pub mod model;
 pub mod ops;
 #[cfg(feature = "python")]
 mod py;
+pub mod sampler;

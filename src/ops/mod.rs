@@ -29,14 +29,3 @@ pub fn relu2_mul(gate: &mut [f32], up: &[f32]) {
         *gate = relu * relu * up;
     }
 }
-
-/// The index of the largest value; of equals the first.
-pub fn argmax(x: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, v) in x.iter().enumerate() {
-        if *v > x[best] {
-            best = i;
-        }
-    }
-    best
-}

@@ -1,0 +1,229 @@
+//! From logits to an id: the parameters, their order, and the draws.
+//!
+//! Order: logit_bias → repetition → presence and frequency penalties → (temperature 0: the largest) → temperature →
+//! top_k → top_p → min_p → draw. Candidates are sorted by logit, then by id; draw i depends on (seed, i) alone.
+
+use crate::error::{Error, Result};
+
+/// How to choose the next id.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// Divides the logits; 0 takes the largest.
+    pub temperature: f32,
+    /// Candidates kept by rank; 0 for all.
+    pub top_k: usize,
+    /// Candidates kept by cumulated probability: the fewest that reach it.
+    pub top_p: f32,
+    /// Candidates kept by probability relative to the best.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of recent ids (arXiv 1909.05858); 1 for none.
+    pub repetition_penalty: f32,
+    /// How many ids at the end of the sequence, prompt included, are recent.
+    pub repeat_last_n: usize,
+    /// Subtracted from the logits of ids generated before.
+    pub presence_penalty: f32,
+    /// Subtracted from them once for each time.
+    pub frequency_penalty: f32,
+    /// Added to the logits of ids.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Of the draws; `None` lets the engine choose and record one.
+    pub seed: Option<u64>,
+    /// Ids to generate at most; `None` for up to a stop or the end of the context.
+    pub max_tokens: Option<usize>,
+    /// Texts that end the answer, which they are not part of.
+    pub stop: Vec<String>,
+    /// Ids that end the answer besides the model's own.
+    pub stop_token_ids: Vec<u32>,
+    /// Whether the model's own stop ids do not end the answer.
+    pub ignore_eos: bool,
+    /// How many of the best ids to report with each token, beside its own log-probability.
+    pub logprobs: Option<usize>,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        SamplingParams {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            repeat_last_n: 64,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: None,
+            max_tokens: None,
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+            logprobs: None,
+        }
+    }
+}
+
+impl SamplingParams {
+    /// Checks every range.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |name: &str, value: &dyn std::fmt::Display, expected: &str| {
+            Err(Error::Argument(format!("{name} is {value}, expected {expected}")))
+        };
+        let finite = |x: f32, low: f32, high: f32| x.is_finite() && (low..=high).contains(&x);
+        if !finite(self.temperature, 0.0, f32::MAX) {
+            return wrong("temperature", &self.temperature, "a finite number from 0 up");
+        }
+        if !(finite(self.top_p, 0.0, 1.0) && self.top_p > 0.0) {
+            return wrong("top_p", &self.top_p, "a number above 0, up to 1");
+        }
+        if !finite(self.min_p, 0.0, 1.0) {
+            return wrong("min_p", &self.min_p, "a number from 0 to 1");
+        }
+        if !(finite(self.repetition_penalty, 0.0, f32::MAX) && self.repetition_penalty > 0.0) {
+            return wrong("repetition_penalty", &self.repetition_penalty, "a finite number above 0");
+        }
+        for (name, x) in
+            [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)]
+        {
+            if !x.is_finite() {
+                return wrong(name, &x, "a finite number");
+            }
+        }
+        if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| bias.is_nan()) {
+            return wrong(&format!("logit_bias of id {id}"), bias, "a number");
+        }
+        if self.stop.iter().any(String::is_empty) {
+            return wrong("stop", &"an empty text", "texts of at least one character");
+        }
+        Ok(())
+    }
+}
+
+/// Chooses the ids of one answer.
+pub struct Sampler<'a> {
+    params: &'a SamplingParams,
+    seed: u64,
+}
+
+impl<'a> Sampler<'a> {
+    /// A sampler whose draws follow `seed`.
+    pub fn new(params: &'a SamplingParams, seed: u64) -> Self {
+        Sampler { params, seed }
+    }
+
+    /// The next id after `sequence`, of which the first `prompt` ids were not generated. Changes the logits.
+    pub fn pick(&self, logits: &mut [f32], sequence: &[u32], prompt: usize) -> u32 {
+        self.penalise(logits, sequence, prompt);
+        if self.params.temperature == 0.0 {
+            return argmax(logits);
+        }
+        let candidates = self.candidates(logits);
+        let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
+        let mut left = uniform(self.seed, (sequence.len() - prompt) as u64) * total;
+        for (id, weight) in &candidates {
+            left -= weight;
+            if left < 0.0 {
+                return *id;
+            }
+        }
+        candidates[candidates.len() - 1].0
+    }
+
+    fn penalise(&self, logits: &mut [f32], sequence: &[u32], prompt: usize) {
+        let params = self.params;
+        for (id, bias) in &params.logit_bias {
+            if let Some(logit) = logits.get_mut(*id as usize) {
+                *logit += bias;
+            }
+        }
+        if params.repetition_penalty != 1.0 {
+            let recent = sequence.len().saturating_sub(params.repeat_last_n);
+            for id in distinct(&sequence[recent..]) {
+                let logit = &mut logits[id.0 as usize];
+                let up = *logit > 0.0;
+                *logit =
+                    if up { *logit / params.repetition_penalty } else { *logit * params.repetition_penalty };
+            }
+        }
+        if params.presence_penalty != 0.0 || params.frequency_penalty != 0.0 {
+            for (id, times) in distinct(&sequence[prompt..]) {
+                logits[id as usize] -= params.presence_penalty + params.frequency_penalty * times as f32;
+            }
+        }
+    }
+
+    /// The ids that may be drawn, best first, with weights relative to the best.
+    fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
+        let params = self.params;
+        // Keys whose ascending order is by logit downwards, then by id.
+        let key =
+            |(id, logit): (usize, &f32)| (!ordered(logit / params.temperature) as u64) << 32 | id as u64;
+        let mut keys: Vec<u64> = logits.iter().enumerate().map(key).collect();
+        if params.top_k > 0 && params.top_k < keys.len() {
+            keys.select_nth_unstable(params.top_k);
+            keys.truncate(params.top_k);
+        }
+        keys.sort_unstable();
+        let logit = |key: u64| unordered(!(key >> 32) as u32) as f64;
+        let best = logit(keys[0]);
+        let mut candidates: Vec<(u32, f64)> =
+            keys.iter().map(|key| (*key as u32, libm::exp(logit(*key) - best))).collect();
+        if params.top_p < 1.0 {
+            let goal = params.top_p as f64 * candidates.iter().map(|(_, weight)| weight).sum::<f64>();
+            let mut reached = 0.0;
+            let last = candidates.iter().position(|(_, weight)| {
+                reached += weight;
+                reached >= goal
+            });
+            candidates.truncate(last.map_or(candidates.len(), |last| last + 1));
+        }
+        candidates.retain(|(_, weight)| *weight >= params.min_p as f64);
+        candidates
+    }
+}
+
+/// The index of the largest logit; of equals the first.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let best = |best: usize, i: usize| if logits[i] > logits[best] { i } else { best };
+    (0..logits.len()).fold(0, best) as u32
+}
+
+/// Each id once, with how often it occurs, in ascending order.
+fn distinct(ids: &[u32]) -> Vec<(u32, usize)> {
+    let mut sorted = ids.to_vec();
+    sorted.sort_unstable();
+    sorted.chunk_by(|a, b| a == b).map(|same| (same[0], same.len())).collect()
+}
+
+/// Bits whose unsigned order is that of the floats.
+fn ordered(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
+}
+
+fn unordered(bits: u32) -> f32 {
+    f32::from_bits(if bits >> 31 == 1 { bits & !(1 << 31) } else { !bits })
+}
+
+/// Draw number `i` of a seed, in [0, 1): SplitMix64 (Steele, Lea and Flood, 2014) at its i-th state.
+fn uniform(seed: u64, i: u64) -> f64 {
+    let mut z = seed.wrapping_add((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ z >> 31) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Natural logarithms of the probabilities that unchanged logits give: of `id`, and of the `k` best ids, best first.
+pub fn logprobs(logits: &[f32], id: u32, k: usize) -> (f64, Vec<(u32, f64)>) {
+    let max = logits[argmax(logits) as usize] as f64;
+    let sum: f64 = logits.iter().map(|logit| libm::exp(*logit as f64 - max)).sum();
+    let log = |id: u32| logits[id as usize] as f64 - max - libm::log(sum);
+    let mut keys: Vec<u64> =
+        logits.iter().enumerate().map(|(id, logit)| (!ordered(*logit) as u64) << 32 | id as u64).collect();
+    let k = k.min(keys.len());
+    if k < keys.len() {
+        keys.select_nth_unstable(k);
+        keys.truncate(k);
+    }
+    keys.sort_unstable();
+    (log(id), keys.into_iter().map(|key| (key as u32, log(key as u32))).collect())
+}
