@@ -100,8 +100,14 @@ impl Runtime {
         let mut logits = Vec::new();
         for chunk in steps.chunks(self.n_batch) {
             match self.pass(decoders, chunk, watch) {
-                Ok(some) if logits.is_empty() => logits = some,
-                Ok(some) => logits.extend(some),
+                Ok(all) if chunk.len() == steps.len() => return Ok(all),
+                Ok(some) => {
+                    if logits.capacity() == 0 {
+                        let wanted = steps.iter().filter(|step| step.logits).count();
+                        logits.reserve_exact(wanted * self.model.config().vocab);
+                    }
+                    logits.extend(some);
+                }
                 Err(error) => {
                     decoders.iter_mut().zip(before).for_each(|(d, len)| d.truncate(len));
                     return Err(error);
@@ -120,6 +126,13 @@ impl Runtime {
             }
             rows.push(Row { sequence, position: lens[sequence], id, logits });
             lens[sequence] += 1;
+        }
+        if !self.pool.is_here() {
+            return Err(Error::Argument(
+                "the engine was opened in the process that forked this one off, where its threads stayed; open an \
+                 engine in this process, or start processes by 'spawn'"
+                    .into(),
+            ));
         }
         let mut caches: Vec<&mut KvCache> = decoders.iter_mut().map(|d| &mut d.cache).collect();
         let cancel = AtomicBool::new(false);

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 import bitnet
 import numpy as np
 import pytest
-from conftest import ModelMaker
+from conftest import ROOT, ModelMaker
 from make_model import Spec
 
 BASE = Spec("bitnet-b1.58", 2, 160, 288, 4, 2, vocab_size=151, context=512)
@@ -227,3 +230,27 @@ def test_kv_type_matters(path: Path, spec: Spec) -> None:
     assert not same(found["f16"], found["f32"])
     close = np.abs(found["f16"] - found["f32"])
     assert close.max() < 0.2 * found["f32"].std()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_is_told_to_open_its_own_engine() -> None:
+    """The threads stay behind in the parent: the child gets an error, not a hang, and the parent goes on."""
+    code = """
+import os, sys, warnings
+import bitnet
+warnings.simplefilter("ignore")
+engine = bitnet.Engine(sys.argv[1], n_threads=2)
+before = engine.logits([1, 2, 3])
+child = os.fork()
+if child == 0:
+    try:
+        engine.logits([1, 2, 3])
+    except bitnet.ArgumentError as error:
+        engine.close()
+        os._exit(7 if "fork" in str(error) else 8)
+    os._exit(9)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), (engine.logits([1, 2, 3]) == before).all())
+"""
+    path = ROOT / "tests" / "fixtures" / "relu2-i2s.gguf"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "7 True\n", done.stderr

@@ -4,8 +4,6 @@
 //! `bytes` are whole blocks, `out` their elements. Everything inlines: a caller that is compiled for a wider
 //! instruction set gets these loops vectorised for it.
 
-use std::array::from_fn;
-
 use super::half::{bf16_to_f32, f16_to_f32};
 
 /// The first bytes by value: while they lie in `bytes`, which might overlap `out` for all that the compiler knows
@@ -46,8 +44,9 @@ pub(super) fn bf16(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(bytes.as_chunks::<34>().0) {
         let d = f16_at(block, 0);
-        let q = array::<32>(&block[2..]);
-        *values = q.map(|q| d * f32::from(q as i8));
+        for (value, q) in values.iter_mut().zip(array::<32>(&block[2..])) {
+            *value = d * f32::from(q as i8);
+        }
     }
 }
 
@@ -58,7 +57,9 @@ pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
         let d = f16_at(block, 0);
         let q = array::<16>(&block[2..]);
         for (half, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            *values = q.map(|q| q >> (4 * half) & 15).map(|q| d * f32::from(q as i8 - 8));
+            for (value, q) in values.iter_mut().zip(q) {
+                *value = d * f32::from((q >> (4 * half) & 15) as i8 - 8);
+            }
         }
     }
 }
@@ -68,11 +69,13 @@ pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q5_0(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(bytes.as_chunks::<22>().0) {
         let d = f16_at(block, 0);
-        let high = u32::from_le_bytes(array(&block[2..6]));
+        let high = u32::from_le_bytes(array(&block[2..]));
         let q = array::<16>(&block[6..]);
         for (half, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let bit_4 = |j: usize| ((high >> (16 * half + j) & 1) << 4) as u8;
-            *values = from_fn(|j| d * f32::from((q[j] >> (4 * half) & 15 | bit_4(j)) as i8 - 16));
+            for (j, (value, q)) in values.iter_mut().zip(q).enumerate() {
+                let bit_4 = ((high >> (16 * half + j) & 1) << 4) as u8;
+                *value = d * f32::from((q >> (4 * half) & 15 | bit_4) as i8 - 16);
+            }
         }
     }
 }
@@ -96,8 +99,9 @@ pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
         for (g, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             let (scale, min) = scale_and_min(&block[4..16], g);
             let (scale, min) = (d * scale, dmin * min);
-            let q = array::<32>(&block[16 + 32 * (g / 2)..]);
-            *values = q.map(|q| q >> (4 * (g % 2)) & 15).map(|q| scale * f32::from(q) - min);
+            for (value, q) in values.iter_mut().zip(array::<32>(&block[16 + 32 * (g / 2)..])) {
+                *value = scale * f32::from(q >> (4 * (g % 2)) & 15) - min;
+            }
         }
     }
 }
@@ -112,8 +116,9 @@ pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
             let (scale, min) = scale_and_min(&block[4..16], g);
             let (scale, min) = (d * scale, dmin * min);
             let q = array::<32>(&block[48 + 32 * (g / 2)..]);
-            let code = |j: usize| q[j] >> (4 * (g % 2)) & 15 | (high[j] >> g & 1) << 4;
-            *values = from_fn(|j| scale * f32::from(code(j)) - min);
+            for ((value, q), high) in values.iter_mut().zip(q).zip(high) {
+                *value = scale * f32::from(q >> (4 * (g % 2)) & 15 | (high >> g & 1) << 4) - min;
+            }
         }
     }
 }
@@ -123,13 +128,15 @@ pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q6_k(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<256>().0.iter_mut().zip(bytes.as_chunks::<210>().0) {
         let d = f16_at(block, 208);
-        for (g, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let (half, part) = (g / 4, g % 4);
-            let low = array::<32>(&block[64 * half + 32 * (part % 2)..]);
-            let high = array::<32>(&block[128 + 32 * half..]);
-            let scale = [0, 1].map(|j| d * f32::from(block[192 + 2 * g + j] as i8));
-            let code = |j: usize| low[j] >> (4 * (part / 2)) & 15 | (high[j] >> (2 * part) & 3) << 4;
-            *values = from_fn(|j| scale[j / 16] * f32::from(code(j) as i8 - 32));
+        for (g, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scale = d * f32::from(block[192 + g] as i8);
+            let (half, part, lane) = (g / 8, g / 2 % 4, 16 * (g % 2));
+            let low = array::<16>(&block[64 * half + 32 * (part % 2) + lane..]);
+            let high = array::<16>(&block[128 + 32 * half + lane..]);
+            for ((value, low), high) in values.iter_mut().zip(low).zip(high) {
+                let code = low >> (4 * (part / 2)) & 15 | (high >> (2 * part) & 3) << 4;
+                *value = scale * f32::from(code as i8 - 32);
+            }
         }
     }
 }

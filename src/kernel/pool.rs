@@ -30,6 +30,8 @@ type Panic = Box<dyn Any + Send>;
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// A process that forks off this one has a copy of the pool, but none of its threads.
+    process: u32,
 }
 
 /// The threads, seen from a job that runs on their leader.
@@ -88,7 +90,7 @@ impl Pool {
             panic: Mutex::default(),
             closing: AtomicBool::new(false),
         });
-        let mut pool = Pool { shared: shared.clone(), threads: Vec::new() };
+        let mut pool = Pool { shared: shared.clone(), threads: Vec::new(), process: std::process::id() };
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name).spawn(move || {
                 super::machine::reset_float_control();
@@ -109,8 +111,14 @@ impl Pool {
         self.shared.size
     }
 
+    /// Whether the threads are in this process, and not in one that forked it off.
+    pub fn is_here(&self) -> bool {
+        self.process == std::process::id()
+    }
+
     /// Runs `job` on the leader and waits for it, calling `watch` every 50 ms. Callers take turns.
     pub fn run<R: Send>(&self, job: impl FnOnce(&Team) -> R + Send, mut watch: impl FnMut()) -> R {
+        assert!(self.is_here(), "the threads stayed behind in the process that forked this one off");
         let mut result = None;
         let slot = &mut result;
         let job: Box<Job<'_>> = Box::new(move |team| *slot = Some(job(team)));
@@ -144,6 +152,9 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if !self.is_here() {
+            return;
+        }
         {
             let _desk = lock(&self.shared.desk);
             self.shared.closing.store(true, SeqCst);
