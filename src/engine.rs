@@ -1,6 +1,6 @@
 //! The engine: one open model with its threads, shared by any number of callers.
 
-use crate::decode::{Decoder, Runtime, Step, Watch};
+use crate::decode::{Answer, Decoder, Finish, Runtime, Step, Watch};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernel::pool::Pool;
@@ -8,6 +8,7 @@ use crate::kernel::{kernels, machine};
 use crate::model::config::{Activation, Config};
 use crate::model::{ActQuant, Model};
 use crate::ops::attention::KvType;
+use crate::sampler::SamplingParams;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -163,7 +164,9 @@ impl Engine {
         })
     }
 
-    /// Continues a prompt greedily; see [`Runtime::generate`].
+    /// Continues a prompt greedily: at most `max_tokens`, up to a stop id (not included) or the end of the context.
+    ///
+    /// Computes only what the warm cache does not hold of the prompt.
     pub fn generate(
         &self,
         ids: &[i64],
@@ -173,7 +176,14 @@ impl Engine {
     ) -> Result<Vec<u32>> {
         let prompt = self.runtime.check_ids(ids, 0)?;
         let stop: Vec<u32> = stop.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
-        self.with_warm(|decoder| self.runtime.generate(decoder, &prompt, max_tokens, &stop, watch))
+        let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::default() };
+        self.with_warm(|decoder| {
+            let mut answer = Answer::begin(decoder, prompt, params, 0, stop)?;
+            while answer.next(&self.runtime, decoder, watch)?.is_some() {}
+            let stopped = answer.finish() == Some(Finish::Stop);
+            let ids = answer.generated();
+            Ok(ids[..ids.len() - stopped as usize].to_vec())
+        })
     }
 
     /// Positions that the warm cache holds.

@@ -3,10 +3,12 @@
 //! `fixtures/digests.txt` holds one digest for each model and cache type. It was computed once; every instruction
 //! set and every processor, emulated ones among them (`make emulate`), has to arrive at it.
 
+use bitnet::decode::{Answer, Decoder, Finish};
 use bitnet::engine::{Engine, Options};
 use bitnet::error::Error;
 use bitnet::kernel::Isa;
 use bitnet::ops::attention::KvType;
+use bitnet::sampler::SamplingParams;
 use std::path::PathBuf;
 
 const MODELS: [&str; 3] = ["relu2-i2s", "silu-odd-i2s", "llama-iq2bn"];
@@ -142,4 +144,24 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
     assert!(matches!(wrong, Err(Error::TokenId { id: 9999, position: 2, .. })));
     assert_eq!(engine.cached_tokens(), 20);
     assert_eq!(before, engine.generate(&ids[..20], 5, &[], &mut || false).expect("computed"));
+}
+
+#[test]
+fn the_kernels_count_what_they_computed() {
+    for model in MODELS {
+        let engine = open(model, Options { n_batch: Some(7), ..Options::default() });
+        let (runtime, layers) = (engine.runtime(), engine.config().layers as u64);
+        let prompt: Vec<u32> = ids(&engine, 20).iter().map(|id| *id as u32).collect();
+        let mut decoder = Decoder::new(runtime.model.new_cache(KvType::F16));
+        runtime.prefill(&mut decoder, &prompt[..5], false, &mut || false).expect("computed");
+        let params = SamplingParams { max_tokens: Some(4), ..SamplingParams::default() };
+        let mut answer = Answer::begin(&mut decoder, prompt, params, 0, Vec::new()).expect("begun");
+        while answer.next(runtime, &mut decoder, &mut || false).expect("computed").is_some() {}
+        // Prompt less what was cached, and all generated ids but the last.
+        let positions = 20 - 5 + 4 - 1;
+        assert_eq!((answer.cached(), answer.finish()), (5, Some(Finish::Length)));
+        let work = answer.work(&decoder);
+        assert_eq!(work.ternary + work.dense, positions * layers * 7, "{model}");
+        assert_eq!((work.attention, work.head), (positions * layers, 4), "{model}");
+    }
 }

@@ -3,18 +3,53 @@
 use crate::kernel::float::PAGE;
 use crate::ops::attention::{KvType, Page, PageShape};
 
+/// Rows that the kernels have computed for one sequence, counted where they ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Rows through ternary projections.
+    pub ternary: u64,
+    /// Rows through dense projections.
+    pub dense: u64,
+    /// Rows through the attention of a layer.
+    pub attention: u64,
+    /// Rows through the output head.
+    pub head: u64,
+}
+
+impl Work {
+    /// What was done after `before`.
+    pub fn since(self, before: Work) -> Work {
+        Work {
+            ternary: self.ternary - before.ternary,
+            dense: self.dense - before.dense,
+            attention: self.attention - before.attention,
+            head: self.head - before.head,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, more: Work) {
+        self.ternary += more.ternary;
+        self.dense += more.dense;
+        self.attention += more.attention;
+        self.head += more.head;
+    }
+}
+
 /// Grows by pages of 64 positions; positions past `len` hold nothing that counts.
 pub struct KvCache {
     shape: PageShape,
     kv_type: KvType,
     pages: Vec<Page>,
     len: usize,
+    work: Work,
 }
 
 impl KvCache {
     /// An empty cache.
     pub fn new(shape: PageShape, kv_type: KvType) -> KvCache {
-        KvCache { shape, kv_type, pages: Vec::new(), len: 0 }
+        KvCache { shape, kv_type, pages: Vec::new(), len: 0, work: Work::default() }
     }
 
     /// Positions held.
@@ -33,9 +68,15 @@ impl KvCache {
         self.pages.truncate(self.len.div_ceil(PAGE));
     }
 
-    /// Declares that positions up to `len` have been written.
-    pub(super) fn advance(&mut self, len: usize) {
-        self.len = len;
+    /// Declares that one position more has been written, by this work.
+    pub(super) fn advance(&mut self, work: Work) {
+        self.len += 1;
+        self.work += work;
+    }
+
+    /// What has been computed for this sequence, positions that were forgotten again included.
+    pub fn work(&self) -> Work {
+        self.work
     }
 
     /// Makes room for `len` positions.

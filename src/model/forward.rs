@@ -2,7 +2,7 @@
 
 use super::config::Activation;
 use super::linear::Input;
-use super::{ActQuant, KvCache, Model};
+use super::{ActQuant, KvCache, Model, Work};
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
 use crate::kernel::pool::Team;
@@ -58,15 +58,16 @@ impl Model {
         let mut gate = vec![0f32; n * config.ffn];
         let mut up = gate.clone();
 
+        let mut work = Work::default();
         for (layer, block) in self.layers.iter().enumerate() {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
             rms_norm(kernels, team, &x, &block.attn_norm, eps, &mut normed);
             let a = self.input(kernels, team, &normed, n);
-            block.q.apply(kernels, team, &a, &mut q);
-            block.k.apply(kernels, team, &a, &mut k);
-            block.v.apply(kernels, team, &a, &mut v);
+            block.q.apply(kernels, team, &a, &mut q, &mut work);
+            block.k.apply(kernels, team, &a, &mut k, &mut work);
+            block.v.apply(kernels, team, &a, &mut v, &mut work);
             for (i, row) in rows.iter().enumerate() {
                 let k = &mut k[i * config.kv_width()..][..config.kv_width()];
                 self.rope.apply(
@@ -88,18 +89,19 @@ impl Model {
                 .map(|row| Sight { pages: caches[row.sequence].pages(), position: row.position })
                 .collect();
             attention(kernels, team, caches[rows[0].sequence].shape(), layer, &sights, &q, &mut mixed);
+            work.attention += 1;
             if let Some(gamma) = &block.attn_sub_norm {
                 rms_norm(kernels, team, &mixed, gamma, eps, &mut q);
-                block.o.apply(kernels, team, &self.input(kernels, team, &q, n), &mut branch);
+                block.o.apply(kernels, team, &self.input(kernels, team, &q, n), &mut branch, &mut work);
             } else {
-                block.o.apply(kernels, team, &self.input(kernels, team, &mixed, n), &mut branch);
+                block.o.apply(kernels, team, &self.input(kernels, team, &mixed, n), &mut branch, &mut work);
             }
             add(&mut x, &branch);
 
             rms_norm(kernels, team, &x, &block.ffn_norm, eps, &mut normed);
             let f = self.input(kernels, team, &normed, n);
-            block.gate.apply(kernels, team, &f, &mut gate);
-            block.up.apply(kernels, team, &f, &mut up);
+            block.gate.apply(kernels, team, &f, &mut gate, &mut work);
+            block.up.apply(kernels, team, &f, &mut up, &mut work);
             team.for_each_chunk(&mut gate, config.ffn, |i, gate| {
                 let up = &up[i * config.ffn..][..config.ffn];
                 match config.activation {
@@ -109,9 +111,9 @@ impl Model {
             });
             if let Some(gamma) = &block.ffn_sub_norm {
                 rms_norm(kernels, team, &gate, gamma, eps, &mut up);
-                block.down.apply(kernels, team, &self.input(kernels, team, &up, n), &mut branch);
+                block.down.apply(kernels, team, &self.input(kernels, team, &up, n), &mut branch, &mut work);
             } else {
-                block.down.apply(kernels, team, &self.input(kernels, team, &gate, n), &mut branch);
+                block.down.apply(kernels, team, &self.input(kernels, team, &gate, n), &mut branch, &mut work);
             }
             add(&mut x, &branch);
         }
@@ -121,7 +123,7 @@ impl Model {
         }
         let logits = self.head(kernels, team, rows, &x);
         for row in rows {
-            caches[row.sequence].advance(row.position + 1);
+            caches[row.sequence].advance(Work { head: row.logits as u64, ..work });
         }
         Ok(logits)
     }

@@ -1,5 +1,6 @@
 //! The two kinds of linear layer: ternary with int8 activations, and dense rows as the file stores them.
 
+use super::cache::Work;
 use crate::codec::{RowTrits, Rows};
 use crate::error::Result;
 use crate::gguf::{Gguf, Tensor, TensorType};
@@ -102,14 +103,18 @@ impl Dense {
 }
 
 impl Linear {
-    /// `out[token] = W·x[token] (+ bias)`.
-    pub fn apply(&self, kernels: &Kernels, team: &Team, x: &Input, out: &mut [f32]) {
+    /// `out[token] = W·x[token] (+ bias)`; counts itself in `work`, that of one row.
+    pub fn apply(&self, kernels: &Kernels, team: &Team, x: &Input, out: &mut [f32], work: &mut Work) {
         match &self.matrix {
             Matrix::Ternary(ternary) => {
                 let ints = x.ints.as_ref().expect("ternary layers are given int8 activations");
                 ternary.matmul(kernels, team, ints, out);
+                work.ternary += 1;
             }
-            Matrix::Dense(dense) => dense.matmul(kernels, team, &x.floats, out),
+            Matrix::Dense(dense) => {
+                dense.matmul(kernels, team, &x.floats, out);
+                work.dense += 1;
+            }
         }
         if let Some(bias) = &self.bias {
             out.chunks_mut(bias.len()).for_each(|out| crate::ops::add(out, bias));

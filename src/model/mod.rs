@@ -6,7 +6,7 @@ mod forward;
 mod linear;
 mod weights;
 
-pub use cache::KvCache;
+pub use cache::{KvCache, Work};
 pub use forward::Row;
 pub use weights::Verdict;
 

@@ -1,10 +1,13 @@
 //! Decoding: ids in, logits and ids out. Knows no text.
 
+mod answer;
+
+pub use answer::{Answer, Finish, Token};
+
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
 use crate::kernel::pool::Pool;
-use crate::model::{KvCache, Model, Row};
-use crate::sampler::argmax;
+use crate::model::{KvCache, Model, Row, Work};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A model with what computes it.
@@ -50,6 +53,11 @@ impl Decoder {
     /// The ids whose keys and values are held.
     pub fn ids(&self) -> &[u32] {
         &self.ids
+    }
+
+    /// What the kernels have computed for this sequence, by their own count.
+    pub fn work(&self) -> Work {
+        self.cache.work()
     }
 
     /// Bytes that the cache takes.
@@ -156,38 +164,5 @@ impl Runtime {
             |(i, id): (usize, &u32)| Step { sequence: 0, id: *id, logits: logits && i + 1 == ids.len() };
         let steps: Vec<Step> = ids.iter().enumerate().map(step).collect();
         self.advance(&mut [decoder], &steps, watch)
-    }
-
-    /// Continues `prompt` greedily: at most `max_tokens`, up to a stop id (not included) or the end of the context.
-    ///
-    /// Computes only what `decoder` does not hold of the prompt.
-    pub fn generate(
-        &self,
-        decoder: &mut Decoder,
-        prompt: &[u32],
-        max_tokens: usize,
-        stop: &[u32],
-        watch: &mut Watch,
-    ) -> Result<Vec<u32>> {
-        let Some(last) = prompt.len().checked_sub(1) else {
-            return Err(Error::Argument("the prompt is empty; give at least one token id".into()));
-        };
-        let held = decoder.keep_prefix(prompt).min(last);
-        decoder.truncate(held);
-        let mut generated = Vec::new();
-        let mut next = prompt[held..].to_vec();
-        while generated.len() < max_tokens {
-            let logits = self.prefill(decoder, &next, true, watch)?;
-            let id = argmax(&logits);
-            if stop.contains(&id) {
-                break;
-            }
-            generated.push(id);
-            if decoder.ids.len() == self.n_ctx {
-                break;
-            }
-            next = vec![id];
-        }
-        Ok(generated)
     }
 }

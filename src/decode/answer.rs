@@ -1,0 +1,164 @@
+//! One answer as it grows: sample, stop, compute the next position.
+
+use super::{Decoder, Runtime, Watch};
+use crate::error::{Error, Result};
+use crate::model::Work;
+use crate::sampler::{Sampler, SamplingParams, logprobs};
+use std::time::{Duration, Instant};
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// A stop id or a stop text.
+    Stop,
+    /// `max_tokens` were generated.
+    Length,
+    /// The context is full.
+    Context,
+    /// Its consumer ended it.
+    Cancelled,
+}
+
+impl Finish {
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Context => "context",
+            Finish::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A generated id.
+pub struct Token {
+    /// The id; if `finish` is [`Finish::Stop`], the stop id, which is not part of the text.
+    pub id: u32,
+    /// If asked for: its own log-probability, and the best ids with theirs.
+    pub logprobs: Option<(f64, Vec<(u32, f64)>)>,
+    /// Why the answer ends with it, if it does.
+    pub finish: Option<Finish>,
+}
+
+/// An answer under way. The decoder that computes it is passed to each step.
+pub struct Answer {
+    sequence: Vec<u32>,
+    prompt: usize,
+    cached: usize,
+    params: SamplingParams,
+    seed: u64,
+    stop: Vec<u32>,
+    finish: Option<Finish>,
+    before: Work,
+    prefill: Duration,
+    decode: Duration,
+}
+
+impl Answer {
+    /// Begins to answer `prompt`: what `decoder` holds of it is kept, the rest forgotten. Nothing is computed yet.
+    ///
+    /// `stop` are the ids that end the answer.
+    pub fn begin(
+        decoder: &mut Decoder,
+        prompt: Vec<u32>,
+        params: SamplingParams,
+        seed: u64,
+        stop: Vec<u32>,
+    ) -> Result<Answer> {
+        params.validate()?;
+        let Some(last) = prompt.len().checked_sub(1) else {
+            return Err(Error::Argument("the prompt is empty; give at least one token id".into()));
+        };
+        let cached = decoder.keep_prefix(&prompt).min(last);
+        decoder.truncate(cached);
+        Ok(Answer {
+            prompt: prompt.len(),
+            sequence: prompt,
+            cached,
+            params,
+            seed,
+            stop,
+            finish: None,
+            before: decoder.work(),
+            prefill: Duration::ZERO,
+            decode: Duration::ZERO,
+        })
+    }
+
+    /// Computes and samples one id; nothing once the answer has ended. After an error it can be called again.
+    pub fn next(
+        &mut self,
+        runtime: &Runtime,
+        decoder: &mut Decoder,
+        watch: &mut Watch,
+    ) -> Result<Option<Token>> {
+        if self.finish.is_some() {
+            return Ok(None);
+        }
+        let start = Instant::now();
+        let pending = &self.sequence[decoder.ids().len()..];
+        let mut logits = runtime.prefill(decoder, pending, true, watch)?;
+        let raw = self.params.logprobs.map(|_| logits.clone());
+        let id = Sampler::new(&self.params, self.seed).pick(&mut logits, &self.sequence, self.prompt);
+        let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
+        let spent = if self.generated().is_empty() { &mut self.prefill } else { &mut self.decode };
+        *spent += start.elapsed();
+        self.sequence.push(id);
+        self.finish = if self.stop.contains(&id) {
+            Some(Finish::Stop)
+        } else if Some(self.generated().len()) == self.params.max_tokens {
+            Some(Finish::Length)
+        } else if self.sequence.len() > runtime.n_ctx {
+            Some(Finish::Context)
+        } else {
+            None
+        };
+        Ok(Some(Token { id, logprobs, finish: self.finish }))
+    }
+
+    /// Ends it from outside.
+    pub fn end(&mut self, finish: Finish) {
+        self.finish.get_or_insert(finish);
+    }
+
+    /// The prompt's ids.
+    pub fn prompt(&self) -> &[u32] {
+        &self.sequence[..self.prompt]
+    }
+
+    /// The ids sampled so far, a stop id included.
+    pub fn generated(&self) -> &[u32] {
+        &self.sequence[self.prompt..]
+    }
+
+    /// Positions of the prompt that the cache held.
+    pub fn cached(&self) -> usize {
+        self.cached
+    }
+
+    /// Why it ended, if it has.
+    pub fn finish(&self) -> Option<Finish> {
+        self.finish
+    }
+
+    /// The seed of its draws.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// How it samples.
+    pub fn params(&self) -> &SamplingParams {
+        &self.params
+    }
+
+    /// What the kernels have computed for it, by their own count.
+    pub fn work(&self, decoder: &Decoder) -> Work {
+        decoder.work().since(self.before)
+    }
+
+    /// Time inside the engine: up to the first id, and for all later ones.
+    pub fn times(&self) -> (Duration, Duration) {
+        (self.prefill, self.decode)
+    }
+}
