@@ -11,7 +11,7 @@ use bitnet::ops::attention::KvType;
 use bitnet::sampler::SamplingParams;
 use std::path::PathBuf;
 
-const MODELS: [&str; 3] = ["relu2-i2s", "silu-odd-i2s", "llama-iq2bn"];
+const MODELS: [&str; 3] = ["relu2-i2s", "silu-odd", "llama-iq2bn"];
 const KV_TYPES: [(&str, KvType); 2] = [("f16", KvType::F16), ("f32", KvType::F32)];
 
 fn fixture(name: &str) -> PathBuf {

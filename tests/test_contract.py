@@ -25,7 +25,7 @@ SPECS = {
     "dense-shards": dataclasses.replace(BASE, linear="F16", shards=2),
     "odd": Spec("bitnet-b1.58", 1, 30, 50, 3, 1, vocab_size=33, linear="F32", embedding="BF16"),
 }
-KV_TYPES = ("f16", "f32")
+KV_TYPES: tuple[Any, ...] = ("f16", "f32")
 LENGTH = 150  # longer than a chunk of prefill and than a block of attention
 
 
@@ -41,8 +41,8 @@ def spec(request: pytest.FixtureRequest) -> Spec:
 
 
 @pytest.fixture(params=KV_TYPES, scope="module")
-def kv_type(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def kv_type(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,13 @@ def path(model: ModelMaker, spec: Spec) -> Path:
 
 
 @pytest.fixture
-def engine(path: Path, kv_type: str) -> Iterator[Any]:
+def engine(path: Path, kv_type: Any) -> Iterator[Any]:
     with bitnet.Engine(path, kv_type=kv_type) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
-def expected(path: Path, spec: Spec, kv_type: str) -> np.ndarray[Any, Any]:
+def expected(path: Path, spec: Spec, kv_type: Any) -> np.ndarray[Any, Any]:
     """Logits by the plainest way there is: scalar code, one thread, one position at a time."""
     with bitnet.Engine(path, kv_type=kv_type, isa="scalar", n_threads=1, n_batch=1) as engine:
         logits: np.ndarray[Any, Any] = engine.logits(ids_for(spec))
@@ -74,7 +74,7 @@ def same(found: Any, expected: Any) -> bool:
 @pytest.mark.parametrize("isa", bitnet.isas())
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 def test_instruction_sets_and_threads(
-    path: Path, spec: Spec, kv_type: str, expected: Any, isa: str, n_threads: int
+    path: Path, spec: Spec, kv_type: Any, expected: Any, isa: str, n_threads: int
 ) -> None:
     with bitnet.Engine(path, kv_type=kv_type, isa=isa, n_threads=n_threads) as engine:
         assert (engine.isa, engine.n_threads, engine.kv_type) == (isa, n_threads, kv_type)
@@ -82,7 +82,7 @@ def test_instruction_sets_and_threads(
 
 
 @pytest.mark.parametrize("n_batch", [1, 3, 17, 128])
-def test_chunks_of_the_prompt(path: Path, spec: Spec, kv_type: str, expected: Any, n_batch: int) -> None:
+def test_chunks_of_the_prompt(path: Path, spec: Spec, kv_type: Any, expected: Any, n_batch: int) -> None:
     with bitnet.Engine(path, kv_type=kv_type, n_batch=n_batch) as engine:
         assert same(engine.logits(ids_for(spec)), expected)
 
@@ -123,7 +123,7 @@ def greedy_by_recomputing(engine: Any, ids: list[int], steps: int) -> list[int]:
     return sequence[len(ids) :]
 
 
-def test_cached_is_recomputed(path: Path, spec: Spec, kv_type: str, engine: Any) -> None:
+def test_cached_is_recomputed(path: Path, spec: Spec, kv_type: Any, engine: Any) -> None:
     """Decoding from the cache, after a prefill or not, gives the ids of recomputing everything at every step."""
     ids = ids_for(spec, 70)
     recomputed = greedy_by_recomputing(engine, ids, 24)
@@ -148,7 +148,7 @@ def common_prefix(a: list[int], b: list[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def test_turns_reuse_the_longest_common_prefix(path: Path, spec: Spec, kv_type: str) -> None:
+def test_turns_reuse_the_longest_common_prefix(path: Path, spec: Spec, kv_type: Any) -> None:
     """Appending, branching off in the middle and going back: the same answers as from an empty cache."""
     common = ids_for(spec, 60)
     turns = [common, common + ids_for(spec, 9, 1), common[:33] + ids_for(spec, 20, 2), common[:33], common]
@@ -186,7 +186,7 @@ def test_stop_ids_and_lengths(engine: Any, spec: Spec) -> None:
         assert until == answer[: answer.index(stop)]
 
 
-def test_to_the_end_of_the_context(path: Path, spec: Spec, kv_type: str) -> None:
+def test_to_the_end_of_the_context(path: Path, spec: Spec, kv_type: Any) -> None:
     """Without `max_tokens` the answer fills the context; the last id needs no position of its own."""
     ids = ids_for(spec, 30)
     with bitnet.Engine(path, kv_type=kv_type, n_ctx=40) as engine:

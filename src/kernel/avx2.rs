@@ -13,15 +13,36 @@ pub(super) struct Avx2;
 
 impl Lanes for Avx2 {
     const TOKENS: usize = 1;
+    type V = [__m256; 2];
     #[inline(always)]
-    unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] {
-        // SAFETY: 32 bytes are read, 64 written; F16C by the caller's promise.
+    unsafe fn splat(x: f32) -> [__m256; 2] {
+        // SAFETY: AVX2, FMA and F16C by the caller's promise, here and below.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn load(x: &[f32; 16]) -> [__m256; 2] {
+        // SAFETY: 64 bytes are read.
+        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
+    }
+    #[inline(always)]
+    unsafe fn store(v: [__m256; 2], out: &mut [f32; 16]) {
+        // SAFETY: 64 bytes are written.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: registers only.
+        unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+    }
+    #[inline(always)]
+    unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [__m256; 2] {
+        // SAFETY: 32 bytes are read.
         unsafe {
             let p = h.as_ptr().cast::<__m128i>();
-            std::mem::transmute([
-                _mm256_cvtph_ps(_mm_loadu_si128(p)),
-                _mm256_cvtph_ps(_mm_loadu_si128(p.add(1))),
-            ])
+            [_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128(p.add(1)))]
         }
     }
 }

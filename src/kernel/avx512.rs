@@ -12,10 +12,31 @@ pub(super) struct Avx512;
 
 impl Lanes for Avx512 {
     const TOKENS: usize = 4;
+    type V = __m512;
     #[inline(always)]
-    unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] {
-        // SAFETY: 32 bytes are read, 64 written; AVX-512 F by the caller's promise.
-        unsafe { std::mem::transmute(_mm512_cvtph_ps(_mm256_loadu_si256(h.as_ptr().cast()))) }
+    unsafe fn splat(x: f32) -> __m512 {
+        // SAFETY: AVX-512 F by the caller's promise, here and below.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(x: &[f32; 16]) -> __m512 {
+        // SAFETY: 64 bytes are read.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+    #[inline(always)]
+    unsafe fn store(v: __m512, out: &mut [f32; 16]) {
+        // SAFETY: 64 bytes are written.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: registers only.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn widen_f16(h: &[F16Bytes; 16]) -> __m512 {
+        // SAFETY: 32 bytes are read.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(h.as_ptr().cast())) }
     }
 }
 

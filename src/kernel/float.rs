@@ -4,7 +4,7 @@
 //! (lane = k mod 64, ascending) and combines them by halving; attention keeps one key or one channel a lane and
 //! sums in ascending order. Multiply-adds are fused, everywhere; Rust never contracts or reorders what is written.
 
-#![expect(clippy::extra_unused_type_parameters, reason = "the list stamps every kernel for its lanes alike")]
+#![expect(clippy::needless_range_loop, reason = "groups, tokens and lanes index several arrays at once")]
 
 /// Floats in one step of the vectorised loops.
 const STEP: usize = 16;
@@ -20,61 +20,76 @@ pub type F16Bytes = [u8; 2];
 pub type F32Bytes = [u8; 4];
 
 /// What an instruction set does in its own way.
-pub trait Lanes {
+pub(super) trait Lanes {
     /// Rows of x that share one pass over a row of weights, by the number of vector registers.
     const TOKENS: usize;
-    /// Widens 16 halves, exactly.
+    /// 16 floats in registers, for the inner loops that the compiler does not vectorise reliably.
+    type V: Copy;
+    /// Sixteen times the same.
     ///
     /// # Safety
-    /// The processor has the instruction set that the implementor stands for.
-    unsafe fn widen_f16(h: &[F16Bytes; STEP]) -> Lane;
+    /// Here and below: the processor has the instruction set that the implementor stands for.
+    unsafe fn splat(x: f32) -> Self::V;
+    /// From memory.
+    unsafe fn load(x: &Lane) -> Self::V;
+    /// To memory.
+    unsafe fn store(v: Self::V, out: &mut Lane);
+    /// `a · b + c` with one rounding.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Widens 16 halves, exactly.
+    unsafe fn widen_f16(h: &[F16Bytes; STEP]) -> Self::V;
 }
 
 /// A stored element that widens to f32, exactly.
-pub trait Stored {
+pub(super) trait Stored {
     /// Its bytes in memory.
     type Bytes: Copy;
     /// Widens 16 of them.
-    fn widen<L: Lanes>(x: &[Self::Bytes; STEP]) -> Lane;
+    ///
+    /// # Safety
+    /// That of [`Lanes`].
+    unsafe fn widen<L: Lanes>(x: &[Self::Bytes; STEP]) -> L::V;
 }
 
 /// IEEE binary16 in memory.
-pub struct F16;
+pub(super) struct F16;
 /// The upper half of a binary32, in memory.
-pub struct Bf16;
+pub(super) struct Bf16;
 /// IEEE binary32 in memory.
-pub struct F32;
+pub(super) struct F32;
 /// A row that was widened before.
-pub struct Widened;
+pub(super) struct Widened;
 
 impl Stored for F16 {
     type Bytes = F16Bytes;
     #[inline(always)]
-    fn widen<L: Lanes>(x: &[F16Bytes; STEP]) -> Lane {
-        // SAFETY: `L` is the instruction set that this copy of the code is compiled for, which `stamp_floats`
-        // alone decides, and `Kernels` runs it only where the processor has it.
+    unsafe fn widen<L: Lanes>(x: &[F16Bytes; STEP]) -> L::V {
+        // SAFETY: the caller's promise.
         unsafe { L::widen_f16(x) }
     }
 }
 impl Stored for Bf16 {
     type Bytes = F16Bytes;
     #[inline(always)]
-    fn widen<L: Lanes>(x: &[F16Bytes; STEP]) -> Lane {
-        x.map(|b| f32::from_bits((u16::from_le_bytes(b) as u32) << 16))
+    unsafe fn widen<L: Lanes>(x: &[F16Bytes; STEP]) -> L::V {
+        // SAFETY: the caller's promise.
+        unsafe { L::load(&x.map(|b| f32::from_bits((u16::from_le_bytes(b) as u32) << 16))) }
     }
 }
 impl Stored for F32 {
     type Bytes = F32Bytes;
     #[inline(always)]
-    fn widen<L: Lanes>(x: &[F32Bytes; STEP]) -> Lane {
-        x.map(f32::from_le_bytes)
+    unsafe fn widen<L: Lanes>(x: &[F32Bytes; STEP]) -> L::V {
+        // SAFETY: the caller's promise.
+        unsafe { L::load(&x.map(f32::from_le_bytes)) }
     }
 }
 impl Stored for Widened {
     type Bytes = f32;
     #[inline(always)]
-    fn widen<L: Lanes>(x: &Lane) -> Lane {
-        *x
+    unsafe fn widen<L: Lanes>(x: &Lane) -> L::V {
+        // SAFETY: the caller's promise.
+        unsafe { L::load(x) }
     }
 }
 
@@ -158,34 +173,44 @@ fn halve(lanes: [Lane; LANES / STEP]) -> f32 {
 
 #[inline(always)]
 fn dot_tile<L: Lanes, S: Stored, const N: usize>(row: &[S::Bytes], xs: [&[f32]; N]) -> [f32; N] {
-    let mut acc = [[[0f32; STEP]; LANES / STEP]; N];
+    const GROUPS: usize = LANES / STEP;
     let (blocks, tail) = row.as_chunks::<LANES>();
-    let x_blocks = xs.map(|x| x.as_chunks::<LANES>().0);
-    for (b, block) in blocks.iter().enumerate() {
-        for (g, group) in block.as_chunks::<STEP>().0.iter().enumerate() {
-            let w = S::widen::<L>(group);
-            for t in 0..N {
-                let x = &x_blocks[t][b].as_chunks::<STEP>().0[g];
-                for l in 0..STEP {
-                    acc[t][g][l] = w[l].mul_add(x[l], acc[t][g][l]);
+    let x_blocks = xs.map(|x| &x.as_chunks::<LANES>().0[..blocks.len()]);
+    let mut sums = [[[0f32; STEP]; GROUPS]; N];
+    // SAFETY: `L` is the instruction set that this copy of the code is compiled for, which `stamp_floats` alone
+    // decides, and `Kernels` runs it only where the processor has it.
+    unsafe {
+        let mut acc = [[L::splat(0.0); GROUPS]; N];
+        for (b, block) in blocks.iter().enumerate() {
+            for g in 0..GROUPS {
+                let w = S::widen::<L>(&block.as_chunks().0[g]);
+                for t in 0..N {
+                    acc[t][g] = L::fma(w, L::load(&x_blocks[t][b].as_chunks().0[g]), acc[t][g]);
                 }
+            }
+        }
+        for t in 0..N {
+            for g in 0..GROUPS {
+                L::store(acc[t][g], &mut sums[t][g]);
             }
         }
     }
     if let Some(first) = tail.first() {
         let mut padded = [*first; LANES];
         padded[..tail.len()].copy_from_slice(tail);
-        for (g, group) in padded.as_chunks::<STEP>().0.iter().enumerate() {
-            let w = S::widen::<L>(group);
-            for t in 0..N {
-                let x = &xs[t][blocks.len() * LANES..];
-                for l in 0..STEP.min(tail.len().saturating_sub(g * STEP)) {
-                    acc[t][g][l] = w[l].mul_add(x[g * STEP + l], acc[t][g][l]);
-                }
+        let mut w = [[0f32; STEP]; GROUPS];
+        for (w, group) in w.iter_mut().zip(padded.as_chunks().0) {
+            // SAFETY: as above.
+            unsafe { L::store(S::widen::<L>(group), w) };
+        }
+        for (sums, x) in sums.iter_mut().zip(xs) {
+            let lanes = sums.as_flattened_mut().iter_mut().zip(w.as_flattened());
+            for ((sum, w), x) in lanes.zip(&x[blocks.len() * LANES..]) {
+                *sum = w.mul_add(*x, *sum);
             }
         }
     }
-    acc.map(halve)
+    sums.map(halve)
 }
 
 #[inline(always)]
@@ -266,17 +291,18 @@ fn scores_tile<L: Lanes, S: Stored, const N: usize>(
     let channels = keys.len();
     let q: [&[f32]; N] = std::array::from_fn(|v| &q[v * channels..][..channels]);
     for part in 0..PAGE / STEP {
-        let mut acc = [[0f32; STEP]; N];
-        for (d, channel) in keys.iter().enumerate() {
-            let k = S::widen::<L>(&channel.as_chunks::<STEP>().0[part]);
-            for v in 0..N {
-                for l in 0..STEP {
-                    acc[v][l] = q[v][d].mul_add(k[l], acc[v][l]);
+        // SAFETY: as in `dot_tile`.
+        unsafe {
+            let mut acc = [L::splat(0.0); N];
+            for (d, channel) in keys.iter().enumerate() {
+                let k = S::widen::<L>(&channel.as_chunks().0[part]);
+                for v in 0..N {
+                    acc[v] = L::fma(L::splat(q[v][d]), k, acc[v]);
                 }
             }
-        }
-        for v in 0..N {
-            out[v * stride + part * STEP..][..STEP].copy_from_slice(&acc[v]);
+            for v in 0..N {
+                L::store(acc[v], &mut out[v * stride..v * stride + PAGE].as_chunks_mut().0[part]);
+            }
         }
     }
 }
@@ -317,20 +343,22 @@ fn mix_tile<L: Lanes, S: Stored, const N: usize>(
 ) {
     let p: [&[f32]; N] = std::array::from_fn(|v| &p[v * stride..][..n]);
     for c in (0..channels).step_by(STEP) {
-        let mut sums = [[0f32; STEP]; N];
-        for v in 0..N {
-            sums[v].copy_from_slice(&acc[v * channels + c..][..STEP]);
-        }
-        for key in 0..n {
-            let value = S::widen::<L>(values[key * channels + c..].first_chunk().expect("a whole page"));
+        // SAFETY: as in `dot_tile`.
+        unsafe {
+            let mut sums = [L::splat(0.0); N];
             for v in 0..N {
-                for l in 0..STEP {
-                    sums[v][l] = p[v][key].mul_add(value[l], sums[v][l]);
+                sums[v] = L::load(acc[v * channels + c..].first_chunk().expect("whole steps of channels"));
+            }
+            for key in 0..n {
+                let value = S::widen::<L>(values[key * channels + c..].first_chunk().expect("a whole page"));
+                for v in 0..N {
+                    sums[v] = L::fma(L::splat(p[v][key]), value, sums[v]);
                 }
             }
-        }
-        for v in 0..N {
-            acc[v * channels + c..][..STEP].copy_from_slice(&sums[v]);
+            for v in 0..N {
+                let out = acc[v * channels + c..].first_chunk_mut().expect("whole steps of channels");
+                L::store(sums[v], out);
+            }
         }
     }
 }

@@ -14,19 +14,40 @@ pub(super) struct Neon;
 
 impl Lanes for Neon {
     const TOKENS: usize = 1;
+    type V = [float32x4_t; 4];
     #[inline(always)]
-    unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] {
-        let mut out = [0f32; 16];
-        for (out, h) in out.as_chunks_mut::<4>().0.iter_mut().zip(h.as_chunks::<4>().0) {
-            let (half, wide): (uint16x4_t, float32x4_t);
-            // SAFETY: 8 bytes are read and 16 written; `fcvtl` is part of every AArch64 (its intrinsic is not stable).
-            unsafe {
-                half = vreinterpret_u16_u8(vld1_u8(h.as_ptr().cast()));
-                asm!("fcvtl {o:v}.4s, {i:v}.4h", o = out(vreg) wide, i = in(vreg) half, options(pure, nomem, nostack));
-                vst1q_f32(out.as_mut_ptr(), wide);
-            }
+    unsafe fn splat(x: f32) -> [float32x4_t; 4] {
+        // SAFETY: NEON is part of every AArch64, here and below.
+        unsafe { [vdupq_n_f32(x); 4] }
+    }
+    #[inline(always)]
+    unsafe fn load(x: &[f32; 16]) -> [float32x4_t; 4] {
+        // SAFETY: 64 bytes are read.
+        std::array::from_fn(|i| unsafe { vld1q_f32(x.as_ptr().add(4 * i)) })
+    }
+    #[inline(always)]
+    unsafe fn store(v: [float32x4_t; 4], out: &mut [f32; 16]) {
+        for (i, v) in v.into_iter().enumerate() {
+            // SAFETY: 64 bytes are written.
+            unsafe { vst1q_f32(out.as_mut_ptr().add(4 * i), v) };
         }
-        out
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [float32x4_t; 4], b: [float32x4_t; 4], c: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: registers only.
+        std::array::from_fn(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
+    }
+    #[inline(always)]
+    unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [float32x4_t; 4] {
+        std::array::from_fn(|i| {
+            let (half, wide): (uint16x4_t, float32x4_t);
+            // SAFETY: 32 bytes are read; `fcvtl` is part of every AArch64 (its intrinsic is not stable).
+            unsafe {
+                half = vld1_u16(h.as_ptr().cast::<u16>().add(4 * i));
+                asm!("fcvtl {o:v}.4s, {i:v}.4h", o = out(vreg) wide, i = in(vreg) half, options(pure, nomem, nostack));
+            }
+            wide
+        })
     }
 }
 

@@ -8,6 +8,23 @@ struct Plain;
 
 impl Lanes for Plain {
     const TOKENS: usize = 1;
+    type V = [f32; 16];
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; 16] {
+        [x; 16]
+    }
+    #[inline(always)]
+    unsafe fn load(x: &[f32; 16]) -> [f32; 16] {
+        *x
+    }
+    #[inline(always)]
+    unsafe fn store(v: [f32; 16], out: &mut [f32; 16]) {
+        *out = v;
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|l| a[l].mul_add(b[l], c[l]))
+    }
     #[inline(always)]
     unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] {
         widen_f16_plain(h)
