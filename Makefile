@@ -9,7 +9,7 @@ MODEL_2B := models/2b-4t.gguf
 AARCH64 := aarch64-unknown-linux-gnu
 EMULATED := --test kernels --test contract --test codec
 
-.PHONY: help test test-rust test-python lint bench emulate clean
+.PHONY: help test test-rust test-python lint bench emulate wheel clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -47,6 +47,15 @@ emulate:  ## Run the core's tests on AArch64 and on an x86-64 without AVX, emula
 	  CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu $$cpu" \
 	  cargo test --no-default-features --target x86_64-unknown-linux-gnu $(EMULATED) || exit 1; \
 	done
+
+wheel: $(VENV)/tools  ## Build a manylinux wheel, and try it in a clean environment without Rust
+	$(BIN)/python -m pip install --quiet ziglang
+	rm -rf dist
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin build --release --quiet --zig --compatibility manylinux2014 --out dist
+	rm -rf $(VENV)/clean && $(PYTHON) -m venv $(VENV)/clean
+	$(VENV)/clean/bin/python -m pip install --quiet dist/*.whl
+	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/bitnet inspect ../tests/fixtures/relu2-i2s.gguf
+	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/python ../examples/logits.py ../tests/fixtures/relu2-i2s.gguf 1 2 3
 
 clean:  ## Remove everything that was built
 	rm -rf target $(VENV) models dist

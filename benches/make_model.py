@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 import tensor_types as tt
 from gguf_writer import Tensor, Value, copy_tokenizer, write_gguf
 

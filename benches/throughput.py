@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import bitnet
 import numpy as np
+
+import bitnet
 
 
 def peak_resident_bytes() -> int:

@@ -5,8 +5,9 @@ python examples/logits.py MODEL.gguf 1 2 3
 
 import sys
 
-import bitnet
 import numpy as np
+
+import bitnet
 
 
 def main(path: str, *ids: str) -> None:

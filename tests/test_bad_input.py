@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import bitnet
 import numpy as np
 import pytest
+
+import bitnet
 from conftest import ModelMaker
 from gguf_writer import Tensor, Value, header, write_gguf
 from make_model import Spec, metadata, tensors

@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import bitnet
 import pytest
+
+import bitnet
 from conftest import ROOT
 
 MODEL = ROOT / "tests" / "fixtures" / "relu2-i2s.gguf"

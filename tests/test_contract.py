@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import bitnet
 import numpy as np
 import pytest
+
+import bitnet
 from conftest import ROOT, ModelMaker
 from make_model import Spec
 

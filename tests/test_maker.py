@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import gguf
 import tensor_types as tt
 from conftest import ROOT, ModelMaker
 from gguf_writer import copy_tokenizer, write_gguf
 from make_model import PRESETS, Spec, make_model, metadata, tensors
-
-import gguf
 
 
 def lcg_trits(n: int) -> tt.Trits:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bitnet
 import pytest
+
+import bitnet
 from conftest import ROOT
 
 MODEL = ROOT / "tests" / "fixtures" / "llama-iq2bn.gguf"
@@ -33,6 +34,22 @@ def test_everything_public_is_documented() -> None:
     for node in ast.walk(stub):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("__"):
             assert ast.get_docstring(node), node.name
+
+
+def test_memory_is_the_sum_of_the_tensors() -> None:
+    """The packed projections take two bits a weight; the rest is read where it lies in the file."""
+    path = ROOT / "tests" / "fixtures" / "relu2-i2s.gguf"
+    with bitnet.Engine(path) as engine:
+        before = engine.memory
+        weights = sum(t["shape"][0] * t["shape"][1] for t in bitnet.inspect(path)["tensors"] if t["type"] == "I2_S")
+        # Rows are filled up to 16, columns to 128.
+        assert weights // 4 <= before["packed_weights"] <= weights // 4 * 2
+        assert before["mapped_weights"] == 96 * 128 * 2
+        assert before["file"] == path.stat().st_size
+        assert before["kv_cache"] == 0
+        engine.prefill([1, 2, 3])
+        # One page: 64 positions, keys and values of 64 channels as f16, one head, two layers.
+        assert engine.memory["kv_cache"] == 64 * 2 * 64 * 2 * 2
 
 
 def test_the_example_runs() -> None:

@@ -8,10 +8,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import bitnet
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+import bitnet
 from closeness import EXACT, FLIPPED, distances
 from conftest import ROOT
 from reference import Reference

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import bitnet
 import numpy as np
 import pytest
+
+import bitnet
 from closeness import EXACT, FLIPPED, distances
 from conftest import ModelMaker
 from gguf_writer import Tensor, write_gguf

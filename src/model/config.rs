@@ -134,10 +134,14 @@ impl Config {
         let head_dim = keys.count_or("attention.key_length", 1 << 14, width / heads)?;
         let value_dim = keys.count_or("attention.value_length", 1 << 14, head_dim)?;
         let rope_dim = keys.count_or("rope.dimension_count", 1 << 14, head_dim)?;
-        if head_dim == 0 || value_dim != head_dim || rope_dim > head_dim || !rope_dim.is_multiple_of(2) {
+        if head_dim == 0 || value_dim != head_dim {
             return Err(keys.wrong(&format!(
-                "keys have {head_dim} channels a head, values {value_dim}, of which {rope_dim} turn; expected as many \
-                 in keys as in values, and an even number that turn"
+                "keys have {head_dim} channels a head and values {value_dim}, expected as many"
+            )));
+        }
+        if rope_dim > head_dim || !rope_dim.is_multiple_of(2) {
+            return Err(keys.wrong(&format!(
+                "{rope_dim} channels of a head turn, expected an even number of at most {head_dim}"
             )));
         }
         let embedded = gguf.tensor("token_embd.weight").map_or(0, |t| t.rows());
