@@ -14,3 +14,4 @@ pub mod ops;
 #[cfg(feature = "python")]
 mod py;
 pub mod sampler;
+pub mod tokenizer;

@@ -1,0 +1,64 @@
+//! From ids to text, one at a time, without ever splitting a character.
+
+use super::Tokenizer;
+
+/// The state between two ids of one text.
+pub struct Detokenizer {
+    /// Bytes of a character that is not complete yet.
+    held: Vec<u8>,
+    /// Whether the next token is the text's first, whose leading space may be the tokenizer's own.
+    first: bool,
+    skip_special: bool,
+}
+
+impl Detokenizer {
+    /// At the start of a text, or within one (`starts` false: a leading space is the text's own).
+    pub fn new(starts: bool, skip_special: bool) -> Detokenizer {
+        Detokenizer { held: Vec::new(), first: starts, skip_special }
+    }
+
+    /// The characters that this id completes. Bytes that are no UTF-8 become U+FFFD.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
+        if self.skip_special && tokenizer.is_control(id) {
+            return String::new();
+        }
+        let bytes = tokenizer.bytes_of(id);
+        let own = std::mem::take(&mut self.first) && tokenizer.strips_first_space();
+        self.held.extend(bytes.strip_prefix(b" ").filter(|_| own).unwrap_or(&bytes));
+        self.take(false)
+    }
+
+    /// What is left at the end: an incomplete character as U+FFFD.
+    pub fn flush(&mut self) -> String {
+        self.take(true)
+    }
+
+    fn take(&mut self, all: bool) -> String {
+        let mut text = String::new();
+        let mut rest = &self.held[..];
+        loop {
+            match std::str::from_utf8(rest) {
+                Ok(valid) => {
+                    text.push_str(valid);
+                    rest = &[];
+                    break;
+                }
+                Err(error) => {
+                    let (valid, after) = rest.split_at(error.valid_up_to());
+                    text.push_str(std::str::from_utf8(valid).expect("checked"));
+                    rest = match error.error_len() {
+                        Some(bad) => &after[bad..],
+                        None if all => &[],
+                        None => {
+                            rest = after;
+                            break;
+                        }
+                    };
+                    text.push(char::REPLACEMENT_CHARACTER);
+                }
+            }
+        }
+        self.held = rest.to_vec();
+        text
+    }
+}
