@@ -6,7 +6,21 @@
 (3, 128256)
 """
 
-from ._core import Engine, Prefill, __version__, inspect, isas, processor, read_bandwidth
+from ._core import (
+    Completion,
+    Engine,
+    Logprob,
+    Piece,
+    Prefill,
+    SamplingParams,
+    Stream,
+    Tokenizer,
+    __version__,
+    inspect,
+    isas,
+    processor,
+    read_bandwidth,
+)
 from .errors import (
     ArgumentError,
     BitnetError,
@@ -23,13 +37,19 @@ __all__ = [
     "ArgumentError",
     "BitnetError",
     "ClosedError",
+    "Completion",
     "ContextLengthError",
     "Engine",
+    "Logprob",
     "ModelError",
     "ModelFileError",
     "ModelNotFoundError",
+    "Piece",
     "Prefill",
+    "SamplingParams",
+    "Stream",
     "TokenIdError",
+    "Tokenizer",
     "UnsupportedModelError",
     "__version__",
     "inspect",

@@ -4,16 +4,255 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, TypedDict, final, overload
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Unpack
 
 _TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
-__all__ = ["Engine", "Prefill", "__version__", "inspect", "isas", "processor", "read_bandwidth"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "Logprob",
+    "Piece",
+    "Prefill",
+    "SamplingParams",
+    "Stream",
+    "Tokenizer",
+    "__version__",
+    "inspect",
+    "isas",
+    "processor",
+    "read_bandwidth",
+]
 
 __version__: str
+
+class _Sampling(TypedDict, total=False):
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    repeat_last_n: int
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: dict[int, float]
+    seed: int | None
+    max_tokens: int | None
+    stop: str | Sequence[str] | None
+    stop_token_ids: _TokenIds
+    ignore_eos: bool
+    logprobs: int | None
+
+@final
+class SamplingParams:
+    """How to choose the next id. All of it can be given as flat keywords too, wherever something is sampled.
+
+    Order: logit_bias, repetition, presence and frequency penalties, (temperature 0: the largest, of equals the lowest
+    id), temperature, top_k, top_p, min_p, draw. Draw number i depends on (seed, i) alone.
+
+    temperature: divides the logits (default 0: greedy). top_k: candidates by rank (0: all). top_p: the fewest
+    candidates whose probabilities reach it (1: all). min_p: candidates at least as probable as this share of
+    the best (0: all).
+    repetition_penalty: divides positive and multiplies negative logits of the last repeat_last_n ids (default 64), the
+    prompt's included (1: none). presence_penalty, frequency_penalty: subtracted from the logits of generated ids, once,
+    and once for each time. logit_bias: id -> what is added. seed: of the draws (None: chosen and recorded).
+    max_tokens: ids at most (None: up to a stop or the end of the context). stop: texts that end the answer and are
+    never shown. stop_token_ids: ids that end it, besides the model's own. ignore_eos: the model's own do not end it.
+    logprobs: how many of the best ids to report with each token.
+
+    Raises ArgumentError outside a range, TypeError for an unknown name.
+    """
+
+    def __new__(cls, **keywords: Unpack[_Sampling]) -> SamplingParams: ...
+    @property
+    def temperature(self) -> float:
+        """See the class."""
+    @property
+    def top_k(self) -> int:
+        """See the class."""
+    @property
+    def top_p(self) -> float:
+        """See the class."""
+    @property
+    def min_p(self) -> float:
+        """See the class."""
+    @property
+    def repetition_penalty(self) -> float:
+        """See the class."""
+    @property
+    def repeat_last_n(self) -> int:
+        """See the class."""
+    @property
+    def presence_penalty(self) -> float:
+        """See the class."""
+    @property
+    def frequency_penalty(self) -> float:
+        """See the class."""
+    @property
+    def logit_bias(self) -> dict[int, float]:
+        """See the class."""
+    @property
+    def seed(self) -> int | None:
+        """See the class."""
+    @property
+    def max_tokens(self) -> int | None:
+        """See the class."""
+    @property
+    def stop(self) -> list[str]:
+        """See the class."""
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """See the class."""
+    @property
+    def ignore_eos(self) -> bool:
+        """See the class."""
+    @property
+    def logprobs(self) -> int | None:
+        """See the class."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+@final
+class Tokenizer:
+    """A model's vocabulary with its rules, from a GGUF file alone; no weights are read.
+
+    pre: overrides the pre-tokenizer that the file names. Raises as `Engine`.
+    """
+
+    def __new__(cls, path: str | os.PathLike[str], *, pre: str | None = None) -> Tokenizer: ...
+    def encode(self, text: str, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+        """Ids of a text. Control tokens are recognised in it only if parse_special: leave it off for users' texts."""
+    def decode(self, ids: _TokenIds, skip_special_tokens: bool = True) -> str:
+        """Text of ids; bytes that are no UTF-8 become U+FFFD, ids outside the vocabulary nothing."""
+    def id_to_token(self, id: int) -> str | None:
+        """A token as the file spells it."""
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token as the file spells it."""
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are."""
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that begins a text."""
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text."""
+    @property
+    def add_bos(self) -> bool:
+        """Whether the model expects BOS in front."""
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """The ids that end an answer."""
+    @property
+    def pre(self) -> str:
+        """The pre-tokenizer."""
+
+@final
+class Logprob:
+    """An id with its log-probability."""
+
+    @property
+    def id(self) -> int:
+        """The id."""
+    @property
+    def text(self) -> str:
+        """Its text."""
+    @property
+    def logprob(self) -> float:
+        """Natural logarithm of its probability before any sampling parameter."""
+
+@final
+class Piece:
+    """A piece of an answer."""
+
+    @property
+    def text(self) -> str:
+        """The characters that have become certain; may be empty. All pieces together are the answer's text."""
+    @property
+    def token_id(self) -> int | None:
+        """The id; None in the last piece if a stop id ended the answer."""
+    @property
+    def logprob(self) -> Logprob | None:
+        """The id's log-probability, if asked for."""
+    @property
+    def top_logprobs(self) -> list[Logprob] | None:
+        """The best ids, best first, if asked for."""
+    @property
+    def finish_reason(self) -> str | None:
+        """In the last piece: "stop", "length" or "context"."""
+
+@final
+class Completion:
+    """A whole answer."""
+
+    @property
+    def text(self) -> str:
+        """Its text."""
+    @property
+    def token_ids(self) -> list[int]:
+        """Its ids, without a stop id."""
+    @property
+    def finish_reason(self) -> str | None:
+        """Why it ended: "stop", "length" or "context"."""
+    @property
+    def prompt_tokens(self) -> int:
+        """Positions of the prompt."""
+    @property
+    def cached_tokens(self) -> int:
+        """Of these, positions that the cache held already."""
+    @property
+    def completion_tokens(self) -> int:
+        """Ids that were sampled, a stop id included."""
+    @property
+    def seed(self) -> int:
+        """The seed of its draws."""
+    @property
+    def ttft(self) -> float:
+        """Seconds to the first id, computing the prompt included."""
+    @property
+    def decode_seconds(self) -> float:
+        """Seconds for all later ids."""
+    @property
+    def logprobs(self) -> list[Logprob] | None:
+        """For each id its log-probability, if asked for."""
+
+@final
+class Stream:
+    """An answer under way: an iterator of `Piece`.
+
+    Pulled: nothing is computed ahead of its consumer, nothing after it is dropped. It has one consumer; a pull while
+    another thread is pulling raises BitnetError. After Ctrl-C it can be pulled on.
+    """
+
+    def __iter__(self) -> Stream: ...
+    def __next__(self) -> Piece: ...
+    def cancel(self) -> None:
+        """End the answer; its finish_reason becomes "cancelled" if it had none."""
+    @property
+    def text(self) -> str:
+        """The text so far."""
+    @property
+    def token_ids(self) -> list[int]:
+        """The ids so far, without a stop id."""
+    @property
+    def finish_reason(self) -> str | None:
+        """Why it ended: "stop", "length", "context", "cancelled"; None while it goes on."""
+    @property
+    def prompt_tokens(self) -> int:
+        """Positions of the prompt."""
+    @property
+    def cached_tokens(self) -> int:
+        """Of these, positions that the cache held already."""
+    @property
+    def completion_tokens(self) -> int:
+        """Ids sampled so far, a stop id included."""
+    @property
+    def seed(self) -> int:
+        """The seed of its draws."""
 
 @final
 class Prefill:
@@ -83,6 +322,32 @@ class Engine:
         Ends after max_tokens, before a stop id, or when the context is full. Uses and keeps the warm cache.
         Raises as `logits`, and ArgumentError for an empty prompt.
         """
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer. Raises ModelError if the file has none that this engine can build."""
+    def encode(self, text: str, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+        """As `Tokenizer.encode`."""
+    def decode(self, ids: _TokenIds, skip_special_tokens: bool = True) -> str:
+        """As `Tokenizer.decode`."""
+    def stream(
+        self, prompt: str | _TokenIds, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
+    ) -> Stream:
+        """Answer a prompt piece by piece. A text gets BOS in front where the model expects it, and its control tokens
+        are plain text; ids are taken as they are. Uses and keeps the warm cache.
+
+        Raises as `logits`, and ArgumentError."""
+    @overload
+    def generate(
+        self, prompt: str | _TokenIds, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
+    ) -> Completion:
+        """The whole answer to a prompt; of a list of prompts, a list of answers. As `stream`."""
+    @overload
+    def generate(
+        self,
+        prompt: list[str] | list[list[int]],
+        params: SamplingParams | None = None,
+        **keywords: Unpack[_Sampling],
+    ) -> list[Completion]: ...
     @property
     def cached_tokens(self) -> int:
         """Positions that the warm cache holds."""

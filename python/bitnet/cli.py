@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from . import __version__, inspect, isas, processor, read_bandwidth
+from . import Engine, Tokenizer, __version__, inspect, isas, processor, read_bandwidth
 from .errors import BitnetError
 
 FAILED = 2
@@ -48,6 +48,25 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("doctor", help="show what this machine has and what the engine would use")
     command.add_argument("--json", action="store_true", help="print it as JSON")
     command.set_defaults(run=run_doctor)
+
+    command = commands.add_parser("run", help="continue a prompt")
+    command.add_argument("model", metavar="MODEL", help="a GGUF file")
+    command.add_argument("-p", "--prompt", required=True, help="the text to continue; - reads it from standard input")
+    command.add_argument("-n", "--max-tokens", type=int, help="tokens at most (default: to the end)")
+    command.add_argument("-t", "--threads", type=int, help="threads that compute (default: all)")
+    command.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")
+    command.add_argument("--top-k", type=int, default=0)
+    command.add_argument("--top-p", type=float, default=1.0)
+    command.add_argument("--seed", type=int)
+    command.add_argument("--stop", action="append", default=[], help="a text that ends the answer")
+    command.set_defaults(run=run_run)
+
+    command = commands.add_parser("tokenize", help="show the tokens of a text")
+    command.add_argument("model", metavar="MODEL", help="a GGUF file")
+    command.add_argument("text", metavar="TEXT", help="- reads it from standard input")
+    command.add_argument("--parse-special", action="store_true", help="recognise control tokens in the text")
+    command.add_argument("--ids", action="store_true", help="print the ids alone, on one line")
+    command.set_defaults(run=run_tokenize)
     return top
 
 
@@ -117,6 +136,39 @@ def run_doctor(options: argparse.Namespace) -> None:
             "read bandwidth": ", ".join(f"{rate} GB/s with {n}" for n, rate in report["read_gb_per_s"].items()),
         }
     )
+
+
+def given(text: str) -> str:
+    """An argument that may stand for standard input."""
+    return sys.stdin.read() if text == "-" else text
+
+
+def run_run(options: argparse.Namespace) -> None:
+    """`bitnet run MODEL -p PROMPT`."""
+    with Engine(options.model, n_threads=options.threads) as engine:
+        answer = engine.stream(
+            given(options.prompt),
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            seed=options.seed,
+            stop=options.stop,
+        )
+        for piece in answer:
+            print(piece.text, end="", flush=True)
+        print()
+
+
+def run_tokenize(options: argparse.Namespace) -> None:
+    """`bitnet tokenize MODEL TEXT`."""
+    tokenizer = Tokenizer(options.model)
+    ids = tokenizer.encode(given(options.text), parse_special=options.parse_special)
+    if options.ids:
+        print(*ids)
+        return
+    for token in ids:
+        print(f"{token:>8}  {tokenizer.decode([token], skip_special_tokens=False)!r}")
 
 
 def memory() -> int | None:

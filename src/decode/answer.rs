@@ -132,6 +132,15 @@ impl Answer {
         &self.sequence[self.prompt..]
     }
 
+    /// The ids of the answer: those sampled, less a stop id.
+    pub fn answered(&self) -> &[u32] {
+        let all = self.generated();
+        match all.split_last() {
+            Some((last, before)) if self.stop.contains(last) => before,
+            _ => all,
+        }
+    }
+
     /// Positions of the prompt that the cache held.
     pub fn cached(&self) -> usize {
         self.cached

@@ -1,6 +1,9 @@
 //! `bitnet.Engine`.
 
 use super::convert::{choice, count, detached, token_ids};
+use super::sampling::{self, SamplingParams};
+use super::stream::{Completion, Stream};
+use super::tokenizer::{self, Tokenizer};
 use crate::engine::{Engine as Core, Options};
 use crate::error::{Error, Result};
 use crate::model::ActQuant;
@@ -8,7 +11,7 @@ use crate::model::config::Activation;
 use crate::ops::attention::KvType;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList, PyString};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,6 +51,29 @@ impl Prefill {
             self.tokens_per_second()
         )
     }
+}
+
+/// The ids of a prompt: a text, with BOS where the model expects it, or ids as they are.
+fn prompt_ids(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    if !prompt.is_instance_of::<PyString>() {
+        return token_ids(prompt, "prompt");
+    }
+    let text: String = prompt.extract()?;
+    detached(py, |_| {
+        let tokenizer = core.tokenizer()?;
+        Ok(tokenizer::encode(tokenizer, &text, tokenizer.add_bos(), false)
+            .into_iter()
+            .map(i64::from)
+            .collect())
+    })
+}
+
+/// The prompts, if it is a list of them.
+fn prompts<'py>(prompt: &Bound<'py, PyAny>) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
+    let Ok(list) = prompt.cast::<PyList>() else { return Ok(None) };
+    let is_prompt = |item: &Bound<'py, PyAny>| item.is_instance_of::<PyString>() || item.try_iter().is_ok();
+    let all: Vec<_> = list.iter().collect();
+    Ok((!all.is_empty() && all.iter().all(is_prompt)).then_some(all))
 }
 
 impl Engine {
@@ -141,6 +167,56 @@ impl Engine {
         let max_tokens = count(max_tokens, "max_tokens")?.unwrap_or(usize::MAX);
         let core = self.core()?;
         detached(py, |watch| core.generate(&ids, max_tokens, &stop, watch))
+    }
+
+    #[getter]
+    fn tokenizer(&self, py: Python<'_>) -> PyResult<Tokenizer> {
+        let core = self.core()?;
+        detached(py, |_| Tokenizer::of(core))
+    }
+
+    #[pyo3(signature = (text, add_bos=false, parse_special=false))]
+    fn encode(&self, py: Python<'_>, text: String, add_bos: bool, parse_special: bool) -> PyResult<Vec<u32>> {
+        let core = self.core()?;
+        detached(py, |_| Ok(tokenizer::encode(core.tokenizer()?, &text, add_bos, parse_special)))
+    }
+
+    #[pyo3(signature = (ids, skip_special_tokens=true))]
+    fn decode(&self, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
+        tokenizer::decode(self.core()?.tokenizer()?, ids, skip_special_tokens)
+    }
+
+    #[pyo3(signature = (prompt, params=None, **keywords))]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        prompt: &Bound<'_, PyAny>,
+        params: Option<&SamplingParams>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Stream> {
+        let params = sampling::params(params, keywords)?;
+        let core = self.core()?;
+        let ids = prompt_ids(py, &core, prompt)?;
+        let stream = detached(py, |_| core.stream(&ids, params))?;
+        Ok(Stream::new(core, stream))
+    }
+
+    #[pyo3(signature = (prompt, params=None, **keywords))]
+    fn generate<'py>(
+        &self,
+        py: Python<'py>,
+        prompt: &Bound<'py, PyAny>,
+        params: Option<&SamplingParams>,
+        keywords: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let one = |prompt: &Bound<'py, PyAny>| self.stream(py, prompt, params, keywords)?.complete(py);
+        match prompts(prompt)? {
+            None => Ok(Bound::new(py, one(prompt)?)?.into_any()),
+            Some(prompts) => {
+                let answers = prompts.iter().map(one).collect::<PyResult<Vec<Completion>>>()?;
+                answers.into_pyobject(py)
+            }
+        }
     }
 
     #[getter]

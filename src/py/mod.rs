@@ -3,6 +3,9 @@
 mod convert;
 mod engine;
 mod inspect;
+mod sampling;
+mod stream;
+mod tokenizer;
 
 use pyo3::prelude::*;
 
@@ -13,6 +16,12 @@ mod _core {
     use super::engine::{Engine, Prefill};
     #[pymodule_export]
     use super::inspect::{inspect, isas, processor, read_bandwidth};
+    #[pymodule_export]
+    use super::sampling::SamplingParams;
+    #[pymodule_export]
+    use super::stream::{Completion, Logprob, Piece, Stream};
+    #[pymodule_export]
+    use super::tokenizer::Tokenizer;
 
     use pyo3::prelude::*;
 

@@ -1,6 +1,11 @@
 //! The engine: one open model with its threads, shared by any number of callers.
 
-use crate::decode::{Answer, Decoder, Finish, Runtime, Step, Watch};
+mod stops;
+mod stream;
+
+pub use stream::{Piece, Stream};
+
+use crate::decode::{Answer, Decoder, Runtime, Step, Watch};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernel::pool::Pool;
@@ -9,8 +14,10 @@ use crate::model::config::{Activation, Config};
 use crate::model::{ActQuant, Model};
 use crate::ops::attention::KvType;
 use crate::sampler::SamplingParams;
+use crate::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The context that an engine has unless told otherwise, if the model's is longer.
@@ -64,6 +71,9 @@ pub struct Engine {
     path: PathBuf,
     runtime: Runtime,
     kv_type: KvType,
+    tokenizer: OnceLock<Result<Tokenizer>>,
+    /// Builds the tokenizer beside everything else, until somebody needs it.
+    tokenizer_thread: Mutex<Option<JoinHandle<Result<Tokenizer>>>>,
     /// The sequence of the last prefill or generation, for the next one's prefix; taken out while in use.
     warm: Mutex<Option<Decoder>>,
 }
@@ -81,6 +91,8 @@ impl Engine {
             }
         }
         let gguf = Arc::new(Gguf::open(path)?);
+        let file = gguf.clone();
+        let tokenizer_thread = std::thread::spawn(move || Tokenizer::from_gguf(&file, None));
         let threads = options.n_threads.unwrap_or_else(machine::cores);
         let pool = Pool::new(threads).map_err(|source| {
             Error::Argument(format!(
@@ -100,6 +112,8 @@ impl Engine {
             path: path.into(),
             runtime: Runtime { model, kernels, pool, n_ctx, n_batch },
             kv_type: options.kv_type.unwrap_or(KvType::F16),
+            tokenizer: OnceLock::new(),
+            tokenizer_thread: Mutex::new(Some(tokenizer_thread)),
             warm: Mutex::default(),
         })
     }
@@ -124,6 +138,16 @@ impl Engine {
         self.runtime.model.config()
     }
 
+    /// The model's tokenizer; an error if the file has none that this engine can build.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        let built = self.tokenizer.get_or_init(|| {
+            let thread = self.tokenizer_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let built = thread.expect("taken once").join();
+            built.unwrap_or_else(|_| Err(Error::Model("building the tokenizer failed".into())))
+        });
+        built.as_ref().map_err(|error| Error::Model(error.to_string()))
+    }
+
     fn new_decoder(&self) -> Decoder {
         Decoder::new(self.runtime.model.new_cache(self.kv_type))
     }
@@ -140,13 +164,22 @@ impl Engine {
         self.runtime.advance(&mut decoders.iter_mut().collect::<Vec<_>>(), &steps, watch)
     }
 
-    /// Runs `use_it` on the warm decoder, or on a fresh one while another caller has it, and keeps it warm.
+    /// The warm decoder, or a fresh one while another caller has it.
+    fn take_warm(&self) -> Decoder {
+        let taken = self.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.unwrap_or_else(|| self.new_decoder())
+    }
+
+    /// Keeps a decoder warm, unless another is already.
+    fn keep_warm(&self, decoder: Decoder) {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(decoder);
+    }
+
+    /// Runs `use_it` on the warm decoder.
     fn with_warm<T>(&self, use_it: impl FnOnce(&mut Decoder) -> Result<T>) -> Result<T> {
-        let lock = || self.warm.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = lock().take();
-        let mut decoder = taken.unwrap_or_else(|| self.new_decoder());
+        let mut decoder = self.take_warm();
         let result = use_it(&mut decoder);
-        lock().get_or_insert(decoder);
+        self.keep_warm(decoder);
         result
     }
 
@@ -180,9 +213,7 @@ impl Engine {
         self.with_warm(|decoder| {
             let mut answer = Answer::begin(decoder, prompt, params, 0, stop)?;
             while answer.next(&self.runtime, decoder, watch)?.is_some() {}
-            let stopped = answer.finish() == Some(Finish::Stop);
-            let ids = answer.generated();
-            Ok(ids[..ids.len() - stopped as usize].to_vec())
+            Ok(answer.answered().to_vec())
         })
     }
 

@@ -1,0 +1,183 @@
+//! `bitnet.SamplingParams`, and the same as flat keywords.
+
+use super::convert::token_ids;
+use crate::error::Error;
+use crate::sampler::SamplingParams as Core;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// How to choose the next id. See the stubs for its documentation.
+#[pyclass(frozen, eq, module = "bitnet")]
+#[derive(PartialEq, Clone)]
+pub struct SamplingParams {
+    pub core: Core,
+}
+
+const NAMES: [&str; 15] = [
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "repeat_last_n",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "seed",
+    "max_tokens",
+    "stop",
+    "stop_token_ids",
+    "ignore_eos",
+    "logprobs",
+];
+
+/// `params` or keywords, as every call that samples takes them.
+pub fn params(params: Option<&SamplingParams>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Core> {
+    match (params, keywords.filter(|keywords| !keywords.is_empty())) {
+        (Some(_), Some(_)) => {
+            Err(PyTypeError::new_err("give params or sampling keywords, not both; see SamplingParams"))
+        }
+        (Some(params), None) => Ok(params.core.clone()),
+        (None, None) => Ok(Core::default()),
+        (None, Some(keywords)) => from_keywords(keywords),
+    }
+}
+
+fn from_keywords(keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
+    let mut core = Core::default();
+    for (name, value) in keywords {
+        let name: String = name.extract()?;
+        set(&mut core, &name, &value).map_err(|error| {
+            match error.is_instance_of::<PyTypeError>(value.py()) {
+                true => PyTypeError::new_err(format!("{name}: {}", error.value(value.py()))),
+                false => error,
+            }
+        })?;
+    }
+    core.validate()?;
+    Ok(core)
+}
+
+fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    let count = |low: i64| -> PyResult<usize> {
+        match value.extract::<i64>()? {
+            n if n >= low => Ok(n as usize),
+            n => Err(Error::Argument(format!("{name} is {n}, expected at least {low}")).into()),
+        }
+    };
+    let is_none = value.is_none();
+    match name {
+        "temperature" => core.temperature = value.extract()?,
+        "top_k" => core.top_k = count(0)?,
+        "top_p" => core.top_p = value.extract()?,
+        "min_p" => core.min_p = value.extract()?,
+        "repetition_penalty" => core.repetition_penalty = value.extract()?,
+        "repeat_last_n" => core.repeat_last_n = count(0)?,
+        "presence_penalty" => core.presence_penalty = value.extract()?,
+        "frequency_penalty" => core.frequency_penalty = value.extract()?,
+        "logit_bias" => {
+            let pairs = value.cast::<PyDict>()?.iter();
+            core.logit_bias =
+                pairs.map(|(id, bias)| Ok((id.extract()?, bias.extract()?))).collect::<PyResult<_>>()?;
+            core.logit_bias.sort_unstable_by_key(|(id, _)| *id);
+        }
+        "seed" => core.seed = if is_none { None } else { Some(value.extract()?) },
+        "max_tokens" => core.max_tokens = if is_none { None } else { Some(count(1)?) },
+        "stop" => {
+            core.stop = match value.extract::<String>() {
+                Ok(one) => vec![one],
+                Err(_) if is_none => Vec::new(),
+                Err(error) if error.is_instance_of::<PyValueError>(value.py()) => return Err(error),
+                Err(_) => value.extract()?,
+            }
+        }
+        "stop_token_ids" => {
+            let ids = token_ids(value, name)?;
+            core.stop_token_ids = ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect();
+        }
+        "ignore_eos" => core.ignore_eos = value.extract()?,
+        "logprobs" => core.logprobs = if is_none { None } else { Some(count(0)?) },
+        _ => {
+            return Err(PyTypeError::new_err(format!(
+                "'{name}' is not a sampling parameter; see SamplingParams"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[pymethods]
+impl SamplingParams {
+    #[new]
+    #[pyo3(signature = (**keywords))]
+    fn new(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        Ok(SamplingParams { core: params(None, keywords)? })
+    }
+    #[getter]
+    fn temperature(&self) -> f32 {
+        self.core.temperature
+    }
+    #[getter]
+    fn top_k(&self) -> usize {
+        self.core.top_k
+    }
+    #[getter]
+    fn top_p(&self) -> f32 {
+        self.core.top_p
+    }
+    #[getter]
+    fn min_p(&self) -> f32 {
+        self.core.min_p
+    }
+    #[getter]
+    fn repetition_penalty(&self) -> f32 {
+        self.core.repetition_penalty
+    }
+    #[getter]
+    fn repeat_last_n(&self) -> usize {
+        self.core.repeat_last_n
+    }
+    #[getter]
+    fn presence_penalty(&self) -> f32 {
+        self.core.presence_penalty
+    }
+    #[getter]
+    fn frequency_penalty(&self) -> f32 {
+        self.core.frequency_penalty
+    }
+    #[getter]
+    fn logit_bias<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        self.core.logit_bias.iter().try_for_each(|(id, bias)| dict.set_item(id, bias))?;
+        Ok(dict)
+    }
+    #[getter]
+    fn seed(&self) -> Option<u64> {
+        self.core.seed
+    }
+    #[getter]
+    fn max_tokens(&self) -> Option<usize> {
+        self.core.max_tokens
+    }
+    #[getter]
+    fn stop(&self) -> Vec<String> {
+        self.core.stop.clone()
+    }
+    #[getter]
+    fn stop_token_ids(&self) -> Vec<u32> {
+        self.core.stop_token_ids.clone()
+    }
+    #[getter]
+    fn ignore_eos(&self) -> bool {
+        self.core.ignore_eos
+    }
+    #[getter]
+    fn logprobs(&self) -> Option<usize> {
+        self.core.logprobs
+    }
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let shown = NAMES.iter().map(|name| Ok(format!("{name}={}", slf.getattr(*name)?.repr()?)));
+        Ok(format!("SamplingParams({})", shown.collect::<PyResult<Vec<_>>>()?.join(", ")))
+    }
+}

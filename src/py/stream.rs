@@ -1,0 +1,230 @@
+//! `bitnet.Stream`, what it yields, and `bitnet.Completion`.
+
+use super::convert::{BitnetError, detached};
+use crate::decode::Finish;
+use crate::engine::{Engine, Piece as CorePiece, Stream as Core};
+use pyo3::prelude::*;
+use std::sync::{Arc, Mutex, TryLockError};
+
+/// An id with its log-probability.
+#[pyclass(frozen, get_all, module = "bitnet")]
+#[derive(Clone)]
+pub struct Logprob {
+    /// The id.
+    id: u32,
+    /// Its text.
+    text: String,
+    /// Natural logarithm of its probability before any sampling parameter.
+    logprob: f64,
+}
+
+/// A piece of an answer.
+#[pyclass(frozen, get_all, module = "bitnet")]
+pub struct Piece {
+    /// The characters that have become certain.
+    text: String,
+    /// The id; `None` in the last piece if a stop id ended the answer.
+    token_id: Option<u32>,
+    /// The id with its log-probability, if asked for.
+    logprob: Option<Logprob>,
+    /// The best ids with theirs, best first, if asked for.
+    top_logprobs: Option<Vec<Logprob>>,
+    /// Why the answer ends with this piece, if it does.
+    finish_reason: Option<&'static str>,
+}
+
+/// A whole answer.
+#[pyclass(frozen, get_all, module = "bitnet")]
+pub struct Completion {
+    /// Its text.
+    text: String,
+    /// Its ids, without a stop id.
+    token_ids: Vec<u32>,
+    /// Why it ended.
+    finish_reason: Option<&'static str>,
+    /// Positions of the prompt.
+    prompt_tokens: usize,
+    /// Of these, positions that the cache held already.
+    cached_tokens: usize,
+    /// Ids that were sampled, a stop id included.
+    completion_tokens: usize,
+    /// The seed of its draws.
+    seed: u64,
+    /// Seconds to the first id, computing the prompt included.
+    ttft: f64,
+    /// Seconds for all later ids.
+    decode_seconds: f64,
+    /// For each id its log-probability, if asked for.
+    logprobs: Option<Vec<Logprob>>,
+}
+
+/// An answer under way. See the stubs for its documentation.
+#[pyclass(frozen, module = "bitnet")]
+pub struct Stream {
+    engine: Arc<Engine>,
+    core: Mutex<Core>,
+}
+
+fn logprob(engine: &Engine, (id, logprob): (u32, f64)) -> Logprob {
+    let text = engine.tokenizer().map_or_else(|_| String::new(), |tokenizer| tokenizer.decode(&[id], false));
+    Logprob { id, text, logprob }
+}
+
+/// As Python writes it.
+fn quoted(name: Option<&str>) -> String {
+    name.map_or("None".into(), |name| format!("'{name}'"))
+}
+
+impl Piece {
+    fn new(engine: &Engine, piece: CorePiece) -> Piece {
+        let (own, top) = piece.logprobs.unzip();
+        let own = own.zip(piece.id).map(|(own, id)| logprob(engine, (id, own)));
+        Piece {
+            text: piece.text,
+            token_id: piece.id,
+            logprob: own,
+            top_logprobs: top.map(|top| top.into_iter().map(|one| logprob(engine, one)).collect()),
+            finish_reason: piece.finish.map(Finish::name),
+        }
+    }
+}
+
+#[pymethods]
+impl Piece {
+    fn __repr__(&self) -> String {
+        format!(
+            "Piece(text={:?}, token_id={}, finish_reason={})",
+            self.text,
+            self.token_id.map_or("None".into(), |id| id.to_string()),
+            quoted(self.finish_reason)
+        )
+    }
+}
+
+#[pymethods]
+impl Logprob {
+    fn __repr__(&self) -> String {
+        format!("Logprob(id={}, text={:?}, logprob={:.4})", self.id, self.text, self.logprob)
+    }
+}
+
+#[pymethods]
+impl Completion {
+    fn __repr__(&self) -> String {
+        format!(
+            "Completion(text={:?}, finish_reason={}, prompt_tokens={}, completion_tokens={})",
+            self.text,
+            quoted(self.finish_reason),
+            self.prompt_tokens,
+            self.completion_tokens
+        )
+    }
+}
+
+impl Stream {
+    /// Wraps an answer that has begun.
+    pub fn new(engine: Arc<Engine>, core: Core) -> Stream {
+        Stream { engine, core: Mutex::new(core) }
+    }
+
+    /// Runs `use_it` on the answer, unless another thread is at it.
+    fn with<T>(&self, use_it: impl FnOnce(&mut Core) -> T) -> PyResult<T> {
+        match self.core.try_lock() {
+            Ok(mut core) => Ok(use_it(&mut core)),
+            Err(TryLockError::Poisoned(core)) => Ok(use_it(&mut core.into_inner())),
+            Err(TryLockError::WouldBlock) => Err(BitnetError::new_err(
+                "another thread is pulling from this stream; a stream has one consumer, give each thread its own",
+            )),
+        }
+    }
+
+    fn pull(&self, py: Python<'_>) -> PyResult<Option<Piece>> {
+        self.with(|core| {
+            let piece = detached(py, |watch| core.next(&self.engine, watch))?;
+            Ok(piece.map(|piece| Piece::new(&self.engine, piece)))
+        })?
+    }
+
+    /// Pulls everything.
+    pub fn complete(&self, py: Python<'_>) -> PyResult<Completion> {
+        let mut logprobs = Vec::new();
+        while let Some(piece) = self.pull(py)? {
+            logprobs.extend(piece.logprob.clone());
+        }
+        self.with(|core| {
+            let answer = core.answer();
+            let (ttft, decode) = answer.times();
+            Completion {
+                text: core.text().to_string(),
+                token_ids: answer.answered().to_vec(),
+                finish_reason: answer.finish().map(Finish::name),
+                prompt_tokens: answer.prompt().len(),
+                cached_tokens: answer.cached(),
+                completion_tokens: answer.generated().len(),
+                seed: answer.seed(),
+                ttft: ttft.as_secs_f64(),
+                decode_seconds: decode.as_secs_f64(),
+                logprobs: answer.params().logprobs.map(|_| logprobs),
+            }
+        })
+    }
+}
+
+#[pymethods]
+impl Stream {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Piece>> {
+        self.pull(py)
+    }
+
+    fn cancel(&self) -> PyResult<()> {
+        self.with(|core| core.cancel(&self.engine))
+    }
+
+    #[getter]
+    fn text(&self) -> PyResult<String> {
+        self.with(|core| core.text().to_string())
+    }
+
+    #[getter]
+    fn token_ids(&self) -> PyResult<Vec<u32>> {
+        self.with(|core| core.answer().answered().to_vec())
+    }
+
+    #[getter]
+    fn finish_reason(&self) -> PyResult<Option<&'static str>> {
+        self.with(|core| core.answer().finish().map(Finish::name))
+    }
+
+    #[getter]
+    fn prompt_tokens(&self) -> PyResult<usize> {
+        self.with(|core| core.answer().prompt().len())
+    }
+
+    #[getter]
+    fn cached_tokens(&self) -> PyResult<usize> {
+        self.with(|core| core.answer().cached())
+    }
+
+    #[getter]
+    fn completion_tokens(&self) -> PyResult<usize> {
+        self.with(|core| core.answer().generated().len())
+    }
+
+    #[getter]
+    fn seed(&self) -> PyResult<u64> {
+        self.with(|core| core.answer().seed())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // A dropped stream gives its sequence back; nothing more is computed.
+        if let Ok(core) = self.core.get_mut() {
+            core.cancel(&self.engine);
+        }
+    }
+}

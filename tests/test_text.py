@@ -1,0 +1,312 @@
+"""Text in and out: tokens, sampling, streams, stop texts. Behaviours 16 to 18 and 21 to 25."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bitnet
+from conftest import ROOT
+from gguf_writer import write_gguf
+from make_model import Spec, make_model
+
+MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "Ã ©"]
+CONTROL = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
+
+
+def spelled(byte: int) -> str:
+    """GPT-2's printable stand-in of a byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return chr(byte) if byte in printable else chr(256 + others.index(byte))
+
+
+TOKENS = [spelled(byte) for byte in range(256)] + [merge.replace(" ", "") for merge in MERGES] + CONTROL
+EOT = TOKENS.index("<|eot_id|>")
+
+
+@pytest.fixture(scope="session")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model with a byte-level vocabulary."""
+    folder = tmp_path_factory.mktemp("text")
+    keys: dict[str, Any] = {
+        "general.architecture": "llama",
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "llama-bpe",
+        "tokenizer.ggml.tokens": TOKENS,
+        "tokenizer.ggml.token_type": [1] * (len(TOKENS) - 3) + [3] * 3,
+        "tokenizer.ggml.merges": MERGES,
+        "tokenizer.ggml.bos_token_id": TOKENS.index(CONTROL[0]),
+        "tokenizer.ggml.eos_token_id": TOKENS.index(CONTROL[1]),
+    }
+    write_gguf(folder / "vocab.gguf", keys, [])
+    spec = Spec("llama", 2, 128, 192, 2, 1, vocab_size=len(TOKENS), context=256, untied=True)
+    make_model(folder / "model.gguf", spec, folder / "vocab.gguf")
+    return folder / "model.gguf"
+
+
+@pytest.fixture
+def engine(path: Path) -> Iterator[Any]:
+    with bitnet.Engine(path, n_threads=1) as engine:
+        yield engine
+
+
+def test_texts_become_the_vocabularys_ids_and_back(engine: Any) -> None:
+    assert [engine.tokenizer.id_to_token(i) for i in engine.encode("hello world")] == ["hello", "Ġworld"]
+    for text in ("hello wörld", "🙂 日本\n\tx", "", " ", "a" * 1000):
+        assert engine.decode(engine.encode(text)) == text
+    assert engine.encode("a", add_bos=True) == [TOKENS.index(CONTROL[0]), TOKENS.index("a")]
+    assert engine.tokenizer.add_bos
+    assert engine.tokenizer.pre == "llama-bpe"
+
+
+def test_control_tokens_in_a_users_text_stay_text(engine: Any) -> None:
+    """Behaviour 17."""
+    assert EOT not in engine.encode("<|eot_id|>")
+    assert engine.encode("<|eot_id|>", parse_special=True) == [EOT]
+    assert engine.decode([EOT]) == ""
+    assert engine.decode([EOT], skip_special_tokens=False) == "<|eot_id|>"
+    stream = engine.stream("<|eot_id|>", max_tokens=1)
+    assert stream.prompt_tokens == 1 + len(engine.encode("<|eot_id|>"))
+
+
+def test_a_tokenizer_opens_alone(path: Path) -> None:
+    alone = bitnet.Tokenizer(path)
+    assert alone.decode(alone.encode("hello")) == "hello"
+    assert alone.vocab_size == len(TOKENS)
+    assert set(alone.stop_token_ids) == {TOKENS.index(CONTROL[1]), EOT}
+    with pytest.raises(bitnet.UnsupportedModelError, match=r"klingon.*llama-bpe"):
+        bitnet.Tokenizer(path, pre="klingon")
+
+
+def test_pieces_join_to_the_answer_and_break_no_character(engine: Any) -> None:
+    """Behaviour 25."""
+    for seed in range(20):
+        stream = engine.stream("hello", max_tokens=40, temperature=1.5, seed=seed, ignore_eos=True)
+        pieces = list(stream)
+        text = "".join(piece.text for piece in pieces)
+        assert text == stream.text
+        # The tail of an incomplete character shows once, at the end, as decoding the ids shows it.
+        assert text == engine.decode(stream.token_ids)
+        assert [piece.token_id for piece in pieces] == stream.token_ids
+        assert [piece.finish_reason for piece in pieces] == [None] * 39 + ["length"]
+
+
+def test_the_first_piece_comes_before_the_last_is_computed(engine: Any) -> None:
+    stream = engine.stream("hello", max_tokens=100, ignore_eos=True)
+    next(stream)
+    assert stream.completion_tokens == 1
+    assert stream.finish_reason is None
+
+
+def test_streaming_generating_and_ids_agree(engine: Any) -> None:
+    prompt = engine.encode("hello world", add_bos=True)
+    answer = engine.generate("hello world", max_tokens=20, ignore_eos=True)
+    assert answer.token_ids == engine.generate_tokens(prompt, max_tokens=20)
+    assert answer.token_ids == [piece.token_id for piece in engine.stream(prompt, max_tokens=20, ignore_eos=True)]
+    assert answer.prompt_tokens == len(prompt)
+    assert [a.token_ids for a in engine.generate(["hello", "x"], max_tokens=5, ignore_eos=True)] == [
+        engine.generate(text, max_tokens=5, ignore_eos=True).token_ids for text in ("hello", "x")
+    ]
+
+
+def test_a_seed_fixes_the_answer_and_is_recorded(engine: Any) -> None:
+    def sample(**keywords: Any) -> Any:
+        return engine.generate("hello", max_tokens=30, temperature=1.0, ignore_eos=True, **keywords)
+
+    assert sample(seed=1).token_ids == sample(seed=1).token_ids
+    assert sample(seed=1).token_ids != sample(seed=2).token_ids
+    free = sample()
+    assert sample(seed=free.seed).token_ids == free.token_ids
+    params = bitnet.SamplingParams(temperature=1.0, seed=1, max_tokens=30, ignore_eos=True)
+    assert engine.generate("hello", params).token_ids == sample(seed=1).token_ids
+
+
+def test_it_stops_at_a_stop_id_which_is_no_part_of_the_answer(engine: Any) -> None:
+    """Behaviour 24."""
+    whole = engine.generate("hello", max_tokens=30, temperature=1.0, seed=3, ignore_eos=True)
+    stop = whole.token_ids[10]
+    first = whole.token_ids.index(stop)
+    stream = engine.stream("hello", max_tokens=30, temperature=1.0, seed=3, ignore_eos=True, stop_token_ids=[stop])
+    pieces = list(stream)
+    assert stream.token_ids == whole.token_ids[:first]
+    assert (pieces[-1].token_id, pieces[-1].finish_reason) == (None, "stop")
+    assert stream.completion_tokens == first + 1
+
+
+def test_the_models_own_stop_ids_count_unless_ignored(engine: Any) -> None:
+    bias = {EOT: 1e9}
+    assert engine.generate("hello", max_tokens=5, logit_bias=bias).finish_reason == "stop"
+    ignored = engine.generate("hello", max_tokens=5, logit_bias=bias, ignore_eos=True)
+    assert (ignored.token_ids, ignored.finish_reason) == ([EOT] * 5, "length")
+
+
+def test_a_stop_text_is_never_shown_even_split_over_tokens(engine: Any) -> None:
+    """Behaviour 24: every stop text cut out of the answer itself, also across its tokens."""
+    keywords: dict[str, Any] = {"max_tokens": 30, "temperature": 1.0, "seed": 5, "ignore_eos": True}
+    whole = engine.generate("hello", **keywords).text
+    for start in range(0, len(whole) - 4):
+        stop = whole[start : start + 3]
+        if "\ufffd" in stop:
+            continue
+        stream = engine.stream("hello", stop=stop, **keywords)
+        shown = [piece.text for piece in stream]
+        assert "".join(shown) == whole[: whole.index(stop)]
+        assert stream.finish_reason == "stop"
+    assert engine.generate("hello", stop=["not in there" * 9], **keywords).text == whole
+
+
+def test_logprobs_are_those_of_the_logits(engine: Any) -> None:
+    prompt = engine.encode("hello", add_bos=True)
+    answer = engine.generate(prompt, max_tokens=4, logprobs=3, ignore_eos=True, temperature=0.7, seed=1)
+    logits = engine.logits(prompt + answer.token_ids).astype(np.float64)
+    for i, logprob in enumerate(answer.logprobs):
+        row = logits[len(prompt) - 1 + i]
+        expected = row - row.max() - math.log(np.exp(row - row.max()).sum())
+        assert logprob.id == answer.token_ids[i]
+        assert logprob.logprob == pytest.approx(expected[logprob.id], abs=1e-9)
+    piece = next(engine.stream(prompt, max_tokens=1, logprobs=3))
+    assert [top.id for top in piece.top_logprobs] == list(np.argsort(-logits[len(prompt) - 1], kind="stable")[:3])
+    assert engine.generate(prompt, max_tokens=1).logprobs is None
+
+
+def test_a_second_prompt_computes_only_what_is_new(engine: Any) -> None:
+    """Behaviours 21 and 23: the warm cache holds the prompt and all generated ids but the last."""
+    prompt = engine.encode("hello world", add_bos=True)
+    first = engine.generate(prompt, max_tokens=6, ignore_eos=True)
+    assert engine.cached_tokens == len(prompt) + 6 - 1
+    longer = prompt + first.token_ids + engine.encode(" more")
+    second = engine.generate(longer, max_tokens=6, ignore_eos=True)
+    assert second.cached_tokens == len(prompt) + 6 - 1
+    with bitnet.Engine(engine.path) as fresh:
+        assert fresh.generate(longer, max_tokens=6, ignore_eos=True).token_ids == second.token_ids
+
+
+def test_a_dropped_or_cancelled_stream_loses_nothing(engine: Any) -> None:
+    whole = engine.generate("hello", max_tokens=30, ignore_eos=True)
+    stream = engine.stream("hello", max_tokens=30, ignore_eos=True)
+    next(stream)
+    del stream
+    assert engine.cached_tokens > 0
+    stream = engine.stream("hello", max_tokens=30, ignore_eos=True)
+    next(stream)
+    stream.cancel()
+    assert stream.finish_reason == "cancelled"
+    assert list(stream) == []
+    assert engine.generate("hello", max_tokens=30, ignore_eos=True).token_ids == whole.token_ids
+
+
+def test_the_context_ends_the_answer(path: Path) -> None:
+    with bitnet.Engine(path, n_ctx=20) as engine:
+        answer = engine.generate([65] * 15, ignore_eos=True)
+        assert (len(answer.token_ids), answer.finish_reason) == (6, "context")
+        with pytest.raises(bitnet.ContextLengthError, match=r"21 .*20"):
+            engine.generate([65] * 21)
+
+
+def test_streams_of_many_threads_give_what_each_gives_alone(path: Path) -> None:
+    with bitnet.Engine(path, n_threads=2) as engine:
+        prompts = ["hello", "world", "a", "hello world hello", "xyz"]
+        keywords: dict[str, Any] = {"max_tokens": 25, "temperature": 1.0, "seed": 9, "ignore_eos": True}
+        alone = [engine.generate(prompt, **keywords).token_ids for prompt in prompts]
+        together: dict[int, list[int]] = {}
+
+        def work(i: int) -> None:
+            together[i] = [piece.token_id for piece in engine.stream(prompts[i], **keywords)]
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(prompts))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [together[i] for i in range(len(prompts))] == alone
+
+
+@pytest.mark.parametrize(
+    ("keywords", "kind", "match"),
+    [
+        ({"max_tokens": -1}, bitnet.ArgumentError, "max_tokens is -1"),
+        ({"max_tokens": 0}, bitnet.ArgumentError, "max_tokens is 0"),
+        ({"temperature": -1.0}, bitnet.ArgumentError, "temperature"),
+        ({"top_p": 0.0}, bitnet.ArgumentError, "top_p"),
+        ({"stop": [""]}, bitnet.ArgumentError, "stop"),
+        ({"temprature": 1.0}, TypeError, "temprature"),
+        ({"temperature": "hot"}, TypeError, "temperature"),
+        ({"params": bitnet.SamplingParams(), "top_k": 1}, TypeError, "not both"),
+    ],
+)
+def test_wrong_parameters_are_refused_by_name(
+    engine: Any, keywords: dict[str, Any], kind: type[Exception], match: str
+) -> None:
+    with pytest.raises(kind, match=match):
+        engine.stream("hello", **keywords)
+
+
+def test_wrong_prompts_are_refused(engine: Any) -> None:
+    with pytest.raises(bitnet.ArgumentError, match="empty"):
+        engine.generate([])
+    with pytest.raises(UnicodeEncodeError, match="surrogate"):
+        engine.generate("\ud800")
+    with pytest.raises(bitnet.TokenIdError):
+        engine.generate([1, 99999])
+
+
+def test_a_file_without_tokenizer_still_takes_ids() -> None:
+    path = ROOT / "tests" / "fixtures" / "llama-iq2bn.gguf"
+    with bitnet.Engine(path) as engine:
+        assert len(engine.generate([1, 2], max_tokens=3, ignore_eos=True).token_ids) == 3
+
+
+def test_ctrl_c_in_a_stream_is_raised_and_the_stream_goes_on(path: Path) -> None:
+    code = """
+import sys, bitnet
+engine = bitnet.Engine(sys.argv[1], isa="scalar", n_threads=1)
+whole = engine.generate("hello", max_tokens=200, ignore_eos=True).token_ids
+stream = engine.stream("hello", max_tokens=200, ignore_eos=True)
+print("ready", flush=True)
+caught = 0
+while True:
+    try:
+        for piece in stream:
+            pass
+        if caught:
+            break
+        stream = engine.stream("hello", max_tokens=200, ignore_eos=True)
+    except KeyboardInterrupt:
+        caught += 1
+print(caught, stream.token_ids == whole)
+"""
+    command = [sys.executable, "-c", code, path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert out == "1 True\n", err
+
+
+def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bitnet", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, env=environment, encoding="utf-8")
+
+
+def test_the_command_line_tokenizes_and_runs(path: Path, engine: Any) -> None:
+    assert run("tokenize", path, "hello world", "--ids").stdout.split() == list(map(str, engine.encode("hello world")))
+    assert run("tokenize", path, "-", "--ids", "--parse-special", stdin="<|eot_id|>").stdout == f"{EOT}\n"
+    assert "'hello'" in run("tokenize", path, "hello").stdout
+    done = run("run", path, "-p", "hello", "-n", "12", "--temperature", "1", "--seed", "4", "-t", "1")
+    assert done.stdout == engine.generate("hello", max_tokens=12, temperature=1.0, seed=4).text + "\n"
+    assert run("run", path, "-p", "hello", "-n", "-1").returncode == 2
