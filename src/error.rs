@@ -33,6 +33,9 @@ pub enum Error {
     /// Tensors or metadata contradict each other or the architecture.
     #[error("{0}")]
     Model(String),
+    /// A chat template that cannot be used, or that refuses a conversation.
+    #[error("{0}")]
+    Template(String),
     /// An argument outside its range.
     #[error("{0}")]
     Argument(String),

@@ -14,4 +14,5 @@ pub mod ops;
 #[cfg(feature = "python")]
 mod py;
 pub mod sampler;
+pub mod template;
 pub mod tokenizer;

@@ -29,6 +29,7 @@ from .errors import (
     ModelError,
     ModelFileError,
     ModelNotFoundError,
+    TemplateError,
     TokenIdError,
     UnsupportedModelError,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "Prefill",
     "SamplingParams",
     "Stream",
+    "TemplateError",
     "TokenIdError",
     "Tokenizer",
     "UnsupportedModelError",

@@ -21,6 +21,10 @@ class ModelError(BitnetError, ValueError):
     """Tensors and metadata contradict each other or the architecture, or hold values that cannot be."""
 
 
+class TemplateError(BitnetError, ValueError):
+    """A chat template that cannot be used, or that refuses a conversation; the message gives the template's line."""
+
+
 class ArgumentError(BitnetError, ValueError):
     """An argument outside its range."""
 
