@@ -1,7 +1,7 @@
 //! Ternary (BitNet b1.58) language models on an ordinary processor.
 //!
 //! The layers, lowest first; a module may `use` only modules of lower numbers (`tests/layers.rs` asserts it):
-//! 0 [`error`]; 1 [`gguf`], [`kernel`]; 2 [`codec`], [`ops`]; 3 [`model`]; 4 [`decode`]; 5 [`engine`]; 7 `py`, the Python face.
+//! 0 [`error`]; 1 [`gguf`], [`kernel`], [`sampler`], [`template`]; 2 [`codec`], [`tokenizer`], [`ops`]; 3 [`model`]; 4 [`decode`]; 5 [`engine`]; 7 `py`, the Python face.
 
 pub mod codec;
 pub mod decode;
