@@ -72,10 +72,39 @@ pub struct Engine {
     runtime: Runtime,
     kv_type: KvType,
     tokenizer: OnceLock<Result<Tokenizer>>,
-    /// Builds the tokenizer beside everything else, until somebody needs it.
-    tokenizer_thread: Mutex<Option<JoinHandle<Result<Tokenizer>>>>,
+    tokenizer_thread: Mutex<TokenizerThread>,
     /// The sequence of the last prefill or generation, for the next one's prefix; taken out while in use.
     warm: Mutex<Option<Decoder>>,
+}
+
+/// Builds the tokenizer beside everything else, until somebody needs it. Whoever drops it waits: the thread reads the
+/// mapped file, which its owner may replace as soon as the engine is gone.
+struct TokenizerThread {
+    handle: Option<JoinHandle<Result<Tokenizer>>>,
+    process: u32,
+}
+
+impl TokenizerThread {
+    fn start(gguf: Arc<Gguf>) -> Self {
+        let handle = std::thread::spawn(move || Tokenizer::from_gguf(&gguf, None));
+        TokenizerThread { handle: Some(handle), process: std::process::id() }
+    }
+
+    /// What it built; nothing if it was still building when this process forked off.
+    fn join(&mut self) -> Option<Result<Tokenizer>> {
+        let handle = self.handle.take()?;
+        if self.process != std::process::id() && !handle.is_finished() {
+            std::mem::forget(handle);
+            return None;
+        }
+        handle.join().ok()
+    }
+}
+
+impl Drop for TokenizerThread {
+    fn drop(&mut self) {
+        self.join();
+    }
 }
 
 impl Engine {
@@ -91,8 +120,7 @@ impl Engine {
             }
         }
         let gguf = Arc::new(Gguf::open(path)?);
-        let file = gguf.clone();
-        let tokenizer_thread = std::thread::spawn(move || Tokenizer::from_gguf(&file, None));
+        let tokenizer_thread = TokenizerThread::start(gguf.clone());
         let threads = options.n_threads.unwrap_or_else(machine::cores);
         let pool = Pool::new(threads).map_err(|source| {
             Error::Argument(format!(
@@ -113,7 +141,7 @@ impl Engine {
             runtime: Runtime { model, kernels, pool, n_ctx, n_batch },
             kv_type: options.kv_type.unwrap_or(KvType::F16),
             tokenizer: OnceLock::new(),
-            tokenizer_thread: Mutex::new(Some(tokenizer_thread)),
+            tokenizer_thread: Mutex::new(tokenizer_thread),
             warm: Mutex::default(),
         })
     }
@@ -141,9 +169,8 @@ impl Engine {
     /// The model's tokenizer; an error if the file has none that this engine can build.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         let built = self.tokenizer.get_or_init(|| {
-            let thread = self.tokenizer_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let built = thread.expect("taken once").join();
-            built.unwrap_or_else(|_| Err(Error::Model("building the tokenizer failed".into())))
+            let mut thread = self.tokenizer_thread.lock().unwrap_or_else(PoisonError::into_inner);
+            thread.join().unwrap_or_else(|| Err(Error::Model("building the tokenizer failed".into())))
         });
         built.as_ref().map_err(|error| Error::Model(error.to_string()))
     }
