@@ -51,7 +51,7 @@ emulate:  ## Run the core's tests on AArch64 and on an x86-64 without AVX, emula
 wheel: $(VENV)/tools  ## Build a manylinux wheel, and try it in a clean environment without Rust
 	$(BIN)/python -m pip install --quiet ziglang
 	rm -rf dist
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin build --release --quiet --zig --compatibility manylinux2014 --out dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(CURDIR)/$(VENV) maturin build --release --quiet --zig --compatibility manylinux2014 --out dist
 	rm -rf $(VENV)/clean && $(PYTHON) -m venv $(VENV)/clean
 	$(VENV)/clean/bin/python -m pip install --quiet dist/*.whl
 	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/bitnet inspect ../tests/fixtures/relu2-i2s.gguf
