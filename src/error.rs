@@ -36,6 +36,14 @@ pub enum Error {
     /// A chat template that cannot be used, or that refuses a conversation.
     #[error("{0}")]
     Template(String),
+    /// A receipt whose figures do not agree, or that a replay contradicts.
+    #[error("receipt, gate '{gate}': {what}")]
+    Receipt {
+        /// The first check that failed, by the path of its field.
+        gate: String,
+        /// What was found and what was expected.
+        what: String,
+    },
     /// An argument outside its range.
     #[error("{0}")]
     Argument(String),

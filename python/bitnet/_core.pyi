@@ -18,6 +18,7 @@ __all__ = [
     "Logprob",
     "Piece",
     "Prefill",
+    "Receipt",
     "SamplingParams",
     "Stream",
     "Tokenizer",
@@ -219,6 +220,70 @@ class Completion:
     @property
     def logprobs(self) -> list[Logprob] | None:
         """For each id its log-probability, if asked for."""
+    @property
+    def receipt(self) -> Receipt | None:
+        """What was computed and how."""
+
+@final
+class Receipt:
+    """What an answer claims, and how it was run: schema 1.0.0 with the blocks "claim" and "run".
+
+    The claim names everything that decides the answer (model, settings, prompt ids, sampling with the seed in effect,
+    ids) and is hashed into `digest`, which is the same on every processor and number of threads. The run tells how:
+    kernels with the rows that they counted, times, threads. The digest finds accidents; `Engine.replay` finds forgery.
+    """
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Receipt:
+        """Read a file that `save` wrote. Raises OSError, or ReceiptError (gate "form") if it is no receipt."""
+    @staticmethod
+    def from_json(text: str) -> Receipt:
+        """Read a document. Raises ReceiptError (gate "form") if it is no receipt."""
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the document, which appears as a whole or not at all; make missing folders. Returns the path."""
+    def validate(self) -> None:
+        """Recompute every sum and every derived field. Raises ReceiptError that names the first gate that fails."""
+    def to_json(self) -> str:
+        """The document as indented JSON text."""
+    def to_dict(self) -> dict[str, Any]:
+        """The document."""
+    def with_test_results(self, *, total_tests: int, passed: int, failed: int = 0, skipped: int = 0) -> Receipt:
+        """A copy with the results of tests that were run on the answer."""
+    @property
+    def digest(self) -> str:
+        """BLAKE3 of the claim's JSON (UTF-8, keys sorted, no spaces), in hexadecimal.
+
+        The claim holds the BLAKE3 of the model's file: the first digest of an engine reads the whole file.
+        """
+    @property
+    def timestamp(self) -> str:
+        """When the answer ended, in UTC (RFC 3339)."""
+    @property
+    def prompt_tokens(self) -> int:
+        """Positions of the prompt."""
+    @property
+    def cached_tokens(self) -> int:
+        """Of these, positions that the cache held already."""
+    @property
+    def computed_tokens(self) -> int:
+        """Positions that were computed: the rest of the prompt, and all sampled ids but the last."""
+    @property
+    def completion_tokens(self) -> int:
+        """Ids that were sampled, a stop id included."""
+    @property
+    def finish_reason(self) -> str:
+        """Why the answer ended: "stop", "length", "context" or "cancelled"."""
+    @property
+    def kernels(self) -> list[str]:
+        """The kernels that counted rows, each with its instruction set."""
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds inside the engine: render, tokenize, prefill, first_token, decode, sample, detokenize, wall.
+
+        `first_token` is everything up to the first id, `wall` everything. What the consumer of a stream spent between
+        pulls is in none of them.
+        """
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Stream:
@@ -253,6 +318,9 @@ class Stream:
     @property
     def seed(self) -> int:
         """The seed of its draws."""
+    @property
+    def receipt(self) -> Receipt | None:
+        """What was computed and how; None while it goes on, or if it ended before its first id."""
 
 @final
 class Prefill:
@@ -348,6 +416,12 @@ class Engine:
         params: SamplingParams | None = None,
         **keywords: Unpack[_Sampling],
     ) -> list[Completion]: ...
+    def replay(self, receipt: Receipt) -> bool:
+        """Compute a receipt's answer again; whether it has the same ids and ends alike.
+
+        Raises ReceiptError if the receipt is of another model, another kv_type, act_quant or ffn_act, or another order
+        of float operations.
+        """
     @property
     def cached_tokens(self) -> int:
         """Positions that the warm cache holds."""

@@ -25,6 +25,10 @@ class TemplateError(BitnetError, ValueError):
     """A chat template that cannot be used, or that refuses a conversation; the message gives the template's line."""
 
 
+class ReceiptError(BitnetError, ValueError):
+    """A receipt whose figures do not agree, or that cannot be replayed here; the message names the gate that failed."""
+
+
 class ArgumentError(BitnetError, ValueError):
     """An argument outside its range."""
 

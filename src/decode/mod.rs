@@ -2,7 +2,7 @@
 
 mod answer;
 
-pub use answer::{Answer, Finish, Token};
+pub use answer::{Answer, Finish, Times, Token};
 
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;

@@ -1,8 +1,10 @@
 //! The engine: one open model with its threads, shared by any number of callers.
 
+mod receipts;
 mod stops;
 mod stream;
 
+pub use receipts::NUMERICS;
 pub use stream::{Piece, Stream};
 
 use crate::decode::{Answer, Decoder, Runtime, Step, Watch};
@@ -13,8 +15,10 @@ use crate::kernel::{kernels, machine};
 use crate::model::config::{Activation, Config};
 use crate::model::{ActQuant, Model};
 use crate::ops::attention::KvType;
+use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
 use crate::tokenizer::Tokenizer;
+use receipts::Identity;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -44,6 +48,26 @@ pub struct Options {
     pub ffn_act: Option<Activation>,
 }
 
+/// What is to be answered, and where it comes from.
+pub struct Request {
+    /// The prompt's ids, checked.
+    pub prompt: Vec<u32>,
+    /// How to choose ids.
+    pub params: SamplingParams,
+    /// All ids that end the answer.
+    pub stop_ids: Vec<u32>,
+    /// Time spent on formatting the prompt.
+    pub render: Duration,
+    /// Time spent on turning it into ids.
+    pub tokenize: Duration,
+    /// What formatted it.
+    pub template: Option<TemplateClaim>,
+    /// The conversation's system prompt.
+    pub system: Option<String>,
+    /// The receipt before this answer's in a conversation.
+    pub previous: Option<Arc<Receipt>>,
+}
+
 /// What a prefill did.
 pub struct Prefill {
     /// Positions of the prompt.
@@ -71,6 +95,7 @@ pub struct Engine {
     path: PathBuf,
     runtime: Runtime,
     kv_type: KvType,
+    identity: Identity,
     tokenizer: OnceLock<Result<Tokenizer>>,
     tokenizer_thread: Mutex<TokenizerThread>,
     /// The sequence of the last prefill or generation, for the next one's prefix; taken out while in use.
@@ -136,8 +161,10 @@ impl Engine {
             )));
         }
         let n_batch = options.n_batch.unwrap_or(DEFAULT_BATCH);
+        let identity = Identity::new(model.gguf(), model.config(), threads);
         Ok(Engine {
             path: path.into(),
+            identity,
             runtime: Runtime { model, kernels, pool, n_ctx, n_batch },
             kv_type: options.kv_type.unwrap_or(KvType::F16),
             tokenizer: OnceLock::new(),
@@ -234,14 +261,43 @@ impl Engine {
         stop: &[i64],
         watch: &mut Watch,
     ) -> Result<Vec<u32>> {
-        let prompt = self.runtime.check_ids(ids, 0)?;
-        let stop: Vec<u32> = stop.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
+        let stop_ids = stop.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
         let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::default() };
+        let request = self.request(ids, params)?;
+        self.check(&request)?;
         self.with_warm(|decoder| {
-            let mut answer = Answer::begin(decoder, prompt, params, 0, stop)?;
+            let mut answer = Answer::begin(decoder, request.prompt, request.params, 0, stop_ids);
             while answer.next(&self.runtime, decoder, watch)?.is_some() {}
             Ok(answer.answered().to_vec())
         })
+    }
+
+    /// A prompt of ids, to be answered by these parameters.
+    pub fn request(&self, prompt: &[i64], params: SamplingParams) -> Result<Request> {
+        let prompt = self.runtime.check_ids(prompt, 0)?;
+        let mut stop_ids = params.stop_token_ids.clone();
+        if let (false, Ok(tokenizer)) = (params.ignore_eos, self.tokenizer()) {
+            stop_ids.extend(tokenizer.stop_ids());
+        }
+        stop_ids.sort_unstable();
+        stop_ids.dedup();
+        Ok(Request {
+            prompt,
+            params,
+            stop_ids,
+            render: Duration::ZERO,
+            tokenize: Duration::ZERO,
+            template: None,
+            system: None,
+            previous: None,
+        })
+    }
+
+    fn check(&self, request: &Request) -> Result<()> {
+        if request.prompt.is_empty() {
+            return Err(Error::Argument("the prompt is empty; give at least one token id".into()));
+        }
+        request.params.validate()
     }
 
     /// Positions that the warm cache holds.

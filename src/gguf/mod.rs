@@ -2,6 +2,7 @@
 //! count and offset is checked before use, and no allocation follows a number that the file's bytes do not back.
 
 mod directory;
+mod fingerprint;
 mod header;
 mod map;
 mod metadata;
@@ -15,6 +16,7 @@ mod value;
 use std::path::{Path, PathBuf};
 
 pub use directory::Tensor;
+pub use fingerprint::fingerprint;
 pub use metadata::Metadata;
 pub use types::TensorType;
 pub use value::{Array, Items, Value, ValueType};

@@ -18,6 +18,16 @@ pub enum KvType {
     F32,
 }
 
+impl KvType {
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::F16 => "f16",
+            KvType::F32 => "f32",
+        }
+    }
+}
+
 /// The measures of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageShape {

@@ -13,6 +13,7 @@ import_exception!(bitnet.errors, ModelFileError);
 import_exception!(bitnet.errors, UnsupportedModelError);
 import_exception!(bitnet.errors, ModelError);
 import_exception!(bitnet.errors, TemplateError);
+import_exception!(bitnet.errors, ReceiptError);
 import_exception!(bitnet.errors, ArgumentError);
 import_exception!(bitnet.errors, ContextLengthError);
 import_exception!(bitnet.errors, TokenIdError);
@@ -31,6 +32,7 @@ impl From<Error> for PyErr {
             Error::Unsupported(_) => UnsupportedModelError::new_err(message),
             Error::Model(_) => ModelError::new_err(message),
             Error::Template(_) => TemplateError::new_err(message),
+            Error::Receipt { .. } => ReceiptError::new_err(message),
             Error::Argument(_) => ArgumentError::new_err(message),
             Error::Context { .. } => ContextLengthError::new_err(message),
             Error::TokenId { .. } => TokenIdError::new_err(message),

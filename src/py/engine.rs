@@ -1,19 +1,22 @@
 //! `bitnet.Engine`.
 
 use super::convert::{choice, count, detached, token_ids};
+use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
 use super::stream::{Completion, Stream};
 use super::tokenizer::{self, Tokenizer};
-use crate::engine::{Engine as Core, Options};
+use crate::engine::{Engine as Core, Options, Request};
 use crate::error::{Error, Result};
 use crate::model::ActQuant;
 use crate::model::config::Activation;
 use crate::ops::attention::KvType;
+use crate::sampler::SamplingParams as Params;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// An open model. See the stubs for its documentation.
 #[pyclass(frozen, module = "bitnet")]
@@ -53,18 +56,20 @@ impl Prefill {
     }
 }
 
-/// The ids of a prompt: a text, with BOS where the model expects it, or ids as they are.
-fn prompt_ids(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+/// What is to be answered: a text, with BOS where the model expects it, or ids as they are.
+fn request(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>, params: Params) -> PyResult<Request> {
     if !prompt.is_instance_of::<PyString>() {
-        return token_ids(prompt, "prompt");
+        let ids = token_ids(prompt, "prompt")?;
+        return detached(py, |_| core.request(&ids, params));
     }
     let text: String = prompt.extract()?;
     detached(py, |_| {
+        let start = Instant::now();
         let tokenizer = core.tokenizer()?;
-        Ok(tokenizer::encode(tokenizer, &text, tokenizer.add_bos(), false)
-            .into_iter()
-            .map(i64::from)
-            .collect())
+        let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos(), false);
+        let tokenize = start.elapsed();
+        let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
+        Ok(Request { tokenize, ..core.request(&ids, params)? })
     })
 }
 
@@ -106,7 +111,7 @@ impl Engine {
             n_threads: count(n_threads, "n_threads")?,
             n_batch: count(n_batch, "n_batch")?,
             isa,
-            kv_type: Some(choice(kv_type, "kv_type", &[("f16", KvType::F16), ("f32", KvType::F32)])?),
+            kv_type: Some(choice(kv_type, "kv_type", &[KvType::F16, KvType::F32].map(|t| (t.name(), t)))?),
             act_quant: choice(act_quant, "act_quant", &quants)?,
             ffn_act: ffn_act.map(|name| choice(name, "ffn_act", &activations)).transpose()?,
         };
@@ -196,8 +201,8 @@ impl Engine {
     ) -> PyResult<Stream> {
         let params = sampling::params(params, keywords)?;
         let core = self.core()?;
-        let ids = prompt_ids(py, &core, prompt)?;
-        let stream = detached(py, |_| core.stream(&ids, params))?;
+        let request = request(py, &core, prompt, params)?;
+        let stream = detached(py, |_| core.stream(request))?;
         Ok(Stream::new(core, stream))
     }
 
@@ -217,6 +222,11 @@ impl Engine {
                 answers.into_pyobject(py)
             }
         }
+    }
+
+    fn replay(&self, py: Python<'_>, receipt: &Receipt) -> PyResult<bool> {
+        let core = self.core()?;
+        detached(py, |watch| core.replay(&receipt.core, watch))
     }
 
     #[getter]
@@ -272,10 +282,7 @@ impl Engine {
 
     #[getter]
     fn kv_type(&self) -> Result<&'static str> {
-        Ok(match self.core()?.kv_type() {
-            KvType::F16 => "f16",
-            KvType::F32 => "f32",
-        })
+        Ok(self.core()?.kv_type().name())
     }
 
     #[getter]

@@ -3,6 +3,7 @@
 mod convert;
 mod engine;
 mod inspect;
+mod receipt;
 mod sampling;
 mod stream;
 mod tokenizer;
@@ -16,6 +17,8 @@ mod _core {
     use super::engine::{Engine, Prefill};
     #[pymodule_export]
     use super::inspect::{inspect, isas, processor, read_bandwidth};
+    #[pymodule_export]
+    use super::receipt::Receipt;
     #[pymodule_export]
     use super::sampling::SamplingParams;
     #[pymodule_export]

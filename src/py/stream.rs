@@ -1,6 +1,7 @@
 //! `bitnet.Stream`, what it yields, and `bitnet.Completion`.
 
 use super::convert::{BitnetError, detached};
+use super::receipt::Receipt;
 use crate::decode::Finish;
 use crate::engine::{Engine, Piece as CorePiece, Stream as Core};
 use pyo3::prelude::*;
@@ -56,6 +57,8 @@ pub struct Completion {
     decode_seconds: f64,
     /// For each id its log-probability, if asked for.
     logprobs: Option<Vec<Logprob>>,
+    /// What was computed and how.
+    receipt: Option<Receipt>,
 }
 
 /// An answer under way. See the stubs for its documentation.
@@ -153,7 +156,8 @@ impl Stream {
         }
         self.with(|core| {
             let answer = core.answer();
-            let (ttft, decode) = answer.times();
+            let receipt = core.receipt().map(|core| Receipt { core: core.clone() });
+            let seconds = receipt.as_ref().map(|receipt| receipt.core.run.seconds).unwrap_or_default();
             Completion {
                 text: core.text().to_string(),
                 token_ids: answer.answered().to_vec(),
@@ -162,9 +166,10 @@ impl Stream {
                 cached_tokens: answer.cached(),
                 completion_tokens: answer.generated().len(),
                 seed: answer.seed(),
-                ttft: ttft.as_secs_f64(),
-                decode_seconds: decode.as_secs_f64(),
+                ttft: seconds.first_token,
+                decode_seconds: seconds.decode,
                 logprobs: answer.params().logprobs.map(|_| logprobs),
+                receipt,
             }
         })
     }
@@ -212,6 +217,11 @@ impl Stream {
     #[getter]
     fn completion_tokens(&self) -> PyResult<usize> {
         self.with(|core| core.answer().generated().len())
+    }
+
+    #[getter]
+    fn receipt(&self) -> PyResult<Option<Receipt>> {
+        self.with(|core| core.receipt().map(|core| Receipt { core: core.clone() }))
     }
 
     #[getter]
