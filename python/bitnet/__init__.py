@@ -7,6 +7,8 @@
 """
 
 from ._core import (
+    ChatSession,
+    ChatTurn,
     Completion,
     Engine,
     Logprob,
@@ -15,6 +17,7 @@ from ._core import (
     Receipt,
     SamplingParams,
     Stream,
+    Template,
     Tokenizer,
     __version__,
     inspect,
@@ -39,6 +42,8 @@ from .errors import (
 __all__ = [
     "ArgumentError",
     "BitnetError",
+    "ChatSession",
+    "ChatTurn",
     "ClosedError",
     "Completion",
     "ContextLengthError",
@@ -53,6 +58,7 @@ __all__ = [
     "ReceiptError",
     "SamplingParams",
     "Stream",
+    "Template",
     "TemplateError",
     "TokenIdError",
     "Tokenizer",

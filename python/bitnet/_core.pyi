@@ -13,6 +13,8 @@ from typing_extensions import Unpack
 _TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 __all__ = [
+    "ChatSession",
+    "ChatTurn",
     "Completion",
     "Engine",
     "Logprob",
@@ -21,6 +23,7 @@ __all__ = [
     "Receipt",
     "SamplingParams",
     "Stream",
+    "Template",
     "Tokenizer",
     "__version__",
     "inspect",
@@ -323,6 +326,144 @@ class Stream:
         """What was computed and how; None while it goes on, or if it ended before its first id."""
 
 @final
+class ChatTurn:
+    """One turn of a conversation: role ("system", "user" or "assistant"), text, and whether its user stopped it.
+
+    Raises ArgumentError for another role.
+    """
+
+    def __new__(cls, role: str, text: str, cancelled: bool = False) -> ChatTurn: ...
+    @property
+    def role(self) -> str:
+        """Who speaks, in lower case."""
+    @property
+    def text(self) -> str:
+        """What is said."""
+    @property
+    def cancelled(self) -> bool:
+        """Whether it is an answer that its user stopped."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+_Message: TypeAlias = ChatTurn | dict[str, Any]
+
+@final
+class Template:
+    """What turns a conversation into a prompt: a Jinja source, rendered as transformers' `apply_chat_template` does.
+
+    A template is a stranger's program: it runs with a limit on steps and on output. What goes wrong is a
+    TemplateError with the line.
+    """
+
+    @staticmethod
+    def from_jinja(source: str, bos_token: str | None = None, eos_token: str | None = None) -> Template:
+        """A template from its source; the tokens are what the source knows as `bos_token` and `eos_token`."""
+    @staticmethod
+    def named(name: str, bos_token: str | None = None, eos_token: str | None = None) -> Template:
+        """A built-in template: "raw", "instruct", "llama3-chat" or "bitnet" (that of BitNet b1.58 2B-4T)."""
+    @staticmethod
+    def detect(
+        jinja: str | None = None,
+        tokenizer_name: str | None = None,
+        bos_token: str | None = None,
+        eos_token: str | None = None,
+    ) -> Template:
+        """The template of a model: its file's Jinja source, else what the name of its tokenizer or model suggests,
+        else "raw". See `origin` and `warning`. Of a path only the last part counts as a name."""
+    @staticmethod
+    def from_model(path: str | os.PathLike[str]) -> Template:
+        """The template of a model file, which is not opened otherwise."""
+    def render(
+        self,
+        messages: Sequence[_Message],
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """The prompt of a conversation. Dicts reach the template untouched; other keywords become variables."""
+    def render_chat(self, history: Sequence[ChatTurn], system: str | None = None) -> str:
+        """`render` of turns that wait for an answer, with a system prompt before them."""
+    def apply(self, user: str, system: str | None = None) -> str:
+        """`render_chat` of a single question."""
+    @property
+    def name(self) -> str:
+        """The built-in template that it is, or "jinja"."""
+    @property
+    def source(self) -> str:
+        """The Jinja source."""
+    @property
+    def origin(self) -> str:
+        """Where it came from: "argument", "gguf", "tokenizer" or "fallback"."""
+    @property
+    def warning(self) -> str | None:
+        """What its user should know, if anything."""
+    @property
+    def bos_token(self) -> str | None:
+        """What the source knows under this name."""
+    @property
+    def eos_token(self) -> str | None:
+        """What the source knows under this name."""
+    @property
+    def stop_sequences(self) -> list[str]:
+        """Texts that end the assistant's turn."""
+    @property
+    def add_bos(self) -> bool:
+        """Whether a BOS token has to be put in front of its prompts, because it does not write one itself."""
+
+@final
+class ChatSession:
+    """A conversation: its turns, its computed prefix, its receipts. An engine may have any number of them.
+
+    template: a Template or the name of a built-in one (None: the engine's). Sampling parameters, as `params` or flat
+    keywords, hold for every answer; those given to `send` or `stream` change them for one.
+
+    The next prompt computes only what follows the longest common prefix with what the cache holds. When the context is
+    full, whole exchanges leave the prompt, the oldest first, down to three quarters of it; the history keeps all.
+    """
+
+    def __new__(
+        cls,
+        engine: Engine,
+        system: str | None = None,
+        *,
+        template: Template | str | None = None,
+        params: SamplingParams | None = None,
+        **keywords: Unpack[_Sampling],
+    ) -> ChatSession: ...
+    def stream(self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]) -> Stream:
+        """Begin to answer. The exchange enters the history when the answer ends; one that is cancelled or dropped after
+        its first token enters as it is, marked. Raises ArgumentError while another answer is under way."""
+    def send(self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]) -> Completion:
+        """The whole answer."""
+    def clear(self) -> None:
+        """Forget turns, receipts and the computed prefix; system prompt, template and parameters stay."""
+    @property
+    def engine(self) -> Engine:
+        """Its engine."""
+    @property
+    def template(self) -> Template:
+        """What formats its prompts."""
+    @property
+    def system(self) -> str | None:
+        """The system prompt, which is no turn."""
+    @property
+    def params(self) -> SamplingParams:
+        """How its answers are sampled."""
+    @property
+    def history(self) -> list[ChatTurn]:
+        """All turns, user and assistant alternating."""
+    @property
+    def forgotten(self) -> int:
+        """How many turns at the beginning have left the prompt because the context was full."""
+    @property
+    def receipts(self) -> list[Receipt]:
+        """The receipts of its answers; each claims the digest of the one before."""
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Sums over the receipts: exchanges, prompt_tokens, cached_tokens, completion_tokens, prefill_seconds,
+        decode_seconds, wall_seconds, and the rates prefill_tokens_per_second and decode_tokens_per_second."""
+
+@final
 class Prefill:
     """What `Engine.prefill` did."""
 
@@ -393,6 +534,9 @@ class Engine:
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer. Raises ModelError if the file has none that this engine can build."""
+    @property
+    def template(self) -> Template:
+        """The model's chat template. Raises TemplateError if the file's cannot be read."""
     def encode(self, text: str, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """As `Tokenizer.encode`."""
     def decode(self, ids: _TokenIds, skip_special_tokens: bool = True) -> str:

@@ -5,10 +5,12 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from . import Engine, Tokenizer, __version__, inspect, isas, processor, read_bandwidth
+from . import ChatSession, Engine, Template, Tokenizer, __version__, inspect, isas, processor, read_bandwidth
 from .errors import BitnetError
+from .repl import Receipts, Repl
 
 FAILED = 2
 INTERRUPTED = 130
@@ -49,16 +51,18 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print it as JSON")
     command.set_defaults(run=run_doctor)
 
-    command = commands.add_parser("run", help="continue a prompt")
-    command.add_argument("model", metavar="MODEL", help="a GGUF file")
+    command = commands.add_parser("chat", help="talk with a model")
+    add_engine_options(command)
+    add_chat_options(command)
+    add_sampling_options(command)
+    command.set_defaults(run=run_chat)
+
+    command = commands.add_parser("run", help="continue a prompt, or answer it with --chat")
+    add_engine_options(command)
     command.add_argument("-p", "--prompt", required=True, help="the text to continue; - reads it from standard input")
-    command.add_argument("-n", "--max-tokens", type=int, help="tokens at most (default: to the end)")
-    command.add_argument("-t", "--threads", type=int, help="threads that compute (default: all)")
-    command.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")
-    command.add_argument("--top-k", type=int, default=0)
-    command.add_argument("--top-p", type=float, default=1.0)
-    command.add_argument("--seed", type=int)
-    command.add_argument("--stop", action="append", default=[], help="a text that ends the answer")
+    command.add_argument("--chat", action="store_true", help="answer the prompt through the model's chat template")
+    add_chat_options(command)
+    add_sampling_options(command)
     command.set_defaults(run=run_run)
 
     command = commands.add_parser("tokenize", help="show the tokens of a text")
@@ -68,6 +72,73 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--ids", action="store_true", help="print the ids alone, on one line")
     command.set_defaults(run=run_tokenize)
     return top
+
+
+def add_engine_options(command: argparse.ArgumentParser) -> None:
+    """The model, and how it is opened."""
+    command.add_argument("model", metavar="MODEL", help="a GGUF file")
+    command.add_argument("-t", "--threads", type=int, help="threads that compute (default: all)")
+    command.add_argument("-c", "--ctx", type=int, help="positions of the context (default: the model's, at most 4096)")
+    command.add_argument("--kv-type", choices=["f16", "f32"], default="f16", help="how keys and values are stored")
+
+
+def add_chat_options(command: argparse.ArgumentParser) -> None:
+    """How a conversation is formatted, and where its receipts go."""
+    command.add_argument("-s", "--system", help="the system prompt")
+    command.add_argument(
+        "--template", help="a built-in chat template, or a file with a Jinja source (default: the model's)"
+    )
+    command.add_argument(
+        "--receipt-dir",
+        "--emit-receipt-dir",
+        type=Path,
+        metavar="DIR",
+        help="write each answer's receipt into this folder",
+    )
+
+
+def add_sampling_options(command: argparse.ArgumentParser) -> None:
+    """How ids are chosen."""
+    command.add_argument("-n", "--max-tokens", type=int, help="tokens at most (default: to the end)")
+    command.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")
+    command.add_argument("--top-k", type=int, default=0, help="draw among this many (default: all)")
+    command.add_argument("--top-p", type=float, default=1.0, help="draw among the likeliest that reach this share")
+    command.add_argument("--min-p", type=float, default=0.0, help="draw among those at least this likely, to the best")
+    command.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: repeat less")
+    command.add_argument("--seed", type=int, help="of the draws (default: chosen anew)")
+    command.add_argument("--stop", action="append", default=[], help="a text that ends the answer")
+
+
+def open_engine(options: argparse.Namespace) -> Engine:
+    """The engine that the options ask for."""
+    return Engine(options.model, n_threads=options.threads, n_ctx=options.ctx, kv_type=options.kv_type)
+
+
+def sampling(options: argparse.Namespace) -> dict[str, Any]:
+    """The sampling parameters among the options."""
+    names = ["max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop"]
+    return {name: getattr(options, name) for name in names}
+
+
+def open_chat(engine: Engine, options: argparse.Namespace) -> ChatSession:
+    """A conversation that has not begun."""
+    return ChatSession(engine, options.system, template=chosen_template(engine, options.template), **sampling(options))
+
+
+def chosen_template(engine: Engine, choice: str | None) -> Template | str | None:
+    """A template by name, or out of a file."""
+    if choice is None or not Path(choice).is_file():
+        return choice
+    own = engine.template
+    source = Path(choice).read_text(encoding="utf-8")
+    return Template.from_jinja(source, bos_token=own.bos_token, eos_token=own.eos_token)
+
+
+def run_chat(options: argparse.Namespace) -> None:
+    """`bitnet chat MODEL`."""
+    receipts = Receipts(options.receipt_dir) if options.receipt_dir else None
+    with open_engine(options) as engine:
+        Repl(open_chat(engine, options), receipts).run()
 
 
 def run_inspect(options: argparse.Namespace) -> None:
@@ -145,19 +216,18 @@ def given(text: str) -> str:
 
 def run_run(options: argparse.Namespace) -> None:
     """`bitnet run MODEL -p PROMPT`."""
-    with Engine(options.model, n_threads=options.threads) as engine:
-        answer = engine.stream(
-            given(options.prompt),
-            max_tokens=options.max_tokens,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            seed=options.seed,
-            stop=options.stop,
-        )
+    receipts = Receipts(options.receipt_dir) if options.receipt_dir else None
+    with open_engine(options) as engine:
+        prompt = given(options.prompt)
+        if options.chat:
+            answer = open_chat(engine, options).stream(prompt)
+        else:
+            answer = engine.stream(prompt, **sampling(options))
         for piece in answer:
             print(piece.text, end="", flush=True)
         print()
+        if receipts and answer.receipt:
+            receipts.save(answer.receipt)
 
 
 def run_tokenize(options: argparse.Namespace) -> None:

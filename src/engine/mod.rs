@@ -17,6 +17,7 @@ use crate::model::{ActQuant, Model};
 use crate::ops::attention::KvType;
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
+use crate::template::{Prompt, Template};
 use crate::tokenizer::Tokenizer;
 use receipts::Identity;
 use std::path::{Path, PathBuf};
@@ -98,6 +99,7 @@ pub struct Engine {
     identity: Identity,
     tokenizer: OnceLock<Result<Tokenizer>>,
     tokenizer_thread: Mutex<TokenizerThread>,
+    template: OnceLock<Arc<Template>>,
     /// The sequence of the last prefill or generation, for the next one's prefix; taken out while in use.
     warm: Mutex<Option<Decoder>>,
 }
@@ -169,6 +171,7 @@ impl Engine {
             kv_type: options.kv_type.unwrap_or(KvType::F16),
             tokenizer: OnceLock::new(),
             tokenizer_thread: Mutex::new(tokenizer_thread),
+            template: OnceLock::new(),
             warm: Mutex::default(),
         })
     }
@@ -200,6 +203,31 @@ impl Engine {
             thread.join().unwrap_or_else(|| Err(Error::Model("building the tokenizer failed".into())))
         });
         built.as_ref().map_err(|error| Error::Model(error.to_string()))
+    }
+
+    /// The chat template of the model: its file's, else one that its name suggests.
+    pub fn template(&self) -> Result<Arc<Template>> {
+        if let Some(template) = self.template.get() {
+            return Ok(template.clone());
+        }
+        let metadata = self.runtime.model.gguf().metadata();
+        let (jinja, name) = (metadata.str("tokenizer.chat_template")?, metadata.str("general.name")?);
+        let tokenizer = self.tokenizer().ok();
+        let text = |id: Option<u32>| tokenizer.zip(id).and_then(|(tokenizer, id)| tokenizer.text_of(id));
+        let bos = text(tokenizer.and_then(Tokenizer::bos));
+        let eos = text(tokenizer.and_then(Tokenizer::eos));
+        let template = Arc::new(Template::detect(jinja, name, bos, eos)?);
+        Ok(self.template.get_or_init(|| template).clone())
+    }
+
+    /// The ids of a formatted prompt: control tokens where the template wrote them, and one BOS or none.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        let tokenizer = self.tokenizer()?;
+        let mut ids = tokenizer.encode_parts(&prompt.parts());
+        if let Some(bos) = tokenizer.bos().filter(|bos| tokenizer.add_bos() && ids.first() != Some(bos)) {
+            ids.insert(0, bos);
+        }
+        Ok(ids)
     }
 
     fn new_decoder(&self) -> Decoder {

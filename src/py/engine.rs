@@ -4,6 +4,7 @@ use super::convert::{choice, count, detached, token_ids};
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
 use super::stream::{Completion, Stream};
+use super::template::Template;
 use super::tokenizer::{self, Tokenizer};
 use crate::engine::{Engine as Core, Options, Request};
 use crate::error::{Error, Result};
@@ -82,7 +83,8 @@ fn prompts<'py>(prompt: &Bound<'py, PyAny>) -> PyResult<Option<Vec<Bound<'py, Py
 }
 
 impl Engine {
-    fn core(&self) -> Result<Arc<Core>> {
+    /// The engine behind it, unless it is closed.
+    pub fn core(&self) -> Result<Arc<Core>> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)
     }
 }
@@ -180,6 +182,12 @@ impl Engine {
         detached(py, |_| Tokenizer::of(core))
     }
 
+    #[getter]
+    fn template(&self, py: Python<'_>) -> PyResult<Template> {
+        let core = self.core()?;
+        Ok(Template::of(detached(py, |_| core.template())?))
+    }
+
     #[pyo3(signature = (text, add_bos=false, parse_special=false))]
     fn encode(&self, py: Python<'_>, text: String, add_bos: bool, parse_special: bool) -> PyResult<Vec<u32>> {
         let core = self.core()?;
@@ -203,7 +211,7 @@ impl Engine {
         let core = self.core()?;
         let request = request(py, &core, prompt, params)?;
         let stream = detached(py, |_| core.stream(request))?;
-        Ok(Stream::new(core, stream))
+        Ok(Stream::alone(core, stream))
     }
 
     #[pyo3(signature = (prompt, params=None, **keywords))]

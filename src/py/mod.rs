@@ -1,11 +1,13 @@
 //! The Python face: module `bitnet._core`.
 
+mod chat;
 mod convert;
 mod engine;
 mod inspect;
 mod receipt;
 mod sampling;
 mod stream;
+mod template;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -13,6 +15,8 @@ use pyo3::prelude::*;
 /// The compiled half of the package; import `bitnet` instead.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::chat::ChatSession;
     #[pymodule_export]
     use super::engine::{Engine, Prefill};
     #[pymodule_export]
@@ -23,6 +27,8 @@ mod _core {
     use super::sampling::SamplingParams;
     #[pymodule_export]
     use super::stream::{Completion, Logprob, Piece, Stream};
+    #[pymodule_export]
+    use super::template::{ChatTurn, Template};
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
 

@@ -34,18 +34,26 @@ const NAMES: [&str; 15] = [
 
 /// `params` or keywords, as every call that samples takes them.
 pub fn params(params: Option<&SamplingParams>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Core> {
+    params_over(&Core::default(), params, keywords)
+}
+
+/// `params`, or keywords that change some of `base`.
+pub fn params_over(
+    base: &Core,
+    params: Option<&SamplingParams>,
+    keywords: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Core> {
     match (params, keywords.filter(|keywords| !keywords.is_empty())) {
         (Some(_), Some(_)) => {
             Err(PyTypeError::new_err("give params or sampling keywords, not both; see SamplingParams"))
         }
         (Some(params), None) => Ok(params.core.clone()),
-        (None, None) => Ok(Core::default()),
-        (None, Some(keywords)) => from_keywords(keywords),
+        (None, None) => Ok(base.clone()),
+        (None, Some(keywords)) => changed(base.clone(), keywords),
     }
 }
 
-fn from_keywords(keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
-    let mut core = Core::default();
+fn changed(mut core: Core, keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
     for (name, value) in keywords {
         let name: String = name.extract()?;
         set(&mut core, &name, &value).map_err(|error| {

@@ -3,7 +3,15 @@
 //! A template is a Jinja source, rendered as transformers' `apply_chat_template` renders it, byte for byte. Templates
 //! come from files of strangers: they run with fuel, and their output has a limit.
 
+mod builtin;
+mod detect;
+mod prompt;
 mod python;
+mod turn;
+
+pub use detect::Origin;
+pub use prompt::Prompt;
+pub use turn::{ChatTurn, Role};
 
 use crate::error::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
@@ -16,37 +24,14 @@ const FUEL: u64 = 20_000_000;
 /// Bytes that one rendering may give.
 const MOST_BYTES: usize = 64 << 20;
 
-/// The built-in templates: name and Jinja source.
-const BUILT_IN: [(&str, &str); 4] = [
-    ("raw", "{% for message in messages %}{{ message['content'] }}{% endfor %}"),
-    (
-        "instruct",
-        "{% for message in messages %}{% if message['role'] == 'user' %}### Instruction:\n{{ message['content'] | trim }}\n\n\
-         {% elif message['role'] == 'assistant' %}### Response:\n{{ message['content'] | trim }}\n\n\
-         {% else %}{{ message['content'] | trim }}\n\n{% endif %}{% endfor %}\
-         {% if add_generation_prompt %}### Response:\n{% endif %}",
-    ),
-    (
-        "llama3-chat",
-        "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + \
-         message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}\
-         {% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}\
-         {{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
-    ),
-    (
-        "bitnet",
-        "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = message['role'] | capitalize \
-         + ': '+ message['content'] | trim + '<|eot_id|>' %}{{ content }}{% endfor %}{% if add_generation_prompt %}\
-         {{ 'Assistant: ' }}{% endif %}",
-    ),
-];
-
 /// A chat template.
 #[derive(Debug)]
 pub struct Template {
     name: String,
     source: String,
     environment: Environment<'static>,
+    origin: Origin,
+    warning: Option<String>,
     bos_token: Option<String>,
     eos_token: Option<String>,
 }
@@ -54,14 +39,7 @@ pub struct Template {
 impl Template {
     /// A built-in template: `raw`, `instruct`, `llama3-chat` or `bitnet` (that of BitNet b1.58 2B-4T).
     pub fn named(name: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Result<Template> {
-        let Some((_, source)) = BUILT_IN.iter().find(|(known, _)| *known == name) else {
-            let known = BUILT_IN.map(|(name, _)| name).join(", ");
-            return Err(Error::Template(format!(
-                "template '{name}' is not known; choose one of {known}, or give a Jinja source"
-            )));
-        };
-        let template = Template::from_jinja(source, bos_token, eos_token)?;
-        Ok(Template { name: name.into(), ..template })
+        Template::from_jinja(builtin::source(name)?, bos_token, eos_token)
     }
 
     /// A template from its Jinja source; `bos_token` and `eos_token` are what the source knows under these names.
@@ -86,12 +64,19 @@ impl Template {
         environment.add_template_owned("template", without_generation_tags(source)).map_err(fault)?;
         let owned = |text: Option<&str>| text.map(str::to_string);
         Ok(Template {
-            name: "jinja".into(),
+            name: builtin::name_of(source).unwrap_or("jinja").into(),
             source: source.into(),
             environment,
+            origin: Origin::Argument,
+            warning: None,
             bos_token: owned(bos_token),
             eos_token: owned(eos_token),
         })
+    }
+
+    /// A built-in template for the same model, because the caller chose it.
+    pub fn sibling(&self, name: &str) -> Result<Template> {
+        Template::named(name, self.bos_token(), self.eos_token())
     }
 
     /// The prompt of a conversation: `messages` is a list of objects, passed to the template untouched.
@@ -102,7 +87,27 @@ impl Template {
         add_generation_prompt: bool,
         variables: &Map<String, Json>,
     ) -> Result<String> {
-        if messages.as_array().is_none_or(Vec::is_empty) {
+        self.render_conversation(&Conversation {
+            messages: messages.clone(),
+            tools: tools.cloned().unwrap_or(Json::Null),
+            add_generation_prompt,
+            variables: variables.clone(),
+        })
+    }
+
+    /// The prompt of turns that wait for an answer.
+    pub fn render_chat(&self, history: &[ChatTurn], system: Option<&str>) -> Result<String> {
+        self.render_conversation(&Conversation::from_turns(history, system))
+    }
+
+    /// The prompt of a single question.
+    pub fn apply(&self, user: &str, system: Option<&str>) -> Result<String> {
+        self.render_chat(&[ChatTurn::new(Role::User, user)], system)
+    }
+
+    /// The prompt of a conversation; all other ways to a prompt lead through here.
+    pub fn render_conversation(&self, conversation: &Conversation) -> Result<String> {
+        if conversation.messages.as_array().is_none_or(Vec::is_empty) {
             return Err(Error::Template("the conversation is empty; give at least one message".into()));
         }
         let mut context = Map::new();
@@ -111,25 +116,67 @@ impl Template {
                 context.insert(name.into(), token.as_str().into());
             }
         }
-        context.insert("messages".into(), messages.clone());
-        context.insert("tools".into(), tools.cloned().unwrap_or(Json::Null));
+        context.insert("messages".into(), conversation.messages.clone());
+        context.insert("tools".into(), conversation.tools.clone());
         context.insert("documents".into(), Json::Null);
-        context.insert("add_generation_prompt".into(), add_generation_prompt.into());
-        context.extend(variables.clone());
+        context.insert("add_generation_prompt".into(), conversation.add_generation_prompt.into());
+        context.extend(conversation.variables.clone());
         let template = self.environment.get_template("template").map_err(fault)?;
         let mut out = Limited(Vec::new());
         template.render_captured_to(Value::from(Serde(&context)), &mut out).map_err(fault)?;
         String::from_utf8(out.0).map_err(|error| Error::Template(error.to_string()))
     }
 
-    /// `raw`, `instruct`, `llama3-chat`, `bitnet`, or `jinja`.
+    /// `raw`, `instruct`, `llama3-chat`, `bitnet`, or `jinja` for any other source.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where it came from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// What its user should know, if anything.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// What the source knows as `bos_token`.
+    pub fn bos_token(&self) -> Option<&str> {
+        self.bos_token.as_deref()
+    }
+
+    /// What the source knows as `eos_token`.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.eos_token.as_deref()
     }
 
     /// The Jinja source.
     pub fn source(&self) -> &str {
         &self.source
+    }
+}
+
+/// What a template is rendered with.
+#[derive(Clone, Debug)]
+pub struct Conversation {
+    /// A list of objects, which the template sees untouched.
+    pub messages: Json,
+    /// A list of objects, or null.
+    pub tools: Json,
+    /// Whether the prompt ends where the assistant's answer begins.
+    pub add_generation_prompt: bool,
+    /// Other names that the template knows.
+    pub variables: Map<String, Json>,
+}
+
+impl Conversation {
+    /// Turns that wait for an answer, with a system prompt before them.
+    pub fn from_turns(history: &[ChatTurn], system: Option<&str>) -> Conversation {
+        let system = system.map(|text| ChatTurn::new(Role::System, text).message());
+        let messages = system.into_iter().chain(history.iter().map(ChatTurn::message)).collect();
+        Conversation { messages, tools: Json::Null, add_generation_prompt: true, variables: Map::new() }
     }
 }
 

@@ -95,7 +95,10 @@ pub(super) fn load(gguf: &Gguf, asked: Option<&str>) -> Result<Tokenizer> {
         let automaton = automaton.map_err(|error| wrong(format!("special tokens: {error}")))?;
         Ok::<_, Error>(Matcher { automaton, ids })
     };
+    let is_control =
+        |(id, kind): (usize, &Kind)| matches!(kind, Kind::Control | Kind::Unknown).then_some(id as u32);
     Ok(Tokenizer {
+        control: kinds.iter().enumerate().filter_map(is_control).collect(),
         user_defined: matcher(&|kind| kind == Kind::UserDefined)?,
         special: matcher(&|kind| matches!(kind, Kind::UserDefined | Kind::Control | Kind::Unknown))?,
         model: bpe,

@@ -36,6 +36,8 @@ pub struct Tokenizer {
     texts: Vec<String>,
     kinds: Vec<Kind>,
     ids: HashMap<String, u32>,
+    /// Ids of control tokens.
+    control: Vec<u32>,
     /// Matches user-defined tokens; and those with control tokens.
     user_defined: Matcher,
     special: Matcher,
@@ -179,6 +181,11 @@ impl Tokenizer {
     /// Whether the id is a control token, which is not part of any text.
     pub fn is_control(&self, id: u32) -> bool {
         self.kinds.get(id as usize).is_some_and(|kind| matches!(kind, Kind::Control | Kind::Unknown))
+    }
+
+    /// The texts of all tokens that are no part of any text.
+    pub fn control_texts(&self) -> impl Iterator<Item = &str> {
+        self.control.iter().map(|id| self.texts[*id as usize].as_str())
     }
 
     /// The token that begins a text.
