@@ -61,7 +61,7 @@ wheel: $(VENV)/tools  ## Build a manylinux wheel, and try it in a clean environm
 	rm -rf $(VENV)/clean && $(PYTHON) -m venv $(VENV)/clean
 	$(VENV)/clean/bin/python -m pip install --quiet dist/*.whl
 	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/bitnet inspect ../tests/fixtures/relu2-i2s.gguf
-	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/python ../tests/make_text_model.py text.gguf
+	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/python ../tests/text_model.py text.gguf
 	cd $(VENV) && echo hello | PATH=/usr/bin:/bin clean/bin/bitnet chat text.gguf -n 8 --receipt-dir receipts
 
 clean:  ## Remove everything that was built

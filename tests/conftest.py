@@ -7,15 +7,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benches"), str(ROOT / "tests")]
 
-from gguf_writer import write_gguf  # noqa: E402
 from make_model import Spec, make_model  # noqa: E402
+from text_model import make_text_model  # noqa: E402
 
 ModelMaker = Callable[[Spec], Path]
 
@@ -39,36 +38,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelMaker:
     return make
 
 
-MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "Ã ©"]
-CONTROL = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
-
-
-def spelled(byte: int) -> str:
-    """GPT-2's printable stand-in of a byte."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return chr(byte) if byte in printable else chr(256 + others.index(byte))
-
-
-TOKENS = [spelled(byte) for byte in range(256)] + [merge.replace(" ", "") for merge in MERGES] + CONTROL
-EOT = TOKENS.index("<|eot_id|>")
-
-
 @pytest.fixture(scope="session")
 def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random model with a byte-level vocabulary."""
-    folder = tmp_path_factory.mktemp("text")
-    keys: dict[str, Any] = {
-        "general.architecture": "llama",
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "llama-bpe",
-        "tokenizer.ggml.tokens": TOKENS,
-        "tokenizer.ggml.token_type": [1] * (len(TOKENS) - 3) + [3] * 3,
-        "tokenizer.ggml.merges": MERGES,
-        "tokenizer.ggml.bos_token_id": TOKENS.index(CONTROL[0]),
-        "tokenizer.ggml.eos_token_id": TOKENS.index(CONTROL[1]),
-    }
-    write_gguf(folder / "vocab.gguf", keys, [])
-    spec = Spec("llama", 2, 128, 192, 2, 1, vocab_size=len(TOKENS), context=256, untied=True)
-    make_model(folder / "model.gguf", spec, folder / "vocab.gguf")
-    return folder / "model.gguf"
+    """A small random model with a vocabulary; see `text_model.py`."""
+    path = tmp_path_factory.mktemp("text") / "model.gguf"
+    make_text_model(path)
+    return path

@@ -13,7 +13,7 @@ import pytest
 
 import bitnet
 from bitnet import ChatSession, ChatTurn
-from conftest import CONTROL, EOT, TOKENS
+from text_model import CONTROL, EOT, TOKENS
 
 SHORT: dict[str, Any] = {"max_tokens": 6, "temperature": 1.0, "seed": 3, "ignore_eos": True}
 

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import bitnet
-from conftest import CONTROL, EOT, ROOT, TOKENS
+from conftest import ROOT
+from text_model import CONTROL, EOT, TOKENS
 
 
 @pytest.fixture
