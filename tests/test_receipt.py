@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import blake3
 import pytest
 
 import bitnet
@@ -197,6 +198,17 @@ def test_the_model_is_hashed_only_when_a_digest_is_first_read(text_model: Path, 
     path.unlink()
     with bitnet.Engine(text_model) as engine:
         assert receipt.digest == engine.generate("hello", **SAMPLED).receipt.digest
+
+
+def test_others_can_compute_the_digest_and_the_fingerprints(engine: Any) -> None:
+    chat = bitnet.ChatSession(engine, "Naïve \U0001f642 \x01", template="bitnet", **{**SAMPLED, "stop": ["é"]})
+    chat.send("hello")
+    document = chat.send("world").receipt.to_dict()
+    claim = document["claim"]
+    canonical = json.dumps(claim, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert document["digest"] == blake3.blake3(canonical.encode()).hexdigest()
+    assert claim["model"] == blake3.blake3(engine.path.read_bytes()).hexdigest()
+    assert claim["template"]["blake3"] == blake3.blake3(chat.template.source.encode()).hexdigest()
 
 
 def test_the_digest_is_the_claims_alone(engine: Any, receipt: Any) -> None:
