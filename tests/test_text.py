@@ -18,6 +18,7 @@ import pytest
 
 import bitnet
 from conftest import ROOT
+from make_model import Spec
 from text_model import CONTROL, EOT, TOKENS
 
 
@@ -260,6 +261,27 @@ print(caught, stream.token_ids == whole)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert out == "1 True\n", err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sets a timer")
+def test_ctrl_c_is_seen_between_steps_that_are_short(model: Any) -> None:
+    """A step shorter than the time between two looks must not hide the signal until the end."""
+    code = """
+import signal, sys, bitnet
+engine = bitnet.Engine(sys.argv[1], isa="scalar", n_threads=1)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+for call in (engine.generate_tokens, lambda ids, n: engine.generate(ids, max_tokens=n)):
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        call([1, 2, 3], 3900)
+    except KeyboardInterrupt:
+        pass
+    print(3 <= engine.cached_tokens < 3900)
+    engine.prefill([])
+"""
+    path = model(Spec(context=4096, embedding="Q8_0"))
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "True\nTrue\n", done.stderr
 
 
 def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -24,7 +24,7 @@ pub struct Runtime {
     pub n_batch: usize,
 }
 
-/// Asked every 50 ms while a step computes: whether to abandon it.
+/// Asked before each step and every 50 ms while it computes: whether to abandon it.
 pub type Watch<'a> = dyn FnMut() -> bool + 'a;
 
 /// A token of a sequence, and whether its logits are wanted.
@@ -141,6 +141,9 @@ impl Runtime {
                  engine in this process, or start processes by 'spawn'"
                     .into(),
             ));
+        }
+        if watch() {
+            return Err(Error::Cancelled);
         }
         let mut caches: Vec<&mut KvCache> = decoders.iter_mut().map(|d| &mut d.cache).collect();
         let cancel = AtomicBool::new(false);

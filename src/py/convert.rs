@@ -6,6 +6,7 @@ use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError};
 use pyo3::import_exception;
 use pyo3::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 import_exception!(bitnet.errors, BitnetError);
 import_exception!(bitnet.errors, ModelNotFoundError);
@@ -42,14 +43,22 @@ impl From<Error> for PyErr {
     }
 }
 
+/// How often to look for signals at most.
+const LOOK: Duration = Duration::from_millis(40);
+
 /// Runs `work` without the interpreter. It is given a watch that looks for signals: Ctrl-C abandons the work and is
 /// raised here. A panic, which is a fault of ours, becomes an error and not the end of the interpreter.
 pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(&mut Watch) -> Result<T> + Send) -> PyResult<T> {
     let (raised, result) = py.detach(|| {
         let mut raised = None;
+        let mut looked = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| {
             work(&mut || {
-                raised = Python::attach(|py| py.check_signals()).err();
+                // Another thread may keep the interpreter for a while: short steps do not ask for it each time.
+                if raised.is_none() && looked.elapsed() >= LOOK {
+                    raised = Python::attach(|py| py.check_signals()).err();
+                    looked = Instant::now();
+                }
                 raised.is_some()
             })
         }));

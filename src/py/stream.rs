@@ -193,6 +193,7 @@ impl Stream {
         let mut logprobs = Vec::new();
         while let Some(piece) = self.pull(py)? {
             logprobs.extend(piece.logprob.clone());
+            py.check_signals()?;
         }
         self.with(|core| {
             let answer = core.answer();
