@@ -14,7 +14,7 @@ static STAND_INS: LazyLock<[char; 256]> = LazyLock::new(|| {
 /// The byte that each character below U+0200 stands for.
 static BYTES: LazyLock<[Option<u8>; 0x200]> = LazyLock::new(|| {
     let mut bytes = [None; 0x200];
-    STAND_INS.iter().zip(0..).for_each(|(stand_in, byte)| bytes[*stand_in as usize] = Some(byte));
+    STAND_INS.iter().zip(0..=u8::MAX).for_each(|(stand_in, byte)| bytes[*stand_in as usize] = Some(byte));
     bytes
 });
 

@@ -50,8 +50,7 @@ impl Scores {
         bytes: Vec<Option<u32>>,
         unknown: Option<u32>,
     ) -> Scores {
-        let tokens: AHashMap<_, _> =
-            tokens.map(|(text, (id, score))| (text, (id, order(score)))).collect();
+        let tokens: AHashMap<_, _> = tokens.map(|(text, (id, score))| (text, (id, order(score)))).collect();
         let longest = tokens.keys().map(String::len).max().unwrap_or(0);
         let by_words = tokens.keys().all(|text| words(text).count() == 1);
         Scores { tokens, longest, by_words, bytes, unknown }
