@@ -230,6 +230,9 @@ fn steps(normalizer: &Value, pre_tokenizer: &Value) -> Result<Steps> {
 const PUNCTUATION: &str = r"[\p{P}!-/:-@\[-`{-~]";
 
 fn rules(model: &Value) -> Result<Rules> {
+    if model.is_null() {
+        return Err(wrong("has no 'model', so it is not a tokenizer.json"));
+    }
     if !matches!(model["type"].as_str(), None | Some("BPE")) || !model["vocab"].is_object() {
         return Err(unsupported("model", model, "BPE"));
     }

@@ -31,7 +31,6 @@ pub(super) fn load(gguf: &Gguf, asked: Option<&str>) -> Result<Tokenizer> {
     let tokens = tokens.ok_or_else(|| wrong("metadata key 'tokenizer.ggml.tokens' is missing"))?;
     let texts: Vec<String> = tokens.map(|token| String::from_utf8_lossy(token).into_owned()).collect();
     let kinds = kinds(&metadata, &texts)?;
-    let find = |text: &str| texts.iter().position(|known| known == text).map(|id| id as u32);
     let special_id = |key: &str| -> Result<Option<u32>> {
         match metadata.uint(&format!("tokenizer.ggml.{key}_token_id"))? {
             Some(id) if id < texts.len() => Ok(Some(id as u32)),
@@ -42,22 +41,17 @@ pub(super) fn load(gguf: &Gguf, asked: Option<&str>) -> Result<Tokenizer> {
             None => Ok(None),
         }
     };
-    let (mut bos, mut eos) = (special_id("bos")?, special_id("eos")?);
+    let find = |text: &str| texts.iter().position(|known| known == text).map(|id| id as u32);
     let add = |key: &str| metadata.bool(&format!("tokenizer.ggml.add_{key}"));
-    let mut steps = Steps::default();
-    let apart;
-    let (model, name, add_bos) = match model {
+    let (mut bos, mut eos) = (special_id("bos")?, special_id("eos")?);
+    let (name, steps, model, apart, add_bos) = match model {
         "gpt2" => {
             let named = metadata.str("tokenizer.ggml.pre")?.filter(|name| !matches!(*name, "" | "default"));
             let name = asked.or(named).unwrap_or_else(|| guess_pre(find, texts.len(), eos));
             let class = pre::class(name)?;
-            steps.splits = class.splits()?;
-            apart = ids(&texts, &kinds, Kind::is_control);
-            let tokens = || ids(&texts, &kinds, |kind| !kind.is_control());
-            let merges = metadata.strings("tokenizer.ggml.merges")?.into_iter().flatten();
-            let merges = merges.filter_map(|merge| parts(std::str::from_utf8(merge).ok()?));
-            let rules = Rules { ignore_merges: class.ignore_merges, ..Rules::default() };
-            (Model::ranks(tokens, merges, &rules)?, name, class.add_bos)
+            let steps = Steps { splits: class.splits()?, ..Steps::default() };
+            let model = byte_level(&metadata, &texts, &kinds, class.ignore_merges)?;
+            (name, steps, model, ids(&texts, &kinds, Kind::is_control), class.add_bos)
         }
         "llama" if asked.is_some() => {
             return Err(Error::Argument(
@@ -67,20 +61,9 @@ pub(super) fn load(gguf: &Gguf, asked: Option<&str>) -> Result<Tokenizer> {
         "llama" => {
             (bos, eos) = (bos.or(find("<s>")), eos.or(find("</s>")));
             let prefix = add("space_prefix")?.unwrap_or(true).then_some(Prefix::Each);
-            steps.spelling = Spelling::Sentence { prefix };
-            let scores = scores(&metadata, &texts)?;
-            let mut of_bytes = vec![None; 256];
-            for (text, id) in texts.iter().zip(0..) {
-                if let Some(byte) = bytes::from_hex(text) {
-                    of_bytes[byte as usize].get_or_insert(id);
-                }
-            }
-            let normal = |kind| matches!(kind, Kind::Normal | Kind::UserDefined);
-            apart = ids(&texts, &kinds, |kind| !normal(kind));
-            let tokens = ids(&texts, &kinds, normal).into_iter();
-            let tokens = tokens.map(|(text, id)| (text, (id, scores[id as usize])));
-            let scores = Scores::new(tokens, of_bytes, special_id("unknown")?.or(find("<unk>")));
-            (Model::Scores(scores), "spm", true)
+            let steps = Steps { spelling: Spelling::Sentence { prefix }, ..Steps::default() };
+            let model = sentence_piece(&metadata, &texts, &kinds, special_id("unknown")?.or(find("<unk>")))?;
+            ("spm", steps, model, ids(&texts, &kinds, |kind| !is_piece(kind)), true)
         }
         other => {
             return Err(Error::Unsupported(format!(
@@ -159,7 +142,24 @@ fn guess_pre(find: impl Fn(&str) -> Option<u32>, count: usize, eos: Option<u32>)
     }
 }
 
-fn scores(metadata: &Metadata, texts: &[String]) -> Result<Vec<f32>> {
+fn byte_level(metadata: &Metadata, texts: &[String], kinds: &[Kind], ignore_merges: bool) -> Result<Model> {
+    let merges = metadata.strings("tokenizer.ggml.merges")?.into_iter().flatten();
+    let merges = merges.filter_map(|merge| parts(std::str::from_utf8(merge).ok()?));
+    let tokens = || ids(texts, kinds, |kind| !kind.is_control());
+    Model::ranks(tokens, merges, &Rules { ignore_merges, ..Rules::default() })
+}
+
+/// Whether a SentencePiece token is made by joining.
+fn is_piece(kind: Kind) -> bool {
+    matches!(kind, Kind::Normal | Kind::UserDefined)
+}
+
+fn sentence_piece(
+    metadata: &Metadata,
+    texts: &[String],
+    kinds: &[Kind],
+    unknown: Option<u32>,
+) -> Result<Model> {
     let scores = metadata.floats("tokenizer.ggml.scores")?.unwrap_or_default();
     if scores.len() != texts.len() {
         return Err(wrong(format!(
@@ -174,5 +174,13 @@ fn scores(metadata: &Metadata, texts: &[String]) -> Result<Vec<f32>> {
              tokenizer.model",
         ));
     }
-    Ok(scores)
+    let mut of_bytes = vec![None; 256];
+    for (text, id) in texts.iter().zip(0..) {
+        if let Some(byte) = bytes::from_hex(text) {
+            of_bytes[byte as usize].get_or_insert(id);
+        }
+    }
+    let pieces = ids(texts, kinds, is_piece).into_iter();
+    let scored = pieces.map(|(text, id)| (text, (id, scores[id as usize])));
+    Ok(Model::Scores(Scores::new(scored, of_bytes, unknown)))
 }

@@ -57,6 +57,8 @@ impl Model {
         let build = |tokens: Ids, merges: Merges| {
             let builder = BPE::builder()
                 .vocab_and_merges(tokens, merges)
+                // The library's cache belongs to the thread, and stays when the tokenizer goes.
+                .cache_capacity(0)
                 .ignore_merges(rules.ignore_merges)
                 .byte_fallback(rules.byte_fallback)
                 .fuse_unk(rules.fuse_unknown);
