@@ -56,6 +56,15 @@ def test_a_tokenizer_opens_alone(text_model: Path) -> None:
         bitnet.Tokenizer(text_model, pre="klingon")
 
 
+def test_a_tokenizer_json_opens_alone() -> None:
+    alone = bitnet.Tokenizer(ROOT / "tests" / "fixtures" / "tokenizers" / "bytes" / "tokenizer.json")
+    ids = alone.encode("the licence<|eot_id|>", add_bos=True, parse_special=True)
+    assert (ids[0], alone.id_to_token(ids[-1]), alone.pre) == (alone.bos_token_id, "<|eot_id|>", "tokenizer.json")
+    assert alone.decode(ids) == "the licence"
+    with pytest.raises(bitnet.ArgumentError, match="leave out pre="):
+        bitnet.Tokenizer(ROOT / "tests" / "fixtures" / "tokenizers" / "bytes" / "tokenizer.json", pre="gpt-2")
+
+
 def test_pieces_join_to_the_answer_and_break_no_character(engine: Any) -> None:
     """Behaviour 25."""
     for seed in range(20):

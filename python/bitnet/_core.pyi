@@ -122,9 +122,11 @@ class SamplingParams:
 
 @final
 class Tokenizer:
-    """A model's vocabulary with its rules, from a GGUF file alone; no weights are read.
+    """A model's vocabulary with its rules, from a GGUF file, of which no weights are read, or from a `tokenizer.json`.
 
-    pre: overrides the pre-tokenizer that the file names. Raises as `Engine`.
+    A GGUF file without a tokenizer takes the `tokenizer.json` beside it. Beside a `tokenizer.json`, the files
+    `tokenizer_config.json` and `generation_config.json` name the tokens that begin and end a text.
+    pre: overrides the pre-tokenizer that a GGUF file names. Raises as `Engine`.
     """
 
     def __new__(cls, path: str | os.PathLike[str], *, pre: str | None = None) -> Tokenizer: ...

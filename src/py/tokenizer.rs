@@ -3,7 +3,6 @@
 use super::convert::{detached, token_ids};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::gguf::Gguf;
 use crate::tokenizer::Tokenizer as Core;
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -54,7 +53,7 @@ impl Tokenizer {
     #[new]
     #[pyo3(signature = (path, *, pre=None))]
     fn new(py: Python<'_>, path: PathBuf, pre: Option<String>) -> PyResult<Self> {
-        let core = detached(py, |_| Core::from_gguf(&Gguf::open(&path)?, pre.as_deref()))?;
+        let core = detached(py, |_| Core::open(&path, pre.as_deref()))?;
         Ok(Tokenizer { owner: Owner::Alone(Box::new(core)) })
     }
 
