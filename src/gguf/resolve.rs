@@ -159,8 +159,12 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
         return Err(unsupported(known.map_or("of no known meaning", |entry| entry.1)));
     }
     let fits = |meaning: &&Meaning| extents.iter().all(|extent| extent.is_filled_by(meaning.size(extent)));
+    let same = |a: &Meaning, b: &Meaning| extents.iter().all(|extent| a.size(extent) == b.size(extent));
     match meanings.iter().filter(fits).collect::<Vec<_>>()[..] {
-        [Meaning::Runs(kind)] => Ok(*kind),
+        // Where others take another size, only the padding of a wide alignment makes them fit.
+        [runs @ Meaning::Runs(kind), ref others @ ..] if !others.iter().any(|other| same(runs, other)) => {
+            Ok(*kind)
+        }
         [Meaning::Foreign(name, _)] => Err(unsupported(name)),
         [] => Err(no_fit(id, meanings, extents, path)),
         _ => {

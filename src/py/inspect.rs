@@ -1,8 +1,7 @@
 //! What the command line's `inspect` and `doctor` show.
 
-use super::convert::{count, detached};
+use super::convert::{count, detached, file_path, optional_count};
 use crate::engine::{Engine, Options};
-use crate::error::Error;
 use crate::kernel::{Isa, machine};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -28,21 +27,24 @@ pub fn processor(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 
 /// Gigabytes a second that threads read from memory.
 #[pyfunction]
-#[pyo3(signature = (n_threads, megabytes=512))]
-pub fn read_bandwidth(py: Python<'_>, n_threads: i64, megabytes: i64) -> PyResult<f64> {
-    let threads = count(Some(n_threads), "n_threads")?.unwrap_or(1);
-    let megabytes = count(Some(megabytes), "megabytes")?.unwrap_or(512);
-    detached(py, |_| {
-        machine::read_bandwidth(threads, megabytes << 20)
-            .map(|rate| rate / 1e9)
-            .map_err(|source| Error::Argument(format!("cannot start {threads} threads: {source}")))
-    })
+#[pyo3(signature = (n_threads, megabytes=None))]
+pub fn read_bandwidth(
+    py: Python<'_>,
+    n_threads: &Bound<'_, PyAny>,
+    megabytes: Option<&Bound<'_, PyAny>>,
+) -> PyResult<f64> {
+    let threads = count(n_threads, "n_threads", 1)?;
+    let megabytes = optional_count(megabytes, "megabytes")?.unwrap_or(512);
+    detached(py, |_| Ok(machine::read_bandwidth(threads, megabytes.saturating_mul(1 << 20))? / 1e9))
 }
 
 /// Everything about a model file that can be said without running it.
 #[pyfunction]
-pub fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let engine = detached(py, |_| Engine::open(&path, Options::default()))?;
+pub fn inspect(
+    py: Python<'_>,
+    #[pyo3(from_py_with = file_path)] path: PathBuf,
+) -> PyResult<Bound<'_, PyDict>> {
+    let engine = detached(py, |watch| Engine::open(&path, Options::default(), watch))?;
     let model = &engine.runtime().model;
     let (gguf, config) = (model.gguf(), model.config());
     let dict = PyDict::new(py);
