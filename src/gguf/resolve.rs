@@ -174,6 +174,20 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
     }
 }
 
+/// What to call the type of a tensor, whether or not it is run.
+pub(super) fn name(extent: &Extent) -> String {
+    let id = extent.info.id;
+    let fits = |meaning: &&Meaning| extent.is_filled_by(meaning.size(extent));
+    let meant = meanings(id).iter().filter(fits).map(Meaning::name);
+    let run = TensorType::ALL
+        .iter()
+        .filter(|kind| kind.id() == id && meanings(id).is_empty())
+        .map(|kind| kind.name());
+    let known = KNOWN.iter().filter(|entry| entry.0 == id).map(|entry| entry.1);
+    let names: Vec<&str> = meant.chain(run).chain(known).collect();
+    if names.is_empty() { format!("type id {id}") } else { names.join(" or ") }
+}
+
 /// The error for an id none of whose meanings explains the space of all its tensors.
 fn no_fit(id: u32, meanings: &[Meaning], extents: &[&Extent], path: &Path) -> Error {
     // The tensor that speaks against the commonest meaning, which is what the reader most likely has.
