@@ -19,7 +19,8 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn open(model: &str, options: Options) -> Engine {
-    Engine::open(&fixture(&format!("{model}.gguf")), options).unwrap_or_else(|error| panic!("{error}"))
+    let path = fixture(&format!("{model}.gguf"));
+    Engine::open(&path, options, &mut || false).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Ids long enough for three pages of keys.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Unpack
 
+_Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 __all__ = [
@@ -129,7 +130,7 @@ class Tokenizer:
     pre: overrides the pre-tokenizer that a GGUF file names. Raises as `Engine`.
     """
 
-    def __new__(cls, path: str | os.PathLike[str], *, pre: str | None = None) -> Tokenizer: ...
+    def __new__(cls, path: _Path, *, pre: str | None = None) -> Tokenizer: ...
     def encode(self, text: str, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """Ids of a text. Control tokens are recognised in it only if parse_special: leave it off for users' texts."""
     def decode(self, ids: _TokenIds, skip_special_tokens: bool = True) -> str:
@@ -497,12 +498,13 @@ class Engine:
     ffn_act: "silu" or "relu2" (default: by architecture; `bitnet inspect` shows it).
     n_batch: positions that one forward pass takes at most (default 128). The logits do not depend on it.
 
-    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ModelError, ArgumentError, or OSError.
+    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ModelError, ArgumentError, OutOfMemoryError
+    or OSError; KeyboardInterrupt on Ctrl-C.
     """
 
     def __new__(
         cls,
-        path: str | os.PathLike[str],
+        path: _Path,
         *,
         n_ctx: int | None = None,
         n_threads: int | None = None,
@@ -515,15 +517,16 @@ class Engine:
     def logits(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
         """Logits after every id: float32 of shape [len(ids), n_vocab]. The warm cache is neither used nor changed.
 
-        Raises TokenIdError, ContextLengthError, TypeError, ClosedError; KeyboardInterrupt on Ctrl-C.
+        Raises TokenIdError, ContextLengthError, TypeError, OutOfMemoryError, ClosedError; ModelError where a damaged
+        weight shows only now; KeyboardInterrupt on Ctrl-C.
         """
     def logits_batch(self, sequences: Sequence[_TokenIds]) -> list[npt.NDArray[np.float32]]:
         """`logits` of several sequences at once, which share every forward pass. The bits are those of `logits`."""
     def prefill(self, ids: _TokenIds) -> Prefill:
         """Compute a prompt and keep its keys and values warm; the cache then holds exactly these positions.
 
-        Only what follows the longest common prefix with the warm cache is computed. After an error the cache is as it
-        was; after Ctrl-C it holds the common prefix. Raises as `logits`.
+        Only what follows the longest common prefix with the warm cache is computed. After an error or Ctrl-C the cache
+        is as it was. Raises as `logits`.
         """
     def generate_tokens(
         self, ids: _TokenIds, max_tokens: int | None = None, stop_token_ids: _TokenIds | None = None
@@ -618,16 +621,19 @@ class Engine:
 def isas() -> list[str]:
     """The instruction sets of this processor that the engine has kernels for, best last."""
 
-def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+def inspect(path: _Path) -> dict[str, Any]:
     """Everything about a model file that can be said without running it.
 
     Keys: path, version, file_size (bytes), arch, config, activation, act_quant, act_quant_reason, metadata (list of
-    key, type, value), tensors (list of name, type, shape, bytes), types (type -> tensors, bytes), warnings.
-    Raises as `Engine`.
+    key, type, value; of an array its count, and at most its first 64 items as value), tensors (list of name, type,
+    shape, bytes), types (type -> tensors, bytes), warnings, error.
+
+    error is None, or says why the engine cannot run a file that is sound: then config, activation and act_quant are
+    None, and a tensor's bytes reach up to the next one. Raises as `Engine` for a broken file.
     """
 
 def processor() -> dict[str, Any]:
     """The processor: name, cores (that this process may use), isas, target."""
 
-def read_bandwidth(n_threads: int, megabytes: int = 512) -> float:
-    """Gigabytes (1e9 bytes) a second that n_threads threads read from memory: the best of three passes."""
+def read_bandwidth(n_threads: int, megabytes: int | None = None) -> float:
+    """Gigabytes (1e9 bytes) a second that n_threads threads read from memory (default: 512 MB): the best of three."""

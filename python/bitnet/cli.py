@@ -1,6 +1,7 @@
 """The command `bitnet`."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -20,10 +21,14 @@ SHOWN = 72
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 2 after an error, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(argv)
     try:
         options.run(options)
-        sys.stdout.flush()
+        if sys.stdout:  # None if it was closed before Python started
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader has left. Python flushes stdout once more at exit: give it somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -147,22 +152,11 @@ def run_inspect(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(model, indent=1, default=os.fspath))
         return
-    config = model["config"]
-    head = "tied to the embedding" if config["tied"] else "of its own"
-    table(
-        {
-            "file": f"{model['path']} (GGUF version {model['version']}, {size(model['file_size'])})",
-            "architecture": model["arch"],
-            "layers": config["layers"],
-            "width": f"{config['width']}, feed-forward {config['ffn']}",
-            "heads": f"{config['heads']} of {config['head_dim']} channels, {config['kv_heads']} for keys and values",
-            "vocabulary": f"{config['vocab']}, output head {head}",
-            "context": config["context"],
-            "constants": f"rope theta {config['rope_theta']:g}, norm epsilon {config['eps']:g}",
-            "activation": model["activation"],
-            "act_quant": f"{model['act_quant']} ({model['act_quant_reason']})",
-        }
-    )
+    head = {
+        "file": f"{model['path']} (GGUF version {model['version']}, {size(model['file_size'])})",
+        "architecture": model["arch"],
+    }
+    table(head | ({"cannot be run": model["error"]} if model["error"] else verdicts(model)))
     print("\ntensors")
     table({f"  {name}": f"{t['tensors']}, {size(t['bytes'])}" for name, t in model["types"].items()})
     if options.tensors:
@@ -171,9 +165,25 @@ def run_inspect(options: argparse.Namespace) -> None:
             shape = " x ".join(map(str, tensor["shape"]))
             print(f"  {tensor['name']:<32} {tensor['type']:<7} {shape:<16} {size(tensor['bytes'])}")
     print("\nmetadata")
-    table({f"  {entry['key']}": shortened(entry["value"]) for entry in model["metadata"]})
+    table({f"  {entry['key']}": shown(entry["value"]) for entry in model["metadata"]})
     for warning in model["warnings"]:
         print(f"\nwarning: {warning}")
+
+
+def verdicts(model: dict[str, Any]) -> dict[str, Any]:
+    """How the engine runs a model."""
+    config = model["config"]
+    output = "tied to the embedding" if config["tied"] else "of its own"
+    return {
+        "layers": config["layers"],
+        "width": f"{config['width']}, feed-forward {config['ffn']}",
+        "heads": f"{config['heads']} of {config['head_dim']} channels, {config['kv_heads']} for keys and values",
+        "vocabulary": f"{config['vocab']}, output head {output}",
+        "context": config["context"],
+        "constants": f"rope theta {config['rope_theta']:g}, norm epsilon {config['eps']:g}",
+        "activation": model["activation"],
+        "act_quant": f"{model['act_quant']} ({model['act_quant_reason']})",
+    }
 
 
 def run_doctor(options: argparse.Namespace) -> None:
@@ -251,7 +261,7 @@ def memory() -> int | None:
 
 def table(rows: dict[str, Any]) -> None:
     """Print names and values in two columns."""
-    width = max(map(len, rows))
+    width = max(map(len, rows), default=0)
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
 
@@ -266,7 +276,7 @@ def size(count: int) -> str:
     return f"{value:.3g} GB"
 
 
-def shortened(text: str) -> str:
-    """One line of at most `SHOWN` characters."""
-    line = text.replace("\n", "\\n")
+def shown(value: Any) -> str:
+    """A metadata value as JSON writes it, cut to one line of at most `SHOWN` characters."""
+    line = json.dumps(value, ensure_ascii=False)
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"

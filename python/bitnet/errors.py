@@ -41,5 +41,9 @@ class TokenIdError(BitnetError, ValueError):
     """A token id outside the vocabulary; the message gives the id and its position."""
 
 
+class OutOfMemoryError(BitnetError, MemoryError):
+    """The machine does not give the memory that the call needs; nothing was changed."""
+
+
 class ClosedError(BitnetError, RuntimeError):
     """The engine was closed before the call."""

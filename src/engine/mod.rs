@@ -21,7 +21,8 @@ use crate::template::{Prompt, Template};
 use crate::tokenizer::Tokenizer;
 use receipts::Identity;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -135,8 +136,8 @@ impl Drop for TokenizerThread {
 }
 
 impl Engine {
-    /// Opens a model file.
-    pub fn open(path: &Path, options: Options) -> Result<Engine> {
+    /// Opens a model file; `watch` can abandon it.
+    pub fn open(path: &Path, options: Options, watch: &mut Watch) -> Result<Engine> {
         let isa = options.isa.or_else(|| std::env::var("BITNET_ISA").ok().filter(|isa| !isa.is_empty()));
         let kernels = kernels(isa.as_deref())?;
         for (name, value) in
@@ -149,12 +150,12 @@ impl Engine {
         let gguf = Arc::new(Gguf::open(path)?);
         let tokenizer_thread = TokenizerThread::start(gguf.clone());
         let threads = options.n_threads.unwrap_or_else(machine::cores);
-        let pool = Pool::new(threads).map_err(|source| {
-            Error::Argument(format!(
-                "n_threads is {threads}, but the system refuses so many threads: {source}"
-            ))
-        })?;
-        let model = pool.run(|team| Model::load(gguf, options.ffn_act, options.act_quant, team), || {})?;
+        let pool = Pool::new(threads)?;
+        let cancel = AtomicBool::new(false);
+        let model = pool.run(
+            |team| Model::load(gguf, options.ffn_act, options.act_quant, team, &cancel),
+            || cancel.store(cancel.load(Relaxed) || watch(), Relaxed),
+        )?;
         let context = model.config().context;
         let n_ctx = options.n_ctx.unwrap_or(context.min(DEFAULT_CONTEXT));
         if n_ctx > context {
@@ -246,15 +247,23 @@ impl Engine {
         self.runtime.advance(&mut decoders.iter_mut().collect::<Vec<_>>(), &steps, watch)
     }
 
+    /// Where the warm decoder is kept. None in a forked process: the lock may have been held when it was copied.
+    fn warm(&self) -> Option<MutexGuard<'_, Option<Decoder>>> {
+        self.runtime.pool.is_here().then(|| self.warm.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The warm decoder, or a fresh one while another caller has it.
     fn take_warm(&self) -> Decoder {
-        let taken = self.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let taken = self.warm().and_then(|mut warm| warm.take());
         taken.unwrap_or_else(|| self.new_decoder())
     }
 
-    /// Keeps a decoder warm, unless another is already.
+    /// Keeps a decoder warm, unless another is already. What is not kept is freed outside of the lock.
     fn keep_warm(&self, decoder: Decoder) {
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(decoder);
+        let mut surplus = Some(decoder);
+        if let Some(mut warm) = self.warm().filter(|warm| warm.is_none()) {
+            *warm = surplus.take();
+        }
     }
 
     /// Runs `use_it` on the warm decoder.
@@ -273,8 +282,9 @@ impl Engine {
         self.with_warm(|decoder| {
             let start = Instant::now();
             let cached_tokens = decoder.ids().iter().zip(&ids).take_while(|(a, b)| a == b).count();
-            decoder.truncate(cached_tokens);
-            self.runtime.prefill(decoder, &ids[cached_tokens..], false, watch)?;
+            decoder.replace_from(cached_tokens, |decoder| {
+                self.runtime.prefill(decoder, &ids[cached_tokens..], false, watch)
+            })?;
             Ok(Prefill { tokens: ids.len(), cached_tokens, elapsed: start.elapsed() })
         })
     }
@@ -330,16 +340,15 @@ impl Engine {
 
     /// Positions that the warm cache holds.
     pub fn cached_tokens(&self) -> usize {
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |d| d.ids().len())
+        self.warm().and_then(|warm| Some(warm.as_ref()?.ids().len())).unwrap_or(0)
     }
 
     /// Bytes in use.
     pub fn memory(&self) -> Memory {
-        let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
         Memory {
             packed: self.runtime.model.packed_bytes(),
             mapped: self.runtime.model.mapped_bytes(),
-            kv_cache: warm.as_ref().map_or(0, Decoder::bytes),
+            kv_cache: self.warm().and_then(|warm| Some(warm.as_ref()?.bytes())).unwrap_or(0),
             file: self.runtime.model.gguf().file_size() as usize,
         }
     }

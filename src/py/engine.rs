@@ -1,6 +1,6 @@
 //! `bitnet.Engine`.
 
-use super::convert::{choice, count, detached, token_ids};
+use super::convert::{choice, detached, file_path, named, optional_count, token_ids};
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
 use super::stream::{Completion, Stream};
@@ -97,27 +97,27 @@ impl Engine {
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        path: PathBuf,
-        n_ctx: Option<i64>,
-        n_threads: Option<i64>,
+        #[pyo3(from_py_with = file_path)] path: PathBuf,
+        n_ctx: Option<&Bound<'_, PyAny>>,
+        n_threads: Option<&Bound<'_, PyAny>>,
         isa: Option<String>,
         kv_type: &str,
         act_quant: &str,
         ffn_act: Option<&str>,
-        n_batch: Option<i64>,
+        n_batch: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Engine> {
         let quants = [("auto", None), ("int8", Some(ActQuant::Int8)), ("none", Some(ActQuant::None))];
         let activations = [Activation::Silu, Activation::Relu2].map(|a| (a.name(), a));
         let options = Options {
-            n_ctx: count(n_ctx, "n_ctx")?,
-            n_threads: count(n_threads, "n_threads")?,
-            n_batch: count(n_batch, "n_batch")?,
+            n_ctx: optional_count(n_ctx, "n_ctx")?,
+            n_threads: optional_count(n_threads, "n_threads")?,
+            n_batch: optional_count(n_batch, "n_batch")?,
             isa,
             kv_type: Some(choice(kv_type, "kv_type", &[KvType::F16, KvType::F32].map(|t| (t.name(), t)))?),
             act_quant: choice(act_quant, "act_quant", &quants)?,
             ffn_act: ffn_act.map(|name| choice(name, "ffn_act", &activations)).transpose()?,
         };
-        let core = detached(py, |_| Core::open(&path, options))?;
+        let core = detached(py, |watch| Core::open(&path, options, watch))?;
         Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path })
     }
 
@@ -140,6 +140,11 @@ impl Engine {
             .map(|(i, ids)| token_ids(&ids?, &format!("sequences[{i}]")))
             .collect::<PyResult<_>>()?;
         let core = self.core()?;
+        for (i, ids) in sequences.iter().enumerate() {
+            core.runtime()
+                .check_ids(ids, 0)
+                .map_err(|error| named(error.into(), &format!("sequences[{i}]"), py))?;
+        }
         let logits = detached(py, |watch| core.logits(&sequences, watch))?;
         let vocab = core.config().vocab;
         let mut rest = &logits[..];
@@ -166,12 +171,12 @@ impl Engine {
         &self,
         py: Python<'_>,
         ids: &Bound<'_, PyAny>,
-        max_tokens: Option<i64>,
+        max_tokens: Option<&Bound<'_, PyAny>>,
         stop_token_ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Vec<u32>> {
         let ids = token_ids(ids, "ids")?;
         let stop = stop_token_ids.map_or(Ok(Vec::new()), |stop| token_ids(stop, "stop_token_ids"))?;
-        let max_tokens = count(max_tokens, "max_tokens")?.unwrap_or(usize::MAX);
+        let max_tokens = optional_count(max_tokens, "max_tokens")?.unwrap_or(usize::MAX);
         let core = self.core()?;
         detached(py, |watch| core.generate(&ids, max_tokens, &stop, watch))
     }

@@ -1,7 +1,6 @@
 //! `bitnet.SamplingParams`, and the same as flat keywords.
 
-use super::convert::token_ids;
-use crate::error::Error;
+use super::convert::{count, named, token_ids};
 use crate::sampler::SamplingParams as Core;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -58,7 +57,7 @@ fn changed(mut core: Core, keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
         let name: String = name.extract()?;
         set(&mut core, &name, &value).map_err(|error| {
             match error.is_instance_of::<PyTypeError>(value.py()) {
-                true => PyTypeError::new_err(format!("{name}: {}", error.value(value.py()))),
+                true => named(error, &name, value.py()),
                 false => error,
             }
         })?;
@@ -68,12 +67,7 @@ fn changed(mut core: Core, keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
 }
 
 fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let count = |low: i64| -> PyResult<usize> {
-        match value.extract::<i64>()? {
-            n if n >= low => Ok(n as usize),
-            n => Err(Error::Argument(format!("{name} is {n}, expected at least {low}")).into()),
-        }
-    };
+    let count = |least: i64| count(value, name, least);
     let is_none = value.is_none();
     match name {
         "temperature" => core.temperature = value.extract()?,
