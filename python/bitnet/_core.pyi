@@ -412,6 +412,7 @@ class Template:
     @property
     def add_bos(self) -> bool:
         """Whether a BOS token has to be put in front of its prompts, because it does not write one itself."""
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class ChatSession:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import ChatSession, Engine, Template, Tokenizer, __version__, inspect, isas, processor, read_bandwidth
-from .errors import BitnetError
+from .errors import ArgumentError, BitnetError
 from .repl import Receipts, Repl
 
 FAILED = 2
@@ -76,6 +76,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--parse-special", action="store_true", help="recognise control tokens in the text")
     command.add_argument("--ids", action="store_true", help="print the ids alone, on one line")
     command.set_defaults(run=run_tokenize)
+    command = commands.add_parser("template", help="show the prompt that a chat template makes of a conversation")
+    command.add_argument("source", metavar="MODEL_OR_JINJA", help="a GGUF file, or a file with a Jinja source")
+    command.add_argument("--messages", metavar="FILE", help="a JSON list of messages; - reads it from standard input")
+    command.add_argument("--system", help="a system prompt before them")
+    command.add_argument("--user", help="a question after them")
+    command.add_argument("--template", metavar="NAME_OR_FILE", help="use this template in place of the model's")
+    command.add_argument("--no-generation-prompt", action="store_true", help="do not begin the assistant's turn")
+    command.add_argument("--source", action="store_true", dest="show_source", help="print the template, not a prompt")
+    command.set_defaults(run=run_template)
     return top
 
 
@@ -127,16 +136,16 @@ def sampling(options: argparse.Namespace) -> dict[str, Any]:
 
 def open_chat(engine: Engine, options: argparse.Namespace) -> ChatSession:
     """A conversation that has not begun."""
-    return ChatSession(engine, options.system, template=chosen_template(engine, options.template), **sampling(options))
+    template = chosen_template(engine.template, options.template)
+    return ChatSession(engine, options.system, template=template, **sampling(options))
 
 
-def chosen_template(engine: Engine, choice: str | None) -> Template | str | None:
-    """A template by name, or out of a file."""
-    if choice is None or not Path(choice).is_file():
-        return choice
-    own = engine.template
-    source = Path(choice).read_text(encoding="utf-8")
-    return Template.from_jinja(source, bos_token=own.bos_token, eos_token=own.eos_token)
+def chosen_template(own: Template, choice: str | None) -> Template:
+    """A template by name or out of a file, with the tokens of the model's own; that if none is chosen."""
+    if choice is None:
+        return own
+    tokens = own.bos_token, own.eos_token
+    return Template.from_jinja(read(choice), *tokens) if Path(choice).is_file() else Template.named(choice, *tokens)
 
 
 def run_chat(options: argparse.Namespace) -> None:
@@ -249,6 +258,37 @@ def run_tokenize(options: argparse.Namespace) -> None:
         return
     for token in ids:
         print(f"{token:>8}  {tokenizer.decode([token], skip_special_tokens=False)!r}")
+
+
+def run_template(options: argparse.Namespace) -> None:
+    """`bitnet template MODEL_OR_JINJA`."""
+    with open(options.source, "rb") as file:
+        is_model = file.read(4) == b"GGUF"
+    own = Template.from_model(options.source) if is_model else Template.from_jinja(read(options.source))
+    template = chosen_template(own, options.template)
+    if template.warning:
+        print(f"bitnet: warning: {template.warning}", file=sys.stderr)
+    if options.show_source:
+        print(f"{template.name}, from {template.origin}\n{template.source}")
+        return
+    messages: list[Any] = [{"role": "system", "content": options.system}] if options.system is not None else []
+    if options.messages is not None:
+        text = given("-") if options.messages == "-" else read(options.messages)
+        try:
+            messages += json.loads(text)
+        except (ValueError, TypeError) as error:
+            raise ArgumentError(f"{options.messages} is not a JSON list of messages: {error}") from error
+    if options.user is not None:
+        messages.append({"role": "user", "content": options.user})
+    sys.stdout.write(template.render(messages, add_generation_prompt=not options.no_generation_prompt))
+
+
+def read(path: str) -> str:
+    """The text of a file, its line ends included."""
+    try:
+        return Path(path).read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{path} is not a text in UTF-8: {error}") from error
 
 
 def memory() -> int | None:

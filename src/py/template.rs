@@ -52,7 +52,8 @@ impl ChatTurn {
 }
 
 /// A chat template. See the stubs for its documentation.
-#[pyclass(frozen, module = "bitnet")]
+#[pyclass(frozen, eq, module = "bitnet")]
+#[derive(PartialEq)]
 pub struct Template {
     core: Arc<Core>,
 }

@@ -158,6 +158,13 @@ impl Template {
     }
 }
 
+impl PartialEq for Template {
+    fn eq(&self, other: &Template) -> bool {
+        let said = |t: &Template| (t.source.clone(), t.bos_token.clone(), t.eos_token.clone(), t.origin);
+        said(self) == said(other)
+    }
+}
+
 /// What a template is rendered with.
 #[derive(Clone, Debug)]
 pub struct Conversation {

@@ -4,7 +4,8 @@
 //! The template is rendered twice: once as it is, and once with a mark (a character that occurs nowhere in it) inside
 //! everything in the messages that reads as a control token, or begins one that the next text could complete. Where the
 //! marks come out is text of users. Both renderings must be the same but for the marks. A template may look at such
-//! a text itself, as at `</think>`; then that one is left to the template.
+//! a text itself, as at `</think>`; then that one is left to the template. So is a text that completes what the template
+//! began, as a role between `<|` and `|>`.
 
 use super::{Conversation, Template};
 use crate::error::{Error, Result};
@@ -87,7 +88,8 @@ impl Template {
 /// Marks control texts in what users wrote.
 struct Marker<'a> {
     controls: Vec<&'a str>,
-    /// Finds control texts whatever their case, which a template may change.
+    /// The same with their case folded, since a template may change the case of a text.
+    folded: Vec<String>,
     finder: AhoCorasick,
     mark: char,
 }
@@ -95,8 +97,9 @@ struct Marker<'a> {
 impl<'a> Marker<'a> {
     fn new(controls: &[&'a str], conversation: &Conversation, source: &str) -> Result<Marker<'a>> {
         let controls: Vec<&str> = controls.iter().copied().filter(|control| !control.is_empty()).collect();
-        let finder = AhoCorasick::builder().ascii_case_insensitive(true).build(&controls);
-        let finder = finder.map_err(|error| Error::Template(error.to_string()))?;
+        let folded: Vec<String> =
+            controls.iter().map(|control| control.chars().map(without_case).collect()).collect();
+        let finder = AhoCorasick::new(&folded).map_err(|error| Error::Template(error.to_string()))?;
         let mut used = BTreeSet::from_iter(source.chars());
         let mut collect = |text: &str| used.extend(text.chars());
         let Conversation { messages, tools, variables, .. } = conversation;
@@ -105,23 +108,28 @@ impl<'a> Marker<'a> {
         let mark = ('\u{fdd0}'..='\u{fdef}').find(|c| !used.contains(c));
         let mark =
             mark.ok_or_else(|| Error::Template("the messages hold all noncharacters of Unicode".into()))?;
-        Ok(Marker { controls, finder, mark })
+        Ok(Marker { controls, folded, finder, mark })
     }
 
     /// Where marks go in a text, each with its control token: behind the first character of a control text, and of an
     /// end that begins one.
     fn places(&self, text: &str) -> Vec<(usize, usize)> {
-        let behind_first = |start: usize| start + text[start..].chars().next().map_or(0, char::len_utf8);
-        let found = self.finder.find_overlapping_iter(text);
+        let mut folded = String::with_capacity(text.len());
+        // Where each character begins, in `folded` and in `text`.
+        let mut begins = Vec::with_capacity(text.len() + 1);
+        for (at, c) in text.char_indices() {
+            begins.push((folded.len(), at));
+            folded.push(without_case(c));
+        }
+        begins.push((folded.len(), text.len()));
+        let behind_first = |start: usize| begins[begins.partition_point(|(at, _)| *at <= start)].1;
+        let found = self.finder.find_overlapping_iter(&folded);
         let mut places: Vec<(usize, usize)> =
             found.map(|found| (behind_first(found.start()), found.pattern().as_usize())).collect();
-        let trimmed = text.trim_end();
-        for (number, control) in self.controls.iter().enumerate() {
-            let begun = control.char_indices().skip(1).filter_map(|(at, _)| {
-                let start = trimmed.len().checked_sub(at)?;
-                trimmed.get(start..)?.eq_ignore_ascii_case(&control[..at]).then_some(start)
-            });
-            places.extend(begun.map(|start| (behind_first(start), number)));
+        let trimmed = folded.trim_end();
+        for (number, control) in self.folded.iter().enumerate() {
+            let begun = control.char_indices().skip(1).filter(|(at, _)| trimmed.ends_with(&control[..*at]));
+            places.extend(begun.map(|(at, _)| (behind_first(trimmed.len() - at), number)));
         }
         places
     }
@@ -164,7 +172,10 @@ fn visit(value: &Json, look: &mut impl FnMut(&str)) {
     match value {
         Json::String(text) => look(text),
         Json::Array(items) => items.iter().for_each(|item| visit(item, look)),
-        Json::Object(items) => items.values().for_each(|item| visit(item, look)),
+        Json::Object(items) => items.iter().for_each(|(key, item)| {
+            look(key);
+            visit(item, look);
+        }),
         _ => {}
     }
 }
@@ -176,9 +187,15 @@ fn map_texts(value: &Json, change: &impl Fn(&str) -> String) -> Json {
         Json::Array(items) => items.iter().map(|item| map_texts(item, change)).collect(),
         Json::Object(items) => items
             .iter()
-            .map(|(key, item)| (key.clone(), map_texts(item, change)))
+            .map(|(key, item)| (change(key), map_texts(item, change)))
             .collect::<Map<_, _>>()
             .into(),
         other => other.clone(),
     }
+}
+
+/// A character as all its cases are compared.
+fn without_case(c: char) -> char {
+    let upper = c.to_uppercase().next().unwrap_or(c);
+    upper.to_lowercase().next().unwrap_or(upper)
 }
