@@ -166,7 +166,8 @@ impl Runtime {
         let logits = self.pool.run(
             |team| self.model.forward(self.kernels, team, &mut caches, &rows, &cancel),
             || cancel.store(cancel.load(Ordering::Relaxed) || watch(), Ordering::Relaxed),
-        )?;
+        );
+        let logits = logits.map_err(|error| error.of_file(self.model.gguf().path()))?;
         steps.iter().for_each(|step| decoders[step.sequence].ids.push(step.id));
         Ok(logits)
     }

@@ -118,6 +118,8 @@ impl Engine {
             ffn_act: ffn_act.map(|name| choice(name, "ffn_act", &activations)).transpose()?,
         };
         let core = detached(py, |watch| Core::open(&path, options, watch))?;
+        // numpy sets itself up at its first array, and a process that forks off meanwhile would wait for it for ever.
+        PyArray1::<f32>::from_vec(py, Vec::new());
         Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path })
     }
 
