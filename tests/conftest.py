@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import bitnet
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benches"), str(ROOT / "tests")]
@@ -44,3 +47,10 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "model.gguf"
     make_text_model(path)
     return path
+
+
+@pytest.fixture
+def engine(text_model: Path) -> Iterator[Any]:
+    """The text model, open."""
+    with bitnet.Engine(text_model, n_threads=2) as engine:
+        yield engine

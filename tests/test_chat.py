@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,6 @@ from bitnet import ChatSession, ChatTurn
 from text_model import CONTROL, EOT, TOKENS
 
 SHORT: dict[str, Any] = {"max_tokens": 6, "temperature": 1.0, "seed": 3, "ignore_eos": True}
-
-
-@pytest.fixture
-def engine(text_model: Path) -> Iterator[Any]:
-    with bitnet.Engine(text_model, n_threads=1) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ import pytest
 import bitnet
 
 SAMPLED: dict[str, Any] = {"max_tokens": 12, "temperature": 0.7, "seed": 4, "ignore_eos": True}
-
-
-@pytest.fixture
-def engine(text_model: Path) -> Iterator[Any]:
-    with bitnet.Engine(text_model, n_threads=2) as engine:
-        yield engine
 
 
 @pytest.fixture

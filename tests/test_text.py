@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ import bitnet
 from conftest import ROOT
 from make_model import Spec
 from text_model import CONTROL, EOT, TOKENS
-
-
-@pytest.fixture
-def engine(text_model: Path) -> Iterator[Any]:
-    with bitnet.Engine(text_model, n_threads=1) as engine:
-        yield engine
 
 
 def test_texts_become_the_vocabularys_ids_and_back(engine: Any) -> None:

@@ -24,20 +24,6 @@ impl ChatSession {
     fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn begin(
-        &self,
-        py: Python<'_>,
-        text: &Bound<'_, PyString>,
-        params: Option<&SamplingParams>,
-        keywords: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Stream> {
-        let params = sampling::params_over(&self.params, params, keywords)?;
-        let engine = self.engine.get().core()?;
-        let (session, text) = (self.core.clone(), unicode(text, "text")?);
-        let stream = detached(py, |_| ChatStream::begin(engine, session, text, params))?;
-        Ok(Stream::in_chat(stream))
-    }
 }
 
 #[pymethods]
@@ -74,7 +60,11 @@ impl ChatSession {
         params: Option<&SamplingParams>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Stream> {
-        self.begin(py, text, params, keywords)
+        let params = sampling::params_over(&self.params, params, keywords)?;
+        let engine = self.engine.get().core()?;
+        let (session, text) = (self.core.clone(), unicode(text, "text")?);
+        let stream = detached(py, |_| ChatStream::begin(engine, session, text, params))?;
+        Ok(Stream::in_chat(stream))
     }
 
     #[pyo3(signature = (text, params=None, **keywords))]
@@ -85,7 +75,7 @@ impl ChatSession {
         params: Option<&SamplingParams>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Completion> {
-        self.begin(py, text, params, keywords)?.complete(py)
+        self.stream(py, text, params, keywords)?.complete(py)
     }
 
     fn clear(&self) -> PyResult<()> {
