@@ -388,6 +388,8 @@ class Template:
         """`render` of turns that wait for an answer, with a system prompt before them."""
     def apply(self, user: str, system: str | None = None) -> str:
         """`render_chat` of a single question."""
+    def at(self, now: str) -> Template:
+        """The same template with its clock stopped at this local time, such as "2026-07-04T12:00:00"."""
     @property
     def name(self) -> str:
         """The built-in template that it is, or "jinja"."""

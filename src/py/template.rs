@@ -124,6 +124,10 @@ impl Template {
         detached(py, |_| self.core.apply(user, system))
     }
 
+    fn at(&self, now: &str) -> PyResult<Template> {
+        Ok(Template::of(Arc::new(self.core.at(now)?)))
+    }
+
     #[getter]
     fn name(&self) -> &str {
         self.core.name()

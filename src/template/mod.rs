@@ -5,8 +5,10 @@
 
 mod builtin;
 mod detect;
+mod environment;
 mod prompt;
 mod python;
+mod source;
 mod turn;
 
 pub use detect::Origin;
@@ -14,15 +16,14 @@ pub use prompt::Prompt;
 pub use turn::{ChatTurn, Role};
 
 use crate::error::{Error, Result};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value};
+use jiff::civil::DateTime;
+use minijinja::{Environment, ErrorKind, Value};
 use serde_json::{Map, Value as Json};
 
-/// Steps that one rendering may take.
-const FUEL: u64 = 20_000_000;
-/// Bytes that one rendering may give.
-const MOST_BYTES: usize = 64 << 20;
+/// Bytes that a source may have: its reading recurses.
+const MOST_SOURCE: usize = 128 << 10;
+/// Bytes of a template's own stack, of which it takes what it needs: what a stranger nests is let go recursively.
+const STACK: usize = 256 << 20;
 
 /// A chat template.
 #[derive(Debug)]
@@ -44,24 +45,13 @@ impl Template {
 
     /// A template from its Jinja source; `bos_token` and `eos_token` are what the source knows under these names.
     pub fn from_jinja(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Result<Template> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(fault)?);
-        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.set_formatter(python::print);
-        environment.set_fuel(Some(FUEL));
-        environment.add_filter("tojson", python::tojson);
-        // Unlike minijinja's own, it says no of None.
-        environment.add_test("iterable", |value: Value| !value.is_none() && value.try_iter().is_ok());
-        environment.add_function(
-            "raise_exception",
-            |message: String| -> std::result::Result<Value, minijinja::Error> {
-                Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-            },
-        );
-        environment.add_template_owned("template", without_generation_tags(source)).map_err(fault)?;
+        if source.len() > MOST_SOURCE {
+            return Err(Error::Template(format!(
+                "chat template: {} bytes; a template may have {MOST_SOURCE}",
+                source.len()
+            )));
+        }
+        let environment = apart(|| environment::with_template(source).map_err(fault))?;
         let owned = |text: Option<&str>| text.map(str::to_string);
         Ok(Template {
             name: builtin::name_of(source).unwrap_or("jinja").into(),
@@ -72,6 +62,18 @@ impl Template {
             bos_token: owned(bos_token),
             eos_token: owned(eos_token),
         })
+    }
+
+    /// The same template with its clock stopped: `strftime_now` always tells this local time, such as
+    /// `2026-07-04T12:00:00`.
+    pub fn at(&self, now: &str) -> Result<Template> {
+        let now: DateTime = now.parse().map_err(|error| {
+            Error::Template(format!("'{now}' is no time ({error}), expected one such as 2026-07-04T12:00:00"))
+        })?;
+        let template = Template::from_jinja(&self.source, self.bos_token(), self.eos_token())?;
+        let mut environment = template.environment;
+        environment::set_clock(&mut environment, Some(now));
+        Ok(Template { environment, origin: self.origin, warning: self.warning.clone(), ..template })
     }
 
     /// A built-in template for the same model, because the caller chose it.
@@ -110,21 +112,22 @@ impl Template {
         if conversation.messages.as_array().is_none_or(Vec::is_empty) {
             return Err(Error::Template("the conversation is empty; give at least one message".into()));
         }
-        let mut context = Map::new();
-        for (name, token) in [("bos_token", &self.bos_token), ("eos_token", &self.eos_token)] {
-            if let Some(token) = token {
-                context.insert(name.into(), token.as_str().into());
-            }
-        }
-        context.insert("messages".into(), conversation.messages.clone());
-        context.insert("tools".into(), conversation.tools.clone());
-        context.insert("documents".into(), Json::Null);
-        context.insert("add_generation_prompt".into(), conversation.add_generation_prompt.into());
-        context.extend(conversation.variables.clone());
-        let template = self.environment.get_template("template").map_err(fault)?;
-        let mut out = Limited(Vec::new());
-        template.render_captured_to(Value::from(Serde(&context)), &mut out).map_err(fault)?;
-        String::from_utf8(out.0).map_err(|error| Error::Template(error.to_string()))
+        let Conversation { messages, tools, add_generation_prompt, variables } = conversation;
+        apart(|| {
+            let tokens = [("bos_token", &self.bos_token), ("eos_token", &self.eos_token)];
+            let given =
+                tokens.into_iter().filter_map(|(name, token)| Some((name, Value::from(token.as_deref()?))));
+            let context = given.chain([
+                ("messages", python::value(messages)),
+                ("tools", python::value(tools)),
+                ("documents", ().into()),
+                ("add_generation_prompt", (*add_generation_prompt).into()),
+            ]);
+            let context =
+                context.chain(variables.iter().map(|(name, value)| (name.as_str(), python::value(value))));
+            let template = self.environment.get_template(environment::NAME).map_err(fault)?;
+            template.render(Value::from_pairs(context)).map_err(fault)
+        })
     }
 
     /// `raw`, `instruct`, `llama3-chat`, `bitnet`, or `jinja` for any other source.
@@ -187,23 +190,6 @@ impl Conversation {
     }
 }
 
-/// Output with an end.
-struct Limited(Vec<u8>);
-
-impl std::io::Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > MOST_BYTES {
-            return Err(std::io::Error::other(format!("the prompt grows beyond {} MiB", MOST_BYTES >> 20)));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// What went wrong, with the line of the template.
 fn fault(error: minijinja::Error) -> Error {
     let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
@@ -217,20 +203,13 @@ fn fault(error: minijinja::Error) -> Error {
     })
 }
 
-/// transformers' `{% generation %}` blocks mark what the assistant wrote and print nothing: as `{% if true %}`.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some((before, after)) = rest.split_once("{%") {
-        let Some((tag, following)) = after.split_once("%}") else { break };
-        let keyword = tag.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
-        let plain = match keyword {
-            "generation" => tag.replace("generation", " if true "),
-            "endgeneration" => tag.replace("endgeneration", " endif "),
-            _ => tag.to_string(),
-        };
-        out.extend([before, "{%", &plain, "%}"]);
-        rest = following;
-    }
-    out + rest
+/// Does a stranger's work on a stack of its own, large enough for what its limits allow.
+fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("template".into()).stack_size(STACK);
+        let thread = thread
+            .spawn_scoped(scope, work)
+            .map_err(|error| Error::Template(format!("chat template: no thread for it: {error}")))?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
