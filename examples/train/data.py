@@ -1,7 +1,7 @@
 """Conversations to train on and to be tested with, and the tokenizer that fits them. All of it follows from a seed.
 
     python examples/train/data.py                   # show some conversations
-    python examples/train/data.py heldout.jsonl     # write the test problems, which training never sees
+    python examples/train/data.py heldout.jsonl.gz     # write the test problems, which training never sees
 
 To train on something else, replace `conversation` and `test_conversations`.
 """
@@ -9,6 +9,7 @@ To train on something else, replace `conversation` and `test_conversations`.
 from __future__ import annotations
 
 import collections
+import gzip
 import json
 import random
 import re
@@ -183,7 +184,8 @@ def test_conversations(seed: int, per_skill: int) -> Iterator[dict[str, object]]
     for skill in SKILLS:
         alone = skill not in (ar.another, ar.follow_up, ar.other_way, la.same_word, la.recall, la.what_result)
         for kind in ("single", "multi", "unseen"):
-            for i in range(per_skill):
+            often = skill in (ar.add, ar.subtract, ar.multiply, ar.follow_up)
+            for i in range(per_skill * 3 if often else per_skill):
                 rng = random.Random(f"test {seed} {skill.__name__} {kind} {i}")
                 turn = None
                 while turn is None:
@@ -210,9 +212,8 @@ def main() -> None:
             for turn in turns:
                 print(f"{turn.skill:>10} | {turn.user}\n{'':>10} > {turn.answer}")
         return
-    with Path(sys.argv[1]).open("w") as file:
-        for problem in test_conversations(seed=1, per_skill=20):
-            file.write(json.dumps(problem, ensure_ascii=False) + "\n")
+    lines = (json.dumps(problem, ensure_ascii=False) + "\n" for problem in test_conversations(seed=1, per_skill=30))
+    Path(sys.argv[1]).write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
 
 
 if __name__ == "__main__":

@@ -106,15 +106,16 @@ class Layer(nn.Module):
         self.ffn_gate, self.ffn_up = BitLinear(c.width, c.ffn, False), BitLinear(c.width, c.ffn, False)
         self.ffn_down = BitLinear(c.ffn, c.width, False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """`mask` is True where a query may look at a key; without one, at itself and everything before."""
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """`mask` is True where a query may look at a key."""
         c, (rows, n, _) = self.c, x.shape
         a = RoundActivations.apply(self.attn_norm(x))
         q = rotate(self.attn_q(a).view(rows, n, c.heads, c.head_dim).transpose(1, 2), rope)
         k = rotate(self.attn_k(a).view(rows, n, c.kv_heads, c.head_dim).transpose(1, 2), rope)
         v = self.attn_v(a).view(rows, n, c.kv_heads, c.head_dim).transpose(1, 2).to(q.dtype)
         k, v = (t.repeat_interleave(c.heads // c.kv_heads, dim=1) for t in (k, v))
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        scores = (q @ k.transpose(2, 3)).float() / c.head_dim**0.5
+        o = scores.masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype) @ v
         o = o.transpose(1, 2).reshape(rows, n, c.width)
         x = x + self.attn_output(RoundActivations.apply(self.attn_sub_norm(o)))
 
@@ -153,7 +154,12 @@ class BitNet(nn.Module):
         return weight + (weight.half().float() - weight).detach()
 
     def forward(self, ids: Tensor, mask: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
-        """Logits after every id `[rows, n]`, or of those positions that `wanted` marks."""
+        """Logits after every id `[rows, n]`, or of those positions that `wanted` marks.
+
+        `mask` is True where a query may look at a key: without one, at itself and everything before.
+        """
+        if mask is None:
+            mask = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
         embedding = self.embedding()
         x = F.embedding(ids, embedding)
         rope = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
