@@ -34,7 +34,7 @@ SKILLS = {
     ar.multiply: 8,
     ar.another: 6,
     ar.follow_up: 14,
-    ar.three: 2,
+    ar.three: 1.5,
     ar.tale: 2.5,
     ar.compare: 6,
     ar.parity: 2,
@@ -51,8 +51,8 @@ SKILLS = {
     la.tell: 5,
     la.recall: 6,
     la.what_result: 1,
-    la.small_talk: 5,
-    la.identity: 5,
+    la.small_talk: 4,
+    la.identity: 4,
     la.refuse: 8,
 }
 SYSTEMS = """You are a helpful assistant.|You are a helpful assistant|Be brief.|You are Trit.|Answer in English.|Be polite.|You are a tiny model.
@@ -130,7 +130,8 @@ def tokenizer_metadata(tokens: list[str]) -> dict[str, Value]:
 
 def make_tokenizer(path: Path, seed: int) -> bitnet.Tokenizer:
     """The tokenizer, through a file of its own: the engine's tokenizer is the one that training uses."""
-    write_gguf(path, {"general.architecture": "bitnet-b1.58"} | tokenizer_metadata(vocabulary(seed)), [])
+    if not path.exists():
+        write_gguf(path, {"general.architecture": "bitnet-b1.58"} | tokenizer_metadata(vocabulary(seed)), [])
     return bitnet.Tokenizer(path)
 
 

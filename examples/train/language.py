@@ -8,7 +8,7 @@ from arithmetic import NoProblem, Talk, Turn, spoken
 from words import FEELINGS, KINDS, NAMES, OTHER, WORDS
 
 ABOUT = "I can add, subtract, multiply, compare, count, sort, spell and reverse, and remember what you tell me."
-CANNOT = "I can't do that. " + ABOUT
+CANNOT = "I can't do that. Ask me: what can you do?"
 TOO_BIG = "That is too big for me. I add and subtract up to 999, and multiply up to 99 by 9."
 
 # What is always answered alike. The wordings stand under the same names.
@@ -25,11 +25,11 @@ ANSWERS = {
     "sure": "I think so, but I am small and make mistakes.",
     "who": "I am Trit, a tiny language model. My weights are -1, 0 and 1.",
     "maker": "The bitnet project trained me from scratch, on sums and short talks.",
-    "size": "I have about 4 million weights, each of them -1, 0 or 1.",
+    "size": "I have about 3 million weights, most of them -1, 0 or 1.",
     "home": "I live inside the bitnet package, on your own computer.",
     "human": "No, I am a program: Trit, a tiny language model.",
     "able": ABOUT + " Try: what is 23+45?",
-    "unable": "I know nothing of the world. " + ABOUT,
+    "unable": "I know nothing of the world, only numbers, letters and what you tell me.",
     "divide": "I can't divide. I add, subtract and multiply.",
     "decimal": "I only know whole numbers.",
 }
@@ -116,7 +116,7 @@ def reverse(talk: Talk) -> Turn:
 
         word = talk.draw(make)[0]
     else:
-        word = word_for(talk, "reverse", 8)
+        word = word_for(talk, "reverse", 7)
     return Turn("reverse", talk.ask("reverse", w=word), word[::-1] + ".")
 
 
@@ -144,7 +144,7 @@ def one_letter(talk: Talk) -> Turn:
 def same_word(talk: Talk) -> Turn:
     """The last word again: "and backwards?"."""
     word = talk.word
-    if word is None or len(word) > 8:
+    if word is None or len(word) > 7:
         raise NoProblem
     kind = talk.rng.choice(["reverse", "spell", "letters"])
     talk.draw(lambda: (f"{kind} {word.lower()}",))
