@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import wordings as say
-from words import THINGS, WHOLE, WORDS
 
-ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
-ONES += "sixteen seventeen eighteen nineteen twenty".split()
+ONES = say.WORDS["numbers"]
 
 
 def held_out(key: str) -> bool:
@@ -53,7 +51,7 @@ class Talk:
 
     def ask(self, skill: str, **values: Any) -> str:
         """A wording, made as careless as people type, with the values in it."""
-        choices = self.unseen and say.UNSEEN.get(skill) or say.SEEN[skill]
+        choices = (self.unseen and say.UNSEEN.get(skill)) or say.SEEN[skill]
         return say.careless(self.rng, self.rng.choice(choices)).format(**values).strip()
 
     def draw(self, make: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
@@ -73,9 +71,9 @@ class Talk:
         """A word of the list, one of the vocabulary, an invented one, or letters."""
         kind = self.rng.random()
         if kind < 0.45:
-            word = self.rng.choice(WORDS)
+            word = self.rng.choice(say.WORDS["words"])
         elif kind < 0.55:
-            word = self.rng.choice(WHOLE)
+            word = self.rng.choice(say.WORDS["whole"])
         elif kind < 0.85:
             pairs = [self.rng.choice("bcdfghjklmnprstvwz") + self.rng.choice("aeiouy") for _ in range(4)]
             word = "".join(pairs)[: self.rng.randint(3, 8)]
@@ -107,7 +105,8 @@ def solve(a: int, sign: str, b: int) -> tuple[str, int]:
     if sign == "*":
         result, high, low = a * b, max(a, b), min(a, b)
         if high > 12 and low > 1 and high % 10:
-            return f"{high // 10 * 10}*{low}={high // 10 * 10 * low}, {high % 10}*{low}={high % 10 * low}, so {a}*{b}={result}.", result
+            tens, ones = high // 10 * 10, high % 10
+            return f"{tens}*{low}={tens * low}, {ones}*{low}={ones * low}, so {a}*{b}={result}.", result
         return f"{a}*{b}={result}.", result
     if sign == "-" and a < b:
         steps, _ = solve(b, "-", a)
@@ -142,7 +141,11 @@ def operands(talk: Talk, sign: str, a: int | None = None) -> tuple[str | None, i
     rng = talk.rng
     if sign == "*":
         if a is None:
-            a, b = (rng.randint(0, 12), rng.randint(0, 12)) if rng.random() < 0.4 else (rng.randint(2, 99), rng.randint(2, 9))
+            a, b = (
+                (rng.randint(0, 12), rng.randint(0, 12))
+                if rng.random() < 0.4
+                else (rng.randint(2, 99), rng.randint(2, 9))
+            )
             if rng.random() < 0.3:
                 a, b = b, a
         else:
@@ -230,7 +233,7 @@ def tale(talk: Talk) -> Turn:
         return key_of(a, sign, b), a, b
 
     a, b = talk.draw(make)
-    thing = rng.choice(THINGS)
+    thing = rng.choice(say.WORDS["things"])
     user = talk.ask("gain" if sign == "+" else "loss", a=a, b=b, t=thing)
     answer, talk.last = solve(a, sign, b)
     return Turn("story", user, f"{answer} You have {talk.last} {thing}.")
@@ -241,7 +244,13 @@ def compare(talk: Talk) -> Turn:
 
     def make() -> tuple[str, int, int]:
         a = talk.number()
-        b = a if talk.rng.random() < 0.05 else max(0, a + talk.rng.randint(-9, 9)) if talk.rng.random() < 0.2 else talk.number()
+        b = (
+            a
+            if talk.rng.random() < 0.05
+            else max(0, a + talk.rng.randint(-9, 9))
+            if talk.rng.random() < 0.2
+            else talk.number()
+        )
         return f"compare {sorted((a, b))}", a, b
 
     a, b = talk.draw(make)
@@ -307,11 +316,9 @@ def listed(talk: Talk, items: list[Any]) -> str:
 def sort(talk: Talk) -> Turn:
     """Numbers or letters, upwards or downwards."""
     items: list[Any]
-    if talk.rng.random() < 0.7:
-        items = numbers_to_sort(talk)
-    else:
-        items = talk.draw(lambda: letters_to_sort(talk))[0]
-    down = isinstance(items[0], int) and talk.rng.random() < 0.25
+    numeric = talk.rng.random() < 0.7
+    items = numbers_to_sort(talk) if numeric else talk.draw(lambda: letters_to_sort(talk))[0]
+    down = numeric and talk.rng.random() < 0.25
     user = talk.ask("sort_down" if down else "sort", l=listed(talk, items))
     talk.items, talk.word = [str(item) for item in sorted(items, reverse=down)], None
     return Turn("sort", user, ", ".join(talk.items) + ".")

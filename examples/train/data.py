@@ -17,16 +17,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import arithmetic as ar
-import language as la
 import numpy as np
 import numpy.typing as npt
-from arithmetic import NoProblem, Talk, Turn
 
+import arithmetic as ar
 import bitnet
+import language as la
+from arithmetic import NoProblem, Talk, Turn
+from wordings import SEEN
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches"))
-from gguf_writer import Value, write_gguf  # noqa: E402
+from gguf_writer import Value, write_gguf
 
 SKILLS = {
     ar.add: 11,
@@ -55,10 +56,6 @@ SKILLS = {
     la.identity: 4,
     la.refuse: 8,
 }
-SYSTEMS = """You are a helpful assistant.|You are a helpful assistant|Be brief.|You are Trit.|Answer in English.|Be polite.|You are a tiny model.
-You are a calculator.|Answer shortly.|Help the user.|You are a friendly assistant.|You are an AI assistant.|Be concise and correct.|Think step by step.
-You are a math tutor.|Be kind.|Answer every question.|You are a chatbot.|Never lie.|You help with numbers and letters.""".replace("\n", "|").split("|")
-
 BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 TEMPLATE = (  # that of BitNet b1.58 2B-4T
     "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = message['role'] | capitalize "
@@ -71,7 +68,7 @@ Ids = npt.NDArray[np.int64]
 
 def conversation(rng: random.Random, longest: int = 12) -> tuple[str | None, list[Turn]]:
     """A system prompt or none, and some turns."""
-    system = rng.choice(SYSTEMS) if rng.random() < 0.25 else None
+    system = rng.choice(SEEN["system"]) if rng.random() < 0.25 else None
     talk, turns = Talk(rng), []
     count = min(longest, 1 + int(rng.expovariate(1 / 4.5)))
     skills, weights = list(SKILLS), list(SKILLS.values())
@@ -112,7 +109,7 @@ def vocabulary(seed: int, sample: int = 6000) -> list[str]:
 
 
 def tokenizer_metadata(tokens: list[str]) -> dict[str, Value]:
-    """The tokenizer as GGUF keys. Pre-tokenizer llama-bpe takes whole words that are tokens, so nothing needs merges."""
+    """The tokenizer as GGUF keys. Pre-tokenizer llama-bpe takes words that are tokens whole: nothing needs merges."""
     control = {BOS, EOS, EOT}
     return {
         "tokenizer.ggml.model": "gpt2",

@@ -1,7 +1,7 @@
 """Write a trained model as a GGUF file that the engine runs: I2_S projections, float16 embedding, tokenizer, template.
 
-    python examples/train/export.py RUN MODEL.gguf [--scores scores.json]
-    python examples/train/export.py RUN golden.json --golden      # logits of fixed prompts, for the parity test
+python examples/train/export.py RUN MODEL.gguf [--scores scores.json]
+python examples/train/export.py RUN golden.json --golden      # logits of fixed prompts, for the parity test
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import data
 import numpy as np
 import torch
-from model import BitLinear, BitNet, Config, ternary
 
 import bitnet
+import data
+from model import BitLinear, BitNet, Config, ternary
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches"))
-import tensor_types as tt  # noqa: E402
-from gguf_writer import Tensor, Value, write_gguf  # noqa: E402
+import tensor_types as tt
+from gguf_writer import Tensor, Value, write_gguf
 
 ARCH = "bitnet-b1.58"
 NAME = "Trit"

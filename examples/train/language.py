@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 
 from arithmetic import NoProblem, Talk, Turn, spoken
-from words import FEELINGS, KINDS, NAMES, OTHER, WORDS
+from wordings import WORDS
 
 ABOUT = "I can add, subtract, multiply, compare, count, sort, spell and reverse, and remember what you tell me."
 CANNOT = "I can't do that. Ask me: what can you do?"
@@ -77,9 +77,9 @@ def refuse(talk: Talk) -> Turn:
         return Turn("refuse", talk.ask("expression", e=spoken(talk, a, sign, b)), TOO_BIG)
 
     def make() -> tuple[str, str, str]:
-        words = WORDS if rng.random() < 0.6 else NAMES
+        words = WORDS["words" if rng.random() < 0.6 else "names"]
         topic = rng.choice(words) if rng.random() < 0.7 else talk.new_word().title()
-        return f"topic {topic}", topic, rng.choice(WORDS)
+        return f"topic {topic}", topic, rng.choice(WORDS["words"])
 
     topic, other = talk.draw(make)
     return Turn("refuse", talk.ask("other", t=topic, u=other, n=rng.randint(2, 999), m=rng.randint(2, 99)), CANNOT)
@@ -190,14 +190,17 @@ def neighbour(talk: Talk) -> Turn:
 
 def tell(talk: Talk) -> Turn:
     """The user says something about themselves."""
-    rng, kind = talk.rng, talk.rng.choice(["name", "name", "name", "favorite", "favorite", "number", "age", "town", "mood"])
+    rng, kind = (
+        talk.rng,
+        talk.rng.choice(["name", "name", "name", "favorite", "favorite", "number", "age", "town", "mood"]),
+    )
     if kind == "mood":
-        return Turn("manners", talk.ask("mood", v=rng.choice(FEELINGS)), "I see. What can I do for you?")
-    key = f"favorite {rng.choice(KINDS)}" if kind == "favorite" else kind
+        return Turn("manners", talk.ask("mood", v=rng.choice(WORDS["feelings"])), "I see. What can I do for you?")
+    key = f"favorite {rng.choice(WORDS['kinds'])}" if kind == "favorite" else kind
 
     def make() -> tuple[str, str]:
         if kind == "name" or kind == "town":
-            value = rng.choice(NAMES) if rng.random() < 0.6 else talk.new_word().title()
+            value = rng.choice(WORDS["names"]) if rng.random() < 0.6 else talk.new_word().title()
             value = value.lower() if rng.random() < 0.15 else value
         elif kind == "age":
             value = str(rng.randint(3, 99))
@@ -233,7 +236,7 @@ def recall(talk: Talk) -> Turn:
     if known and rng.random() < 0.8:
         key = rng.choice(known)
     else:
-        key = rng.choice(["name", "name", "age", "town", "number", "favorite " + rng.choice(KINDS)])
+        key = rng.choice(["name", "name", "age", "town", "number", "favorite " + rng.choice(WORDS["kinds"])])
     kind = "favorite" if key.startswith("favorite") else key
     user = talk.ask("recall_" + kind, k=key.removeprefix("favorite "))
     if key in talk.facts:
@@ -248,5 +251,3 @@ def what_result(talk: Talk) -> Turn:
     if talk.last is None:
         raise NoProblem
     return Turn("recall", talk.ask("result"), f"The last result is {talk.last}.")
-
-

@@ -15,12 +15,13 @@ import dataclasses
 import time
 from pathlib import Path
 
-import data
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+import data
 from arithmetic import Turn
 from model import BitNet, Config
-from torch import Tensor
 
 WARM_UP = 100
 SAVE_SECONDS = 120
@@ -133,14 +134,21 @@ def main() -> None:
             step += 1
             losses.append(loss.item())
             if step % 50 == 0:
-                print(f"step {step} loss {sum(losses[-50:]) / len(losses[-50:]):.4f} {time.time() - begin:.0f} s", flush=True)
+                print(
+                    f"step {step} loss {sum(losses[-50:]) / len(losses[-50:]):.4f} {time.time() - begin:.0f} s",
+                    flush=True,
+                )
             if step % TEST_EVERY == 0 or step == options.steps:
                 with torch.no_grad():
                     parts = [loss_of(model, *(t[i : i + 50] for t in held_out)).item() for i in range(0, 150, 50)]
                 row = [step, step * options.rows * config.context, sum(losses) / len(losses), sum(parts) / len(parts)]
                 log.writerow([*row, round(time.time() - begin)])
                 file.flush()
-                print("step {} tokens {} loss {:.4f} held out {:.4f}".format(*row), f"{time.time() - begin:.0f} s", flush=True)
+                print(
+                    "step {} tokens {} loss {:.4f} held out {:.4f}".format(*row),
+                    f"{time.time() - begin:.0f} s",
+                    flush=True,
+                )
                 losses = []
             if time.time() - saved_at > SAVE_SECONDS:
                 save()

@@ -81,7 +81,9 @@ def percent(count: list[int] | None) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m bitnet.evaluate", description="Score a model on held-out problems.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bitnet.evaluate", description="Score a model on held-out problems."
+    )
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("problems", metavar="PROBLEMS", type=Path, help="a .jsonl file, or .jsonl.gz")
     parser.add_argument("--json", type=Path, help="write the scores to this file, too")
