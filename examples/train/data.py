@@ -23,6 +23,7 @@ import numpy.typing as npt
 import arithmetic as ar
 import bitnet
 import language as la
+import order as od
 from arithmetic import NoProblem, Talk, Turn
 from wordings import SEEN
 
@@ -37,11 +38,11 @@ SKILLS = {
     ar.follow_up: 14,
     ar.three: 1.5,
     ar.tale: 2.5,
-    ar.compare: 6,
-    ar.parity: 2,
-    ar.extreme: 3,
-    ar.sort: 5,
-    ar.other_way: 1.5,
+    od.compare: 6,
+    od.parity: 2,
+    od.extreme: 3,
+    od.sort: 5,
+    od.other_way: 1.5,
     la.spell: 4,
     la.reverse: 6,
     la.letters: 3,
@@ -180,7 +181,7 @@ def batch(tokenizer: bitnet.Tokenizer, seed: str, rows: int, length: int) -> tup
 def test_conversations(seed: int, per_skill: int) -> Iterator[dict[str, object]]:
     """Conversations whose last turn is scored: a held-out problem, alone, after other turns, in held-out wordings."""
     for skill in SKILLS:
-        alone = skill not in (ar.another, ar.follow_up, ar.other_way, la.same_word, la.recall, la.what_result)
+        alone = skill not in (ar.another, ar.follow_up, od.other_way, la.same_word, la.recall, la.what_result)
         for kind in ("single", "multi", "unseen"):
             often = skill in (ar.add, ar.subtract, ar.multiply, ar.follow_up)
             for i in range(per_skill * 3 if often else per_skill):

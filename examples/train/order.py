@@ -1,0 +1,101 @@
+"""The skills of order: comparing numbers, even and odd, the biggest, sorting."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+from arithmetic import NoProblem, Talk, Turn
+
+
+def compare(talk: Talk) -> Turn:
+    """Which of two numbers is bigger or smaller; is one bigger or smaller than the other."""
+
+    def make() -> tuple[str, int, int]:
+        a = talk.number()
+        b = (
+            a
+            if talk.rng.random() < 0.05
+            else max(0, a + talk.rng.randint(-9, 9))
+            if talk.rng.random() < 0.2
+            else talk.number()
+        )
+        return f"compare {sorted((a, b))}", a, b
+
+    a, b = talk.draw(make)
+    kind = talk.rng.choice(["bigger", "smaller", "is_bigger", "is_smaller"])
+    user = talk.ask(kind, a=a, b=b)
+    talk.last = None
+    word = "bigger" if a > b else "smaller"
+    if a == b:
+        answer = "They are equal."
+    elif kind.startswith("is_"):
+        answer = f"{'Yes' if kind == 'is_' + word else 'No'}, {a} is {word} than {b}."
+    else:
+        first, second = sorted((a, b), reverse=kind == "bigger")
+        answer = f"{first} is {kind} than {second}."
+    return Turn("compare", user, answer)
+
+
+def parity(talk: Talk) -> Turn:
+    """Even or odd."""
+
+    def make() -> tuple[str, int]:
+        n = talk.number()
+        return f"parity {n}", n
+
+    talk.last = n = talk.draw(make)[0]
+    return Turn("even_odd", talk.ask("parity", n=n), f"{n} is {'odd' if n % 2 else 'even'}.")
+
+
+def extreme(talk: Talk) -> Turn:
+    """The biggest or smallest of three to five numbers."""
+    numbers = numbers_to_sort(talk)
+    kind = talk.rng.choice(["biggest", "smallest"])
+    user = talk.ask(kind, l=listed(talk, numbers))
+    best = (max if kind == "biggest" else min)(numbers)
+    return Turn("biggest", user, f"{best} is the {kind}.")
+
+
+def numbers_to_sort(talk: Talk) -> list[int]:
+    """Three to five numbers below 100, all different."""
+
+    def make() -> tuple[str, list[int]]:
+        numbers = talk.rng.sample(range(talk.rng.choice([10, 100, 100])), talk.rng.randint(3, 5))
+        return f"numbers {sorted(numbers)}", numbers
+
+    found: list[int] = talk.draw(make)[0]
+    return found
+
+
+def letters_to_sort(talk: Talk) -> tuple[str, list[str]]:
+    """Three to five letters, all different, with their key."""
+    letters = talk.rng.sample(string.ascii_lowercase, talk.rng.randint(3, 5))
+    return f"letters {sorted(letters)}", letters
+
+
+def listed(talk: Talk, items: list[Any]) -> str:
+    """A list as people write it."""
+    mark = talk.rng.choice([", ", ", ", ", ", " ", ","])
+    if mark == ", " and talk.rng.random() < 0.2:
+        return f"{', '.join(map(str, items[:-1]))} and {items[-1]}"
+    return mark.join(map(str, items))
+
+
+def sort(talk: Talk) -> Turn:
+    """Numbers or letters, upwards or downwards."""
+    items: list[Any]
+    numeric = talk.rng.random() < 0.7
+    items = numbers_to_sort(talk) if numeric else talk.draw(lambda: letters_to_sort(talk))[0]
+    down = numeric and talk.rng.random() < 0.25
+    user = talk.ask("sort_down" if down else "sort", l=listed(talk, items))
+    talk.items, talk.word = [str(item) for item in sorted(items, reverse=down)], None
+    return Turn("sort", user, ", ".join(talk.items) + ".")
+
+
+def other_way(talk: Talk) -> Turn:
+    """The last list from its end."""
+    if talk.items is None:
+        raise NoProblem
+    talk.items = talk.items[::-1]
+    return Turn("sort", talk.ask("other_way"), ", ".join(talk.items) + ".")
