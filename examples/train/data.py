@@ -24,8 +24,8 @@ import arithmetic as ar
 import bitnet
 import language as la
 import order as od
+import wordings
 from arithmetic import NoProblem, Talk, Turn
-from wordings import SEEN
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches"))
 from gguf_writer import Value, write_gguf
@@ -69,7 +69,7 @@ Ids = npt.NDArray[np.int64]
 
 def conversation(rng: random.Random, longest: int = 12) -> tuple[str | None, list[Turn]]:
     """A system prompt or none, and some turns."""
-    system = rng.choice(SEEN["system"]) if rng.random() < 0.25 else None
+    system = rng.choice(wordings.SEEN["system"]) if rng.random() < 0.25 else None
     talk, turns = Talk(rng), []
     count = min(longest, 1 + int(rng.expovariate(1 / 4.5)))
     skills, weights = list(SKILLS), list(SKILLS.values())
