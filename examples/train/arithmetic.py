@@ -45,6 +45,7 @@ class Talk:
     test: bool = False  # the next problem is one held out
     unseen: bool = False  # the next wording is one held out
     last: int | None = None
+    age: int = 0  # turns since that result
     word: str | None = None
     items: list[str] | None = None
     facts: dict[str, str] = field(default_factory=dict)
@@ -106,7 +107,9 @@ def solve(a: int, sign: str, b: int) -> tuple[str, int]:
         result, high, low = a * b, max(a, b), min(a, b)
         if high > 12 and low > 1 and high % 10:
             tens, ones = high // 10 * 10, high % 10
-            return f"{tens}*{low}={tens * low}, {ones}*{low}={ones * low}, so {a}*{b}={result}.", result
+            x, y = tens * low // 10 % 10, ones * low // 10
+            carried = f"{x}+{y}={x + y}, " if y else ""  # the column of the tens
+            return f"{tens}*{low}={tens * low}, {ones}*{low}={ones * low}, {carried}so {a}*{b}={result}.", result
         return f"{a}*{b}={result}.", result
     if sign == "-" and a < b:
         steps, _ = solve(b, "-", a)

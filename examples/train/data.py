@@ -14,7 +14,7 @@ import json
 import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +38,17 @@ SKILLS = {
     ar.follow_up: 14,
     ar.three: 1.5,
     ar.tale: 2.5,
-    od.compare: 6,
+    od.compare: 8,
     od.parity: 2,
     od.extreme: 3,
-    od.sort: 5,
-    od.other_way: 1.5,
+    od.sort: 7,
+    od.other_way: 5,
     la.spell: 4,
     la.reverse: 6,
     la.letters: 3,
-    la.one_letter: 3,
-    la.same_word: 2,
-    la.count: 3,
+    la.one_letter: 4,
+    la.same_word: 7,
+    la.count: 4,
     la.neighbour: 2,
     la.tell: 5,
     la.recall: 6,
@@ -57,6 +57,8 @@ SKILLS = {
     la.identity: 4,
     la.refuse: 8,
 }
+RESULTS = (ar.add, ar.subtract, ar.multiply, ar.another, ar.follow_up, ar.three, ar.tale, od.parity, la.neighbour)
+
 BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 TEMPLATE = (  # that of BitNet b1.58 2B-4T
     "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = message['role'] | capitalize "
@@ -72,13 +74,31 @@ def conversation(rng: random.Random, longest: int = 12) -> tuple[str | None, lis
     system = rng.choice(wordings.SEEN["system"]) if rng.random() < 0.25 else None
     talk, turns = Talk(rng), []
     count = min(longest, 1 + int(rng.expovariate(1 / 4.5)))
-    skills, weights = list(SKILLS), list(SKILLS.values())
     while len(turns) < count:
+        turns.append(any_turn(talk))
+    return system, turns
+
+
+def any_turn(talk: Talk) -> Turn:
+    """A turn of any skill that can be drawn here."""
+    while True:
         try:
-            turns.append(rng.choices(skills, weights)[0](talk))
+            return say(talk, talk.rng.choices(list(SKILLS), list(SKILLS.values()))[0])
         except NoProblem:
             continue
-    return system, turns
+
+
+def say(talk: Talk, skill: Callable[[Talk], Turn]) -> Turn:
+    """A turn, after which "it" and "that" mean what they mean to people: what was just spoken of."""
+    turn = skill(talk)
+    if skill not in (la.spell, la.reverse, la.letters, la.one_letter, la.same_word):
+        talk.word = None
+    if skill not in (od.sort, od.other_way):
+        talk.items = None
+    talk.age = 0 if skill in RESULTS else talk.age + 1
+    if talk.age > 1:
+        talk.last = None
+    return turn
 
 
 # -- The tokenizer: a word of the wordings is a token, anything else is bytes; so every digit stands alone ------------
@@ -192,9 +212,9 @@ def test_conversations(seed: int, per_skill: int) -> Iterator[dict[str, object]]
                     wanted = 0 if alone and kind != "multi" else rng.randint(1, 4)
                     try:
                         while len(before) < wanted:
-                            before.append(rng.choices(list(SKILLS), list(SKILLS.values()))[0](talk))
+                            before.append(any_turn(talk))
                         talk.test, talk.unseen = True, kind == "unseen"
-                        turn = skill(talk)
+                        turn = say(talk, skill)
                     except NoProblem:
                         continue
                 how = "unseen wording" if kind == "unseen" else "single" if not before else "multi"

@@ -175,9 +175,9 @@ def count(talk: Talk) -> Turn:
 def neighbour(talk: Talk) -> Turn:
     """What comes after or before a number."""
 
-    def make() -> tuple[str, int]:
+    def make() -> tuple[str | None, int]:
         n = max(1, talk.number(998))
-        return f"next {n}", n
+        return f"next {n}" if n > 20 else None, n
 
     n = talk.draw(make)[0]
     after = talk.rng.random() < 0.6

@@ -30,10 +30,9 @@ def compare(talk: Talk) -> Turn:
     if a == b:
         answer = "They are equal."
     elif kind.startswith("is_"):
-        answer = f"{'Yes' if kind == 'is_' + word else 'No'}, {a} is {word} than {b}."
+        answer = f"{a} is {word} than {b}, so {'yes' if kind == 'is_' + word else 'no'}."
     else:
-        first, second = sorted((a, b), reverse=kind == "bigger")
-        answer = f"{first} is {kind} than {second}."
+        answer = f"{a} is {word} than {b}, so {a if kind == word else b}."
     return Turn("compare", user, answer)
 
 

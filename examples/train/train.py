@@ -25,7 +25,7 @@ from model import BitNet, Config
 
 WARM_UP = 100
 SAVE_SECONDS = 120
-TEST_EVERY = 250
+TEST_EVERY = 500
 COOL_DOWN = 0.4
 
 
