@@ -9,10 +9,16 @@ MODEL_2B := models/2b-4t.gguf
 AARCH64 := aarch64-unknown-linux-gnu
 EMULATED := --test kernels --test contract --test codec
 
-.PHONY: help test test-rust test-python lint bench emulate wheel clean
+MODEL ?=
+
+.PHONY: help chat test test-rust test-python lint bench emulate wheel clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+chat: $(VENV)/built  ## Talk with a model: make chat MODEL=file.gguf
+	@test -n "$(MODEL)" || { echo "say which model: make chat MODEL=file.gguf"; exit 2; }
+	@$(BIN)/bitnet chat $(MODEL)
 
 test: test-rust test-python  ## Build, install, run every test
 
@@ -51,11 +57,12 @@ emulate:  ## Run the core's tests on AArch64 and on an x86-64 without AVX, emula
 wheel: $(VENV)/tools  ## Build a manylinux wheel, and try it in a clean environment without Rust
 	$(BIN)/python -m pip install --quiet ziglang
 	rm -rf dist
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin build --release --quiet --zig --compatibility manylinux2014 --out dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(CURDIR)/$(VENV) maturin build --release --quiet --zig --compatibility manylinux2014 --out dist
 	rm -rf $(VENV)/clean && $(PYTHON) -m venv $(VENV)/clean
 	$(VENV)/clean/bin/python -m pip install --quiet dist/*.whl
 	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/bitnet inspect ../tests/fixtures/relu2-i2s.gguf
-	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/python ../examples/logits.py ../tests/fixtures/relu2-i2s.gguf 1 2 3
+	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/python ../tests/text_model.py text.gguf
+	cd $(VENV) && echo hello | PATH=/usr/bin:/bin clean/bin/bitnet chat text.gguf -n 8 --receipt-dir receipts
 
 clean:  ## Remove everything that was built
 	rm -rf target $(VENV) models dist

@@ -1,6 +1,6 @@
 //! The one error type of the core. Every message says what was found, what was expected and what to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What can go wrong, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,14 @@ pub enum Error {
     /// A chat template that cannot be used, or that refuses a conversation.
     #[error("{0}")]
     Template(String),
+    /// A receipt whose figures do not agree, or that a replay contradicts.
+    #[error("receipt, gate '{gate}': {what}")]
+    Receipt {
+        /// The first check that failed, by the path of its field.
+        gate: String,
+        /// What was found and what was expected.
+        what: String,
+    },
     /// An argument outside its range.
     #[error("{0}")]
     Argument(String),
@@ -59,12 +67,35 @@ pub enum Error {
         /// Size of the model's vocabulary.
         n_vocab: usize,
     },
+    /// The machine does not give so much memory.
+    #[error(
+        "{bytes} bytes of memory are not to be had; ask for less at once: fewer ids, a smaller n_batch or n_ctx"
+    )]
+    Memory {
+        /// What was asked for.
+        bytes: usize,
+    },
     /// The engine was closed before the call.
     #[error("the engine is closed; open a new one")]
     Closed,
     /// The caller's cancel flag was set; nothing was changed.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl Error {
+    /// The same error, with the file that it speaks of, where the message does not name it yet.
+    pub fn of_file(self, path: &Path) -> Error {
+        let named = |message: String| match message.contains(&*path.to_string_lossy()) {
+            true => message,
+            false => format!("{}: {message}", path.display()),
+        };
+        match self {
+            Error::Unsupported(message) => Error::Unsupported(named(message)),
+            Error::Model(message) => Error::Model(named(message)),
+            other => other,
+        }
+    }
 }
 
 /// Result with the core's error.

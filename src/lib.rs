@@ -1,8 +1,9 @@
 //! Ternary (BitNet b1.58) language models on an ordinary processor.
 //!
 //! The layers, lowest first; a module may `use` only modules of lower numbers (`tests/layers.rs` asserts it):
-//! 0 [`error`]; 1 [`gguf`], [`kernel`], [`sampler`], [`template`]; 2 [`codec`], [`tokenizer`], [`ops`]; 3 [`model`]; 4 [`decode`]; 5 [`engine`]; 7 `py`, the Python face.
+//! 0 [`error`]; 1 [`gguf`], [`kernel`], [`receipt`], [`sampler`], [`template`]; 2 [`codec`], [`tokenizer`], [`ops`]; 3 [`model`]; 4 [`decode`]; 5 [`engine`]; 6 [`chat`]; 7 `py`, the Python face.
 
+pub mod chat;
 pub mod codec;
 pub mod decode;
 pub mod engine;
@@ -13,6 +14,7 @@ pub mod model;
 pub mod ops;
 #[cfg(feature = "python")]
 mod py;
+pub mod receipt;
 pub mod sampler;
 pub mod template;
 pub mod tokenizer;

@@ -29,8 +29,11 @@ fn all_values(view: &Rows) -> Vec<f32> {
     values
 }
 
+/// What is wrong with a row, whether it is read as trits or checked for widening.
 fn fault(view: &Rows, row: usize) -> String {
-    view.trits(row, &mut vec![0; view.cols()]).unwrap_err().to_string()
+    let message = view.trits(row, &mut vec![0; view.cols()]).unwrap_err().to_string();
+    assert_eq!(view.check(row).unwrap_err().to_string(), message);
+    message
 }
 
 // Halves ------------------------------------------------------------------------------------------------------------
@@ -82,6 +85,40 @@ fn widened_values_are_the_bits_of_gguf_py() {
             all_values(&rows(kind, 3, 512, bytes)).iter().map(|value| value.to_bits()).collect();
         assert_eq!(found, expected, "{kind}");
     }
+}
+
+#[test]
+fn every_scale_is_checked() {
+    let fixtures = [
+        (TensorType::Q8_0, fixture!("q8_0.bin"), vec![0]),
+        (TensorType::Q4_0, fixture!("q4_0.bin"), vec![0]),
+        (TensorType::Q5_0, fixture!("q5_0.bin"), vec![0]),
+        (TensorType::Q4_K, fixture!("q4_k.bin"), vec![0, 2]),
+        (TensorType::Q5_K, fixture!("q5_k.bin"), vec![0, 2]),
+        (TensorType::Q6_K, fixture!("q6_k.bin"), vec![208]),
+        (TensorType::TQ1_0, fixture!("tq1_0.bin"), vec![52]),
+    ];
+    for (kind, bytes, scales) in fixtures {
+        rows(kind, 3, 512, bytes).check(1).unwrap();
+        for at in scales {
+            let mut broken = bytes.to_vec();
+            let block = bytes.len() / 3 + kind.block_bytes();
+            broken[block + at..][..2].copy_from_slice(&0x7e00u16.to_le_bytes());
+            let view = rows(kind, 3, 512, &broken);
+            view.check(0).unwrap();
+            let message = view.check(1).unwrap_err().to_string();
+            assert!(message.contains("row 1, column") && message.contains("is NaN"), "{kind}: {message}");
+        }
+    }
+}
+
+#[test]
+fn ternary_weights_in_q4_0_are_recognised() {
+    let lossy = |codes: u8| {
+        rows(TensorType::Q4_0, 1, 32, &[&HALF.to_le_bytes()[..], &[codes; 16]].concat()).is_lossy_ternary(0)
+    };
+    assert!(lossy(0xf0) && lossy(0xf8));
+    assert!(!lossy(0x88) && !lossy(0xf7) && !lossy(0x3a));
 }
 
 // Encoders, each written from the description of its format ---------------------------------------------------------

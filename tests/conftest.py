@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import bitnet
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benches"), str(ROOT / "tests")]
 
 from make_model import Spec, make_model  # noqa: E402
+from text_model import make_text_model  # noqa: E402
 
 ModelMaker = Callable[[Spec], Path]
 
@@ -35,3 +39,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelMaker:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model with a vocabulary; see `text_model.py`."""
+    path = tmp_path_factory.mktemp("text") / "model.gguf"
+    make_text_model(path)
+    return path
+
+
+@pytest.fixture
+def engine(text_model: Path) -> Iterator[Any]:
+    """The text model, open."""
+    with bitnet.Engine(text_model, n_threads=2) as engine:
+        yield engine

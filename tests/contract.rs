@@ -19,7 +19,8 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn open(model: &str, options: Options) -> Engine {
-    Engine::open(&fixture(&format!("{model}.gguf")), options).unwrap_or_else(|error| panic!("{error}"))
+    let path = fixture(&format!("{model}.gguf"));
+    Engine::open(&path, options, &mut || false).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Ids long enough for three pages of keys.
@@ -155,7 +156,7 @@ fn the_kernels_count_what_they_computed() {
         let mut decoder = Decoder::new(runtime.model.new_cache(KvType::F16));
         runtime.prefill(&mut decoder, &prompt[..5], false, &mut || false).expect("computed");
         let params = SamplingParams { max_tokens: Some(4), ..SamplingParams::default() };
-        let mut answer = Answer::begin(&mut decoder, prompt, params, 0, Vec::new()).expect("begun");
+        let mut answer = Answer::begin(&mut decoder, prompt, params, 0, Vec::new());
         while answer.next(runtime, &mut decoder, &mut || false).expect("computed").is_some() {}
         // Prompt less what was cached, and all generated ids but the last.
         let positions = 20 - 5 + 4 - 1;

@@ -318,6 +318,52 @@ fn an_instruction_set_that_is_not_there_is_refused_with_the_list() {
 }
 
 #[test]
+fn values_that_are_not_finite_are_handed_on() {
+    let pool = Pool::new(1).expect("threads");
+    for kernels in all() {
+        for (bad, at) in [(f32::NAN, 3), (f32::INFINITY, 200), (-f32::NAN, 299)] {
+            let mut x = floats(300, 1);
+            x[at] = bad;
+            let ternary = pool.run(
+                |team| {
+                    Ternary::from_rows(team, 1, 300, |_, trits| {
+                        trits.fill(1);
+                        Ok::<_, Infallible>(Some(1.0))
+                    })
+                },
+                || {},
+            );
+            let mut y = [0f32];
+            pool.run(
+                |team| {
+                    let x = Activations::quantize(kernels, team, &x, 300);
+                    ternary.unwrap_or_else(|e| match e {}).matmul(kernels, team, &x, &mut y);
+                },
+                || {},
+            );
+            assert!(!y[0].is_finite(), "{} in int8 activations", kernels.isa.name());
+        }
+        let mut scores = vec![1f32; PAGE];
+        scores[7] = f32::NAN;
+        assert!(kernels.softmax(&mut scores, PAGE, 1.0).is_nan(), "{} in softmax", kernels.isa.name());
+        let mut gate = vec![f32::NAN; 1];
+        kernels.silu_mul(&mut gate, &[0.0]);
+        assert!(gate[0].is_nan());
+        gate[0] = f32::NAN;
+        bitnet::ops::relu2_mul(&mut gate, &[1.0]);
+        assert!(gate[0].is_nan());
+    }
+}
+
+#[test]
+fn more_threads_than_are_of_use_are_refused() {
+    for size in [1025, usize::MAX] {
+        let message = Pool::new(size).err().expect("refused").to_string();
+        assert!(message.contains(&size.to_string()) && message.contains("1024"), "{message}");
+    }
+}
+
+#[test]
 fn a_panic_in_a_loop_reaches_the_caller_and_the_pool_lives_on() {
     let pool = Pool::new(3).expect("threads");
     for _ in 0..20 {

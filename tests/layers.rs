@@ -113,7 +113,9 @@ fn files_stay_short() {
     for (path, lines) in &lines {
         assert!(*lines <= FILE_LINES, "{} has {lines} lines; split it", path.display());
     }
-    let all: usize = lines.iter().map(|(_, lines)| lines).sum();
+    // The core is what is built and tested without Python.
+    let core = lines.iter().filter(|(path, _)| module_of(path) != "py");
+    let all: usize = core.map(|(_, lines)| lines).sum();
     assert!(all <= CORE_LINES, "the core has {all} lines");
 }
 

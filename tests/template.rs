@@ -41,11 +41,6 @@ fn the_goldens_of_made_up_templates() {
     }
 }
 
-/// Real templates of which some conversations still differ: they walk over None where Python refuses, add to Markup,
-/// or hand a generator to `tojson`.
-const NOT_YET: [&str; 4] =
-    ["NousResearch-Hermes-3", "llama-cpp-deepseek-r1", "meetkai-functionary", "CohereForAI"];
-
 #[test]
 fn the_goldens_of_real_templates() {
     let Some(folder) = parity() else { return };
@@ -64,13 +59,7 @@ fn the_goldens_of_real_templates() {
         }
     }
     assert_eq!(templates, 32);
-    let other = |d: &&String| !NOT_YET.iter().any(|name| d.contains(name));
-    let unexpected: Vec<&String> = differences.iter().filter(other).collect();
-    assert!(unexpected.is_empty(), "{} differ, among them\n{unexpected:#?}", unexpected.len());
-    // What is mended has to leave the list.
-    for name in NOT_YET {
-        assert!(differences.iter().any(|d| d.contains(name)), "{name} renders as it should");
-    }
+    assert!(differences.is_empty(), "{} differ, among them\n{:#?}", differences.len(), differences.first());
 }
 
 fn conversation() -> Value {
@@ -108,12 +97,4 @@ fn what_is_wrong_with_a_template_is_said_with_its_line() {
     let raised = refusal("\n\n{{ raise_exception('roles must alternate') }}");
     assert!(raised.contains("line 3") && raised.contains("roles must alternate"), "{raised}");
     assert!(refusal("{{ messages[0].no.such }}").contains("line 1"));
-}
-
-#[test]
-fn an_endless_or_enormous_template_is_stopped() {
-    let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
-    assert!(refusal(endless).contains("too many steps"));
-    let enormous = "{% for a in range(9999) %}{{ 'x' * 100000 }}{% endfor %}";
-    assert!(!refusal(enormous).is_empty());
 }

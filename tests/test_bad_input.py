@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,7 @@ def test_the_tree_of_exceptions() -> None:
         bitnet.ArgumentError: ValueError,
         bitnet.ContextLengthError: ValueError,
         bitnet.TokenIdError: ValueError,
+        bitnet.OutOfMemoryError: MemoryError,
         bitnet.ClosedError: RuntimeError,
     }
     for error, base in bases.items():
@@ -165,6 +169,7 @@ def test_unknown_architecture(tmp_path: Path, arch: str) -> None:
     path = write(tmp_path / "m.gguf", keys | {"general.architecture": arch}, tensors(SMALL))
     message = message_of(bitnet.UnsupportedModelError, bitnet.Engine, path)
     assert arch in message
+    assert str(path) in message
     assert "bitnet-b1.58" in message, "the message lists what is supported"
 
 
@@ -255,7 +260,64 @@ WRONG_KEYS: dict[str, tuple[str, Value | None, list[str]]] = {
     "layers-missing": ("block_count", None, ["block_count"]),
     "rope-dimensions-odd": ("rope.dimension_count", 63, ["63", "even"]),
     "rope-dimensions-too-many": ("rope.dimension_count", 4096, ["4096", "64"]),
+    "feed-forward-too-wide": ("feed_forward_length", 2**21, ["feed_forward_length", "2097152"]),
+    "a-value-for-each-of-other-layers": ("attention.head_count", [2, 2], ["head_count", "2 values for 1 layers"]),
+    "no-value-for-any-layer": ("attention.head_count", [], ["head_count", "0 values for 1 layers"]),
 }
+
+
+def test_heads_of_more_channels_than_any_model_has(tmp_path: Path) -> None:
+    names = ("attention.head_count", "attention.key_length", "attention.value_length")
+    keys = {f"{SMALL.arch}.{name}": 2**14 for name in names}
+    path = write(tmp_path / "m.gguf", metadata(SMALL) | keys, tensors(SMALL))
+    assert "16384 heads of 16384 channels" in message_of(bitnet.ModelError, bitnet.Engine, path)
+
+
+# key, the values with which the graph is the one that we compute, one with which it is not
+FOREIGN: dict[str, tuple[list[Value], Value]] = {
+    "expert_count": ([0], 8),
+    "attention.sliding_window": ([0, [0]], 512),
+    "attention.scale": ([0.0], 1.0),
+    "attention.causal": ([True], False),
+    "attention.clamp_kqv": ([0.0], 1.0),
+    "attention.max_alibi_bias": ([0.0], 8.0),
+    "attn_logit_softcapping": ([0.0], 1.0),
+    "final_logit_softcapping": ([0.0], 1.0),
+    "logit_scale": ([0.0, 1.0], 0.5),
+    "embedding_scale": ([0.0, 1.0], 12.0),
+    "residual_scale": ([0.0, 1.0], 0.2),
+    "rope.scaling.attn_factor": ([1.0], 2.0),
+    "use_parallel_residual": ([False], True),
+    "pooling_type": ([0], 1),
+}
+
+
+@pytest.mark.parametrize(("key", "neutral", "foreign"), [(k, *v) for k, v in FOREIGN.items()], ids=FOREIGN.keys())
+def test_what_we_do_not_compute_is_refused(tmp_path: Path, key: str, neutral: list[Value], foreign: Value) -> None:
+    full = f"{SMALL.arch}.{key}"
+    for value in neutral:
+        bitnet.Engine(write(tmp_path / "m.gguf", metadata(SMALL) | {full: value}, tensors(SMALL))).close()
+    path = write(tmp_path / "m.gguf", metadata(SMALL) | {full: foreign}, tensors(SMALL))
+    assert full in message_of(bitnet.UnsupportedModelError, bitnet.Engine, path)
+
+
+def test_rope_scaling_as_llama_cpp_reads_it(tmp_path: Path) -> None:
+    """Linear unless said otherwise, an old key after the new one, 0 for none."""
+
+    def logits(**keys: Value) -> Any:
+        keys = {f"{SMALL.arch}.rope.{k.replace('__', '.')}": v for k, v in keys.items()}
+        with bitnet.Engine(write(tmp_path / "m.gguf", metadata(SMALL) | keys, tensors(SMALL))) as engine:
+            return engine.logits([1, 2, 3]).tobytes()
+
+    plain, scaled = logits(), logits(scaling__type="linear", scaling__factor=8.0)
+    assert plain != scaled
+    assert scaled == logits(scaling__factor=8.0) == logits(scale_linear=8.0)
+    assert scaled == logits(scaling__type="linear", scale_linear=8.0)
+    assert scaled == logits(scaling__factor=8.0, scale_linear=2.0)
+    assert plain == logits(scaling__type="none", scaling__factor=8.0)
+    assert plain == logits(scaling__type="linear", scaling__factor=0.0) == logits(scaling__factor=0.0, scale_linear=2.0)
+    with pytest.raises(bitnet.ModelError, match=r"scaling\.factor"):
+        logits(scaling__factor=-1.0)
 
 
 @pytest.mark.parametrize(("key", "value", "facts"), WRONG_KEYS.values(), ids=WRONG_KEYS.keys())
@@ -316,7 +378,14 @@ def test_outside_the_vocabulary(engine: Any, call: Callable[[Any, list[int]], ob
 
 
 @each_call
-@pytest.mark.parametrize("ids", [["1"], [1.5], [None], 7, None, "12", [[1, 2]]], ids=repr)
+@pytest.mark.parametrize(
+    "ids",
+    [
+        *(["1"], [1.5], [None], 7, None, "12", [[1, 2]], [True], {1, 2}, {1: 2}, b"12", bytearray(b"12")),
+        *(np.array([True]), np.array([1, 2], "m8[s]"), np.array([[1]]), np.array(1), np.array([1.0])),
+    ],
+    ids=repr,
+)
 def test_ids_of_the_wrong_type(engine: Any, call: Callable[[Any, Any], object], ids: Any) -> None:
     with pytest.raises(TypeError):
         call(engine, ids)
@@ -327,6 +396,78 @@ def test_numpy_ids(engine: Any, call: Callable[[Any, Any], object]) -> None:
     """Arrays of any integer type are lists of ids as well."""
     for dtype in (np.int32, np.int64, np.uint16):
         call(engine, np.array([1, 2, 3], dtype))
+
+
+def test_which_sequence_is_wrong(engine: Any) -> None:
+    for kind, ids in ((bitnet.TokenIdError, [99]), (bitnet.ContextLengthError, [1] * 70)):
+        assert "sequences[1]" in message_of(kind, engine.logits_batch, [[1], ids])
+    with pytest.raises(TypeError, match=r"sequences\[1\]"):
+        engine.logits_batch([[1], None])
+
+
+@pytest.mark.parametrize("huge", [2**31, 2**62, 2**63, 2**80])
+def test_huge_counts(model: ModelMaker, engine: Any, huge: int) -> None:
+    """An argument error where a count makes no sense or fits into no machine word; never an abort."""
+    for call in (
+        lambda: bitnet.Engine(model(SMALL), n_threads=huge),
+        lambda: bitnet.Engine(model(SMALL), n_ctx=huge),
+        lambda: bitnet.read_bandwidth(huge),
+    ):
+        assert str(huge) in message_of(bitnet.ArgumentError, call)
+    for name, call in {
+        "n_batch": lambda: bitnet.Engine(model(SMALL), n_batch=huge).close(),
+        "max_tokens": lambda: engine.generate_tokens([1], max_tokens=huge),
+        "max_tokens ": lambda: engine.generate([1], max_tokens=huge),
+    }.items():
+        if huge < 2**63:
+            call()
+        else:
+            assert f"{name.strip()} is {huge}" in message_of(bitnet.ArgumentError, call)
+    if huge > 2**40:
+        with pytest.raises((bitnet.OutOfMemoryError, bitnet.ArgumentError)):
+            bitnet.read_bandwidth(1, huge)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_memory_that_is_not_there(model: ModelMaker) -> None:
+    """In a process with little memory: a MemoryError, and the engine lives on."""
+    spec = Spec("llama", 1, 32, 32, 1, 1, vocab_size=200_000, context=4096, linear="F32")
+    code = """
+import bitnet, resource, sys
+engine = bitnet.Engine(sys.argv[1], n_threads=1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (600 << 20),) * 2)
+for call in (engine.logits, lambda ids: engine.logits_batch([ids])):
+    try:
+        call([1] * 4000)
+    except MemoryError as error:
+        print(type(error).__name__, isinstance(error, bitnet.BitnetError))
+print(engine.logits([1]).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code, model(spec)], capture_output=True, text=True)
+    assert done.stdout == "OutOfMemoryError True\n" * 2 + "(1, 200000)\n", done.stderr
+
+
+def test_paths_of_every_kind(model: ModelMaker) -> None:
+    path = model(SMALL)
+    for given in (str(path), os.fsencode(path), path):
+        bitnet.Engine(given).close()
+        assert bitnet.inspect(given)["path"] == path
+        assert bitnet.Tokenizer(given).vocab_size == SMALL.vocab_size
+
+
+def test_type_errors_name_the_argument(model: ModelMaker, engine: Any) -> None:
+    for name in WRONG_VALUES:
+        with pytest.raises(TypeError, match=name):
+            ENGINE(model(SMALL), **{name: [1]})
+    for name in ("max_tokens", "stop_token_ids"):
+        with pytest.raises(TypeError, match=f"^{name}[^:]*$"):
+            engine.generate_tokens([1], **{name: 1.5})
+        with pytest.raises(TypeError, match=f"^{name}[^:]*$"):
+            engine.generate([1], **{name: 1.5})
+    for name, call in {"path": ENGINE, "ids": engine.logits, "prompt": engine.generate}.items():
+        with pytest.raises(TypeError, match=name):
+            call(1.5)
 
 
 def test_no_ids(engine: Any) -> None:

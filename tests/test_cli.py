@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import bitnet
-from conftest import ROOT
+from conftest import ROOT, ModelMaker
+from gguf_writer import Tensor, Value, write_gguf
+from make_model import Spec, metadata, tensors
 
 MODEL = ROOT / "tests" / "fixtures" / "relu2-i2s.gguf"
 
@@ -36,6 +40,61 @@ def test_inspect_prints_json() -> None:
     assert model == json.loads(json.dumps(bitnet.inspect(MODEL), default=os.fspath))
     assert model["config"]["width"] == 128
     assert len(model["tensors"]) == sum(t["tensors"] for t in model["types"].values())
+
+
+def test_json_holds_values_as_they_are(tmp_path: Path) -> None:
+    keys: dict[str, Value] = {"x.flag": True, "x.text": "ü\n" * 200, "x.list": [1, 2], "x.float": 1e-5}
+    spec = Spec(layers=1, vocab_size=100)
+    write_gguf(tmp_path / "m.gguf", metadata(spec) | keys, tensors(spec))
+    found = {e["key"]: e for e in json.loads(run("inspect", tmp_path / "m.gguf", "--json").stdout)["metadata"]}
+    assert {key: found[key]["value"] for key in keys} == keys
+    assert found["bitnet-b1.58.block_count"]["value"] == 1
+    assert found["x.list"]["count"] == 2
+    tokens = found["tokenizer.ggml.tokens"]
+    assert (tokens["count"], tokens["value"]) == (100, [f"<{i}>" for i in range(64)])
+
+
+def without_tensors(path: Path) -> str:
+    write_gguf(path, metadata(Spec()), [])
+    return "token_embd.weight"
+
+
+def of_another_architecture(path: Path) -> str:
+    keys = {key.replace("bitnet-b1.58.", "qwen3."): value for key, value in metadata(Spec()).items()}
+    write_gguf(path, keys | {"general.architecture": "qwen3"}, tensors(Spec()))
+    return "architecture 'qwen3'"
+
+
+def of_another_type(path: Path) -> str:
+    first, *others = tensors(Spec())
+    q2_k = Tensor(first.name, first.shape, 10, 84 * 1024, lambda: [bytes(84 * 1024)])
+    write_gguf(path, metadata(Spec()), [q2_k, *others])
+    return "Q2_K"
+
+
+@pytest.mark.parametrize("make", [without_tensors, of_another_architecture, of_another_type])
+def test_what_cannot_be_run_is_shown_all_the_same(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    path = tmp_path / "m.gguf"
+    fact = make(path)
+    done = run("inspect", path, "--tensors")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(f"cannot be run +{re.escape(str(path))}: .*{fact}", done.stdout)
+    assert "block_count" in done.stdout
+    assert ("blk.1.ffn_down.weight" in done.stdout) == (make is not without_tensors)
+    model = json.loads(run("inspect", path, "--json").stdout)
+    assert fact in model["error"]
+    assert model["config"] is None
+    assert ("Q2_K" in model["types"]) == (make is of_another_type)
+    assert bitnet.inspect(MODEL)["error"] is None
+
+
+def test_any_output_encoding_and_none(text_model: Path) -> None:
+    write = ["tokenize", str(text_model), "naïve ✓"]
+    done = run(*write, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\ufffd" in done.stdout
+    closed = f"'{sys.executable}' -m bitnet tokenize '{text_model}' hello >&-"
+    assert subprocess.run(["bash", "-c", closed], capture_output=True, text=True).stderr == ""
 
 
 @pytest.mark.parametrize(("name", "word"), [("no-such.gguf", "no such file"), (str(ROOT / "README.md"), "text")])
@@ -93,6 +152,47 @@ print(len(engine.generate_tokens([1, 2, 3], max_tokens=4)))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert out == "4\n", err
+
+
+SLOW = Spec("bitnet", 8, 1024, 4096, 16, 16, vocab_size=300, context=2048, linear="F32")
+
+
+def test_ctrl_c_abandons_loading(model: ModelMaker) -> None:
+    code = """
+import bitnet, os, signal, sys, threading, time
+start = time.monotonic()
+bitnet.Engine(sys.argv[1], n_threads=1).close()
+whole = time.monotonic() - start
+threading.Timer(whole / 10, os.kill, (os.getpid(), signal.SIGINT)).start()
+start = time.monotonic()
+try:
+    bitnet.Engine(sys.argv[1], n_threads=1)
+    print("loaded")
+except KeyboardInterrupt:
+    print("interrupted", time.monotonic() - start < 0.8 * whole)
+"""
+    done = subprocess.run([sys.executable, "-c", code, model(SLOW)], capture_output=True, text=True)
+    assert done.stdout == "interrupted True\n", done.stderr
+
+
+def test_an_abandoned_prefill_leaves_the_cache_as_it_was(model: ModelMaker) -> None:
+    code = """
+import bitnet, os, signal, sys, threading
+engine = bitnet.Engine(sys.argv[1], isa="scalar")
+prompt = list(range(100))
+want = engine.generate_tokens(prompt, max_tokens=3)
+engine.prefill(prompt)
+for common in (0, 50, 64, 100):
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        engine.prefill(prompt[:common] + [7] * 1900)
+        print("done")
+    except KeyboardInterrupt:
+        print(engine.cached_tokens, engine.prefill(prompt).cached_tokens)
+print(engine.generate_tokens(prompt, max_tokens=3) == want)
+"""
+    done = subprocess.run([sys.executable, "-c", code, model(SLOW)], capture_output=True, text=True)
+    assert done.stdout == "100 100\n" * 4 + "True\n", done.stderr
 
 
 def test_version() -> None:

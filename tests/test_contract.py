@@ -255,3 +255,36 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), (engine.logits([1, 2, 
     path = ROOT / "tests" / "fixtures" / "relu2-i2s.gguf"
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
     assert done.stdout == "7 True\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_process_that_forks_off_while_threads_work_finds_no_lock_held() -> None:
+    code = """
+import os, sys, threading, warnings
+import bitnet
+warnings.simplefilter("ignore")
+engine = bitnet.Engine(sys.argv[1], n_threads=2)
+stop = False
+def work():
+    while not stop:
+        engine.logits([1, 2, 3])
+        engine.generate_tokens([1], max_tokens=3)
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for _ in range(100):
+    child = os.fork()
+    if child == 0:
+        try:
+            engine.memory, engine.cached_tokens
+            engine.prefill([1])
+        except bitnet.ArgumentError:
+            own = bitnet.Engine(sys.argv[1], n_threads=1)
+            os._exit(len(own.logits([1, 2, 3])))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+stop = True
+print("done")
+"""
+    path = ROOT / "tests" / "fixtures" / "relu2-i2s.gguf"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "done\n", done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -55,11 +56,17 @@ def test_memory_is_the_sum_of_the_tensors() -> None:
         assert engine.memory["kv_cache"] == 64 * 2 * 64 * 2 * 2
 
 
-def test_the_example_runs() -> None:
-    example = [sys.executable, str(ROOT / "examples" / "logits.py"), str(MODEL), "1", "2"]
-    done = subprocess.run(example, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Prefill(tokens=2" in done.stdout
+def test_the_examples_run(text_model: Path) -> None:
+    for name, arguments, shown in [
+        ("logits.py", [MODEL, "1", "2"], "Prefill(tokens=2"),
+        ("chat.py", [text_model, "hello"], "replayed: True"),
+    ]:
+        example = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
+        done = subprocess.run(
+            example, capture_output=True, text=True, encoding="utf-8", env={**os.environ, "PYTHONUTF8": "1"}
+        )
+        assert done.returncode == 0, done.stderr
+        assert shown in done.stdout
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)

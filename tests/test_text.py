@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +17,8 @@ import pytest
 
 import bitnet
 from conftest import ROOT
-from gguf_writer import write_gguf
-from make_model import Spec, make_model
-
-MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "Ã ©"]
-CONTROL = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
-
-
-def spelled(byte: int) -> str:
-    """GPT-2's printable stand-in of a byte."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return chr(byte) if byte in printable else chr(256 + others.index(byte))
-
-
-TOKENS = [spelled(byte) for byte in range(256)] + [merge.replace(" ", "") for merge in MERGES] + CONTROL
-EOT = TOKENS.index("<|eot_id|>")
-
-
-@pytest.fixture(scope="session")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random model with a byte-level vocabulary."""
-    folder = tmp_path_factory.mktemp("text")
-    keys: dict[str, Any] = {
-        "general.architecture": "llama",
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "llama-bpe",
-        "tokenizer.ggml.tokens": TOKENS,
-        "tokenizer.ggml.token_type": [1] * (len(TOKENS) - 3) + [3] * 3,
-        "tokenizer.ggml.merges": MERGES,
-        "tokenizer.ggml.bos_token_id": TOKENS.index(CONTROL[0]),
-        "tokenizer.ggml.eos_token_id": TOKENS.index(CONTROL[1]),
-    }
-    write_gguf(folder / "vocab.gguf", keys, [])
-    spec = Spec("llama", 2, 128, 192, 2, 1, vocab_size=len(TOKENS), context=256, untied=True)
-    make_model(folder / "model.gguf", spec, folder / "vocab.gguf")
-    return folder / "model.gguf"
-
-
-@pytest.fixture
-def engine(path: Path) -> Iterator[Any]:
-    with bitnet.Engine(path, n_threads=1) as engine:
-        yield engine
+from make_model import Spec
+from text_model import CONTROL, EOT, TOKENS
 
 
 def test_texts_become_the_vocabularys_ids_and_back(engine: Any) -> None:
@@ -81,13 +40,22 @@ def test_control_tokens_in_a_users_text_stay_text(engine: Any) -> None:
     assert stream.prompt_tokens == 1 + len(engine.encode("<|eot_id|>"))
 
 
-def test_a_tokenizer_opens_alone(path: Path) -> None:
-    alone = bitnet.Tokenizer(path)
+def test_a_tokenizer_opens_alone(text_model: Path) -> None:
+    alone = bitnet.Tokenizer(text_model)
     assert alone.decode(alone.encode("hello")) == "hello"
     assert alone.vocab_size == len(TOKENS)
     assert set(alone.stop_token_ids) == {TOKENS.index(CONTROL[1]), EOT}
     with pytest.raises(bitnet.UnsupportedModelError, match=r"klingon.*llama-bpe"):
-        bitnet.Tokenizer(path, pre="klingon")
+        bitnet.Tokenizer(text_model, pre="klingon")
+
+
+def test_a_tokenizer_json_opens_alone() -> None:
+    alone = bitnet.Tokenizer(ROOT / "tests" / "fixtures" / "tokenizers" / "bytes" / "tokenizer.json")
+    ids = alone.encode("the licence<|eot_id|>", add_bos=True, parse_special=True)
+    assert (ids[0], alone.id_to_token(ids[-1]), alone.pre) == (alone.bos_token_id, "<|eot_id|>", "tokenizer.json")
+    assert alone.decode(ids) == "the licence"
+    with pytest.raises(bitnet.ArgumentError, match="leave out pre="):
+        bitnet.Tokenizer(ROOT / "tests" / "fixtures" / "tokenizers" / "bytes" / "tokenizer.json", pre="gpt-2")
 
 
 def test_pieces_join_to_the_answer_and_break_no_character(engine: Any) -> None:
@@ -207,16 +175,16 @@ def test_a_dropped_or_cancelled_stream_loses_nothing(engine: Any) -> None:
     assert engine.generate("hello", max_tokens=30, ignore_eos=True).token_ids == whole.token_ids
 
 
-def test_the_context_ends_the_answer(path: Path) -> None:
-    with bitnet.Engine(path, n_ctx=20) as engine:
+def test_the_context_ends_the_answer(text_model: Path) -> None:
+    with bitnet.Engine(text_model, n_ctx=20) as engine:
         answer = engine.generate([65] * 15, ignore_eos=True)
         assert (len(answer.token_ids), answer.finish_reason) == (6, "context")
         with pytest.raises(bitnet.ContextLengthError, match=r"21 .*20"):
             engine.generate([65] * 21)
 
 
-def test_streams_of_many_threads_give_what_each_gives_alone(path: Path) -> None:
-    with bitnet.Engine(path, n_threads=2) as engine:
+def test_streams_of_many_threads_give_what_each_gives_alone(text_model: Path) -> None:
+    with bitnet.Engine(text_model, n_threads=2) as engine:
         prompts = ["hello", "world", "a", "hello world hello", "xyz"]
         keywords: dict[str, Any] = {"max_tokens": 25, "temperature": 1.0, "seed": 9, "ignore_eos": True}
         alone = [engine.generate(prompt, **keywords).token_ids for prompt in prompts]
@@ -268,7 +236,7 @@ def test_a_file_without_tokenizer_still_takes_ids() -> None:
         assert len(engine.generate([1, 2], max_tokens=3, ignore_eos=True).token_ids) == 3
 
 
-def test_ctrl_c_in_a_stream_is_raised_and_the_stream_goes_on(path: Path) -> None:
+def test_ctrl_c_in_a_stream_is_raised_and_the_stream_goes_on(text_model: Path) -> None:
     code = """
 import sys, bitnet
 engine = bitnet.Engine(sys.argv[1], isa="scalar", n_threads=1)
@@ -287,7 +255,7 @@ while True:
         caught += 1
 print(caught, stream.token_ids == whole)
 """
-    command = [sys.executable, "-c", code, path]
+    command = [sys.executable, "-c", code, text_model]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -297,16 +265,39 @@ print(caught, stream.token_ids == whole)
     assert out == "1 True\n", err
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sets a timer")
+def test_ctrl_c_is_seen_between_steps_that_are_short(model: Any) -> None:
+    """A step shorter than the time between two looks must not hide the signal until the end."""
+    code = """
+import signal, sys, bitnet
+engine = bitnet.Engine(sys.argv[1], isa="scalar", n_threads=1)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+for call in (engine.generate_tokens, lambda ids, n: engine.generate(ids, max_tokens=n)):
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        call([1, 2, 3], 3900)
+    except KeyboardInterrupt:
+        pass
+    print(3 <= engine.cached_tokens < 3900)
+    engine.prefill([])
+"""
+    path = model(Spec(context=4096, embedding="Q8_0"))
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "True\nTrue\n", done.stderr
+
+
 def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bitnet", *map(str, arguments)]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     return subprocess.run(command, capture_output=True, text=True, input=stdin, env=environment, encoding="utf-8")
 
 
-def test_the_command_line_tokenizes_and_runs(path: Path, engine: Any) -> None:
-    assert run("tokenize", path, "hello world", "--ids").stdout.split() == list(map(str, engine.encode("hello world")))
-    assert run("tokenize", path, "-", "--ids", "--parse-special", stdin="<|eot_id|>").stdout == f"{EOT}\n"
-    assert "'hello'" in run("tokenize", path, "hello").stdout
-    done = run("run", path, "-p", "hello", "-n", "12", "--temperature", "1", "--seed", "4", "-t", "1")
+def test_the_command_line_tokenizes_and_runs(text_model: Path, engine: Any) -> None:
+    assert run("tokenize", text_model, "hello world", "--ids").stdout.split() == list(
+        map(str, engine.encode("hello world"))
+    )
+    assert run("tokenize", text_model, "-", "--ids", "--parse-special", stdin="<|eot_id|>").stdout == f"{EOT}\n"
+    assert "'hello'" in run("tokenize", text_model, "hello").stdout
+    done = run("run", text_model, "-p", "hello", "-n", "12", "--temperature", "1", "--seed", "4", "-t", "1")
     assert done.stdout == engine.generate("hello", max_tokens=12, temperature=1.0, seed=4).text + "\n"
-    assert run("run", path, "-p", "hello", "-n", "-1").returncode == 2
+    assert run("run", text_model, "-p", "hello", "-n", "-1").returncode == 2

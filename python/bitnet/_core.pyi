@@ -10,16 +10,21 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Unpack
 
+_Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 __all__ = [
+    "ChatSession",
+    "ChatTurn",
     "Completion",
     "Engine",
     "Logprob",
     "Piece",
     "Prefill",
+    "Receipt",
     "SamplingParams",
     "Stream",
+    "Template",
     "Tokenizer",
     "__version__",
     "inspect",
@@ -118,12 +123,14 @@ class SamplingParams:
 
 @final
 class Tokenizer:
-    """A model's vocabulary with its rules, from a GGUF file alone; no weights are read.
+    """A model's vocabulary with its rules, from a GGUF file, of which no weights are read, or from a `tokenizer.json`.
 
-    pre: overrides the pre-tokenizer that the file names. Raises as `Engine`.
+    A GGUF file without a tokenizer takes the `tokenizer.json` beside it. Beside a `tokenizer.json`, the files
+    `tokenizer_config.json` and `generation_config.json` name the tokens that begin and end a text.
+    pre: overrides the pre-tokenizer that a GGUF file names. Raises as `Engine`.
     """
 
-    def __new__(cls, path: str | os.PathLike[str], *, pre: str | None = None) -> Tokenizer: ...
+    def __new__(cls, path: _Path, *, pre: str | None = None) -> Tokenizer: ...
     def encode(self, text: str, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """Ids of a text. Control tokens are recognised in it only if parse_special: leave it off for users' texts."""
     def decode(self, ids: _TokenIds, skip_special_tokens: bool = True) -> str:
@@ -219,6 +226,70 @@ class Completion:
     @property
     def logprobs(self) -> list[Logprob] | None:
         """For each id its log-probability, if asked for."""
+    @property
+    def receipt(self) -> Receipt | None:
+        """What was computed and how."""
+
+@final
+class Receipt:
+    """What an answer claims, and how it was run: schema 1.0.0 with the blocks "claim" and "run".
+
+    The claim names everything that decides the answer (model, settings, prompt ids, sampling with the seed in effect,
+    ids) and is hashed into `digest`, which is the same on every processor and number of threads. The run tells how:
+    kernels with the rows that they counted, times, threads. The digest finds accidents; `Engine.replay` finds forgery.
+    """
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Receipt:
+        """Read a file that `save` wrote. Raises OSError, or ReceiptError (gate "form") if it is no receipt."""
+    @staticmethod
+    def from_json(text: str) -> Receipt:
+        """Read a document. Raises ReceiptError (gate "form") if it is no receipt."""
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the document, which appears as a whole or not at all; make missing folders. Returns the path."""
+    def validate(self) -> None:
+        """Recompute every sum and every derived field. Raises ReceiptError that names the first gate that fails."""
+    def to_json(self) -> str:
+        """The document as indented JSON text."""
+    def to_dict(self) -> dict[str, Any]:
+        """The document."""
+    def with_test_results(self, *, total_tests: int, passed: int, failed: int = 0, skipped: int = 0) -> Receipt:
+        """A copy with the results of tests that were run on the answer."""
+    @property
+    def digest(self) -> str:
+        """BLAKE3 of the claim's JSON (UTF-8, keys sorted, no spaces), in hexadecimal.
+
+        The claim holds the BLAKE3 of the model's file: the first digest of an engine reads the whole file.
+        """
+    @property
+    def timestamp(self) -> str:
+        """When the answer ended, in UTC (RFC 3339)."""
+    @property
+    def prompt_tokens(self) -> int:
+        """Positions of the prompt."""
+    @property
+    def cached_tokens(self) -> int:
+        """Of these, positions that the cache held already."""
+    @property
+    def computed_tokens(self) -> int:
+        """Positions that were computed: the rest of the prompt, and all sampled ids but the last."""
+    @property
+    def completion_tokens(self) -> int:
+        """Ids that were sampled, a stop id included."""
+    @property
+    def finish_reason(self) -> str:
+        """Why the answer ended: "stop", "length", "context" or "cancelled"."""
+    @property
+    def kernels(self) -> list[str]:
+        """The kernels that counted rows, each with its instruction set."""
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds inside the engine: render, tokenize, prefill, first_token, decode, sample, detokenize, wall.
+
+        `first_token` is everything up to the first id, `wall` everything. What the consumer of a stream spent between
+        pulls is in none of them.
+        """
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Stream:
@@ -253,6 +324,150 @@ class Stream:
     @property
     def seed(self) -> int:
         """The seed of its draws."""
+    @property
+    def receipt(self) -> Receipt | None:
+        """What was computed and how; None while it goes on, or if it ended before its first id."""
+
+@final
+class ChatTurn:
+    """One turn of a conversation: role ("system", "user" or "assistant"), text, and whether its user stopped it.
+
+    Raises ArgumentError for another role.
+    """
+
+    def __new__(cls, role: str, text: str, cancelled: bool = False) -> ChatTurn: ...
+    @property
+    def role(self) -> str:
+        """Who speaks, in lower case."""
+    @property
+    def text(self) -> str:
+        """What is said."""
+    @property
+    def cancelled(self) -> bool:
+        """Whether it is an answer that its user stopped."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+_Message: TypeAlias = ChatTurn | dict[str, Any]
+
+@final
+class Template:
+    """What turns a conversation into a prompt: a Jinja source, rendered as transformers' `apply_chat_template` does.
+
+    A template is a stranger's program: it runs with a limit on steps and on output. What goes wrong is a
+    TemplateError with the line.
+    """
+
+    @staticmethod
+    def from_jinja(source: str, bos_token: str | None = None, eos_token: str | None = None) -> Template:
+        """A template from its source; the tokens are what the source knows as `bos_token` and `eos_token`."""
+    @staticmethod
+    def named(name: str, bos_token: str | None = None, eos_token: str | None = None) -> Template:
+        """A built-in template: "raw", "instruct", "llama3-chat" or "bitnet" (that of BitNet b1.58 2B-4T)."""
+    @staticmethod
+    def detect(
+        jinja: str | None = None,
+        tokenizer_name: str | None = None,
+        bos_token: str | None = None,
+        eos_token: str | None = None,
+    ) -> Template:
+        """The template of a model: its file's Jinja source, else what the name of its tokenizer or model suggests,
+        else "raw". See `origin` and `warning`. Of a path only the last part counts as a name."""
+    @staticmethod
+    def from_model(path: str | os.PathLike[str]) -> Template:
+        """The template of a model file, which is not opened otherwise."""
+    def render(
+        self,
+        messages: Sequence[_Message],
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """The prompt of a conversation. Dicts reach the template untouched; other keywords become variables."""
+    def render_chat(self, history: Sequence[ChatTurn], system: str | None = None) -> str:
+        """`render` of turns that wait for an answer, with a system prompt before them."""
+    def apply(self, user: str, system: str | None = None) -> str:
+        """`render_chat` of a single question."""
+    def at(self, now: str) -> Template:
+        """The same template with its clock stopped at this local time, such as "2026-07-04T12:00:00"."""
+    @property
+    def name(self) -> str:
+        """The built-in template that it is, or "jinja"."""
+    @property
+    def source(self) -> str:
+        """The Jinja source."""
+    @property
+    def origin(self) -> str:
+        """Where it came from: "argument", "gguf", "tokenizer" or "fallback"."""
+    @property
+    def warning(self) -> str | None:
+        """What its user should know, if anything."""
+    @property
+    def bos_token(self) -> str | None:
+        """What the source knows under this name."""
+    @property
+    def eos_token(self) -> str | None:
+        """What the source knows under this name."""
+    @property
+    def stop_sequences(self) -> list[str]:
+        """Texts that end the assistant's turn."""
+    @property
+    def add_bos(self) -> bool:
+        """Whether a BOS token has to be put in front of its prompts, because it does not write one itself."""
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class ChatSession:
+    """A conversation: its turns, its computed prefix, its receipts. An engine may have any number of them.
+
+    template: a Template or the name of a built-in one (None: the engine's). Sampling parameters, as `params` or flat
+    keywords, hold for every answer; those given to `send` or `stream` change them for one.
+
+    The next prompt computes only what follows the longest common prefix with what the cache holds. When the context is
+    full, whole exchanges leave the prompt, the oldest first, down to three quarters of it; the history keeps all.
+    """
+
+    def __new__(
+        cls,
+        engine: Engine,
+        system: str | None = None,
+        *,
+        template: Template | str | None = None,
+        params: SamplingParams | None = None,
+        **keywords: Unpack[_Sampling],
+    ) -> ChatSession: ...
+    def stream(self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]) -> Stream:
+        """Begin to answer. The exchange enters the history when the answer ends; one that is cancelled or dropped after
+        its first token enters as it is, marked. Raises ArgumentError while another answer is under way."""
+    def send(self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]) -> Completion:
+        """The whole answer."""
+    def clear(self) -> None:
+        """Forget turns, receipts and the computed prefix; system prompt, template and parameters stay."""
+    @property
+    def engine(self) -> Engine:
+        """Its engine."""
+    @property
+    def template(self) -> Template:
+        """What formats its prompts."""
+    @property
+    def system(self) -> str | None:
+        """The system prompt, which is no turn."""
+    @property
+    def params(self) -> SamplingParams:
+        """How its answers are sampled."""
+    @property
+    def history(self) -> list[ChatTurn]:
+        """All turns, user and assistant alternating."""
+    @property
+    def forgotten(self) -> int:
+        """How many turns at the beginning have left the prompt because the context was full."""
+    @property
+    def receipts(self) -> list[Receipt]:
+        """The receipts of its answers; each claims the digest of the one before."""
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Sums over the receipts: exchanges, prompt_tokens, cached_tokens, completion_tokens, prefill_seconds,
+        decode_seconds, wall_seconds, and the rates prefill_tokens_per_second and decode_tokens_per_second."""
 
 @final
 class Prefill:
@@ -286,12 +501,13 @@ class Engine:
     ffn_act: "silu" or "relu2" (default: by architecture; `bitnet inspect` shows it).
     n_batch: positions that one forward pass takes at most (default 128). The logits do not depend on it.
 
-    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ModelError, ArgumentError, or OSError.
+    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ModelError, ArgumentError, OutOfMemoryError
+    or OSError; KeyboardInterrupt on Ctrl-C.
     """
 
     def __new__(
         cls,
-        path: str | os.PathLike[str],
+        path: _Path,
         *,
         n_ctx: int | None = None,
         n_threads: int | None = None,
@@ -304,15 +520,16 @@ class Engine:
     def logits(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
         """Logits after every id: float32 of shape [len(ids), n_vocab]. The warm cache is neither used nor changed.
 
-        Raises TokenIdError, ContextLengthError, TypeError, ClosedError; KeyboardInterrupt on Ctrl-C.
+        Raises TokenIdError, ContextLengthError, TypeError, OutOfMemoryError, ClosedError; ModelError where a damaged
+        weight shows only now; KeyboardInterrupt on Ctrl-C.
         """
     def logits_batch(self, sequences: Sequence[_TokenIds]) -> list[npt.NDArray[np.float32]]:
         """`logits` of several sequences at once, which share every forward pass. The bits are those of `logits`."""
     def prefill(self, ids: _TokenIds) -> Prefill:
         """Compute a prompt and keep its keys and values warm; the cache then holds exactly these positions.
 
-        Only what follows the longest common prefix with the warm cache is computed. After an error the cache is as it
-        was; after Ctrl-C it holds the common prefix. Raises as `logits`.
+        Only what follows the longest common prefix with the warm cache is computed. After an error or Ctrl-C the cache
+        is as it was. Raises as `logits`.
         """
     def generate_tokens(
         self, ids: _TokenIds, max_tokens: int | None = None, stop_token_ids: _TokenIds | None = None
@@ -325,6 +542,9 @@ class Engine:
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer. Raises ModelError if the file has none that this engine can build."""
+    @property
+    def template(self) -> Template:
+        """The model's chat template. Raises TemplateError if the file's cannot be read."""
     def encode(self, text: str, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """As `Tokenizer.encode`."""
     def decode(self, ids: _TokenIds, skip_special_tokens: bool = True) -> str:
@@ -348,6 +568,12 @@ class Engine:
         params: SamplingParams | None = None,
         **keywords: Unpack[_Sampling],
     ) -> list[Completion]: ...
+    def replay(self, receipt: Receipt) -> bool:
+        """Compute a receipt's answer again; whether it has the same ids and ends alike.
+
+        Raises ReceiptError if the receipt is of another model, another kv_type, act_quant or ffn_act, or another order
+        of float operations.
+        """
     @property
     def cached_tokens(self) -> int:
         """Positions that the warm cache holds."""
@@ -398,16 +624,19 @@ class Engine:
 def isas() -> list[str]:
     """The instruction sets of this processor that the engine has kernels for, best last."""
 
-def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+def inspect(path: _Path) -> dict[str, Any]:
     """Everything about a model file that can be said without running it.
 
     Keys: path, version, file_size (bytes), arch, config, activation, act_quant, act_quant_reason, metadata (list of
-    key, type, value), tensors (list of name, type, shape, bytes), types (type -> tensors, bytes), warnings.
-    Raises as `Engine`.
+    key, type, value; of an array its count, and at most its first 64 items as value), tensors (list of name, type,
+    shape, bytes), types (type -> tensors, bytes), warnings, error.
+
+    error is None, or says why the engine cannot run a file that is sound: then config, activation and act_quant are
+    None, and a tensor's bytes reach up to the next one. Raises as `Engine` for a broken file.
     """
 
 def processor() -> dict[str, Any]:
     """The processor: name, cores (that this process may use), isas, target."""
 
-def read_bandwidth(n_threads: int, megabytes: int = 512) -> float:
-    """Gigabytes (1e9 bytes) a second that n_threads threads read from memory: the best of three passes."""
+def read_bandwidth(n_threads: int, megabytes: int | None = None) -> float:
+    """Gigabytes (1e9 bytes) a second that n_threads threads read from memory (default: 512 MB): the best of three."""

@@ -1,14 +1,17 @@
 """The command `bitnet`."""
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from . import Engine, Tokenizer, __version__, inspect, isas, processor, read_bandwidth
-from .errors import BitnetError
+from . import ChatSession, Engine, Template, Tokenizer, __version__, inspect, isas, processor, read_bandwidth
+from .errors import ArgumentError, BitnetError
+from .repl import Receipts, Repl
 
 FAILED = 2
 INTERRUPTED = 130
@@ -18,10 +21,14 @@ SHOWN = 72
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 2 after an error, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(argv)
     try:
         options.run(options)
-        sys.stdout.flush()
+        if sys.stdout:  # None if it was closed before Python started
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader has left. Python flushes stdout once more at exit: give it somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,16 +56,18 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print it as JSON")
     command.set_defaults(run=run_doctor)
 
-    command = commands.add_parser("run", help="continue a prompt")
-    command.add_argument("model", metavar="MODEL", help="a GGUF file")
+    command = commands.add_parser("chat", help="talk with a model")
+    add_engine_options(command)
+    add_chat_options(command)
+    add_sampling_options(command)
+    command.set_defaults(run=run_chat)
+
+    command = commands.add_parser("run", help="continue a prompt, or answer it with --chat")
+    add_engine_options(command)
     command.add_argument("-p", "--prompt", required=True, help="the text to continue; - reads it from standard input")
-    command.add_argument("-n", "--max-tokens", type=int, help="tokens at most (default: to the end)")
-    command.add_argument("-t", "--threads", type=int, help="threads that compute (default: all)")
-    command.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")
-    command.add_argument("--top-k", type=int, default=0)
-    command.add_argument("--top-p", type=float, default=1.0)
-    command.add_argument("--seed", type=int)
-    command.add_argument("--stop", action="append", default=[], help="a text that ends the answer")
+    command.add_argument("--chat", action="store_true", help="answer the prompt through the model's chat template")
+    add_chat_options(command)
+    add_sampling_options(command)
     command.set_defaults(run=run_run)
 
     command = commands.add_parser("tokenize", help="show the tokens of a text")
@@ -67,7 +76,83 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--parse-special", action="store_true", help="recognise control tokens in the text")
     command.add_argument("--ids", action="store_true", help="print the ids alone, on one line")
     command.set_defaults(run=run_tokenize)
+    command = commands.add_parser("template", help="show the prompt that a chat template makes of a conversation")
+    command.add_argument("source", metavar="MODEL_OR_JINJA", help="a GGUF file, or a file with a Jinja source")
+    command.add_argument("--messages", metavar="FILE", help="a JSON list of messages; - reads it from standard input")
+    command.add_argument("--system", help="a system prompt before them")
+    command.add_argument("--user", help="a question after them")
+    command.add_argument("--template", metavar="NAME_OR_FILE", help="use this template in place of the model's")
+    command.add_argument("--no-generation-prompt", action="store_true", help="do not begin the assistant's turn")
+    command.add_argument("--source", action="store_true", dest="show_source", help="print the template, not a prompt")
+    command.set_defaults(run=run_template)
     return top
+
+
+def add_engine_options(command: argparse.ArgumentParser) -> None:
+    """The model, and how it is opened."""
+    command.add_argument("model", metavar="MODEL", help="a GGUF file")
+    command.add_argument("-t", "--threads", type=int, help="threads that compute (default: all)")
+    command.add_argument("-c", "--ctx", type=int, help="positions of the context (default: the model's, at most 4096)")
+    command.add_argument("--kv-type", choices=["f16", "f32"], default="f16", help="how keys and values are stored")
+
+
+def add_chat_options(command: argparse.ArgumentParser) -> None:
+    """How a conversation is formatted, and where its receipts go."""
+    command.add_argument("-s", "--system", help="the system prompt")
+    command.add_argument(
+        "--template", help="a built-in chat template, or a file with a Jinja source (default: the model's)"
+    )
+    command.add_argument(
+        "--receipt-dir",
+        "--emit-receipt-dir",
+        type=Path,
+        metavar="DIR",
+        help="write each answer's receipt into this folder",
+    )
+
+
+def add_sampling_options(command: argparse.ArgumentParser) -> None:
+    """How ids are chosen."""
+    command.add_argument("-n", "--max-tokens", type=int, help="tokens at most (default: to the end)")
+    command.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")
+    command.add_argument("--top-k", type=int, default=0, help="draw among this many (default: all)")
+    command.add_argument("--top-p", type=float, default=1.0, help="draw among the likeliest that reach this share")
+    command.add_argument("--min-p", type=float, default=0.0, help="draw among those at least this likely, to the best")
+    command.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: repeat less")
+    command.add_argument("--seed", type=int, help="of the draws (default: chosen anew)")
+    command.add_argument("--stop", action="append", default=[], help="a text that ends the answer")
+
+
+def open_engine(options: argparse.Namespace) -> Engine:
+    """The engine that the options ask for."""
+    return Engine(options.model, n_threads=options.threads, n_ctx=options.ctx, kv_type=options.kv_type)
+
+
+def sampling(options: argparse.Namespace) -> dict[str, Any]:
+    """The sampling parameters among the options."""
+    names = ["max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop"]
+    return {name: getattr(options, name) for name in names}
+
+
+def open_chat(engine: Engine, options: argparse.Namespace) -> ChatSession:
+    """A conversation that has not begun."""
+    template = chosen_template(engine.template, options.template)
+    return ChatSession(engine, options.system, template=template, **sampling(options))
+
+
+def chosen_template(own: Template, choice: str | None) -> Template:
+    """A template by name or out of a file, with the tokens of the model's own; that if none is chosen."""
+    if choice is None:
+        return own
+    tokens = own.bos_token, own.eos_token
+    return Template.from_jinja(read(choice), *tokens) if Path(choice).is_file() else Template.named(choice, *tokens)
+
+
+def run_chat(options: argparse.Namespace) -> None:
+    """`bitnet chat MODEL`."""
+    receipts = Receipts(options.receipt_dir) if options.receipt_dir else None
+    with open_engine(options) as engine:
+        Repl(open_chat(engine, options), receipts).run()
 
 
 def run_inspect(options: argparse.Namespace) -> None:
@@ -76,22 +161,11 @@ def run_inspect(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(model, indent=1, default=os.fspath))
         return
-    config = model["config"]
-    head = "tied to the embedding" if config["tied"] else "of its own"
-    table(
-        {
-            "file": f"{model['path']} (GGUF version {model['version']}, {size(model['file_size'])})",
-            "architecture": model["arch"],
-            "layers": config["layers"],
-            "width": f"{config['width']}, feed-forward {config['ffn']}",
-            "heads": f"{config['heads']} of {config['head_dim']} channels, {config['kv_heads']} for keys and values",
-            "vocabulary": f"{config['vocab']}, output head {head}",
-            "context": config["context"],
-            "constants": f"rope theta {config['rope_theta']:g}, norm epsilon {config['eps']:g}",
-            "activation": model["activation"],
-            "act_quant": f"{model['act_quant']} ({model['act_quant_reason']})",
-        }
-    )
+    head = {
+        "file": f"{model['path']} (GGUF version {model['version']}, {size(model['file_size'])})",
+        "architecture": model["arch"],
+    }
+    table(head | ({"cannot be run": model["error"]} if model["error"] else verdicts(model)))
     print("\ntensors")
     table({f"  {name}": f"{t['tensors']}, {size(t['bytes'])}" for name, t in model["types"].items()})
     if options.tensors:
@@ -100,9 +174,25 @@ def run_inspect(options: argparse.Namespace) -> None:
             shape = " x ".join(map(str, tensor["shape"]))
             print(f"  {tensor['name']:<32} {tensor['type']:<7} {shape:<16} {size(tensor['bytes'])}")
     print("\nmetadata")
-    table({f"  {entry['key']}": shortened(entry["value"]) for entry in model["metadata"]})
+    table({f"  {entry['key']}": shown(entry["value"]) for entry in model["metadata"]})
     for warning in model["warnings"]:
         print(f"\nwarning: {warning}")
+
+
+def verdicts(model: dict[str, Any]) -> dict[str, Any]:
+    """How the engine runs a model."""
+    config = model["config"]
+    output = "tied to the embedding" if config["tied"] else "of its own"
+    return {
+        "layers": config["layers"],
+        "width": f"{config['width']}, feed-forward {config['ffn']}",
+        "heads": f"{config['heads']} of {config['head_dim']} channels, {config['kv_heads']} for keys and values",
+        "vocabulary": f"{config['vocab']}, output head {output}",
+        "context": config["context"],
+        "constants": f"rope theta {config['rope_theta']:g}, norm epsilon {config['eps']:g}",
+        "activation": model["activation"],
+        "act_quant": f"{model['act_quant']} ({model['act_quant_reason']})",
+    }
 
 
 def run_doctor(options: argparse.Namespace) -> None:
@@ -145,19 +235,18 @@ def given(text: str) -> str:
 
 def run_run(options: argparse.Namespace) -> None:
     """`bitnet run MODEL -p PROMPT`."""
-    with Engine(options.model, n_threads=options.threads) as engine:
-        answer = engine.stream(
-            given(options.prompt),
-            max_tokens=options.max_tokens,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            seed=options.seed,
-            stop=options.stop,
-        )
+    receipts = Receipts(options.receipt_dir) if options.receipt_dir else None
+    with open_engine(options) as engine:
+        prompt = given(options.prompt)
+        if options.chat:
+            answer = open_chat(engine, options).stream(prompt)
+        else:
+            answer = engine.stream(prompt, **sampling(options))
         for piece in answer:
             print(piece.text, end="", flush=True)
         print()
+        if receipts and answer.receipt:
+            receipts.save(answer.receipt)
 
 
 def run_tokenize(options: argparse.Namespace) -> None:
@@ -171,6 +260,37 @@ def run_tokenize(options: argparse.Namespace) -> None:
         print(f"{token:>8}  {tokenizer.decode([token], skip_special_tokens=False)!r}")
 
 
+def run_template(options: argparse.Namespace) -> None:
+    """`bitnet template MODEL_OR_JINJA`."""
+    with open(options.source, "rb") as file:
+        is_model = file.read(4) == b"GGUF"
+    own = Template.from_model(options.source) if is_model else Template.from_jinja(read(options.source))
+    template = chosen_template(own, options.template)
+    if template.warning:
+        print(f"bitnet: warning: {template.warning}", file=sys.stderr)
+    if options.show_source:
+        print(f"{template.name}, from {template.origin}\n{template.source}")
+        return
+    messages: list[Any] = [{"role": "system", "content": options.system}] if options.system is not None else []
+    if options.messages is not None:
+        text = given("-") if options.messages == "-" else read(options.messages)
+        try:
+            messages += json.loads(text)
+        except (ValueError, TypeError) as error:
+            raise ArgumentError(f"{options.messages} is not a JSON list of messages: {error}") from error
+    if options.user is not None:
+        messages.append({"role": "user", "content": options.user})
+    sys.stdout.write(template.render(messages, add_generation_prompt=not options.no_generation_prompt))
+
+
+def read(path: str) -> str:
+    """The text of a file, its line ends included."""
+    try:
+        return Path(path).read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{path} is not a text in UTF-8: {error}") from error
+
+
 def memory() -> int | None:
     """Bytes of memory in this machine, where the system tells."""
     try:
@@ -181,7 +301,7 @@ def memory() -> int | None:
 
 def table(rows: dict[str, Any]) -> None:
     """Print names and values in two columns."""
-    width = max(map(len, rows))
+    width = max(map(len, rows), default=0)
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
 
@@ -196,7 +316,7 @@ def size(count: int) -> str:
     return f"{value:.3g} GB"
 
 
-def shortened(text: str) -> str:
-    """One line of at most `SHOWN` characters."""
-    line = text.replace("\n", "\\n")
+def shown(value: Any) -> str:
+    """A metadata value as JSON writes it, cut to one line of at most `SHOWN` characters."""
+    line = json.dumps(value, ensure_ascii=False)
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"

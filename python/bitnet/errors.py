@@ -25,6 +25,10 @@ class TemplateError(BitnetError, ValueError):
     """A chat template that cannot be used, or that refuses a conversation; the message gives the template's line."""
 
 
+class ReceiptError(BitnetError, ValueError):
+    """A receipt whose figures do not agree, or that cannot be replayed here; the message names the gate that failed."""
+
+
 class ArgumentError(BitnetError, ValueError):
     """An argument outside its range."""
 
@@ -35,6 +39,10 @@ class ContextLengthError(BitnetError, ValueError):
 
 class TokenIdError(BitnetError, ValueError):
     """A token id outside the vocabulary; the message gives the id and its position."""
+
+
+class OutOfMemoryError(BitnetError, MemoryError):
+    """The machine does not give the memory that the call needs; nothing was changed."""
 
 
 class ClosedError(BitnetError, RuntimeError):

@@ -201,6 +201,50 @@ impl<'a> Rows<'a> {
         Ok(if is_zero { RowTrits::Zero } else { RowTrits::Scale(self.scale.abs()) })
     }
 
+    /// Refuses a row that holds an invalid code or a value that is not finite; of the block types it reads codes and
+    /// scales alone.
+    pub fn check(&self, row: usize) -> Result<()> {
+        if self.kind == TensorType::I2_S {
+            return self.i2s_trits(row, &mut vec![0; self.cols]).map(drop);
+        }
+        if let Some(col) = self.code_3(row) {
+            return Err(self.invalid_code(row, col));
+        }
+        let (head, blocks) = self.row(row);
+        // An f16 that is not finite has an exponent of all ones.
+        let half = |raw: &[u8], at: usize| raw[at + 1] & 0x7c != 0x7c;
+        let halves = |at| blocks.chunks_exact(self.kind.block_bytes()).all(|block| half(block, at));
+        let finite = match self.kind {
+            TensorType::F32 => all(blocks, |raw| f32::from_le_bytes(raw).is_finite()),
+            TensorType::BF16 => all(blocks, |raw| bf16_to_f32(u16::from_le_bytes(raw)).is_finite()),
+            TensorType::F16 => all(blocks, |raw: [u8; 2]| half(&raw, 0)),
+            TensorType::Q8_0 | TensorType::Q4_0 | TensorType::Q5_0 => halves(0),
+            TensorType::Q4_K | TensorType::Q5_K => halves(0) && halves(2),
+            TensorType::Q6_K => halves(208),
+            TensorType::TQ1_0 => halves(52),
+            TensorType::TQ2_0 => halves(64),
+            TensorType::IQ1_BN => half(head, 0),
+            TensorType::IQ2_BN => f32::from_le_bytes([head[0], head[1], head[2], head[3]]).is_finite(),
+            TensorType::I2_S => unreachable!("handled above"),
+        };
+        if finite {
+            return Ok(());
+        }
+        let mut values = vec![0.0; self.cols];
+        self.widen(row, &mut values);
+        let col = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
+        Err(self.not_finite(row, col, values[col]))
+    }
+
+    /// Whether row `row` looks like trits that Q4_0 stored: the codes of −8/8, 0 and, where the scale's sign does not
+    /// fit, 7/8 of the scale, as llama.cpp's quantiser leaves them.
+    pub fn is_lossy_ternary(&self, row: usize) -> bool {
+        let nibbles =
+            |block: &[u8]| block[2..].iter().flat_map(|byte| [byte & 15, byte >> 4]).collect::<Vec<_>>();
+        let codes = || self.row(row).1.chunks_exact(18).flat_map(nibbles);
+        self.kind == TensorType::Q4_0 && codes().any(|q| q == 15) && codes().all(|q| matches!(q, 0 | 8 | 15))
+    }
+
     /// The column of the first code 3 of a row, in the block types that have 2-bit codes.
     fn code_3(&self, row: usize) -> Option<usize> {
         let (lanes, codes) = match self.kind {
@@ -227,4 +271,9 @@ impl<'a> Rows<'a> {
             self.name, self.kind
         ))
     }
+}
+
+/// Whether all values of N bytes are sound. Without an early exit this is a loop over vectors.
+fn all<const N: usize>(bytes: &[u8], sound: impl Fn([u8; N]) -> bool) -> bool {
+    bytes.as_chunks().0.iter().fold(true, |all, raw| all & sound(*raw))
 }

@@ -1,7 +1,7 @@
 //! One answer as it grows: sample, stop, compute the next position.
 
 use super::{Decoder, Runtime, Watch};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Work;
 use crate::sampler::{Sampler, SamplingParams, logprobs};
 use std::time::{Duration, Instant};
@@ -51,12 +51,23 @@ pub struct Answer {
     stop: Vec<u32>,
     finish: Option<Finish>,
     before: Work,
-    prefill: Duration,
-    decode: Duration,
+    times: Times,
+}
+
+/// Time spent on an answer.
+#[derive(Clone, Copy, Default)]
+pub struct Times {
+    /// Computing what the cache did not hold of the prompt.
+    pub prefill: Duration,
+    /// Computing the later positions.
+    pub decode: Duration,
+    /// Choosing ids.
+    pub sample: Duration,
 }
 
 impl Answer {
-    /// Begins to answer `prompt`: what `decoder` holds of it is kept, the rest forgotten. Nothing is computed yet.
+    /// Begins to answer `prompt`, which holds at least one id: what `decoder` holds of it is kept, the rest forgotten.
+    /// Nothing is computed yet.
     ///
     /// `stop` are the ids that end the answer.
     pub fn begin(
@@ -65,14 +76,9 @@ impl Answer {
         params: SamplingParams,
         seed: u64,
         stop: Vec<u32>,
-    ) -> Result<Answer> {
-        params.validate()?;
-        let Some(last) = prompt.len().checked_sub(1) else {
-            return Err(Error::Argument("the prompt is empty; give at least one token id".into()));
-        };
-        let cached = decoder.keep_prefix(&prompt).min(last);
-        decoder.truncate(cached);
-        Ok(Answer {
+    ) -> Answer {
+        let cached = decoder.keep_prefix(&prompt[..prompt.len() - 1]);
+        Answer {
             prompt: prompt.len(),
             sequence: prompt,
             cached,
@@ -81,9 +87,8 @@ impl Answer {
             stop,
             finish: None,
             before: decoder.work(),
-            prefill: Duration::ZERO,
-            decode: Duration::ZERO,
-        })
+            times: Times::default(),
+        }
     }
 
     /// Computes and samples one id; nothing once the answer has ended. After an error it can be called again.
@@ -96,14 +101,12 @@ impl Answer {
         if self.finish.is_some() {
             return Ok(None);
         }
+        let mut logits = self.compute(runtime, decoder, watch)?;
         let start = Instant::now();
-        let pending = &self.sequence[decoder.ids().len()..];
-        let mut logits = runtime.prefill(decoder, pending, true, watch)?;
         let raw = self.params.logprobs.map(|_| logits.clone());
         let id = Sampler::new(&self.params, self.seed).pick(&mut logits, &self.sequence, self.prompt);
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
-        let spent = if self.generated().is_empty() { &mut self.prefill } else { &mut self.decode };
-        *spent += start.elapsed();
+        self.times.sample += start.elapsed();
         self.sequence.push(id);
         self.finish = if self.stop.contains(&id) {
             Some(Finish::Stop)
@@ -117,9 +120,30 @@ impl Answer {
         Ok(Some(Token { id, logprobs, finish: self.finish }))
     }
 
-    /// Ends it from outside.
-    pub fn end(&mut self, finish: Finish) {
-        self.finish.get_or_insert(finish);
+    /// The logits after the last id. A prompt goes in chunk by chunk: one that is abandoned keeps what came before.
+    fn compute(&mut self, runtime: &Runtime, decoder: &mut Decoder, watch: &mut Watch) -> Result<Vec<f32>> {
+        loop {
+            let start = Instant::now();
+            let pending = &self.sequence[decoder.ids().len()..];
+            let chunk = &pending[..pending.len().min(runtime.n_batch)];
+            let last = chunk.len() == pending.len();
+            let logits = runtime.prefill(decoder, chunk, last, watch)?;
+            let first = self.sequence.len() == self.prompt;
+            *(if first { &mut self.times.prefill } else { &mut self.times.decode }) += start.elapsed();
+            if last {
+                return Ok(logits);
+            }
+        }
+    }
+
+    /// Ends it because its text says so, whatever else the last id did.
+    pub fn stop_here(&mut self) {
+        self.finish = Some(Finish::Stop);
+    }
+
+    /// Ends it before its time.
+    pub fn cancel(&mut self) {
+        self.finish.get_or_insert(Finish::Cancelled);
     }
 
     /// The prompt's ids.
@@ -166,8 +190,13 @@ impl Answer {
         decoder.work().since(self.before)
     }
 
-    /// Time inside the engine: up to the first id, and for all later ones.
-    pub fn times(&self) -> (Duration, Duration) {
-        (self.prefill, self.decode)
+    /// The ids that end it.
+    pub fn stop(&self) -> &[u32] {
+        &self.stop
+    }
+
+    /// The time spent on it.
+    pub fn times(&self) -> Times {
+        self.times
     }
 }

@@ -2,10 +2,11 @@
 
 mod answer;
 
-pub use answer::{Answer, Finish, Token};
+pub use answer::{Answer, Finish, Times, Token};
 
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
+use crate::kernel::machine::room;
 use crate::kernel::pool::Pool;
 use crate::model::{KvCache, Model, Row, Work};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,7 @@ pub struct Runtime {
     pub n_batch: usize,
 }
 
-/// Asked every 50 ms while a step computes: whether to abandon it.
+/// Asked before each step and every 50 ms while it computes: whether to abandon it.
 pub type Watch<'a> = dyn FnMut() -> bool + 'a;
 
 /// A token of a sequence, and whether its logits are wanted.
@@ -72,6 +73,22 @@ impl Decoder {
         common
     }
 
+    /// Keeps the first `len` positions and extends them; if that fails, everything is as it was.
+    pub fn replace_from<T>(
+        &mut self,
+        len: usize,
+        extend: impl FnOnce(&mut Decoder) -> Result<T>,
+    ) -> Result<T> {
+        let (ids, tail) = (self.ids.split_off(len), self.cache.split_off(len));
+        let result = extend(self);
+        if result.is_err() {
+            self.truncate(len);
+            self.ids.extend(ids);
+            self.cache.put_back(tail);
+        }
+        result
+    }
+
     /// Keeps the first `len` positions.
     pub fn truncate(&mut self, len: usize) {
         self.ids.truncate(len);
@@ -105,17 +122,16 @@ impl Runtime {
         watch: &mut Watch,
     ) -> Result<Vec<f32>> {
         let before: Vec<usize> = decoders.iter().map(|d| d.ids.len()).collect();
-        let mut logits = Vec::new();
+        let wanted = steps.iter().filter(|step| step.logits).count();
+        let mut logits = room(if steps.len() > self.n_batch {
+            wanted.saturating_mul(self.model.config().vocab)
+        } else {
+            0
+        })?;
         for chunk in steps.chunks(self.n_batch) {
             match self.pass(decoders, chunk, watch) {
                 Ok(all) if chunk.len() == steps.len() => return Ok(all),
-                Ok(some) => {
-                    if logits.capacity() == 0 {
-                        let wanted = steps.iter().filter(|step| step.logits).count();
-                        logits.reserve_exact(wanted * self.model.config().vocab);
-                    }
-                    logits.extend(some);
-                }
+                Ok(some) => logits.extend(some),
                 Err(error) => {
                     decoders.iter_mut().zip(before).for_each(|(d, len)| d.truncate(len));
                     return Err(error);
@@ -142,12 +158,16 @@ impl Runtime {
                     .into(),
             ));
         }
+        if watch() {
+            return Err(Error::Cancelled);
+        }
         let mut caches: Vec<&mut KvCache> = decoders.iter_mut().map(|d| &mut d.cache).collect();
         let cancel = AtomicBool::new(false);
         let logits = self.pool.run(
             |team| self.model.forward(self.kernels, team, &mut caches, &rows, &cancel),
             || cancel.store(cancel.load(Ordering::Relaxed) || watch(), Ordering::Relaxed),
-        )?;
+        );
+        let logits = logits.map_err(|error| error.of_file(self.model.gguf().path()))?;
         steps.iter().for_each(|step| decoders[step.sequence].ids.push(step.id));
         Ok(logits)
     }

@@ -1,8 +1,10 @@
 //! The engine: one open model with its threads, shared by any number of callers.
 
+mod receipts;
 mod stops;
 mod stream;
 
+pub use receipts::NUMERICS;
 pub use stream::{Piece, Stream};
 
 use crate::decode::{Answer, Decoder, Runtime, Step, Watch};
@@ -13,10 +15,14 @@ use crate::kernel::{kernels, machine};
 use crate::model::config::{Activation, Config};
 use crate::model::{ActQuant, Model};
 use crate::ops::attention::KvType;
+use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
+use crate::template::{Prompt, Template};
 use crate::tokenizer::Tokenizer;
+use receipts::Identity;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -42,6 +48,26 @@ pub struct Options {
     pub act_quant: Option<ActQuant>,
     /// The feed-forward network's activation.
     pub ffn_act: Option<Activation>,
+}
+
+/// What is to be answered, and where it comes from.
+pub struct Request {
+    /// The prompt's ids, checked.
+    pub prompt: Vec<u32>,
+    /// How to choose ids.
+    pub params: SamplingParams,
+    /// All ids that end the answer.
+    pub stop_ids: Vec<u32>,
+    /// Time spent on formatting the prompt.
+    pub render: Duration,
+    /// Time spent on turning it into ids.
+    pub tokenize: Duration,
+    /// What formatted it.
+    pub template: Option<TemplateClaim>,
+    /// The conversation's system prompt.
+    pub system: Option<String>,
+    /// The receipt before this answer's in a conversation.
+    pub previous: Option<Arc<Receipt>>,
 }
 
 /// What a prefill did.
@@ -71,8 +97,10 @@ pub struct Engine {
     path: PathBuf,
     runtime: Runtime,
     kv_type: KvType,
+    identity: Identity,
     tokenizer: OnceLock<Result<Tokenizer>>,
     tokenizer_thread: Mutex<TokenizerThread>,
+    template: OnceLock<Arc<Template>>,
     /// The sequence of the last prefill or generation, for the next one's prefix; taken out while in use.
     warm: Mutex<Option<Decoder>>,
 }
@@ -108,8 +136,8 @@ impl Drop for TokenizerThread {
 }
 
 impl Engine {
-    /// Opens a model file.
-    pub fn open(path: &Path, options: Options) -> Result<Engine> {
+    /// Opens a model file; `watch` can abandon it.
+    pub fn open(path: &Path, options: Options, watch: &mut Watch) -> Result<Engine> {
         let isa = options.isa.or_else(|| std::env::var("BITNET_ISA").ok().filter(|isa| !isa.is_empty()));
         let kernels = kernels(isa.as_deref())?;
         for (name, value) in
@@ -122,12 +150,12 @@ impl Engine {
         let gguf = Arc::new(Gguf::open(path)?);
         let tokenizer_thread = TokenizerThread::start(gguf.clone());
         let threads = options.n_threads.unwrap_or_else(machine::cores);
-        let pool = Pool::new(threads).map_err(|source| {
-            Error::Argument(format!(
-                "n_threads is {threads}, but the system refuses so many threads: {source}"
-            ))
-        })?;
-        let model = pool.run(|team| Model::load(gguf, options.ffn_act, options.act_quant, team), || {})?;
+        let pool = Pool::new(threads)?;
+        let cancel = AtomicBool::new(false);
+        let model = pool.run(
+            |team| Model::load(gguf, options.ffn_act, options.act_quant, team, &cancel),
+            || cancel.store(cancel.load(Relaxed) || watch(), Relaxed),
+        )?;
         let context = model.config().context;
         let n_ctx = options.n_ctx.unwrap_or(context.min(DEFAULT_CONTEXT));
         if n_ctx > context {
@@ -136,12 +164,15 @@ impl Engine {
             )));
         }
         let n_batch = options.n_batch.unwrap_or(DEFAULT_BATCH);
+        let identity = Identity::new(model.gguf(), model.config(), threads);
         Ok(Engine {
             path: path.into(),
+            identity,
             runtime: Runtime { model, kernels, pool, n_ctx, n_batch },
             kv_type: options.kv_type.unwrap_or(KvType::F16),
             tokenizer: OnceLock::new(),
             tokenizer_thread: Mutex::new(tokenizer_thread),
+            template: OnceLock::new(),
             warm: Mutex::default(),
         })
     }
@@ -175,6 +206,31 @@ impl Engine {
         built.as_ref().map_err(|error| Error::Model(error.to_string()))
     }
 
+    /// The chat template of the model: its file's, else one that its name suggests.
+    pub fn template(&self) -> Result<Arc<Template>> {
+        if let Some(template) = self.template.get() {
+            return Ok(template.clone());
+        }
+        let metadata = self.runtime.model.gguf().metadata();
+        let (jinja, name) = (metadata.str("tokenizer.chat_template")?, metadata.str("general.name")?);
+        let tokenizer = self.tokenizer().ok();
+        let text = |id: Option<u32>| tokenizer.zip(id).and_then(|(tokenizer, id)| tokenizer.text_of(id));
+        let bos = text(tokenizer.and_then(Tokenizer::bos));
+        let eos = text(tokenizer.and_then(Tokenizer::eos));
+        let template = Arc::new(Template::detect(jinja, name, bos, eos)?);
+        Ok(self.template.get_or_init(|| template).clone())
+    }
+
+    /// The ids of a formatted prompt: control tokens where the template wrote them, and one BOS or none.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        let tokenizer = self.tokenizer()?;
+        let mut ids = tokenizer.encode_parts(&prompt.parts());
+        if let Some(bos) = tokenizer.bos().filter(|bos| tokenizer.add_bos() && ids.first() != Some(bos)) {
+            ids.insert(0, bos);
+        }
+        Ok(ids)
+    }
+
     fn new_decoder(&self) -> Decoder {
         Decoder::new(self.runtime.model.new_cache(self.kv_type))
     }
@@ -191,15 +247,23 @@ impl Engine {
         self.runtime.advance(&mut decoders.iter_mut().collect::<Vec<_>>(), &steps, watch)
     }
 
+    /// Where the warm decoder is kept. None in a forked process: the lock may have been held when it was copied.
+    fn warm(&self) -> Option<MutexGuard<'_, Option<Decoder>>> {
+        self.runtime.pool.is_here().then(|| self.warm.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The warm decoder, or a fresh one while another caller has it.
     fn take_warm(&self) -> Decoder {
-        let taken = self.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let taken = self.warm().and_then(|mut warm| warm.take());
         taken.unwrap_or_else(|| self.new_decoder())
     }
 
-    /// Keeps a decoder warm, unless another is already.
+    /// Keeps a decoder warm, unless another is already. What is not kept is freed outside of the lock.
     fn keep_warm(&self, decoder: Decoder) {
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(decoder);
+        let mut surplus = Some(decoder);
+        if let Some(mut warm) = self.warm().filter(|warm| warm.is_none()) {
+            *warm = surplus.take();
+        }
     }
 
     /// Runs `use_it` on the warm decoder.
@@ -218,8 +282,9 @@ impl Engine {
         self.with_warm(|decoder| {
             let start = Instant::now();
             let cached_tokens = decoder.ids().iter().zip(&ids).take_while(|(a, b)| a == b).count();
-            decoder.truncate(cached_tokens);
-            self.runtime.prefill(decoder, &ids[cached_tokens..], false, watch)?;
+            decoder.replace_from(cached_tokens, |decoder| {
+                self.runtime.prefill(decoder, &ids[cached_tokens..], false, watch)
+            })?;
             Ok(Prefill { tokens: ids.len(), cached_tokens, elapsed: start.elapsed() })
         })
     }
@@ -234,28 +299,56 @@ impl Engine {
         stop: &[i64],
         watch: &mut Watch,
     ) -> Result<Vec<u32>> {
-        let prompt = self.runtime.check_ids(ids, 0)?;
-        let stop: Vec<u32> = stop.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
+        let stop_ids = stop.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
         let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::default() };
+        let request = self.request(ids, params)?;
+        self.check(&request)?;
         self.with_warm(|decoder| {
-            let mut answer = Answer::begin(decoder, prompt, params, 0, stop)?;
+            let mut answer = Answer::begin(decoder, request.prompt, request.params, 0, stop_ids);
             while answer.next(&self.runtime, decoder, watch)?.is_some() {}
             Ok(answer.answered().to_vec())
         })
     }
 
+    /// A prompt of ids, to be answered by these parameters.
+    pub fn request(&self, prompt: &[i64], params: SamplingParams) -> Result<Request> {
+        let prompt = self.runtime.check_ids(prompt, 0)?;
+        let mut stop_ids = params.stop_token_ids.clone();
+        if let (false, Ok(tokenizer)) = (params.ignore_eos, self.tokenizer()) {
+            stop_ids.extend(tokenizer.stop_ids());
+        }
+        stop_ids.sort_unstable();
+        stop_ids.dedup();
+        Ok(Request {
+            prompt,
+            params,
+            stop_ids,
+            render: Duration::ZERO,
+            tokenize: Duration::ZERO,
+            template: None,
+            system: None,
+            previous: None,
+        })
+    }
+
+    fn check(&self, request: &Request) -> Result<()> {
+        if request.prompt.is_empty() {
+            return Err(Error::Argument("the prompt is empty; give at least one token id".into()));
+        }
+        request.params.validate()
+    }
+
     /// Positions that the warm cache holds.
     pub fn cached_tokens(&self) -> usize {
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |d| d.ids().len())
+        self.warm().and_then(|warm| Some(warm.as_ref()?.ids().len())).unwrap_or(0)
     }
 
     /// Bytes in use.
     pub fn memory(&self) -> Memory {
-        let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
         Memory {
             packed: self.runtime.model.packed_bytes(),
             mapped: self.runtime.model.mapped_bytes(),
-            kv_cache: warm.as_ref().map_or(0, Decoder::bytes),
+            kv_cache: self.warm().and_then(|warm| Some(warm.as_ref()?.bytes())).unwrap_or(0),
             file: self.runtime.model.gguf().file_size() as usize,
         }
     }

@@ -1,11 +1,13 @@
 //! An answer as text: pulled piece by piece, nothing computed ahead.
 
-use super::Engine;
 use super::stops::Stops;
+use super::{Engine, Request};
 use crate::decode::{Answer, Decoder, Finish, Watch};
 use crate::error::Result;
-use crate::sampler::SamplingParams;
+use crate::receipt::Receipt;
 use crate::tokenizer::Detokenizer;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A piece of an answer.
 pub struct Piece {
@@ -21,45 +23,96 @@ pub struct Piece {
 
 /// An answer under way.
 pub struct Stream {
+    /// Until the answer has ended and the sequence has gone back to its owner.
     decoder: Option<Decoder>,
+    /// Whether its owner is the engine, which keeps it warm for the next prompt.
+    warm: bool,
     answer: Answer,
     detokenizer: Detokenizer,
     stops: Stops,
     text: String,
+    pub(super) origin: Origin,
+    pub(super) clock: Clock,
+    receipt: Option<Arc<Receipt>>,
+}
+
+/// Where the prompt came from, for the receipt.
+pub(super) struct Origin {
+    pub(super) template: Option<crate::receipt::TemplateClaim>,
+    pub(super) system: Option<String>,
+    pub(super) previous: Option<Arc<Receipt>>,
+}
+
+/// Time inside the engine, beside what the answer counts.
+pub(super) struct Clock {
+    pub(super) render: Duration,
+    pub(super) tokenize: Duration,
+    pub(super) first_token: Duration,
+    pub(super) detokenize: Duration,
+    pub(super) wall: Duration,
 }
 
 impl Engine {
-    /// Begins to answer a prompt, on the warm cache if nobody else has it. Nothing is computed yet.
-    pub fn stream(&self, prompt: &[i64], params: SamplingParams) -> Result<Stream> {
-        let prompt = self.runtime.check_ids(prompt, 0)?;
-        let mut stop = params.stop_token_ids.clone();
-        if let Ok(tokenizer) = self.tokenizer()
-            && !params.ignore_eos
-        {
-            stop.extend(tokenizer.stop_ids());
+    /// Begins to answer on the warm sequence, if nobody else has it. Nothing is computed yet.
+    pub fn stream(&self, request: Request) -> Result<Stream> {
+        self.check(&request)?;
+        Ok(Stream { warm: true, ..self.begin(self.take_warm(), request) })
+    }
+
+    /// Begins to answer on a sequence of the caller's, who takes it back by [`Stream::take_decoder`].
+    pub fn stream_on(&self, decoder: &mut Option<Decoder>, request: Request) -> Result<Stream> {
+        self.check(&request)?;
+        Ok(self.begin(decoder.take().unwrap_or_else(|| self.new_decoder()), request))
+    }
+
+    fn begin(&self, mut decoder: Decoder, request: Request) -> Stream {
+        let seed = request.params.seed.unwrap_or_else(random_seed);
+        let stops = Stops::new(request.params.stop.clone());
+        let (render, tokenize) = (request.render, request.tokenize);
+        let origin =
+            Origin { template: request.template, system: request.system, previous: request.previous };
+        let answer = Answer::begin(&mut decoder, request.prompt, request.params, seed, request.stop_ids);
+        Stream {
+            decoder: Some(decoder),
+            warm: false,
+            answer,
+            detokenizer: Detokenizer::new(false, true),
+            stops,
+            text: String::new(),
+            origin,
+            clock: Clock {
+                render,
+                tokenize,
+                first_token: Duration::ZERO,
+                detokenize: Duration::ZERO,
+                wall: render + tokenize,
+            },
+            receipt: None,
         }
-        let seed = params.seed.unwrap_or_else(random_seed);
-        let stops = Stops::new(params.stop.clone());
-        let mut decoder = self.take_warm();
-        let answer = match Answer::begin(&mut decoder, prompt, params, seed, stop) {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.keep_warm(decoder);
-                return Err(error);
-            }
-        };
-        let detokenizer = Detokenizer::new(false, true);
-        Ok(Stream { decoder: Some(decoder), answer, detokenizer, stops, text: String::new() })
     }
 }
 
 impl Stream {
     /// The next piece; nothing once the answer has ended. After an error it can be called again.
     pub fn next(&mut self, engine: &Engine, watch: &mut Watch) -> Result<Option<Piece>> {
+        let start = Instant::now();
+        let piece = self.pull(engine, watch);
+        self.clock.wall += start.elapsed();
+        if self.answer.generated().len() == 1 {
+            self.clock.first_token = self.clock.wall;
+        }
+        if matches!(&piece, Ok(Some(piece)) if piece.finish.is_some()) {
+            self.close(engine);
+        }
+        piece
+    }
+
+    fn pull(&mut self, engine: &Engine, watch: &mut Watch) -> Result<Option<Piece>> {
         let Some(decoder) = self.decoder.as_mut() else { return Ok(None) };
         let Some(token) = self.answer.next(&engine.runtime, decoder, watch)? else {
             return Ok(None);
         };
+        let start = Instant::now();
         let stopped = token.finish == Some(Finish::Stop);
         let mut text = String::new();
         if let (false, Ok(tokenizer)) = (stopped, engine.tokenizer()) {
@@ -70,29 +123,40 @@ impl Stream {
         }
         let (mut shown, ended) = self.stops.push(&text);
         if ended {
-            self.answer.end(Finish::Stop);
+            self.answer.stop_here();
         } else if token.finish.is_some() {
             shown += &self.stops.flush();
         }
         self.text += &shown;
-        let finish = if ended { Some(Finish::Stop) } else { token.finish };
-        if finish.is_some() {
-            self.release(engine);
-        }
+        self.clock.detokenize += start.elapsed();
+        let finish = self.answer.finish();
         Ok(Some(Piece { text: shown, id: (!stopped).then_some(token.id), logprobs: token.logprobs, finish }))
     }
 
-    /// Ends the answer before its time.
+    /// Ends the answer before its time; nothing if it has ended.
     pub fn cancel(&mut self, engine: &Engine) {
-        self.answer.end(Finish::Cancelled);
-        self.release(engine);
+        if self.answer.finish().is_none() {
+            self.answer.cancel();
+            self.close(engine);
+        }
     }
 
-    /// Gives the sequence back to the engine.
-    fn release(&mut self, engine: &Engine) {
-        if let Some(decoder) = self.decoder.take() {
+    /// Writes the receipt and gives the sequence back.
+    fn close(&mut self, engine: &Engine) {
+        let Some(decoder) = &self.decoder else { return };
+        if !self.answer.generated().is_empty() {
+            self.receipt = Some(Arc::new(engine.receipt_of(self, decoder)));
+        }
+        if self.warm
+            && let Some(decoder) = self.decoder.take()
+        {
             engine.keep_warm(decoder);
         }
+    }
+
+    /// The sequence, for a caller who owns it; once the answer has ended.
+    pub fn take_decoder(&mut self) -> Option<Decoder> {
+        self.answer.finish().and_then(|_| self.decoder.take())
     }
 
     /// The text so far.
@@ -103,6 +167,11 @@ impl Stream {
     /// The ids and figures of the answer so far.
     pub fn answer(&self) -> &Answer {
         &self.answer
+    }
+
+    /// The receipt, once the answer has ended; none if it ended before its first id.
+    pub fn receipt(&self) -> Option<&Arc<Receipt>> {
+        self.receipt.as_ref()
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::header::{Header, Info};
 use super::reader::Parse;
-use super::resolve::resolve;
+use super::resolve::{self, resolve};
 use super::types::TensorType;
 use crate::error::{Error, Result};
 
@@ -65,6 +65,31 @@ impl Tensor {
 /// Whole numbers: the header's parser has checked the product.
 fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
     (shape.iter().skip(1).product(), shape.first().copied().unwrap_or(1))
+}
+
+/// A tensor as a file lists it, whether or not its type is run.
+#[derive(Debug)]
+pub struct Listed {
+    /// As in the file.
+    pub name: String,
+    /// The contiguous dimension first.
+    pub shape: Vec<usize>,
+    /// The name of its type, or its id.
+    pub kind: String,
+    /// Bytes up to the next tensor, or to the end of the file.
+    pub bytes: usize,
+}
+
+/// The tensors that a header lists, unchecked.
+pub(super) fn listed(header: &Header, infos: &[Info], file_size: usize) -> Vec<Listed> {
+    let extents = extents(infos, file_size.saturating_sub(header.data_start), header.alignment);
+    let list = |extent: Extent| Listed {
+        name: extent.info.name.clone(),
+        shape: extent.info.shape.clone(),
+        kind: resolve::name(&extent),
+        bytes: extent.span,
+    };
+    extents.into_iter().map(list).collect()
 }
 
 /// The space between a tensor's start and the next one's, or the end of the file.

@@ -11,7 +11,10 @@ const PAGE: usize = if cfg!(target_arch = "x86_64") { 4096 } else { 65536 };
 
 /// A read-only mapping of a whole file.
 #[derive(Debug)]
-pub(super) struct Map(memmap2::Mmap);
+pub(super) struct Map {
+    bytes: memmap2::Mmap,
+    file: File,
+}
 
 impl Map {
     pub(super) fn open(path: &Path) -> Result<Self> {
@@ -36,11 +39,15 @@ impl Map {
         // the file meanwhile, which no program that maps a model can prevent. If somebody does, we read other
         // bytes or are stopped by the system: every read is bounds-checked against the length mapped here.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-        Ok(Self(map))
+        Ok(Self { bytes: map, file })
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     /// Drops the pages that lie wholly inside `range` from memory; a later read loads them from the file again.
@@ -48,11 +55,11 @@ impl Map {
     pub(super) fn release(&self, range: &Range<usize>) {
         let start = range.start.next_multiple_of(PAGE);
         let end = range.end / PAGE * PAGE;
-        if start < end && end <= self.0.len() {
+        if start < end && end <= self.bytes.len() {
             // SAFETY: the pages are those of a shared, read-only mapping of a file. They were never written, so
             // dropping them changes no byte that anyone can read. A failure would leave them resident: harmless.
             let _ = unsafe {
-                self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
+                self.bytes.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
             };
         }
     }

@@ -2,6 +2,7 @@
 //! count and offset is checked before use, and no allocation follows a number that the file's bytes do not back.
 
 mod directory;
+mod fingerprint;
 mod header;
 mod map;
 mod metadata;
@@ -14,7 +15,8 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
-pub use directory::Tensor;
+pub use directory::{Listed, Tensor};
+pub use fingerprint::fingerprint;
 pub use metadata::Metadata;
 pub use types::TensorType;
 pub use value::{Array, Items, Value, ValueType};
@@ -51,6 +53,42 @@ impl Contents {
     /// The tensors in file order.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
+    }
+}
+
+/// What a file says of itself, for people: also of files that are not run. Of a split model it is one part.
+#[derive(Debug)]
+pub struct Outline {
+    path: PathBuf,
+    map: Map,
+    header: Header,
+    /// In file order.
+    pub tensors: Vec<Listed>,
+}
+
+impl Outline {
+    /// Reads the header of a file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let map = Map::open(path)?;
+        let broken = |reason| Error::File { path: path.into(), reason };
+        let (header, infos) = Header::parse(map.bytes()).map_err(broken)?;
+        let tensors = directory::listed(&header, &infos, map.bytes().len());
+        Ok(Self { path: path.into(), map, header, tensors })
+    }
+
+    /// The metadata.
+    pub fn metadata(&self) -> Metadata<'_> {
+        Metadata { path: &self.path, header: &self.header, bytes: self.map.bytes() }
+    }
+
+    /// The version of the GGUF format.
+    pub fn version(&self) -> u32 {
+        self.header.version
+    }
+
+    /// Bytes of the file.
+    pub fn file_size(&self) -> u64 {
+        self.map.bytes().len() as u64
     }
 }
 

@@ -159,8 +159,12 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
         return Err(unsupported(known.map_or("of no known meaning", |entry| entry.1)));
     }
     let fits = |meaning: &&Meaning| extents.iter().all(|extent| extent.is_filled_by(meaning.size(extent)));
+    let same = |a: &Meaning, b: &Meaning| extents.iter().all(|extent| a.size(extent) == b.size(extent));
     match meanings.iter().filter(fits).collect::<Vec<_>>()[..] {
-        [Meaning::Runs(kind)] => Ok(*kind),
+        // Where others take another size, only the padding of a wide alignment makes them fit.
+        [runs @ Meaning::Runs(kind), ref others @ ..] if !others.iter().any(|other| same(runs, other)) => {
+            Ok(*kind)
+        }
         [Meaning::Foreign(name, _)] => Err(unsupported(name)),
         [] => Err(no_fit(id, meanings, extents, path)),
         _ => {
@@ -168,6 +172,20 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
             Err(unsupported(&format!("which may mean {}", names.join(" or "))))
         }
     }
+}
+
+/// What to call the type of a tensor, whether or not it is run.
+pub(super) fn name(extent: &Extent) -> String {
+    let id = extent.info.id;
+    let fits = |meaning: &&Meaning| extent.is_filled_by(meaning.size(extent));
+    let meant = meanings(id).iter().filter(fits).map(Meaning::name);
+    let run = TensorType::ALL
+        .iter()
+        .filter(|kind| kind.id() == id && meanings(id).is_empty())
+        .map(|kind| kind.name());
+    let known = KNOWN.iter().filter(|entry| entry.0 == id).map(|entry| entry.1);
+    let names: Vec<&str> = meant.chain(run).chain(known).collect();
+    if names.is_empty() { format!("type id {id}") } else { names.join(" or ") }
 }
 
 /// The error for an id none of whose meanings explains the space of all its tensors.

@@ -1,14 +1,19 @@
 //! What a file is that is not GGUF, for an error that helps.
 
+/// The longest header of a safetensors file, by its specification.
+const MOST_SAFETENSORS_HEADER: u64 = 100_000_000;
+
 /// Names the kind of file that starts with these bytes and says what to do.
 pub(super) fn describe(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(512)];
-    let text = head.trim_ascii_start().to_ascii_lowercase();
+    let text = markup(head).to_ascii_lowercase();
     let found = if head.starts_with(b"version https://git-lfs") {
         "is a Git LFS pointer, not the model; run `git lfs pull` or download the file itself"
     } else if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
         "is an HTML page, not a model; the download link led to a web page"
-    } else if head.starts_with(b"PK\x03\x04") || head.starts_with(b"\x80\x02") {
+    } else if text.starts_with(b"<?xml") {
+        "is an XML document, not a model, perhaps the answer of a server that refused the download"
+    } else if head.starts_with(b"PK\x03\x04") || matches!(head, [0x80, 2..=5, ..]) {
         "is a zip or pickle file, such as a PyTorch checkpoint; these can run code and are not read: get the \
          model as GGUF"
     } else if is_safetensors(bytes) {
@@ -17,6 +22,8 @@ pub(super) fn describe(bytes: &[u8]) -> String {
         "is in an old GGML format from before GGUF; get a newer file"
     } else if b"GGUF".starts_with(head) {
         "ends inside its first four bytes; download it again"
+    } else if matches!(text.first(), Some(b'{' | b'[')) && is_text(head) {
+        "is JSON, such as a model's configuration or index; give the path of a .gguf file"
     } else if is_text(head) {
         "is a text file, not a model; give the path of a .gguf file"
     } else {
@@ -26,10 +33,20 @@ pub(super) fn describe(bytes: &[u8]) -> String {
     found.to_owned()
 }
 
+/// What follows a byte order mark, blanks and comments.
+fn markup(head: &[u8]) -> &[u8] {
+    let mut rest = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    while rest.starts_with(b"<!--") {
+        let end = rest.windows(3).position(|three| three == b"-->").map_or(rest.len(), |at| at + 3);
+        rest = rest[end..].trim_ascii_start();
+    }
+    rest
+}
+
 /// A safetensors file starts with the length of its JSON header and the header's opening brace.
 fn is_safetensors(bytes: &[u8]) -> bool {
     let Some((length, rest)) = bytes.split_first_chunk() else { return false };
-    u64::from_le_bytes(*length) <= rest.len() as u64 && rest.first() == Some(&b'{')
+    u64::from_le_bytes(*length) <= MOST_SAFETENSORS_HEADER && rest.first() == Some(&b'{')
 }
 
 fn is_text(head: &[u8]) -> bool {

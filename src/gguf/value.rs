@@ -172,6 +172,15 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A number or bool of any type as a float, or every element of an array of them.
+    pub fn floats(&self) -> Option<Vec<f32>> {
+        let float = |value: Value| match value {
+            Value::Bool(value) => Some(f32::from(value)),
+            other => other.as_float().or_else(|| other.as_int().map(|int| int as f32)),
+        };
+        self.collect(float)
+    }
+
     /// The elements of an array, or a scalar as the only element.
     pub(super) fn collect<T>(&self, item: impl Fn(Value<'a>) -> Option<T>) -> Option<Vec<T>> {
         match *self {

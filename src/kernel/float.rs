@@ -262,15 +262,17 @@ const ROUND: f32 = 12_582_912.0;
 #[inline(always)]
 pub(super) fn quantize<L: Lanes>(x: &[f32], q: &mut [i8]) -> (f32, i32) {
     assert!(x.len() <= q.len());
-    let mut max = [0f32; STEP];
+    // Magnitudes are ordered as their bits are, and NaN is the largest: it makes `s` NaN, and so every output.
+    let mut max = [0u32; STEP];
     let (blocks, tail) = x.as_chunks::<STEP>();
     for block in blocks {
         for l in 0..STEP {
-            max[l] = if block[l].abs() > max[l] { block[l].abs() } else { max[l] };
+            max[l] = max[l].max(block[l].abs().to_bits());
         }
     }
-    let amax = tail.iter().chain(&max).fold(1e-5f32, |m, x| if x.abs() > m { x.abs() } else { m });
-    let s = 127.0 / amax;
+    let least = 1e-5f32.to_bits();
+    let amax = tail.iter().map(|x| x.abs().to_bits()).chain(max).fold(least, u32::max);
+    let s = 127.0 / f32::from_bits(amax);
     let mut sum = 0i32;
     for (q, x) in q.iter_mut().zip(x) {
         let rounded = (x * s + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i8;
@@ -413,8 +415,8 @@ fn exp(x: Lane) -> Lane {
     const C: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     let (mut n, mut r, mut y) = ([0f32; STEP], [0f32; STEP], [C[0]; STEP]);
     for l in 0..STEP {
-        let x = if x[l] > -104.0 { x[l] } else { -104.0 };
-        let x = if x < 89.0 { x } else { 89.0 };
+        let x = if x[l] < -104.0 { -104.0 } else { x[l] };
+        let x = if x > 89.0 { 89.0 } else { x };
         n[l] = x.mul_add(std::f32::consts::LOG2_E, ROUND) - ROUND;
         r[l] = n[l].mul_add(-0.693_359_4, x);
         r[l] = n[l].mul_add(2.121_944_4e-4, r[l]);
@@ -431,7 +433,7 @@ fn exp(x: Lane) -> Lane {
         // Two factors, since 2^n itself may lie outside the normal range.
         let n = (n[l] + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
         let e = e * power(n >> 1) * power(n - (n >> 1));
-        out[l] = if x[l] > -104.0 { e } else { 0.0 };
+        out[l] = if x[l] <= -104.0 { 0.0 } else { e };
     }
     out
 }

@@ -1,6 +1,7 @@
 //! The machine: its processor, its float control word, its read bandwidth.
 
 use super::pool::Pool;
+use crate::error::{Error, Result};
 use std::time::Instant;
 
 /// The processor's name as it gives it, or the architecture's.
@@ -41,11 +42,27 @@ pub(super) fn reset_float_control() {
     };
 }
 
+/// Room for `len` values; an error, and not the end of the process, where the machine has not so much memory.
+pub fn room<T>(len: usize) -> Result<Vec<T>> {
+    let mut room = Vec::new();
+    match room.try_reserve_exact(len) {
+        Ok(()) => Ok(room),
+        Err(_) => Err(Error::Memory { bytes: len.saturating_mul(size_of::<T>()) }),
+    }
+}
+
+/// `len` zeros, or an error as for [`room`].
+pub fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>> {
+    let mut zeros = room(len)?;
+    zeros.resize(len, T::default());
+    Ok(zeros)
+}
+
 /// Bytes a second that `threads` threads read from a buffer of `bytes`, the best of three passes.
-pub fn read_bandwidth(threads: usize, bytes: usize) -> std::io::Result<f64> {
+pub fn read_bandwidth(threads: usize, bytes: usize) -> Result<f64> {
     const CHUNK: usize = 1 << 17;
     let pool = Pool::new(threads)?;
-    let mut buffer = vec![0u64; (bytes / 8).next_multiple_of(CHUNK)];
+    let mut buffer = zeros::<u64>((bytes / 8).next_multiple_of(CHUNK))?;
     let pass = |buffer: &mut [u64]| {
         let start = Instant::now();
         pool.run(

@@ -4,6 +4,7 @@
 //! through its [`Team`]: items are claimed one batch at a time from a counter, so a late helper costs nothing.
 //! Helpers spin for a moment between loops, then park.
 
+use crate::error::{Error, Result};
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -15,6 +16,8 @@ use std::time::Duration;
 /// Turns of the spin loop before a helper parks: some tens of microseconds, longer than the serial part between
 /// two loops of a forward pass.
 const SPINS: u32 = 4_000;
+/// More threads than any machine of today has use for.
+const MOST: usize = 1024;
 /// How often a waiting caller looks up.
 const WATCH: Duration = Duration::from_millis(50);
 
@@ -77,7 +80,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Pool {
     /// Starts `size` threads (at least one).
-    pub fn new(size: usize) -> std::io::Result<Pool> {
+    pub fn new(size: usize) -> Result<Pool> {
+        if size > MOST {
+            return Err(Error::Argument(format!("n_threads is {size}, expected at most {MOST}")));
+        }
+        Pool::start(size).map_err(|source| {
+            Error::Argument(format!("n_threads is {size}, but the system refuses so many threads: {source}"))
+        })
+    }
+
+    fn start(size: usize) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared {
             size: size.max(1),
             desk: Mutex::default(),

@@ -1,5 +1,6 @@
 //! The keys and values of one sequence.
 
+use crate::error::Result;
 use crate::kernel::float::PAGE;
 use crate::ops::attention::{KvType, Page, PageShape};
 
@@ -46,6 +47,13 @@ pub struct KvCache {
     work: Work,
 }
 
+/// The end of a cache that was cut off.
+pub struct Tail {
+    pages: Vec<Page>,
+    at: usize,
+    len: usize,
+}
+
 impl KvCache {
     /// An empty cache.
     pub fn new(shape: PageShape, kv_type: KvType) -> KvCache {
@@ -68,6 +76,21 @@ impl KvCache {
         self.pages.truncate(self.len.div_ceil(PAGE));
     }
 
+    /// Keeps the first `len` positions and returns the others, for [`KvCache::put_back`].
+    pub fn split_off(&mut self, len: usize) -> Tail {
+        let pages = self.pages.split_off(len / PAGE);
+        // Of a page that is kept in part, both sides have a copy.
+        self.pages.extend(pages.first().filter(|_| !len.is_multiple_of(PAGE)).cloned());
+        Tail { pages, at: len / PAGE, len: std::mem::replace(&mut self.len, len) }
+    }
+
+    /// Undoes a [`KvCache::split_off`] once what was appended since is forgotten.
+    pub fn put_back(&mut self, tail: Tail) {
+        self.pages.truncate(tail.at);
+        self.pages.extend(tail.pages);
+        self.len = tail.len;
+    }
+
     /// Declares that one position more has been written, by this work.
     pub(super) fn advance(&mut self, work: Work) {
         self.len += 1;
@@ -80,10 +103,11 @@ impl KvCache {
     }
 
     /// Makes room for `len` positions.
-    pub(super) fn reserve(&mut self, len: usize) {
+    pub(super) fn reserve(&mut self, len: usize) -> Result<()> {
         while self.pages.len() < len.div_ceil(PAGE) {
-            self.pages.push(Page::new(&self.shape, self.kv_type));
+            self.pages.push(Page::new(&self.shape, self.kv_type)?);
         }
+        Ok(())
     }
 
     pub(super) fn write(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) {

@@ -1,7 +1,7 @@
 //! What a model's metadata says about its graph.
 
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, Metadata};
+use crate::gguf::{Gguf, Metadata, Value};
 use crate::ops::rope::Pairs;
 
 /// A graph that this engine knows.
@@ -92,17 +92,26 @@ pub struct Config {
     pub sub_norms: bool,
 }
 
-/// Keys (after the architecture) that change the graph in ways that this engine does not compute.
-const FOREIGN_KEYS: [&str; 8] = [
-    "expert_count",
-    "attention.sliding_window",
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "logit_scale",
-    "embedding_scale",
-    "residual_scale",
-    "attention.scale",
+/// Keys (after the architecture) that change the graph in ways that this engine does not compute, and the values with
+/// which they do not. A bool counts as 0 or 1; of a list every item counts.
+const FOREIGN_KEYS: [(&str, &[f32]); 14] = [
+    ("expert_count", &[0.0]),
+    ("attention.sliding_window", &[0.0]),
+    ("attention.scale", &[0.0]),
+    ("attention.causal", &[1.0]),
+    ("attention.clamp_kqv", &[0.0]),
+    ("attention.max_alibi_bias", &[0.0]),
+    ("attn_logit_softcapping", &[0.0]),
+    ("final_logit_softcapping", &[0.0]),
+    ("logit_scale", &[0.0, 1.0]),
+    ("embedding_scale", &[0.0, 1.0]),
+    ("residual_scale", &[0.0, 1.0]),
+    ("rope.scaling.attn_factor", &[1.0]),
+    ("use_parallel_residual", &[0.0]),
+    ("pooling_type", &[0.0]),
 ];
+/// The most channels of anything.
+const MOST_CHANNELS: usize = 1 << 20;
 
 impl Config {
     /// Reads and checks the metadata; `activation` overrides what the file implies.
@@ -119,11 +128,12 @@ impl Config {
         let arch = Arch::ALL.into_iter().find(|arch| arch.name() == name).ok_or_else(|| {
             Error::Unsupported(format!("architecture '{name}' is not known; this engine runs: {}", known()))
         })?;
-        let keys = Keys { metadata, arch };
+        let mut keys = Keys { metadata, arch, layers: 1 };
         keys.refuse_foreign()?;
         let layers = keys.count("block_count", 1024)?;
-        let width = keys.count("embedding_length", 1 << 20)?;
-        let ffn = keys.count("feed_forward_length", 1 << 22)?;
+        keys.layers = layers;
+        let width = keys.count("embedding_length", MOST_CHANNELS)?;
+        let ffn = keys.count("feed_forward_length", MOST_CHANNELS)?;
         let heads = keys.count("attention.head_count", 1 << 14)?;
         let kv_heads = keys.count_or("attention.head_count_kv", 1 << 14, heads)?;
         if !heads.is_multiple_of(kv_heads) {
@@ -137,6 +147,11 @@ impl Config {
         if head_dim == 0 || value_dim != head_dim {
             return Err(keys.wrong(&format!(
                 "keys have {head_dim} channels a head and values {value_dim}, expected as many"
+            )));
+        }
+        if heads * head_dim > MOST_CHANNELS {
+            return Err(keys.wrong(&format!(
+                "{heads} heads of {head_dim} channels, expected at most {MOST_CHANNELS} channels in all"
             )));
         }
         if rope_dim > head_dim || !rope_dim.is_multiple_of(2) {
@@ -190,6 +205,8 @@ impl Config {
 struct Keys<'a> {
     metadata: Metadata<'a>,
     arch: Arch,
+    /// How many values a list with one for each layer has.
+    layers: usize,
 }
 
 impl Keys<'_> {
@@ -205,6 +222,12 @@ impl Keys<'_> {
     fn optional(&self, key: &str, most: usize) -> Result<Option<usize>> {
         let key = self.key(key);
         let Some(values) = self.metadata.uints(&key)? else { return Ok(None) };
+        if let Some(Value::Array(list)) = self.metadata.get(&key)
+            && list.len() != self.layers
+        {
+            let (found, layers) = (list.len(), self.layers);
+            return Err(self.wrong(&format!("key '{key}' lists {found} values for {layers} layers")));
+        }
         match values[..] {
             [first, ref rest @ ..] if (1..=most).contains(&first) && rest.iter().all(|v| *v == first) => {
                 Ok(Some(first))
@@ -245,24 +268,30 @@ impl Keys<'_> {
 
     fn rope_factor(&self) -> Result<f32> {
         let key = self.key("rope.scaling.type");
-        match self.metadata.str(&key)? {
-            Some("none") => Ok(1.0),
-            Some("linear") => self.positive("rope.scaling.factor", Some(1.0)),
-            None => self.positive("rope.scale_linear", Some(1.0)),
-            Some(other) => Err(Error::Unsupported(format!(
+        // As llama.cpp reads them: linear unless said otherwise, an old key, and 0 for no scaling.
+        match self.metadata.str(&key)?.unwrap_or("linear") {
+            "none" => Ok(1.0),
+            "linear" => {
+                let given = |key: &&str| self.metadata.get(&self.key(key)).is_some();
+                match ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(given) {
+                    Some(key) if self.metadata.float(&self.key(key))? != Some(0.0) => {
+                        self.positive(key, None)
+                    }
+                    _ => Ok(1.0),
+                }
+            }
+            other => Err(Error::Unsupported(format!(
                 "metadata key '{key}' is '{other}'; this engine scales positions linearly or not at all"
             ))),
         }
     }
 
     fn refuse_foreign(&self) -> Result<()> {
-        for key in FOREIGN_KEYS {
+        for (key, neutral) in FOREIGN_KEYS {
             let key = self.key(key);
-            let value = self.metadata.get(&key);
-            let trivial = |v: &crate::gguf::Value| {
-                v.as_int() == Some(0) || v.as_float().is_some_and(|x| x == 0.0 || x == 1.0)
-            };
-            if let Some(value) = value.filter(|v| !trivial(v)) {
+            let changes =
+                |value: &Value| !value.floats().is_some_and(|all| all.iter().all(|x| neutral.contains(x)));
+            if let Some(value) = self.metadata.get(&key).filter(changes) {
                 return Err(Error::Unsupported(format!(
                     "metadata key '{key}' is {value}, which changes the model in a way that this engine does not compute"
                 )));

@@ -5,6 +5,7 @@ use super::linear::Input;
 use super::{ActQuant, KvCache, Model, Work};
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
+use crate::kernel::machine::zeros;
 use crate::kernel::pool::Team;
 use crate::ops::attention::{Sight, attention};
 use crate::ops::{add, relu2_mul, rms_norm};
@@ -43,20 +44,24 @@ impl Model {
             return Ok(Vec::new());
         }
         for row in rows {
-            caches[row.sequence].reserve(row.position + 1);
+            caches[row.sequence].reserve(row.position + 1)?;
         }
         let turns = self.rope.turns(rows.iter().map(|row| row.position));
 
-        let mut x = vec![0f32; n * config.width];
+        let floats = |channels: usize| zeros::<f32>(n.saturating_mul(channels));
+        let mut x = floats(config.width)?;
         team.for_each_chunk(&mut x, config.width, |i, x| self.embedding.widen(rows[i].id as usize, x));
-        let mut normed = x.clone();
-        let mut branch = x.clone();
-        let mut q = vec![0f32; n * config.q_width()];
-        let mut mixed = q.clone();
-        let mut k = vec![0f32; n * config.kv_width()];
-        let mut v = k.clone();
-        let mut gate = vec![0f32; n * config.ffn];
-        let mut up = gate.clone();
+        check_finite(&x, config.width, |i, value| {
+            format!("tensor 'token_embd.weight': row {} holds {value}; the file is broken", rows[i].id)
+        })?;
+        let mut normed = floats(config.width)?;
+        let mut branch = floats(config.width)?;
+        let mut q = floats(config.q_width())?;
+        let mut mixed = floats(config.q_width())?;
+        let mut k = floats(config.kv_width())?;
+        let mut v = floats(config.kv_width())?;
+        let mut gate = floats(config.ffn)?;
+        let mut up = floats(config.ffn)?;
 
         let mut work = Work::default();
         for (layer, block) in self.layers.iter().enumerate() {
@@ -121,7 +126,14 @@ impl Model {
         if cancel.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
-        let logits = self.head(kernels, team, rows, &x);
+        // Nothing hides a value that is not finite from here: each operation hands it on.
+        check_finite(&x, config.width, |i, value| {
+            format!(
+                "position {}: the layers end in {value}; their weights are out of range",
+                rows[i].position
+            )
+        })?;
+        let logits = self.head(kernels, team, rows, &x)?;
         for row in rows {
             caches[row.sequence].advance(Work { head: row.logits as u64, ..work });
         }
@@ -137,14 +149,28 @@ impl Model {
     }
 
     /// The logits of the rows that want them.
-    fn head(&self, kernels: &Kernels, team: &Team, rows: &[Row], x: &[f32]) -> Vec<f32> {
+    fn head(&self, kernels: &Kernels, team: &Team, rows: &[Row], x: &[f32]) -> Result<Vec<f32>> {
         let wanted = rows.iter().zip(x.chunks(self.config.width)).filter(|(row, _)| row.logits);
         let x: Vec<f32> = wanted.flat_map(|(_, x)| x).copied().collect();
-        let mut normed = vec![0f32; x.len()];
+        let mut normed = zeros(x.len())?;
         rms_norm(kernels, team, &x, &self.output_norm, self.config.eps, &mut normed);
-        let mut logits = vec![0f32; x.len() / self.config.width * self.config.vocab];
+        let mut logits = zeros((x.len() / self.config.width).saturating_mul(self.config.vocab))?;
         let output = self.output.as_ref().unwrap_or(&self.embedding);
         output.matmul(kernels, team, &normed, &mut logits);
-        logits
+        check_finite(&logits, 1, |i, value| {
+            let id = i % self.config.vocab;
+            format!("tensor '{}': row {id} gives the logit {value}; the file is broken", output.name())
+        })?;
+        Ok(logits)
     }
+}
+
+/// An error of the model if any value is not finite; `what` is told in which group of `len` it is.
+fn check_finite(x: &[f32], len: usize, what: impl Fn(usize, f32) -> String) -> Result<()> {
+    // Without an early exit this is a loop over vectors.
+    if x.iter().fold(true, |all, x| all & x.is_finite()) {
+        return Ok(());
+    }
+    let at = x.iter().position(|x| !x.is_finite()).unwrap_or_default();
+    Err(Error::Model(what(at / len, x[at])))
 }

@@ -8,6 +8,7 @@ use crate::kernel::Kernels;
 use crate::kernel::pool::Team;
 use crate::kernel::ternary::{Activations, BLOCK, Ternary};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Rows of a dense matrix that one task computes.
 const DENSE_STEP: usize = 16;
@@ -62,8 +63,27 @@ impl Dense {
         Ok(Dense { gguf: gguf.clone(), tensor: tensor.clone(), factor })
     }
 
+    /// Refuses invalid codes and values that are not finite.
+    pub fn check(&self, team: &Team) -> Result<()> {
+        let (view, first) = (self.rows(), AtomicUsize::new(usize::MAX));
+        team.for_each(view.rows(), |row| {
+            if view.check(row).is_err() {
+                first.fetch_min(row, Ordering::Relaxed);
+            }
+        });
+        match first.into_inner() {
+            usize::MAX => Ok(()),
+            row => view.check(row),
+        }
+    }
+
     fn rows(&self) -> Rows<'_> {
         Rows::of(&self.gguf, &self.tensor).expect("checked when it was opened")
+    }
+
+    /// The tensor's name.
+    pub fn name(&self) -> &str {
+        self.tensor.name()
     }
 
     /// Bytes in the file.

@@ -18,6 +18,7 @@ use crate::ops::rope::Rope;
 use config::{Activation, Config};
 use linear::{Dense, Linear, Matrix};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What the projections' inputs are rounded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,7 @@ pub struct Model {
     gguf: Arc<Gguf>,
     config: Config,
     verdict: Verdict,
+    warnings: Vec<String>,
     embedding: Dense,
     /// Absent where the embedding serves as the output head as well.
     output: Option<Dense>,
@@ -75,15 +77,18 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a model from an open file.
+    /// Reads a model from an open file. `cancel` is read between tensors.
     pub fn load(
         gguf: Arc<Gguf>,
         activation: Option<Activation>,
         act_quant: Option<ActQuant>,
         team: &Team,
+        cancel: &AtomicBool,
     ) -> Result<Model> {
-        let config = Config::read(&gguf, activation)?;
-        weights::load(gguf, config, act_quant, team)
+        let path = gguf.path().to_path_buf();
+        let config = Config::read(&gguf, activation);
+        let model = config.and_then(|config| weights::load(gguf, config, act_quant, team, cancel));
+        model.map_err(|error| error.of_file(&path))
     }
 
     /// The file.
@@ -99,6 +104,11 @@ impl Model {
     /// Whether the projections take int8 activations, and why.
     pub fn verdict(&self) -> &Verdict {
         &self.verdict
+    }
+
+    /// What is odd about its weights without making them unusable.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Whether the embedding serves as the output head.

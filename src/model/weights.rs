@@ -12,16 +12,23 @@ use crate::ops::rope::Rope;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The projections of a block, in the order of their computation.
 const PROJECTIONS: [&str; 7] =
     ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+
+/// Scales of trained models are about the mean magnitude of their weights, some hundredths to a few units. Above this
+/// it is rather the reciprocal that was stored.
+const MOST_SCALE: f32 = 10.0;
 
 /// Looks up tensors, checks their shapes, and remembers which were asked for.
 struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
     config: &'a Config,
     used: RefCell<BTreeSet<String>>,
+    /// Read between tensors.
+    cancel: &'a AtomicBool,
 }
 
 /// Whether linear layers take int8 activations, and why.
@@ -32,8 +39,14 @@ pub struct Verdict {
     pub reason: String,
 }
 
-pub(super) fn load(gguf: Arc<Gguf>, config: Config, asked: Option<ActQuant>, team: &Team) -> Result<Model> {
-    let loader = Loader { gguf: &gguf, config: &config, used: RefCell::default() };
+pub(super) fn load(
+    gguf: Arc<Gguf>,
+    config: Config,
+    asked: Option<ActQuant>,
+    team: &Team,
+    cancel: &AtomicBool,
+) -> Result<Model> {
+    let loader = Loader { gguf: &gguf, config: &config, used: RefCell::default(), cancel };
     let (width, vocab) = (config.width, config.vocab);
     let embedding = loader.dense("token_embd.weight", width, vocab)?;
     let output =
@@ -51,11 +64,12 @@ pub(super) fn load(gguf: Arc<Gguf>, config: Config, asked: Option<ActQuant>, tea
     loader.refuse_surplus()?;
 
     let (packed, verdict) = pack_all(&loader, asked, team)?;
+    let warnings = loader.warnings()?;
     let mut packed = packed.into_iter();
     let mut layers = Vec::with_capacity(config.layers);
     for layer in 0..config.layers {
         let [attn_norm, attn_sub_norm, ffn_norm, ffn_sub_norm] = loader.norms(layer)?;
-        let mut next = |name| loader.linear(layer, name, packed.next().flatten());
+        let mut next = |name| loader.linear(layer, name, packed.next().flatten(), team);
         let [q, k, v, o, gate, up, down] = PROJECTIONS.map(&mut next);
         layers.push(Block {
             attn_norm: attn_norm.expect("required"),
@@ -77,9 +91,9 @@ pub(super) fn load(gguf: Arc<Gguf>, config: Config, asked: Option<ActQuant>, tea
         config.rope_base,
         config.rope_factor,
         divisors.as_deref(),
-    );
+    )?;
     let some_dense = layers.iter().flat_map(Block::linears).any(|l| matches!(l.matrix, Matrix::Dense(_)));
-    Ok(Model { gguf, config, verdict, embedding, output, output_norm, layers, some_dense, rope })
+    Ok(Model { gguf, config, verdict, warnings, embedding, output, output_norm, layers, some_dense, rope })
 }
 
 /// Packs the projections as `asked`; `None` where a projection stays dense.
@@ -97,6 +111,7 @@ fn pack_all(
     let mut refused = None;
     for layer in 0..loader.config.layers {
         for name in PROJECTIONS {
+            loader.refuse_cancelled()?;
             let tensor = loader.projection(layer, name)?;
             let ternary = match pack(loader.gguf, tensor, team)? {
                 Ok(mut ternary) => {
@@ -224,15 +239,55 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn linear(&self, layer: usize, name: &str, packed: Option<Ternary>) -> Result<Linear> {
+    fn linear(&self, layer: usize, name: &str, packed: Option<Ternary>, team: &Team) -> Result<Linear> {
         let matrix = match packed {
             Some(ternary) => Matrix::Ternary(ternary),
             None => {
-                let tensor = self.projection(layer, name)?;
-                Matrix::Dense(Dense::new(self.gguf, tensor, self.factor(layer, name)?)?)
+                self.refuse_cancelled()?;
+                let dense = Dense::new(self.gguf, self.projection(layer, name)?, self.factor(layer, name)?)?;
+                dense.check(team)?;
+                Matrix::Dense(dense)
             }
         };
         Ok(Linear { matrix, bias: self.bias(layer, name)? })
+    }
+
+    /// What is odd about the projections without making them unusable.
+    fn warnings(&self) -> Result<Vec<String>> {
+        let mut lossy = Vec::new();
+        let mut odd = Vec::new();
+        for layer in 0..self.config.layers {
+            for name in PROJECTIONS {
+                let rows = Rows::of(self.gguf, self.projection(layer, name)?)?;
+                if rows.is_lossy_ternary(0) {
+                    lossy.push(rows.name());
+                }
+                if let Some((_, scale)) = rows.i2s().filter(|(_, scale)| *scale <= 0.0 || *scale > MOST_SCALE)
+                {
+                    odd.push((rows.name(), scale));
+                }
+            }
+        }
+        let mut warnings = Vec::new();
+        if let Some(name) = lossy.first() {
+            warnings.push(format!(
+                "ternary weights stored lossily: in {} tensors of type Q4_0, the first being '{name}', trits of one \
+                 sign have 7/8 of the magnitude of the others; get the model in TQ1_0, TQ2_0 or I2_S",
+                lossy.len()
+            ));
+        }
+        if let Some((name, scale)) = odd.first() {
+            warnings.push(format!(
+                "I2_S scales that no trained model has: {}, the first being {scale} of '{name}'; a converter may have \
+                 stored something else (expected: above 0, at most {MOST_SCALE})",
+                odd.len()
+            ));
+        }
+        Ok(warnings)
+    }
+
+    fn refuse_cancelled(&self) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     fn refuse_surplus(&self) -> Result<()> {

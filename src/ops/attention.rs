@@ -4,8 +4,10 @@
 //! values lie `[position][channel]`, so that the lanes of p·v are channels. Both sums run in ascending order over
 //! absolute positions, whatever the batch, the chunk or the threads.
 
+use crate::error::Result;
 use crate::kernel::Kernels;
 use crate::kernel::float::{F16Bytes, F32Bytes, PAGE, to_f16};
+use crate::kernel::machine::zeros;
 use crate::kernel::pool::Team;
 use std::ops::Range;
 
@@ -16,6 +18,16 @@ pub enum KvType {
     F16,
     /// IEEE binary32.
     F32,
+}
+
+impl KvType {
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::F16 => "f16",
+            KvType::F32 => "f32",
+        }
+    }
 }
 
 /// The measures of a page.
@@ -56,6 +68,7 @@ impl PageShape {
 }
 
 /// Keys and values of 64 positions.
+#[derive(Clone)]
 pub enum Page {
     /// Stored as f16.
     F16(Box<[F16Bytes]>),
@@ -65,11 +78,11 @@ pub enum Page {
 
 impl Page {
     /// A page of zeros.
-    pub fn new(shape: &PageShape, kv_type: KvType) -> Page {
-        match kv_type {
-            KvType::F16 => Page::F16(vec![[0; 2]; shape.elements()].into()),
-            KvType::F32 => Page::F32(vec![[0; 4]; shape.elements()].into()),
-        }
+    pub fn new(shape: &PageShape, kv_type: KvType) -> Result<Page> {
+        Ok(match kv_type {
+            KvType::F16 => Page::F16(zeros(shape.elements())?.into()),
+            KvType::F32 => Page::F32(zeros(shape.elements())?.into()),
+        })
     }
 
     /// Bytes in memory.

@@ -25,7 +25,7 @@ pub fn add(x: &mut [f32], y: &[f32]) {
 pub fn relu2_mul(gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len());
     for (gate, up) in gate.iter_mut().zip(up) {
-        let relu = if *gate > 0.0 { *gate } else { 0.0 };
+        let relu = if *gate < 0.0 { 0.0 } else { *gate };
         *gate = relu * relu * up;
     }
 }

@@ -1,5 +1,7 @@
 //! Rotary position embedding (arXiv 2104.09864), as transformers computes it in float32.
 
+use crate::error::{Error, Result};
+
 /// Which channels turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairs {
@@ -24,13 +26,19 @@ pub struct Turns {
 
 impl Rope {
     /// `base^(-2i/n) / divisor_i` for the first `n` channels of a head; `factor` is that of linear scaling.
-    pub fn new(pairs: Pairs, n: usize, base: f32, factor: f32, divisors: Option<&[f32]>) -> Rope {
+    pub fn new(pairs: Pairs, n: usize, base: f32, factor: f32, divisors: Option<&[f32]>) -> Result<Rope> {
         let inverse = (0..n / 2).map(|i| {
             let exponent = (2 * i) as f32 / n as f32;
             let plain = 1.0 / libm::pow(base as f64, exponent as f64) as f32;
-            plain / factor / divisors.map_or(1.0, |d| d[i])
+            match plain / factor / divisors.map_or(1.0, |d| d[i]) {
+                frequency if frequency > 0.0 && frequency.is_finite() => Ok(frequency),
+                frequency => Err(Error::Model(format!(
+                    "rotary frequency {i} is {frequency}, expected a finite number above 0; see rope.freq_base \
+                     ({base}), the scaling factor ({factor}) and rope_freqs.weight, if the file has it"
+                ))),
+            }
         });
-        Rope { pairs, inverse: inverse.collect() }
+        Ok(Rope { pairs, inverse: inverse.collect::<Result<_>>()? })
     }
 
     /// The turns of a batch whose rows stand at `positions`.

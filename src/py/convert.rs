@@ -5,7 +5,10 @@ use crate::error::{Error, Result};
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError};
 use pyo3::import_exception;
 use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PySequence};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 import_exception!(bitnet.errors, BitnetError);
 import_exception!(bitnet.errors, ModelNotFoundError);
@@ -13,9 +16,11 @@ import_exception!(bitnet.errors, ModelFileError);
 import_exception!(bitnet.errors, UnsupportedModelError);
 import_exception!(bitnet.errors, ModelError);
 import_exception!(bitnet.errors, TemplateError);
+import_exception!(bitnet.errors, ReceiptError);
 import_exception!(bitnet.errors, ArgumentError);
 import_exception!(bitnet.errors, ContextLengthError);
 import_exception!(bitnet.errors, TokenIdError);
+import_exception!(bitnet.errors, OutOfMemoryError);
 import_exception!(bitnet.errors, ClosedError);
 
 impl From<Error> for PyErr {
@@ -31,23 +36,33 @@ impl From<Error> for PyErr {
             Error::Unsupported(_) => UnsupportedModelError::new_err(message),
             Error::Model(_) => ModelError::new_err(message),
             Error::Template(_) => TemplateError::new_err(message),
+            Error::Receipt { .. } => ReceiptError::new_err(message),
             Error::Argument(_) => ArgumentError::new_err(message),
             Error::Context { .. } => ContextLengthError::new_err(message),
             Error::TokenId { .. } => TokenIdError::new_err(message),
+            Error::Memory { .. } => OutOfMemoryError::new_err(message),
             Error::Closed => ClosedError::new_err(message),
             Error::Cancelled => BitnetError::new_err(message),
         }
     }
 }
 
+/// How often to look for signals at most.
+const LOOK: Duration = Duration::from_millis(40);
+
 /// Runs `work` without the interpreter. It is given a watch that looks for signals: Ctrl-C abandons the work and is
 /// raised here. A panic, which is a fault of ours, becomes an error and not the end of the interpreter.
 pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(&mut Watch) -> Result<T> + Send) -> PyResult<T> {
     let (raised, result) = py.detach(|| {
         let mut raised = None;
+        let mut looked = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| {
             work(&mut || {
-                raised = Python::attach(|py| py.check_signals()).err();
+                // Another thread may keep the interpreter for a while: short steps do not ask for it each time.
+                if raised.is_none() && looked.elapsed() >= LOOK {
+                    raised = Python::attach(|py| py.check_signals()).err();
+                    looked = Instant::now();
+                }
                 raised.is_some()
             })
         }));
@@ -64,17 +79,31 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(&mut Watch) -> Result
     }
 }
 
-/// Token ids from a sequence of ints or a numpy array of integers.
+/// A path as Python gives it: text, bytes or anything with `__fspath__`.
+pub fn file_path(path: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+    path.py().import("os")?.call_method1("fsdecode", (path,))?.extract()
+}
+
+fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map(|name| name.to_string()).unwrap_or_default()
+}
+
+/// Token ids from a sequence of ints or an array of integers.
 pub fn token_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
     let wrong =
         |what: String| PyTypeError::new_err(format!("{name} must be a sequence of int, found {what}"));
-    let type_name = |x: &Bound<'_, PyAny>| x.get_type().name().map(|n| n.to_string()).unwrap_or_default();
-    let list = if ids.hasattr("tolist")? { ids.call_method0("tolist")? } else { ids.clone() };
-    let items = list.try_iter().map_err(|_| wrong(type_name(ids)))?;
+    let is_bytes = ids.is_instance_of::<PyBytes>() || ids.is_instance_of::<PyByteArray>();
+    if is_bytes || !(ids.cast::<PySequence>().is_ok() || ids.hasattr("__array__")?) {
+        return Err(wrong(type_name(ids)));
+    }
+    let items = ids.try_iter().map_err(|_| wrong(type_name(ids)))?;
     items
         .enumerate()
         .map(|(i, item)| {
             let item = item?;
+            if item.is_instance_of::<PyBool>() {
+                return Err(wrong(format!("bool at position {i}")));
+            }
             item.extract::<i64>().map_err(|error| {
                 if error.is_instance_of::<PyOverflowError>(ids.py()) {
                     TokenIdError::new_err(format!(
@@ -88,13 +117,30 @@ pub fn token_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
         .collect()
 }
 
-/// An optional count that Python gives as an int of any sign.
-pub fn count(value: Option<i64>, name: &str) -> Result<Option<usize>> {
-    match value {
-        None => Ok(None),
-        Some(n) if n >= 1 => Ok(Some(n as usize)),
-        Some(n) => Err(Error::Argument(format!("{name} is {n}, expected at least 1"))),
+/// The same exception with the name of the argument in front, unless it stands there.
+pub fn named(error: PyErr, name: &str, py: Python<'_>) -> PyErr {
+    let message = error.value(py).to_string();
+    if message.starts_with(name) {
+        error
+    } else {
+        PyErr::from_type(error.get_type(py), format!("{name}: {message}"))
     }
+}
+
+/// A count that Python gives as an int, at least `least`.
+pub fn count(value: &Bound<'_, PyAny>, name: &str, least: i64) -> PyResult<usize> {
+    let wrong = || Error::Argument(format!("{name} is {value}, expected {least} to {}", i64::MAX));
+    match value.extract::<i64>() {
+        Ok(n) if n >= least => Ok(n as usize),
+        Ok(n) => Err(Error::Argument(format!("{name} is {n}, expected at least {least}")).into()),
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => Err(wrong().into()),
+        Err(_) => Err(PyTypeError::new_err(format!("{name} must be an int, found {}", type_name(value)))),
+    }
+}
+
+/// A count of at least 1, or `None`.
+pub fn optional_count(value: Option<&Bound<'_, PyAny>>, name: &str) -> PyResult<Option<usize>> {
+    value.map(|value| count(value, name, 1)).transpose()
 }
 
 /// One of some named choices.

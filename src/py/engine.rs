@@ -1,19 +1,23 @@
 //! `bitnet.Engine`.
 
-use super::convert::{choice, count, detached, token_ids};
+use super::convert::{choice, detached, file_path, named, optional_count, token_ids};
+use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
 use super::stream::{Completion, Stream};
+use super::template::Template;
 use super::tokenizer::{self, Tokenizer};
-use crate::engine::{Engine as Core, Options};
+use crate::engine::{Engine as Core, Options, Request};
 use crate::error::{Error, Result};
 use crate::model::ActQuant;
 use crate::model::config::Activation;
 use crate::ops::attention::KvType;
+use crate::sampler::SamplingParams as Params;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// An open model. See the stubs for its documentation.
 #[pyclass(frozen, module = "bitnet")]
@@ -53,18 +57,20 @@ impl Prefill {
     }
 }
 
-/// The ids of a prompt: a text, with BOS where the model expects it, or ids as they are.
-fn prompt_ids(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+/// What is to be answered: a text, with BOS where the model expects it, or ids as they are.
+fn request(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>, params: Params) -> PyResult<Request> {
     if !prompt.is_instance_of::<PyString>() {
-        return token_ids(prompt, "prompt");
+        let ids = token_ids(prompt, "prompt")?;
+        return detached(py, |_| core.request(&ids, params));
     }
     let text: String = prompt.extract()?;
     detached(py, |_| {
+        let start = Instant::now();
         let tokenizer = core.tokenizer()?;
-        Ok(tokenizer::encode(tokenizer, &text, tokenizer.add_bos(), false)
-            .into_iter()
-            .map(i64::from)
-            .collect())
+        let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos(), false);
+        let tokenize = start.elapsed();
+        let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
+        Ok(Request { tokenize, ..core.request(&ids, params)? })
     })
 }
 
@@ -77,7 +83,8 @@ fn prompts<'py>(prompt: &Bound<'py, PyAny>) -> PyResult<Option<Vec<Bound<'py, Py
 }
 
 impl Engine {
-    fn core(&self) -> Result<Arc<Core>> {
+    /// The engine behind it, unless it is closed.
+    pub fn core(&self) -> Result<Arc<Core>> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)
     }
 }
@@ -90,27 +97,29 @@ impl Engine {
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        path: PathBuf,
-        n_ctx: Option<i64>,
-        n_threads: Option<i64>,
+        #[pyo3(from_py_with = file_path)] path: PathBuf,
+        n_ctx: Option<&Bound<'_, PyAny>>,
+        n_threads: Option<&Bound<'_, PyAny>>,
         isa: Option<String>,
         kv_type: &str,
         act_quant: &str,
         ffn_act: Option<&str>,
-        n_batch: Option<i64>,
+        n_batch: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Engine> {
         let quants = [("auto", None), ("int8", Some(ActQuant::Int8)), ("none", Some(ActQuant::None))];
         let activations = [Activation::Silu, Activation::Relu2].map(|a| (a.name(), a));
         let options = Options {
-            n_ctx: count(n_ctx, "n_ctx")?,
-            n_threads: count(n_threads, "n_threads")?,
-            n_batch: count(n_batch, "n_batch")?,
+            n_ctx: optional_count(n_ctx, "n_ctx")?,
+            n_threads: optional_count(n_threads, "n_threads")?,
+            n_batch: optional_count(n_batch, "n_batch")?,
             isa,
-            kv_type: Some(choice(kv_type, "kv_type", &[("f16", KvType::F16), ("f32", KvType::F32)])?),
+            kv_type: Some(choice(kv_type, "kv_type", &[KvType::F16, KvType::F32].map(|t| (t.name(), t)))?),
             act_quant: choice(act_quant, "act_quant", &quants)?,
             ffn_act: ffn_act.map(|name| choice(name, "ffn_act", &activations)).transpose()?,
         };
-        let core = detached(py, |_| Core::open(&path, options))?;
+        let core = detached(py, |watch| Core::open(&path, options, watch))?;
+        // numpy sets itself up at its first array, and a process that forks off meanwhile would wait for it for ever.
+        PyArray1::<f32>::from_vec(py, Vec::new());
         Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path })
     }
 
@@ -133,6 +142,11 @@ impl Engine {
             .map(|(i, ids)| token_ids(&ids?, &format!("sequences[{i}]")))
             .collect::<PyResult<_>>()?;
         let core = self.core()?;
+        for (i, ids) in sequences.iter().enumerate() {
+            core.runtime()
+                .check_ids(ids, 0)
+                .map_err(|error| named(error.into(), &format!("sequences[{i}]"), py))?;
+        }
         let logits = detached(py, |watch| core.logits(&sequences, watch))?;
         let vocab = core.config().vocab;
         let mut rest = &logits[..];
@@ -159,12 +173,12 @@ impl Engine {
         &self,
         py: Python<'_>,
         ids: &Bound<'_, PyAny>,
-        max_tokens: Option<i64>,
+        max_tokens: Option<&Bound<'_, PyAny>>,
         stop_token_ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Vec<u32>> {
         let ids = token_ids(ids, "ids")?;
         let stop = stop_token_ids.map_or(Ok(Vec::new()), |stop| token_ids(stop, "stop_token_ids"))?;
-        let max_tokens = count(max_tokens, "max_tokens")?.unwrap_or(usize::MAX);
+        let max_tokens = optional_count(max_tokens, "max_tokens")?.unwrap_or(usize::MAX);
         let core = self.core()?;
         detached(py, |watch| core.generate(&ids, max_tokens, &stop, watch))
     }
@@ -173,6 +187,12 @@ impl Engine {
     fn tokenizer(&self, py: Python<'_>) -> PyResult<Tokenizer> {
         let core = self.core()?;
         detached(py, |_| Tokenizer::of(core))
+    }
+
+    #[getter]
+    fn template(&self, py: Python<'_>) -> PyResult<Template> {
+        let core = self.core()?;
+        Ok(Template::of(detached(py, |_| core.template())?))
     }
 
     #[pyo3(signature = (text, add_bos=false, parse_special=false))]
@@ -196,9 +216,9 @@ impl Engine {
     ) -> PyResult<Stream> {
         let params = sampling::params(params, keywords)?;
         let core = self.core()?;
-        let ids = prompt_ids(py, &core, prompt)?;
-        let stream = detached(py, |_| core.stream(&ids, params))?;
-        Ok(Stream::new(core, stream))
+        let request = request(py, &core, prompt, params)?;
+        let stream = detached(py, |_| core.stream(request))?;
+        Ok(Stream::alone(core, stream))
     }
 
     #[pyo3(signature = (prompt, params=None, **keywords))]
@@ -217,6 +237,11 @@ impl Engine {
                 answers.into_pyobject(py)
             }
         }
+    }
+
+    fn replay(&self, py: Python<'_>, receipt: &Receipt) -> PyResult<bool> {
+        let core = self.core()?;
+        detached(py, |watch| core.replay(&receipt.core, watch))
     }
 
     #[getter]
@@ -272,10 +297,7 @@ impl Engine {
 
     #[getter]
     fn kv_type(&self) -> Result<&'static str> {
-        Ok(match self.core()?.kv_type() {
-            KvType::F16 => "f16",
-            KvType::F32 => "f32",
-        })
+        Ok(self.core()?.kv_type().name())
     }
 
     #[getter]

@@ -1,10 +1,13 @@
 //! The Python face: module `bitnet._core`.
 
+mod chat;
 mod convert;
 mod engine;
 mod inspect;
+mod receipt;
 mod sampling;
 mod stream;
+mod template;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -13,13 +16,19 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use super::chat::ChatSession;
+    #[pymodule_export]
     use super::engine::{Engine, Prefill};
     #[pymodule_export]
     use super::inspect::{inspect, isas, processor, read_bandwidth};
     #[pymodule_export]
+    use super::receipt::Receipt;
+    #[pymodule_export]
     use super::sampling::SamplingParams;
     #[pymodule_export]
     use super::stream::{Completion, Logprob, Piece, Stream};
+    #[pymodule_export]
+    use super::template::{ChatTurn, Template};
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
 

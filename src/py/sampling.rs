@@ -1,7 +1,6 @@
 //! `bitnet.SamplingParams`, and the same as flat keywords.
 
-use super::convert::token_ids;
-use crate::error::Error;
+use super::convert::{count, named, token_ids};
 use crate::sampler::SamplingParams as Core;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -34,23 +33,31 @@ const NAMES: [&str; 15] = [
 
 /// `params` or keywords, as every call that samples takes them.
 pub fn params(params: Option<&SamplingParams>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Core> {
+    params_over(&Core::default(), params, keywords)
+}
+
+/// `params`, or keywords that change some of `base`.
+pub fn params_over(
+    base: &Core,
+    params: Option<&SamplingParams>,
+    keywords: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Core> {
     match (params, keywords.filter(|keywords| !keywords.is_empty())) {
         (Some(_), Some(_)) => {
             Err(PyTypeError::new_err("give params or sampling keywords, not both; see SamplingParams"))
         }
         (Some(params), None) => Ok(params.core.clone()),
-        (None, None) => Ok(Core::default()),
-        (None, Some(keywords)) => from_keywords(keywords),
+        (None, None) => Ok(base.clone()),
+        (None, Some(keywords)) => changed(base.clone(), keywords),
     }
 }
 
-fn from_keywords(keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
-    let mut core = Core::default();
+fn changed(mut core: Core, keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
     for (name, value) in keywords {
         let name: String = name.extract()?;
         set(&mut core, &name, &value).map_err(|error| {
             match error.is_instance_of::<PyTypeError>(value.py()) {
-                true => PyTypeError::new_err(format!("{name}: {}", error.value(value.py()))),
+                true => named(error, &name, value.py()),
                 false => error,
             }
         })?;
@@ -60,12 +67,7 @@ fn from_keywords(keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
 }
 
 fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let count = |low: i64| -> PyResult<usize> {
-        match value.extract::<i64>()? {
-            n if n >= low => Ok(n as usize),
-            n => Err(Error::Argument(format!("{name} is {n}, expected at least {low}")).into()),
-        }
-    };
+    let count = |least: i64| count(value, name, least);
     let is_none = value.is_none();
     match name {
         "temperature" => core.temperature = value.extract()?,

@@ -1,10 +1,13 @@
 //! `bitnet.Stream`, what it yields, and `bitnet.Completion`.
 
 use super::convert::{BitnetError, detached};
-use crate::decode::Finish;
-use crate::engine::{Engine, Piece as CorePiece, Stream as Core};
+use super::receipt::Receipt;
+use crate::chat::ChatStream;
+use crate::decode::{Answer, Finish, Watch};
+use crate::engine::{Engine, Piece as CorePiece, Stream as CoreStream};
+use crate::error::Result;
 use pyo3::prelude::*;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 /// An id with its log-probability.
 #[pyclass(frozen, get_all, module = "bitnet")]
@@ -56,13 +59,51 @@ pub struct Completion {
     decode_seconds: f64,
     /// For each id its log-probability, if asked for.
     logprobs: Option<Vec<Logprob>>,
+    /// What was computed and how.
+    receipt: Option<Receipt>,
 }
 
 /// An answer under way. See the stubs for its documentation.
 #[pyclass(frozen, module = "bitnet")]
 pub struct Stream {
-    engine: Arc<Engine>,
     core: Mutex<Core>,
+}
+
+/// An answer by itself, or one within a conversation.
+enum Core {
+    Alone(Arc<Engine>, CoreStream),
+    InChat(ChatStream),
+}
+
+impl Core {
+    fn next(&mut self, watch: &mut Watch) -> Result<Option<Piece>> {
+        Ok(match self {
+            Core::Alone(engine, stream) => stream.next(engine, watch)?.map(|piece| Piece::new(engine, piece)),
+            Core::InChat(chat) => chat.next(watch)?.map(|piece| Piece::new(chat.engine(), piece)),
+        })
+    }
+
+    fn cancel(&mut self) {
+        match self {
+            Core::Alone(engine, stream) => stream.cancel(engine),
+            Core::InChat(chat) => chat.cancel(),
+        }
+    }
+
+    fn stream(&self) -> &CoreStream {
+        match self {
+            Core::Alone(_, stream) => stream,
+            Core::InChat(chat) => chat.stream(),
+        }
+    }
+
+    fn answer(&self) -> &Answer {
+        self.stream().answer()
+    }
+
+    fn receipt(&self) -> Option<Receipt> {
+        self.stream().receipt().map(|core| Receipt { core: core.clone() })
+    }
 }
 
 fn logprob(engine: &Engine, (id, logprob): (u32, f64)) -> Logprob {
@@ -123,8 +164,13 @@ impl Completion {
 
 impl Stream {
     /// Wraps an answer that has begun.
-    pub fn new(engine: Arc<Engine>, core: Core) -> Stream {
-        Stream { engine, core: Mutex::new(core) }
+    pub fn alone(engine: Arc<Engine>, stream: CoreStream) -> Stream {
+        Stream { core: Mutex::new(Core::Alone(engine, stream)) }
+    }
+
+    /// Wraps an answer that has begun in a conversation.
+    pub fn in_chat(stream: ChatStream) -> Stream {
+        Stream { core: Mutex::new(Core::InChat(stream)) }
     }
 
     /// Runs `use_it` on the answer, unless another thread is at it.
@@ -139,10 +185,7 @@ impl Stream {
     }
 
     fn pull(&self, py: Python<'_>) -> PyResult<Option<Piece>> {
-        self.with(|core| {
-            let piece = detached(py, |watch| core.next(&self.engine, watch))?;
-            Ok(piece.map(|piece| Piece::new(&self.engine, piece)))
-        })?
+        self.with(|core| detached(py, |watch| core.next(watch)))?
     }
 
     /// Pulls everything.
@@ -150,21 +193,24 @@ impl Stream {
         let mut logprobs = Vec::new();
         while let Some(piece) = self.pull(py)? {
             logprobs.extend(piece.logprob.clone());
+            py.check_signals()?;
         }
         self.with(|core| {
             let answer = core.answer();
-            let (ttft, decode) = answer.times();
+            let receipt = core.receipt();
+            let seconds = receipt.as_ref().map(|receipt| receipt.core.run.seconds).unwrap_or_default();
             Completion {
-                text: core.text().to_string(),
+                text: core.stream().text().to_string(),
                 token_ids: answer.answered().to_vec(),
                 finish_reason: answer.finish().map(Finish::name),
                 prompt_tokens: answer.prompt().len(),
                 cached_tokens: answer.cached(),
                 completion_tokens: answer.generated().len(),
                 seed: answer.seed(),
-                ttft: ttft.as_secs_f64(),
-                decode_seconds: decode.as_secs_f64(),
+                ttft: seconds.first_token,
+                decode_seconds: seconds.decode,
                 logprobs: answer.params().logprobs.map(|_| logprobs),
+                receipt,
             }
         })
     }
@@ -181,12 +227,12 @@ impl Stream {
     }
 
     fn cancel(&self) -> PyResult<()> {
-        self.with(|core| core.cancel(&self.engine))
+        self.with(Core::cancel)
     }
 
     #[getter]
     fn text(&self) -> PyResult<String> {
-        self.with(|core| core.text().to_string())
+        self.with(|core| core.stream().text().to_string())
     }
 
     #[getter]
@@ -215,6 +261,11 @@ impl Stream {
     }
 
     #[getter]
+    fn receipt(&self) -> PyResult<Option<Receipt>> {
+        self.with(|core| core.receipt())
+    }
+
+    #[getter]
     fn seed(&self) -> PyResult<u64> {
         self.with(|core| core.answer().seed())
     }
@@ -223,8 +274,6 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         // A dropped stream gives its sequence back; nothing more is computed.
-        if let Ok(core) = self.core.get_mut() {
-            core.cancel(&self.engine);
-        }
+        self.core.get_mut().unwrap_or_else(PoisonError::into_inner).cancel();
     }
 }

@@ -1,9 +1,8 @@
 //! `bitnet.Tokenizer`.
 
-use super::convert::{detached, token_ids};
+use super::convert::{detached, file_path, token_ids};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::gguf::Gguf;
 use crate::tokenizer::Tokenizer as Core;
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -53,8 +52,12 @@ pub fn decode(core: &Core, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) ->
 impl Tokenizer {
     #[new]
     #[pyo3(signature = (path, *, pre=None))]
-    fn new(py: Python<'_>, path: PathBuf, pre: Option<String>) -> PyResult<Self> {
-        let core = detached(py, |_| Core::from_gguf(&Gguf::open(&path)?, pre.as_deref()))?;
+    fn new(
+        py: Python<'_>,
+        #[pyo3(from_py_with = file_path)] path: PathBuf,
+        pre: Option<String>,
+    ) -> PyResult<Self> {
+        let core = detached(py, |_| Core::open(&path, pre.as_deref()))?;
         Ok(Tokenizer { owner: Owner::Alone(Box::new(core)) })
     }
 

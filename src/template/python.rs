@@ -1,57 +1,283 @@
-//! Values as Python writes them: what `{{ x }}` prints, and `tojson` as `json.dumps`.
+//! Values as Python has them: what a conversation becomes, what `{{ x }}` prints, and `tojson` as `json.dumps`.
 
-use minijinja::value::{Kwargs, ValueKind};
+use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, ValueIter, ValueKind};
 use minijinja::{Error, ErrorKind, Output, State, Value};
 use serde_json::Value as Json;
-use std::fmt::Write;
+use std::sync::{Arc, Mutex};
+
+/// Bytes that one text may have.
+pub(super) const MOST_BYTES: usize = 16 << 20;
+/// Lists and dicts within one another.
+pub(super) const MOST_DEPTH: usize = 128;
+
+/// An error that a template makes.
+pub(super) fn refusal(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, what.into())
+}
+
+/// Whether it is a list or what minijinja uses as one: a slice, a range.
+pub(super) fn is_list(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) && !is_generator(value)
+}
+
+pub(super) fn is_generator(value: &Value) -> bool {
+    value.downcast_object_ref::<Generator>().is_some()
+}
+
+/// JSON as a template sees it.
+pub(super) fn value(json: &Json) -> Value {
+    match json {
+        Json::Null => ().into(),
+        Json::Bool(yes) => (*yes).into(),
+        Json::Number(number) => Value::from(minijinja::value::Serde(number)),
+        Json::String(text) => text.as_str().into(),
+        Json::Array(items) => items.iter().map(value).collect(),
+        Json::Object(items) => {
+            let items = items.iter().map(|(key, item)| (key.as_str(), value(item)));
+            Value::from_object(Dict(Value::from_pairs(items)))
+        }
+    }
+}
+
+/// A dict of the conversation. As in Jinja2 `dict.items` is the method, whatever the keys, and `dict['items']` the item.
+#[derive(Debug)]
+struct Dict(Value);
+
+impl Object for Dict {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.0.as_object()?.get_value(key)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        const METHODS: [&str; 11] = [
+            "clear",
+            "copy",
+            "fromkeys",
+            "get",
+            "items",
+            "keys",
+            "pop",
+            "popitem",
+            "setdefault",
+            "update",
+            "values",
+        ];
+        if METHODS.contains(&key) {
+            Some(Value::from_object(Method))
+        } else {
+            self.get_value(&Value::from(key))
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.try_iter().into_iter().flatten().collect())
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        self.0.len()
+    }
+}
+
+/// A method that is not called.
+#[derive(Debug)]
+struct Method;
+
+impl Object for Method {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+}
+
+/// What is lazy in Python: true, without a length, and empty after it was walked over.
+#[derive(Debug)]
+pub(super) struct Generator(Mutex<ValueIter>);
+
+impl Generator {
+    /// The items of a value, once.
+    pub(super) fn of(value: &Value) -> Result<Value, Error> {
+        Ok(Value::from_object(Generator(Mutex::new(value.try_iter()?))))
+    }
+}
+
+impl Object for Generator {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let generator = self.clone();
+        Enumerator::Iter(Box::new(std::iter::from_fn(move || generator.0.lock().ok()?.next())))
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        None
+    }
+}
 
 /// What `{{ value }}` prints.
 pub(super) fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
-    match value.kind() {
-        ValueKind::Undefined => Ok(()),
-        ValueKind::String => out.write_str(value.as_str().unwrap_or_default()).map_err(Error::from),
-        _ => out.write_str(&repr(value)).map_err(Error::from),
+    super::environment::in_time()?;
+    match value.as_str() {
+        Some(text) => out.write_str(text),
+        None => out.write_str(&text(value)?),
+    }
+    .map_err(Error::from)
+}
+
+/// Python's `str`.
+pub(super) fn text(value: &Value) -> Result<String, Error> {
+    match value.as_str() {
+        Some(text) => Ok(text.into()),
+        None if value.is_undefined() => Ok(String::new()),
+        None => Writer { comma: ", ".into(), colon: ": ".into(), ..Writer::default() }.text(value),
     }
 }
 
-/// Python's `repr`.
-fn repr(value: &Value) -> String {
-    match value.kind() {
-        ValueKind::None => "None".into(),
-        ValueKind::Bool => if value.is_true() { "True" } else { "False" }.into(),
-        ValueKind::Number if !value.is_integer() => float(f64::try_from(value.clone()).unwrap_or(f64::NAN)),
-        ValueKind::String => quoted(value.as_str().unwrap_or_default()),
-        ValueKind::Seq | ValueKind::Iterable => {
-            let items = value.try_iter().into_iter().flatten().map(|item| repr(&item));
-            format!("[{}]", items.collect::<Vec<_>>().join(", "))
-        }
-        ValueKind::Map => {
-            let item =
-                |key: Value| format!("{}: {}", repr(&key), repr(&value.get_item(&key).unwrap_or_default()));
-            format!("{{{}}}", value.try_iter().into_iter().flatten().map(item).collect::<Vec<_>>().join(", "))
-        }
-        _ => value.to_string(),
-    }
+/// Markup's escaping.
+pub(super) fn escaped(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('"', "&#34;").replace('\'', "&#39;")
 }
 
-fn quoted(text: &str) -> String {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    let mut out = String::from(quote);
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\\' => out.push_str("\\\\"),
-            c if c == quote => {
-                out.push('\\');
-                out.push(c);
+/// `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, as transformers defines it.
+pub(super) fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
+    let indent = match options.get::<Option<Value>>("indent")? {
+        Some(width) if width.is_integer() => {
+            Some(" ".repeat(i64::try_from(width)?.clamp(0, 1 << 10) as usize))
+        }
+        Some(indent) => Some(text(&indent)?),
+        None => None,
+    };
+    let separators = options.get::<Option<Vec<String>>>("separators")?;
+    let separators =
+        separators.unwrap_or_else(|| vec![if indent.is_some() { "," } else { ", " }.into(), ": ".into()]);
+    let [comma, colon] =
+        <[String; 2]>::try_from(separators).map_err(|_| refusal("separators are two texts"))?;
+    let [ascii, sort_keys] = ["ensure_ascii", "sort_keys"].map(|name| options.get::<Option<bool>>(name));
+    let (ascii, sort_keys) = (ascii?.unwrap_or(false), sort_keys?.unwrap_or(false));
+    options.assert_all_used()?;
+    Writer { json: true, comma, colon, indent, sort_keys, ascii, out: String::new() }.text(&value)
+}
+
+/// Writes values as `json.dumps` or as `repr`.
+#[derive(Default)]
+struct Writer {
+    json: bool,
+    comma: String,
+    colon: String,
+    indent: Option<String>,
+    sort_keys: bool,
+    ascii: bool,
+    out: String,
+}
+
+impl Writer {
+    fn text(mut self, value: &Value) -> Result<String, Error> {
+        self.write(value, 0)?;
+        Ok(self.out)
+    }
+
+    fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > MOST_DEPTH {
+            return Err(refusal(format!("more than {MOST_DEPTH} lists and dicts within one another")));
+        }
+        if self.out.len() > MOST_BYTES {
+            return Err(refusal(format!("a text grows beyond {} MiB", MOST_BYTES >> 20)));
+        }
+        let is_integer = value.is_integer();
+        match value.kind() {
+            ValueKind::String => self.quoted(value.as_str().unwrap_or_default()),
+            ValueKind::Map => self.nested(value, ["{", "}"], depth)?,
+            _ if is_generator(value) => {
+                return Err(refusal("a generator is neither text nor JSON; add '| list' to it"));
             }
-            c => out.push(c),
+            ValueKind::Seq | ValueKind::Iterable if value.is_tuple() && !self.json => {
+                self.nested(value, ["(", if value.len() == Some(1) { ",)" } else { ")" }], depth)?;
+            }
+            ValueKind::Seq | ValueKind::Iterable => self.nested(value, ["[", "]"], depth)?,
+            ValueKind::None => self.out += if self.json { "null" } else { "None" },
+            ValueKind::Bool if self.json => self.out += &value.is_true().to_string(),
+            ValueKind::Bool => self.out += if value.is_true() { "True" } else { "False" },
+            ValueKind::Number if !is_integer => {
+                let digits = float(f64::try_from(value.clone())?);
+                self.out +=
+                    &if self.json { digits.replace("inf", "Infinity").replace("nan", "NaN") } else { digits };
+            }
+            ValueKind::Number => self.out += &value.to_string(),
+            kind if self.json => return Err(refusal(format!("{kind} is not JSON"))),
+            ValueKind::Undefined => self.out += "Undefined",
+            _ => self.out += &value.to_string(),
+        }
+        Ok(())
+    }
+
+    fn nested(&mut self, value: &Value, [open, close]: [&str; 2], depth: usize) -> Result<(), Error> {
+        let is_map = value.kind() == ValueKind::Map;
+        let mut items = value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?;
+        if is_map && self.sort_keys {
+            items.sort();
+        }
+        self.out += open;
+        for (i, item) in items.iter().enumerate() {
+            if i > 0 {
+                self.out += &self.comma;
+            }
+            self.line(depth + 1);
+            // JSON's keys are texts.
+            let quote = if is_map && self.json && item.as_str().is_none() { "\"" } else { "" };
+            self.out += quote;
+            self.write(item, depth + 1)?;
+            self.out += quote;
+            if is_map {
+                self.out += &self.colon;
+                self.write(&value.get_item(item)?, depth + 1)?;
+            }
+        }
+        if !items.is_empty() {
+            self.line(depth);
+        }
+        self.out += close;
+        Ok(())
+    }
+
+    /// A new line, where there is an indent.
+    fn line(&mut self, depth: usize) {
+        if let Some(indent) = &self.indent {
+            self.out.push('\n');
+            self.out.extend(std::iter::repeat_n(indent.as_str(), depth));
         }
     }
-    out.push(quote);
-    out
+
+    fn quoted(&mut self, text: &str) {
+        let single = !self.json && (!text.contains('\'') || text.contains('"'));
+        let quote = if single { '\'' } else { '"' };
+        self.out.push(quote);
+        for c in text.chars() {
+            match c {
+                '\n' => self.out += "\\n",
+                '\r' => self.out += "\\r",
+                '\t' => self.out += "\\t",
+                '\u{8}' if self.json => self.out += "\\b",
+                '\u{c}' if self.json => self.out += "\\f",
+                c if c == quote || c == '\\' => self.out.extend(['\\', c]),
+                c if !self.hides(c) => self.out.push(c),
+                c if !self.json && u32::from(c) < 0x100 => self.out += &format!("\\x{:02x}", u32::from(c)),
+                c => {
+                    c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| self.out += &format!("\\u{unit:04x}"))
+                }
+            }
+        }
+        self.out.push(quote);
+    }
+
+    /// Whether a character is written by its number.
+    fn hides(&self, c: char) -> bool {
+        if self.json {
+            return c < ' ' || (self.ascii && !c.is_ascii());
+        }
+        matches!(c, '\u{a0}' | '\u{ad}' | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{3000}' | '\u{feff}')
+            || c.is_control()
+    }
 }
 
 /// A float as Python writes it: the shortest digits, an exponent below 1e-4 and from 1e16 on.
@@ -68,115 +294,4 @@ fn float(x: f64) -> String {
         format!("{x:e}").split_once('e').map(|(d, e)| (d.to_string(), e.to_string())).unwrap_or_default();
     let exponent: i32 = exponent.parse().unwrap_or(0);
     format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
-}
-
-/// `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, as transformers defines it.
-pub(super) fn tojson(value: Value, keywords: Kwargs) -> Result<String, Error> {
-    let json: Json = serde_json::to_value(&value)
-        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("tojson: {error}")))?;
-    let indent = match keywords.get::<Option<Value>>("indent")? {
-        Some(indent) if indent.is_integer() => Some(" ".repeat(usize::try_from(indent)?)),
-        Some(indent) => indent.as_str().map(str::to_string),
-        None => None,
-    };
-    let separators = keywords.get::<Option<Vec<String>>>("separators")?.filter(|pair| pair.len() == 2);
-    let dumps = Dumps {
-        comma: separators.as_ref().map_or(if indent.is_some() { "," } else { ", " }, |pair| &pair[0]),
-        colon: separators.as_ref().map_or(": ", |pair| &pair[1]),
-        indent: indent.as_deref(),
-        sort_keys: keywords.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-        ascii: keywords.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-    };
-    keywords.assert_all_used()?;
-    let mut out = String::new();
-    dumps.write(&json, 0, &mut out);
-    Ok(out)
-}
-
-/// The options of Python's `json.dumps`.
-struct Dumps<'a> {
-    comma: &'a str,
-    colon: &'a str,
-    indent: Option<&'a str>,
-    sort_keys: bool,
-    ascii: bool,
-}
-
-impl Dumps<'_> {
-    fn write(&self, value: &Json, depth: usize, out: &mut String) {
-        match value {
-            Json::Null => out.push_str("null"),
-            Json::Bool(yes) => out.push_str(if *yes { "true" } else { "false" }),
-            Json::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
-                Some(x) => out.push_str(&float(x)),
-                None => out.push_str(&number.to_string()),
-            },
-            Json::String(text) => self.string(text, out),
-            Json::Array(items) => {
-                self.list('[', ']', items.iter(), depth, out, |item, out| self.write(item, depth + 1, out));
-            }
-            Json::Object(items) => {
-                let mut items: Vec<(&String, &Json)> = items.iter().collect();
-                if self.sort_keys {
-                    items.sort_by_key(|(key, _)| *key);
-                }
-                self.list('{', '}', items.into_iter(), depth, out, |(key, value), out| {
-                    self.string(key, out);
-                    out.push_str(self.colon);
-                    self.write(value, depth + 1, out);
-                });
-            }
-        }
-    }
-
-    fn list<T>(
-        &self,
-        open: char,
-        close: char,
-        items: impl ExactSizeIterator<Item = T>,
-        depth: usize,
-        out: &mut String,
-        write: impl Fn(T, &mut String),
-    ) {
-        let empty = items.len() == 0;
-        let line = |depth: usize, out: &mut String| {
-            if let Some(indent) = self.indent.filter(|_| !empty) {
-                out.push('\n');
-                out.push_str(&indent.repeat(depth));
-            }
-        };
-        out.push(open);
-        for (i, item) in items.enumerate() {
-            if i > 0 {
-                out.push_str(self.comma);
-            }
-            line(depth + 1, out);
-            write(item, out);
-        }
-        line(depth, out);
-        out.push(close);
-    }
-
-    fn string(&self, text: &str, out: &mut String) {
-        out.push('"');
-        for c in text.chars() {
-            match c {
-                '"' => out.push_str("\\\""),
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                '\u{8}' => out.push_str("\\b"),
-                '\u{c}' => out.push_str("\\f"),
-                c if c < ' ' || (self.ascii && !c.is_ascii()) => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        // Writing to a String cannot fail.
-                        let _ = write!(out, "\\u{unit:04x}");
-                    }
-                }
-                c => out.push(c),
-            }
-        }
-        out.push('"');
-    }
 }

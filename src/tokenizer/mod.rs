@@ -1,41 +1,62 @@
-//! From text to ids and back, as the model's makers did it: a `tokenizers` pipeline built from a GGUF file's metadata.
+//! From text to ids and back, as the model's makers did it: from a GGUF file's metadata or a `tokenizer.json`.
 //!
-//! Special tokens are cut out here and not by the pipeline, so that text of a user never yields one unless asked.
+//! Special tokens are cut out of a text first, so that text of a user never yields one unless asked.
 
 mod bytes;
 mod detokenizer;
+mod json;
 mod load;
+mod model;
 mod pre;
+mod scores;
+mod special;
+mod split;
 
 pub use detokenizer::Detokenizer;
 
 use crate::error::Result;
 use crate::gguf::Gguf;
-use aho_corasick::AhoCorasick;
-use std::collections::HashMap;
-use tokenizers::models::bpe::BPE;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::{Model, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+use model::{Ids, Model};
+use special::{Fragment, Matcher};
+use split::{Split, split};
+use std::borrow::Cow;
+use std::path::Path;
+use tokenizers::normalizers::NFC;
+use tokenizers::{NormalizedString, Normalizer};
 
-/// How the vocabulary spells bytes and spaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spelling {
-    /// Each byte as a printable character (GPT-2).
-    ByteLevel,
-    /// Spaces as U+2581, other bytes as `<0xXX>` (SentencePiece); whether a space is put in front.
-    Sentence { space_prefix: bool },
-}
+/// Texts of tokens that end an answer whatever the file says of them (formats of many makers).
+const STOP_TEXTS: [&str; 19] = [
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+];
 
 /// A vocabulary with its rules.
 pub struct Tokenizer {
-    model: BPE,
-    pre_tokenizer: Option<PreTokenizerWrapper>,
-    spelling: Spelling,
+    steps: Steps,
+    model: Model,
     pre: String,
     /// Each id's text as the file spells it.
     texts: Vec<String>,
     kinds: Vec<Kind>,
-    ids: HashMap<String, u32>,
+    /// The tokens that the model does not know, since no text becomes them unless asked.
+    apart: Ids,
     /// Matches user-defined tokens; and those with control tokens.
     user_defined: Matcher,
     special: Matcher,
@@ -44,6 +65,39 @@ pub struct Tokenizer {
     add_bos: bool,
     add_eos: bool,
     stop: Vec<u32>,
+}
+
+/// What happens to a text before byte-pair encoding.
+#[derive(Default)]
+struct Steps {
+    /// Whether it is brought into Unicode's composed form.
+    nfc: bool,
+    /// How it is split: before it is spelled as bytes, or with its spaces spelled already.
+    splits: Vec<Split>,
+    spelling: Spelling,
+    /// Further splits of byte-level pieces as they are spelled.
+    spelled_splits: Vec<Split>,
+}
+
+/// How the vocabulary spells bytes and spaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Spelling {
+    /// Each byte as a printable character (GPT-2).
+    #[default]
+    ByteLevel,
+    /// Spaces as U+2581, other bytes as `<0xXX>` (SentencePiece); where a space is put in front.
+    Sentence { prefix: Option<Prefix> },
+}
+
+/// Which stretches of a text, between special tokens, get a space in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Prefix {
+    /// Each.
+    Each,
+    /// Those that do not begin with one.
+    Missing,
+    /// The first, if it does not begin with one.
+    MissingAtStart,
 }
 
 /// What a token is for (`tokenizer.ggml.token_type`).
@@ -57,36 +111,39 @@ enum Kind {
     Byte,
 }
 
-/// Finds tokens that are matched as literal text, the longest first.
-struct Matcher {
-    automaton: AhoCorasick,
-    ids: Vec<u32>,
-}
+impl Kind {
+    /// Whether it stands for no text of its own, so that none becomes it unless asked.
+    fn is_control(self) -> bool {
+        matches!(self, Kind::Control | Kind::Unknown)
+    }
 
-/// A stretch of a text.
-enum Fragment<'a> {
-    Plain(&'a str),
-    Token(u32),
-}
-
-impl Matcher {
-    fn cut<'a>(&self, text: &'a str) -> Vec<Fragment<'a>> {
-        let mut fragments = Vec::new();
-        let mut start = 0;
-        for found in self.automaton.find_iter(text) {
-            fragments.push(Fragment::Plain(&text[start..found.start()]));
-            fragments.push(Fragment::Token(self.ids[found.pattern().as_usize()]));
-            start = found.end();
-        }
-        fragments.push(Fragment::Plain(&text[start..]));
-        fragments
+    /// Whether it is matched as literal text before anything else.
+    fn is_special(self) -> bool {
+        self.is_control() || self == Kind::UserDefined
     }
 }
 
 impl Tokenizer {
+    /// The tokenizer of a file, which is a model file or a `tokenizer.json`; `pre` as for `from_gguf`.
+    pub fn open(path: &Path, pre: Option<&str>) -> Result<Tokenizer> {
+        if json::is_json(path) { json::open(path, pre) } else { Self::from_gguf(&Gguf::open(path)?, pre) }
+    }
+
     /// The tokenizer of a model file; `pre` overrides what the file says of its pre-tokenizer.
+    ///
+    /// A file that has none takes a `tokenizer.json` that lies beside it.
     pub fn from_gguf(gguf: &Gguf, pre: Option<&str>) -> Result<Tokenizer> {
         load::load(gguf, pre)
+    }
+
+    /// With these stop ids, and those of tokens that are known to be stops by their texts.
+    fn stopping_at(mut self, mut stop: Vec<u32>) -> Tokenizer {
+        let by_text = STOP_TEXTS.iter().filter_map(|text| self.id_of(text));
+        stop.extend(by_text.filter(|id| self.kinds[*id as usize].is_special()));
+        stop.sort_unstable();
+        stop.dedup();
+        self.stop = stop;
+        self
     }
 
     /// The ids of a text, without BOS or EOS. Control tokens are recognised only if `parse_special`.
@@ -96,52 +153,56 @@ impl Tokenizer {
 
     /// The ids of a text that comes in parts, each with whether control tokens are recognised in it.
     pub fn encode_parts(&self, parts: &[(&str, bool)]) -> Vec<u32> {
-        let mut fragments = Vec::new();
+        let mut ids = Vec::new();
+        // A stretch without special tokens may span parts.
+        let mut plain = String::new();
         for (text, parse_special) in parts {
             let matcher = if *parse_special { &self.special } else { &self.user_defined };
-            fragments.extend(matcher.cut(text));
-        }
-        let mut ids = Vec::new();
-        let mut plain = String::new();
-        let mut after_token = true;
-        for fragment in fragments {
-            match fragment {
-                Fragment::Plain(text) => plain.push_str(text),
-                Fragment::Token(id) => {
-                    self.encode_plain(&plain, after_token, &mut ids);
-                    plain.clear();
-                    after_token = true;
-                    ids.push(id);
-                    continue;
+            for fragment in matcher.cut(text) {
+                match fragment {
+                    Fragment::Plain(text) => plain.push_str(text),
+                    Fragment::Token(id) => {
+                        self.encode_plain(&plain, &mut ids);
+                        plain.clear();
+                        ids.push(id);
+                    }
                 }
             }
         }
-        self.encode_plain(&plain, after_token, &mut ids);
+        self.encode_plain(&plain, &mut ids);
         ids
     }
 
-    /// A stretch without special tokens; `leads` if it stands at the start or after a special token.
-    fn encode_plain(&self, text: &str, leads: bool, ids: &mut Vec<u32>) {
+    /// Appends the ids of a stretch without special tokens.
+    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {
         if text.is_empty() {
             return;
         }
-        let spelled = match self.spelling {
-            Spelling::ByteLevel => text.to_string(),
-            Spelling::Sentence { space_prefix } => {
-                let prefix = if space_prefix && leads { "▁" } else { "" };
-                format!("{prefix}{}", text.replace(' ', "▁"))
+        let text = if self.steps.nfc { composed(text) } else { Cow::Borrowed(text) };
+        match self.steps.spelling {
+            Spelling::ByteLevel => {
+                let mut spelled = String::new();
+                for piece in split(&self.steps.splits, &text) {
+                    bytes::to_byte_level(piece, &mut spelled);
+                    for piece in split(&self.steps.spelled_splits, &spelled) {
+                        self.model.encode(piece, ids);
+                    }
+                }
             }
-        };
-        let mut pieces = PreTokenizedString::from(spelled);
-        if let Some(pre_tokenizer) = &self.pre_tokenizer {
-            pre_tokenizer.pre_tokenize(&mut pieces).expect("the pre-tokenizer splits any text");
-        }
-        pieces
-            .tokenize(|piece| self.model.tokenize(piece.get()))
-            .expect("byte-pair encoding covers any text");
-        let splits = pieces.get_splits(OffsetReferential::Original, OffsetType::None);
-        for (_, _, tokens) in splits {
-            ids.extend(tokens.iter().flatten().map(|token| token.id));
+            Spelling::Sentence { prefix } => {
+                let begins = text.starts_with([' ', '▁']);
+                let prefixed = match prefix {
+                    None => false,
+                    Some(Prefix::Each) => true,
+                    Some(Prefix::Missing) => !begins,
+                    Some(Prefix::MissingAtStart) => !begins && ids.is_empty(),
+                };
+                let spelled = text.replace(' ', "▁");
+                let spelled = if prefixed { format!("▁{spelled}") } else { spelled };
+                for piece in split(&self.steps.splits, &spelled) {
+                    self.model.encode(piece, ids);
+                }
+            }
         }
     }
 
@@ -156,8 +217,8 @@ impl Tokenizer {
     /// The bytes that a token stands for; none for an id outside the vocabulary.
     pub fn bytes_of(&self, id: u32) -> Vec<u8> {
         let Some(text) = self.texts.get(id as usize) else { return Vec::new() };
-        match (self.kinds[id as usize], self.spelling) {
-            (Kind::Control | Kind::UserDefined | Kind::Unknown, _) => text.as_bytes().to_vec(),
+        match (self.kinds[id as usize], self.steps.spelling) {
+            (kind, _) if kind.is_special() => text.as_bytes().to_vec(),
             (Kind::Byte, _) => {
                 bytes::from_hex(text).map_or_else(|| text.as_bytes().to_vec(), |byte| vec![byte])
             }
@@ -173,12 +234,19 @@ impl Tokenizer {
 
     /// The id of a token as the file spells it.
     pub fn id_of(&self, text: &str) -> Option<u32> {
-        self.ids.get(text).copied()
+        let known = [self.model.id_of(text), self.apart.get(text).copied()];
+        known.into_iter().flatten().min()
     }
 
     /// Whether the id is a control token, which is not part of any text.
     pub fn is_control(&self, id: u32) -> bool {
-        self.kinds.get(id as usize).is_some_and(|kind| matches!(kind, Kind::Control | Kind::Unknown))
+        self.kinds.get(id as usize).is_some_and(|kind| kind.is_control())
+    }
+
+    /// The texts of control tokens.
+    pub fn control_texts(&self) -> impl Iterator<Item = &str> {
+        let control = (0..).zip(&self.texts).filter(|(id, text)| self.is_control(*id) && !text.is_empty());
+        control.map(|(_, text)| text.as_str())
     }
 
     /// The token that begins a text.
@@ -189,6 +257,16 @@ impl Tokenizer {
     /// The token that ends a text.
     pub fn eos(&self) -> Option<u32> {
         self.eos
+    }
+
+    /// The text of the token that begins a text.
+    pub fn bos_text(&self) -> Option<&str> {
+        self.text_of(self.bos?)
+    }
+
+    /// The text of the token that ends a text.
+    pub fn eos_text(&self) -> Option<&str> {
+        self.text_of(self.eos?)
     }
 
     /// Whether the model expects BOS in front.
@@ -217,6 +295,16 @@ impl Tokenizer {
     }
 
     fn strips_first_space(&self) -> bool {
-        self.spelling == Spelling::Sentence { space_prefix: true }
+        matches!(self.steps.spelling, Spelling::Sentence { prefix: Some(_) })
     }
+}
+
+/// A text in Unicode's composed form, which ASCII is in.
+fn composed(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let mut composed = NormalizedString::from(text);
+    NFC.normalize(&mut composed).expect("any text has a composed form");
+    Cow::Owned(composed.get().to_string())
 }

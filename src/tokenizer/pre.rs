@@ -1,11 +1,7 @@
-//! Pre-tokenizers of byte-level vocabularies: how a text is split before byte-pair encoding.
+//! Pre-tokenizers of byte-level vocabularies by the names that GGUF files call them.
 
+use super::split::Split;
 use crate::error::{Error, Result};
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::tokenizer::normalizer::SplitDelimiterBehavior;
 
 /// A class of pre-tokenizers.
 pub(super) struct Class {
@@ -20,26 +16,68 @@ pub(super) struct Class {
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// Chinese, Japanese and Korean, as the makers of DeepSeek delimit them.
+const DEEPSEEK_CJK: &str = r"[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]+";
+/// Cased letters, but for scripts that are younger or rarer than theirs.
+const DEEPSEEK_CASED: &str = concat!(
+    r"\s?[[\p{Lu}\p{Ll}\p{Lt}]--[\u{560}-\u{588}\u{10c6}-\u{10ff}\u{1c80}-\u{1c8f}\u{2d00}-\u{2d2d}\u{a78f}-\u{ab68}",
+    r"\u{10570}-\u{105bc}\u{16e40}-\u{1df2f}]]+"
+);
 
-const CLASSES: [Class; 5] = [
+const CLASSES: [Class; 8] = [
     Class {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "falcon_e"],
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "falcon_e", "pixtral", "lfm2"],
         patterns: &[LLAMA3],
         ignore_merges: true,
         add_bos: true,
     },
-    Class { names: &["dbrx", "smaug-bpe"], patterns: &[LLAMA3], ignore_merges: false, add_bos: false },
-    Class { names: &["qwen2", "deepseek-r1-qwen"], patterns: &[QWEN2], ignore_merges: false, add_bos: false },
     Class {
-        names: &["gpt-2", "mpt", "olmo", "jais", "phi-2"],
+        names: &["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"],
+        patterns: &[LLAMA3],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Class {
+        names: &["qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan"],
+        patterns: &[QWEN2],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Class {
+        names: &["gpt-2", "mpt", "olmo", "jais", "phi-2", "gigachat", "trillion", "exaone4"],
         patterns: &[GPT2],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Class {
+        names: &["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"],
+        patterns: &[r"\p{N}", GPT2],
         ignore_merges: false,
         add_bos: false,
     },
     Class {
         names: &["falcon"],
         patterns: &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Class {
+        names: &["deepseek-coder"],
+        patterns: &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Class {
+        names: &["deepseek-llm"],
+        patterns: &[
+            r"[\r\n]",
+            DEEPSEEK_CASED,
+            r"\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}\u{2018}-\u{201f}\u{3000}-\u{3002}]+",
+            r"\s+$",
+            DEEPSEEK_CJK,
+            r"\p{N}+",
+        ],
         ignore_merges: false,
         add_bos: false,
     },
@@ -56,15 +94,8 @@ pub(super) fn class(name: &str) -> Result<&'static Class> {
 }
 
 impl Class {
-    /// Its splits, then bytes as printable characters.
-    pub(super) fn pre_tokenizer(&self) -> PreTokenizerWrapper {
-        let split = |pattern: &&str| {
-            let pattern = SplitPattern::Regex(pattern.to_string());
-            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
-            PreTokenizerWrapper::Split(split.expect("a pattern of ours compiles"))
-        };
-        let mut steps: Vec<PreTokenizerWrapper> = self.patterns.iter().map(split).collect();
-        steps.push(PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, false, false)));
-        PreTokenizerWrapper::Sequence(Sequence::new(steps))
+    /// Its successive splits.
+    pub(super) fn splits(&self) -> Result<Vec<Split>> {
+        self.patterns.iter().map(|pattern| Split::new(pattern)).collect()
     }
 }

@@ -11,12 +11,17 @@ use crate::builder::*;
 fn other_files_are_named() {
     let mut safetensors = 14u64.to_le_bytes().to_vec();
     safetensors.extend(b"{\"__meta__\":{}}");
-    let cases: [(&[u8], &str); 10] = [
+    let cases: [(&[u8], &str); 15] = [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
         (b"\n <!DOCTYPE html><html></html>", "HTML page"),
         (b"PK\x03\x04\0\0\0\0", "zip or pickle"),
+        (b"\xef\xbb\xbf<!-- 404 -->\n<HTML>", "HTML page"),
+        (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", "XML document"),
+        (b"{\"error\": \"Invalid credentials\"}", "is JSON"),
         (b"\x80\x02}q\0", "zip or pickle"),
+        (b"\x80\x05\x95\0", "zip or pickle"),
         (&safetensors, "safetensors"),
+        (&safetensors[..12], "safetensors"),
         (b"tjgg\x01\0\0\0", "old GGML format"),
         ("Ein Brief über nichts.\n".as_bytes(), "is a text file"),
         (b"\x7fELF\x02\x01", "starts with the bytes 7f 45 4c 46"),

@@ -78,3 +78,11 @@ fn an_ambiguous_size_is_refused() {
     let message = refusal(&Builder::new().tensor("t", &[128, 4], 36, 160).build());
     assert!(message.contains("which may mean I2_S or BitNet32-F16"), "{message}");
 }
+
+#[test]
+fn padding_that_hides_the_difference_decides_for_what_runs() {
+    // 8448 bytes as TQ2_0 and 8192 as the old IQ2_BN; both fill up to 16384.
+    let wide =
+        |size| Builder::new().align(16384).tensor("t", &[512, 64], 35, size).tensor("end", &[8], 0, 32);
+    assert_eq!(accepted(&wide(8448)).tensors()[0].kind(), TensorType::TQ2_0);
+}

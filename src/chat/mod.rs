@@ -1,0 +1,203 @@
+//! A conversation: its turns, its sequence of keys and values, its receipts.
+
+mod stream;
+
+pub use stream::ChatStream;
+
+use crate::decode::{Decoder, Finish};
+use crate::engine::{Engine, Request, Stream};
+use crate::error::{Error, Result};
+use crate::receipt::{Receipt, TemplateClaim};
+use crate::sampler::SamplingParams;
+use crate::template::{ChatTurn, Conversation, Role, Template};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The conversation so far. An engine may have any number of them.
+pub struct ChatSession {
+    template: Arc<Template>,
+    system: Option<String>,
+    turns: Vec<ChatTurn>,
+    /// How many turns at the beginning no longer fit into the context.
+    forgotten: usize,
+    receipts: Vec<Arc<Receipt>>,
+    decoder: Option<Decoder>,
+    /// Whether a stream has the sequence.
+    answering: bool,
+}
+
+/// Sums over the receipts of a conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// Answers.
+    pub exchanges: u64,
+    /// Positions of all prompts.
+    pub prompt_tokens: u64,
+    /// Of these, positions that the cache held.
+    pub cached_tokens: u64,
+    /// Ids that were sampled.
+    pub completion_tokens: u64,
+    /// Ids but the first of each answer, which prefill gives.
+    pub decoded_tokens: u64,
+    /// Time for the positions of prompts that were computed.
+    pub prefill_seconds: f64,
+    /// Time for the positions of answers.
+    pub decode_seconds: f64,
+    /// Time inside the engine.
+    pub wall_seconds: f64,
+}
+
+impl ChatSession {
+    /// A conversation that has not begun.
+    pub fn new(template: Arc<Template>, system: Option<String>) -> ChatSession {
+        ChatSession {
+            template,
+            system,
+            turns: Vec::new(),
+            forgotten: 0,
+            receipts: Vec::new(),
+            decoder: None,
+            answering: false,
+        }
+    }
+
+    /// What formats the prompts.
+    pub fn template(&self) -> &Arc<Template> {
+        &self.template
+    }
+
+    /// The system prompt, which is no turn.
+    pub fn system(&self) -> Option<&str> {
+        self.system.as_deref()
+    }
+
+    /// All turns, those that left the context included.
+    pub fn turns(&self) -> &[ChatTurn] {
+        &self.turns
+    }
+
+    /// How many turns at the beginning have left the context.
+    pub fn forgotten(&self) -> usize {
+        self.forgotten
+    }
+
+    /// The receipts of the answers.
+    pub fn receipts(&self) -> &[Arc<Receipt>] {
+        &self.receipts
+    }
+
+    /// Sums over the receipts.
+    pub fn metrics(&self) -> Metrics {
+        self.receipts.iter().fold(Metrics::default(), |sum, receipt| {
+            let (claim, run) = (&receipt.claim, &receipt.run);
+            let ids = claim.output_ids.len() as u64;
+            Metrics {
+                exchanges: sum.exchanges + 1,
+                prompt_tokens: sum.prompt_tokens + claim.prompt_ids.len() as u64,
+                cached_tokens: sum.cached_tokens + run.cached_tokens,
+                completion_tokens: sum.completion_tokens + ids,
+                decoded_tokens: sum.decoded_tokens + ids - 1,
+                prefill_seconds: sum.prefill_seconds + run.seconds.prefill,
+                decode_seconds: sum.decode_seconds + run.seconds.decode,
+                wall_seconds: sum.wall_seconds + run.seconds.wall,
+            }
+        })
+    }
+
+    fn check_idle(&self) -> Result<()> {
+        match self.answering {
+            true => Err(Error::Argument(
+                "an answer is under way in this conversation; read its stream to the end, or cancel it"
+                    .into(),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Forgets turns, receipts and the sequence; system prompt and template stay.
+    pub fn clear(&mut self) -> Result<()> {
+        self.check_idle()?;
+        *self = ChatSession::new(self.template.clone(), self.system.take());
+        Ok(())
+    }
+
+    /// Begins to answer what the user says. Nothing is computed yet, and nothing enters the history before [`Self::end`].
+    fn begin(&mut self, engine: &Engine, user: &str, params: SamplingParams) -> Result<Stream> {
+        self.check_idle()?;
+        let request = self.request(engine, user, params)?;
+        let stream = engine.stream_on(&mut self.decoder, request)?;
+        self.answering = true;
+        Ok(stream)
+    }
+
+    /// The conversation as a request. If the context is full, whole exchanges leave it, the oldest first, down to three
+    /// quarters at once, so that the prefix of the prompts to come is reused again.
+    fn request(&mut self, engine: &Engine, user: &str, mut params: SamplingParams) -> Result<Request> {
+        let mut turns = self.turns[self.forgotten..].to_vec();
+        turns.push(ChatTurn::new(Role::User, user));
+        let n_ctx = engine.runtime().n_ctx;
+        let room = params.max_tokens.unwrap_or(n_ctx).min(n_ctx / 8);
+        let mut encoded = self.encode(engine, &turns)?;
+        if encoded.ids.len() + room > n_ctx {
+            while encoded.ids.len() > n_ctx / 4 * 3 && turns.len() > 1 {
+                turns.drain(..2);
+                encoded = self.encode(engine, &turns)?;
+            }
+            self.forgotten = self.turns.len() + 1 - turns.len();
+        }
+        let mut stop_ids = Vec::new();
+        if !params.ignore_eos {
+            let tokenizer = engine.tokenizer()?;
+            for stop in self.template.stop_sequences() {
+                match tokenizer.id_of(&stop).filter(|id| tokenizer.is_control(*id)) {
+                    Some(id) => stop_ids.push(id),
+                    None => params.stop.push(stop),
+                }
+            }
+        }
+        let ids: Vec<i64> = encoded.ids.iter().map(|id| i64::from(*id)).collect();
+        let mut request = engine.request(&ids, params)?;
+        request.stop_ids.extend(stop_ids);
+        request.stop_ids.sort_unstable();
+        request.stop_ids.dedup();
+        let template = &self.template;
+        Ok(Request {
+            render: encoded.render,
+            tokenize: encoded.tokenize,
+            template: Some(TemplateClaim::new(template.name(), template.origin().name(), template.source())),
+            system: self.system.clone(),
+            previous: self.receipts.last().cloned(),
+            ..request
+        })
+    }
+
+    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<Encoded> {
+        let start = Instant::now();
+        let conversation = Conversation::from_turns(turns, self.system.as_deref());
+        let controls: Vec<&str> = engine.tokenizer()?.control_texts().collect();
+        let prompt = self.template.prompt(&conversation, &controls)?;
+        let render = start.elapsed();
+        let ids = engine.encode_prompt(&prompt)?;
+        Ok(Encoded { ids, render, tokenize: start.elapsed() - render })
+    }
+
+    /// Takes the sequence back from a stream that has ended, with what it answered.
+    ///
+    /// An exchange enters the history when its answer has ended, or was cancelled after its first id.
+    fn end(&mut self, user: String, stream: &mut Stream) {
+        self.answering = false;
+        self.decoder = stream.take_decoder();
+        let Some(receipt) = stream.receipt() else { return };
+        let cancelled = stream.answer().finish() == Some(Finish::Cancelled);
+        self.turns.push(ChatTurn::new(Role::User, user));
+        self.turns.push(ChatTurn { cancelled, ..ChatTurn::new(Role::Assistant, stream.text()) });
+        self.receipts.push(receipt.clone());
+    }
+}
+
+/// A conversation as ids.
+struct Encoded {
+    ids: Vec<u32>,
+    render: Duration,
+    tokenize: Duration,
+}

@@ -1,0 +1,190 @@
+//! The receipts of an engine's answers, and their replay.
+
+use super::{Engine, Request, Stream};
+use crate::decode::{Decoder, Finish, Watch};
+use crate::error::{Error, Result};
+use crate::gguf::{Gguf, fingerprint};
+use crate::kernel::machine;
+use crate::model::config::Config;
+use crate::receipt::{Claim, Late, ModelInfo, Previous, Receipt, Run, Sampling, Seconds, Work};
+use crate::sampler::SamplingParams;
+use serde_json::{Map, Value as Json};
+use std::time::Duration;
+
+/// The number of the order of float operations (`docs/numerics.md`).
+pub const NUMERICS: u32 = 1;
+
+/// What all receipts of an engine have in common.
+pub(super) struct Identity {
+    fingerprint: Late,
+    model_info: ModelInfo,
+    environment: Map<String, Json>,
+}
+
+impl Identity {
+    pub(super) fn new(gguf: &Gguf, config: &Config, threads: usize) -> Identity {
+        let files = gguf.files();
+        let hash =
+            move || files.and_then(|files| fingerprint(files, threads)).map_err(|error| error.to_string());
+        let file = gguf.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let facts = [
+            ("os", std::env::consts::OS.to_string()),
+            ("arch", std::env::consts::ARCH.to_string()),
+            ("processor", machine::processor_name()),
+        ];
+        Identity {
+            fingerprint: Late::new(hash),
+            model_info: ModelInfo {
+                file,
+                bytes: gguf.file_size(),
+                architecture: config.arch.name().into(),
+                layers: config.layers as u64,
+                hidden_size: config.width as u64,
+                num_attention_heads: config.heads as u64,
+                num_key_value_heads: config.kv_heads as u64,
+                vocab_size: config.vocab as u64,
+            },
+            environment: facts.map(|(name, value)| (name.to_string(), value.into())).into_iter().collect(),
+        }
+    }
+}
+
+/// The decimal number that a binary32 parameter stands for.
+fn decimal(x: f32) -> f64 {
+    x.to_string().parse().expect("a number as Rust writes it")
+}
+
+fn sampling(params: &SamplingParams, seed: u64, stop_ids: &[u32]) -> Sampling {
+    let bias = |bias: f32| if bias.is_finite() { decimal(bias).into() } else { bias.to_string().into() };
+    Sampling {
+        temperature: decimal(params.temperature),
+        top_k: params.top_k as u64,
+        top_p: decimal(params.top_p),
+        min_p: decimal(params.min_p),
+        repetition_penalty: decimal(params.repetition_penalty),
+        repeat_last_n: params.repeat_last_n as u64,
+        presence_penalty: decimal(params.presence_penalty),
+        frequency_penalty: decimal(params.frequency_penalty),
+        logit_bias: params.logit_bias.iter().map(|(id, x)| (*id, bias(*x))).collect(),
+        seed,
+        max_tokens: params.max_tokens.map(|n| n as u64),
+        stop: params.stop.clone(),
+        stop_token_ids: stop_ids.to_vec(),
+    }
+}
+
+/// The parameters that a claim names.
+fn params(sampling: &Sampling) -> Result<SamplingParams> {
+    let bias = |(id, bias): &(u32, Json)| {
+        let text = bias.as_str().and_then(|text| text.parse::<f32>().ok());
+        bias.as_f64().map(|x| x as f32).or(text).map(|bias| (*id, bias)).ok_or_else(|| {
+            wrong("claim.sampling.logit_bias", format!("it is {bias} for id {id}, expected a number"))
+        })
+    };
+    Ok(SamplingParams {
+        temperature: sampling.temperature as f32,
+        top_k: sampling.top_k as usize,
+        top_p: sampling.top_p as f32,
+        min_p: sampling.min_p as f32,
+        repetition_penalty: sampling.repetition_penalty as f32,
+        repeat_last_n: sampling.repeat_last_n as usize,
+        presence_penalty: sampling.presence_penalty as f32,
+        frequency_penalty: sampling.frequency_penalty as f32,
+        logit_bias: sampling.logit_bias.iter().map(bias).collect::<Result<_>>()?,
+        seed: Some(sampling.seed),
+        max_tokens: None,
+        stop: sampling.stop.clone(),
+        stop_token_ids: Vec::new(),
+        ignore_eos: true,
+        logprobs: None,
+    })
+}
+
+fn wrong(gate: &str, what: String) -> Error {
+    Error::Receipt { gate: gate.into(), what }
+}
+
+impl Engine {
+    /// The receipt of an answer that has ended and has at least one id.
+    pub(super) fn receipt_of(&self, stream: &Stream, decoder: &Decoder) -> Receipt {
+        let (answer, clock, origin) = (stream.answer(), &stream.clock, &stream.origin);
+        let (times, done) = (answer.times(), answer.work(decoder));
+        let seconds = |duration: Duration| duration.as_secs_f64();
+        let claim = Claim {
+            numerics: NUMERICS,
+            model: self.identity.fingerprint.clone(),
+            act_quant: self.runtime.model.verdict().act_quant.name().into(),
+            ffn_act: self.config().activation.name().into(),
+            kv_type: self.kv_type.name().into(),
+            n_ctx: self.runtime.n_ctx as u64,
+            template: origin.template.clone(),
+            system: origin.system.clone(),
+            prompt_ids: answer.prompt().to_vec(),
+            sampling: sampling(answer.params(), answer.seed(), answer.stop()),
+            output_ids: answer.generated().to_vec(),
+            finish_reason: answer.finish().unwrap_or(Finish::Cancelled).name().into(),
+            previous: origin.previous.clone().map(Previous::Receipt),
+        };
+        let run = Run {
+            version: env!("CARGO_PKG_VERSION").into(),
+            isa: self.runtime.kernels.isa.name().into(),
+            threads: self.runtime.pool.size() as u64,
+            n_batch: self.runtime.n_batch as u64,
+            cached_tokens: answer.cached() as u64,
+            work: Work {
+                ternary: done.ternary,
+                dense: done.dense,
+                attention: done.attention,
+                head: done.head,
+            },
+            seconds: Seconds {
+                render: seconds(clock.render),
+                tokenize: seconds(clock.tokenize),
+                prefill: seconds(times.prefill),
+                first_token: seconds(clock.first_token),
+                decode: seconds(times.decode),
+                sample: seconds(times.sample),
+                detokenize: seconds(clock.detokenize),
+                wall: seconds(clock.wall),
+            },
+            memory_bytes: (self.runtime.model.packed_bytes() + decoder.bytes()) as u64,
+        };
+        Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
+    }
+
+    /// Computes a receipt's answer again and says whether it has the same ids and ends alike. A receipt of another model,
+    /// other settings or another order of float operations is refused by name.
+    pub fn replay(&self, receipt: &Receipt, watch: &mut Watch) -> Result<bool> {
+        let claim = &receipt.claim;
+        if claim.numerics != NUMERICS {
+            return Err(wrong(
+                "claim.numerics",
+                format!(
+                    "it is {}, this version computes by number {NUMERICS}; replay it with a version that has it",
+                    claim.numerics
+                ),
+            ));
+        }
+        let own = [
+            ("act_quant", &claim.act_quant, self.runtime.model.verdict().act_quant.name()),
+            ("ffn_act", &claim.ffn_act, self.config().activation.name()),
+            ("kv_type", &claim.kv_type, self.kv_type.name()),
+            ("model", &claim.model.get()?.to_string(), self.identity.fingerprint.get()?),
+        ];
+        if let Some((name, theirs, own)) = own.into_iter().find(|(_, theirs, own)| theirs != own) {
+            return Err(wrong(
+                &format!("claim.{name}"),
+                format!("it is '{theirs}', this engine has '{own}'; open the engine that the receipt names"),
+            ));
+        }
+        let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..params(&claim.sampling)? };
+        let prompt: Vec<i64> = claim.prompt_ids.iter().map(|id| i64::from(*id)).collect();
+        let request =
+            Request { stop_ids: claim.sampling.stop_token_ids.clone(), ..self.request(&prompt, params)? };
+        let mut stream = self.stream_on(&mut None, request)?;
+        while stream.next(self, watch)?.is_some() {}
+        let stops = claim.finish_reason == Finish::Stop.name();
+        let stopped = stream.answer().finish() == Some(Finish::Stop);
+        Ok(stream.answer().generated() == claim.output_ids && stops == stopped)
+    }
+}

@@ -1,0 +1,33 @@
+//! The fingerprint of a model: BLAKE3 of its file, or of the files of a split model one after the other.
+
+use super::Gguf;
+use std::fs::File;
+use std::io::{Error, Read, Seek};
+
+/// Bytes that are read at a time and hashed by all threads.
+const CHUNK: usize = 16 << 20;
+
+impl Gguf {
+    /// Handles of its files: they stay what was opened, whatever happens to the names.
+    pub fn files(&self) -> std::io::Result<Vec<File>> {
+        self.maps.iter().map(|map| map.file().try_clone()).collect()
+    }
+}
+
+/// The fingerprint of files, in hexadecimal. They are read and not mapped, so that this takes no memory of its caller's.
+pub fn fingerprint(files: Vec<File>, threads: usize) -> std::io::Result<String> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(Error::other)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = Vec::with_capacity(CHUNK);
+    for mut file in files {
+        file.rewind()?;
+        loop {
+            buffer.clear();
+            if (&file).take(CHUNK as u64).read_to_end(&mut buffer)? == 0 {
+                break;
+            }
+            pool.install(|| hasher.update_rayon(&buffer));
+        }
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}

@@ -1,0 +1,142 @@
+//! `bitnet.ChatSession`.
+
+use super::convert::detached;
+use super::engine::Engine;
+use super::receipt::Receipt;
+use super::sampling::{self, SamplingParams};
+use super::stream::{Completion, Stream};
+use super::template::{ChatTurn, Template, unicode};
+use crate::chat::{ChatSession as Core, ChatStream};
+use crate::sampler::SamplingParams as Params;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A conversation with a model. See the stubs for its documentation.
+#[pyclass(frozen, module = "bitnet")]
+pub struct ChatSession {
+    engine: Py<Engine>,
+    core: Arc<Mutex<Core>>,
+    params: Params,
+}
+
+impl ChatSession {
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl ChatSession {
+    #[new]
+    #[pyo3(signature = (engine, system=None, *, template=None, params=None, **keywords))]
+    fn new(
+        py: Python<'_>,
+        engine: Py<Engine>,
+        system: Option<&Bound<'_, PyString>>,
+        template: Option<&Bound<'_, PyAny>>,
+        params: Option<&SamplingParams>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<ChatSession> {
+        let core = engine.get().core()?;
+        let own = || detached(py, |_| core.template());
+        let template = match template {
+            None => own()?,
+            Some(template) => match template.cast::<Template>() {
+                Ok(template) => template.get().core().clone(),
+                Err(_) => own()?.sibling(template.extract::<&str>()?)?.into(),
+            },
+        };
+        let system = system.map(|text| unicode(text, "system")).transpose()?;
+        let params = sampling::params(params, keywords)?;
+        Ok(ChatSession { engine, core: Arc::new(Mutex::new(Core::new(template, system))), params })
+    }
+
+    #[pyo3(signature = (text, params=None, **keywords))]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        text: &Bound<'_, PyString>,
+        params: Option<&SamplingParams>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Stream> {
+        let params = sampling::params_over(&self.params, params, keywords)?;
+        let engine = self.engine.get().core()?;
+        let (session, text) = (self.core.clone(), unicode(text, "text")?);
+        let stream = detached(py, |_| ChatStream::begin(engine, session, text, params))?;
+        Ok(Stream::in_chat(stream))
+    }
+
+    #[pyo3(signature = (text, params=None, **keywords))]
+    fn send(
+        &self,
+        py: Python<'_>,
+        text: &Bound<'_, PyString>,
+        params: Option<&SamplingParams>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Completion> {
+        self.stream(py, text, params, keywords)?.complete(py)
+    }
+
+    fn clear(&self) -> PyResult<()> {
+        Ok(self.core().clear()?)
+    }
+
+    #[getter]
+    fn engine(&self, py: Python<'_>) -> Py<Engine> {
+        self.engine.clone_ref(py)
+    }
+
+    #[getter]
+    fn template(&self) -> Template {
+        Template::of(self.core().template().clone())
+    }
+
+    #[getter]
+    fn system(&self) -> Option<String> {
+        self.core().system().map(str::to_string)
+    }
+
+    #[getter]
+    fn params(&self) -> SamplingParams {
+        SamplingParams { core: self.params.clone() }
+    }
+
+    #[getter]
+    fn history(&self) -> Vec<ChatTurn> {
+        self.core().turns().iter().map(|turn| ChatTurn { core: turn.clone() }).collect()
+    }
+
+    #[getter]
+    fn forgotten(&self) -> usize {
+        self.core().forgotten()
+    }
+
+    #[getter]
+    fn receipts(&self) -> Vec<Receipt> {
+        self.core().receipts().iter().map(|receipt| Receipt { core: receipt.clone() }).collect()
+    }
+
+    #[getter]
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let sums = self.core().metrics();
+        let rate = |tokens: u64, seconds: f64| if tokens == 0 { 0.0 } else { tokens as f64 / seconds };
+        let metrics = PyDict::new(py);
+        metrics.set_item("exchanges", sums.exchanges)?;
+        metrics.set_item("prompt_tokens", sums.prompt_tokens)?;
+        metrics.set_item("cached_tokens", sums.cached_tokens)?;
+        metrics.set_item("completion_tokens", sums.completion_tokens)?;
+        metrics.set_item("prefill_seconds", sums.prefill_seconds)?;
+        metrics.set_item("decode_seconds", sums.decode_seconds)?;
+        metrics.set_item("wall_seconds", sums.wall_seconds)?;
+        let prefilled = sums.prompt_tokens - sums.cached_tokens;
+        metrics.set_item("prefill_tokens_per_second", rate(prefilled, sums.prefill_seconds))?;
+        metrics.set_item("decode_tokens_per_second", rate(sums.decoded_tokens, sums.decode_seconds))?;
+        Ok(metrics)
+    }
+
+    fn __repr__(&self) -> String {
+        let core = self.core();
+        format!("<ChatSession {} turns, template {}>", core.turns().len(), core.template().name())
+    }
+}

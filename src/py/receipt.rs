@@ -1,0 +1,116 @@
+//! `bitnet.Receipt`.
+
+use super::convert::detached;
+use crate::receipt::{Receipt as Core, TestResults};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The receipt of one answer. See the stubs for its documentation.
+#[pyclass(frozen, module = "bitnet")]
+#[derive(Clone)]
+pub struct Receipt {
+    pub core: Arc<Core>,
+}
+
+#[pymethods]
+impl Receipt {
+    #[staticmethod]
+    fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let core = detached(py, |_| Core::load(&path))?;
+        Ok(Receipt { core: Arc::new(core) })
+    }
+
+    #[staticmethod]
+    fn from_json(text: &str) -> PyResult<Self> {
+        Ok(Receipt { core: Arc::new(Core::from_json(text)?) })
+    }
+
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<PathBuf> {
+        detached(py, |_| self.core.save(&path))?;
+        Ok(path)
+    }
+
+    fn validate(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, |_| self.core.validate())
+    }
+
+    fn to_json(&self, py: Python<'_>) -> PyResult<String> {
+        detached(py, |_| self.core.to_json())
+    }
+
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import("json")?.call_method1("loads", (self.to_json(py)?,))
+    }
+
+    #[pyo3(signature = (*, total_tests, passed, failed=0, skipped=0))]
+    fn with_test_results(&self, total_tests: u64, passed: u64, failed: u64, skipped: u64) -> Self {
+        let results = TestResults { total_tests, passed, failed, skipped };
+        Receipt { core: Arc::new(self.core.with_test_results(results)) }
+    }
+
+    #[getter]
+    fn digest(&self, py: Python<'_>) -> PyResult<String> {
+        detached(py, |_| self.core.digest().map(str::to_string))
+    }
+
+    #[getter]
+    fn timestamp(&self) -> &str {
+        &self.core.timestamp
+    }
+
+    #[getter]
+    fn prompt_tokens(&self) -> usize {
+        self.core.claim.prompt_ids.len()
+    }
+
+    #[getter]
+    fn cached_tokens(&self) -> u64 {
+        self.core.run.cached_tokens
+    }
+
+    #[getter]
+    fn computed_tokens(&self) -> u64 {
+        self.core.computed_tokens()
+    }
+
+    #[getter]
+    fn completion_tokens(&self) -> usize {
+        self.core.claim.output_ids.len()
+    }
+
+    #[getter]
+    fn finish_reason(&self) -> &str {
+        &self.core.claim.finish_reason
+    }
+
+    #[getter]
+    fn kernels(&self) -> Vec<String> {
+        self.core.run.kernels()
+    }
+
+    #[getter]
+    fn seconds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let seconds = PyDict::new(py);
+        for (name, value) in self.core.run.seconds.named() {
+            seconds.set_item(name, value)?;
+        }
+        Ok(seconds)
+    }
+
+    fn __eq__(&self, py: Python<'_>, other: &Receipt) -> PyResult<bool> {
+        detached(py, |_| Ok(self.core == other.core))
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<Receipt {} {} prompt tokens ({} cached), {} sampled, {}>",
+            self.core.timestamp,
+            self.prompt_tokens(),
+            self.cached_tokens(),
+            self.completion_tokens(),
+            self.finish_reason()
+        )
+    }
+}

@@ -1,0 +1,277 @@
+//! `bitnet.Template` and `bitnet.ChatTurn`.
+
+use super::convert::{TemplateError, detached};
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::template::{ChatTurn as CoreTurn, Conversation, Template as Core};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use serde_json::{Map, Value as Json};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How deep messages may be nested.
+const MOST_NESTING: usize = 200;
+
+/// A turn of a conversation. See the stubs for its documentation.
+#[pyclass(frozen, eq, hash, from_py_object, module = "bitnet")]
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ChatTurn {
+    pub core: CoreTurn,
+}
+
+#[pymethods]
+impl ChatTurn {
+    #[new]
+    #[pyo3(signature = (role, text, cancelled=false))]
+    fn new(role: &str, text: &Bound<'_, PyString>, cancelled: bool) -> PyResult<ChatTurn> {
+        Ok(ChatTurn { core: CoreTurn { role: role.parse()?, text: unicode(text, "text")?, cancelled } })
+    }
+
+    #[getter]
+    fn role(&self) -> &'static str {
+        self.core.role.name()
+    }
+
+    #[getter]
+    fn text(&self) -> &str {
+        &self.core.text
+    }
+
+    #[getter]
+    fn cancelled(&self) -> bool {
+        self.core.cancelled
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let text = PyString::new(py, &self.core.text).repr()?;
+        let cancelled = if self.core.cancelled { ", cancelled=True" } else { "" };
+        Ok(format!("ChatTurn('{}', {text}{cancelled})", self.role()))
+    }
+}
+
+/// A chat template. See the stubs for its documentation.
+#[pyclass(frozen, eq, module = "bitnet")]
+#[derive(PartialEq)]
+pub struct Template {
+    core: Arc<Core>,
+}
+
+impl Template {
+    /// The Python face of a template.
+    pub fn of(core: Arc<Core>) -> Template {
+        Template { core }
+    }
+
+    /// The template behind it.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+#[pymethods]
+impl Template {
+    #[staticmethod]
+    #[pyo3(signature = (source, bos_token=None, eos_token=None))]
+    fn from_jinja(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> PyResult<Template> {
+        Ok(Template::of(Arc::new(Core::from_jinja(source, bos_token, eos_token)?)))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (name, bos_token=None, eos_token=None))]
+    fn named(name: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> PyResult<Template> {
+        Ok(Template::of(Arc::new(Core::named(name, bos_token, eos_token)?)))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (jinja=None, tokenizer_name=None, bos_token=None, eos_token=None))]
+    fn detect(
+        jinja: Option<&str>,
+        tokenizer_name: Option<&str>,
+        bos_token: Option<&str>,
+        eos_token: Option<&str>,
+    ) -> PyResult<Template> {
+        Ok(Template::of(Arc::new(Core::detect(jinja, tokenizer_name, bos_token, eos_token)?)))
+    }
+
+    #[staticmethod]
+    fn from_model(py: Python<'_>, path: PathBuf) -> PyResult<Template> {
+        Ok(Template::of(Arc::new(detached(py, |_| of_gguf(&Gguf::open(&path)?))?)))
+    }
+
+    #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, **variables))]
+    fn render(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyAny>,
+        tools: Option<&Bound<'_, PyAny>>,
+        add_generation_prompt: bool,
+        variables: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<String> {
+        let conversation = conversation(messages, tools, add_generation_prompt, variables)?;
+        detached(py, |_| self.core.render_conversation(&conversation))
+    }
+
+    #[pyo3(signature = (history, system=None))]
+    fn render_chat(&self, py: Python<'_>, history: Vec<ChatTurn>, system: Option<&str>) -> PyResult<String> {
+        let turns: Vec<CoreTurn> = history.into_iter().map(|turn| turn.core).collect();
+        detached(py, |_| self.core.render_chat(&turns, system))
+    }
+
+    #[pyo3(signature = (user, system=None))]
+    fn apply(&self, py: Python<'_>, user: &str, system: Option<&str>) -> PyResult<String> {
+        detached(py, |_| self.core.apply(user, system))
+    }
+
+    fn at(&self, now: &str) -> PyResult<Template> {
+        Ok(Template::of(Arc::new(self.core.at(now)?)))
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        self.core.name()
+    }
+
+    #[getter]
+    fn source(&self) -> &str {
+        self.core.source()
+    }
+
+    #[getter]
+    fn origin(&self) -> &'static str {
+        self.core.origin().name()
+    }
+
+    #[getter]
+    fn warning(&self) -> Option<&str> {
+        self.core.warning()
+    }
+
+    #[getter]
+    fn bos_token(&self) -> Option<&str> {
+        self.core.bos_token()
+    }
+
+    #[getter]
+    fn eos_token(&self) -> Option<&str> {
+        self.core.eos_token()
+    }
+
+    #[getter]
+    fn stop_sequences(&self) -> Vec<String> {
+        self.core.stop_sequences()
+    }
+
+    #[getter]
+    fn add_bos(&self, py: Python<'_>) -> PyResult<bool> {
+        let text = detached(py, |_| self.core.apply("text", None))?;
+        Ok(self.core.add_bos(self.core.bos_token().is_some(), &text))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Template {} from {}>", self.name(), self.origin())
+    }
+}
+
+/// The template of a model file.
+fn of_gguf(gguf: &Gguf) -> Result<Core> {
+    let metadata = gguf.metadata();
+    let token = |key: &str| -> Result<Option<String>> {
+        let Some(id) = metadata.uint(key)? else { return Ok(None) };
+        let text = metadata.strings("tokenizer.ggml.tokens")?.and_then(|mut tokens| tokens.nth(id));
+        Ok(text.and_then(|text| String::from_utf8(text.to_vec()).ok()))
+    };
+    Core::detect(
+        metadata.str("tokenizer.chat_template")?,
+        metadata.str("general.name")?,
+        token("tokenizer.ggml.bos_token_id")?.as_deref(),
+        token("tokenizer.ggml.eos_token_id")?.as_deref(),
+    )
+}
+
+/// What `render` takes: turns, or dicts of which nothing is changed.
+pub fn conversation(
+    messages: &Bound<'_, PyAny>,
+    tools: Option<&Bound<'_, PyAny>>,
+    add_generation_prompt: bool,
+    variables: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Conversation> {
+    for (name, list) in [("messages", Some(messages)), ("tools", tools)] {
+        if let Some(list) =
+            list.filter(|list| !list.is_instance_of::<PyList>() && !list.is_instance_of::<PyTuple>())
+        {
+            return Err(PyTypeError::new_err(format!("{name} must be a list, found {}", type_name(list))));
+        }
+    }
+    for (i, tool) in tools.into_iter().flat_map(|tools| tools.try_iter()).flatten().enumerate() {
+        if tool?.is_callable() {
+            let message = format!("tools[{i}] is a function; give its JSON schema as a dict");
+            return Err(PyTypeError::new_err(message));
+        }
+    }
+    let variable = |(name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+        let name: String = name.extract()?;
+        Ok((name.clone(), json_like(&value, &name, 0)?))
+    };
+    Ok(Conversation {
+        messages: json_like(messages, "messages", 0)?,
+        tools: tools.map_or(Ok(Json::Null), |tools| json_like(tools, "tools", 0))?,
+        add_generation_prompt,
+        variables: variables
+            .map_or(Ok(Map::new()), |all| all.iter().map(variable).collect::<PyResult<_>>())?,
+    })
+}
+
+fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map(|name| name.to_string()).unwrap_or_default()
+}
+
+/// A Python value of the kinds that JSON knows, and tuples; `path` says where it stands.
+fn json_like(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Json> {
+    if depth > MOST_NESTING {
+        return Err(Error::Template(format!("{path} is nested more than {MOST_NESTING} deep")).into());
+    }
+    if value.is_none() {
+        Ok(Json::Null)
+    } else if let Ok(text) = value.cast::<PyString>() {
+        Ok(unicode(text, path)?.into())
+    } else if let Ok(yes) = value.cast::<PyBool>() {
+        Ok(yes.is_true().into())
+    } else if value.is_instance_of::<PyInt>() {
+        let whole =
+            value.extract::<i64>().map(Json::from).or_else(|_| value.extract::<u64>().map(Json::from));
+        whole.map_err(|_| TemplateError::new_err(format!("{path} is an int of more than 64 bits")))
+    } else if let Ok(float) = value.cast::<PyFloat>() {
+        let number = serde_json::Number::from_f64(float.value());
+        let number = number
+            .ok_or_else(|| TemplateError::new_err(format!("{path} is {value}, which JSON does not know")));
+        Ok(number?.into())
+    } else if let Ok(dict) = value.cast::<PyDict>() {
+        let item = |(key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+            let path = format!("{path}[{}]", key.repr()?);
+            let text = key.cast::<PyString>().map_err(|_| {
+                PyTypeError::new_err(format!("{path}: the key is of type {}, expected str", type_name(&key)))
+            })?;
+            Ok((unicode(text, &path)?, json_like(&value, &path, depth + 1)?))
+        };
+        Ok(dict.iter().map(item).collect::<PyResult<Map<String, Json>>>()?.into())
+    } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
+        let item = |(i, item): (usize, PyResult<Bound<'_, PyAny>>)| {
+            json_like(&item?, &format!("{path}[{i}]"), depth + 1)
+        };
+        Ok(value.try_iter()?.enumerate().map(item).collect::<PyResult<Vec<Json>>>()?.into())
+    } else if let Ok(turn) = value.cast::<ChatTurn>() {
+        Ok(turn.get().core.message())
+    } else {
+        let kind = type_name(value);
+        Err(PyTypeError::new_err(format!("{path} is of type {kind}, which JSON does not know")))
+    }
+}
+
+/// The text of a Python string, unless it holds what is no character.
+pub fn unicode(text: &Bound<'_, PyString>, path: &str) -> PyResult<String> {
+    text.extract().map_err(|_| {
+        TemplateError::new_err(format!("{path} holds a lone surrogate, which is no character; remove it"))
+    })
+}

@@ -1,0 +1,237 @@
+//! Receipts: what an answer claims, and how it was run. Pure data with its own checks.
+//!
+//! A receipt's JSON document holds the fields of schema 1.0.0 and two blocks of ours: `claim`, what was computed, hashed
+//! into `digest`; and `run`, how it went. Everything that can be derived is derived, here and nowhere else, so that
+//! [`Receipt::validate`] can hold a document that somebody stored against what its own figures give.
+
+mod claim;
+mod run;
+mod validate;
+
+pub use claim::{Claim, Late, Previous, Sampling, TemplateClaim};
+pub use run::{Run, Seconds, Work};
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json, json};
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// The version of the document's form.
+const SCHEMA_VERSION: &str = "1.0.0";
+
+/// The receipt of one answer.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// When the answer ended, in UTC (RFC 3339).
+    pub timestamp: String,
+    /// What was computed.
+    pub claim: Claim,
+    /// How.
+    pub run: Run,
+    /// With which model, for people.
+    pub model_info: ModelInfo,
+    /// On which machine, for people: name and value.
+    pub environment: Map<String, Json>,
+    /// Results of tests that somebody ran on this answer.
+    pub test_results: TestResults,
+    digest: OnceLock<String>,
+    /// The document that it was read from, if one.
+    stored: Option<Json>,
+}
+
+/// A model's measures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// The file's name.
+    pub file: String,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// `general.architecture`.
+    pub architecture: String,
+    /// Transformer blocks.
+    pub layers: u64,
+    /// Channels of the residual stream.
+    pub hidden_size: u64,
+    /// Query heads.
+    pub num_attention_heads: u64,
+    /// Key/value heads.
+    pub num_key_value_heads: u64,
+    /// Token ids.
+    pub vocab_size: u64,
+}
+
+/// How many tests were run, and how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TestResults {
+    /// All of them.
+    pub total_tests: u64,
+    /// Those that passed.
+    pub passed: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Those that were not run.
+    pub skipped: u64,
+}
+
+fn wrong(gate: &str, what: impl Into<String>) -> Error {
+    Error::Receipt { gate: gate.into(), what: what.into() }
+}
+
+impl Receipt {
+    /// The receipt of an answer that has just ended.
+    pub fn new(claim: Claim, run: Run, model_info: ModelInfo, environment: Map<String, Json>) -> Receipt {
+        Receipt {
+            timestamp: humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string(),
+            claim,
+            run,
+            model_info,
+            environment,
+            test_results: TestResults::default(),
+            digest: OnceLock::new(),
+            stored: None,
+        }
+    }
+
+    /// The BLAKE3 of the claim's canonical JSON (no spaces, keys sorted), in hexadecimal. It stands for the claim and for
+    /// those of all receipts before; it is the same on every processor. The first call may read the model's file.
+    pub fn digest(&self) -> Result<&str> {
+        // Receipts before this one may be many: the oldest without a digest is first.
+        let mut waiting = Vec::new();
+        let mut receipt = self;
+        while receipt.digest.get().is_none() {
+            waiting.push(receipt);
+            match &receipt.claim.previous {
+                Some(Previous::Receipt(previous)) => receipt = previous,
+                _ => break,
+            }
+        }
+        for receipt in waiting.into_iter().rev() {
+            let digest = receipt.claim.digest()?;
+            receipt.digest.get_or_init(|| digest);
+        }
+        Ok(self.digest.get().expect("set just now"))
+    }
+
+    /// Positions that were computed for the answer: of the prompt, and of all sampled ids but the last.
+    pub fn computed_tokens(&self) -> u64 {
+        self.run.computed(&self.claim)
+    }
+
+    /// Its JSON document: as it was read, or as its figures give it.
+    pub fn document(&self) -> Result<Json> {
+        self.stored.clone().map_or_else(|| self.derived(), Ok)
+    }
+
+    /// The document that its figures give.
+    fn derived(&self) -> Result<Json> {
+        let (claim, run) = (&self.claim, &self.run);
+        let tokens = claim.output_ids.len() as u64;
+        let per_token =
+            |seconds: f64, tokens: u64| if tokens == 0 { 0.0 } else { seconds * 1e3 / tokens as f64 };
+        Ok(json!({
+            "schema_version": SCHEMA_VERSION,
+            "timestamp": self.timestamp,
+            "compute_path": self.compute_path(),
+            "backend": "cpu",
+            "backend_summary": format!("{}, {} threads", run.isa, run.threads),
+            "kernels": run.kernels(),
+            // Draws follow the seed, and everything else has one order.
+            "deterministic": true,
+            "environment": self.environment,
+            "model_info": self.model_info,
+            "test_results": self.test_results,
+            "performance_baseline": {
+                "tokens_generated": tokens,
+                "total_time_ms": run.seconds.wall * 1e3,
+                "tokens_per_second": run::rate(tokens, run.seconds.wall),
+                "first_token_latency_ms": run.seconds.first_token * 1e3,
+                "average_token_latency_ms": per_token(run.seconds.decode, tokens.saturating_sub(1)),
+                "memory_usage_mb": run.memory_bytes as f64 / 1e6,
+                "cache_efficiency": run.cached_tokens as f64 / claim.prompt_ids.len().max(1) as f64,
+            },
+            "corrections": [],
+            "claim": claim.document()?,
+            "run": run.document(claim),
+            "digest": self.digest()?,
+        }))
+    }
+
+    /// `real` if the kernels counted the work that the claim takes, else `mock`.
+    fn compute_path(&self) -> &'static str {
+        if self.check_work().is_ok() { "real" } else { "mock" }
+    }
+
+    /// Reads a document. Whether its figures agree is [`Self::validate`]'s business.
+    pub fn from_json(text: &str) -> Result<Receipt> {
+        let broken = |error: serde_json::Error| wrong("form", format!("it is not a receipt: {error}"));
+        let stored: Json = serde_json::from_str(text).map_err(broken)?;
+        #[derive(Deserialize)]
+        struct Figures {
+            timestamp: String,
+            claim: Claim,
+            run: Run,
+            model_info: ModelInfo,
+            environment: Map<String, Json>,
+            test_results: TestResults,
+        }
+        let figures: Figures = serde::Deserialize::deserialize(&stored).map_err(broken)?;
+        Ok(Receipt {
+            timestamp: figures.timestamp,
+            claim: figures.claim,
+            run: figures.run,
+            model_info: figures.model_info,
+            environment: figures.environment,
+            test_results: figures.test_results,
+            digest: OnceLock::new(),
+            stored: Some(stored),
+        })
+    }
+
+    /// Its document as indented text.
+    pub fn to_json(&self) -> Result<String> {
+        Ok(format!("{:#}\n", self.document()?))
+    }
+
+    /// A copy with these results.
+    pub fn with_test_results(&self, test_results: TestResults) -> Receipt {
+        Receipt { test_results, stored: None, ..self.clone() }
+    }
+
+    /// Writes the document to a file that appears as a whole or not at all; makes the folders that are missing.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        use std::io::Write;
+        let io = |source| Error::Io { path: path.into(), source };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(io)?;
+        let text = self.to_json()?;
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(io)?;
+        share(file.as_file()).map_err(io)?;
+        file.persist(path).map_err(|error| io(error.error))?;
+        Ok(())
+    }
+
+    /// Reads a file that [`Self::save`] wrote.
+    pub fn load(path: &Path) -> Result<Receipt> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
+        Receipt::from_json(&text)
+    }
+}
+
+/// A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
+fn share(file: &std::fs::File) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    }
+    let _ = file;
+    Ok(())
+}
+
+impl PartialEq for Receipt {
+    fn eq(&self, other: &Receipt) -> bool {
+        matches!((self.document(), other.document()), (Ok(a), Ok(b)) if a == b)
+    }
+}

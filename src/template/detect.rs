@@ -1,0 +1,119 @@
+//! Which template a model wants, and what ends its turns.
+
+use super::Template;
+use crate::error::Result;
+
+/// What the converter of Microsoft's first GGUF files wrote in place of the model's template.
+const KNOWN_BAD: &str = "BITNETAssistant";
+
+/// Texts that end a turn in the families of models that use them.
+const END_OF_TURN: [&str; 14] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+    "<|eot|>",
+    "<|return|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end_of_role|>",
+    "<｜end▁of▁sentence｜>",
+    "</s>",
+];
+
+/// Where a template came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The caller chose it.
+    Argument,
+    /// The model file holds it.
+    Gguf,
+    /// The name of the tokenizer or model suggests it.
+    Tokenizer,
+    /// Nothing says which.
+    Fallback,
+}
+
+impl Origin {
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Argument => "argument",
+            Origin::Gguf => "gguf",
+            Origin::Tokenizer => "tokenizer",
+            Origin::Fallback => "fallback",
+        }
+    }
+}
+
+impl Template {
+    /// The template of a model whose user chose none: its file's `tokenizer.chat_template`, else what the name of its
+    /// tokenizer or model suggests, else `raw` with a warning.
+    pub fn detect(
+        jinja: Option<&str>,
+        tokenizer_name: Option<&str>,
+        bos_token: Option<&str>,
+        eos_token: Option<&str>,
+    ) -> Result<Template> {
+        let named = |name: &str| Template::named(name, bos_token, eos_token);
+        if let Some(source) = jinja.filter(|source| !source.trim().is_empty()) {
+            if source.contains(KNOWN_BAD) {
+                let warning = format!(
+                    "the file's chat template is a known mistake of its converter (it writes '{KNOWN_BAD}'); \
+                     the model's own template 'bitnet' is used instead"
+                );
+                return Ok(Template { origin: Origin::Gguf, warning: Some(warning), ..named("bitnet")? });
+            }
+            let template = Template::from_jinja(source, bos_token, eos_token)?;
+            return Ok(Template { origin: Origin::Gguf, ..template });
+        }
+        if let Some(name) = tokenizer_name.and_then(hint) {
+            return Ok(Template { origin: Origin::Tokenizer, ..named(name)? });
+        }
+        let warning = "neither the model file nor its name says which chat template to use; 'raw' joins the \
+                       messages as they are: choose a template";
+        Ok(Template { origin: Origin::Fallback, warning: Some(warning.into()), ..named("raw")? })
+    }
+
+    /// Texts that end the assistant's turn.
+    pub fn stop_sequences(&self) -> Vec<String> {
+        if self.name == "raw" {
+            return Vec::new();
+        }
+        let heading = (self.name == "instruct").then_some("### Instruction:");
+        let markers = END_OF_TURN.into_iter().filter(|marker| self.source.contains(marker));
+        let mut stops: Vec<String> = heading.into_iter().chain(markers).map(str::to_string).collect();
+        if let Some(eos) = self.eos_token.as_ref().filter(|eos| !eos.is_empty() && !stops.contains(eos)) {
+            stops.push(eos.clone());
+        }
+        stops
+    }
+
+    /// Whether BOS has to be put in front of a rendered text: the tokenizer wants it, and the text does not begin with it.
+    pub fn add_bos(&self, tokenizer_wants: bool, text: &str) -> bool {
+        tokenizer_wants && self.bos_token.as_ref().is_none_or(|bos| bos.is_empty() || !text.starts_with(bos))
+    }
+}
+
+/// The built-in template that a model's or tokenizer's name suggests. Of a path only the last part counts, so that a
+/// directory never decides.
+fn hint(name: &str) -> Option<&'static str> {
+    let name = name.rsplit(['/', '\\']).next()?.to_lowercase().replace(['_', ' '], "-");
+    let words = |word: &str, before: fn(char) -> bool| {
+        name.match_indices(word).any(|(at, _)| {
+            let free = |c: Option<char>, bound: fn(char) -> bool| c.is_none_or(bound);
+            free(name[..at].chars().next_back(), before)
+                && free(name[at + word.len()..].chars().next(), |c| !c.is_alphanumeric())
+        })
+    };
+    let llama3 = ["llama-3", "llama3"].iter().any(|word| words(word, |c| !c.is_alphanumeric()));
+    let bitnet_2b = name.contains("bitnet") && words("2b", |c| !c.is_numeric() && c != '.');
+    match (llama3, bitnet_2b) {
+        (true, _) => Some("llama3-chat"),
+        (_, true) => Some("bitnet"),
+        _ => None,
+    }
+}

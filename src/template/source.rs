@@ -1,0 +1,225 @@
+//! A template's source, rewritten to mean under minijinja what it means under Jinja2.
+//!
+//! minijinja's operators cannot be taught, so `a + b` becomes `__add(a, b)` and `a ~ b` becomes `__join(a, b)`; what a
+//! loop walks over becomes `__walk((…))`, what is set becomes `__hold((…))` or, for an attribute, `__keep((…))`, and
+//! `{% generation %}` becomes `{% if true %}`. Every line keeps its number.
+
+/// The source for minijinja. What cannot be read stays as it is, for minijinja to refuse.
+pub(super) fn rewritten(source: &str) -> String {
+    let source = source.replace("\r\n", "\n");
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source.as_str();
+    let opens = |text: &str, at: usize| text[at + 1..].starts_with(['{', '%', '#']);
+    while let Some((start, _)) = rest.match_indices('{').find(|(at, _)| opens(rest, *at)) {
+        let (before, tag) = rest.split_at(start);
+        out.push_str(before);
+        let end = if tag.starts_with("{#") { tag.find("#}").map(|end| end + 2) } else { raw_block(tag) };
+        let sign = if tag[2..].starts_with(['-', '+']) { 3 } else { 2 };
+        let mut reader = Reader { rest: &tag[end.unwrap_or(sign)..], depth: 0 };
+        out.push_str(&tag[..end.unwrap_or(sign)]);
+        if end.is_none() {
+            let Some(inside) = reader.tag(if tag.starts_with("{{") { "}}" } else { "%}" }) else {
+                return out + &tag[sign..];
+            };
+            out.push_str(&inside);
+        }
+        rest = reader.rest;
+    }
+    out + rest
+}
+
+/// Where the raw block that starts here ends.
+fn raw_block(tag: &str) -> Option<usize> {
+    let inside = tag.strip_prefix("{%")?.trim_start_matches(['-', '+']).trim_start();
+    inside.strip_prefix("raw").filter(|rest| rest.trim_start().starts_with(['-', '+', '%']))?;
+    let end = tag.find("endraw")?;
+    Some(end + tag[end..].find("%}")? + 2)
+}
+
+/// What binds less tightly than `+` and `~`: what stands between two of these is a sum of its own.
+const SEPARATORS: [&str; 19] = [
+    "if",
+    "elif",
+    "else",
+    "or",
+    "and",
+    "not",
+    "in",
+    "recursive",
+    "set",
+    "for",
+    ",",
+    ":",
+    "=",
+    "==",
+    "!=",
+    "<",
+    ">",
+    "<=",
+    ">=",
+];
+
+/// Terms that `+` and `-` join, each of factors that `~` joins.
+#[derive(Default)]
+struct Sum {
+    terms: Vec<(char, Vec<String>)>,
+    /// Whether the last token ends an operand, so that a sign after it has two sides.
+    operand: bool,
+}
+
+impl Sum {
+    fn push(&mut self, text: &[&str], operand: bool) {
+        if self.terms.is_empty() {
+            self.terms.push(('+', vec![String::new()]));
+        }
+        if let Some(factor) = self.terms.last_mut().and_then(|(_, factors)| factors.last_mut()) {
+            factor.extend(text.iter().copied());
+        }
+        self.operand = operand;
+    }
+
+    /// Takes the sum's text, for minijinja.
+    fn take(&mut self) -> String {
+        let mut added = Vec::new();
+        for (sign, factors) in std::mem::take(self).terms {
+            let term = call("__join", factors);
+            if sign == '-' {
+                added = vec![call("__add", added) + " -" + &term];
+            } else {
+                added.push(term);
+            }
+        }
+        call("__add", added)
+    }
+}
+
+/// A call with arguments, unless there is one alone.
+fn call(function: &str, mut arguments: Vec<String>) -> String {
+    match arguments.len() {
+        0 | 1 => arguments.pop().unwrap_or_default(),
+        _ => format!(" {function}({})", arguments.join(",")),
+    }
+}
+
+/// Reads the inside of a tag.
+struct Reader<'a> {
+    rest: &'a str,
+    depth: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// A tag's inside with its closing mark.
+    fn tag(&mut self, close: &str) -> Option<String> {
+        let word =
+            self.rest.trim_start().split(|c| !is_word(c)).next().filter(|_| close == "%}").unwrap_or("");
+        let wrapped = match word {
+            "generation" | "endgeneration" => {
+                let (_, rest) = self.rest.split_once(word)?;
+                self.rest = rest;
+                return Some(
+                    [if word == "generation" { " if true" } else { " endif" }, &self.inside(close, None)?]
+                        .concat(),
+                );
+            }
+            "for" => Some(("in", "__walk")),
+            "set" if self.rest.split('=').next()?.contains('.') => Some(("=", "__keep")),
+            "set" => Some(("=", "__hold")),
+            _ => None,
+        };
+        self.inside(close, wrapped)
+    }
+
+    /// All up to the closing mark and with it; what follows a word is wrapped in a call.
+    fn inside(&mut self, close: &str, mut wrapped: Option<(&str, &str)>) -> Option<String> {
+        let (mut out, mut sum) = (String::new(), Sum::default());
+        let (mut wrapping, mut before) = ("", "");
+        loop {
+            let (gap, token) = self.token()?;
+            let closes =
+                token == close || (close.len() == 2 && token.trim_start_matches(['-', '+']) == close);
+            // A word after these is a name, whatever it is.
+            let named = matches!(before, "." | "|") || (before == "is" && token != "not");
+            let negates = before == "is" && token == "not";
+            let separates = closes || (SEPARATORS.contains(&token) && !named && !negates);
+            if separates {
+                out.push_str(&sum.take());
+                if closes && !wrapping.is_empty() || wrapping == "in" && matches!(token, "if" | "recursive") {
+                    out.push_str("))");
+                    wrapping = "";
+                }
+                out.extend([gap, token]);
+            }
+            match token {
+                _ if closes => return Some(out),
+                _ if separates => {
+                    if let Some((word, function)) = wrapped.filter(|(word, _)| *word == token) {
+                        out.extend([" ", function, "(("]);
+                        (wrapped, wrapping) = (None, word);
+                    }
+                }
+                // The sign in `1e-5` is no operator.
+                "+" | "-"
+                    if sum.operand && !(before.starts_with(is_digit) && before.ends_with(['e', 'E'])) =>
+                {
+                    sum.terms.push((token.chars().next()?, vec![gap.to_string()]));
+                    sum.operand = false;
+                }
+                "~" => {
+                    sum.terms.last_mut()?.1.push(gap.to_string());
+                    sum.operand = false;
+                }
+                "(" | "[" | "{" => {
+                    self.depth += 1;
+                    let close = match token {
+                        "(" => ")",
+                        "[" => "]",
+                        _ => "}",
+                    };
+                    sum.push(&[gap, token, &self.inside(close, None)?], true);
+                    self.depth -= 1;
+                }
+                _ => sum.push(
+                    &[gap, token],
+                    token.starts_with(|c| is_word(c) || "'\"".contains(c)) && token != "is",
+                ),
+            }
+            // `is not in` names a test as `is in` does.
+            before = if negates { "is" } else { token };
+        }
+    }
+
+    /// The blanks before a token, and the token.
+    fn token(&mut self) -> Option<(&'a str, &'a str)> {
+        let (gap, text) = self.rest.split_at(self.rest.len() - self.rest.trim_start().len());
+        let first = text.chars().next()?;
+        let length = match first {
+            '\'' | '"' => {
+                let mut escaped = false;
+                let ends = |c| {
+                    let ends = c == first && !escaped;
+                    escaped = c == '\\' && !escaped;
+                    ends
+                };
+                text[1..].find(ends)? + 2
+            }
+            c if is_word(c) => text.find(|c| !is_word(c)).unwrap_or(text.len()),
+            // Inside of brackets `}}` closes two of them.
+            '}' if self.depth > 0 => 1,
+            _ => ["-%}", "+%}", "-}}", "%}", "}}", "//", "**", "==", "!=", "<=", ">="]
+                .iter()
+                .find(|token| text.starts_with(**token))
+                .map_or(first.len_utf8(), |token| token.len()),
+        };
+        let (token, rest) = text.split_at(length);
+        self.rest = rest;
+        Some((gap, token))
+    }
+}
+
+fn is_digit(c: char) -> bool {
+    c.is_ascii_digit()
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}

@@ -1,0 +1,278 @@
+"""Receipts: what they hold, how their gates fail, how they are replayed. Behaviours 28 to 33."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import blake3
+import pytest
+
+import bitnet
+
+SAMPLED: dict[str, Any] = {"max_tokens": 12, "temperature": 0.7, "seed": 4, "ignore_eos": True}
+
+
+@pytest.fixture
+def receipt(engine: Any) -> Any:
+    return engine.generate("hello world", **SAMPLED).receipt
+
+
+def test_a_receipt_says_what_was_computed_and_how(engine: Any) -> None:
+    """Behaviour 28."""
+    answer = engine.generate("hello world", stop="never there", **SAMPLED)
+    receipt = answer.receipt
+    receipt.validate()
+    document = receipt.to_dict()
+    claim, run = document["claim"], document["run"]
+    prompt = engine.encode("hello world", add_bos=True)
+    assert claim["prompt_ids"] == prompt
+    assert claim["output_ids"] == answer.token_ids
+    assert (claim["finish_reason"], claim["previous"], claim["system"], claim["template"]) == (
+        "length",
+        None,
+        None,
+        None,
+    )
+    assert claim["sampling"]["temperature"] == 0.7
+    assert (claim["sampling"]["seed"], claim["sampling"]["stop"]) == (4, ["never there"])
+    assert (claim["kv_type"], claim["act_quant"], claim["numerics"]) == ("f16", "int8", 1)
+    assert (run["isa"], run["threads"]) == (engine.isa, 2)
+    assert (run["prompt_tokens"], run["cached_tokens"], run["completion_tokens"]) == (len(prompt), 0, 12)
+    assert run["computed_tokens"] == len(prompt) + 12 - 1
+    seconds = run["seconds"]
+    assert all(seconds[name] > 0 for name in ("tokenize", "prefill", "first_token", "decode", "sample", "wall"))
+    assert run["prefill_tokens_per_second"] == len(prompt) / seconds["prefill"]
+    assert run["decode_tokens_per_second"] == 11 / seconds["decode"]
+    assert receipt.seconds == seconds
+    assert answer.ttft == seconds["first_token"]
+
+
+def test_the_fields_of_schema_1_0_0_are_there(receipt: Any) -> None:
+    """Behaviour 29."""
+    document = receipt.to_dict()
+    assert list(document) == [
+        *["schema_version", "timestamp", "compute_path", "backend", "backend_summary", "kernels", "deterministic"],
+        *["environment", "model_info", "test_results", "performance_baseline", "corrections"],
+        *["claim", "run", "digest"],
+    ]
+    assert (document["schema_version"], document["compute_path"], document["backend"]) == ("1.0.0", "real", "cpu")
+    assert document["timestamp"] == receipt.timestamp
+    assert document["model_info"]["layers"] == 2
+    assert document["performance_baseline"]["tokens_generated"] == 12
+    assert document["deterministic"] is True
+
+
+def test_kernels_and_compute_path_follow_the_counters(engine: Any, receipt: Any) -> None:
+    """Behaviour 30: counted by the kernels, for this answer alone."""
+    work = receipt.to_dict()["run"]["work"]
+    computed = receipt.computed_tokens
+    assert work == {"ternary": 2 * 7 * computed, "dense": 0, "attention": 2 * computed, "head": 12}
+    assert receipt.kernels == [f"{kernel}/{engine.isa}" for kernel in ("ternary", "attention", "head")]
+    with bitnet.Engine(engine.path, act_quant="none", isa="scalar") as dense:
+        answer = dense.generate("hello world", **SAMPLED)
+        assert answer.receipt.kernels == ["dense/scalar", "attention/scalar", "head/scalar"]
+        answer.receipt.validate()
+    again = engine.generate("hello world", **SAMPLED).receipt
+    again.validate()
+    assert again.cached_tokens == again.prompt_tokens - 1
+    assert again.to_dict()["run"]["work"]["attention"] == 2 * 12
+
+
+def altered(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(document)
+    *folders, last = path.split(".")
+    inside = changed
+    for folder in folders:
+        inside = inside[folder]
+    inside[last] = value(inside[last]) if callable(value) else value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "gate"),
+    [
+        ("schema_version", "1.0.1", "schema_version"),
+        ("compute_path", "mock", "compute_path"),
+        ("backend", "cuda", "backend"),
+        ("kernels", ["mock_kernel"], "kernels"),
+        ("deterministic", False, "deterministic"),
+        ("digest", "00" * 32, "digest"),
+        ("corrections", [{"layer": 1}], "corrections"),
+        ("performance_baseline.tokens_per_second", lambda x: x * 2, "performance_baseline.tokens_per_second"),
+        ("claim.output_ids", lambda ids: [*ids[:-1], ids[-1] ^ 1], "digest"),
+        ("claim.prompt_ids", lambda ids: [ids[0] ^ 1, *ids[1:]], "digest"),
+        ("claim.prompt_ids", [], "claim.prompt_ids"),
+        ("claim.output_ids", lambda ids: [*ids, 9999], "claim.output_ids"),
+        ("claim.sampling.seed", 5, "digest"),
+        ("claim.sampling.max_tokens", 11, "claim.finish_reason"),
+        ("claim.finish_reason", "context", "claim.finish_reason"),
+        ("claim.kv_type", "f32", "digest"),
+        ("claim.unknown", 1, "claim.unknown"),
+        ("run.threads", 3, "backend_summary"),
+        ("run.cached_tokens", 1, "run.work.projections"),
+        ("run.cached_tokens", 99, "run.cached_tokens"),
+        ("run.computed_tokens", lambda n: n + 1, "run.computed_tokens"),
+        ("run.completion_tokens", lambda n: n + 1, "run.completion_tokens"),
+        ("run.decode_tokens_per_second", lambda x: x + 1, "run.decode_tokens_per_second"),
+        ("run.work.ternary", lambda n: n - 1, "run.work.projections"),
+        ("run.work.attention", lambda n: n + 1, "run.work.attention"),
+        ("run.work.head", 0, "run.work.head"),
+        ("run.seconds.decode", lambda t: t + 1, "run.seconds.wall"),
+        ("run.seconds.wall", 0.0, "run.seconds.wall"),
+        ("run.seconds.first_token", 0.0, "run.seconds.first_token"),
+        ("run.seconds.sample", -1.0, "run.seconds.sample"),
+        ("model_info.layers", 3, "run.work.projections"),
+        ("test_results.passed", 1, "test_results"),
+    ],
+)
+def test_an_altered_receipt_is_caught_and_the_gate_named(receipt: Any, path: str, value: Any, gate: str) -> None:
+    """Behaviour 30."""
+    document = receipt.to_dict()
+    if path == "claim.unknown":
+        document["claim"]["unknown"] = 0
+    changed = altered(document, path, value)
+    with pytest.raises(bitnet.ReceiptError, match=f"gate '{gate}") as caught:
+        bitnet.Receipt.from_json(json.dumps(changed)).validate()
+    assert str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"claim": 1}', "null", "{", '{"timestamp": "x"}'])
+def test_what_is_no_receipt_is_refused(text: str) -> None:
+    with pytest.raises(bitnet.ReceiptError, match="gate 'form'"):
+        bitnet.Receipt.from_json(text)
+
+
+def test_saving_and_loading_gives_the_same_receipt(receipt: Any, tmp_path: Path) -> None:
+    """Behaviour 31."""
+    path = tmp_path / "new" / "folder" / "receipt.json"
+    loaded = bitnet.Receipt.load(receipt.save(path))
+    assert loaded == receipt
+    loaded.validate()
+    assert loaded.digest == receipt.digest
+    assert [entry.name for entry in path.parent.iterdir()] == ["receipt.json"]
+    tested = receipt.with_test_results(total_tests=3, passed=2, skipped=1)
+    tested.validate()
+    assert tested != receipt
+    assert tested.digest == receipt.digest
+    assert tested.to_dict()["test_results"] == {"total_tests": 3, "passed": 2, "failed": 0, "skipped": 1}
+    assert receipt.to_dict()["test_results"]["total_tests"] == 0
+    with pytest.raises(bitnet.ReceiptError, match="test_results"):
+        receipt.with_test_results(total_tests=3, passed=4).validate()
+
+
+def test_a_receipt_that_cannot_be_written_says_why(receipt: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        receipt.save(tmp_path / "file" / "receipt.json")
+    with pytest.raises(OSError, match="receipts"):
+        (tmp_path / "receipts").mkdir()
+        receipt.save(tmp_path / "receipts")
+    with pytest.raises(OSError, match="nowhere"):
+        bitnet.Receipt.load(tmp_path / "nowhere.json")
+    if os.name == "posix":
+        path = receipt.save(tmp_path / "shared.json")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_the_model_is_hashed_only_when_a_digest_is_first_read(text_model: Path, tmp_path: Path) -> None:
+    """The file is read through the handle that the engine opened, so a replaced name changes nothing."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(text_model.read_bytes())
+    with bitnet.Engine(path) as engine:
+        receipt = engine.generate("hello", **SAMPLED).receipt
+    assert receipt.cached_tokens == 0
+    path.unlink()
+    with bitnet.Engine(text_model) as engine:
+        assert receipt.digest == engine.generate("hello", **SAMPLED).receipt.digest
+
+
+def test_others_can_compute_the_digest_and_the_fingerprints(engine: Any) -> None:
+    chat = bitnet.ChatSession(engine, "Naïve \U0001f642 \x01", template="bitnet", **{**SAMPLED, "stop": ["é"]})
+    chat.send("hello")
+    document = chat.send("world").receipt.to_dict()
+    claim = document["claim"]
+    canonical = json.dumps(claim, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert document["digest"] == blake3.blake3(canonical.encode()).hexdigest()
+    assert claim["model"] == blake3.blake3(engine.path.read_bytes()).hexdigest()
+    assert claim["template"]["blake3"] == blake3.blake3(chat.template.source.encode()).hexdigest()
+
+
+def test_the_digest_is_the_claims_alone(engine: Any, receipt: Any) -> None:
+    """The same on every instruction set, thread count and chunking, cached or not; another claim has another."""
+    for isa in bitnet.isas():
+        with bitnet.Engine(engine.path, n_threads=1, isa=isa, n_batch=2) as other:
+            for _ in range(2):
+                assert other.generate("hello world", **SAMPLED).receipt.digest == receipt.digest
+    assert engine.generate("hello world", **{**SAMPLED, "seed": 5}).receipt.digest != receipt.digest
+    with bitnet.Engine(engine.path, kv_type="f32") as other:
+        assert other.generate("hello world", **SAMPLED).receipt.digest != receipt.digest
+
+
+def test_a_receipt_is_replayed_on_any_instruction_set(engine: Any, tmp_path: Path) -> None:
+    """Behaviour 33."""
+    sampled = [
+        engine.generate("hello world", **SAMPLED),
+        engine.generate("hello", max_tokens=9, temperature=1.3, top_k=20, min_p=0.01, logit_bias={3: 0.1, 5: -1e9}),
+        engine.generate("hello", max_tokens=9, logit_bias={7: float("-inf")}, repetition_penalty=1.1),
+        engine.generate("hello", max_tokens=40, temperature=1.0, seed=1, stop="a", frequency_penalty=0.1),
+    ]
+    stream = engine.stream("hello world", temperature=1.0)
+    for _ in range(5):
+        next(stream)
+    stream.cancel()
+    assert stream.receipt.finish_reason == "cancelled"
+    paths = [
+        receipt.save(tmp_path / f"{i}.json")
+        for i, receipt in enumerate([*(a.receipt for a in sampled), stream.receipt])
+    ]
+    for isa in {bitnet.isas()[0], bitnet.isas()[-1]}:
+        with bitnet.Engine(engine.path, n_threads=1, isa=isa, n_ctx=100) as other:
+            for path in paths:
+                receipt = bitnet.Receipt.load(path)
+                receipt.validate()
+                assert other.replay(receipt)
+
+
+def test_a_forged_receipt_fails_its_replay(engine: Any) -> None:
+    document = engine.generate("hello world", **SAMPLED).receipt.to_dict()
+    for path, value in [
+        ("claim.output_ids", lambda ids: [*ids[:-1], ids[-1] ^ 1]),
+        ("claim.sampling.seed", 99),
+        ("claim.sampling.stop_token_ids", lambda _: [document["claim"]["output_ids"][3]]),
+    ]:
+        assert not engine.replay(bitnet.Receipt.from_json(json.dumps(altered(document, path, value))))
+    for path, value in [("claim.numerics", 2), ("claim.kv_type", "f32"), ("claim.model", "00" * 32)]:
+        with pytest.raises(bitnet.ReceiptError, match=path):
+            engine.replay(bitnet.Receipt.from_json(json.dumps(altered(document, path, value))))
+
+
+def test_ctrl_c_in_a_long_prefill_keeps_the_counts_true(text_model: Path) -> None:
+    """An abandoned chunk counts for nothing; those before it are kept."""
+    code = """
+import signal, sys, bitnet
+engine = bitnet.Engine(sys.argv[1], isa="scalar", n_threads=1, n_batch=8)
+prompt = [65] * 250
+stream = engine.stream(prompt, max_tokens=3, ignore_eos=True)
+interrupts = 0
+signal.setitimer(signal.ITIMER_REAL, 0.06)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+while stream.finish_reason is None:
+    try:
+        next(stream)
+    except KeyboardInterrupt:
+        interrupts += 1
+        if interrupts < 3:
+            signal.setitimer(signal.ITIMER_REAL, 0.06)
+stream.receipt.validate()
+with bitnet.Engine(sys.argv[1]) as other:
+    print(interrupts, other.replay(stream.receipt))
+"""
+    done = subprocess.run([sys.executable, "-c", code, text_model], capture_output=True, text=True, timeout=120)
+    assert done.stdout.endswith(" True\n"), done.stderr

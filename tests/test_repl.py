@@ -1,0 +1,173 @@
+"""`bitnet chat` and the receipts of commands. Behaviours 1 to 8 and 32."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bitnet
+
+CHAT = ["-n", "6", "--template", "bitnet", "--temperature", "1", "--seed", "3", "-t", "1"]
+
+
+def bitnet_command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "bitnet", *map(str, arguments)]
+
+
+def talk(model: Path, lines: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    command = bitnet_command("chat", model, *CHAT, *options)
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(command, input=lines, capture_output=True, text=True, encoding="utf-8", env=environment)
+
+
+def answers(done: subprocess.CompletedProcess[str]) -> str:
+    """What follows the banner."""
+    return done.stdout.split("/help lists the commands.\n\n", 1)[1]
+
+
+@pytest.fixture
+def expected(text_model: Path) -> Any:
+    """What the same conversation gives in Python."""
+
+    def replies(*texts: str) -> str:
+        with bitnet.Engine(text_model) as engine:
+            chat = bitnet.ChatSession(engine, template="bitnet", max_tokens=6, temperature=1.0, seed=3)
+            return "".join(chat.send(text).text + "\n" for text in texts)
+
+    return replies
+
+
+def test_it_answers_lines_and_ends_with_its_input(text_model: Path, expected: Any) -> None:
+    """Behaviour 1: empty lines are ignored; pipes carry nothing but text."""
+    done = talk(text_model, "hello\n\n   \nworld\n")
+    assert (done.returncode, answers(done)) == (0, expected("hello", "world"))
+    assert "\x1b" not in done.stdout
+    assert talk(text_model, "").returncode == 0
+
+
+def test_it_says_what_it_opened(text_model: Path, tmp_path: Path) -> None:
+    """Behaviour 8."""
+    done = talk(text_model, "")
+    assert str(text_model) in done.stdout
+    assert "template  bitnet (from: argument)" in done.stdout
+    own = subprocess.run(bitnet_command("chat", text_model), input="", capture_output=True, text=True)
+    assert "template  raw (from: fallback)" in own.stdout
+    assert "warning" in own.stderr
+    source = tmp_path / "template.jinja"
+    source.write_text("{{ messages[0]['content'] }}")
+    assert "template  jinja (from: argument)" in talk(text_model, "", "--template", source).stdout
+    unknown = talk(text_model, "", "--template", "llama9")
+    assert unknown.returncode == 2
+    assert "llama3-chat" in unknown.stderr
+
+
+def test_commands_never_reach_the_model(text_model: Path, tmp_path: Path, expected: Any) -> None:
+    """Behaviours 2, 3 and 6."""
+    folder = tmp_path / "receipts"
+    done = talk(text_model, "/help\n/nonsense\n/metrics\nhello\n/quit\nworld\n", "--receipt-dir", folder)
+    assert done.returncode == 0
+    for command in ("/help", "/clear", "/metrics", "/exit", "/quit", "Ctrl-C", "Ctrl-D"):
+        assert command in done.stdout
+    assert "/nonsense" in done.stderr
+    assert done.stdout.endswith(expected("hello"))
+    assert len(list(folder.iterdir())) == 2
+    assert talk(text_model, "/exit\n").returncode == 0
+
+
+def test_clear_gives_a_fresh_conversation(text_model: Path, expected: Any) -> None:
+    """Behaviour 4."""
+    assert answers(talk(text_model, "hello\nworld\n/clear\nhello\n")) == expected("hello", "world") + expected("hello")
+
+
+def test_metrics_are_shown(text_model: Path) -> None:
+    """Behaviour 5."""
+    shown = talk(text_model, "/metrics\nhello\n/metrics\n").stdout
+    assert "exchanges  0" in shown
+    assert "exchanges  1" in shown
+    assert "0 prompt (0 reused), 0 generated" in shown
+    assert "6 generated" in shown
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_stops_the_answer_and_at_the_prompt_leaves(text_model: Path) -> None:
+    """Behaviour 7."""
+    command = bitnet_command("chat", text_model, "--template", "raw", "--stop", "never", "-t", "1")
+    environment = {**os.environ, "BITNET_ISA": "scalar", "PYTHONUNBUFFERED": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(4):
+            process.stdout.readline()
+        process.stdin.write("hello " * 10 + "\n")
+        process.stdin.flush()
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        process.stdin.write("/metrics\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            if line.startswith("decode"):
+                break
+        else:
+            pytest.fail("it left at the first Ctrl-C")
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+
+
+@pytest.mark.skipif(os.name != "posix", reason="uses a shell")
+def test_a_closed_pipe_ends_it_quietly(text_model: Path) -> None:
+    """Behaviour 1."""
+    command = f"yes hello | {' '.join(bitnet_command('chat', text_model, *CHAT))} | head -n 5; exit ${{PIPESTATUS[1]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_receipts_are_written_where_they_are_asked_for(text_model: Path, tmp_path: Path) -> None:
+    """Behaviour 32."""
+    folder = tmp_path / "new" / "receipts"
+    before = set(tmp_path.rglob("*"))
+    talk(text_model, "hello\n")
+    assert set(tmp_path.rglob("*")) == before
+    for option in ("--receipt-dir", "--emit-receipt-dir"):
+        talk(text_model, "hello\nworld\nhello\n", option, folder)
+    files = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert len(files) == 7
+    newest = [path for path in files if path.name != "inference.json"][-1]
+    assert (folder / "inference.json").read_bytes() == newest.read_bytes()
+    with bitnet.Engine(text_model) as engine:
+        for path in files:
+            receipt = bitnet.Receipt.load(path)
+            receipt.validate()
+            assert engine.replay(receipt)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(text_model: Path, tmp_path: Path) -> None:
+    """Behaviour 32."""
+    (tmp_path / "file").write_text("")
+    done = talk(text_model, "hello\n", "--receipt-dir", tmp_path / "file")
+    assert done.returncode == 2
+    assert "file" in done.stderr
+
+
+def test_an_answer_that_fails_leaves_the_conversation_going(text_model: Path, expected: Any) -> None:
+    done = talk(text_model, "x" * 3000 + "\nhello\n")
+    assert "context" in done.stderr
+    assert (done.returncode, answers(done)) == (0, expected("hello"))
+
+
+def test_run_answers_a_prompt_through_the_template(text_model: Path, expected: Any, tmp_path: Path) -> None:
+    """Behaviour 12: the single-turn command formats its prompt as the conversation does."""
+    command = bitnet_command("run", text_model, "-p", "hello", "--chat", *CHAT, "--receipt-dir", tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert done.stdout == expected("hello")
+    claim = json.loads((tmp_path / "inference.json").read_text())["claim"]
+    assert claim["template"]["name"] == "bitnet"

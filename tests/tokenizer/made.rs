@@ -1,0 +1,228 @@
+//! Vocabularies of GGUF files built here: what the rules say where real ones leave it open.
+
+use crate::builder::{ARRAY, Builder, STR, array, folder, string, write};
+use crate::{fixture, refusal};
+use bitnet::gguf::Gguf;
+use bitnet::tokenizer::Tokenizer;
+use proptest::prelude::*;
+use std::sync::LazyLock;
+
+const NORMAL: i32 = 1;
+const UNKNOWN: i32 = 2;
+const CONTROL: i32 = 3;
+const USER: i32 = 4;
+const BYTE: i32 = 6;
+
+const F32: u32 = 6;
+const I32: u32 = 5;
+
+fn strings(texts: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    array(STR, &texts.iter().map(string).collect::<Vec<_>>())
+}
+
+/// A file of one kind of vocabulary: texts, their types, their scores.
+fn file(model: &str, tokens: &[(&str, i32, f32)]) -> Builder {
+    let texts: Vec<&str> = tokens.iter().map(|token| token.0).collect();
+    let types: Vec<Vec<u8>> = tokens.iter().map(|token| token.1.to_le_bytes().to_vec()).collect();
+    let scores: Vec<Vec<u8>> = tokens.iter().map(|token| token.2.to_le_bytes().to_vec()).collect();
+    Builder::new()
+        .entry("tokenizer.ggml.model", STR, string(model))
+        .entry("tokenizer.ggml.tokens", ARRAY, strings(&texts))
+        .entry("tokenizer.ggml.token_type", ARRAY, array(I32, &types))
+        .entry("tokenizer.ggml.scores", ARRAY, array(F32, &scores))
+}
+
+fn open(test: &str, file: &Builder) -> Tokenizer {
+    Tokenizer::open(&write(folder(test).join("m.gguf"), file.build()), None).unwrap()
+}
+
+/// The texts of the ids of a text.
+fn pieces<'a>(tokenizer: &'a Tokenizer, text: &str) -> Vec<&'a str> {
+    tokenizer.encode(text, false).iter().map(|id| tokenizer.text_of(*id).unwrap()).collect()
+}
+
+#[test]
+fn sentence_pieces_join_by_score_and_of_equals_the_left() {
+    let tokens = [
+        ("<unk>", UNKNOWN, 0.0),
+        ("a", NORMAL, -1.0),
+        ("b", NORMAL, -1.0),
+        ("c", NORMAL, -1.0),
+        ("▁", NORMAL, -1.0),
+        ("bc", NORMAL, -0.5),
+        ("ab", NORMAL, -0.5),
+        ("abc", NORMAL, 3.0),
+        // No character of these is a token by itself.
+        ("éà", NORMAL, -0.0),
+        ("àà", NORMAL, 0.0),
+        // Two tokens give it, but it is not for texts.
+        ("</s>", CONTROL, 0.0),
+        ("</", NORMAL, 0.0),
+        ("s>", NORMAL, 0.0),
+    ];
+    let tokenizer =
+        open("spm_scores", &file("llama", &tokens).entry("tokenizer.ggml.add_space_prefix", 7, [0]));
+    assert_eq!(pieces(&tokenizer, "abc"), ["abc"]);
+    assert_eq!(pieces(&tokenizer, "abb"), ["ab", "b"]);
+    assert_eq!(pieces(&tokenizer, "bcbc"), ["bc", "bc"]);
+    assert_eq!(pieces(&tokenizer, "éààà"), ["éà", "àà"], "of equal scores the left pair first");
+    assert_eq!(pieces(&tokenizer, "aéa"), ["a", "<unk>", "a"]);
+    assert_eq!(pieces(&tokenizer, "éé é"), ["<unk>", "▁", "<unk>"], "a run is one unknown token");
+    assert_eq!(pieces(&tokenizer, "</s>"), ["</", "s>"]);
+    assert_eq!(tokenizer.encode("</s>", true), [10]);
+    assert_eq!(
+        (tokenizer.id_of("</s>"), tokenizer.id_of("ab"), tokenizer.id_of("")),
+        (Some(10), Some(6), None)
+    );
+}
+
+#[test]
+fn tokens_that_reach_over_words_are_found() {
+    let tokens = [("a", NORMAL, -1.0), ("▁", NORMAL, -2.0), ("a▁", NORMAL, -3.0), ("a▁a", NORMAL, -4.0)];
+    let tokenizer =
+        open("spm_words", &file("llama", &tokens).entry("tokenizer.ggml.add_space_prefix", 7, [0]));
+    assert_eq!(pieces(&tokenizer, "a a a"), ["a▁", "a▁a"]);
+}
+
+#[test]
+fn bytes_stand_for_characters_that_are_no_tokens() {
+    let mut tokens = vec![("<unk>".to_string(), UNKNOWN, 0.0), ("▁".to_string(), NORMAL, -1.0)];
+    tokens.extend((0..256).map(|byte| (format!("<0x{byte:02X}>"), BYTE, 0.0)));
+    tokens.push(("<|tool|>".into(), USER, -2.0));
+    let tokens: Vec<(&str, i32, f32)> =
+        tokens.iter().map(|(text, kind, score)| (&text[..], *kind, *score)).collect();
+    let tokenizer = open("spm_bytes", &file("llama", &tokens));
+    assert_eq!(pieces(&tokenizer, "é"), ["▁", "<0xC3>", "<0xA9>"]);
+    assert_eq!(pieces(&tokenizer, "<|tool|> "), ["<|tool|>", "▁", "▁"]);
+    for text in ["é", " \0 \u{10ffff}", "<0x41>", "\r\n▁", "x<|tool|>"] {
+        let back = tokenizer.decode(&tokenizer.encode(text, false), true);
+        assert_eq!(back, text.replace('▁', " "), "{text:?}");
+    }
+}
+
+#[test]
+fn a_stop_mark_that_a_converter_calls_normal_is_a_control_token() {
+    let tokens =
+        [("a", NORMAL, 0.0), ("<|im_end|>", NORMAL, 0.0), ("</s>", NORMAL, 0.0), ("[PAD7]", USER, 0.0)];
+    let tokenizer = open("marks", &file("gpt2", &tokens));
+    assert_eq!(tokenizer.stop_ids(), [1], "but not what may be a word of a text");
+    assert_eq!(tokenizer.control_texts().collect::<Vec<_>>(), ["<|im_end|>"]);
+    assert_eq!(tokenizer.encode("a<|im_end|>[PAD7]", true), [0, 1], "fillers never come out of a text");
+    assert_eq!(tokenizer.encode("a<|im_end|>a", false), [0, 0]);
+}
+
+#[test]
+fn odd_vocabularies_open() {
+    let odd = [b"a".as_slice(), b"a", b"", b"\xff\xfe", "\u{feff}\r\n".as_bytes(), b"\0"];
+    let file = Builder::new()
+        .entry("tokenizer.ggml.model", STR, string("gpt2"))
+        .entry("tokenizer.ggml.tokens", ARRAY, strings(&odd))
+        .entry(
+            "tokenizer.ggml.merges",
+            ARRAY,
+            strings(&[b"a a".as_slice(), b"a", b" a", b"", b"\xff a", b"aaaa aaaa"]),
+        );
+    let tokenizer = open("odd", &file);
+    assert_eq!(
+        tokenizer.encode("aab", true),
+        [0, 0],
+        "the first of equal texts; what is no token is left out"
+    );
+    assert_eq!((tokenizer.id_of("a"), tokenizer.text_of(1), tokenizer.vocab_size()), (Some(0), Some("a"), 6));
+    assert_eq!(tokenizer.encode("", true), [0; 0]);
+    assert_eq!(tokenizer.decode(&[1, 2, 3, 5, 6, u32::MAX], true), "a\u{fffd}\u{fffd}\0");
+}
+
+#[test]
+fn a_choice_of_pre_tokenizer_where_there_is_none_is_refused() {
+    let path = folder("spm_pre").join("m.gguf");
+    let path = write(path, file("llama", &[("a", NORMAL, 0.0), ("b", NORMAL, 1.0)]).build());
+    assert!(refusal(&path, Some("qwen2")).contains("leave out pre="));
+    let path = write(path, file("bert", &[("a", NORMAL, 0.0)]).build());
+    let message = refusal(&path, None);
+    assert!(message.contains("'bert'") && message.contains("this engine has gpt2"), "{message}");
+}
+
+#[test]
+fn a_model_file_takes_the_tokenizer_json_inside_it_or_beside_it() {
+    let json = fixture("tokenizers/bytes/tokenizer.json");
+    let folder = folder("beside");
+    let bare = write(folder.join("m.gguf"), Builder::new().build());
+    let message = refusal(&bare, None);
+    assert!(message.contains("tokenizer.ggml.model") && message.contains("tokenizer.json"), "{message}");
+
+    std::fs::copy(&json, folder.join("tokenizer.json")).unwrap();
+    write(folder.join("generation_config.json"), r#"{"eos_token_id": 3}"#);
+    let beside = Tokenizer::from_gguf(&Gguf::open(&bare).unwrap(), None).unwrap();
+    let alone = Tokenizer::open(&json, None).unwrap();
+    assert_eq!(beside.encode("the licence", false), alone.encode("the licence", false));
+    assert_eq!(beside.eos(), Some(3));
+    write(folder.join("tokenizer.json"), "{}");
+    assert!(refusal(&bare, None).contains("tokenizer.json"));
+
+    let own = file("gpt2", &[("a", NORMAL, 0.0)]);
+    assert_eq!(open("own", &own).vocab_size(), 1, "its own comes first");
+    let inside = own
+        .entry("tokenizer.huggingface.json", STR, string(std::fs::read(&json).unwrap()))
+        .uint("tokenizer.ggml.eos_token_id", 5)
+        .entry("tokenizer.ggml.add_bos_token", 7, [0]);
+    let inside = open("inside", &inside);
+    assert_eq!(inside.encode("the licence", false), alone.encode("the licence", false));
+    assert_eq!((inside.eos(), inside.add_bos(), inside.bos()), (Some(5), false, alone.bos()));
+}
+
+static MADE: LazyLock<[Tokenizer; 2]> = LazyLock::new(|| {
+    ["falcon", "sentence"]
+        .map(|name| Tokenizer::open(&fixture("tokenizers").join(name).join("tokenizer.json"), None).unwrap())
+});
+
+/// A piece of text that is likely to be near a border of some rule.
+fn tricky() -> impl Strategy<Value = String> {
+    let units = [
+        " ",
+        "\n",
+        "\r\n",
+        "\t",
+        "a",
+        "é",
+        "1",
+        "'s",
+        "<|endoftext|>",
+        "</s>",
+        "\u{a0}",
+        "🙂",
+        "\0",
+        "<0x41>",
+    ];
+    prop_oneof![
+        any::<String>(),
+        (prop::sample::select(units.to_vec()), 1..9_usize).prop_map(|(u, n)| u.repeat(n))
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_text_comes_back(parts in prop::collection::vec(tricky(), 0..8)) {
+        let text = parts.concat();
+        let [bytes, sentence] = &*MADE;
+        prop_assert_eq!(bytes.decode(&bytes.encode(&text, false), false), text.clone());
+        // Its makers spell U+2581 and the space alike.
+        prop_assert_eq!(sentence.decode(&sentence.encode(&text, false), false), text.replace('▁', " "));
+    }
+
+    #[test]
+    fn parts_that_are_plain_are_encoded_as_one_text(parts in prop::collection::vec(tricky(), 0..5)) {
+        let plain: Vec<(&str, bool)> = parts.iter().map(|part| (part.as_str(), false)).collect();
+        for tokenizer in &*MADE {
+            prop_assert_eq!(tokenizer.encode_parts(&plain), tokenizer.encode(&parts.concat(), false));
+        }
+    }
+}
+
+#[test]
+fn every_character_of_unicode_comes_back() {
+    let all: String = ('\0'..=char::MAX).filter(|c| *c != '▁').collect();
+    for tokenizer in &*MADE {
+        assert!(tokenizer.decode(&tokenizer.encode(&all, false), false) == all, "{}", tokenizer.pre());
+    }
+}
