@@ -102,29 +102,33 @@ def columns(number: int, count: int) -> list[int]:
 
 
 def solve(a: int, sign: str, b: int) -> tuple[str, int]:
-    """The answer with its steps: ones first, then the columns above, each with what is carried."""
+    """The answer, "27+45: 7+5=12, so 72.", and the number; without steps where there are none, "2+2=4."."""
+    result = {"+": a + b, "-": a - b, "*": a * b}[sign]
+    shown = ", ".join(steps(a, sign, b))
+    return f"{a}{sign}{b}{f': {shown}, so ' if shown else '='}{result}.", result
+
+
+def steps(a: int, sign: str, b: int) -> list[str]:
+    """What is worked out first: the columns but the highest, from the ones upwards, each with what is carried."""
     if sign == "*":
-        result, high, low = a * b, max(a, b), min(a, b)
-        if high > 12 and low > 1 and high % 10:
-            tens, ones = high // 10 * 10, high % 10
-            x, y = tens * low // 10 % 10, ones * low // 10
-            carried = f"{x}+{y}={x + y}, " if y else ""  # the column of the tens
-            return f"{tens}*{low}={tens * low}, {ones}*{low}={ones * low}, {carried}so {a}*{b}={result}.", result
-        return f"{a}*{b}={result}.", result
+        high, low = max(a, b), min(a, b)
+        tens, ones = high // 10 * 10, high % 10
+        if high <= 12 or low <= 1 or not ones:
+            return []
+        x, y = tens * low // 10 % 10, ones * low // 10
+        carried = [f"{x}+{y}={x + y}"] if y else []  # the column of the tens
+        return [f"{tens}*{low}={tens * low}", f"{ones}*{low}={ones * low}", *carried]
     if sign == "-" and a < b:
-        steps, _ = solve(b, "-", a)
-        return f"{steps[:-1].replace('so ', '')}, so {a}-{b}={a - b}.", a - b
-    result = a + b if sign == "+" else a - b
-    count, carry, steps = len(str(max(a, b))), 0, []
+        found = steps(b, "-", a)
+        return [f"{b}-{a}: {found[0]}", *found[1:]] if found else [f"{b}-{a}={b - a}"]
+    count, carry, out = len(str(max(a, b))), 0, []
     for x, y in list(zip(columns(a, count), columns(b, count), strict=True))[:-1]:
         if sign == "-" and x - y - carry < 0:
             x += 10
         value = x + y + carry if sign == "+" else x - y - carry
-        steps.append(f"{x}{sign}{y}{f'{sign}1' if carry else ''}={value}, ")
+        out.append(f"{x}{sign}{y}{f'{sign}1' if carry else ''}={value}")
         carry = int(value > 9 if sign == "+" else x > 9)
-    if steps == [f"{a}{sign}{b}={result}, "]:  # 12-5 is its own step
-        steps = []
-    return f"{''.join(steps)}{'so ' if steps else ''}{a}{sign}{b}={result}.", result
+    return [] if out == [f"{a}-{b}={a - b}"] else out  # 12-5 is its own step
 
 
 def key_of(a: int, sign: str, b: int) -> str | None:

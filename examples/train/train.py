@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--ffn", type=int, default=512)
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop after that many minutes, to go on later")
+    parser.add_argument("--until", type=int, help="stop at this step, to go on later")
     options = parser.parse_args()
 
     options.run.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def main() -> None:
     losses: list[float] = []
     with (options.run / "log.csv").open("a", newline="") as file:
         log = csv.writer(file)
-        while step < options.steps and time.time() - begin < options.minutes * 60:
+        while step < min(options.steps, options.until or options.steps):
             arrays = data.batch(tokenizer, f"train {options.seed} {step}", options.rows, config.context)
             loss = loss_of(compiled, *(torch.from_numpy(a).to(device) for a in arrays))
             loss.backward()

@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import Engine
+from . import ChatSession, Engine
 
 Problem = dict[str, Any]
 Counts = dict[str, list[int]]  # group -> [right, asked]
+LONGEST = 200
+"""Tokens of an answer at most: more than any right one has."""
 
 
 def problems(path: Path) -> Iterator[Problem]:
@@ -31,16 +33,8 @@ def problems(path: Path) -> Iterator[Problem]:
 
 def converse(engine: Engine, users: Iterable[str]) -> list[str]:
     """What the model answers, turn after turn."""
-    prompt, answers = "", []
-    for user in users:
-        prompt += f"User: {user.strip()}<|eot_id|>Assistant: "
-        ids = engine.encode(prompt, add_bos=True, parse_special=True)
-        if len(ids) >= engine.n_ctx:
-            break
-        answer = engine.generate(ids).text
-        prompt += f"{answer.strip()}<|eot_id|>"
-        answers.append(answer)
-    return answers
+    chat = ChatSession(engine, max_tokens=LONGEST)
+    return [chat.send(user).text for user in users]
 
 
 def evaluate(engine: Engine, asked: Iterable[Problem]) -> tuple[dict[str, Counts], list[Problem]]:
