@@ -109,26 +109,29 @@ def solve(a: int, sign: str, b: int) -> tuple[str, int]:
 
 
 def steps(a: int, sign: str, b: int) -> list[str]:
-    """What is worked out first: the columns but the highest, from the ones upwards, each with what is carried."""
+    """What is worked out first: the columns from the ones upwards, each with what is carried."""
     if sign == "*":
         high, low = max(a, b), min(a, b)
         tens, ones = high // 10 * 10, high % 10
         if high <= 12 or low <= 1 or not ones:
             return []
-        x, y = tens * low // 10 % 10, ones * low // 10
-        carried = [f"{x}+{y}={x + y}"] if y else []  # the column of the tens
-        return [f"{tens}*{low}={tens * low}", f"{ones}*{low}={ones * low}", *carried]
+        hundreds, x, y = tens * low // 100, tens * low // 10 % 10, ones * low // 10
+        column = [f"{x}+{y}={x + y}"] if y else []  # of the tens
+        carried = [f"{hundreds}+1={hundreds + 1}"] if hundreds and x + y > 9 else []
+        return [f"{tens}*{low}={tens * low}", f"{ones}*{low}={ones * low}", *column, *carried]
     if sign == "-" and a < b:
         found = steps(b, "-", a)
         return [f"{b}-{a}: {found[0]}", *found[1:]] if found else [f"{b}-{a}={b - a}"]
+    if key_of(a, sign, b) is None:
+        return []
     count, carry, out = len(str(max(a, b))), 0, []
-    for x, y in list(zip(columns(a, count), columns(b, count), strict=True))[:-1]:
+    for x, y in zip(columns(a, count), columns(b, count), strict=True):
         if sign == "-" and x - y - carry < 0:
             x += 10
         value = x + y + carry if sign == "+" else x - y - carry
         out.append(f"{x}{sign}{y}{f'{sign}1' if carry else ''}={value}")
         carry = int(value > 9 if sign == "+" else x > 9)
-    return [] if out == [f"{a}-{b}={a - b}"] else out  # 12-5 is its own step
+    return out
 
 
 def key_of(a: int, sign: str, b: int) -> str | None:

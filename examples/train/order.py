@@ -49,18 +49,19 @@ def parity(talk: Talk) -> Turn:
 
 def extreme(talk: Talk) -> Turn:
     """The biggest or smallest of three to five numbers."""
-    numbers = numbers_to_sort(talk)
+    numbers = some_numbers(talk, 5)
     kind = talk.rng.choice(["biggest", "smallest"])
     user = talk.ask(kind, l=listed(talk, numbers))
     best = (max if kind == "biggest" else min)(numbers)
     return Turn("biggest", user, f"{best} is the {kind}.")
 
 
-def numbers_to_sort(talk: Talk) -> list[int]:
-    """Three to five numbers below 100, all different."""
+def some_numbers(talk: Talk, most: int) -> list[int]:
+    """Three to five different numbers below 10, or three to `most` below 100."""
 
     def make() -> tuple[str, list[int]]:
-        numbers = talk.rng.sample(range(talk.rng.choice([10, 100, 100])), talk.rng.randint(3, 5))
+        below, count = talk.rng.choice([(10, 5), (100, most), (100, most)])
+        numbers = talk.rng.sample(range(below), talk.rng.randint(3, count))
         return f"numbers {sorted(numbers)}", numbers
 
     found: list[int] = talk.draw(make)[0]
@@ -85,7 +86,7 @@ def sort(talk: Talk) -> Turn:
     """Numbers or letters, upwards or downwards."""
     items: list[Any]
     numeric = talk.rng.random() < 0.7
-    items = numbers_to_sort(talk) if numeric else talk.draw(lambda: letters_to_sort(talk))[0]
+    items = some_numbers(talk, 3) if numeric else talk.draw(lambda: letters_to_sort(talk))[0]
     down = numeric and talk.rng.random() < 0.25
     user = talk.ask("sort_down" if down else "sort", l=listed(talk, items))
     talk.items, talk.word = [str(item) for item in sorted(items, reverse=down)], None
