@@ -116,7 +116,7 @@ def reverse(talk: Talk) -> Turn:
 
         word = talk.draw(make)[0]
     else:
-        word = word_for(talk, "reverse", 7)
+        word = word_for(talk, "reverse", 6)
     return Turn("reverse", talk.ask("reverse", w=word), word[::-1] + ".")
 
 
@@ -144,7 +144,7 @@ def one_letter(talk: Talk) -> Turn:
 def same_word(talk: Talk) -> Turn:
     """The last word again: "and backwards?"."""
     word = talk.word
-    if word is None or len(word) > 7:
+    if word is None or len(word) > 6:
         raise NoProblem
     kind = talk.rng.choice(["reverse", "spell", "letters"])
     talk.draw(lambda: (f"{kind} {word.lower()}",))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from typing import Any
 
 from arithmetic import NoProblem, Talk, Turn
@@ -60,18 +59,12 @@ def some_numbers(talk: Talk, most: int) -> list[int]:
     """Three to five different numbers below 10, or three to `most` below 100."""
 
     def make() -> tuple[str, list[int]]:
-        below, count = talk.rng.choice([(10, 5), (100, most), (100, most)])
+        below, count = talk.rng.choice([(10, 5), (100, most)])
         numbers = talk.rng.sample(range(below), talk.rng.randint(3, count))
         return f"numbers {sorted(numbers)}", numbers
 
     found: list[int] = talk.draw(make)[0]
     return found
-
-
-def letters_to_sort(talk: Talk) -> tuple[str, list[str]]:
-    """Three to five letters, all different, with their key."""
-    letters = talk.rng.sample(string.ascii_lowercase, talk.rng.randint(3, 5))
-    return f"letters {sorted(letters)}", letters
 
 
 def listed(talk: Talk, items: list[Any]) -> str:
@@ -83,13 +76,11 @@ def listed(talk: Talk, items: list[Any]) -> str:
 
 
 def sort(talk: Talk) -> Turn:
-    """Numbers or letters, upwards or downwards."""
-    items: list[Any]
-    numeric = talk.rng.random() < 0.7
-    items = some_numbers(talk, 3) if numeric else talk.draw(lambda: letters_to_sort(talk))[0]
-    down = numeric and talk.rng.random() < 0.25
-    user = talk.ask("sort_down" if down else "sort", l=listed(talk, items))
-    talk.items, talk.word = [str(item) for item in sorted(items, reverse=down)], None
+    """Numbers, upwards or downwards."""
+    numbers = some_numbers(talk, 3)
+    down = talk.rng.random() < 0.25
+    user = talk.ask("sort_down" if down else "sort", l=listed(talk, numbers))
+    talk.items = [str(number) for number in sorted(numbers, reverse=down)]
     return Turn("sort", user, ", ".join(talk.items) + ".")
 
 
