@@ -1,0 +1,56 @@
+"""The model in the package computes what the PyTorch graph that trained it computes: figures from training."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bitnet
+from closeness import EXACT, FLIPPED
+from conftest import ROOT
+
+MODEL = ROOT / "python" / "bitnet" / "models" / "trit.gguf"
+PROMPTS: list[dict[str, Any]] = json.loads((ROOT / "tests" / "data" / "trit-golden.json").read_text())["prompts"]
+
+
+@pytest.fixture(scope="module")
+def engine() -> bitnet.Engine:
+    return bitnet.Engine(MODEL, kv_type="f32")
+
+
+def distance(engine: bitnet.Engine, prompt: dict[str, Any]) -> Any:
+    """How far each position's eight best logits lie from training's, in units of the logits' spread."""
+    best = np.take_along_axis(engine.logits(prompt["ids"]), np.array(prompt["best"]), axis=1)
+    return np.abs(best - np.array(prompt["values"])).max(axis=1) / prompt["spread"]
+
+
+def test_runs_as_trained(engine: bitnet.Engine) -> None:
+    assert (engine.arch, engine.act_quant, engine.ffn_act) == ("bitnet-b1.58", "int8", "relu2")
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt["answer"])
+def test_ids(engine: bitnet.Engine, prompt: dict[str, Any]) -> None:
+    assert engine.encode(prompt["text"], add_bos=True, parse_special=True) == prompt["ids"]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt["answer"])
+def test_logits(engine: bitnet.Engine, prompt: dict[str, Any]) -> None:
+    """Rounding noise up to the first activation that rounds the other way; after it no more than such flips do."""
+    found = distance(engine, prompt)
+    assert (found[:4] < EXACT).all(), found
+    assert (found < FLIPPED).all(), found
+    last = np.abs(engine.logits(prompt["ids"])[-1] - np.array(prompt["last"])).max() / prompt["spread"]
+    assert last < FLIPPED
+
+
+def test_some_prompt_without_a_flip(engine: bitnet.Engine) -> None:
+    """A whole prompt to rounding noise: weights, scales, norms, rotary angles and head are those of training."""
+    assert any((distance(engine, prompt) < EXACT).all() for prompt in PROMPTS)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt["answer"])
+def test_answers(engine: bitnet.Engine, prompt: dict[str, Any]) -> None:
+    assert engine.generate(prompt["ids"]).text == prompt["answer"]
