@@ -16,8 +16,7 @@ MODEL ?=
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
-chat: $(VENV)/built  ## Talk with a model: make chat MODEL=file.gguf
-	@test -n "$(MODEL)" || { echo "say which model: make chat MODEL=file.gguf"; exit 2; }
+chat: $(VENV)/built  ## Talk with the model inside the package, or another: make chat MODEL=file.gguf
 	@$(BIN)/bitnet chat $(MODEL)
 
 test: test-rust test-python  ## Build, install, run every test
@@ -61,8 +60,7 @@ wheel: $(VENV)/tools  ## Build a manylinux wheel, and try it in a clean environm
 	rm -rf $(VENV)/clean && $(PYTHON) -m venv $(VENV)/clean
 	$(VENV)/clean/bin/python -m pip install --quiet dist/*.whl
 	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/bitnet inspect ../tests/fixtures/relu2-i2s.gguf
-	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/python ../tests/text_model.py text.gguf
-	cd $(VENV) && echo hello | PATH=/usr/bin:/bin clean/bin/bitnet chat text.gguf -n 8 --receipt-dir receipts
+	cd $(VENV) && echo 'What is 2+2?' | PATH=/usr/bin:/bin clean/bin/bitnet chat --receipt-dir receipts
 
 clean:  ## Remove everything that was built
 	rm -rf target $(VENV) models dist

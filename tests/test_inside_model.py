@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -54,3 +56,26 @@ def test_some_prompt_without_a_flip(engine: bitnet.Engine) -> None:
 @pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt["answer"])
 def test_answers(engine: bitnet.Engine, prompt: dict[str, Any]) -> None:
     assert engine.generate(prompt["ids"]).text == prompt["answer"]
+
+
+def test_the_package_opens_it_by_itself() -> None:
+    with bitnet.Engine() as engine:
+        assert engine.path == MODEL
+        assert (engine.template.name, engine.template.origin) == ("bitnet", "gguf")
+        chat = bitnet.ChatSession(engine)
+        assert [chat.send(text).text for text in ("What is 2+2?", "What about 3+3?")] == ["2+2=4.", "3+3=6."]
+        for receipt in chat.receipts:
+            receipt.validate()
+            assert engine.replay(receipt)
+
+
+def test_the_command_line_opens_it_by_itself() -> None:
+    def run(*arguments: str, stdin: str = "") -> str:
+        command = [sys.executable, "-m", "bitnet", *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, encoding="utf-8").stdout
+
+    assert run("chat", stdin="What is 2+2?\nWhat about 3+3?\n").endswith("2+2=4.\n3+3=6.\n")
+    assert run("run", "--chat", "-p", "What is 2+2?") == "2+2=4.\n"
+    shown = run("inspect")
+    assert "bitnet-b1.58" in shown
+    assert "# Trit, the model inside the package" in shown

@@ -490,7 +490,8 @@ class Prefill:
 class Engine:
     """An open model with its threads; immutable, and shared by any number of Python threads.
 
-    path: a GGUF file, or the first file of a split model. It is mapped into memory and must not change meanwhile.
+    path: a GGUF file, or the first file of a split model (default: the model inside the package, see
+        `bitnet.models`). It is mapped into memory and must not change meanwhile.
     n_ctx: positions that one sequence may have (default: the model's, at most 4096).
     n_threads: threads that compute (default: all processors that this process may use).
     isa: one of `bitnet.isas()` (default: the environment variable BITNET_ISA, else the best). The logits do not depend
@@ -507,7 +508,7 @@ class Engine:
 
     def __new__(
         cls,
-        path: _Path,
+        path: _Path | None = None,
         *,
         n_ctx: int | None = None,
         n_threads: int | None = None,

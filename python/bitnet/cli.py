@@ -11,6 +11,7 @@ from typing import Any
 
 from . import ChatSession, Engine, Template, Tokenizer, __version__, inspect, isas, processor, read_bandwidth
 from .errors import ArgumentError, BitnetError
+from .models import card, inside
 from .repl import Receipts, Repl
 
 FAILED = 2
@@ -47,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     command = commands.add_parser("inspect", help="show what is in a model file and how it would be run")
-    command.add_argument("model", metavar="MODEL", help="a GGUF file")
+    command.add_argument(
+        "model", metavar="MODEL", nargs="?", help="a GGUF file (default: the model inside, with its card)"
+    )
     command.add_argument("--tensors", action="store_true", help="list every tensor")
     command.add_argument("--json", action="store_true", help="print everything as JSON")
     command.set_defaults(run=run_inspect)
@@ -90,7 +93,9 @@ def parser() -> argparse.ArgumentParser:
 
 def add_engine_options(command: argparse.ArgumentParser) -> None:
     """The model, and how it is opened."""
-    command.add_argument("model", metavar="MODEL", help="a GGUF file")
+    command.add_argument(
+        "model", metavar="MODEL", nargs="?", help="a GGUF file (default: the model inside the package)"
+    )
     command.add_argument("-t", "--threads", type=int, help="threads that compute (default: all)")
     command.add_argument("-c", "--ctx", type=int, help="positions of the context (default: the model's, at most 4096)")
     command.add_argument("--kv-type", choices=["f16", "f32"], default="f16", help="how keys and values are stored")
@@ -157,7 +162,7 @@ def run_chat(options: argparse.Namespace) -> None:
 
 def run_inspect(options: argparse.Namespace) -> None:
     """`bitnet inspect MODEL`."""
-    model = inspect(options.model)
+    model = inspect(options.model or inside())
     if options.json:
         print(json.dumps(model, indent=1, default=os.fspath))
         return
@@ -177,6 +182,8 @@ def run_inspect(options: argparse.Namespace) -> None:
     table({f"  {entry['key']}": shown(entry["value"]) for entry in model["metadata"]})
     for warning in model["warnings"]:
         print(f"\nwarning: {warning}")
+    if options.model is None:
+        print(f"\n{card()}")
 
 
 def verdicts(model: dict[str, Any]) -> dict[str, Any]:

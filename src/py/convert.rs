@@ -84,6 +84,11 @@ pub fn file_path(path: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
     path.py().import("os")?.call_method1("fsdecode", (path,))?.extract()
 }
 
+/// The same, or None for the model inside the package.
+pub fn optional_path(path: &Bound<'_, PyAny>) -> PyResult<Option<PathBuf>> {
+    if path.is_none() { Ok(None) } else { file_path(path).map(Some) }
+}
+
 fn type_name(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map(|name| name.to_string()).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! `bitnet.Engine`.
 
-use super::convert::{choice, detached, file_path, named, optional_count, token_ids};
+use super::convert::{choice, detached, named, optional_count, optional_path, token_ids};
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
 use super::stream::{Completion, Stream};
@@ -92,12 +92,12 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, *, n_ctx=None, n_threads=None, isa=None, kv_type="f16", act_quant="auto", ffn_act=None,
-        n_batch=None))]
+    #[pyo3(signature = (path=None, *, n_ctx=None, n_threads=None, isa=None, kv_type="f16", act_quant="auto",
+        ffn_act=None, n_batch=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        #[pyo3(from_py_with = file_path)] path: PathBuf,
+        #[pyo3(from_py_with = optional_path)] path: Option<PathBuf>,
         n_ctx: Option<&Bound<'_, PyAny>>,
         n_threads: Option<&Bound<'_, PyAny>>,
         isa: Option<String>,
@@ -116,6 +116,10 @@ impl Engine {
             kv_type: Some(choice(kv_type, "kv_type", &[KvType::F16, KvType::F32].map(|t| (t.name(), t)))?),
             act_quant: choice(act_quant, "act_quant", &quants)?,
             ffn_act: ffn_act.map(|name| choice(name, "ffn_act", &activations)).transpose()?,
+        };
+        let path = match path {
+            Some(path) => path,
+            None => py.import("bitnet.models")?.call_method0("inside")?.extract()?,
         };
         let core = detached(py, |watch| Core::open(&path, options, watch))?;
         // numpy sets itself up at its first array, and a process that forks off meanwhile would wait for it for ever.
