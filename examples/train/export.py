@@ -28,7 +28,8 @@ ARCH = "bitnet-b1.58"
 NAME = "Trit"
 GOLDEN_TEXTS = [
     "User: What is 2+2?<|eot_id|>Assistant: ",
-    "User: What is 27+45?<|eot_id|>Assistant: 27+45: 7+5=12, 2+4+1=7, so 72.<|eot_id|>User: and doubled?<|eot_id|>Assistant: ",
+    "User: What is 27+45?<|eot_id|>Assistant: 27+45: 7+5=12, 2+4+1=7, so 72.<|eot_id|>"
+    "User: and doubled?<|eot_id|>Assistant: ",
     "System: Be brief.<|eot_id|>User: My name is Ada.<|eot_id|>Assistant: Nice to meet you, Ada!<|eot_id|>"
     "User: Spell stone<|eot_id|>Assistant: s-t-o-n-e.<|eot_id|>User: What is my name?<|eot_id|>Assistant: ",
 ]
