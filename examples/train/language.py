@@ -71,8 +71,8 @@ def refuse(talk: Talk) -> Turn:
     if kind < 0.35:
         big, small = rng.randint(1000, 10 ** rng.randint(4, 7)), rng.randint(0, 10 ** rng.randint(1, 5))
         a, b = (big, small) if rng.random() < 0.5 else (small, big)
-        sign = rng.choice("+-*")
-        if sign == "*" and rng.random() < 0.6:
+        sign = rng.choice("+-**")
+        if sign == "*" and rng.random() < 0.8:
             a, b = rng.randint(13, 99), rng.randint(13, 999)
         return Turn("refuse", talk.ask("expression", e=spoken(talk, a, sign, b)), TOO_BIG)
 
@@ -82,7 +82,8 @@ def refuse(talk: Talk) -> Turn:
         return f"topic {topic}", topic, rng.choice(WORDS["words"])
 
     topic, other = talk.draw(make)
-    return Turn("refuse", talk.ask("other", t=topic, u=other, n=rng.randint(2, 999), m=rng.randint(2, 99)), CANNOT)
+    numbers = {"n": rng.randint(2, 999), "m": rng.randint(2, 99), "y": rng.randint(1000, 2030)}
+    return Turn("refuse", talk.ask("other", t=topic, u=other, **numbers), CANNOT)
 
 
 # -- Letters ----------------------------------------------------------------------------------------------------------
@@ -91,9 +92,10 @@ def refuse(talk: Talk) -> Turn:
 def word_for(talk: Talk, what: str, longest: int) -> str:
     """A word for a skill, in lower case or as people write names."""
 
-    def make() -> tuple[str, str]:
+    def make() -> tuple[str | None, str]:
         word = talk.new_word(longest)
-        return f"{what} {word}", word
+        # The letters of a word that is one token are learnt by heart.
+        return None if word in WORDS["whole"] else f"{what} {word}", word
 
     word: str = talk.draw(make)[0]
     if talk.word == word and talk.rng.random() < 0.5:
@@ -147,7 +149,7 @@ def same_word(talk: Talk) -> Turn:
     if word is None or len(word) > 6:
         raise NoProblem
     kind = talk.rng.choice(["reverse", "spell", "letters"])
-    talk.draw(lambda: (f"{kind} {word.lower()}",))
+    talk.draw(lambda: (None if word in WORDS["whole"] else f"{kind} {word.lower()}",))
     answer = {"reverse": word[::-1] + ".", "spell": "-".join(word) + ".", "letters": counted(word)}[kind]
     return Turn("same_word", talk.ask("again_" + kind), answer)
 

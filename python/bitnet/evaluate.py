@@ -33,7 +33,7 @@ def problems(path: Path) -> Iterator[Problem]:
 
 def converse(engine: Engine, users: Iterable[str]) -> list[str]:
     """What the model answers, turn after turn."""
-    chat = ChatSession(engine, max_tokens=LONGEST)
+    chat = ChatSession(engine)
     return [chat.send(user).text for user in users]
 
 
