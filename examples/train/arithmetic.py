@@ -244,7 +244,7 @@ def three(talk: Talk) -> Turn:
     sign = talk.rng.choice(["+", " + ", " plus "])
     user = talk.ask("expression", e=f"{a}{sign}{b}{sign}{c}")
     talk.last = a + b + c
-    return Turn("three", user, f"{a}+{b}={a + b}, {a + b}+{c}={a + b + c}.")
+    return Turn("three", user, f"{a}+{b}={a + b}, {solve(a + b, '+', c)[0]}")
 
 
 def tale(talk: Talk) -> Turn:

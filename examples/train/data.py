@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches"))
 from gguf_writer import Value, write_gguf
 
 SKILLS = {
-    ar.add: 6,
+    ar.add: 7,
     ar.subtract: 9,
-    ar.multiply: 8,
+    ar.multiply: 7,
     ar.another: 4,
     ar.follow_up: 15,
     ar.three: 1.5,
@@ -42,20 +42,20 @@ SKILLS = {
     od.parity: 1,
     od.extreme: 3,
     od.sort: 9,
-    od.other_way: 5,
-    la.spell: 5,
+    od.other_way: 7,
+    la.spell: 6,
     la.reverse: 9,
-    la.letters: 3,
+    la.letters: 5,
     la.one_letter: 7,
     la.same_word: 10,
     la.count: 5,
     la.neighbour: 3,
-    la.tell: 5,
-    la.recall: 4,
+    la.tell: 6,
+    la.recall: 7,
     la.what_result: 1,
-    la.small_talk: 4,
-    la.identity: 4,
-    la.refuse: 6,
+    la.small_talk: 5,
+    la.identity: 5,
+    la.refuse: 7,
 }
 RESULTS = (ar.add, ar.subtract, ar.multiply, ar.another, ar.follow_up, ar.three, ar.tale, od.parity, la.neighbour)
 

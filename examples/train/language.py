@@ -78,7 +78,8 @@ def refuse(talk: Talk) -> Turn:
 
     def make() -> tuple[str, str, str]:
         words = WORDS["words" if rng.random() < 0.6 else "names"]
-        topic = rng.choice(words) if rng.random() < 0.7 else talk.new_word().title()
+        topic = rng.choice(words) if rng.random() < 0.7 else talk.new_word()
+        topic = topic.title() if rng.random() < 0.3 else topic
         return f"topic {topic}", topic, rng.choice(WORDS["words"])
 
     topic, other = talk.draw(make)
@@ -106,7 +107,7 @@ def word_for(talk: Talk, what: str, longest: int) -> str:
 
 def spell(talk: Talk) -> Turn:
     word = word_for(talk, "spell", 10)
-    return Turn("spell", talk.ask("spell", w=word), "-".join(word) + ".")
+    return Turn("spell", talk.ask("spell", w=word), spelled(word))
 
 
 def reverse(talk: Talk) -> Turn:
@@ -119,7 +120,7 @@ def reverse(talk: Talk) -> Turn:
         word = talk.draw(make)[0]
     else:
         word = word_for(talk, "reverse", 6)
-    return Turn("reverse", talk.ask("reverse", w=word), word[::-1] + ".")
+    return Turn("reverse", talk.ask("reverse", w=word), backwards(word))
 
 
 def letters(talk: Talk) -> Turn:
@@ -127,9 +128,21 @@ def letters(talk: Talk) -> Turn:
     return Turn("letters", talk.ask("letters", w=word), counted(word))
 
 
+# Each answer names the word first: one question at a time, which word, then what its letters are.
+
+
+def spelled(word: str) -> str:
+    return f"{word}: {'-'.join(word)}."
+
+
+def backwards(word: str) -> str:
+    """The letters, then from their end."""
+    return f"{word}: {'-'.join(word)}, so {word[::-1]}."
+
+
 def counted(word: str) -> str:
     """Numbered letters, then how many."""
-    return ", ".join(f"{i} {letter}" for i, letter in enumerate(word, 1)) + f": {len(word)} letters."
+    return f"{word}: " + ", ".join(f"{i} {letter}" for i, letter in enumerate(word, 1)) + f": {len(word)} letters."
 
 
 def one_letter(talk: Talk) -> Turn:
@@ -140,7 +153,7 @@ def one_letter(talk: Talk) -> Turn:
     for other in word:
         count += other.lower() == letter
         steps.append(f"{other} {count}" if other.lower() == letter else other)
-    return Turn("one_letter", talk.ask("one_letter", w=word, c=letter), f"{', '.join(steps)}: {count}.")
+    return Turn("one_letter", talk.ask("one_letter", w=word, c=letter), f"{word}: {', '.join(steps)}: {count}.")
 
 
 def same_word(talk: Talk) -> Turn:
@@ -150,7 +163,7 @@ def same_word(talk: Talk) -> Turn:
         raise NoProblem
     kind = talk.rng.choice(["reverse", "spell", "letters"])
     talk.draw(lambda: (None if word in WORDS["whole"] else f"{kind} {word.lower()}",))
-    answer = {"reverse": word[::-1] + ".", "spell": "-".join(word) + ".", "letters": counted(word)}[kind]
+    answer = {"reverse": backwards, "spell": spelled, "letters": counted}[kind](word)
     return Turn("same_word", talk.ask("again_" + kind), answer)
 
 

@@ -14,7 +14,7 @@ def compare(talk: Talk) -> Turn:
         a = talk.number()
         b = (
             a
-            if talk.rng.random() < 0.05
+            if talk.rng.random() < 0.1
             else max(0, a + talk.rng.randint(-9, 9))
             if talk.rng.random() < 0.2
             else talk.number()
@@ -27,7 +27,7 @@ def compare(talk: Talk) -> Turn:
     talk.last = None
     word = "bigger" if a > b else "smaller"
     if a == b:
-        answer = "They are equal."
+        answer = f"{a} is equal to {b}, so {'no' if kind.startswith('is_') else 'neither'}."
     elif kind.startswith("is_"):
         answer = f"{a} is {word} than {b}, so {'yes' if kind == 'is_' + word else 'no'}."
     else:

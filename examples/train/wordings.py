@@ -41,6 +41,9 @@ OPENERS = [
     "then ",
     "Trit, ",
     "um ",
+    "hmm ",
+    "lol ",
+    "hey ",
 ]
 
 
