@@ -2,7 +2,7 @@
 
 use super::{Decoder, Runtime, Watch};
 use crate::error::Result;
-use crate::model::Work;
+use crate::model::{Wanted, Work};
 use crate::sampler::{Sampler, SamplingParams, logprobs};
 use std::time::{Duration, Instant};
 
@@ -101,10 +101,17 @@ impl Answer {
         if self.finish.is_some() {
             return Ok(None);
         }
-        let mut logits = self.compute(runtime, decoder, watch)?;
+        let sampler = Sampler::new(&self.params, self.seed);
+        let likely =
+            |low: &mut [f32], high: &mut [f32]| sampler.bound(low, high, &self.sequence, self.prompt);
+        let wanted = if sampler.needs_every_logit() { Wanted::All } else { Wanted::Likely(&likely) };
+        let mut times = self.times;
+        let computed = self.compute(runtime, decoder, wanted, watch, &mut times);
+        self.times = times;
+        let mut logits = computed?;
         let start = Instant::now();
         let raw = self.params.logprobs.map(|_| logits.clone());
-        let id = Sampler::new(&self.params, self.seed).pick(&mut logits, &self.sequence, self.prompt);
+        let id = sampler.pick(&mut logits, &self.sequence, self.prompt);
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
         self.times.sample += start.elapsed();
         self.sequence.push(id);
@@ -121,15 +128,23 @@ impl Answer {
     }
 
     /// The logits after the last id. A prompt goes in chunk by chunk: one that is abandoned keeps what came before.
-    fn compute(&mut self, runtime: &Runtime, decoder: &mut Decoder, watch: &mut Watch) -> Result<Vec<f32>> {
+    fn compute(
+        &self,
+        runtime: &Runtime,
+        decoder: &mut Decoder,
+        wanted: Wanted,
+        watch: &mut Watch,
+        times: &mut Times,
+    ) -> Result<Vec<f32>> {
         loop {
             let start = Instant::now();
             let pending = &self.sequence[decoder.ids().len()..];
             let chunk = &pending[..pending.len().min(runtime.n_batch)];
             let last = chunk.len() == pending.len();
-            let logits = runtime.prefill(decoder, chunk, last, watch)?;
+            let logits =
+                runtime.prefill(decoder, chunk, if last { wanted } else { Wanted::Nothing }, watch)?;
             let first = self.sequence.len() == self.prompt;
-            *(if first { &mut self.times.prefill } else { &mut self.times.decode }) += start.elapsed();
+            *(if first { &mut times.prefill } else { &mut times.decode }) += start.elapsed();
             if last {
                 return Ok(logits);
             }

@@ -13,6 +13,9 @@ const LANES: usize = 64;
 /// Keys in one page of the key/value cache, and in one block of the attention's walk.
 pub const PAGE: usize = 64;
 
+use super::coarse::COARSE_STEP;
+pub(super) use super::coarse::{coarsen, dot_i8};
+
 type Lane = [f32; STEP];
 /// An IEEE binary16 as its little-endian bytes.
 pub type F16Bytes = [u8; 2];
@@ -38,6 +41,18 @@ pub(super) trait Lanes {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Widens 16 halves, exactly.
     unsafe fn widen_f16(h: &[F16Bytes; STEP]) -> Self::V;
+    /// 32 weights of 16 bits in registers, and the sums of their products.
+    type W: Copy;
+    /// Sums of products; see `W`.
+    type I: Copy;
+    /// No sum yet.
+    unsafe fn zero() -> Self::I;
+    /// Widens 32 weights.
+    unsafe fn widen_i8(w: &[i8; COARSE_STEP]) -> Self::W;
+    /// Adds 32 products.
+    unsafe fn madd(sums: Self::I, w: Self::W, x: &[i16; COARSE_STEP]) -> Self::I;
+    /// Adds the sums.
+    unsafe fn sum(sums: Self::I) -> i32;
 }
 
 /// A stored element that widens to f32, exactly.
@@ -122,8 +137,15 @@ macro_rules! with_float_kernels {
             fn mix_f32(p: &[f32], stride: usize, n: usize, values: &[F32Bytes], acc: &mut [f32], channels: usize);
             /// `s = exp(s·scale - max)` over the first `n`, zero after them; returns the sum. Whole pages.
             fn softmax(s: &mut [f32], n: usize, scale: f32) -> f32;
+            /// Halves as floats.
+            fn widen_f16(row: &[F16Bytes], out: &mut [f32]);
             /// `gate = silu(gate) · up`.
             fn silu_mul(gate: &mut [f32], up: &[f32]);
+            /// A row in 8 bits, `step · q`; returns `step` and upper bounds of `|row|` and of `|row - step · q|`, Euclidean
+            /// norms, which are infinite if a value is not finite. Fills `q` up with zeros. Rows of at most 2^17 columns.
+            fn coarsen(row: &[f32], q: &mut [i8]) -> (f32, f32, f32);
+            /// Exact dot of one 8-bit row with each of `xs`, if no sum of magnitudes leaves i32; whole steps of 32 columns.
+            fn dot_i8(row: &[i8], xs: &[&[i16]], out: &mut [i32]);
         }
     };
 }
@@ -247,6 +269,19 @@ pub(super) fn dot_widened<L: Lanes>(row: &[f32], xs: &[&[f32]], out: &mut [f32])
 }
 
 #[inline(always)]
+pub(super) fn widen_f16<L: Lanes>(row: &[F16Bytes], out: &mut [f32]) {
+    assert_eq!(row.len(), out.len());
+    let ((rows, tail), (outs, rest)) = (row.as_chunks::<STEP>(), out.as_chunks_mut::<STEP>());
+    for (row, out) in rows.iter().zip(outs) {
+        // SAFETY: as in `dot_tile`.
+        unsafe { L::store(L::widen_f16(row), out) };
+    }
+    let mut padded = [[0; 2]; STEP];
+    padded[..tail.len()].copy_from_slice(tail);
+    rest.copy_from_slice(&widen_f16_plain(&padded)[..tail.len()]);
+}
+
+#[inline(always)]
 pub(super) fn rms_norm<L: Lanes>(x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == gamma.len() && x.len() == out.len());
     let squares = dot_tile::<L, Widened, 1>(x, [x])[0];
@@ -257,7 +292,7 @@ pub(super) fn rms_norm<L: Lanes>(x: &[f32], gamma: &[f32], eps: f32, out: &mut [
 }
 
 /// Adding 1.5·2²³ rounds a float of magnitude below 2²² to an integer, half to even, in its low bits.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
 
 #[inline(always)]
 pub(super) fn quantize<L: Lanes>(x: &[f32], q: &mut [i8]) -> (f32, i32) {

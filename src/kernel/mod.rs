@@ -11,6 +11,7 @@ mod avx512;
 mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+pub mod coarse;
 pub mod float;
 pub mod machine;
 #[cfg(target_arch = "aarch64")]

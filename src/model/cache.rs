@@ -15,6 +15,8 @@ pub struct Work {
     pub attention: u64,
     /// Rows through the output head.
     pub head: u64,
+    /// Logits that it computed exactly: all, or of those ids that the choice could fall on.
+    pub logits: u64,
 }
 
 impl Work {
@@ -25,6 +27,7 @@ impl Work {
             dense: self.dense - before.dense,
             attention: self.attention - before.attention,
             head: self.head - before.head,
+            logits: self.logits - before.logits,
         }
     }
 }
@@ -35,6 +38,7 @@ impl std::ops::AddAssign for Work {
         self.dense += more.dense;
         self.attention += more.attention;
         self.head += more.head;
+        self.logits += more.logits;
     }
 }
 

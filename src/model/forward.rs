@@ -1,6 +1,7 @@
 //! The forward pass: one function for a chunk of a prompt, one decode step, and many conversations at once.
 
 use super::config::Activation;
+use super::head::Wanted;
 use super::linear::Input;
 use super::{ActQuant, KvCache, Model, Work};
 use crate::error::{Error, Result};
@@ -12,16 +13,16 @@ use crate::ops::{add, relu2_mul, rms_norm};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One row of a batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
     /// Which of the caches it belongs to.
     pub sequence: usize,
     /// Where it stands: its cache's length, plus the number of its rows before this one.
     pub position: usize,
     /// The token.
     pub id: u32,
-    /// Whether its logits are wanted.
-    pub logits: bool,
+    /// Which of its logits are wanted.
+    pub logits: Wanted<'a>,
 }
 
 impl Model {
@@ -50,7 +51,9 @@ impl Model {
 
         let floats = |channels: usize| zeros::<f32>(n.saturating_mul(channels));
         let mut x = floats(config.width)?;
-        team.for_each_chunk(&mut x, config.width, |i, x| self.embedding.widen(rows[i].id as usize, x));
+        team.for_each_chunk(&mut x, config.width, |i, x| {
+            self.embedding.widen(kernels, rows[i].id as usize, x)
+        });
         check_finite(&x, config.width, |i, value| {
             format!("tensor 'token_embd.weight': row {} holds {value}; the file is broken", rows[i].id)
         })?;
@@ -133,9 +136,11 @@ impl Model {
                 rows[i].position
             )
         })?;
-        let logits = self.head(kernels, team, rows, &x)?;
+        let (logits, exact) = self.head_logits(kernels, team, rows, &x)?;
+        let mut exact = exact.into_iter();
         for row in rows {
-            caches[row.sequence].advance(Work { head: row.logits as u64, ..work });
+            let logits = row.logits.any().then(|| exact.next()).flatten().unwrap_or(0) as u64;
+            caches[row.sequence].advance(Work { head: row.logits.any() as u64, logits, ..work });
         }
         Ok(logits)
     }
@@ -148,25 +153,26 @@ impl Model {
         }
     }
 
-    /// The logits of the rows that want them.
-    fn head(&self, kernels: &Kernels, team: &Team, rows: &[Row], x: &[f32]) -> Result<Vec<f32>> {
-        let wanted = rows.iter().zip(x.chunks(self.config.width)).filter(|(row, _)| row.logits);
-        let x: Vec<f32> = wanted.flat_map(|(_, x)| x).copied().collect();
+    /// The logits of the rows that want them, and how many of each were computed exactly.
+    fn head_logits(
+        &self,
+        kernels: &Kernels,
+        team: &Team,
+        rows: &[Row],
+        x: &[f32],
+    ) -> Result<(Vec<f32>, Vec<usize>)> {
+        let some = rows.iter().zip(x.chunks(self.config.width)).filter(|(row, _)| row.logits.any());
+        let (wanted, x): (Vec<Wanted>, Vec<&[f32]>) = some.map(|(row, x)| (row.logits, x)).unzip();
+        let x = x.concat();
         let mut normed = zeros(x.len())?;
         rms_norm(kernels, team, &x, &self.output_norm, self.config.eps, &mut normed);
-        let mut logits = zeros((x.len() / self.config.width).saturating_mul(self.config.vocab))?;
-        let output = self.output.as_ref().unwrap_or(&self.embedding);
-        output.matmul(kernels, team, &normed, &mut logits);
-        check_finite(&logits, 1, |i, value| {
-            let id = i % self.config.vocab;
-            format!("tensor '{}': row {id} gives the logit {value}; the file is broken", output.name())
-        })?;
-        Ok(logits)
+        let matrix = self.output.as_ref().unwrap_or(&self.embedding);
+        self.head.logits(kernels, team, matrix, &normed, &wanted)
     }
 }
 
 /// An error of the model if any value is not finite; `what` is told in which group of `len` it is.
-fn check_finite(x: &[f32], len: usize, what: impl Fn(usize, f32) -> String) -> Result<()> {
+pub(super) fn check_finite(x: &[f32], len: usize, what: impl Fn(usize, f32) -> String) -> Result<()> {
     // Without an early exit this is a loop over vectors.
     if x.iter().fold(true, |all, x| all & x.is_finite()) {
         return Ok(());

@@ -3,11 +3,13 @@
 mod cache;
 pub mod config;
 mod forward;
+mod head;
 mod linear;
 mod weights;
 
 pub use cache::{KvCache, Work};
 pub use forward::Row;
+pub use head::{Bounded, Wanted};
 pub use weights::Verdict;
 
 use crate::error::Result;
@@ -16,6 +18,7 @@ use crate::kernel::pool::Team;
 use crate::ops::attention::{KvType, PageShape};
 use crate::ops::rope::Rope;
 use config::{Activation, Config};
+use head::Head;
 use linear::{Dense, Linear, Matrix};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -69,6 +72,7 @@ pub struct Model {
     embedding: Dense,
     /// Absent where the embedding serves as the output head as well.
     output: Option<Dense>,
+    head: Head,
     output_norm: Vec<f32>,
     layers: Vec<Block>,
     /// Whether any projection is dense.
@@ -77,17 +81,19 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a model from an open file. `cancel` is read between tensors.
+    /// Reads a model from an open file. `cancel` is read between tensors; `copies_head` allows the output head its copy.
     pub fn load(
         gguf: Arc<Gguf>,
         activation: Option<Activation>,
         act_quant: Option<ActQuant>,
+        copies_head: bool,
         team: &Team,
         cancel: &AtomicBool,
     ) -> Result<Model> {
         let path = gguf.path().to_path_buf();
         let config = Config::read(&gguf, activation);
-        let model = config.and_then(|config| weights::load(gguf, config, act_quant, team, cancel));
+        let model = config
+            .and_then(|config| weights::load(gguf, config, act_quant, Head::new(copies_head), team, cancel));
         model.map_err(|error| error.of_file(&path))
     }
 
@@ -120,6 +126,11 @@ impl Model {
     pub fn packed_bytes(&self) -> usize {
         let matrices = self.layers.iter().flat_map(Block::linears).map(|l| &l.matrix);
         matrices.map(|m| if let Matrix::Ternary(t) = m { t.bytes() } else { 0 }).sum()
+    }
+
+    /// Bytes of the output head's copy in 8 bits, once it is made.
+    pub fn copied_bytes(&self) -> usize {
+        self.head.bytes()
     }
 
     /// Bytes of weights that are read where they lie in the mapped file.
