@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 pub(super) struct Avx2;
 
 impl Lanes for Avx2 {
-    const TOKENS: usize = 1;
+    const MANY: bool = false;
     type V = [__m256; 2];
     #[inline(always)]
     unsafe fn splat(x: f32) -> [__m256; 2] {

@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 pub(super) struct Avx512;
 
 impl Lanes for Avx512 {
-    const TOKENS: usize = 4;
+    const MANY: bool = true;
     type V = __m512;
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {

@@ -3,7 +3,8 @@
 //! Inner loop of `dot_i8`, for 32 weights and one token on AVX-512: `vpmovsxbw` shared by the tokens; `vpmaddwd` with
 //! memory operand and `vpaddd`. Every product and sum is an exact integer, so the order does not matter.
 
-use super::float::{Lanes, ROUND};
+use super::elementwise::ROUND;
+use super::float::Lanes;
 
 /// Weights in one step of [`dot_i8`]; rows are filled up with zeros to whole steps.
 pub const COARSE_STEP: usize = 32;

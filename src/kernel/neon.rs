@@ -13,7 +13,7 @@ use std::arch::asm;
 pub(super) struct Neon;
 
 impl Lanes for Neon {
-    const TOKENS: usize = 1;
+    const MANY: bool = false;
     type V = [float32x4_t; 4];
     #[inline(always)]
     unsafe fn splat(x: f32) -> [float32x4_t; 4] {

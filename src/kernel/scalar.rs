@@ -7,7 +7,7 @@ use super::{Isa, Kernels};
 struct Plain;
 
 impl Lanes for Plain {
-    const TOKENS: usize = 1;
+    const MANY: bool = false;
     type V = [f32; 16];
     #[inline(always)]
     unsafe fn splat(x: f32) -> [f32; 16] {

@@ -1,7 +1,9 @@
 //! The keys and values of one sequence.
 
+use super::Row;
 use crate::error::Result;
 use crate::kernel::float::PAGE;
+use crate::kernel::pool::Team;
 use crate::ops::attention::{KvType, Page, PageShape};
 
 /// Rows that the kernels have computed for one sequence, counted where they ran.
@@ -114,10 +116,6 @@ impl KvCache {
         Ok(())
     }
 
-    pub(super) fn write(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
-        self.pages[position / PAGE].write(&self.shape, layer, position % PAGE, keys, values);
-    }
-
     pub(super) fn pages(&self) -> &[Page] {
         &self.pages
     }
@@ -130,4 +128,34 @@ impl KvCache {
     pub fn bytes(&self) -> usize {
         self.pages.iter().map(Page::bytes).sum()
     }
+}
+
+/// Stores a layer's keys and values of all rows, page by page.
+pub(super) fn write(
+    team: &Team,
+    caches: &mut [&mut KvCache],
+    rows: &[Row],
+    layer: usize,
+    keys: &[f32],
+    values: &[f32],
+) {
+    let width = keys.len() / rows.len();
+    let mut touched: Vec<(&PageShape, &mut Page, Vec<usize>)> = Vec::new();
+    for (sequence, cache) in caches.iter_mut().enumerate() {
+        let KvCache { shape, pages, .. } = &mut **cache;
+        let all = (0..rows.len()).filter(|i| rows[*i].sequence == sequence).collect::<Vec<usize>>();
+        let Some(first) = all.first().map(|i| rows[*i].position / PAGE) else { continue };
+        let by_page = all.chunk_by(|a, b| rows[*a].position / PAGE == rows[*b].position / PAGE);
+        touched.extend(
+            pages[first..].iter_mut().zip(by_page).map(|(page, rows)| (&*shape, page, rows.to_vec())),
+        );
+    }
+    team.for_each_chunk(&mut touched, 1, |_, touched| {
+        for (shape, page, at) in touched {
+            for i in at.iter() {
+                let own = *i * width..(*i + 1) * width;
+                page.write(shape, layer, rows[*i].position % PAGE, &keys[own.clone()], &values[own]);
+            }
+        }
+    });
 }

@@ -3,13 +3,12 @@
 use super::config::Activation;
 use super::head::Wanted;
 use super::linear::Input;
-use super::{ActQuant, KvCache, Model, Work};
+use super::{ActQuant, KvCache, Model, Work, cache};
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
 use crate::kernel::machine::zeros;
 use crate::kernel::pool::Team;
 use crate::ops::attention::{Sight, attention};
-use crate::ops::{add, relu2_mul, rms_norm};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One row of a batch.
@@ -66,32 +65,27 @@ impl Model {
         let mut gate = floats(config.ffn)?;
         let mut up = floats(config.ffn)?;
 
+        let width = config.width;
         let mut work = Work::default();
         for (layer, block) in self.layers.iter().enumerate() {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
-            rms_norm(kernels, team, &x, &block.attn_norm, eps, &mut normed);
+            team.for_each_pair(&mut x, width, &mut normed, width, |i, x, normed| {
+                if layer > 0 {
+                    kernels.add(x, &branch[i * width..][..width]);
+                }
+                kernels.rms_norm(x, &block.attn_norm, eps, normed);
+            });
             let a = self.input(kernels, team, &normed, n);
             block.q.apply(kernels, team, &a, &mut q, &mut work);
             block.k.apply(kernels, team, &a, &mut k, &mut work);
             block.v.apply(kernels, team, &a, &mut v, &mut work);
-            for (i, row) in rows.iter().enumerate() {
-                let k = &mut k[i * config.kv_width()..][..config.kv_width()];
-                self.rope.apply(
-                    &turns,
-                    i,
-                    &mut q[i * config.q_width()..][..config.q_width()],
-                    config.head_dim,
-                );
-                self.rope.apply(&turns, i, k, config.head_dim);
-                caches[row.sequence].write(
-                    layer,
-                    row.position,
-                    k,
-                    &v[i * config.kv_width()..][..config.kv_width()],
-                );
-            }
+            team.for_each_pair(&mut q, config.q_width(), &mut k, config.kv_width(), |i, q, k| {
+                self.rope.apply(kernels, &turns, i, q, config.head_dim);
+                self.rope.apply(kernels, &turns, i, k, config.head_dim);
+            });
+            cache::write(team, caches, rows, layer, &k, &v);
             let sights: Vec<Sight> = rows
                 .iter()
                 .map(|row| Sight { pages: caches[row.sequence].pages(), position: row.position })
@@ -99,32 +93,32 @@ impl Model {
             attention(kernels, team, caches[rows[0].sequence].shape(), layer, &sights, &q, &mut mixed);
             work.attention += 1;
             if let Some(gamma) = &block.attn_sub_norm {
-                rms_norm(kernels, team, &mixed, gamma, eps, &mut q);
+                self.norm(kernels, team, &mixed, gamma, &mut q);
                 block.o.apply(kernels, team, &self.input(kernels, team, &q, n), &mut branch, &mut work);
             } else {
                 block.o.apply(kernels, team, &self.input(kernels, team, &mixed, n), &mut branch, &mut work);
             }
-            add(&mut x, &branch);
 
-            rms_norm(kernels, team, &x, &block.ffn_norm, eps, &mut normed);
+            team.for_each_pair(&mut x, width, &mut normed, width, |i, x, normed| {
+                kernels.add(x, &branch[i * width..][..width]);
+                kernels.rms_norm(x, &block.ffn_norm, eps, normed);
+            });
             let f = self.input(kernels, team, &normed, n);
             block.gate.apply(kernels, team, &f, &mut gate, &mut work);
             block.up.apply(kernels, team, &f, &mut up, &mut work);
-            team.for_each_chunk(&mut gate, config.ffn, |i, gate| {
-                let up = &up[i * config.ffn..][..config.ffn];
+            team.for_each_pair(&mut gate, config.ffn, &mut up, config.ffn, |_, gate, up| {
                 match config.activation {
-                    Activation::Relu2 => relu2_mul(gate, up),
+                    Activation::Relu2 => kernels.relu2_mul(gate, up),
                     Activation::Silu => kernels.silu_mul(gate, up),
                 }
+                if let Some(gamma) = &block.ffn_sub_norm {
+                    kernels.rms_norm(gate, gamma, eps, up);
+                }
             });
-            if let Some(gamma) = &block.ffn_sub_norm {
-                rms_norm(kernels, team, &gate, gamma, eps, &mut up);
-                block.down.apply(kernels, team, &self.input(kernels, team, &up, n), &mut branch, &mut work);
-            } else {
-                block.down.apply(kernels, team, &self.input(kernels, team, &gate, n), &mut branch, &mut work);
-            }
-            add(&mut x, &branch);
+            let inner = if block.ffn_sub_norm.is_some() { &up } else { &gate };
+            block.down.apply(kernels, team, &self.input(kernels, team, inner, n), &mut branch, &mut work);
         }
+        team.for_each_chunk(&mut x, width, |i, x| kernels.add(x, &branch[i * width..][..width]));
 
         if cancel.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
@@ -143,6 +137,12 @@ impl Model {
             caches[row.sequence].advance(Work { head: row.logits.any() as u64, logits, ..work });
         }
         Ok(logits)
+    }
+
+    /// `out = RMSNorm(x)` of every row.
+    fn norm(&self, kernels: &Kernels, team: &Team, x: &[f32], gamma: &[f32], out: &mut [f32]) {
+        let n = gamma.len();
+        team.for_each_chunk(out, n, |i, out| kernels.rms_norm(&x[i * n..][..n], gamma, self.config.eps, out));
     }
 
     /// `n` tokens' activations as the projections take them.
@@ -165,7 +165,7 @@ impl Model {
         let (wanted, x): (Vec<Wanted>, Vec<&[f32]>) = some.map(|(row, x)| (row.logits, x)).unzip();
         let x = x.concat();
         let mut normed = zeros(x.len())?;
-        rms_norm(kernels, team, &x, &self.output_norm, self.config.eps, &mut normed);
+        self.norm(kernels, team, &x, &self.output_norm, &mut normed);
         let matrix = self.output.as_ref().unwrap_or(&self.embedding);
         self.head.logits(kernels, team, matrix, &normed, &wanted)
     }

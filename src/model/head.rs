@@ -191,9 +191,9 @@ impl Coarse {
         // Roundings of a dot: 64 lanes of fused multiply-adds, six halvings; and some for the norms.
         let roundings = self.cols.div_ceil(64) + 8;
         let gamma = 1.01 * roundings as f64 * 2f64.powi(-24);
-        team.for_each_rows(out, self.rows.len(), STEP, |first, n, out| {
+        team.for_each_rows(out, self.rows.len(), STEP, |first, out| {
             let mut dots = vec![0i32; tokens.len()];
-            for i in 0..n {
+            for i in 0..out.len() {
                 kernels.dot_i8(&self.q[(first + i) * self.stride..][..self.stride], &tokens, &mut dots);
                 let row = &self.rows[first + i];
                 let (norm, error) = (row.norm as f64, row.error as f64);
@@ -205,8 +205,8 @@ impl Coarse {
                     let radius = radius * (1.0 + 1e-9) + middle.abs() * 1e-12 + 1e-36;
                     let known = norm * input.norm < MOST_PRODUCT;
                     let (low, high) = ((middle - radius) as f32, (middle + radius) as f32);
-                    out[2 * t * n + i] = if known { low.next_down() } else { f32::NEG_INFINITY };
-                    out[(2 * t + 1) * n + i] = if known { high.next_up() } else { f32::INFINITY };
+                    out.token(2 * t)[i] = if known { low.next_down() } else { f32::NEG_INFINITY };
+                    out.token(2 * t + 1)[i] = if known { high.next_up() } else { f32::INFINITY };
                 }
             }
         });

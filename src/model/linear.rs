@@ -117,12 +117,12 @@ impl Dense {
     /// `out[token][row] = x[token] · row`.
     pub fn matmul(&self, kernels: &Kernels, team: &Team, x: &[f32], out: &mut [f32]) {
         let tokens: Vec<&[f32]> = x.chunks(self.cols()).collect();
-        team.for_each_rows(out, self.rows(), DENSE_STEP, |first, n, out| {
+        team.for_each_rows(out, self.rows(), DENSE_STEP, |first, out| {
             let mut widened = Vec::new();
             let mut dots = vec![0f32; tokens.len()];
-            for i in 0..n {
+            for i in 0..out.len() {
                 self.dot(kernels, first + i, &tokens, &mut dots, &mut widened);
-                dots.iter().enumerate().for_each(|(t, dot)| out[t * n + i] = *dot);
+                dots.iter().enumerate().for_each(|(t, dot)| out.token(t)[i] = *dot);
             }
         });
     }
@@ -165,7 +165,7 @@ impl Linear {
             }
         }
         if let Some(bias) = &self.bias {
-            out.chunks_mut(bias.len()).for_each(|out| crate::ops::add(out, bias));
+            team.for_each_chunk(out, bias.len(), |_, out| kernels.add(out, bias));
         }
     }
 }
