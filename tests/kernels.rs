@@ -286,7 +286,7 @@ fn pack(team: &Team, trits: &[i8], rows: usize, cols: usize, scales: &[f32]) -> 
         out.copy_from_slice(&trits[row * cols..][..cols]);
         Ok::<_, Infallible>(Some(scales[row % scales.len()]))
     });
-    packed.unwrap_or_else(|never| match never {})
+    packed.expect("memory").unwrap_or_else(|never| match never {})
 }
 
 proptest! {
@@ -339,7 +339,9 @@ fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
     let x = floats(3 * cols, 11);
     in_team(2, |team| {
         let outputs = [
-            Ternary::from_i2s(team, rows, cols, &codes, 0.7).unwrap_or_else(|row| panic!("row {row}")),
+            Ternary::from_i2s(team, rows, cols, &codes, 0.7)
+                .expect("memory")
+                .unwrap_or_else(|row| panic!("row {row}")),
             pack(team, &trits, rows, cols, &[0.7]),
         ]
         .map(|weights| {
@@ -352,7 +354,7 @@ fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
         let mut broken = codes.clone();
         broken[30 * cols / 4 + 5] = 0x0c;
         broken[33 * cols / 4] = 0xc0;
-        assert_eq!(Ternary::from_i2s(team, rows, cols, &broken, 0.7).err(), Some(30));
+        assert_eq!(Ternary::from_i2s(team, rows, cols, &broken, 0.7).expect("memory").err(), Some(30));
     });
 }
 
@@ -385,7 +387,7 @@ fn values_that_are_not_finite_are_handed_on() {
             pool.run(
                 |team| {
                     let x = Activations::quantize(kernels, team, &x, 300);
-                    ternary.unwrap_or_else(|e| match e {}).matmul(kernels, team, &x, &mut y);
+                    ternary.expect("memory").unwrap_or_else(|e| match e {}).matmul(kernels, team, &x, &mut y);
                 },
                 || {},
             );

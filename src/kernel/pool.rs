@@ -1,7 +1,7 @@
 //! The engine's threads: a leader that runs one job at a time, and helpers that share its loops.
 //!
 //! A caller hands a job to the leader and waits, so that it can look after signals meanwhile. The job forks
-//! through its [`Team`]: items are claimed one batch at a time from a counter, so a late helper costs nothing.
+//! through its [`Team`]: items are claimed in batches from a counter, so a late helper costs nothing.
 //! Helpers spin for a moment between loops, then park.
 
 use crate::error::{Error, Result};
@@ -71,7 +71,6 @@ struct Desk {
 struct Work {
     task: Option<&'static Task<'static>>,
     items: usize,
-    batch: usize,
 }
 
 // SAFETY: `work` is written by the leader alone, while the loop is closed and no helper is inside (`state`).
@@ -214,9 +213,8 @@ impl Team {
         let task: &Task<'_> = &f;
         // SAFETY: only the lifetime changes; `f` outlives the loop, which is closed and empty when this returns.
         let task: &'static Task<'static> = unsafe { std::mem::transmute(task) };
-        let batch = (items / (self.size() * 16)).max(1);
         // SAFETY: the loop is closed and no helper is inside, so nobody reads `work`.
-        unsafe { *shared.work.get() = Work { task: Some(task), items, batch } };
+        unsafe { *shared.work.get() = Work { task: Some(task), items } };
         shared.next.store(0, Relaxed);
         let number = (shared.state.load(Relaxed) / LOOP).wrapping_add(1);
         shared.state.store(number.wrapping_mul(LOOP) | OPEN, SeqCst);
@@ -225,7 +223,7 @@ impl Team {
                 helper.unpark();
             }
         }
-        let panic = catch_unwind(AssertUnwindSafe(|| shared.claim(task, items, batch))).err();
+        let panic = catch_unwind(AssertUnwindSafe(|| shared.claim(task, items))).err();
         if panic.is_some() {
             shared.next.store(items, Relaxed);
         }
@@ -331,21 +329,25 @@ impl Shared {
             turn: Mutex::default(),
             state: AtomicU64::new(0),
             next: AtomicUsize::new(0),
-            work: UnsafeCell::new(Work { task: None, items: 0, batch: 1 }),
+            work: UnsafeCell::new(Work { task: None, items: 0 }),
             asleep: (1..size).map(|_| AtomicBool::new(false)).collect(),
             panic: Mutex::default(),
             closing: AtomicBool::new(false),
         }
     }
 
-    /// Works on the loop until its items are claimed.
-    fn claim(&self, task: &Task<'_>, items: usize, batch: usize) {
-        loop {
-            let first = self.next.fetch_add(batch, Relaxed);
-            if first >= items {
-                return;
+    /// Works on the loop until its items are claimed: by ever smaller batches, so that all threads end together.
+    fn claim(&self, task: &Task<'_>, items: usize) {
+        let mut first = self.next.load(Relaxed);
+        while first < items {
+            let batch = ((items - first) / (self.size * 4)).max(1);
+            match self.next.compare_exchange_weak(first, first + batch, Relaxed, Relaxed) {
+                Ok(_) => {
+                    (first..first + batch).for_each(task);
+                    first = self.next.load(Relaxed);
+                }
+                Err(now) => first = now,
             }
-            (first..items.min(first + batch)).for_each(task);
         }
     }
 
@@ -381,9 +383,9 @@ impl Shared {
     /// A helper inside an open loop.
     fn join(&self) {
         // SAFETY: this helper is counted in `state`, and the leader does not write `work` before it has left.
-        let Work { task, items, batch } = unsafe { &*self.work.get() };
+        let Work { task, items } = unsafe { &*self.work.get() };
         let task = task.expect("an open loop has a task");
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.claim(task, *items, *batch))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.claim(task, *items))) {
             self.next.store(*items, Relaxed);
             lock(&self.panic).get_or_insert(panic);
         }

@@ -9,7 +9,9 @@
 //! plane. Within a block a row's 32 bytes are those of the I2_S format, so packing I2_S only transposes dwords.
 
 use super::Kernels;
+use super::machine::{Pages, Zero};
 use super::pool::Team;
+use crate::error::Result;
 use std::sync::Mutex;
 
 /// Rows in a group.
@@ -30,6 +32,9 @@ pub const TILE: usize = 12;
 #[repr(C, align(64))]
 pub struct Word(pub [u8; 64]);
 
+// SAFETY: bytes.
+unsafe impl Zero for Word {}
+
 /// Code sums (Σ code·q, not yet less Σ q) of a strip: `[token][row]`.
 pub type Sums = [[i32; STRIP]; TILE];
 
@@ -43,7 +48,7 @@ pub enum Scale {
 
 /// A ternary matrix in the packed layout.
 pub struct Ternary {
-    words: Box<[Word]>,
+    words: Pages<Word>,
     rows: usize,
     cols: usize,
     scale: Scale,
@@ -84,15 +89,15 @@ impl Activations {
 impl Ternary {
     /// Packs a matrix from its rows of trits; `read(row, out)` writes a row and returns its scale, if it is not zero.
     ///
-    /// Rows are read in parallel; the refusal of the first row that `read` refuses is returned.
+    /// Rows are read in parallel; the inner error is the refusal of the first row that `read` refuses.
     pub fn from_rows<E: Send>(
         team: &Team,
         rows: usize,
         cols: usize,
-        read: impl Fn(usize, &mut [i8]) -> Result<Option<f32>, E> + Sync,
-    ) -> Result<Ternary, E> {
+        read: impl Fn(usize, &mut [i8]) -> std::result::Result<Option<f32>, E> + Sync,
+    ) -> Result<std::result::Result<Ternary, E>> {
         let blocks = cols.div_ceil(BLOCK);
-        let mut words = zeroed(rows, blocks);
+        let mut words = room_for(rows, blocks)?;
         let mut scales = vec![None; rows];
         let refused = First::new();
         team.for_each_pair(&mut words, blocks * BLOCK_WORDS, &mut scales, GROUP, |group, words, scales| {
@@ -115,27 +120,30 @@ impl Ternary {
                 }
             }
         });
-        refused.into_result()?;
+        if let Err(refusal) = refused.into_result() {
+            return Ok(Err(refusal));
+        }
         let some = scales.iter().flatten().next().copied().unwrap_or(0.0);
         let scale = if scales.iter().flatten().all(|s| *s == some) {
             Scale::Tensor(some)
         } else {
             Scale::Rows(scales.into_iter().map(|s| s.unwrap_or(0.0)).collect())
         };
-        Ok(Ternary { words, rows, cols, scale })
+        Ok(Ok(Ternary { words, rows, cols, scale }))
     }
 
-    /// Packs the code stream of an I2_S tensor whose rows are whole blocks; the error is the first row with a code 3.
+    /// Packs the code stream of an I2_S tensor whose rows are whole blocks; the inner error is the first row with a
+    /// code 3.
     pub fn from_i2s(
         team: &Team,
         rows: usize,
         cols: usize,
         codes: &[u8],
         scale: f32,
-    ) -> Result<Ternary, usize> {
+    ) -> Result<std::result::Result<Ternary, usize>> {
         assert!(cols.is_multiple_of(BLOCK) && codes.len() == rows * cols / 4);
         let blocks = cols / BLOCK;
-        let mut words = zeroed(rows, blocks);
+        let mut words = room_for(rows, blocks)?;
         let refused = First::new();
         team.for_each_chunk(&mut words, blocks * BLOCK_WORDS, |group, words| {
             let rows = codes.chunks(cols / 4).skip(group * GROUP).take(GROUP);
@@ -150,8 +158,7 @@ impl Ternary {
                 }
             }
         });
-        refused.into_result()?;
-        Ok(Ternary { words, rows, cols, scale: Scale::Tensor(scale) })
+        Ok(refused.into_result().map(|()| Ternary { words, rows, cols, scale: Scale::Tensor(scale) }))
     }
 
     /// Multiplies the factor of every row by `factor`.
@@ -209,18 +216,15 @@ impl Ternary {
     }
 }
 
+fn room_for(rows: usize, blocks: usize) -> Result<Pages<Word>> {
+    Pages::zeros(rows.div_ceil(GROUP) * blocks * BLOCK_WORDS)
+}
+
 /// Puts one row's 32 bytes of a block into the block's words.
 fn place(words: &mut [Word], row: usize, bytes: &[u8; 32]) {
     for (word, dword) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
         word.0[4 * row..4 * row + 4].copy_from_slice(dword);
     }
-}
-
-fn zeroed(rows: usize, blocks: usize) -> Box<[Word]> {
-    let words = Box::new_zeroed_slice(rows.div_ceil(GROUP) * blocks * BLOCK_WORDS);
-    // SAFETY: a word is 64 bytes, and zero is a valid byte. (The system hands out zero pages lazily, so the
-    // memory is first touched by the threads that pack it.)
-    unsafe { words.assume_init() }
 }
 
 /// The error of the lowest index among those that parallel tasks offer.
@@ -238,7 +242,7 @@ impl<E> First<E> {
         }
     }
 
-    fn into_result(self) -> Result<(), E> {
+    fn into_result(self) -> std::result::Result<(), E> {
         match self.0.into_inner().expect("as above") {
             Some((_, error)) => Err(error),
             None => Ok(()),

@@ -13,7 +13,7 @@ use super::linear::Dense;
 use crate::error::Result;
 use crate::kernel::Kernels;
 use crate::kernel::coarse::COARSE_STEP;
-use crate::kernel::machine::zeros;
+use crate::kernel::machine::{Pages, zeros};
 use crate::kernel::pool::Team;
 use std::sync::OnceLock;
 
@@ -135,7 +135,7 @@ impl Head {
 
 /// A matrix in 8 bits.
 struct Coarse {
-    q: Vec<i8>,
+    q: Pages<i8>,
     stride: usize,
     cols: usize,
     rows: Vec<CoarseRow>,
@@ -167,8 +167,8 @@ impl Coarse {
         widen: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Option<Coarse> {
         let stride = cols.next_multiple_of(COARSE_STEP);
-        let mut q = zeros(count.checked_mul(stride)?).ok()?;
-        let mut rows = zeros::<CoarseRow>(count).ok()?;
+        let mut q = Pages::zeros(count.checked_mul(stride)?).ok()?;
+        let mut rows = vec![CoarseRow::default(); count];
         team.for_each_pair(&mut q, stride * STEP, &mut rows, STEP, |i, q, rows| {
             let mut widened = vec![0f32; cols];
             for (r, (q, row)) in q.chunks_mut(stride).zip(rows).enumerate() {

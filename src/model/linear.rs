@@ -177,7 +177,7 @@ pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team) -> Result<std::result::Re
     let view = Rows::of(gguf, tensor)?;
     let (rows, cols) = (tensor.rows(), tensor.cols());
     if let Some((codes, scale)) = view.i2s().filter(|(_, scale)| *scale > 0.0 && cols.is_multiple_of(BLOCK)) {
-        return match Ternary::from_i2s(team, rows, cols, codes, scale) {
+        return match Ternary::from_i2s(team, rows, cols, codes, scale)? {
             Ok(ternary) => Ok(Ok(ternary)),
             Err(row) => match view.trits(row, &mut vec![0; cols]) {
                 Err(error) => Err(error),
@@ -194,7 +194,7 @@ pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team) -> Result<std::result::Re
             tensor.kind()
         ))),
         Err(error) => Err(Err(error)),
-    });
+    })?;
     match packed {
         Ok(ternary) => {
             let by_row = matches!(tensor.kind(), TensorType::IQ1_BN | TensorType::IQ2_BN);
