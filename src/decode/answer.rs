@@ -1,6 +1,6 @@
 //! One answer as it grows: sample, stop, compute the next position.
 
-use super::{Decoder, Runtime, Watch};
+use super::{Decoder, Runtime, Step, Watch};
 use crate::error::Result;
 use crate::model::Work;
 use crate::sampler::{Sampler, SamplingParams, logprobs};
@@ -102,9 +102,14 @@ impl Answer {
             return Ok(None);
         }
         let mut logits = self.compute(runtime, decoder, watch)?;
+        Ok(Some(self.sample(runtime, &mut logits)))
+    }
+
+    /// Samples one id by the logits after the last, and decides whether the answer ends with it.
+    fn sample(&mut self, runtime: &Runtime, logits: &mut [f32]) -> Token {
         let start = Instant::now();
-        let raw = self.params.logprobs.map(|_| logits.clone());
-        let id = Sampler::new(&self.params, self.seed).pick(&mut logits, &self.sequence, self.prompt);
+        let raw = self.params.logprobs.map(|_| logits.to_vec());
+        let id = Sampler::new(&self.params, self.seed).pick(logits, &self.sequence, self.prompt);
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
         self.times.sample += start.elapsed();
         self.sequence.push(id);
@@ -117,7 +122,7 @@ impl Answer {
         } else {
             None
         };
-        Ok(Some(Token { id, logprobs, finish: self.finish }))
+        Token { id, logprobs, finish: self.finish }
     }
 
     /// The logits after the last id. A prompt goes in chunk by chunk: one that is abandoned keeps what came before.
@@ -198,5 +203,35 @@ impl Answer {
     /// The time spent on it.
     pub fn times(&self) -> Times {
         self.times
+    }
+}
+
+/// Completes answers together, each on its own decoder: every pass computes the next position of all that go on.
+pub fn complete_all(
+    runtime: &Runtime,
+    answers: &mut [Answer],
+    decoders: &mut [Decoder],
+    watch: &mut Watch,
+) -> Result<()> {
+    let mut decoders: Vec<&mut Decoder> = decoders.iter_mut().collect();
+    loop {
+        let mut steps = Vec::new();
+        for (i, answer) in answers.iter().enumerate().filter(|(_, answer)| answer.finish.is_none()) {
+            let pending = &answer.sequence[decoders[i].ids().len()..];
+            let last = pending.len() - 1;
+            steps.extend(pending.iter().enumerate().map(|(p, id)| Step {
+                sequence: i,
+                id: *id,
+                logits: p == last,
+            }));
+        }
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let mut logits = runtime.advance(&mut decoders, &steps, watch)?;
+        let live = answers.iter_mut().filter(|answer| answer.finish.is_none());
+        for (answer, logits) in live.zip(logits.chunks_mut(runtime.model.config().vocab)) {
+            answer.sample(runtime, logits);
+        }
     }
 }

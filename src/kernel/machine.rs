@@ -1,8 +1,10 @@
-//! The machine: its processor, its float control word, its read bandwidth.
+//! The machine: its processor, its float control word, its limits.
 
+use super::Kernels;
 use super::pool::Pool;
 use crate::error::{Error, Result};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// The processor's name as it gives it, or the architecture's.
 pub fn processor_name() -> String {
@@ -58,6 +60,13 @@ pub fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>> {
     Ok(zeros)
 }
 
+/// The same values once more, or an error as for [`room`].
+pub fn copy<T: Copy>(values: &[T]) -> Result<Vec<T>> {
+    let mut copy = room(values.len())?;
+    copy.extend_from_slice(values);
+    Ok(copy)
+}
+
 /// Bytes a second that `threads` threads read from a buffer of `bytes`, the best of three passes.
 pub fn read_bandwidth(threads: usize, bytes: usize) -> Result<f64> {
     const CHUNK: usize = 1 << 17;
@@ -78,4 +87,33 @@ pub fn read_bandwidth(threads: usize, bytes: usize) -> Result<f64> {
     };
     pool.run(|team| team.for_each_chunk(&mut buffer, CHUNK, |i, chunk| chunk.fill(i as u64)), || {});
     Ok((0..3).map(|_| pass(&mut buffer)).fold(0.0, f64::max))
+}
+
+/// Multiply-adds a second that `threads` threads reach in registers alone, by the instruction set's integer dot product:
+/// the best of three passes.
+pub fn dot_peak(threads: usize, kernels: &Kernels) -> Result<f64> {
+    /// Shares of a pass that each thread claims on the average, so that one that is late is not waited for.
+    const SHARES: usize = 16;
+    const SHARE: Duration = Duration::from_millis(1);
+    let pool = Pool::new(threads)?;
+    let rounds = || {
+        let mut rounds = 1;
+        loop {
+            let start = Instant::now();
+            kernels.dots(rounds);
+            if start.elapsed() >= SHARE {
+                return rounds;
+            }
+            rounds *= 2;
+        }
+    };
+    let rounds = pool.run(|_| rounds(), || {});
+    let pass = || {
+        let done = AtomicU64::new(0);
+        let start = Instant::now();
+        let share = |_| _ = done.fetch_add(kernels.dots(rounds), Relaxed);
+        pool.run(|team| team.for_each(threads * SHARES, share), || {});
+        done.into_inner() as f64 / start.elapsed().as_secs_f64()
+    };
+    Ok((0..3).map(|_| pass()).fold(0.0, f64::max))
 }

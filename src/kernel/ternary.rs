@@ -179,6 +179,11 @@ impl Ternary {
         self.rows
     }
 
+    /// Input features.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.words)
