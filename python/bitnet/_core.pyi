@@ -547,7 +547,10 @@ class Engine:
         """
     @overload
     def generate_tokens(
-        self, ids: list[_TokenIds], max_tokens: int | None = None, stop_token_ids: _TokenIds | None = None
+        self,
+        ids: list[list[int]] | list[npt.NDArray[np.integer[Any]]],
+        max_tokens: int | None = None,
+        stop_token_ids: _TokenIds | None = None,
     ) -> list[list[int]]: ...
     @property
     def tokenizer(self) -> Tokenizer:
@@ -656,5 +659,5 @@ def read_bandwidth(n_threads: int, megabytes: int | None = None) -> float:
     """Gigabytes (1e9 bytes) a second that n_threads threads read from memory (default: 512 MB): the best of three."""
 
 def dot_peak(n_threads: int, isa: str | None = None) -> float:
-    """Multiply-adds a second that n_threads threads reach with the integer dot product of an instruction set (default: the
-    best), in registers alone: the best of three."""
+    """Multiply-adds a second that n_threads threads reach in registers alone, by the integer dot product of an
+    instruction set (default: the best): the best of three."""

@@ -7,6 +7,7 @@
 use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
@@ -118,17 +119,16 @@ fn tile<const N: usize>(
 #[target_feature(enable = "avx2")]
 fn dots(rounds: usize) -> u64 {
     let ones = _mm256_set1_epi16(1);
-    let planes = black_box([_mm256_set1_epi8(1); 4]);
-    let tokens = [_mm256_set1_epi8(1); 4];
+    let mut planes = [_mm256_set1_epi8(1); 4];
+    let tokens = black_box([_mm256_set1_epi8(1); 4]);
     let mut wide = [_mm256_setzero_si256(); 4];
     for _ in 0..rounds {
         let mut narrow = [_mm256_setzero_si256(); 4];
         for _ in 0..BLOCK_WORDS {
-            // Opaque in each turn: the compiler must not take the products out of the loop.
-            let tokens = tokens.map(black_box);
-            for plane in planes {
+            for plane in &mut planes {
+                *plane = opaque(*plane);
                 for t in 0..4 {
-                    narrow[t] = _mm256_add_epi16(narrow[t], _mm256_maddubs_epi16(plane, tokens[t]));
+                    narrow[t] = _mm256_add_epi16(narrow[t], _mm256_maddubs_epi16(*plane, tokens[t]));
                 }
             }
         }
@@ -146,4 +146,13 @@ pub(super) fn lane_sum(counts: __m256i) -> u64 {
     // SAFETY: eight counts are written to an array of eight.
     unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), counts) };
     lanes.into_iter().map(u64::from).sum()
+}
+
+/// The same value, about which the compiler knows nothing: it must not take the products out of the loop.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn opaque(mut x: __m256i) -> __m256i {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {x} */", x = inout(ymm_reg) x, options(nomem, nostack, preserves_flags)) };
+    x
 }

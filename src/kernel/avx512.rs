@@ -6,6 +6,7 @@
 use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, GROUP, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
@@ -94,17 +95,16 @@ fn tile<const N: usize>(words: &[Word], tokens: &[&[i8]; N], sums: &mut [[i32; S
 #[target_feature(enable = "avx512f,avx512bw")]
 fn dots(rounds: usize) -> u64 {
     let ones = _mm512_set1_epi16(1);
-    let planes = black_box([_mm512_set1_epi8(1); 4]);
-    let tokens = [_mm512_set1_epi8(1); 6];
+    let mut planes = [_mm512_set1_epi8(1); 4];
+    let tokens = black_box([_mm512_set1_epi8(1); 6]);
     let mut wide = [_mm512_setzero_si512(); 6];
     for _ in 0..rounds {
         let mut narrow = [_mm512_setzero_si512(); 6];
         for _ in 0..BLOCK_WORDS {
-            // Opaque in each turn: the compiler must not take the products out of the loop.
-            let tokens = tokens.map(black_box);
-            for plane in planes {
+            for plane in &mut planes {
+                *plane = opaque(*plane);
                 for t in 0..6 {
-                    narrow[t] = _mm512_add_epi16(narrow[t], _mm512_maddubs_epi16(plane, tokens[t]));
+                    narrow[t] = _mm512_add_epi16(narrow[t], _mm512_maddubs_epi16(*plane, tokens[t]));
                 }
             }
         }
@@ -122,4 +122,13 @@ pub(super) fn lane_sum(counts: __m512i) -> u64 {
     // SAFETY: sixteen counts are written to an array of sixteen.
     unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), counts) };
     lanes.into_iter().map(u64::from).sum()
+}
+
+/// The same value, about which the compiler knows nothing: it must not take the products out of the loop.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn opaque(mut x: __m512i) -> __m512i {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {x} */", x = inout(zmm_reg) x, options(nomem, nostack, preserves_flags)) };
+    x
 }

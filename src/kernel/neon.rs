@@ -142,18 +142,17 @@ fn tile<const N: usize>(
 /// A block of the ternary loop in each round, of four tokens, less its loads and its unpacking of codes.
 #[target_feature(enable = "neon")]
 fn dots(rounds: usize) -> u64 {
-    let planes = black_box([vdupq_n_s8(1); 4]);
-    let tokens = [vdupq_n_s8(1); 4];
+    let mut planes = [vdupq_n_s8(1); 4];
+    let tokens = black_box([vdupq_n_s8(1); 4]);
     let mut wide = [[vdupq_n_s32(0); 2]; 4];
     for _ in 0..rounds {
         let mut narrow = [[vdupq_n_s16(0); 2]; 4];
         for _ in 0..BLOCK_WORDS {
-            // Opaque in each turn: the compiler must not take the products out of the loop.
-            let tokens = tokens.map(black_box);
-            for plane in planes {
+            for plane in &mut planes {
+                *plane = opaque(*plane);
                 for t in 0..4 {
-                    narrow[t][0] = vmlal_s8(narrow[t][0], vget_low_s8(plane), vget_low_s8(tokens[t]));
-                    narrow[t][1] = vmlal_high_s8(narrow[t][1], plane, tokens[t]);
+                    narrow[t][0] = vmlal_s8(narrow[t][0], vget_low_s8(*plane), vget_low_s8(tokens[t]));
+                    narrow[t][1] = vmlal_high_s8(narrow[t][1], *plane, tokens[t]);
                 }
             }
         }
@@ -164,4 +163,13 @@ fn dots(rounds: usize) -> u64 {
         }
     }
     wide.as_flattened().iter().map(|wide| vaddlvq_u32(vreinterpretq_u32_s32(*wide))).sum()
+}
+
+/// The same value, about which the compiler knows nothing: it must not take the products out of the loop.
+#[inline]
+#[target_feature(enable = "neon")]
+fn opaque(mut x: int8x16_t) -> int8x16_t {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {x:v} */", x = inout(vreg) x, options(nomem, nostack, preserves_flags)) };
+    x
 }
