@@ -128,6 +128,36 @@ impl<'a> Sampler<'a> {
         candidates[candidates.len() - 1].0
     }
 
+    /// Whether the choice depends on every logit: through their sum, or because they are to be reported.
+    pub fn needs_every_logit(&self) -> bool {
+        let params = self.params;
+        let summed =
+            params.temperature > 0.0 && params.top_k == 0 && (params.min_p == 0.0 || params.top_p < 1.0);
+        summed || params.logprobs.is_some()
+    }
+
+    /// Puts bounds of the logits through the same adjustments as the logits, and returns the least upper bound that the
+    /// choice can fall on; none if it can fall on any. Every adjustment is monotone, also as it is rounded.
+    pub fn bound(&self, low: &mut [f32], high: &mut [f32], sequence: &[u32], prompt: usize) -> Option<f32> {
+        let params = self.params;
+        for bounds in [&mut *low, high] {
+            self.penalise(bounds, sequence, prompt);
+            if params.temperature > 0.0 {
+                bounds.iter_mut().for_each(|bound| *bound /= params.temperature);
+            }
+        }
+        let best = || low.iter().fold(f32::NEG_INFINITY, |best, x| if *x > best { *x } else { best });
+        if params.temperature == 0.0 {
+            return Some(best());
+        }
+        if params.top_k > 0 {
+            let rank = low.len().checked_sub(params.top_k)?;
+            return Some(*low.select_nth_unstable_by(rank, f32::total_cmp).1);
+        }
+        // A weight of at least min_p; the slack is more than the roundings of exp and ln.
+        Some((best() as f64 + libm::log(params.min_p as f64) - 1e-3) as f32).map(f32::next_down)
+    }
+
     fn penalise(&self, logits: &mut [f32], sequence: &[u32], prompt: usize) {
         let params = self.params;
         for (id, bias) in &params.logit_bias {
@@ -165,8 +195,9 @@ impl<'a> Sampler<'a> {
         keys.sort_unstable();
         let logit = |key: u64| unordered(!(key >> 32) as u32) as f64;
         let best = logit(keys[0]);
-        let mut candidates: Vec<(u32, f64)> =
-            keys.iter().map(|key| (*key as u32, libm::exp(logit(*key) - best))).collect();
+        // A bias may be infinite, and infinity less itself is no number.
+        let weight = |key: u64| if logit(key) == best { 1.0 } else { libm::exp(logit(key) - best) };
+        let mut candidates: Vec<(u32, f64)> = keys.iter().map(|key| (*key as u32, weight(*key))).collect();
         if params.top_p < 1.0 {
             let goal = params.top_p as f64 * candidates.iter().map(|(_, weight)| weight).sum::<f64>();
             let mut reached = 0.0;

@@ -7,6 +7,7 @@ use bitnet::decode::{Answer, Decoder, Finish};
 use bitnet::engine::{Engine, Options};
 use bitnet::error::Error;
 use bitnet::kernel::Isa;
+use bitnet::model::Wanted;
 use bitnet::ops::attention::KvType;
 use bitnet::sampler::SamplingParams;
 use std::path::PathBuf;
@@ -159,7 +160,7 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
     let runtime = engine.runtime();
     let mut cache = runtime.model.new_cache(KvType::F16);
     let rows: Vec<_> =
-        (0..3).map(|i| bitnet::model::Row { sequence: 0, position: i, id: 1, logits: true }).collect();
+        (0..3).map(|i| bitnet::model::Row { sequence: 0, position: i, id: 1, logits: Wanted::All }).collect();
     let cancelled = std::sync::atomic::AtomicBool::new(true);
     let result = runtime.pool.run(
         |team| runtime.model.forward(runtime.kernels, team, &mut [&mut cache], &rows, &cancelled),
@@ -181,7 +182,7 @@ fn the_kernels_count_what_they_computed() {
         let (runtime, layers) = (engine.runtime(), engine.config().layers as u64);
         let prompt: Vec<u32> = ids(&engine, 20).iter().map(|id| *id as u32).collect();
         let mut decoder = Decoder::new(runtime.model.new_cache(KvType::F16));
-        runtime.prefill(&mut decoder, &prompt[..5], false, &mut || false).expect("computed");
+        runtime.prefill(&mut decoder, &prompt[..5], Wanted::Nothing, &mut || false).expect("computed");
         let params = SamplingParams { max_tokens: Some(4), ..SamplingParams::default() };
         let mut answer = Answer::begin(&mut decoder, prompt, params, 0, Vec::new());
         while answer.next(runtime, &mut decoder, &mut || false).expect("computed").is_some() {}

@@ -139,7 +139,7 @@ fn dots_are_equal_and_right() {
 #[test]
 fn attention_parts_are_equal() {
     for channels in [2, 16, 36, 64, 100, 128, 256] {
-        for vectors in [1, 2, 3, 4, 5, 8, 9] {
+        for vectors in [1, 2, 3, 4, 5, 8, 9, 13, 16] {
             let q = floats(vectors * channels, 5);
             let keys = floats(channels * PAGE, 6);
             let half_keys: Vec<[u8; 2]> = keys.iter().map(|x| to_f16(*x)).collect();
@@ -157,14 +157,62 @@ fn attention_parts_are_equal() {
             let values = floats(PAGE * padded, 8);
             let half_values: Vec<[u8; 2]> = values.iter().map(|x| to_f16(*x)).collect();
             let full_values: Vec<[u8; 4]> = values.iter().map(|x| x.to_le_bytes()).collect();
-            for n in [1, 15, 63, 64] {
-                same_bits(&format!("mix of {n}, {channels} channels, {vectors} vectors"), |k| {
+            for keys in [0..1, 0..15, 3..5, 0..63, 63..64, 0..64] {
+                same_bits(&format!("mix of {keys:?}, {channels} channels, {vectors} vectors"), |k| {
                     let mut half = floats(vectors * padded, 9);
                     let mut full = half.clone();
-                    k.mix_f16(&p, stride, n, &half_values, &mut half, padded);
-                    k.mix_f32(&p[PAGE..], stride, n, &full_values, &mut full, padded);
+                    k.mix_f16(&p, stride, keys.clone(), &half_values, &mut half, padded);
+                    k.mix_f32(&p[PAGE..], stride, keys.clone(), &full_values, &mut full, padded);
                     [half, full].concat()
                 });
+            }
+        }
+    }
+}
+
+#[test]
+fn elementwise_kernels_are_equal() {
+    for n in LENGTHS {
+        let (x, y) = (floats(n, 20), floats(n, 21));
+        let sums: Vec<i32> = x.iter().map(|x| (x.clamp(-99.0, 99.0) * 1e4) as i32).collect();
+        same_bits(&format!("elementwise, {n}"), |k| {
+            let mut all = vec![x.clone(), x.clone(), x.clone(), y.clone(), y.clone(), y.clone()];
+            k.add(&mut all[0], &y);
+            k.relu2_mul(&mut all[1], &y);
+            let [_, _, a, b, c, d] = &mut all[..] else { unreachable!() };
+            k.turn(a, b, &y, &x);
+            k.scale_sums(&sums, 77, 0.3, c);
+            k.scale_rows(&sums, -5, &x, 0.7, d);
+            let halves: Vec<[u8; 2]> = x.iter().map(|x| to_f16(*x)).collect();
+            let mut wide = vec![0.0; n];
+            k.widen_f16(&halves, &mut wide);
+            assert!(
+                wide.iter()
+                    .zip(&halves)
+                    .all(|(w, h)| w.to_bits() == f16_to_f32(u16::from_le_bytes(*h)).to_bits())
+            );
+            all.concat()
+        });
+    }
+}
+
+#[test]
+fn eight_bit_dots_are_exact() {
+    for n in [32, 64, 96, 2560] {
+        let row: Vec<i8> = floats(n, 22).iter().map(|x| (x * 127.0).clamp(-127.0, 127.0) as i8).collect();
+        let most = (i32::MAX as usize / (127 * n)).min(32_767) as f32;
+        let xs: Vec<Vec<i16>> = (0..9)
+            .map(|t| floats(n, 30 + t).iter().map(|x| (x * most).clamp(-most, most) as i16).collect())
+            .chain([vec![most as i16; n], vec![-most as i16; n]])
+            .collect();
+        for tokens in 1..=xs.len() {
+            let xs: Vec<&[i16]> = xs.iter().rev().take(tokens).map(|x| &x[..]).collect();
+            let dot = |x: &&[i16]| x.iter().zip(&row).map(|(x, w)| *x as i32 * *w as i32).sum::<i32>();
+            let want: Vec<i32> = xs.iter().map(dot).collect();
+            for kernels in all() {
+                let mut got = vec![0; tokens];
+                kernels.dot_i8(&row, &xs, &mut got);
+                assert_eq!(want, got, "{n} {tokens} {}", kernels.isa.name());
             }
         }
     }
@@ -350,7 +398,7 @@ fn values_that_are_not_finite_are_handed_on() {
         kernels.silu_mul(&mut gate, &[0.0]);
         assert!(gate[0].is_nan());
         gate[0] = f32::NAN;
-        bitnet::ops::relu2_mul(&mut gate, &[1.0]);
+        kernels.relu2_mul(&mut gate, &[1.0]);
         assert!(gate[0].is_nan());
     }
 }

@@ -55,6 +55,18 @@ fn filters_keep_what_they_should() {
 }
 
 #[test]
+fn an_infinite_bias_decides() {
+    for bias in [f32::INFINITY, f32::NEG_INFINITY] {
+        let sampling = params(|p| {
+            p.logit_bias = vec![(1, bias), (2, bias)];
+            p.min_p = 0.5;
+        });
+        let id = Sampler::new(&sampling, 1).pick(&mut [5.0, 0.0, -1.0], &[], 0);
+        assert_eq!(id == 0, bias < 0.0, "{id}");
+    }
+}
+
+#[test]
 fn penalties_come_before_temperature_and_see_the_right_ids() {
     let greedy = |change: fn(&mut SamplingParams)| {
         let mut params = SamplingParams::default();

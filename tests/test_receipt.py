@@ -73,7 +73,8 @@ def test_kernels_and_compute_path_follow_the_counters(engine: Any, receipt: Any)
     """Behaviour 30: counted by the kernels, for this answer alone."""
     work = receipt.to_dict()["run"]["work"]
     computed = receipt.computed_tokens
-    assert work == {"ternary": 2 * 7 * computed, "dense": 0, "attention": 2 * computed, "head": 12}
+    logits = 12 * engine.n_vocab  # a head as small as this one is computed whole
+    assert work == {"ternary": 2 * 7 * computed, "dense": 0, "attention": 2 * computed, "head": 12, "logits": logits}
     assert receipt.kernels == [f"{kernel}/{engine.isa}" for kernel in ("ternary", "attention", "head")]
     with bitnet.Engine(engine.path, act_quant="none", isa="scalar") as dense:
         answer = dense.generate("hello world", **SAMPLED)
@@ -124,6 +125,7 @@ def altered(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("run.work.ternary", lambda n: n - 1, "run.work.projections"),
         ("run.work.attention", lambda n: n + 1, "run.work.attention"),
         ("run.work.head", 0, "run.work.head"),
+        ("run.work.logits", lambda n: n * 1000, "run.work.logits"),
         ("run.seconds.decode", lambda t: t + 1, "run.seconds.wall"),
         ("run.seconds.wall", 0.0, "run.seconds.wall"),
         ("run.seconds.first_token", 0.0, "run.seconds.first_token"),

@@ -502,6 +502,8 @@ class Engine:
         trained), "int8" or "none".
     ffn_act: "silu" or "relu2" (default: by architecture; `bitnet inspect` shows it).
     n_batch: positions that one forward pass takes at most (default 128). The logits do not depend on it.
+    lm_head: "auto" keeps a copy of the output head in 8 bits, which says which few ids a choice can fall on, so that only
+        their logits are computed exactly; "exact" computes all of them. The answers do not depend on it, memory does.
 
     Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ModelError, ArgumentError, OutOfMemoryError
     or OSError; KeyboardInterrupt on Ctrl-C.
@@ -518,6 +520,7 @@ class Engine:
         act_quant: Literal["auto", "int8", "none"] = "auto",
         ffn_act: Literal["silu", "relu2"] | None = None,
         n_batch: int | None = None,
+        lm_head: Literal["auto", "exact"] = "auto",
     ) -> Engine: ...
     def logits(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
         """Logits after every id: float32 of shape [len(ids), n_vocab]. The warm cache is neither used nor changed.
@@ -593,11 +596,12 @@ class Engine:
     @property
     def memory(self) -> dict[str, int]:
         """Bytes: packed_weights (in memory of the engine's own), mapped_weights (read where they lie in the file),
-        kv_cache (the warm cache), file."""
+        head_copy (the output head in 8 bits, once an answer has needed it), kv_cache (the warm cache), file."""
     @property
     def per_token(self) -> dict[str, int]:
         """What computing a token costs: ternary_macs (multiply-adds of int8 by trits), weight_bytes (read by a step,
-        however many sequences share it), kv_bytes (keys and values read for every position before its own)."""
+        however many sequences share it, of the output head its copy, once it is made), kv_bytes (keys and values read for
+        every position before its own)."""
     @property
     def path(self) -> Path:
         """The model's path as given."""

@@ -2,7 +2,7 @@
 
 use super::{Decoder, Runtime, Step, Watch};
 use crate::error::Result;
-use crate::model::Work;
+use crate::model::{Bounded, Wanted, Work};
 use crate::sampler::{Sampler, SamplingParams, logprobs};
 use std::time::{Duration, Instant};
 
@@ -101,15 +101,34 @@ impl Answer {
         if self.finish.is_some() {
             return Ok(None);
         }
-        let mut logits = self.compute(runtime, decoder, watch)?;
-        Ok(Some(self.sample(runtime, &mut logits)))
+        let mut times = self.times;
+        let computed = {
+            let likely = self.likely();
+            self.compute(runtime, decoder, self.wanted(&likely), watch, &mut times)
+        };
+        self.times = times;
+        Ok(Some(self.sample(runtime, &mut computed?)))
+    }
+
+    fn sampler(&self) -> Sampler<'_> {
+        Sampler::new(&self.params, self.seed)
+    }
+
+    /// Says by bounds of the logits which of them the next choice can fall on.
+    fn likely(&self) -> impl Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync {
+        |low, high| self.sampler().bound(low, high, &self.sequence, self.prompt)
+    }
+
+    /// The logits that the next choice needs: all of them, or those that are `likely`.
+    fn wanted<'a>(&self, likely: &'a Bounded) -> Wanted<'a> {
+        if self.sampler().needs_every_logit() { Wanted::All } else { Wanted::Likely(likely) }
     }
 
     /// Samples one id by the logits after the last, and decides whether the answer ends with it.
     fn sample(&mut self, runtime: &Runtime, logits: &mut [f32]) -> Token {
         let start = Instant::now();
         let raw = self.params.logprobs.map(|_| logits.to_vec());
-        let id = Sampler::new(&self.params, self.seed).pick(logits, &self.sequence, self.prompt);
+        let id = self.sampler().pick(logits, &self.sequence, self.prompt);
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
         self.times.sample += start.elapsed();
         self.sequence.push(id);
@@ -126,15 +145,23 @@ impl Answer {
     }
 
     /// The logits after the last id. A prompt goes in chunk by chunk: one that is abandoned keeps what came before.
-    fn compute(&mut self, runtime: &Runtime, decoder: &mut Decoder, watch: &mut Watch) -> Result<Vec<f32>> {
+    fn compute(
+        &self,
+        runtime: &Runtime,
+        decoder: &mut Decoder,
+        wanted: Wanted,
+        watch: &mut Watch,
+        times: &mut Times,
+    ) -> Result<Vec<f32>> {
         loop {
             let start = Instant::now();
             let pending = &self.sequence[decoder.ids().len()..];
             let chunk = &pending[..pending.len().min(runtime.n_batch)];
             let last = chunk.len() == pending.len();
-            let logits = runtime.prefill(decoder, chunk, last, watch)?;
+            let logits =
+                runtime.prefill(decoder, chunk, if last { wanted } else { Wanted::Nothing }, watch)?;
             let first = self.sequence.len() == self.prompt;
-            *(if first { &mut self.times.prefill } else { &mut self.times.decode }) += start.elapsed();
+            *(if first { &mut times.prefill } else { &mut times.decode }) += start.elapsed();
             if last {
                 return Ok(logits);
             }
@@ -215,23 +242,31 @@ pub fn complete_all(
 ) -> Result<()> {
     let mut decoders: Vec<&mut Decoder> = decoders.iter_mut().collect();
     loop {
-        let mut steps = Vec::new();
-        for (i, answer) in answers.iter().enumerate().filter(|(_, answer)| answer.finish.is_none()) {
-            let pending = &answer.sequence[decoders[i].ids().len()..];
-            let last = pending.len() - 1;
-            steps.extend(pending.iter().enumerate().map(|(p, id)| Step {
-                sequence: i,
-                id: *id,
-                logits: p == last,
-            }));
-        }
-        if steps.is_empty() {
+        let live: Vec<usize> = (0..answers.len()).filter(|i| answers[*i].finish.is_none()).collect();
+        if live.is_empty() {
             return Ok(());
         }
-        let mut logits = runtime.advance(&mut decoders, &steps, watch)?;
-        let live = answers.iter_mut().filter(|answer| answer.finish.is_none());
-        for (answer, logits) in live.zip(logits.chunks_mut(runtime.model.config().vocab)) {
-            answer.sample(runtime, logits);
+        let mut logits = compute_all(runtime, answers, &live, &mut decoders, watch)?;
+        for (i, logits) in live.into_iter().zip(logits.chunks_mut(runtime.model.config().vocab)) {
+            answers[i].sample(runtime, logits);
         }
     }
+}
+
+/// The logits after the last ids of some of the answers, one after the other.
+fn compute_all(
+    runtime: &Runtime,
+    answers: &[Answer],
+    some: &[usize],
+    decoders: &mut [&mut Decoder],
+    watch: &mut Watch,
+) -> Result<Vec<f32>> {
+    let likely: Vec<_> = some.iter().map(|i| answers[*i].likely()).collect();
+    let mut steps = Vec::new();
+    for (i, likely) in some.iter().zip(&likely) {
+        let pending = &answers[*i].sequence[decoders[*i].ids().len()..];
+        steps.extend(pending.iter().map(|id| Step { sequence: *i, id: *id, logits: Wanted::Nothing }));
+        steps.last_mut().expect("the last id was never computed").logits = answers[*i].wanted(likely);
+    }
+    runtime.advance(decoders, &steps, watch)
 }

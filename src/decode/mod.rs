@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Kernels;
 use crate::kernel::machine::room;
 use crate::kernel::pool::Pool;
-use crate::model::{KvCache, Model, Row, Work};
+use crate::model::{KvCache, Model, Row, Wanted, Work};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A model with what computes it.
@@ -28,15 +28,15 @@ pub struct Runtime {
 /// Asked before each step and every 50 ms while it computes: whether to abandon it.
 pub type Watch<'a> = dyn FnMut() -> bool + 'a;
 
-/// A token of a sequence, and whether its logits are wanted.
+/// A token of a sequence, and which of its logits are wanted.
 #[derive(Clone, Copy)]
-pub struct Step {
+pub struct Step<'a> {
     /// Which of the decoders.
     pub sequence: usize,
     /// The token.
     pub id: u32,
-    /// Whether its logits are wanted.
-    pub logits: bool,
+    /// Which of its logits are wanted.
+    pub logits: Wanted<'a>,
 }
 
 /// One sequence: its ids, and its keys and values.
@@ -133,7 +133,7 @@ impl Runtime {
         watch: &mut Watch,
     ) -> Result<Vec<f32>> {
         let before: Vec<usize> = decoders.iter().map(|d| d.ids.len()).collect();
-        let wanted = steps.iter().filter(|step| step.logits).count();
+        let wanted = steps.iter().filter(|step| step.logits.any()).count();
         let mut logits = room(if steps.len() > self.n_batch {
             wanted.saturating_mul(self.model.config().vocab)
         } else {
@@ -183,16 +183,16 @@ impl Runtime {
         Ok(logits)
     }
 
-    /// Appends ids to one decoder; the logits of the last are returned if `logits`.
+    /// Appends ids to one decoder; returns the logits of the last that are wanted.
     pub fn prefill(
         &self,
         decoder: &mut Decoder,
         ids: &[u32],
-        logits: bool,
+        logits: Wanted,
         watch: &mut Watch,
     ) -> Result<Vec<f32>> {
-        let step =
-            |(i, id): (usize, &u32)| Step { sequence: 0, id: *id, logits: logits && i + 1 == ids.len() };
+        let of = |i: usize| if i + 1 == ids.len() { logits } else { Wanted::Nothing };
+        let step = |(i, id): (usize, &u32)| Step { sequence: 0, id: *id, logits: of(i) };
         let steps: Vec<Step> = ids.iter().enumerate().map(step).collect();
         self.advance(&mut [decoder], &steps, watch)
     }

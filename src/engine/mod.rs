@@ -13,7 +13,7 @@ use crate::gguf::Gguf;
 use crate::kernel::pool::Pool;
 use crate::kernel::{kernels, machine};
 use crate::model::config::{Activation, Config};
-use crate::model::{ActQuant, Model};
+use crate::model::{ActQuant, Model, Wanted};
 use crate::ops::attention::KvType;
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
@@ -48,6 +48,8 @@ pub struct Options {
     pub act_quant: Option<ActQuant>,
     /// The feed-forward network's activation.
     pub ffn_act: Option<Activation>,
+    /// Whether every logit is computed, also where a choice needs few of them.
+    pub exact_head: bool,
 }
 
 /// What is to be answered, and where it comes from.
@@ -86,6 +88,8 @@ pub struct Memory {
     pub packed: usize,
     /// Weights that are read where they lie in the mapped file.
     pub mapped: usize,
+    /// The output head's copy in 8 bits, once it is made.
+    pub head_copy: usize,
     /// Keys and values of the warm cache.
     pub kv_cache: usize,
     /// The model's file, or all files of a split model.
@@ -153,7 +157,7 @@ impl Engine {
         let pool = Pool::new(threads)?;
         let cancel = AtomicBool::new(false);
         let model = pool.run(
-            |team| Model::load(gguf, options.ffn_act, options.act_quant, team, &cancel),
+            |team| Model::load(gguf, options.ffn_act, options.act_quant, !options.exact_head, team, &cancel),
             || cancel.store(cancel.load(Relaxed) || watch(), Relaxed),
         )?;
         let context = model.config().context;
@@ -241,7 +245,7 @@ impl Engine {
         let mut steps = Vec::new();
         for (sequence, ids) in sequences.iter().enumerate() {
             let ids = self.runtime.check_ids(ids, 0)?;
-            steps.extend(ids.into_iter().map(|id| Step { sequence, id, logits: true }));
+            steps.extend(ids.into_iter().map(|id| Step { sequence, id, logits: Wanted::All }));
         }
         let mut decoders: Vec<Decoder> = sequences.iter().map(|_| self.new_decoder()).collect();
         self.runtime.advance(&mut decoders.iter_mut().collect::<Vec<_>>(), &steps, watch)
@@ -283,7 +287,7 @@ impl Engine {
             let start = Instant::now();
             let cached_tokens = decoder.common(&ids);
             decoder.replace_from(cached_tokens, |decoder| {
-                self.runtime.prefill(decoder, &ids[cached_tokens..], false, watch)
+                self.runtime.prefill(decoder, &ids[cached_tokens..], Wanted::Nothing, watch)
             })?;
             Ok(Prefill { tokens: ids.len(), cached_tokens, elapsed: start.elapsed() })
         })
@@ -380,6 +384,7 @@ impl Engine {
         Memory {
             packed: self.runtime.model.packed_bytes(),
             mapped: self.runtime.model.mapped_bytes(),
+            head_copy: self.runtime.model.copied_bytes(),
             kv_cache: self.warm().and_then(|warm| Some(warm.as_ref()?.bytes())).unwrap_or(0),
             file: self.runtime.model.gguf().file_size() as usize,
         }

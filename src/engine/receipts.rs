@@ -136,6 +136,7 @@ impl Engine {
                 dense: done.dense,
                 attention: done.attention,
                 head: done.head,
+                logits: done.logits,
             },
             seconds: Seconds {
                 render: seconds(clock.render),
@@ -147,7 +148,9 @@ impl Engine {
                 detokenize: seconds(clock.detokenize),
                 wall: seconds(clock.wall),
             },
-            memory_bytes: (self.runtime.model.packed_bytes() + decoder.bytes()) as u64,
+            memory_bytes: (self.runtime.model.packed_bytes()
+                + self.runtime.model.copied_bytes()
+                + decoder.bytes()) as u64,
         };
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
     }

@@ -14,7 +14,7 @@ use std::hint::black_box;
 pub(super) struct Avx2;
 
 impl Lanes for Avx2 {
-    const TOKENS: usize = 1;
+    const MANY: bool = false;
     type V = [__m256; 2];
     #[inline(always)]
     unsafe fn splat(x: f32) -> [__m256; 2] {
@@ -46,6 +46,38 @@ impl Lanes for Avx2 {
             let p = h.as_ptr().cast::<__m128i>();
             [_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128(p.add(1)))]
         }
+    }
+    type W = [__m256i; 2];
+    type I = __m256i;
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        // SAFETY: registers only.
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn widen_i8(w: &[i8; 32]) -> [__m256i; 2] {
+        // SAFETY: 32 bytes are read.
+        unsafe {
+            let p = w.as_ptr().cast::<__m128i>();
+            [_mm256_cvtepi8_epi16(_mm_loadu_si128(p)), _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(1)))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn madd(sums: __m256i, w: [__m256i; 2], x: &[i16; 32]) -> __m256i {
+        // SAFETY: 64 bytes are read.
+        unsafe {
+            let p = x.as_ptr().cast::<__m256i>();
+            let low = _mm256_madd_epi16(w[0], _mm256_loadu_si256(p));
+            let high = _mm256_madd_epi16(w[1], _mm256_loadu_si256(p.add(1)));
+            _mm256_add_epi32(sums, _mm256_add_epi32(low, high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum(sums: __m256i) -> i32 {
+        let mut lanes = [0i32; 8];
+        // SAFETY: 32 bytes are written.
+        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums) };
+        lanes.iter().sum()
     }
 }
 

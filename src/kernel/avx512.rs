@@ -13,7 +13,7 @@ use std::hint::black_box;
 pub(super) struct Avx512;
 
 impl Lanes for Avx512 {
-    const TOKENS: usize = 4;
+    const MANY: bool = true;
     type V = __m512;
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -39,6 +39,28 @@ impl Lanes for Avx512 {
     unsafe fn widen_f16(h: &[F16Bytes; 16]) -> __m512 {
         // SAFETY: 32 bytes are read.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(h.as_ptr().cast())) }
+    }
+    type W = __m512i;
+    type I = __m512i;
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        // SAFETY: registers only.
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    unsafe fn widen_i8(w: &[i8; 32]) -> __m512i {
+        // SAFETY: 32 bytes are read; AVX-512 BW by the caller's promise.
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(w.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    unsafe fn madd(sums: __m512i, w: __m512i, x: &[i16; 32]) -> __m512i {
+        // SAFETY: 64 bytes are read.
+        unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(w, _mm512_loadu_si512(x.as_ptr().cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn sum(sums: __m512i) -> i32 {
+        // SAFETY: registers only.
+        unsafe { _mm512_reduce_add_epi32(sums) }
     }
 }
 

@@ -7,13 +7,20 @@
 #![expect(clippy::needless_range_loop, reason = "groups, tokens and lanes index several arrays at once")]
 
 /// Floats in one step of the vectorised loops.
-const STEP: usize = 16;
+pub(super) const STEP: usize = 16;
 /// Partial sums of a dot product along K.
-const LANES: usize = 64;
+pub(super) const LANES: usize = 64;
 /// Keys in one page of the key/value cache, and in one block of the attention's walk.
 pub const PAGE: usize = 64;
 
-type Lane = [f32; STEP];
+use super::coarse::COARSE_STEP;
+pub(super) use super::coarse::{coarsen, dot_i8};
+pub(super) use super::elementwise::{
+    add, quantize, relu2_mul, rms_norm, scale_rows, scale_sums, silu_mul, softmax, turn, widen_f16,
+};
+use std::ops::Range;
+
+pub(super) type Lane = [f32; STEP];
 /// An IEEE binary16 as its little-endian bytes.
 pub type F16Bytes = [u8; 2];
 /// An IEEE binary32 as its little-endian bytes.
@@ -21,8 +28,8 @@ pub type F32Bytes = [u8; 4];
 
 /// What an instruction set does in its own way.
 pub(super) trait Lanes {
-    /// Rows of x that share one pass over a row of weights, by the number of vector registers.
-    const TOKENS: usize;
+    /// Whether there are 32 registers of 16 floats, enough for sixteen sums at once; else four are.
+    const MANY: bool;
     /// 16 floats in registers, for the inner loops that the compiler does not vectorise reliably.
     type V: Copy;
     /// Sixteen times the same.
@@ -38,6 +45,18 @@ pub(super) trait Lanes {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Widens 16 halves, exactly.
     unsafe fn widen_f16(h: &[F16Bytes; STEP]) -> Self::V;
+    /// 32 weights of 16 bits in registers, and the sums of their products.
+    type W: Copy;
+    /// Sums of products; see `W`.
+    type I: Copy;
+    /// No sum yet.
+    unsafe fn zero() -> Self::I;
+    /// Widens 32 weights.
+    unsafe fn widen_i8(w: &[i8; COARSE_STEP]) -> Self::W;
+    /// Adds 32 products.
+    unsafe fn madd(sums: Self::I, w: Self::W, x: &[i16; COARSE_STEP]) -> Self::I;
+    /// Adds the sums.
+    unsafe fn sum(sums: Self::I) -> i32;
 }
 
 /// A stored element that widens to f32, exactly.
@@ -115,15 +134,36 @@ macro_rules! with_float_kernels {
             fn scores_f16(q: &[f32], keys: &[F16Bytes], out: &mut [f32], stride: usize);
             /// As `scores_f16`, of a page stored as f32.
             fn scores_f32(q: &[f32], keys: &[F32Bytes], out: &mut [f32], stride: usize);
-            /// `acc[v] += Σ p[v][key] · value[key]` over the first `n` keys of a page stored `[key][channel]`;
-            /// `p` has `stride` a vector, `acc` and the values a multiple of 16 channels.
-            fn mix_f16(p: &[f32], stride: usize, n: usize, values: &[F16Bytes], acc: &mut [f32], channels: usize);
+            /// `acc[v] += Σ p[v][key] · value[key]` over some keys of a page stored `[key][channel]`, ascending; `p` has
+            /// `stride` a vector, `acc` and the values a multiple of 16 channels.
+            fn mix_f16(
+                p: &[f32], stride: usize, keys: Range<usize>, values: &[F16Bytes], acc: &mut [f32], channels: usize,
+            );
             /// As `mix_f16`, of a page stored as f32.
-            fn mix_f32(p: &[f32], stride: usize, n: usize, values: &[F32Bytes], acc: &mut [f32], channels: usize);
+            fn mix_f32(
+                p: &[f32], stride: usize, keys: Range<usize>, values: &[F32Bytes], acc: &mut [f32], channels: usize,
+            );
             /// `s = exp(s·scale - max)` over the first `n`, zero after them; returns the sum. Whole pages.
             fn softmax(s: &mut [f32], n: usize, scale: f32) -> f32;
+            /// Halves as floats.
+            fn widen_f16(row: &[F16Bytes], out: &mut [f32]);
             /// `gate = silu(gate) · up`.
             fn silu_mul(gate: &mut [f32], up: &[f32]);
+            /// `gate = max(gate, 0)² · up`, the activation of BitNet b1.58 2B-4T.
+            fn relu2_mul(gate: &mut [f32], up: &[f32]);
+            /// `x += y`.
+            fn add(x: &mut [f32], y: &[f32]);
+            /// `(a, b) = (a·cos − b·sin, b·cos + a·sin)`.
+            fn turn(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]);
+            /// `out = float(sum − less) · factor`.
+            fn scale_sums(sums: &[i32], less: i32, factor: f32, out: &mut [f32]);
+            /// `out = float(sum − less) · (scale / s)`.
+            fn scale_rows(sums: &[i32], less: i32, scales: &[f32], s: f32, out: &mut [f32]);
+            /// A row in 8 bits, `step · q`; returns `step` and upper bounds of `|row|` and of `|row - step · q|`, Euclidean
+            /// norms, which are infinite if a value is not finite. Fills `q` up with zeros. Rows of at most 2^17 columns.
+            fn coarsen(row: &[f32], q: &mut [i8]) -> (f32, f32, f32);
+            /// Exact dot of one 8-bit row with each of `xs`, if no sum of magnitudes leaves i32; whole steps of 32 columns.
+            fn dot_i8(row: &[i8], xs: &[&[i16]], out: &mut [i32]);
         }
     };
 }
@@ -140,6 +180,7 @@ macro_rules! stamp_floats {
         $($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
         mod floats {
             use super::$lanes;
+            use std::ops::Range;
             use $crate::kernel::float::{self, F16Bytes, F32Bytes};
             $(
                 #[target_feature(enable = $features)]
@@ -156,7 +197,7 @@ pub(super) use stamp_floats;
 
 /// Adds 64 partial sums by halving: lane l takes lane l + n/2, until one is left.
 #[inline(always)]
-fn halve(lanes: [Lane; LANES / STEP]) -> f32 {
+pub(super) fn halve(lanes: [Lane; LANES / STEP]) -> f32 {
     let mut sums = [0f32; LANES];
     for (sum, lane) in sums.as_chunks_mut::<STEP>().0.iter_mut().zip(&lanes) {
         *sum = *lane;
@@ -172,7 +213,7 @@ fn halve(lanes: [Lane; LANES / STEP]) -> f32 {
 }
 
 #[inline(always)]
-fn dot_tile<L: Lanes, S: Stored, const N: usize>(row: &[S::Bytes], xs: [&[f32]; N]) -> [f32; N] {
+pub(super) fn dot_tile<L: Lanes, S: Stored, const N: usize>(row: &[S::Bytes], xs: [&[f32]; N]) -> [f32; N] {
     const GROUPS: usize = LANES / STEP;
     let (blocks, tail) = row.as_chunks::<LANES>();
     let x_blocks = xs.map(|x| &x.as_chunks::<LANES>().0[..blocks.len()]);
@@ -217,7 +258,7 @@ fn dot_tile<L: Lanes, S: Stored, const N: usize>(row: &[S::Bytes], xs: [&[f32]; 
 fn dot<L: Lanes, S: Stored>(row: &[S::Bytes], xs: &[&[f32]], out: &mut [f32]) {
     assert!(xs.len() == out.len() && xs.iter().all(|x| x.len() == row.len()));
     let mut t = 0;
-    if L::TOKENS == 4 {
+    if L::MANY {
         while t + 4 <= xs.len() {
             let tile = dot_tile::<L, S, 4>(row, [xs[t], xs[t + 1], xs[t + 2], xs[t + 3]]);
             out[t..t + 4].copy_from_slice(&tile);
@@ -246,45 +287,9 @@ pub(super) fn dot_widened<L: Lanes>(row: &[f32], xs: &[&[f32]], out: &mut [f32])
     dot::<L, Widened>(row, xs, out)
 }
 
+/// `N` vectors against `P` parts of a page's keys.
 #[inline(always)]
-pub(super) fn rms_norm<L: Lanes>(x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]) {
-    assert!(x.len() == gamma.len() && x.len() == out.len());
-    let squares = dot_tile::<L, Widened, 1>(x, [x])[0];
-    let r = 1.0 / (squares / x.len() as f32 + eps).sqrt();
-    for ((out, x), gamma) in out.iter_mut().zip(x).zip(gamma) {
-        *out = x * r * gamma;
-    }
-}
-
-/// Adding 1.5·2²³ rounds a float of magnitude below 2²² to an integer, half to even, in its low bits.
-const ROUND: f32 = 12_582_912.0;
-
-#[inline(always)]
-pub(super) fn quantize<L: Lanes>(x: &[f32], q: &mut [i8]) -> (f32, i32) {
-    assert!(x.len() <= q.len());
-    // Magnitudes are ordered as their bits are, and NaN is the largest: it makes `s` NaN, and so every output.
-    let mut max = [0u32; STEP];
-    let (blocks, tail) = x.as_chunks::<STEP>();
-    for block in blocks {
-        for l in 0..STEP {
-            max[l] = max[l].max(block[l].abs().to_bits());
-        }
-    }
-    let least = 1e-5f32.to_bits();
-    let amax = tail.iter().map(|x| x.abs().to_bits()).chain(max).fold(least, u32::max);
-    let s = 127.0 / f32::from_bits(amax);
-    let mut sum = 0i32;
-    for (q, x) in q.iter_mut().zip(x) {
-        let rounded = (x * s + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i8;
-        *q = rounded;
-        sum += rounded as i32;
-    }
-    q[x.len()..].fill(0);
-    (s, sum)
-}
-
-#[inline(always)]
-fn scores_tile<L: Lanes, S: Stored, const N: usize>(
+fn scores_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
     q: &[f32],
     keys: &[[S::Bytes; PAGE]],
     out: &mut [f32],
@@ -292,18 +297,27 @@ fn scores_tile<L: Lanes, S: Stored, const N: usize>(
 ) {
     let channels = keys.len();
     let q: [&[f32]; N] = std::array::from_fn(|v| &q[v * channels..][..channels]);
-    for part in 0..PAGE / STEP {
+    for parts in 0..PAGE / STEP / P {
         // SAFETY: as in `dot_tile`.
         unsafe {
-            let mut acc = [L::splat(0.0); N];
+            let mut acc = [[L::splat(0.0); P]; N];
             for (d, channel) in keys.iter().enumerate() {
-                let k = S::widen::<L>(&channel.as_chunks().0[part]);
+                let mut k = [L::splat(0.0); P];
+                for p in 0..P {
+                    k[p] = S::widen::<L>(&channel.as_chunks().0[parts * P + p]);
+                }
                 for v in 0..N {
-                    acc[v] = L::fma(L::splat(q[v][d]), k, acc[v]);
+                    let q = L::splat(q[v][d]);
+                    for p in 0..P {
+                        acc[v][p] = L::fma(q, k[p], acc[v][p]);
+                    }
                 }
             }
             for v in 0..N {
-                L::store(acc[v], &mut out[v * stride..v * stride + PAGE].as_chunks_mut().0[part]);
+                let out = out[v * stride..v * stride + PAGE].as_chunks_mut().0;
+                for p in 0..P {
+                    L::store(acc[v][p], &mut out[parts * P + p]);
+                }
             }
         }
     }
@@ -315,12 +329,20 @@ fn scores<L: Lanes, S: Stored>(q: &[f32], keys: &[S::Bytes], out: &mut [f32], st
     let channels = keys.len();
     let n = q.len() / channels;
     let mut v = 0;
+    while L::MANY && v + 8 <= n {
+        scores_tile::<L, S, 8, 2>(&q[v * channels..], keys, &mut out[v * stride..], stride);
+        v += 8;
+    }
     while v + 4 <= n {
-        scores_tile::<L, S, 4>(&q[v * channels..], keys, &mut out[v * stride..], stride);
+        if L::MANY {
+            scores_tile::<L, S, 4, 4>(&q[v * channels..], keys, &mut out[v * stride..], stride);
+        } else {
+            scores_tile::<L, S, 4, 1>(&q[v * channels..], keys, &mut out[v * stride..], stride);
+        }
         v += 4;
     }
     while v < n {
-        scores_tile::<L, S, 1>(&q[v * channels..], keys, &mut out[v * stride..], stride);
+        scores_tile::<L, S, 1, 4>(&q[v * channels..], keys, &mut out[v * stride..], stride);
         v += 1;
     }
 }
@@ -334,34 +356,67 @@ pub(super) fn scores_f32<L: Lanes>(q: &[f32], keys: &[F32Bytes], out: &mut [f32]
     scores::<L, F32>(q, keys, out, stride)
 }
 
+/// `N` vectors of weights against `P` steps of channels, from channel `c` on.
 #[inline(always)]
-fn mix_tile<L: Lanes, S: Stored, const N: usize>(
+fn mix_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
     p: &[f32],
     stride: usize,
-    n: usize,
+    keys: Range<usize>,
+    values: &[S::Bytes],
+    acc: &mut [f32],
+    channels: usize,
+    c: usize,
+) {
+    let p: [&[f32]; N] = std::array::from_fn(|v| &p[v * stride..][..keys.end]);
+    let steps = "whole steps of channels";
+    // SAFETY: as in `dot_tile`.
+    unsafe {
+        let mut sums = [[L::splat(0.0); P]; N];
+        for v in 0..N {
+            for s in 0..P {
+                sums[v][s] = L::load(acc[v * channels + c + s * STEP..].first_chunk().expect(steps));
+            }
+        }
+        for key in keys {
+            let mut value = [L::splat(0.0); P];
+            for s in 0..P {
+                let stored = values[key * channels + c + s * STEP..].first_chunk().expect("a whole page");
+                value[s] = S::widen::<L>(stored);
+            }
+            for v in 0..N {
+                let weight = L::splat(p[v][key]);
+                for s in 0..P {
+                    sums[v][s] = L::fma(weight, value[s], sums[v][s]);
+                }
+            }
+        }
+        for v in 0..N {
+            for s in 0..P {
+                let out = acc[v * channels + c + s * STEP..].first_chunk_mut().expect(steps);
+                L::store(sums[v][s], out);
+            }
+        }
+    }
+}
+
+/// All channels for `N` vectors, `P` steps at a time.
+#[inline(always)]
+fn mix_vectors<L: Lanes, S: Stored, const N: usize, const P: usize>(
+    p: &[f32],
+    stride: usize,
+    keys: Range<usize>,
     values: &[S::Bytes],
     acc: &mut [f32],
     channels: usize,
 ) {
-    let p: [&[f32]; N] = std::array::from_fn(|v| &p[v * stride..][..n]);
-    for c in (0..channels).step_by(STEP) {
-        // SAFETY: as in `dot_tile`.
-        unsafe {
-            let mut sums = [L::splat(0.0); N];
-            for v in 0..N {
-                sums[v] = L::load(acc[v * channels + c..].first_chunk().expect("whole steps of channels"));
-            }
-            for key in 0..n {
-                let value = S::widen::<L>(values[key * channels + c..].first_chunk().expect("a whole page"));
-                for v in 0..N {
-                    sums[v] = L::fma(L::splat(p[v][key]), value, sums[v]);
-                }
-            }
-            for v in 0..N {
-                let out = acc[v * channels + c..].first_chunk_mut().expect("whole steps of channels");
-                L::store(sums[v], out);
-            }
-        }
+    let mut c = 0;
+    while c + P * STEP <= channels {
+        mix_tile::<L, S, N, P>(p, stride, keys.clone(), values, acc, channels, c);
+        c += P * STEP;
+    }
+    while c < channels {
+        mix_tile::<L, S, N, 1>(p, stride, keys.clone(), values, acc, channels, c);
+        c += STEP;
     }
 }
 
@@ -369,20 +424,33 @@ fn mix_tile<L: Lanes, S: Stored, const N: usize>(
 fn mix<L: Lanes, S: Stored>(
     p: &[f32],
     stride: usize,
-    n: usize,
+    keys: Range<usize>,
     values: &[S::Bytes],
     acc: &mut [f32],
     channels: usize,
 ) {
     let vectors = acc.len() / channels;
     let mut v = 0;
-    while v + 4 <= vectors {
-        mix_tile::<L, S, 4>(&p[v * stride..], stride, n, values, &mut acc[v * channels..], channels);
-        v += 4;
-    }
     while v < vectors {
-        mix_tile::<L, S, 1>(&p[v * stride..], stride, n, values, &mut acc[v * channels..], channels);
-        v += 1;
+        let (p, acc, keys) = (&p[v * stride..], &mut acc[v * channels..], keys.clone());
+        v += match vectors - v {
+            8.. if L::MANY => {
+                mix_vectors::<L, S, 8, 2>(p, stride, keys, values, acc, channels);
+                8
+            }
+            4.. if L::MANY => {
+                mix_vectors::<L, S, 4, 4>(p, stride, keys, values, acc, channels);
+                4
+            }
+            4.. => {
+                mix_vectors::<L, S, 4, 1>(p, stride, keys, values, acc, channels);
+                4
+            }
+            _ => {
+                mix_vectors::<L, S, 1, 4>(p, stride, keys, values, acc, channels);
+                1
+            }
+        };
     }
 }
 
@@ -390,89 +458,23 @@ fn mix<L: Lanes, S: Stored>(
 pub(super) fn mix_f16<L: Lanes>(
     p: &[f32],
     stride: usize,
-    n: usize,
+    keys: Range<usize>,
     values: &[F16Bytes],
     acc: &mut [f32],
     channels: usize,
 ) {
-    mix::<L, F16>(p, stride, n, values, acc, channels)
+    mix::<L, F16>(p, stride, keys, values, acc, channels)
 }
 #[inline(always)]
 pub(super) fn mix_f32<L: Lanes>(
     p: &[f32],
     stride: usize,
-    n: usize,
+    keys: Range<usize>,
     values: &[F32Bytes],
     acc: &mut [f32],
     channels: usize,
 ) {
-    mix::<L, F32>(p, stride, n, values, acc, channels)
-}
-
-/// `e^x` of 16 lanes: Cody-Waite reduction and the degree-5 polynomial of Cephes' `expf`; 0 below -104.
-#[inline(always)]
-fn exp(x: Lane) -> Lane {
-    const C: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
-    let (mut n, mut r, mut y) = ([0f32; STEP], [0f32; STEP], [C[0]; STEP]);
-    for l in 0..STEP {
-        let x = if x[l] < -104.0 { -104.0 } else { x[l] };
-        let x = if x > 89.0 { 89.0 } else { x };
-        n[l] = x.mul_add(std::f32::consts::LOG2_E, ROUND) - ROUND;
-        r[l] = n[l].mul_add(-0.693_359_4, x);
-        r[l] = n[l].mul_add(2.121_944_4e-4, r[l]);
-    }
-    for c in &C[1..] {
-        for l in 0..STEP {
-            y[l] = y[l].mul_add(r[l], *c);
-        }
-    }
-    let mut out = [0f32; STEP];
-    for l in 0..STEP {
-        let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
-        let e = (y[l] * r[l]).mul_add(r[l], r[l]) + 1.0;
-        // Two factors, since 2^n itself may lie outside the normal range.
-        let n = (n[l] + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-        let e = e * power(n >> 1) * power(n - (n >> 1));
-        out[l] = if x[l] <= -104.0 { 0.0 } else { e };
-    }
-    out
-}
-
-#[inline(always)]
-pub(super) fn softmax<L: Lanes>(s: &mut [f32], n: usize, scale: f32) -> f32 {
-    s[n..].fill(f32::NEG_INFINITY);
-    let blocks = s.as_chunks_mut::<LANES>().0;
-    let mut max = [f32::NEG_INFINITY; LANES];
-    for block in blocks.iter_mut() {
-        for l in 0..LANES {
-            block[l] *= scale;
-            max[l] = if block[l] > max[l] { block[l] } else { max[l] };
-        }
-    }
-    let max = max.into_iter().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m });
-    let mut sums = [[0f32; STEP]; LANES / STEP];
-    for block in blocks {
-        for (group, sum) in block.as_chunks_mut::<STEP>().0.iter_mut().zip(&mut sums) {
-            *group = exp(group.map(|x| x - max));
-            for l in 0..STEP {
-                sum[l] += group[l];
-            }
-        }
-    }
-    halve(sums)
-}
-
-#[inline(always)]
-pub(super) fn silu_mul<L: Lanes>(gate: &mut [f32], up: &[f32]) {
-    assert_eq!(gate.len(), up.len());
-    for (gate, up) in gate.chunks_mut(STEP).zip(up.chunks(STEP)) {
-        let mut x = [0f32; STEP];
-        x[..gate.len()].copy_from_slice(gate);
-        let e = exp(x.map(|x| -x));
-        for (l, (gate, up)) in gate.iter_mut().zip(up).enumerate() {
-            *gate = x[l] / (1.0 + e[l]) * up;
-        }
-    }
+    mix::<L, F32>(p, stride, keys, values, acc, channels)
 }
 
 /// Rounds to the nearest half, ties to even.

@@ -11,6 +11,8 @@ mod avx512;
 mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+pub mod coarse;
+mod elementwise;
 pub mod float;
 pub mod machine;
 #[cfg(target_arch = "aarch64")]
@@ -23,6 +25,7 @@ pub mod ternary;
 
 use crate::error::{Error, Result};
 use float::{F16Bytes, F32Bytes, with_float_kernels};
+use std::ops::Range;
 use ternary::{Sums, Word};
 
 /// An instruction set for which kernels exist.

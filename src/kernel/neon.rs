@@ -14,7 +14,7 @@ use std::hint::black_box;
 pub(super) struct Neon;
 
 impl Lanes for Neon {
-    const TOKENS: usize = 1;
+    const MANY: bool = false;
     type V = [float32x4_t; 4];
     #[inline(always)]
     unsafe fn splat(x: f32) -> [float32x4_t; 4] {
@@ -49,6 +49,35 @@ impl Lanes for Neon {
             }
             wide
         })
+    }
+    type W = [int16x8_t; 4];
+    type I = [int32x4_t; 4];
+    #[inline(always)]
+    unsafe fn zero() -> [int32x4_t; 4] {
+        // SAFETY: registers only.
+        unsafe { [vdupq_n_s32(0); 4] }
+    }
+    #[inline(always)]
+    unsafe fn widen_i8(w: &[i8; 32]) -> [int16x8_t; 4] {
+        // SAFETY: 32 bytes are read.
+        std::array::from_fn(|i| unsafe { vmovl_s8(vld1_s8(w.as_ptr().add(8 * i))) })
+    }
+    #[inline(always)]
+    unsafe fn madd(sums: [int32x4_t; 4], w: [int16x8_t; 4], x: &[i16; 32]) -> [int32x4_t; 4] {
+        std::array::from_fn(|i| {
+            // SAFETY: 64 bytes are read.
+            let x = unsafe { vld1q_s16(x.as_ptr().add(8 * i)) };
+            // SAFETY: registers only.
+            unsafe {
+                let low = vmlal_s16(sums[i], vget_low_s16(w[i]), vget_low_s16(x));
+                vmlal_high_s16(low, w[i], x)
+            }
+        })
+    }
+    #[inline(always)]
+    unsafe fn sum(sums: [int32x4_t; 4]) -> i32 {
+        // SAFETY: registers only.
+        sums.iter().map(|sum| unsafe { vaddvq_s32(*sum) }).sum()
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -267,29 +268,58 @@ impl Team {
         });
     }
 
-    /// Fills `out[token][row]` by ranges of rows: `f(first, n, block)` computes `block[token][0..n]`.
+    /// Fills `out[token][row]` by ranges of rows: `f(first, columns)` computes those that `columns` gives for each token.
     pub fn for_each_rows(
         &self,
         out: &mut [f32],
         rows: usize,
         step: usize,
-        f: impl Fn(usize, usize, &mut [f32]) + Sync,
+        f: impl Fn(usize, &mut Columns) + Sync,
     ) {
-        let tokens = out.len() / rows;
-        let out = Parts::new(out);
-        self.for_each(rows.div_ceil(step), |i| {
-            let (first, n) = (i * step, step.min(rows - i * step));
-            if tokens == 1 {
-                // SAFETY: ranges of rows do not overlap, and each index is claimed once.
-                return f(first, n, unsafe { out.part(first, n) });
-            }
-            let mut block = vec![0f32; tokens * n];
-            f(first, n, &mut block);
-            for (t, values) in block.chunks(n).enumerate() {
-                // SAFETY: as above, within token t.
-                unsafe { out.part(t * rows + first, n) }.copy_from_slice(values);
-            }
+        let all = 0..out.len() / rows;
+        self.for_each_tile(out, rows, step, &[all], |_, first, columns| f(first, columns));
+    }
+
+    /// As `for_each_rows`, for ascending ranges of tokens: `f(tokens, first, columns)`.
+    pub fn for_each_tile(
+        &self,
+        out: &mut [f32],
+        rows: usize,
+        step: usize,
+        tokens: &[Range<usize>],
+        f: impl Fn(Range<usize>, usize, &mut Columns) + Sync,
+    ) {
+        assert!(tokens.windows(2).all(|pair| pair[0].end <= pair[1].start));
+        let (out, ranges) = (Parts::new(out), rows.div_ceil(step));
+        self.for_each(tokens.len() * ranges, |i| {
+            let (tokens, first) = (tokens[i / ranges].clone(), i % ranges * step);
+            let len = step.min(rows - first);
+            f(tokens.clone(), first, &mut Columns { out: &out, tokens, rows, first, len })
         });
+    }
+}
+
+/// A range of rows of `out[token][row]` for a range of tokens, which one task fills.
+pub struct Columns<'a> {
+    out: &'a Parts<'a, f32>,
+    tokens: Range<usize>,
+    rows: usize,
+    first: usize,
+    len: usize,
+}
+
+impl Columns<'_> {
+    /// Rows in the range.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The range of rows for one token of the range of tokens.
+    pub fn token(&mut self, token: usize) -> &mut [f32] {
+        assert!(self.tokens.contains(&token));
+        // SAFETY: ranges do not overlap, each pair of them is claimed once, and `self` is borrowed meanwhile.
+        unsafe { self.out.part(token * self.rows + self.first, self.len) }
     }
 }
 

@@ -8,7 +8,7 @@ use std::hint::black_box;
 struct Plain;
 
 impl Lanes for Plain {
-    const TOKENS: usize = 1;
+    const MANY: bool = false;
     type V = [f32; 16];
     #[inline(always)]
     unsafe fn splat(x: f32) -> [f32; 16] {
@@ -29,6 +29,24 @@ impl Lanes for Plain {
     #[inline(always)]
     unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] {
         widen_f16_plain(h)
+    }
+    type W = [i8; 32];
+    type I = i32;
+    #[inline(always)]
+    unsafe fn zero() -> i32 {
+        0
+    }
+    #[inline(always)]
+    unsafe fn widen_i8(w: &[i8; 32]) -> [i8; 32] {
+        *w
+    }
+    #[inline(always)]
+    unsafe fn madd(sums: i32, w: [i8; 32], x: &[i16; 32]) -> i32 {
+        w.iter().zip(x).fold(sums, |sum, (w, x)| sum + *w as i32 * *x as i32)
+    }
+    #[inline(always)]
+    unsafe fn sum(sums: i32) -> i32 {
+        sums
     }
 }
 

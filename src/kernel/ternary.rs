@@ -194,8 +194,8 @@ impl Ternary {
         assert!(x.cols == self.cols && out.len() == x.tokens() * self.rows);
         let group_words = self.words.len() / self.rows.div_ceil(GROUP);
         let tokens: Vec<&[i8]> = x.q.chunks(x.stride).collect();
-        team.for_each_rows(out, self.rows, STRIP, |first, n, out| {
-            let groups = n.div_ceil(GROUP);
+        team.for_each_rows(out, self.rows, STRIP, |first, out| {
+            let groups = out.len().div_ceil(GROUP);
             let words = &self.words[first / GROUP * group_words..][..groups * group_words];
             let mut sums = [[0i32; STRIP]; TILE];
             for (tile, tokens) in tokens.chunks(TILE).enumerate() {
@@ -203,17 +203,10 @@ impl Ternary {
                 for (t, sums) in sums.iter().take(tokens.len()).enumerate() {
                     let token = tile * TILE + t;
                     let (s, sum) = x.scales[token];
-                    let out = &mut out[token * n..][..n];
+                    let out = out.token(token);
                     match &self.scale {
-                        Scale::Tensor(scale) => {
-                            let factor = scale / s;
-                            out.iter_mut().zip(sums).for_each(|(y, c)| *y = (c - sum) as f32 * factor);
-                        }
-                        Scale::Rows(scales) => {
-                            let scales = &scales[first..];
-                            let rows = out.iter_mut().zip(sums).zip(scales);
-                            rows.for_each(|((y, c), scale)| *y = (c - sum) as f32 * (scale / s));
-                        }
+                        Scale::Tensor(scale) => kernels.scale_sums(sums, sum, scale / s, out),
+                        Scale::Rows(scales) => kernels.scale_rows(sums, sum, &scales[first..], s, out),
                     }
                 }
             }

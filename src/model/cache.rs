@@ -1,7 +1,9 @@
 //! The keys and values of one sequence.
 
+use super::Row;
 use crate::error::Result;
 use crate::kernel::float::PAGE;
+use crate::kernel::pool::Team;
 use crate::ops::attention::{KvType, Page, PageShape};
 
 /// Rows that the kernels have computed for one sequence, counted where they ran.
@@ -15,6 +17,8 @@ pub struct Work {
     pub attention: u64,
     /// Rows through the output head.
     pub head: u64,
+    /// Logits that it computed exactly: all, or of those ids that the choice could fall on.
+    pub logits: u64,
 }
 
 impl Work {
@@ -25,6 +29,7 @@ impl Work {
             dense: self.dense - before.dense,
             attention: self.attention - before.attention,
             head: self.head - before.head,
+            logits: self.logits - before.logits,
         }
     }
 }
@@ -35,6 +40,7 @@ impl std::ops::AddAssign for Work {
         self.dense += more.dense;
         self.attention += more.attention;
         self.head += more.head;
+        self.logits += more.logits;
     }
 }
 
@@ -116,10 +122,6 @@ impl KvCache {
         Ok(())
     }
 
-    pub(super) fn write(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
-        self.pages[position / PAGE].write(&self.shape, layer, position % PAGE, keys, values);
-    }
-
     pub(super) fn pages(&self) -> &[Page] {
         &self.pages
     }
@@ -132,4 +134,34 @@ impl KvCache {
     pub fn bytes(&self) -> usize {
         self.pages.iter().map(Page::bytes).sum()
     }
+}
+
+/// Stores a layer's keys and values of all rows, page by page.
+pub(super) fn write(
+    team: &Team,
+    caches: &mut [&mut KvCache],
+    rows: &[Row],
+    layer: usize,
+    keys: &[f32],
+    values: &[f32],
+) {
+    let width = keys.len() / rows.len();
+    let mut touched: Vec<(&PageShape, &mut Page, Vec<usize>)> = Vec::new();
+    for (sequence, cache) in caches.iter_mut().enumerate() {
+        let KvCache { shape, pages, .. } = &mut **cache;
+        let all = (0..rows.len()).filter(|i| rows[*i].sequence == sequence).collect::<Vec<usize>>();
+        let Some(first) = all.first().map(|i| rows[*i].position / PAGE) else { continue };
+        let by_page = all.chunk_by(|a, b| rows[*a].position / PAGE == rows[*b].position / PAGE);
+        touched.extend(
+            pages[first..].iter_mut().zip(by_page).map(|(page, rows)| (&*shape, page, rows.to_vec())),
+        );
+    }
+    team.for_each_chunk(&mut touched, 1, |_, touched| {
+        for (shape, page, at) in touched {
+            for i in at.iter() {
+                let own = *i * width..(*i + 1) * width;
+                page.write(shape, layer, rows[*i].position % PAGE, &keys[own.clone()], &values[own]);
+            }
+        }
+    });
 }

@@ -65,7 +65,7 @@ impl Dense {
 
     /// Refuses invalid codes and values that are not finite.
     pub fn check(&self, team: &Team) -> Result<()> {
-        let (view, first) = (self.rows(), AtomicUsize::new(usize::MAX));
+        let (view, first) = (self.view(), AtomicUsize::new(usize::MAX));
         team.for_each(view.rows(), |row| {
             if view.check(row).is_err() {
                 first.fetch_min(row, Ordering::Relaxed);
@@ -77,7 +77,7 @@ impl Dense {
         }
     }
 
-    fn rows(&self) -> Rows<'_> {
+    fn view(&self) -> Rows<'_> {
         Rows::of(&self.gguf, &self.tensor).expect("checked when it was opened")
     }
 
@@ -92,33 +92,61 @@ impl Dense {
     }
 
     /// Row `row` as floats.
-    pub fn widen(&self, row: usize, out: &mut [f32]) {
-        self.rows().widen(row, out);
+    pub fn widen(&self, kernels: &Kernels, row: usize, out: &mut [f32]) {
+        match self.tensor.kind() {
+            TensorType::F16 => kernels.widen_f16(self.stored(row, 2).as_chunks().0, out),
+            _ => self.view().widen(row, out),
+        }
+    }
+
+    /// A row of `size` bytes an element as it is stored.
+    fn stored(&self, row: usize, size: usize) -> &[u8] {
+        &self.gguf.bytes(&self.tensor)[row * self.cols() * size..][..self.cols() * size]
+    }
+
+    /// Rows: output features.
+    pub fn rows(&self) -> usize {
+        self.tensor.rows()
+    }
+
+    /// Columns: input features.
+    pub fn cols(&self) -> usize {
+        self.tensor.cols()
     }
 
     /// `out[token][row] = x[token] · row`.
     pub fn matmul(&self, kernels: &Kernels, team: &Team, x: &[f32], out: &mut [f32]) {
-        let (rows, cols) = (self.tensor.rows(), self.tensor.cols());
-        let (view, bytes) = (self.rows(), self.gguf.bytes(&self.tensor));
-        let tokens: Vec<&[f32]> = x.chunks(cols).collect();
-        team.for_each_rows(out, rows, DENSE_STEP, |first, n, out| {
+        let tokens: Vec<&[f32]> = x.chunks(self.cols()).collect();
+        team.for_each_rows(out, self.rows(), DENSE_STEP, |first, out| {
             let mut widened = Vec::new();
             let mut dots = vec![0f32; tokens.len()];
-            for i in 0..n {
-                let stored = |size: usize| &bytes[(first + i) * cols * size..][..cols * size];
-                match self.tensor.kind() {
-                    TensorType::F32 => kernels.dot_f32(stored(4).as_chunks().0, &tokens, &mut dots),
-                    TensorType::F16 => kernels.dot_f16(stored(2).as_chunks().0, &tokens, &mut dots),
-                    TensorType::BF16 => kernels.dot_bf16(stored(2).as_chunks().0, &tokens, &mut dots),
-                    _ => {
-                        widened.resize(cols, 0.0);
-                        view.widen(first + i, &mut widened);
-                        kernels.dot_widened(&widened, &tokens, &mut dots);
-                    }
-                }
-                dots.iter().enumerate().for_each(|(t, dot)| out[t * n + i] = dot * self.factor);
+            for i in 0..out.len() {
+                self.dot(kernels, first + i, &tokens, &mut dots, &mut widened);
+                dots.iter().enumerate().for_each(|(t, dot)| out.token(t)[i] = *dot);
             }
         });
+    }
+
+    /// `x · row` for some of the rows.
+    pub fn dots(&self, kernels: &Kernels, team: &Team, rows: &[usize], x: &[f32]) -> Vec<f32> {
+        let mut out = vec![0f32; rows.len()];
+        team.for_each_chunk(&mut out, 1, |i, out| self.dot(kernels, rows[i], &[x], out, &mut Vec::new()));
+        out
+    }
+
+    /// `out[token] = x[token] · row`; block types need room to be widened in.
+    fn dot(&self, kernels: &Kernels, row: usize, x: &[&[f32]], out: &mut [f32], widened: &mut Vec<f32>) {
+        match self.tensor.kind() {
+            TensorType::F32 => kernels.dot_f32(self.stored(row, 4).as_chunks().0, x, out),
+            TensorType::F16 => kernels.dot_f16(self.stored(row, 2).as_chunks().0, x, out),
+            TensorType::BF16 => kernels.dot_bf16(self.stored(row, 2).as_chunks().0, x, out),
+            _ => {
+                widened.resize(self.cols(), 0.0);
+                self.widen(kernels, row, widened);
+                kernels.dot_widened(widened, x, out);
+            }
+        }
+        out.iter_mut().for_each(|out| *out *= self.factor);
     }
 }
 
@@ -137,7 +165,7 @@ impl Linear {
             }
         }
         if let Some(bias) = &self.bias {
-            out.chunks_mut(bias.len()).for_each(|out| crate::ops::add(out, bias));
+            team.for_each_chunk(out, bias.len(), |_, out| kernels.add(out, bias));
         }
     }
 }

@@ -3,11 +3,13 @@
 mod cache;
 pub mod config;
 mod forward;
+mod head;
 mod linear;
 mod weights;
 
 pub use cache::{KvCache, Work};
 pub use forward::Row;
+pub use head::{Bounded, Wanted};
 pub use weights::Verdict;
 
 use crate::error::Result;
@@ -17,6 +19,7 @@ use crate::kernel::pool::Team;
 use crate::ops::attention::{KvType, PageShape};
 use crate::ops::rope::Rope;
 use config::{Activation, Config};
+use head::Head;
 use linear::{Dense, Linear, Matrix};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -70,6 +73,7 @@ pub struct Model {
     embedding: Dense,
     /// Absent where the embedding serves as the output head as well.
     output: Option<Dense>,
+    head: Head,
     output_norm: Vec<f32>,
     layers: Vec<Block>,
     /// Whether any projection is dense.
@@ -81,24 +85,27 @@ pub struct Model {
 pub struct PerToken {
     /// Multiply-adds of int8 activations and trits.
     pub ternary_macs: usize,
-    /// Bytes of weights that a pass reads which wants logits, however many sequences share it.
+    /// Bytes of weights that a pass reads which wants logits, however many sequences share it. Where the output head has
+    /// its copy these are the copy's, without the few rows that are computed exactly.
     pub weight_bytes: usize,
     /// Bytes of keys and values that it reads for every position before its own.
     pub kv_bytes: usize,
 }
 
 impl Model {
-    /// Reads a model from an open file. `cancel` is read between tensors.
+    /// Reads a model from an open file. `cancel` is read between tensors; `copies_head` allows the output head its copy.
     pub fn load(
         gguf: Arc<Gguf>,
         activation: Option<Activation>,
         act_quant: Option<ActQuant>,
+        copies_head: bool,
         team: &Team,
         cancel: &AtomicBool,
     ) -> Result<Model> {
         let path = gguf.path().to_path_buf();
         let config = Config::read(&gguf, activation);
-        let model = config.and_then(|config| weights::load(gguf, config, act_quant, team, cancel));
+        let model = config
+            .and_then(|config| weights::load(gguf, config, act_quant, Head::new(copies_head), team, cancel));
         model.map_err(|error| error.of_file(&path))
     }
 
@@ -133,6 +140,11 @@ impl Model {
         matrices.map(|m| if let Matrix::Ternary(t) = m { t.bytes() } else { 0 }).sum()
     }
 
+    /// Bytes of the output head's copy in 8 bits, once it is made.
+    pub fn copied_bytes(&self) -> usize {
+        self.head.bytes()
+    }
+
     /// Bytes of weights that are read where they lie in the mapped file.
     pub fn mapped_bytes(&self) -> usize {
         let matrices = self.layers.iter().flat_map(Block::linears).map(|l| &l.matrix);
@@ -143,12 +155,15 @@ impl Model {
     /// What computing a token costs.
     pub fn per_token(&self, kv_type: KvType) -> PerToken {
         let matrices = || self.layers.iter().flat_map(Block::linears).map(|l| &l.matrix);
-        let head = self.output.as_ref().unwrap_or(&self.embedding);
+        let head = match self.copied_bytes() {
+            0 => self.output.as_ref().unwrap_or(&self.embedding).bytes(),
+            copied => copied,
+        };
         let dense = matrices().filter_map(|m| if let Matrix::Dense(d) = m { Some(d) } else { None });
         let trits = matrices().map(|m| if let Matrix::Ternary(t) = m { t.rows() * t.cols() } else { 0 });
         PerToken {
             ternary_macs: trits.sum(),
-            weight_bytes: self.packed_bytes() + dense.chain([head]).map(Dense::bytes).sum::<usize>(),
+            weight_bytes: self.packed_bytes() + dense.map(Dense::bytes).sum::<usize>() + head,
             kv_bytes: self.page_shape().elements() / PAGE * kv_type.bytes(),
         }
     }

@@ -1,6 +1,7 @@
 //! From a file's tensors to a model's layers: names, shapes, and what each projection becomes.
 
 use super::config::Config;
+use super::head::Head;
 use super::linear::{Dense, Linear, Matrix, pack};
 use super::{ActQuant, Block, Model};
 use crate::codec::Rows;
@@ -43,6 +44,7 @@ pub(super) fn load(
     gguf: Arc<Gguf>,
     config: Config,
     asked: Option<ActQuant>,
+    head: Head,
     team: &Team,
     cancel: &AtomicBool,
 ) -> Result<Model> {
@@ -93,7 +95,19 @@ pub(super) fn load(
         divisors.as_deref(),
     )?;
     let some_dense = layers.iter().flat_map(Block::linears).any(|l| matches!(l.matrix, Matrix::Dense(_)));
-    Ok(Model { gguf, config, verdict, warnings, embedding, output, output_norm, layers, some_dense, rope })
+    Ok(Model {
+        gguf,
+        config,
+        verdict,
+        warnings,
+        embedding,
+        output,
+        head,
+        output_norm,
+        layers,
+        some_dense,
+        rope,
+    })
 }
 
 /// Packs the projections as `asked`; `None` where a projection stays dense.

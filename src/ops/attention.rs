@@ -144,6 +144,9 @@ pub struct Sight<'a> {
     pub position: usize,
 }
 
+/// Rows that one task takes together, if they stand one after the other in one sequence: they share every read of a page.
+const TILE: usize = 4;
+
 /// `out[row] = softmax(q·kᵀ/√head_dim)·v` for every row and head; query head h reads key/value head h / (heads / kv_heads).
 pub fn attention(
     kernels: &Kernels,
@@ -155,26 +158,38 @@ pub fn attention(
     out: &mut [f32],
 ) {
     let width = q.len() / sights.len() / shape.kv_heads;
-    team.for_each_chunk(out, width, |i, out| {
-        let head = i % shape.kv_heads;
-        attend(kernels, shape, layer, head, &sights[i / shape.kv_heads], &q[i * width..][..width], out);
+    let follows = |a: &Sight, b: &Sight| std::ptr::eq(a.pages, b.pages) && a.position + 1 == b.position;
+    let mut first = 0;
+    let mut tiles = Vec::new();
+    for run in sights.chunk_by(follows) {
+        tiles.extend((0..run.len()).step_by(TILE).map(|i| first + i..first + run.len().min(i + TILE)));
+        first += run.len();
+    }
+    team.for_each_tile(out, shape.kv_heads * width, width, &tiles, |rows, first, out| {
+        let q: Vec<f32> = rows
+            .clone()
+            .flat_map(|row| &q[row * shape.kv_heads * width + first..][..width])
+            .copied()
+            .collect();
+        let mixed = attend(kernels, shape, layer, first / width, &sights[rows.clone()], &q);
+        rows.zip(mixed.chunks(width)).for_each(|(row, mixed)| out.token(row).copy_from_slice(mixed));
     });
 }
 
-/// One row's query heads that share a key/value head.
+/// The query heads that share a key/value head, for rows that follow each other: `[row][head][channel]`.
 fn attend(
     kernels: &Kernels,
     shape: &PageShape,
     layer: usize,
     head: usize,
-    sight: &Sight,
+    sights: &[Sight],
     q: &[f32],
-    out: &mut [f32],
-) {
-    let seen = sight.position + 1;
-    let pages = &sight.pages[..seen.div_ceil(PAGE)];
+) -> Vec<f32> {
+    let seen = |row: usize| sights[row].position + 1;
+    let pages = &sights[0].pages[..seen(sights.len() - 1).div_ceil(PAGE)];
     let stride = pages.len() * PAGE;
     let vectors = q.len() / shape.head_dim;
+    let group = vectors / sights.len();
     let mut p = vec![0f32; vectors * stride];
     for (i, page) in pages.iter().enumerate() {
         let (keys, p) = (shape.keys(layer, head), &mut p[i * PAGE..]);
@@ -184,17 +199,31 @@ fn attend(
         }
     }
     let scale = (1.0 / (shape.head_dim as f64).sqrt()) as f32;
-    let sums: Vec<f32> = p.chunks_mut(stride).map(|p| kernels.softmax(p, seen, scale)).collect();
+    let sums: Vec<f32> =
+        p.chunks_mut(stride).enumerate().map(|(v, p)| kernels.softmax(p, seen(v / group), scale)).collect();
     let channels = shape.value_channels();
     let mut mixed = vec![0f32; vectors * channels];
     for (i, page) in pages.iter().enumerate() {
-        let (values, p, n) = (shape.values(layer, head), &p[i * PAGE..], PAGE.min(seen - i * PAGE));
-        match page {
-            Page::F16(page) => kernels.mix_f16(p, stride, n, &page[values], &mut mixed, channels),
-            Page::F32(page) => kernels.mix_f32(p, stride, n, &page[values], &mut mixed, channels),
-        }
+        let values = shape.values(layer, head);
+        let mut mix = |keys: Range<usize>, rows: Range<usize>| {
+            let vectors = rows.start * group..rows.end * group;
+            let p = &p[vectors.start * stride + i * PAGE..];
+            let acc = &mut mixed[vectors.start * channels..vectors.end * channels];
+            match page {
+                Page::F16(page) => kernels.mix_f16(p, stride, keys, &page[values.clone()], acc, channels),
+                Page::F32(page) => kernels.mix_f32(p, stride, keys, &page[values.clone()], acc, channels),
+            }
+        };
+        // What every row sees, then what the later ones see beyond it.
+        let inside = |row: usize| seen(row).saturating_sub(i * PAGE).min(PAGE);
+        mix(0..inside(0), 0..sights.len());
+        (1..sights.len())
+            .filter(|row| inside(*row) > inside(0))
+            .for_each(|row| mix(inside(0)..inside(row), row..row + 1));
     }
-    for ((out, mixed), sum) in out.chunks_mut(shape.head_dim).zip(mixed.chunks(channels)).zip(&sums) {
-        out.iter_mut().zip(mixed).for_each(|(out, x)| *out = x / sum);
+    let mut out = Vec::with_capacity(q.len());
+    for (mixed, sum) in mixed.chunks(channels).zip(&sums) {
+        out.extend(mixed[..shape.head_dim].iter().map(|x| x / sum));
     }
+    out
 }

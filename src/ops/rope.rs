@@ -1,6 +1,7 @@
 //! Rotary position embedding (arXiv 2104.09864), as transformers computes it in float32.
 
 use crate::error::{Error, Result};
+use crate::kernel::Kernels;
 
 /// Which channels turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,18 +53,21 @@ impl Rope {
     }
 
     /// Turns row `row`'s heads in place.
-    pub fn apply(&self, turns: &Turns, row: usize, heads: &mut [f32], head_dim: usize) {
+    pub fn apply(&self, kernels: &Kernels, turns: &Turns, row: usize, heads: &mut [f32], head_dim: usize) {
         let n = self.inverse.len();
         let (cos, sin) = (&turns.cos[row * n..][..n], &turns.sin[row * n..][..n]);
         for head in heads.chunks_mut(head_dim) {
-            let mut turn = |i: usize, a: usize, b: usize| {
-                let (x, y) = (head[a], head[b]);
-                head[a] = x * cos[i] - y * sin[i];
-                head[b] = y * cos[i] + x * sin[i];
-            };
             match self.pairs {
-                Pairs::Halves => (0..n).for_each(|i| turn(i, i, i + n)),
-                Pairs::Neighbours => (0..n).for_each(|i| turn(i, 2 * i, 2 * i + 1)),
+                Pairs::Halves => {
+                    let (a, b) = head[..2 * n].split_at_mut(n);
+                    kernels.turn(a, b, cos, sin);
+                }
+                Pairs::Neighbours => {
+                    for ((pair, cos), sin) in head.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
+                        let [x, y] = *pair;
+                        *pair = [x * cos - y * sin, y * cos + x * sin];
+                    }
+                }
             }
         }
     }

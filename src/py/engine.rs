@@ -110,7 +110,7 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (path=None, *, n_ctx=None, n_threads=None, isa=None, kv_type="f16", act_quant="auto",
-        ffn_act=None, n_batch=None))]
+        ffn_act=None, n_batch=None, lm_head="auto"))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -122,6 +122,7 @@ impl Engine {
         act_quant: &str,
         ffn_act: Option<&str>,
         n_batch: Option<&Bound<'_, PyAny>>,
+        lm_head: &str,
     ) -> PyResult<Engine> {
         let quants = [("auto", None), ("int8", Some(ActQuant::Int8)), ("none", Some(ActQuant::None))];
         let activations = [Activation::Silu, Activation::Relu2].map(|a| (a.name(), a));
@@ -132,6 +133,7 @@ impl Engine {
             isa,
             kv_type: Some(choice(kv_type, "kv_type", &[KvType::F16, KvType::F32].map(|t| (t.name(), t)))?),
             act_quant: choice(act_quant, "act_quant", &quants)?,
+            exact_head: choice(lm_head, "lm_head", &[("auto", false), ("exact", true)])?,
             ffn_act: ffn_act.map(|name| choice(name, "ffn_act", &activations)).transpose()?,
         };
         let path = match path {
@@ -276,6 +278,7 @@ impl Engine {
         let dict = PyDict::new(py);
         dict.set_item("packed_weights", memory.packed)?;
         dict.set_item("mapped_weights", memory.mapped)?;
+        dict.set_item("head_copy", memory.head_copy)?;
         dict.set_item("kv_cache", memory.kv_cache)?;
         dict.set_item("file", memory.file)?;
         Ok(dict)

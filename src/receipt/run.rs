@@ -36,6 +36,8 @@ pub struct Work {
     pub attention: u64,
     /// Rows through the output head.
     pub head: u64,
+    /// Logits that it computed exactly: those that the choice could fall on.
+    pub logits: u64,
 }
 
 /// Seconds inside the engine; what the consumer spent between pulls is not among them.
@@ -88,7 +90,7 @@ impl Seconds {
 impl Run {
     /// The kernels that ran: those that counted rows.
     pub fn kernels(&self) -> Vec<String> {
-        let Work { ternary, dense, attention, head } = self.work;
+        let Work { ternary, dense, attention, head, .. } = self.work;
         let counted = [("ternary", ternary), ("dense", dense), ("attention", attention), ("head", head)];
         counted.iter().filter(|(_, rows)| *rows > 0).map(|(name, _)| format!("{name}/{}", self.isa)).collect()
     }

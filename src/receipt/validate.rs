@@ -69,7 +69,7 @@ impl Receipt {
     /// Whether the kernels counted what the claim takes: each computed position passes seven projections and one
     /// attention a layer, and each id comes from one row of the head.
     pub(super) fn check_work(&self) -> Result<()> {
-        let Work { ternary, dense, attention, head } = self.run.work;
+        let Work { ternary, dense, attention, head, logits } = self.run.work;
         let layer_rows = self.model_info.layers.checked_mul(self.run.computed(&self.claim)).unwrap_or(0);
         let ids = self.claim.output_ids.len() as u64;
         let gates = [
@@ -82,7 +82,11 @@ impl Receipt {
                 &format!("run.work.{name}"),
                 format!("{found} rows were counted, the claim takes {expected}"),
             )),
-            None => Ok(()),
+            None if (head..=head.saturating_mul(self.model_info.vocab_size)).contains(&logits) => Ok(()),
+            None => Err(wrong(
+                "run.work.logits",
+                format!("{logits} were counted, expected from one for each id up to the whole vocabulary"),
+            )),
         }
     }
 

@@ -1,0 +1,95 @@
+//! Rows in 8 bits, with what bounds the distance to the rows that they stand for (see `model/head.rs`).
+//!
+//! Inner loop of `dot_i8`, for 32 weights and one token on AVX-512: `vpmovsxbw` shared by the tokens; `vpmaddwd` with
+//! memory operand and `vpaddd`. Every product and sum is an exact integer, so the order does not matter.
+
+use super::elementwise::ROUND;
+use super::float::Lanes;
+
+/// Weights in one step of [`dot_i8`]; rows are filled up with zeros to whole steps.
+pub const COARSE_STEP: usize = 32;
+/// Rows whose largest magnitude is below this are taken as zero: their squares would leave the range of f32.
+const LEAST: f32 = 1e-12;
+
+/// Tokens that share one pass over a row.
+const TOKENS: usize = 4;
+
+#[inline(always)]
+fn dot_tile<L: Lanes, const N: usize>(row: &[i8], xs: [&[i16]; N]) -> [i32; N] {
+    let row = row.as_chunks::<COARSE_STEP>().0;
+    let xs = xs.map(|x| &x.as_chunks::<COARSE_STEP>().0[..row.len()]);
+    // SAFETY: as in `float::dot_tile`: this copy of the code runs only where the processor has `L`.
+    unsafe {
+        let mut acc = [L::zero(); N];
+        for (i, w) in row.iter().enumerate() {
+            let w = L::widen_i8(w);
+            for t in 0..N {
+                acc[t] = L::madd(acc[t], w, &xs[t][i]);
+            }
+        }
+        acc.map(|acc| L::sum(acc))
+    }
+}
+
+#[inline(always)]
+pub(super) fn dot_i8<L: Lanes>(row: &[i8], xs: &[&[i16]], out: &mut [i32]) {
+    assert!(xs.len() == out.len() && xs.iter().all(|x| x.len() == row.len()));
+    let mut t = 0;
+    while t + TOKENS <= xs.len() {
+        let tile = dot_tile::<L, TOKENS>(row, [xs[t], xs[t + 1], xs[t + 2], xs[t + 3]]);
+        out[t..t + TOKENS].copy_from_slice(&tile);
+        t += TOKENS;
+    }
+    for t in t..xs.len() {
+        out[t] = dot_tile::<L, 1>(row, [xs[t]])[0];
+    }
+}
+
+#[inline(always)]
+pub(super) fn coarsen<L: Lanes>(row: &[f32], q: &mut [i8]) -> (f32, f32, f32) {
+    assert!(row.len() <= q.len());
+    let (steps, tail) = row.as_chunks::<16>();
+    let mut max = [0u32; 16];
+    let mut squares = [0f32; 16];
+    for x in steps {
+        for l in 0..16 {
+            max[l] = max[l].max(x[l].abs().to_bits());
+            squares[l] = x[l].mul_add(x[l], squares[l]);
+        }
+    }
+    let amax = f32::from_bits(tail.iter().map(|x| x.abs().to_bits()).chain(max).fold(0, u32::max));
+    q.fill(0);
+    if !amax.is_finite() {
+        return (0.0, f32::INFINITY, f32::INFINITY);
+    }
+    if amax < LEAST {
+        let norm = amax * (row.len() as f32).sqrt() * SLACK + TINY;
+        return (0.0, norm, norm);
+    }
+    let (inverse, step) = (127.0 / amax, amax / 127.0);
+    let mut errors = [0f32; 16];
+    let one = |x: f32, q: &mut i8, square: &mut f32, error: &mut f32, fresh: bool| {
+        let rounded = x * inverse + ROUND - ROUND;
+        *q = rounded as i32 as i8;
+        let rest = rounded.mul_add(-step, x);
+        *error = rest.mul_add(rest, *error);
+        if fresh {
+            *square = x.mul_add(x, *square);
+        }
+    };
+    for (x, q) in steps.iter().zip(q.as_chunks_mut::<16>().0) {
+        for l in 0..16 {
+            one(x[l], &mut q[l], &mut squares[l], &mut errors[l], false);
+        }
+    }
+    for (l, (x, q)) in tail.iter().zip(&mut q[steps.len() * 16..]).enumerate() {
+        one(*x, q, &mut squares[l], &mut errors[l], true);
+    }
+    let root = |sums: [f32; 16]| sums.iter().sum::<f32>().sqrt() * SLACK + TINY;
+    (step, root(squares), root(errors))
+}
+
+/// More than what rounding can take from a root of a sum of squares of up to 2^17 elements.
+const SLACK: f32 = 1.002;
+/// More than what squares below the range of f32 can take from it.
+const TINY: f32 = 1e-16;

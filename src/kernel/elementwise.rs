@@ -1,0 +1,159 @@
+//! Float kernels that work element by element, and the norm and the softmax: plain lane arrays, which the compiler
+//! turns into vectors of each instruction set.
+
+#![expect(clippy::needless_range_loop, reason = "lanes index several arrays at once")]
+
+use super::float::{F16Bytes, LANES, Lane, Lanes, STEP, Widened, dot_tile, halve, widen_f16_plain};
+
+#[inline(always)]
+pub(super) fn widen_f16<L: Lanes>(row: &[F16Bytes], out: &mut [f32]) {
+    assert_eq!(row.len(), out.len());
+    let ((rows, tail), (outs, rest)) = (row.as_chunks::<STEP>(), out.as_chunks_mut::<STEP>());
+    for (row, out) in rows.iter().zip(outs) {
+        // SAFETY: as in `dot_tile`.
+        unsafe { L::store(L::widen_f16(row), out) };
+    }
+    let mut padded = [[0; 2]; STEP];
+    padded[..tail.len()].copy_from_slice(tail);
+    rest.copy_from_slice(&widen_f16_plain(&padded)[..tail.len()]);
+}
+
+#[inline(always)]
+pub(super) fn rms_norm<L: Lanes>(x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(x.len() == gamma.len() && x.len() == out.len());
+    let squares = dot_tile::<L, Widened, 1>(x, [x])[0];
+    let r = 1.0 / (squares / x.len() as f32 + eps).sqrt();
+    for ((out, x), gamma) in out.iter_mut().zip(x).zip(gamma) {
+        *out = x * r * gamma;
+    }
+}
+
+/// Adding 1.5·2²³ rounds a float of magnitude below 2²² to an integer, half to even, in its low bits.
+pub(super) const ROUND: f32 = 12_582_912.0;
+
+#[inline(always)]
+pub(super) fn quantize<L: Lanes>(x: &[f32], q: &mut [i8]) -> (f32, i32) {
+    assert!(x.len() <= q.len());
+    // Magnitudes are ordered as their bits are, and NaN is the largest: it makes `s` NaN, and so every output.
+    let mut max = [0u32; STEP];
+    let (blocks, tail) = x.as_chunks::<STEP>();
+    for block in blocks {
+        for l in 0..STEP {
+            max[l] = max[l].max(block[l].abs().to_bits());
+        }
+    }
+    let least = 1e-5f32.to_bits();
+    let amax = tail.iter().map(|x| x.abs().to_bits()).chain(max).fold(least, u32::max);
+    let s = 127.0 / f32::from_bits(amax);
+    let mut sum = 0i32;
+    for (q, x) in q.iter_mut().zip(x) {
+        let rounded = (x * s + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i8;
+        *q = rounded;
+        sum += rounded as i32;
+    }
+    q[x.len()..].fill(0);
+    (s, sum)
+}
+
+/// `e^x` of 16 lanes: Cody-Waite reduction and the degree-5 polynomial of Cephes' `expf`; 0 below -104.
+#[inline(always)]
+fn exp(x: Lane) -> Lane {
+    const C: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+    let (mut n, mut r, mut y) = ([0f32; STEP], [0f32; STEP], [C[0]; STEP]);
+    for l in 0..STEP {
+        let x = if x[l] < -104.0 { -104.0 } else { x[l] };
+        let x = if x > 89.0 { 89.0 } else { x };
+        n[l] = x.mul_add(std::f32::consts::LOG2_E, ROUND) - ROUND;
+        r[l] = n[l].mul_add(-0.693_359_4, x);
+        r[l] = n[l].mul_add(2.121_944_4e-4, r[l]);
+    }
+    for c in &C[1..] {
+        for l in 0..STEP {
+            y[l] = y[l].mul_add(r[l], *c);
+        }
+    }
+    let mut out = [0f32; STEP];
+    for l in 0..STEP {
+        let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
+        let e = (y[l] * r[l]).mul_add(r[l], r[l]) + 1.0;
+        // Two factors, since 2^n itself may lie outside the normal range.
+        let n = (n[l] + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+        let e = e * power(n >> 1) * power(n - (n >> 1));
+        out[l] = if x[l] <= -104.0 { 0.0 } else { e };
+    }
+    out
+}
+
+#[inline(always)]
+pub(super) fn softmax<L: Lanes>(s: &mut [f32], n: usize, scale: f32) -> f32 {
+    s[n..].fill(f32::NEG_INFINITY);
+    let blocks = s.as_chunks_mut::<LANES>().0;
+    let mut max = [f32::NEG_INFINITY; LANES];
+    for block in blocks.iter_mut() {
+        for l in 0..LANES {
+            block[l] *= scale;
+            max[l] = if block[l] > max[l] { block[l] } else { max[l] };
+        }
+    }
+    let max = max.into_iter().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m });
+    let mut sums = [[0f32; STEP]; LANES / STEP];
+    for block in blocks {
+        for (group, sum) in block.as_chunks_mut::<STEP>().0.iter_mut().zip(&mut sums) {
+            *group = exp(group.map(|x| x - max));
+            for l in 0..STEP {
+                sum[l] += group[l];
+            }
+        }
+    }
+    halve(sums)
+}
+
+#[inline(always)]
+pub(super) fn silu_mul<L: Lanes>(gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len());
+    for (gate, up) in gate.chunks_mut(STEP).zip(up.chunks(STEP)) {
+        let mut x = [0f32; STEP];
+        x[..gate.len()].copy_from_slice(gate);
+        let e = exp(x.map(|x| -x));
+        for (l, (gate, up)) in gate.iter_mut().zip(up).enumerate() {
+            *gate = x[l] / (1.0 + e[l]) * up;
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn relu2_mul<L: Lanes>(gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len());
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let relu = if *gate < 0.0 { 0.0 } else { *gate };
+        *gate = relu * relu * up;
+    }
+}
+
+#[inline(always)]
+pub(super) fn add<L: Lanes>(x: &mut [f32], y: &[f32]) {
+    assert_eq!(x.len(), y.len());
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}
+
+#[inline(always)]
+pub(super) fn turn<L: Lanes>(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let n = a.len();
+    assert!(b.len() == n && cos.len() == n && sin.len() == n);
+    for i in 0..n {
+        let (x, y) = (a[i], b[i]);
+        a[i] = x * cos[i] - y * sin[i];
+        b[i] = y * cos[i] + x * sin[i];
+    }
+}
+
+#[inline(always)]
+pub(super) fn scale_sums<L: Lanes>(sums: &[i32], less: i32, factor: f32, out: &mut [f32]) {
+    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = (sum - less) as f32 * factor);
+}
+
+#[inline(always)]
+pub(super) fn scale_rows<L: Lanes>(sums: &[i32], less: i32, scales: &[f32], s: f32, out: &mut [f32]) {
+    let rows = out.iter_mut().zip(sums).zip(scales);
+    rows.for_each(|((out, sum), scale)| *out = (sum - less) as f32 * (scale / s));
+}

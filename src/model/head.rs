@@ -1,0 +1,301 @@
+//! The output head: logits of every id, or of those alone that a choice can fall on.
+//!
+//! Most choices need the exact logits of few ids. A copy of the matrix in 8 bits, half of the bytes of f16, gives an
+//! interval for every logit; the caller says from where on an upper bound matters, and the exact rows decide. The
+//! intervals hold the logit *as the exact path computes it*:
+//!
+//! With w = ŵ + e (ŵ the 8-bit row) and x = x̂ + f (x̂ in up to 16 bits), |w·x - ŵ·x̂| ≤ |e||x| + |ŵ||f| by Cauchy and
+//! Schwarz, and ŵ·x̂ is an integer times two steps. A dot in fixed order differs from w·x by at most γ Σ|w||x| ≤ γ|w||x|,
+//! where γ = m·u / (1 - m·u) for m roundings (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
+
+use super::forward::check_finite;
+use super::linear::Dense;
+use crate::error::Result;
+use crate::kernel::Kernels;
+use crate::kernel::coarse::COARSE_STEP;
+use crate::kernel::machine::zeros;
+use crate::kernel::pool::Team;
+use std::sync::OnceLock;
+
+/// Adjusts the lower and upper bounds of all logits as the choice will adjust the logits, and returns the least adjusted
+/// upper bound that can win; nothing if every logit is needed. The adjustment must be monotone.
+pub type Bounded<'a> = dyn Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync + 'a;
+
+/// Which logits of a row are wanted.
+#[derive(Clone, Copy)]
+pub enum Wanted<'a> {
+    /// None.
+    Nothing,
+    /// Of every id.
+    All,
+    /// Of the ids that a choice can fall on; of others minus infinity may stand.
+    Likely(&'a Bounded<'a>),
+}
+
+impl Wanted<'_> {
+    /// Whether it is any.
+    pub fn any(&self) -> bool {
+        !matches!(self, Wanted::Nothing)
+    }
+}
+
+/// The head of a model.
+pub struct Head {
+    /// Whether the copy may be made.
+    copies: bool,
+    copy: OnceLock<Option<Coarse>>,
+}
+
+/// Rows of the copy that one task computes.
+const STEP: usize = 64;
+/// Matrices below this stay in the processor's cache and gain nothing.
+const LEAST_BYTES: usize = 1 << 20;
+/// `coarsen` takes rows up to this, and their sums stay within i32.
+const MOST_COLUMNS: usize = 1 << 17;
+/// Of more ids than this fraction the exact rows are read in order.
+const MOST_LIKELY: usize = 16;
+/// Below this product of norms no partial sum leaves the range of f32.
+const MOST_PRODUCT: f64 = 1e37;
+
+impl Head {
+    /// A head that may make its copy when it first needs it, or never.
+    pub fn new(copies: bool) -> Head {
+        Head { copies, copy: OnceLock::new() }
+    }
+
+    /// Bytes of the copy.
+    pub fn bytes(&self) -> usize {
+        self.copy.get().and_then(Option::as_ref).map_or(0, Coarse::bytes)
+    }
+
+    /// The logits of the rows `x`, `vocab` floats each, as `wanted` says for each row, and how many were computed exactly.
+    pub fn logits<'a>(
+        &self,
+        kernels: &Kernels,
+        team: &Team,
+        matrix: &Dense,
+        x: &[f32],
+        wanted: &[Wanted<'a>],
+    ) -> Result<(Vec<f32>, Vec<usize>)> {
+        let (rows, cols) = (matrix.rows(), matrix.cols());
+        let mut logits = zeros(wanted.len().saturating_mul(rows))?;
+        let mut exact = vec![rows; wanted.len()];
+        let broken = |id: usize, value: f32| {
+            format!("tensor '{}': row {id} gives the logit {value}; the file is broken", matrix.name())
+        };
+        let choice = |(i, wanted): (usize, &Wanted<'a>)| match wanted {
+            Wanted::Likely(choice) => Some((i, *choice)),
+            _ => None,
+        };
+        let choices: Vec<(usize, &Bounded)> = wanted.iter().enumerate().filter_map(choice).collect();
+        let copy = if choices.is_empty() { None } else { self.copy(kernels, team, matrix) };
+        let mut full: Vec<bool> = vec![true; wanted.len()];
+        if let Some(copy) = copy {
+            let some: Vec<&[f32]> = choices.iter().map(|(i, _)| &x[i * cols..][..cols]).collect();
+            let mut bounds = zeros(2 * some.len() * rows)?;
+            copy.bounds(kernels, team, &some, &mut bounds);
+            for ((i, choice), bounds) in choices.iter().zip(bounds.chunks_mut(2 * rows)) {
+                let (low, high) = bounds.split_at_mut(rows);
+                let Some(least) = choice(low, high).filter(|least| !least.is_nan()) else { continue };
+                let likely: Vec<usize> = (0..rows).filter(|id| high[*id] >= least).collect();
+                if likely.len() > rows / MOST_LIKELY {
+                    continue;
+                }
+                let row = &mut logits[i * rows..][..rows];
+                row.fill(f32::NEG_INFINITY);
+                let values = matrix.dots(kernels, team, &likely, &x[i * cols..][..cols]);
+                check_finite(&values, 1, |i, value| broken(likely[i], value))?;
+                likely.iter().zip(values).for_each(|(id, value)| row[*id] = value);
+                (exact[*i], full[*i]) = (likely.len(), false);
+            }
+        }
+        if full.iter().all(|full| *full) {
+            matrix.matmul(kernels, team, x, &mut logits);
+            check_finite(&logits, 1, |i, value| broken(i % rows, value))?;
+        } else {
+            for i in (0..wanted.len()).filter(|i| full[*i]) {
+                let row = &mut logits[i * rows..][..rows];
+                matrix.matmul(kernels, team, &x[i * cols..][..cols], row);
+                check_finite(row, 1, &broken)?;
+            }
+        }
+        Ok((logits, exact))
+    }
+
+    /// The copy; nothing where there is to be none.
+    fn copy(&self, kernels: &Kernels, team: &Team, matrix: &Dense) -> Option<&Coarse> {
+        let make = || {
+            let worth = self.copies && matrix.bytes() >= LEAST_BYTES && matrix.cols() <= MOST_COLUMNS;
+            let widen = |row: usize, out: &mut [f32]| matrix.widen(kernels, row, out);
+            if worth { Coarse::new(kernels, team, matrix.rows(), matrix.cols(), widen) } else { None }
+        };
+        self.copy.get_or_init(make).as_ref()
+    }
+}
+
+/// A matrix in 8 bits.
+struct Coarse {
+    q: Vec<i8>,
+    stride: usize,
+    cols: usize,
+    rows: Vec<CoarseRow>,
+}
+
+/// What `coarsen` says of a row.
+#[derive(Clone, Copy, Default)]
+struct CoarseRow {
+    step: f32,
+    norm: f32,
+    error: f32,
+}
+
+/// A token's x as integers.
+struct CoarseInput {
+    q: Vec<i16>,
+    step: f64,
+    norm: f64,
+    error: f64,
+}
+
+impl Coarse {
+    /// The copy of a matrix; nothing if there is no memory for it or a value is not finite.
+    fn new(
+        kernels: &Kernels,
+        team: &Team,
+        count: usize,
+        cols: usize,
+        widen: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Option<Coarse> {
+        let stride = cols.next_multiple_of(COARSE_STEP);
+        let mut q = zeros(count.checked_mul(stride)?).ok()?;
+        let mut rows = zeros::<CoarseRow>(count).ok()?;
+        team.for_each_pair(&mut q, stride * STEP, &mut rows, STEP, |i, q, rows| {
+            let mut widened = vec![0f32; cols];
+            for (r, (q, row)) in q.chunks_mut(stride).zip(rows).enumerate() {
+                widen(i * STEP + r, &mut widened);
+                let (step, norm, error) = kernels.coarsen(&widened, q);
+                *row = CoarseRow { step, norm, error };
+            }
+        });
+        rows.iter().all(|row| row.error.is_finite()).then_some(Coarse { q, stride, cols, rows })
+    }
+
+    fn bytes(&self) -> usize {
+        self.q.len() + size_of_val(&*self.rows)
+    }
+
+    /// For each of `xs` the lower bounds of all its logits, then the upper bounds.
+    fn bounds(&self, kernels: &Kernels, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
+        let inputs: Vec<CoarseInput> = xs.iter().map(|x| CoarseInput::new(x, self.stride)).collect();
+        let tokens: Vec<&[i16]> = inputs.iter().map(|input| &input.q[..]).collect();
+        // Roundings of a dot: 64 lanes of fused multiply-adds, six halvings; and some for the norms.
+        let roundings = self.cols.div_ceil(64) + 8;
+        let gamma = 1.01 * roundings as f64 * 2f64.powi(-24);
+        team.for_each_rows(out, self.rows.len(), STEP, |first, out| {
+            let mut dots = vec![0i32; tokens.len()];
+            for i in 0..out.len() {
+                kernels.dot_i8(&self.q[(first + i) * self.stride..][..self.stride], &tokens, &mut dots);
+                let row = &self.rows[first + i];
+                let (norm, error) = (row.norm as f64, row.error as f64);
+                for (t, (input, dot)) in inputs.iter().zip(&dots).enumerate() {
+                    let middle = row.step as f64 * input.step * *dot as f64;
+                    let radius =
+                        error * input.norm + (norm + error) * input.error + gamma * norm * input.norm;
+                    // Outwards: more than the roundings of these few lines and than sums below the range of f32.
+                    let radius = radius * (1.0 + 1e-9) + middle.abs() * 1e-12 + 1e-36;
+                    let known = norm * input.norm < MOST_PRODUCT;
+                    let (low, high) = ((middle - radius) as f32, (middle + radius) as f32);
+                    out.token(2 * t)[i] = if known { low.next_down() } else { f32::NEG_INFINITY };
+                    out.token(2 * t + 1)[i] = if known { high.next_up() } else { f32::INFINITY };
+                }
+            }
+        });
+    }
+}
+
+impl CoarseInput {
+    fn new(x: &[f32], stride: usize) -> CoarseInput {
+        // Whatever the 8-bit row holds, the sum stays within i32.
+        let most = ((i32::MAX as usize / (127 * stride)) as f64).min(i16::MAX as f64);
+        let max = x.iter().fold(0f64, |max, x| max.max(x.abs() as f64)).max(1e-30);
+        let step = max / most;
+        let mut q = vec![0i16; stride];
+        let (mut squares, mut errors) = (0f64, 0f64);
+        for (q, x) in q.iter_mut().zip(x) {
+            let x = *x as f64;
+            *q = (x / step).round() as i16;
+            squares += x * x;
+            errors += (x - *q as f64 * step).powi(2);
+        }
+        let root = |squares: f64| squares.sqrt() * (1.0 + 1e-9) + 1e-36;
+        CoarseInput { q, step, norm: root(squares), error: root(errors) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::pool::Pool;
+    use crate::kernel::{Isa, kernels};
+    use proptest::prelude::*;
+
+    /// A vector of some kind, the hard ones among them.
+    fn vector(kind: u8, seed: u32, n: usize) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+        let mut next = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        let mut of = |scale: f32| (0..n).map(|_| next() * scale).collect::<Vec<f32>>();
+        match kind % 9 {
+            0 => vec![0.0; n],
+            1 => of(1e-41), // subnormal
+            2 => of(1e-13),
+            3 => of(1e15),
+            4 => of(1e17),
+            5 => (0..n).map(|k| if k == n / 2 { 1000.0 } else { 1e-3 }).collect(), // a spike
+            6 => (0..n).map(|k| if k % 2 == 0 { 1.0 } else { -1.0 }).collect(),    // sums that cancel
+            7 => vec![0.5 / 127.0 * 3.0; n],                                       // halfway between steps
+            _ => of(1.0),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_exact_logit_lies_between_its_bounds(
+            n in 1usize..300, rows in prop::collection::vec((any::<u8>(), any::<u32>()), 1..20),
+            xs in prop::collection::vec((any::<u8>(), any::<u32>()), 1..6),
+        ) {
+            let rows: Vec<Vec<f32>> = rows.iter().map(|(kind, seed)| vector(*kind, *seed, n)).collect();
+            let mut xs: Vec<Vec<f32>> = xs.iter().map(|(kind, seed)| vector(*kind, *seed, n)).collect();
+            xs[0].iter_mut().for_each(|x| *x *= 1e20); // beyond the range of f32, with the largest rows
+            let xs: Vec<&[f32]> = xs.iter().map(|x| &x[..]).collect();
+            let pool = Pool::new(1).expect("a thread");
+            let mut all: Vec<Vec<u32>> = Vec::new();
+            for isa in Isa::available() {
+                let kernels = kernels(Some(isa.name())).expect("available");
+                let mut bounds = vec![0f32; 2 * rows.len() * xs.len()];
+                pool.run(
+                    |team| {
+                        let widen = |row: usize, out: &mut [f32]| out.copy_from_slice(&rows[row]);
+                        let copy = Coarse::new(kernels, team, rows.len(), n, widen).expect("finite");
+                        copy.bounds(kernels, team, &xs, &mut bounds);
+                    },
+                    || {},
+                );
+                for (bounds, x) in bounds.chunks(2 * rows.len()).zip(&xs) {
+                    let (low, high) = bounds.split_at(rows.len());
+                    for ((row, low), high) in rows.iter().zip(low).zip(high) {
+                        let mut logit = [0f32];
+                        kernels.dot_f32(&row.iter().map(|w| w.to_le_bytes()).collect::<Vec<_>>(), &[x], &mut logit);
+                        // What is not finite is refused, wherever it stands.
+                        let holds = (*low..=*high).contains(&logit[0]) || (logit[0].is_nan() && *high == f32::INFINITY);
+                        prop_assert!(holds, "{low} {} {high}, {}", logit[0], isa.name());
+                    }
+                }
+                all.push(bounds.iter().map(|bound| bound.to_bits()).collect());
+            }
+            prop_assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "they differ between instruction sets");
+        }
+    }
+}
