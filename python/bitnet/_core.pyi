@@ -600,8 +600,8 @@ class Engine:
     @property
     def per_token(self) -> dict[str, int]:
         """What computing a token costs: ternary_macs (multiply-adds of int8 by trits), weight_bytes (read by a step,
-        however many sequences share it, of the output head its copy, once it is made), kv_bytes (keys and values read for
-        every position before its own)."""
+        however many sequences share it; of the output head its copy, once it is made), kv_bytes (keys and values
+        read for every position before its own)."""
     @property
     def path(self) -> Path:
         """The model's path as given."""

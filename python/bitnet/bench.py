@@ -15,8 +15,6 @@ import numpy as np
 
 from . import Engine, __version__, dot_peak, processor, read_bandwidth
 
-KvType = Literal["f16", "f32"]
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,7 +28,9 @@ class Plan:
     repeats: int
 
 
-def bench(plan: Plan, threads: Iterable[int], isas: Iterable[str | None], kv_types: Iterable[KvType]) -> dict[str, Any]:
+def bench(
+    plan: Plan, threads: Iterable[int], isas: Iterable[str | None], kv_types: Iterable[Literal["f16", "f32"]]
+) -> dict[str, Any]:
     """The report: a run for each combination, in a process of its own, so that its peak memory is its own."""
     runs = []
     for setting in product(threads, isas, kv_types):
@@ -48,7 +48,7 @@ def bench(plan: Plan, threads: Iterable[int], isas: Iterable[str | None], kv_typ
     }
 
 
-def measure(plan: Plan, n_threads: int, isa: str | None, kv_type: KvType) -> dict[str, Any]:
+def measure(plan: Plan, n_threads: int, isa: str | None, kv_type: Literal["f16", "f32"]) -> dict[str, Any]:
     """One run. Each round opens the model and measures everything once, the machine as well."""
     before = peak_resident_bytes()
     n_ctx = max(plan.prompt, max(plan.depths) + plan.tokens + 1)
