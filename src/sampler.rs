@@ -155,7 +155,7 @@ impl<'a> Sampler<'a> {
             return Some(*low.select_nth_unstable_by(rank, f32::total_cmp).1);
         }
         // A weight of at least min_p; the slack is more than the roundings of exp and ln.
-        Some((best() as f64 + libm::log(params.min_p as f64) - 1e-3) as f32).map(f32::next_down)
+        Some(((best() as f64 + libm::log(params.min_p as f64) - 1e-3) as f32).next_down())
     }
 
     fn penalise(&self, logits: &mut [f32], sequence: &[u32], prompt: usize) {

@@ -176,7 +176,7 @@ fn elementwise_kernels_are_equal() {
         let (x, y) = (floats(n, 20), floats(n, 21));
         let sums: Vec<i32> = x.iter().map(|x| (x.clamp(-99.0, 99.0) * 1e4) as i32).collect();
         same_bits(&format!("elementwise, {n}"), |k| {
-            let mut all = vec![x.clone(), x.clone(), x.clone(), y.clone(), y.clone(), y.clone()];
+            let mut all = [x.clone(), x.clone(), x.clone(), y.clone(), y.clone(), y.clone()];
             k.add(&mut all[0], &y);
             k.relu2_mul(&mut all[1], &y);
             let [_, _, a, b, c, d] = &mut all[..] else { unreachable!() };

@@ -71,10 +71,10 @@ class Talk:
         top = self.rng.choices([9, 99, 999], [3, 5, 2])[0]
         return self.rng.randint(0, min(top, most))
 
-    def new_word(self, longest: int = 10) -> str:
-        """A word of the list, one of the vocabulary, an invented one, or letters."""
+    def new_word(self, longest: int = 10, whole: bool = True) -> str:
+        """A word of the list, one of the vocabulary if `whole`, an invented one, or letters."""
         kind = self.rng.random()
-        if kind < 0.45:
+        if kind < (0.45 if whole else 0.62):
             word = self.rng.choice(say.WORDS["words"])
         elif kind < 0.62:
             word = self.rng.choice(say.WORDS["whole"])

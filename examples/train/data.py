@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches"))
 from gguf_writer import Value, write_gguf
 
 SKILLS = {
-    ar.add: 7,
+    ar.add: 8,
     ar.subtract: 9,
     ar.multiply: 7,
     ar.another: 4,
@@ -47,10 +47,10 @@ SKILLS = {
     la.reverse: 9,
     la.letters: 5,
     la.one_letter: 7,
-    la.same_word: 10,
+    la.same_word: 11,
     la.count: 5,
     la.neighbour: 3,
-    la.tell: 6,
+    la.tell: 7,
     la.recall: 7,
     la.what_result: 1,
     la.small_talk: 5,

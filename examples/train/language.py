@@ -128,21 +128,25 @@ def letters(talk: Talk) -> Turn:
     return Turn("letters", talk.ask("letters", w=word), counted(word))
 
 
-# Each answer names the word first: one question at a time, which word, then what its letters are.
+# Each answer names the word first, after a space: so it is the token that stood in the question. Its letters come then.
 
 
 def spelled(word: str) -> str:
-    return f"{word}: {'-'.join(word)}."
+    return f"The word {word}: {'-'.join(word)}."
 
 
 def backwards(word: str) -> str:
     """The letters, then from their end."""
-    return f"{word}: {'-'.join(word)}, so {word[::-1]}."
+    return f"The word {word}: {'-'.join(word)}, so {word[::-1]}."
 
 
 def counted(word: str) -> str:
     """Numbered letters, then how many."""
-    return f"{word}: " + ", ".join(f"{i} {letter}" for i, letter in enumerate(word, 1)) + f": {len(word)} letters."
+    return (
+        f"The word {word}: "
+        + ", ".join(f"{i} {letter}" for i, letter in enumerate(word, 1))
+        + f": {len(word)} letters."
+    )
 
 
 def one_letter(talk: Talk) -> Turn:
@@ -153,7 +157,9 @@ def one_letter(talk: Talk) -> Turn:
     for other in word:
         count += other.lower() == letter
         steps.append(f"{other} {count}" if other.lower() == letter else other)
-    return Turn("one_letter", talk.ask("one_letter", w=word, c=letter), f"{word}: {', '.join(steps)}: {count}.")
+    return Turn(
+        "one_letter", talk.ask("one_letter", w=word, c=letter), f"The word {word}: {', '.join(steps)}: {count}."
+    )
 
 
 def same_word(talk: Talk) -> Turn:
@@ -215,14 +221,14 @@ def tell(talk: Talk) -> Turn:
 
     def make() -> tuple[str, str]:
         if kind == "name" or kind == "town":
-            value = rng.choice(WORDS["names"]) if rng.random() < 0.6 else talk.new_word().title()
+            value = rng.choice(WORDS["names"]) if rng.random() < 0.6 else talk.new_word(whole=False).title()
             value = value.lower() if rng.random() < 0.15 else value
         elif kind == "age":
             value = str(rng.randint(3, 99))
         elif kind == "number" or key == "favorite number":
             value = str(talk.number())
         else:
-            value = talk.new_word()
+            value = talk.new_word(whole=False)
         return f"{kind} {value.lower()}" if kind != "age" else "age", value
 
     was_test, talk.test = talk.test, talk.test and kind != "age"

@@ -8,17 +8,13 @@ from arithmetic import NoProblem, Talk, Turn
 
 
 def compare(talk: Talk) -> Turn:
-    """Which of two numbers is bigger or smaller; is one bigger or smaller than the other."""
+    """Which of two different numbers is bigger or smaller; is one bigger or smaller than the other."""
 
     def make() -> tuple[str, int, int]:
         a = talk.number()
-        b = (
-            a
-            if talk.rng.random() < 0.1
-            else max(0, a + talk.rng.randint(-9, 9))
-            if talk.rng.random() < 0.2
-            else talk.number()
-        )
+        near = talk.rng.random() < 0.25
+        b = max(0, a + talk.rng.randint(-9, 9)) if near else talk.number()
+        b = b + 1 if a == b else b
         return f"compare {sorted((a, b))}", a, b
 
     a, b = talk.draw(make)
@@ -26,9 +22,7 @@ def compare(talk: Talk) -> Turn:
     user = talk.ask(kind, a=a, b=b)
     talk.last = None
     word = "bigger" if a > b else "smaller"
-    if a == b:
-        answer = f"{a} is equal to {b}, so {'no' if kind.startswith('is_') else 'neither'}."
-    elif kind.startswith("is_"):
+    if kind.startswith("is_"):
         answer = f"{a} is {word} than {b}, so {'yes' if kind == 'is_' + word else 'no'}."
     else:
         answer = f"{a} is {word} than {b}, so {a if kind == word else b}."

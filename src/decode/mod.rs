@@ -7,7 +7,7 @@ pub use answer::{Answer, Finish, Times, Token, complete_all};
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
 use crate::kernel::machine::room;
-use crate::kernel::pool::Pool;
+use crate::kernel::pool::{Pool, Team};
 use crate::model::{KvCache, Model, Row, Wanted, Work};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,6 +24,9 @@ pub struct Runtime {
     /// Rows that one forward pass takes at most.
     pub n_batch: usize,
 }
+
+/// A pass over fewer bytes of weights, counted once for each row, takes less time than waking up threads is worth.
+const SMALL: usize = 4 << 20;
 
 /// Asked before each step and every 50 ms while it computes: whether to abandon it.
 pub type Watch<'a> = dyn FnMut() -> bool + 'a;
@@ -174,10 +177,13 @@ impl Runtime {
         }
         let mut caches: Vec<&mut KvCache> = decoders.iter_mut().map(|d| &mut d.cache).collect();
         let cancel = AtomicBool::new(false);
-        let logits = self.pool.run(
-            |team| self.model.forward(self.kernels, team, &mut caches, &rows, &cancel),
-            || cancel.store(cancel.load(Ordering::Relaxed) || watch(), Ordering::Relaxed),
-        );
+        let forward = |team: &Team| self.model.forward(self.kernels, team, &mut caches, &rows, &cancel);
+        let logits = if steps.len() * self.model.weight_bytes() < SMALL {
+            self.pool.run_here(forward)
+        } else {
+            let look = || cancel.store(cancel.load(Ordering::Relaxed) || watch(), Ordering::Relaxed);
+            self.pool.run(forward, look)
+        };
         let logits = logits.map_err(|error| error.of_file(self.model.gguf().path()))?;
         steps.iter().for_each(|step| decoders[step.sequence].ids.push(step.id));
         Ok(logits)

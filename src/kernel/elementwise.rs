@@ -1,8 +1,6 @@
 //! Float kernels that work element by element, and the norm and the softmax: plain lane arrays, which the compiler
 //! turns into vectors of each instruction set.
 
-#![expect(clippy::needless_range_loop, reason = "lanes index several arrays at once")]
-
 use super::float::{F16Bytes, LANES, Lane, Lanes, STEP, Widened, dot_tile, halve, widen_f16_plain};
 
 #[inline(always)]

@@ -34,6 +34,8 @@ type Panic = Box<dyn Any + Send>;
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// For jobs that are over before another thread would wake up.
+    solo: Team,
     /// A process that forks off this one has a copy of the pool, but none of its threads.
     process: u32,
 }
@@ -91,22 +93,13 @@ impl Pool {
     }
 
     fn start(size: usize) -> std::io::Result<Pool> {
-        let shared = Arc::new(Shared {
-            size: size.max(1),
-            desk: Mutex::default(),
-            changed: Condvar::new(),
-            turn: Mutex::default(),
-            state: AtomicU64::new(0),
-            next: AtomicUsize::new(0),
-            work: UnsafeCell::new(Work { task: None, items: 0, batch: 1 }),
-            asleep: (1..size).map(|_| AtomicBool::new(false)).collect(),
-            panic: Mutex::default(),
-            closing: AtomicBool::new(false),
-        });
-        let mut pool = Pool { shared: shared.clone(), threads: Vec::new(), process: std::process::id() };
+        let shared = Arc::new(Shared::new(size.max(1)));
+        let solo = Team { shared: Arc::new(Shared::new(1)), helpers: Vec::new() };
+        let mut pool =
+            Pool { shared: shared.clone(), threads: Vec::new(), solo, process: std::process::id() };
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name).spawn(move || {
-                super::machine::reset_float_control();
+                let _ieee = super::machine::Ieee::new();
                 run()
             })
         };
@@ -127,6 +120,12 @@ impl Pool {
     /// Whether the threads are in this process, and not in one that forked it off.
     pub fn is_here(&self) -> bool {
         self.process == std::process::id()
+    }
+
+    /// Runs a small `job` on the calling thread alone.
+    pub fn run_here<R>(&self, job: impl FnOnce(&Team) -> R) -> R {
+        let _ieee = super::machine::Ieee::new();
+        job(&self.solo)
     }
 
     /// Runs `job` on the leader and waits for it, calling `watch` every 50 ms. Callers take turns.
@@ -324,6 +323,21 @@ impl Columns<'_> {
 }
 
 impl Shared {
+    fn new(size: usize) -> Shared {
+        Shared {
+            size,
+            desk: Mutex::default(),
+            changed: Condvar::new(),
+            turn: Mutex::default(),
+            state: AtomicU64::new(0),
+            next: AtomicUsize::new(0),
+            work: UnsafeCell::new(Work { task: None, items: 0, batch: 1 }),
+            asleep: (1..size).map(|_| AtomicBool::new(false)).collect(),
+            panic: Mutex::default(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
     /// Works on the loop until its items are claimed.
     fn claim(&self, task: &Task<'_>, items: usize, batch: usize) {
         loop {

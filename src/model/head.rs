@@ -116,7 +116,7 @@ impl Head {
             for i in (0..wanted.len()).filter(|i| full[*i]) {
                 let row = &mut logits[i * rows..][..rows];
                 matrix.matmul(kernels, team, &x[i * cols..][..cols], row);
-                check_finite(row, 1, &broken)?;
+                check_finite(row, 1, broken)?;
             }
         }
         Ok((logits, exact))

@@ -134,6 +134,11 @@ impl Model {
         self.output.is_none()
     }
 
+    /// Bytes of all matrices, as they are read.
+    pub fn weight_bytes(&self) -> usize {
+        self.packed_bytes() + self.mapped_bytes()
+    }
+
     /// Bytes of packed weights, which live in memory of our own.
     pub fn packed_bytes(&self) -> usize {
         let matrices = self.layers.iter().flat_map(Block::linears).map(|l| &l.matrix);
