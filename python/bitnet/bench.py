@@ -146,8 +146,8 @@ def shown(report: dict[str, Any]) -> str:
         most = run["peak_memory_over_file"]
         lines += [
             "",
-            f"threads {run['threads']}, {run['isa']}, {run['kv_type']} cache: first token "
-            f"{run['open_to_first_token_seconds']['median']:.2f} s after opening"
+            f"threads {run['threads']}, {run['isa']}, {run['kv_type']} cache: opens to the first token in "
+            f"{run['open_to_first_token_seconds']['median']:.2f} s"
             + (f", peak memory {most:.2f} times the file" if most is not None else ""),
             f"the machine reads {run['read_bytes_per_second']['median'] / 1e9:.1f} GB/s and does "
             f"{run['multiply_adds_per_second']['median'] / 1e9:.1f} G multiply-adds/s",
