@@ -36,8 +36,9 @@ lint: $(VENV)/built  ## Formatting, lints, types and stubs; warnings are errors
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest bitnet --ignore-disjoint-bases
 
-bench: $(VENV)/built $(MODEL_2B)  ## Measure prefill and decode on a synthetic model of the shape of BitNet 2B-4T
-	$(BIN)/python benches/throughput.py $(MODEL_2B)
+bench: $(VENV)/built $(MODEL_2B)  ## Time the kernels, then a synthetic model of the shape of BitNet 2B-4T
+	cargo bench --no-default-features -- --quiet
+	$(BIN)/bitnet bench $(MODEL_2B)
 
 emulate:  ## Run the core's tests on AArch64 and on an x86-64 without AVX, emulated (Debian, as root)
 	command -v qemu-aarch64 aarch64-linux-gnu-gcc >/dev/null || \

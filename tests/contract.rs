@@ -122,6 +122,33 @@ fn cached_equals_recomputed() {
 }
 
 #[test]
+fn prompts_together_are_continued_as_each_alone() {
+    for model in MODELS {
+        for n_batch in [2, 128] {
+            let options = || Options { n_batch: Some(n_batch), n_ctx: Some(80), ..Options::default() };
+            let (engine, alone) = (open(model, options()), open(model, options()));
+            let all = ids(&engine, 75);
+            let prompts: Vec<Vec<i64>> =
+                [&all[..1], &all[3..70], &all[..], &all[..40], &all[..]].map(<[_]>::to_vec).into();
+            engine.prefill(&all[..66], &mut || false).expect("computed");
+            let free = alone.generate(&prompts[1], 6, &[], &mut || false).expect("computed");
+            // Some end at a stop id, some at the end of the context, some after so many ids.
+            for stop in [vec![], vec![free[3] as i64]] {
+                let together = engine.generate_many(&prompts, 20, &stop, &mut || false).expect("computed");
+                for (prompt, ids) in prompts.iter().zip(&together) {
+                    let want = alone.generate(prompt, 20, &stop, &mut || false).expect("computed");
+                    assert_eq!(*ids, want, "{model} after {} ids", prompt.len());
+                }
+                assert_eq!(engine.cached_tokens(), 66, "the warm cache is read, not used up");
+            }
+            assert!(engine.generate_many(&[], 20, &[], &mut || false).expect("nothing to do").is_empty());
+            let error = engine.generate_many(&[vec![1], vec![]], 20, &[], &mut || false);
+            assert!(matches!(error, Err(Error::Argument(_))));
+        }
+    }
+}
+
+#[test]
 fn an_abandoned_step_leaves_the_cache_as_it_was() {
     let engine = open("relu2-i2s", Options { n_threads: Some(1), n_batch: Some(1), ..Options::default() });
     let ids = ids(&engine, 200);

@@ -449,3 +449,23 @@ fn threads_of_many_callers_take_turns() {
         }
     });
 }
+
+#[test]
+fn dots_count_what_they_compute() {
+    let macs = |isa: &str| match isa {
+        "scalar" => 16,
+        "avx2" => 8 * 4 * 4 * 32,
+        "avx-vnni" => 12 * 32,
+        "avx512" => 8 * 4 * 6 * 64,
+        "avx512-vnni" => 24 * 64,
+        "neon" => 8 * 4 * 4 * 16,
+        "neon-dot" => 24 * 16,
+        other => panic!("no figure for {other}"),
+    };
+    for kernels in all() {
+        let isa = kernels.isa.name();
+        for rounds in [0, 1, 2, 1000, 1 << 16] {
+            assert_eq!(kernels.dots(rounds), rounds as u64 * macs(isa), "{isa}, {rounds} rounds");
+        }
+    }
+}

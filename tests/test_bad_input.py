@@ -381,7 +381,7 @@ def test_outside_the_vocabulary(engine: Any, call: Callable[[Any, list[int]], ob
 @pytest.mark.parametrize(
     "ids",
     [
-        *(["1"], [1.5], [None], 7, None, "12", [[1, 2]], [True], {1, 2}, {1: 2}, b"12", bytearray(b"12")),
+        *(["1"], [1.5], [None], 7, None, "12", [[1, 2.0]], [[[1]]], [True], {1, 2}, {1: 2}, b"12", bytearray(b"12")),
         *(np.array([True]), np.array([1, 2], "m8[s]"), np.array([[1]]), np.array(1), np.array([1.0])),
     ],
     ids=repr,
@@ -401,8 +401,10 @@ def test_numpy_ids(engine: Any, call: Callable[[Any, Any], object]) -> None:
 def test_which_sequence_is_wrong(engine: Any) -> None:
     for kind, ids in ((bitnet.TokenIdError, [99]), (bitnet.ContextLengthError, [1] * 70)):
         assert "sequences[1]" in message_of(kind, engine.logits_batch, [[1], ids])
-    with pytest.raises(TypeError, match=r"sequences\[1\]"):
-        engine.logits_batch([[1], None])
+        assert "ids[1]" in message_of(kind, engine.generate_tokens, [[1], ids], max_tokens=1)
+    for call, name in ((engine.logits_batch, "sequences"), (engine.generate_tokens, "ids")):
+        with pytest.raises(TypeError, match=rf"{name}\[1\]"):
+            call([[1], "1"])
 
 
 @pytest.mark.parametrize("huge", [2**31, 2**62, 2**63, 2**80])
@@ -412,6 +414,7 @@ def test_huge_counts(model: ModelMaker, engine: Any, huge: int) -> None:
         lambda: bitnet.Engine(model(SMALL), n_threads=huge),
         lambda: bitnet.Engine(model(SMALL), n_ctx=huge),
         lambda: bitnet.read_bandwidth(huge),
+        lambda: bitnet.dot_peak(huge),
     ):
         assert str(huge) in message_of(bitnet.ArgumentError, call)
     for name, call in {

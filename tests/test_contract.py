@@ -198,6 +198,19 @@ def test_to_the_end_of_the_context(path: Path, spec: Spec, kv_type: Any) -> None
         assert engine.generate_tokens(ids, max_tokens=len(answer)) == answer
 
 
+def test_prompts_together_are_continued_as_each_alone(engine: Any, spec: Spec) -> None:
+    """A list in, a list out: the ids that each prompt gives alone; the warm cache is read and stays as it is."""
+    prompts = [ids_for(spec, n, seed) for n, seed in ((40, 1), (1, 2), (70, 1), (40, 1))]
+    alone = [engine.generate_tokens(ids, max_tokens=12) for ids in prompts]
+    engine.prefill(prompts[2][:50])
+    assert engine.generate_tokens(prompts, max_tokens=12) == alone
+    assert engine.generate_tokens([np.array(ids) for ids in prompts], max_tokens=12) == alone
+    assert engine.cached_tokens == 50
+    stop = alone[1][7]
+    until = [ids[: ids.index(stop)] if stop in ids else ids for ids in alone]
+    assert engine.generate_tokens(prompts, max_tokens=12, stop_token_ids=[stop]) == until
+
+
 def test_threads_on_one_engine(engine: Any, spec: Spec) -> None:
     """Two Python threads at once, each with its own sequence: neither sees the other."""
     sequences = [ids_for(spec, 90, seed) for seed in (1, 2)]

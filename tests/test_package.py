@@ -56,6 +56,29 @@ def test_memory_is_the_sum_of_the_tensors() -> None:
         assert engine.memory["kv_cache"] == 64 * 2 * 64 * 2 * 2
 
 
+def test_what_a_token_costs() -> None:
+    path = ROOT / "tests" / "fixtures" / "relu2-i2s.gguf"
+    with bitnet.Engine(path) as engine, bitnet.Engine(path, kv_type="f32", act_quant="none") as dense:
+        tensors = bitnet.inspect(path)["tensors"]
+        weights = sum(t["shape"][0] * t["shape"][1] for t in tensors if t["type"] == "I2_S")
+        memory = engine.memory
+        assert engine.per_token == {
+            "ternary_macs": weights,
+            "weight_bytes": memory["packed_weights"] + memory["mapped_weights"],
+            "kv_bytes": 2 * 64 * 2 * 2,  # keys and values of 64 channels as f16, one head, two layers
+        }
+        assert dense.per_token["ternary_macs"] == 0
+        assert dense.per_token["kv_bytes"] == 2 * engine.per_token["kv_bytes"]
+
+
+def test_the_peak_of_the_dot_product() -> None:
+    peaks = [bitnet.dot_peak(1, isa) for isa in bitnet.isas()]
+    assert peaks[0] > 1e7
+    assert bitnet.dot_peak(1) > peaks[0] or len(peaks) == 1, "vectors do more than plain code"
+    with pytest.raises(bitnet.ArgumentError, match="unknown instruction set"):
+        bitnet.dot_peak(1, "abacus")
+
+
 def test_the_examples_run(text_model: Path) -> None:
     for name, arguments, shown in [
         ("logits.py", [MODEL, "1", "2"], "Prefill(tokens=2"),

@@ -27,6 +27,7 @@ __all__ = [
     "Template",
     "Tokenizer",
     "__version__",
+    "dot_peak",
     "inspect",
     "isas",
     "processor",
@@ -535,6 +536,7 @@ class Engine:
         Only what follows the longest common prefix with the warm cache is computed. After an error or Ctrl-C the cache
         is as it was. Raises as `logits`.
         """
+    @overload
     def generate_tokens(
         self, ids: _TokenIds, max_tokens: int | None = None, stop_token_ids: _TokenIds | None = None
     ) -> list[int]:
@@ -542,7 +544,17 @@ class Engine:
 
         Ends after max_tokens, before a stop id, or when the context is full. Uses and keeps the warm cache.
         Raises as `logits`, and ArgumentError for an empty prompt.
+
+        Of a list of prompts, a list of what each alone would give: all are continued at once and share every forward
+        pass. Each begins with a copy of what the warm cache holds of it; the warm cache stays as it is.
         """
+    @overload
+    def generate_tokens(
+        self,
+        ids: list[list[int]] | list[npt.NDArray[np.integer[Any]]],
+        max_tokens: int | None = None,
+        stop_token_ids: _TokenIds | None = None,
+    ) -> list[list[int]]: ...
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer. Raises ModelError if the file has none that this engine can build."""
@@ -585,6 +597,11 @@ class Engine:
     def memory(self) -> dict[str, int]:
         """Bytes: packed_weights (in memory of the engine's own), mapped_weights (read where they lie in the file),
         head_copy (the output head in 8 bits, once an answer has needed it), kv_cache (the warm cache), file."""
+    @property
+    def per_token(self) -> dict[str, int]:
+        """What computing a token costs: ternary_macs (multiply-adds of int8 by trits), weight_bytes (read by a step,
+        however many sequences share it; of the output head its copy, once it is made), kv_bytes (keys and values
+        read for every position before its own)."""
     @property
     def path(self) -> Path:
         """The model's path as given."""
@@ -644,3 +661,7 @@ def processor() -> dict[str, Any]:
 
 def read_bandwidth(n_threads: int, megabytes: int | None = None) -> float:
     """Gigabytes (1e9 bytes) a second that n_threads threads read from memory (default: 512 MB): the best of three."""
+
+def dot_peak(n_threads: int, isa: str | None = None) -> float:
+    """Multiply-adds a second that n_threads threads reach in registers alone, by the integer dot product of an
+    instruction set (default: the best): the best of three."""

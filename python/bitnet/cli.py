@@ -5,11 +5,11 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import ChatSession, Engine, Template, Tokenizer, __version__, inspect, isas, processor, read_bandwidth
+from . import ChatSession, Engine, Template, Tokenizer, __version__, bench, inspect, isas, processor, read_bandwidth
 from .errors import ArgumentError, BitnetError
 from .models import card, inside
 from .repl import Receipts, Repl
@@ -73,12 +73,37 @@ def parser() -> argparse.ArgumentParser:
     add_sampling_options(command)
     command.set_defaults(run=run_run)
 
+    command = commands.add_parser("bench", help="measure a model, and how near it comes to what this machine can do")
+    command.add_argument(
+        "model", metavar="MODEL", nargs="?", help="a GGUF file (default: the model inside the package)"
+    )
+    cores = processor()["cores"]
+    command.add_argument("-p", "--prompt", type=count, default=512, help="tokens of the prefill (default: 512)")
+    command.add_argument("-n", "--tokens", type=count, default=128, help="steps of the decoding (default: 128)")
+    command.add_argument(
+        "-d", "--depth", type=depths, default=[0], help="positions before the decoding, as a list (default: 0)"
+    )
+    command.add_argument(
+        "-b", "--batch", type=counts, default=[1], help="sequences that are decoded at once, as a list (default: 1)"
+    )
+    command.add_argument(
+        "-t", "--threads", type=counts, default=[1, cores], help=f"threads that compute, as a list (default: 1,{cores})"
+    )
+    command.add_argument("-r", "--repeats", type=count, default=3, help="rounds that give the medians (default: 3)")
+    command.add_argument("--isa", type=one_of(*isas()), default=[None], help="instruction sets, as a list")
+    command.add_argument(
+        "--kv-type", type=one_of("f16", "f32"), default=["f16"], help="how keys and values are stored, as a list"
+    )
+    command.add_argument("--json", action="store_true", help="print everything as JSON, with least and greatest values")
+    command.set_defaults(run=run_bench)
+
     command = commands.add_parser("tokenize", help="show the tokens of a text")
     command.add_argument("model", metavar="MODEL", help="a GGUF file")
     command.add_argument("text", metavar="TEXT", help="- reads it from standard input")
     command.add_argument("--parse-special", action="store_true", help="recognise control tokens in the text")
     command.add_argument("--ids", action="store_true", help="print the ids alone, on one line")
     command.set_defaults(run=run_tokenize)
+
     command = commands.add_parser("template", help="show the prompt that a chat template makes of a conversation")
     command.add_argument("source", metavar="MODEL_OR_JINJA", help="a GGUF file, or a file with a Jinja source")
     command.add_argument("--messages", metavar="FILE", help="a JSON list of messages; - reads it from standard input")
@@ -126,6 +151,35 @@ def add_sampling_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: repeat less")
     command.add_argument("--seed", type=int, help="of the draws (default: chosen anew)")
     command.add_argument("--stop", action="append", default=[], help="a text that ends the answer")
+
+
+def count(text: str, least: int = 1) -> int:
+    """An argument that is a number."""
+    if not text.strip().isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number from {least} up")
+    return int(text)
+
+
+def counts(text: str, least: int = 1) -> list[int]:
+    """An argument that is a list of numbers, each once."""
+    return list(dict.fromkeys(count(item, least) for item in text.split(",")))
+
+
+def depths(text: str) -> list[int]:
+    """The same from 0 up."""
+    return counts(text, least=0)
+
+
+def one_of(*known: str) -> Callable[[str], list[str]]:
+    """The type of an argument that is a list of these names, each once."""
+
+    def names(text: str) -> list[str]:
+        for name in text.split(","):
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"found {name!r}, expected {', '.join(known)}")
+        return list(dict.fromkeys(text.split(",")))
+
+    return names
 
 
 def open_engine(options: argparse.Namespace) -> Engine:
@@ -254,6 +308,14 @@ def run_run(options: argparse.Namespace) -> None:
         print()
         if receipts and answer.receipt:
             receipts.save(answer.receipt)
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    """`bitnet bench MODEL`."""
+    model = str(options.model or inside())
+    plan = bench.Plan(model, options.prompt, options.tokens, options.depth, options.batch, options.repeats)
+    report = bench.bench(plan, dict.fromkeys(options.threads), options.isa, options.kv_type)
+    print(json.dumps(report, indent=1) if options.json else bench.shown(report))
 
 
 def run_tokenize(options: argparse.Namespace) -> None:

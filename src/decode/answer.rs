@@ -1,8 +1,8 @@
 //! One answer as it grows: sample, stop, compute the next position.
 
-use super::{Decoder, Runtime, Watch};
+use super::{Decoder, Runtime, Step, Watch};
 use crate::error::Result;
-use crate::model::{Wanted, Work};
+use crate::model::{Bounded, Wanted, Work};
 use crate::sampler::{Sampler, SamplingParams, logprobs};
 use std::time::{Duration, Instant};
 
@@ -101,17 +101,34 @@ impl Answer {
         if self.finish.is_some() {
             return Ok(None);
         }
-        let sampler = Sampler::new(&self.params, self.seed);
-        let likely =
-            |low: &mut [f32], high: &mut [f32]| sampler.bound(low, high, &self.sequence, self.prompt);
-        let wanted = if sampler.needs_every_logit() { Wanted::All } else { Wanted::Likely(&likely) };
         let mut times = self.times;
-        let computed = self.compute(runtime, decoder, wanted, watch, &mut times);
+        let computed = {
+            let likely = self.likely();
+            self.compute(runtime, decoder, self.wanted(&likely), watch, &mut times)
+        };
         self.times = times;
-        let mut logits = computed?;
+        Ok(Some(self.sample(runtime, &mut computed?)))
+    }
+
+    fn sampler(&self) -> Sampler<'_> {
+        Sampler::new(&self.params, self.seed)
+    }
+
+    /// Says by bounds of the logits which of them the next choice can fall on.
+    fn likely(&self) -> impl Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync {
+        |low, high| self.sampler().bound(low, high, &self.sequence, self.prompt)
+    }
+
+    /// The logits that the next choice needs: all of them, or those that are `likely`.
+    fn wanted<'a>(&self, likely: &'a Bounded) -> Wanted<'a> {
+        if self.sampler().needs_every_logit() { Wanted::All } else { Wanted::Likely(likely) }
+    }
+
+    /// Samples one id by the logits after the last, and decides whether the answer ends with it.
+    fn sample(&mut self, runtime: &Runtime, logits: &mut [f32]) -> Token {
         let start = Instant::now();
-        let raw = self.params.logprobs.map(|_| logits.clone());
-        let id = sampler.pick(&mut logits, &self.sequence, self.prompt);
+        let raw = self.params.logprobs.map(|_| logits.to_vec());
+        let id = self.sampler().pick(logits, &self.sequence, self.prompt);
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
         self.times.sample += start.elapsed();
         self.sequence.push(id);
@@ -124,7 +141,7 @@ impl Answer {
         } else {
             None
         };
-        Ok(Some(Token { id, logprobs, finish: self.finish }))
+        Token { id, logprobs, finish: self.finish }
     }
 
     /// The logits after the last id. A prompt goes in chunk by chunk: one that is abandoned keeps what came before.
@@ -214,4 +231,42 @@ impl Answer {
     pub fn times(&self) -> Times {
         self.times
     }
+}
+
+/// Completes answers together, each on its own decoder: every pass computes the next position of all that go on.
+pub fn complete_all(
+    runtime: &Runtime,
+    answers: &mut [Answer],
+    decoders: &mut [Decoder],
+    watch: &mut Watch,
+) -> Result<()> {
+    let mut decoders: Vec<&mut Decoder> = decoders.iter_mut().collect();
+    loop {
+        let live: Vec<usize> = (0..answers.len()).filter(|i| answers[*i].finish.is_none()).collect();
+        if live.is_empty() {
+            return Ok(());
+        }
+        let mut logits = compute_all(runtime, answers, &live, &mut decoders, watch)?;
+        for (i, logits) in live.into_iter().zip(logits.chunks_mut(runtime.model.config().vocab)) {
+            answers[i].sample(runtime, logits);
+        }
+    }
+}
+
+/// The logits after the last ids of some of the answers, one after the other.
+fn compute_all(
+    runtime: &Runtime,
+    answers: &[Answer],
+    some: &[usize],
+    decoders: &mut [&mut Decoder],
+    watch: &mut Watch,
+) -> Result<Vec<f32>> {
+    let likely: Vec<_> = some.iter().map(|i| answers[*i].likely()).collect();
+    let mut steps = Vec::new();
+    for (i, likely) in some.iter().zip(&likely) {
+        let pending = &answers[*i].sequence[decoders[*i].ids().len()..];
+        steps.extend(pending.iter().map(|id| Step { sequence: *i, id: *id, logits: Wanted::Nothing }));
+        steps.last_mut().expect("the last id was never computed").logits = answers[*i].wanted(likely);
+    }
+    runtime.advance(decoders, &steps, watch)
 }

@@ -2,11 +2,11 @@
 
 mod answer;
 
-pub use answer::{Answer, Finish, Times, Token};
+pub use answer::{Answer, Finish, Times, Token, complete_all};
 
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
-use crate::kernel::machine::room;
+use crate::kernel::memory::room;
 use crate::kernel::pool::{Pool, Team};
 use crate::model::{KvCache, Model, Row, Wanted, Work};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,9 +69,20 @@ impl Decoder {
         self.cache.bytes()
     }
 
+    /// A sequence of its own that holds what is common with `ids`.
+    pub fn copy_of_prefix(&self, ids: &[u32]) -> Result<Decoder> {
+        let common = self.common(ids);
+        Ok(Decoder { cache: self.cache.copy_of(common)?, ids: self.ids[..common].to_vec() })
+    }
+
+    /// How many ids at the beginning are common with `ids`.
+    pub fn common(&self, ids: &[u32]) -> usize {
+        self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count()
+    }
+
     /// Keeps what is common with `ids`, and returns its length.
     pub fn keep_prefix(&mut self, ids: &[u32]) -> usize {
-        let common = self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        let common = self.common(ids);
         self.truncate(common);
         common
     }

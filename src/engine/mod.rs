@@ -7,7 +7,7 @@ mod stream;
 pub use receipts::NUMERICS;
 pub use stream::{Piece, Stream};
 
-use crate::decode::{Answer, Decoder, Runtime, Step, Watch};
+use crate::decode::{Answer, Decoder, Runtime, Step, Watch, complete_all};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernel::pool::Pool;
@@ -285,7 +285,7 @@ impl Engine {
         let ids = self.runtime.check_ids(ids, 0)?;
         self.with_warm(|decoder| {
             let start = Instant::now();
-            let cached_tokens = decoder.ids().iter().zip(&ids).take_while(|(a, b)| a == b).count();
+            let cached_tokens = decoder.common(&ids);
             decoder.replace_from(cached_tokens, |decoder| {
                 self.runtime.prefill(decoder, &ids[cached_tokens..], Wanted::Nothing, watch)
             })?;
@@ -303,15 +303,47 @@ impl Engine {
         stop: &[i64],
         watch: &mut Watch,
     ) -> Result<Vec<u32>> {
-        let stop_ids = stop.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
-        let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::default() };
-        let request = self.request(ids, params)?;
-        self.check(&request)?;
+        let greedy = self.greedy(ids, max_tokens, stop)?;
         self.with_warm(|decoder| {
-            let mut answer = Answer::begin(decoder, request.prompt, request.params, 0, stop_ids);
+            let mut answer = Answer::begin(decoder, greedy.prompt, greedy.params, 0, greedy.stop_ids);
             while answer.next(&self.runtime, decoder, watch)?.is_some() {}
             Ok(answer.answered().to_vec())
         })
+    }
+
+    /// Continues several prompts, each as [`Engine::generate`] does it alone, all of them in the same passes.
+    ///
+    /// Each has a sequence of its own, which begins with a copy of what the warm cache holds of its prompt.
+    pub fn generate_many(
+        &self,
+        prompts: &[Vec<i64>],
+        max_tokens: usize,
+        stop: &[i64],
+        watch: &mut Watch,
+    ) -> Result<Vec<Vec<u32>>> {
+        let greedy = prompts.iter().map(|ids| self.greedy(ids, max_tokens, stop));
+        let greedy = greedy.collect::<Result<Vec<Request>>>()?;
+        let mut decoders = self.with_warm(|warm| {
+            greedy
+                .iter()
+                .map(|request| warm.copy_of_prefix(&request.prompt))
+                .collect::<Result<Vec<Decoder>>>()
+        })?;
+        let begin = |(request, decoder): (Request, &mut Decoder)| {
+            Answer::begin(decoder, request.prompt, request.params, 0, request.stop_ids)
+        };
+        let mut answers: Vec<Answer> = greedy.into_iter().zip(&mut decoders).map(begin).collect();
+        complete_all(&self.runtime, &mut answers, &mut decoders, watch)?;
+        Ok(answers.iter().map(|answer| answer.answered().to_vec()).collect())
+    }
+
+    /// A prompt of ids, to be continued greedily; only `stop` ends it early.
+    fn greedy(&self, ids: &[i64], max_tokens: usize, stop: &[i64]) -> Result<Request> {
+        let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::default() };
+        let stop_ids = stop.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
+        let request = Request { stop_ids, ..self.request(ids, params)? };
+        self.check(&request)?;
+        Ok(request)
     }
 
     /// A prompt of ids, to be answered by these parameters.

@@ -7,7 +7,9 @@
 use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
+use std::arch::asm;
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 pub(super) struct Avx2;
 
@@ -81,7 +83,7 @@ impl Lanes for Avx2 {
 
 with_float_kernels!(stamp_floats Avx2 "avx2,fma,f16c");
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx2, ternary_sums, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx2, ternary_sums, dots, floats: FLOATS };
 
 #[target_feature(enable = "avx2")]
 fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
@@ -143,4 +145,46 @@ fn tile<const N: usize>(
         // SAFETY: eight sums are written to a slice of eight.
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), wide[t]) };
     }
+}
+
+/// A block of the ternary loop in each round, of four tokens, less its loads and its unpacking of codes.
+#[target_feature(enable = "avx2")]
+fn dots(rounds: usize) -> u64 {
+    let ones = _mm256_set1_epi16(1);
+    let mut planes = [_mm256_set1_epi8(1); 4];
+    let tokens = black_box([_mm256_set1_epi8(1); 4]);
+    let mut wide = [_mm256_setzero_si256(); 4];
+    for _ in 0..rounds {
+        let mut narrow = [_mm256_setzero_si256(); 4];
+        for _ in 0..BLOCK_WORDS {
+            for plane in &mut planes {
+                *plane = opaque(*plane);
+                for t in 0..4 {
+                    narrow[t] = _mm256_add_epi16(narrow[t], _mm256_maddubs_epi16(*plane, tokens[t]));
+                }
+            }
+        }
+        for t in 0..4 {
+            wide[t] = _mm256_add_epi32(wide[t], _mm256_madd_epi16(narrow[t], ones));
+        }
+    }
+    wide.into_iter().map(|wide| lane_sum(wide)).sum()
+}
+
+/// The sum of eight counts.
+#[target_feature(enable = "avx2")]
+pub(super) fn lane_sum(counts: __m256i) -> u64 {
+    let mut lanes = [0u32; 8];
+    // SAFETY: eight counts are written to an array of eight.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), counts) };
+    lanes.into_iter().map(u64::from).sum()
+}
+
+/// The same value, about which the compiler knows nothing: it must not take the products out of the loop.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn opaque(mut x: __m256i) -> __m256i {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {x} */", x = inout(ymm_reg) x, options(nomem, nostack, preserves_flags)) };
+    x
 }

@@ -6,7 +6,9 @@
 use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, GROUP, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
+use std::arch::asm;
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 pub(super) struct Avx512;
 
@@ -64,7 +66,7 @@ impl Lanes for Avx512 {
 
 with_float_kernels!(stamp_floats Avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512, ternary_sums, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512, ternary_sums, dots, floats: FLOATS };
 
 #[target_feature(enable = "avx512f,avx512bw")]
 fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
@@ -109,4 +111,46 @@ fn tile<const N: usize>(words: &[Word], tokens: &[&[i8]; N], sums: &mut [[i32; S
         // SAFETY: sixteen sums are written to a slice of sixteen.
         unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), wide[t]) };
     }
+}
+
+/// A block of the ternary loop in each round, of six tokens, less its loads and its unpacking of codes.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn dots(rounds: usize) -> u64 {
+    let ones = _mm512_set1_epi16(1);
+    let mut planes = [_mm512_set1_epi8(1); 4];
+    let tokens = black_box([_mm512_set1_epi8(1); 6]);
+    let mut wide = [_mm512_setzero_si512(); 6];
+    for _ in 0..rounds {
+        let mut narrow = [_mm512_setzero_si512(); 6];
+        for _ in 0..BLOCK_WORDS {
+            for plane in &mut planes {
+                *plane = opaque(*plane);
+                for t in 0..6 {
+                    narrow[t] = _mm512_add_epi16(narrow[t], _mm512_maddubs_epi16(*plane, tokens[t]));
+                }
+            }
+        }
+        for t in 0..6 {
+            wide[t] = _mm512_add_epi32(wide[t], _mm512_madd_epi16(narrow[t], ones));
+        }
+    }
+    wide.into_iter().map(|wide| lane_sum(wide)).sum()
+}
+
+/// The sum of sixteen counts.
+#[target_feature(enable = "avx512f")]
+pub(super) fn lane_sum(counts: __m512i) -> u64 {
+    let mut lanes = [0u32; 16];
+    // SAFETY: sixteen counts are written to an array of sixteen.
+    unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), counts) };
+    lanes.into_iter().map(u64::from).sum()
+}
+
+/// The same value, about which the compiler knows nothing: it must not take the products out of the loop.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn opaque(mut x: __m512i) -> __m512i {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {x} */", x = inout(zmm_reg) x, options(nomem, nostack, preserves_flags)) };
+    x
 }

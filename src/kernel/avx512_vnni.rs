@@ -9,15 +9,16 @@
 //!
 //! Bound: one 512-bit `vpdpbusd` a cycle on Zen 4, two on Zen 5: 64 or 128 multiply-adds a cycle.
 
-use super::avx512::Avx512;
+use super::avx512::{Avx512, lane_sum};
 use super::float::{stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, GROUP, STRIP, Sums, TILE, WORD_COLS, Word};
 use super::{Isa, Kernels};
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 with_float_kernels!(stamp_floats Avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512Vnni, ternary_sums, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512Vnni, ternary_sums, dots, floats: FLOATS };
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
@@ -129,4 +130,17 @@ fn tile<const N: usize, const G: usize>(
         }
     }
     N
+}
+
+/// Twenty-four chains, more than the instruction's latency and ports can hold.
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dots(rounds: usize) -> u64 {
+    let [a, b] = black_box([_mm512_set1_epi8(1); 2]);
+    let mut acc = black_box([_mm512_setzero_si512(); 24]);
+    for _ in 0..rounds {
+        for acc in &mut acc {
+            *acc = _mm512_dpbusd_epi32(*acc, a, b);
+        }
+    }
+    acc.into_iter().map(|acc| lane_sum(acc)).sum()
 }

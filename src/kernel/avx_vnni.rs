@@ -3,16 +3,17 @@
 //! Ternary inner loop, for half a word (8 rows × 16 columns) and one token: 4 `vpand` + 3 `vpsrld` shared by the
 //! tokens of a tile; per token 4 `vpdpbusd` with a broadcast load each: 128 weights an instruction-quad.
 
-use super::avx2::Avx2;
+use super::avx2::{Avx2, lane_sum};
 use super::float::{stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 with_float_kernels!(stamp_floats Avx2 "avx2,fma,f16c");
 
 pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::AvxVnni, ternary_sums: vex::ternary_sums, floats: FLOATS };
+    Kernels { isa: Isa::AvxVnni, ternary_sums: vex::ternary_sums, dots: vex::dots, floats: FLOATS };
 
 /// The kernel's text, compiled for one encoding of the instruction.
 macro_rules! encode {
@@ -85,6 +86,19 @@ macro_rules! encode {
                     };
                 }
             }
+
+            /// Twelve chains, more than the instruction's latency and ports can hold.
+            #[target_feature(enable = $features)]
+            pub fn dots(rounds: usize) -> u64 {
+                let [a, b] = black_box([_mm256_set1_epi8(1); 2]);
+                let mut acc = black_box([_mm256_setzero_si256(); 12]);
+                for _ in 0..rounds {
+                    for acc in &mut acc {
+                        *acc = $dpbusd(*acc, a, b);
+                    }
+                }
+                acc.into_iter().map(|acc| lane_sum(acc)).sum()
+            }
         }
     };
 }
@@ -104,7 +118,8 @@ mod tests {
             return;
         }
         static EVEX: Kernels =
-            Kernels { isa: Isa::AvxVnni, ternary_sums: evex::ternary_sums, floats: FLOATS };
+            Kernels { isa: Isa::AvxVnni, ternary_sums: evex::ternary_sums, dots: evex::dots, floats: FLOATS };
         crate::kernel::ternary::tests::equals_scalar(&EVEX);
+        assert_eq!(EVEX.dots(1000), 1000 * 12 * 32);
     }
 }

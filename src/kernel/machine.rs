@@ -1,12 +1,11 @@
-//! The machine: its processor, its float control word, its read bandwidth.
+//! The machine: its processor, its float control word, its limits.
 
+use super::Kernels;
+use super::memory::Pages;
 use super::pool::Pool;
-use crate::error::{Error, Result};
-use memmap2::{MmapMut, MmapOptions};
-use std::alloc::{Layout, alloc_zeroed};
-use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
-use std::time::Instant;
+use crate::error::Result;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// The processor's name as it gives it, or the architecture's.
 pub fn processor_name() -> String {
@@ -86,88 +85,11 @@ fn set_control(word: u64) {
     let _ = word;
 }
 
-/// Room for `len` values; an error, and not the end of the process, where the machine has not so much memory.
-pub fn room<T>(len: usize) -> Result<Vec<T>> {
-    let mut room = Vec::new();
-    match room.try_reserve_exact(len) {
-        Ok(()) => Ok(room),
-        Err(_) => Err(Error::Memory { bytes: len.saturating_mul(size_of::<T>()) }),
-    }
-}
-
-/// Types of which zero bytes are a value, their default.
-///
-/// # Safety
-/// Exactly that.
-pub unsafe trait Zero: Copy {}
-// SAFETY: numbers, and arrays of bytes.
-unsafe impl Zero for f32 {}
-// SAFETY: as above.
-unsafe impl Zero for i8 {}
-// SAFETY: as above.
-unsafe impl Zero for u64 {}
-// SAFETY: as above.
-unsafe impl Zero for [u8; 2] {}
-// SAFETY: as above.
-unsafe impl Zero for [u8; 4] {}
-
-/// `len` zeros, or an error as for [`room`]. The system hands out zero pages lazily, so that large ones are first touched
-/// by the threads that fill them.
-pub fn zeros<T: Zero>(len: usize) -> Result<Vec<T>> {
-    let error = || Error::Memory { bytes: len.saturating_mul(size_of::<T>()) };
-    let layout = Layout::array::<T>(len).map_err(|_| error())?;
-    if layout.size() == 0 {
-        return Ok(Vec::new());
-    }
-    // SAFETY: the layout is not empty.
-    let start = unsafe { alloc_zeroed(layout) }.cast::<T>();
-    if start.is_null() {
-        return Err(error());
-    }
-    // SAFETY: allocated as a vector of that capacity is, and zero bytes are values of `T`.
-    Ok(unsafe { Vec::from_raw_parts(start, len, len) })
-}
-
-/// Zeros on huge pages, where the system has them: for matrices that are read from end to end again and again.
-pub struct Pages<T> {
-    bytes: MmapMut,
-    len: usize,
-    _of: PhantomData<T>,
-}
-
-impl<T: Zero> Pages<T> {
-    /// `len` zeros.
-    pub fn zeros(len: usize) -> Result<Pages<T>> {
-        let size = len.saturating_mul(size_of::<T>());
-        let bytes =
-            MmapOptions::new().len(size.max(1)).map_anon().map_err(|_| Error::Memory { bytes: size })?;
-        // An advice that is not taken changes nothing but the speed.
-        #[cfg(target_os = "linux")]
-        let _ = bytes.advise(memmap2::Advice::HugePage);
-        Ok(Pages { bytes, len, _of: PhantomData })
-    }
-}
-
-impl<T: Zero> Deref for Pages<T> {
-    type Target = [T];
-    fn deref(&self) -> &[T] {
-        // SAFETY: mapped for `len` elements, aligned to a page, and zero bytes are values of `T`.
-        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().cast(), self.len) }
-    }
-}
-
-impl<T: Zero> DerefMut for Pages<T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above, and borrowed as a whole.
-        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_mut_ptr().cast(), self.len) }
-    }
-}
-
 /// Bytes a second that `threads` threads read from a buffer of `bytes`, the best of three passes.
 pub fn read_bandwidth(threads: usize, bytes: usize) -> Result<f64> {
     const CHUNK: usize = 1 << 17;
     let pool = Pool::new(threads)?;
-    let mut buffer = zeros::<u64>((bytes / 8).next_multiple_of(CHUNK))?;
+    let mut buffer = Pages::<u64>::zeros((bytes / 8).next_multiple_of(CHUNK))?;
     let pass = |buffer: &mut [u64]| {
         let start = Instant::now();
         pool.run(
@@ -183,4 +105,33 @@ pub fn read_bandwidth(threads: usize, bytes: usize) -> Result<f64> {
     };
     pool.run(|team| team.for_each_chunk(&mut buffer, CHUNK, |i, chunk| chunk.fill(i as u64)), || {});
     Ok((0..3).map(|_| pass(&mut buffer)).fold(0.0, f64::max))
+}
+
+/// Multiply-adds a second that `threads` threads reach in registers alone, by the instruction set's integer dot product:
+/// the best of three passes.
+pub fn dot_peak(threads: usize, kernels: &Kernels) -> Result<f64> {
+    /// Shares of a pass that each thread claims on the average, so that one that is late is not waited for.
+    const SHARES: usize = 16;
+    const SHARE: Duration = Duration::from_millis(1);
+    let pool = Pool::new(threads)?;
+    let rounds = || {
+        let mut rounds = 1;
+        loop {
+            let start = Instant::now();
+            kernels.dots(rounds);
+            if start.elapsed() >= SHARE {
+                return rounds;
+            }
+            rounds *= 2;
+        }
+    };
+    let rounds = pool.run(|_| rounds(), || {});
+    let pass = || {
+        let done = AtomicU64::new(0);
+        let start = Instant::now();
+        let share = |_| _ = done.fetch_add(kernels.dots(rounds), Relaxed);
+        pool.run(|team| team.for_each(threads * SHARES, share), || {});
+        done.into_inner() as f64 / start.elapsed().as_secs_f64()
+    };
+    Ok((0..3).map(|_| pass()).fold(0.0, f64::max))
 }

@@ -15,6 +15,7 @@ pub mod coarse;
 mod elementwise;
 pub mod float;
 pub mod machine;
+pub mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "aarch64")]
@@ -111,6 +112,7 @@ macro_rules! declare_table {
             /// Which instruction set this is.
             pub isa: Isa,
             ternary_sums: unsafe fn(&[Word], &[&[i8]], &mut Sums),
+            dots: unsafe fn(usize) -> u64,
             floats: FloatKernels,
         }
 
@@ -139,6 +141,14 @@ macro_rules! declare_table {
                 assert!(tokens.iter().all(|t| t.len() == per_group * ternary::WORD_COLS));
                 // SAFETY: the instruction set is there (as above), and the shapes are what the kernels rely on.
                 unsafe { (self.ternary_sums)(words, tokens, sums) }
+            }
+
+            /// Runs the integer dot product in registers alone, `rounds` times, and returns how many multiply-adds that
+            /// were: every product is 1, and this is their sum. At most 2²⁴ rounds, lest a lane overflow.
+            pub fn dots(&self, rounds: usize) -> u64 {
+                assert!(rounds <= 1 << 24);
+                // SAFETY: as above.
+                unsafe { (self.dots)(rounds) }
             }
         }
     };

@@ -9,10 +9,11 @@ use super::ternary::{BLOCK_WORDS, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::hint::black_box;
 
 with_float_kernels!(stamp_floats Neon "neon");
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::NeonDot, ternary_sums, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::NeonDot, ternary_sums, dots, floats: FLOATS };
 
 #[target_feature(enable = "neon,dotprod")]
 fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
@@ -76,4 +77,17 @@ fn sdot(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
             options(pure, nomem, nostack));
     }
     acc
+}
+
+/// Twenty-four chains, more than the instruction's latency and ports can hold.
+#[target_feature(enable = "neon,dotprod")]
+fn dots(rounds: usize) -> u64 {
+    let [a, b] = black_box([vdupq_n_s8(1); 2]);
+    let mut acc = black_box([vdupq_n_s32(0); 24]);
+    for _ in 0..rounds {
+        for acc in &mut acc {
+            *acc = sdot(*acc, a, b);
+        }
+    }
+    acc.into_iter().map(|acc| vaddlvq_u32(vreinterpretq_u32_s32(acc))).sum()
 }

@@ -3,6 +3,7 @@
 use super::float::{F16Bytes, Lanes, stamp_floats, widen_f16_plain, with_float_kernels};
 use super::ternary::{BLOCK_WORDS, GROUP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
+use std::hint::black_box;
 
 struct Plain;
 
@@ -51,7 +52,7 @@ impl Lanes for Plain {
 
 with_float_kernels!(stamp_floats Plain);
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Scalar, ternary_sums, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Scalar, ternary_sums, dots, floats: FLOATS };
 
 fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
     let per_group = tokens[0].len() / WORD_COLS;
@@ -71,4 +72,18 @@ fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
             }
         }
     }
+}
+
+/// What the compiler makes of a plain loop, for one token in each round.
+fn dots(rounds: usize) -> u64 {
+    let codes = black_box([1u8; GROUP]);
+    let mut sums = [0i32; GROUP];
+    for _ in 0..rounds {
+        // Opaque in each turn: the compiler must not take the products out of the loop.
+        let q = black_box(1i8) as i32;
+        for (sum, code) in sums.iter_mut().zip(codes) {
+            *sum += (code & 3) as i32 * q;
+        }
+    }
+    sums.into_iter().map(|sum| sum as u64).sum()
 }

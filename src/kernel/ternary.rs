@@ -9,7 +9,7 @@
 //! plane. Within a block a row's 32 bytes are those of the I2_S format, so packing I2_S only transposes dwords.
 
 use super::Kernels;
-use super::machine::{Pages, Zero};
+use super::memory::{Pages, Zero};
 use super::pool::Team;
 use crate::error::Result;
 use std::sync::Mutex;
@@ -184,6 +184,11 @@ impl Ternary {
     /// Output features.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Input features.
+    pub fn cols(&self) -> usize {
+        self.cols
     }
 
     /// Bytes in memory.

@@ -82,6 +82,12 @@ impl KvCache {
         self.pages.truncate(self.len.div_ceil(PAGE));
     }
 
+    /// A cache of its own that holds the first `len` positions.
+    pub fn copy_of(&self, len: usize) -> Result<KvCache> {
+        let pages = self.pages[..len.div_ceil(PAGE)].iter().map(Page::copy).collect::<Result<_>>()?;
+        Ok(KvCache { shape: self.shape, kv_type: self.kv_type, pages, len, work: Work::default() })
+    }
+
     /// Keeps the first `len` positions and returns the others, for [`KvCache::put_back`].
     pub fn split_off(&mut self, len: usize) -> Tail {
         let pages = self.pages.split_off(len / PAGE);

@@ -6,7 +6,7 @@ use super::linear::Input;
 use super::{ActQuant, KvCache, Model, Work, cache};
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
-use crate::kernel::machine::zeros;
+use crate::kernel::memory::zeros;
 use crate::kernel::pool::Team;
 use crate::ops::attention::{Sight, attention};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -13,7 +13,7 @@ use super::linear::Dense;
 use crate::error::Result;
 use crate::kernel::Kernels;
 use crate::kernel::coarse::COARSE_STEP;
-use crate::kernel::machine::{Pages, zeros};
+use crate::kernel::memory::{Pages, zeros};
 use crate::kernel::pool::Team;
 use std::sync::OnceLock;
 

@@ -14,6 +14,7 @@ pub use weights::Verdict;
 
 use crate::error::Result;
 use crate::gguf::Gguf;
+use crate::kernel::float::PAGE;
 use crate::kernel::pool::Team;
 use crate::ops::attention::{KvType, PageShape};
 use crate::ops::rope::Rope;
@@ -78,6 +79,17 @@ pub struct Model {
     /// Whether any projection is dense.
     some_dense: bool,
     rope: Rope,
+}
+
+/// What computing a token costs, in the parts that limit it: arithmetic and reading memory.
+pub struct PerToken {
+    /// Multiply-adds of int8 activations and trits.
+    pub ternary_macs: usize,
+    /// Bytes of weights that a pass reads which wants logits, however many sequences share it. Where the output head has
+    /// its copy these are the copy's, without the few rows that are computed exactly.
+    pub weight_bytes: usize,
+    /// Bytes of keys and values that it reads for every position before its own.
+    pub kv_bytes: usize,
 }
 
 impl Model {
@@ -145,9 +157,29 @@ impl Model {
         dense.chain([&self.embedding]).chain(&self.output).map(Dense::bytes).sum()
     }
 
+    /// What computing a token costs.
+    pub fn per_token(&self, kv_type: KvType) -> PerToken {
+        let matrices = || self.layers.iter().flat_map(Block::linears).map(|l| &l.matrix);
+        let head = match self.copied_bytes() {
+            0 => self.output.as_ref().unwrap_or(&self.embedding).bytes(),
+            copied => copied,
+        };
+        let dense = matrices().filter_map(|m| if let Matrix::Dense(d) = m { Some(d) } else { None });
+        let trits = matrices().map(|m| if let Matrix::Ternary(t) = m { t.rows() * t.cols() } else { 0 });
+        PerToken {
+            ternary_macs: trits.sum(),
+            weight_bytes: self.packed_bytes() + dense.map(Dense::bytes).sum::<usize>() + head,
+            kv_bytes: self.page_shape().elements() / PAGE * kv_type.bytes(),
+        }
+    }
+
+    fn page_shape(&self) -> PageShape {
+        let Config { layers, kv_heads, head_dim, .. } = self.config;
+        PageShape { layers, kv_heads, head_dim }
+    }
+
     /// An empty cache for one sequence.
     pub fn new_cache(&self, kv_type: KvType) -> KvCache {
-        let Config { layers, kv_heads, head_dim, .. } = self.config;
-        KvCache::new(PageShape { layers, kv_heads, head_dim }, kv_type)
+        KvCache::new(self.page_shape(), kv_type)
     }
 }

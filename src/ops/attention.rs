@@ -7,7 +7,7 @@
 use crate::error::Result;
 use crate::kernel::Kernels;
 use crate::kernel::float::{F16Bytes, F32Bytes, PAGE, to_f16};
-use crate::kernel::machine::zeros;
+use crate::kernel::memory::{copy, zeros};
 use crate::kernel::pool::Team;
 use std::ops::Range;
 
@@ -26,6 +26,14 @@ impl KvType {
         match self {
             KvType::F16 => "f16",
             KvType::F32 => "f32",
+        }
+    }
+
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            KvType::F16 => size_of::<F16Bytes>(),
+            KvType::F32 => size_of::<F32Bytes>(),
         }
     }
 }
@@ -82,6 +90,14 @@ impl Page {
         Ok(match kv_type {
             KvType::F16 => Page::F16(zeros(shape.elements())?.into()),
             KvType::F32 => Page::F32(zeros(shape.elements())?.into()),
+        })
+    }
+
+    /// A page with the same contents.
+    pub fn copy(&self) -> Result<Page> {
+        Ok(match self {
+            Page::F16(page) => Page::F16(copy(page)?.into()),
+            Page::F32(page) => Page::F32(copy(page)?.into()),
         })
     }
 

@@ -13,6 +13,7 @@ use crate::model::config::Activation;
 use crate::ops::attention::KvType;
 use crate::sampler::SamplingParams as Params;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 use std::path::PathBuf;
@@ -82,6 +83,22 @@ fn prompts<'py>(prompt: &Bound<'py, PyAny>) -> PyResult<Option<Vec<Bound<'py, Py
     Ok((!all.is_empty() && all.iter().all(is_prompt)).then_some(all))
 }
 
+/// The ids of several sequences; an error says which of them it is about.
+fn checked<'py>(
+    py: Python<'py>,
+    core: &Core,
+    sequences: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
+    name: &str,
+) -> PyResult<Vec<Vec<i64>>> {
+    let one = |(i, ids): (usize, PyResult<Bound<'py, PyAny>>)| {
+        let name = format!("{name}[{i}]");
+        let ids = token_ids(&ids?, &name)?;
+        core.runtime().check_ids(&ids, 0).map_err(|error| named(error.into(), &name, py))?;
+        Ok(ids)
+    };
+    sequences.enumerate().map(one).collect()
+}
+
 impl Engine {
     /// The engine behind it, unless it is closed.
     pub fn core(&self) -> Result<Arc<Core>> {
@@ -142,17 +159,8 @@ impl Engine {
         py: Python<'py>,
         sequences: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<Bound<'py, PyArray2<f32>>>> {
-        let sequences: Vec<Vec<i64>> = sequences
-            .try_iter()?
-            .enumerate()
-            .map(|(i, ids)| token_ids(&ids?, &format!("sequences[{i}]")))
-            .collect::<PyResult<_>>()?;
         let core = self.core()?;
-        for (i, ids) in sequences.iter().enumerate() {
-            core.runtime()
-                .check_ids(ids, 0)
-                .map_err(|error| named(error.into(), &format!("sequences[{i}]"), py))?;
-        }
+        let sequences = checked(py, &core, sequences.try_iter()?, "sequences")?;
         let logits = detached(py, |watch| core.logits(&sequences, watch))?;
         let vocab = core.config().vocab;
         let mut rest = &logits[..];
@@ -175,18 +183,27 @@ impl Engine {
     }
 
     #[pyo3(signature = (ids, max_tokens=None, stop_token_ids=None))]
-    fn generate_tokens(
+    fn generate_tokens<'py>(
         &self,
-        py: Python<'_>,
-        ids: &Bound<'_, PyAny>,
-        max_tokens: Option<&Bound<'_, PyAny>>,
-        stop_token_ids: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Vec<u32>> {
-        let ids = token_ids(ids, "ids")?;
+        py: Python<'py>,
+        ids: &Bound<'py, PyAny>,
+        max_tokens: Option<&Bound<'py, PyAny>>,
+        stop_token_ids: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let stop = stop_token_ids.map_or(Ok(Vec::new()), |stop| token_ids(stop, "stop_token_ids"))?;
         let max_tokens = optional_count(max_tokens, "max_tokens")?.unwrap_or(usize::MAX);
         let core = self.core()?;
-        detached(py, |watch| core.generate(&ids, max_tokens, &stop, watch))
+        match prompts(ids)? {
+            None => {
+                let ids = token_ids(ids, "ids")?;
+                detached(py, |watch| core.generate(&ids, max_tokens, &stop, watch))?.into_bound_py_any(py)
+            }
+            Some(prompts) => {
+                let all = checked(py, &core, prompts.into_iter().map(Ok), "ids")?;
+                detached(py, |watch| core.generate_many(&all, max_tokens, &stop, watch))?
+                    .into_bound_py_any(py)
+            }
+        }
     }
 
     #[getter]
@@ -264,6 +281,17 @@ impl Engine {
         dict.set_item("head_copy", memory.head_copy)?;
         dict.set_item("kv_cache", memory.kv_cache)?;
         dict.set_item("file", memory.file)?;
+        Ok(dict)
+    }
+
+    #[getter]
+    fn per_token<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let core = self.core()?;
+        let cost = core.runtime().model.per_token(core.kv_type());
+        let dict = PyDict::new(py);
+        dict.set_item("ternary_macs", cost.ternary_macs)?;
+        dict.set_item("weight_bytes", cost.weight_bytes)?;
+        dict.set_item("kv_bytes", cost.kv_bytes)?;
         Ok(dict)
     }
 

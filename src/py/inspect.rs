@@ -4,7 +4,7 @@ use super::convert::{count, detached, file_path, optional_count};
 use crate::engine::{Engine, Options};
 use crate::error::Error;
 use crate::gguf::{Metadata, Outline, Value};
-use crate::kernel::{Isa, machine};
+use crate::kernel::{Isa, kernels, machine};
 use crate::model::Model;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -43,6 +43,15 @@ pub fn read_bandwidth(
     let threads = count(n_threads, "n_threads", 1)?;
     let megabytes = optional_count(megabytes, "megabytes")?.unwrap_or(512);
     detached(py, |_| Ok(machine::read_bandwidth(threads, megabytes.saturating_mul(1 << 20))? / 1e9))
+}
+
+/// Multiply-adds a second of the integer dot product, in registers alone.
+#[pyfunction]
+#[pyo3(signature = (n_threads, isa=None))]
+pub fn dot_peak(py: Python<'_>, n_threads: &Bound<'_, PyAny>, isa: Option<&str>) -> PyResult<f64> {
+    let threads = count(n_threads, "n_threads", 1)?;
+    let kernels = kernels(isa)?;
+    detached(py, |_| machine::dot_peak(threads, kernels))
 }
 
 /// Everything about a model file that can be said without running it; of one that cannot be run, why, and what it holds.

@@ -20,7 +20,7 @@ mod _core {
     #[pymodule_export]
     use super::engine::{Engine, Prefill};
     #[pymodule_export]
-    use super::inspect::{inspect, isas, processor, read_bandwidth};
+    use super::inspect::{dot_peak, inspect, isas, processor, read_bandwidth};
     #[pymodule_export]
     use super::receipt::Receipt;
     #[pymodule_export]

@@ -1,0 +1,119 @@
+//! Times the kernels at the shapes of BitNet b1.58 2B-4T, on one thread, for every instruction set of this processor.
+
+use bitnet::kernel::float::to_f16;
+use bitnet::kernel::pool::{Pool, Team};
+use bitnet::kernel::ternary::{Activations, Ternary};
+use bitnet::kernel::{Isa, Kernels, kernels};
+use bitnet::ops::attention::{KvType, Page, PageShape, Sight, attention};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::time::Duration;
+
+const WIDTH: usize = 2560;
+const FFN: usize = 6912;
+const HEADS: usize = 20;
+const SHAPE: PageShape = PageShape { layers: 1, kv_heads: 5, head_dim: 128 };
+
+/// Floats between -1 and 1.
+fn floats(n: usize) -> Vec<f32> {
+    let mut state = 1u32;
+    let mut next = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// Times `job` with every instruction set, on a thread of a pool, as an engine runs it.
+fn on_every_isa(
+    group: &mut BenchmarkGroup<WallTime>,
+    what: &str,
+    pool: &Pool,
+    job: impl Fn(&Kernels, &Team) + Sync,
+) {
+    for isa in Isa::available() {
+        let kernels = kernels(Some(isa.name())).expect("available");
+        group.bench_function(format!("{what}/{}", isa.name()), |bencher| {
+            bencher.iter(|| pool.run(|team| job(kernels, team), || {}));
+        });
+    }
+}
+
+/// The largest projection: multiply-adds a second.
+fn ternary(criterion: &mut Criterion) {
+    let pool = Pool::new(1).expect("a thread");
+    let trits: Vec<i8> = floats(WIDTH).iter().map(|x| (x * 1.5).round() as i8).collect();
+    let read = |row: usize, out: &mut [i8]| {
+        out.copy_from_slice(&trits);
+        out.rotate_left(row % WIDTH);
+        Ok::<_, Infallible>(Some(1.0))
+    };
+    let Ok(matrix) = pool.run(|team| Ternary::from_rows(team, FFN, WIDTH, read), || {}).expect("memory");
+    let mut group = criterion.benchmark_group("ternary 6912x2560");
+    group.sampling_mode(SamplingMode::Flat);
+    for tokens in [1, 128] {
+        let x = floats(tokens * WIDTH);
+        group.throughput(Throughput::Elements((tokens * FFN * WIDTH) as u64));
+        on_every_isa(&mut group, &format!("{tokens} tokens"), &pool, |kernels, team| {
+            let activations = Activations::quantize(kernels, team, &x, WIDTH);
+            let mut out = vec![0f32; tokens * FFN];
+            matrix.matmul(kernels, team, &activations, &mut out);
+            black_box(out);
+        });
+    }
+}
+
+/// Rows of an output head: bytes of weights a second.
+fn dense(criterion: &mut Criterion) {
+    const ROWS: usize = 1024;
+    let pool = Pool::new(1).expect("a thread");
+    let weights: Vec<[u8; 2]> = floats(ROWS * WIDTH).into_iter().map(to_f16).collect();
+    let mut group = criterion.benchmark_group("f16 rows 1024x2560");
+    group.throughput(Throughput::Bytes(2 * (ROWS * WIDTH) as u64));
+    for tokens in [1, 8] {
+        let x = floats(tokens * WIDTH);
+        let x: Vec<&[f32]> = x.chunks(WIDTH).collect();
+        on_every_isa(&mut group, &format!("{tokens} tokens"), &pool, |kernels, _| {
+            let mut dots = vec![0f32; tokens];
+            for row in weights.chunks(WIDTH) {
+                kernels.dot_f16(row, &x, &mut dots);
+                black_box(&mut dots);
+            }
+        });
+    }
+}
+
+/// One token in one layer: bytes of keys and values a second.
+fn attending(criterion: &mut Criterion) {
+    let pool = Pool::new(1).expect("a thread");
+    let q = floats(HEADS * SHAPE.head_dim);
+    let row = floats(SHAPE.kv_heads * SHAPE.head_dim);
+    let mut group = criterion.benchmark_group("attention");
+    for depth in [512, 2048] {
+        let mut pages = Vec::new();
+        for _ in 0..depth / 64 {
+            let mut page = Page::new(&SHAPE, KvType::F16).expect("memory");
+            (0..64).for_each(|slot| page.write(&SHAPE, 0, slot, &row, &row));
+            pages.push(page);
+        }
+        group.throughput(Throughput::Bytes(pages.iter().map(Page::bytes).sum::<usize>() as u64));
+        on_every_isa(&mut group, &format!("depth {depth}"), &pool, |kernels, team| {
+            let mut out = vec![0f32; q.len()];
+            let sights = [Sight { pages: &pages, position: depth - 1 }];
+            attention(kernels, team, &SHAPE, 0, &sights, &q, &mut out);
+            black_box(out);
+        });
+    }
+}
+
+criterion_group! {
+    name = all;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
+    targets = ternary, dense, attending
+}
+criterion_main!(all);
