@@ -27,12 +27,7 @@ fn floats(n: usize) -> Vec<f32> {
 }
 
 /// Times `job` with every instruction set, on a thread of a pool, as an engine runs it.
-fn on_every_isa(
-    group: &mut BenchmarkGroup<WallTime>,
-    what: &str,
-    pool: &Pool,
-    job: impl Fn(&Kernels, &Team) + Sync,
-) {
+fn on_every_isa(group: &mut BenchmarkGroup<WallTime>, what: &str, pool: &Pool, job: impl Fn(&Kernels, &Team) + Sync) {
     for isa in Isa::available() {
         let kernels = kernels(Some(isa.name())).expect("available");
         group.bench_function(format!("{what}/{}", isa.name()), |bencher| {

@@ -68,9 +68,7 @@ pub enum Error {
         n_vocab: usize,
     },
     /// The machine does not give so much memory.
-    #[error(
-        "{bytes} bytes of memory are not to be had; ask for less at once: fewer ids, a smaller n_batch or n_ctx"
-    )]
+    #[error("{bytes} bytes of memory are not to be had; ask for less at once: fewer ids, a smaller n_batch or n_ctx")]
     Memory {
         /// What was asked for.
         bytes: usize,

@@ -81,9 +81,7 @@ impl SamplingParams {
         if !(finite(self.repetition_penalty, 0.0, f32::MAX) && self.repetition_penalty > 0.0) {
             return wrong("repetition_penalty", &self.repetition_penalty, "a finite number above 0");
         }
-        for (name, x) in
-            [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)]
-        {
+        for (name, x) in [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)] {
             if !x.is_finite() {
                 return wrong(name, &x, "a finite number");
             }
@@ -131,8 +129,7 @@ impl<'a> Sampler<'a> {
     /// Whether the choice depends on every logit: through their sum, or because they are to be reported.
     pub fn needs_every_logit(&self) -> bool {
         let params = self.params;
-        let summed =
-            params.temperature > 0.0 && params.top_k == 0 && (params.min_p == 0.0 || params.top_p < 1.0);
+        let summed = params.temperature > 0.0 && params.top_k == 0 && (params.min_p == 0.0 || params.top_p < 1.0);
         summed || params.logprobs.is_some()
     }
 
@@ -170,8 +167,7 @@ impl<'a> Sampler<'a> {
             for id in distinct(&sequence[recent..]) {
                 let logit = &mut logits[id.0 as usize];
                 let up = *logit > 0.0;
-                *logit =
-                    if up { *logit / params.repetition_penalty } else { *logit * params.repetition_penalty };
+                *logit = if up { *logit / params.repetition_penalty } else { *logit * params.repetition_penalty };
             }
         }
         if params.presence_penalty != 0.0 || params.frequency_penalty != 0.0 {
@@ -185,8 +181,7 @@ impl<'a> Sampler<'a> {
     fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
         let params = self.params;
         // Keys whose ascending order is by logit downwards, then by id.
-        let key =
-            |(id, logit): (usize, &f32)| (!ordered(logit / params.temperature) as u64) << 32 | id as u64;
+        let key = |(id, logit): (usize, &f32)| (!ordered(logit / params.temperature) as u64) << 32 | id as u64;
         let mut keys: Vec<u64> = logits.iter().enumerate().map(key).collect();
         if params.top_k > 0 && params.top_k < keys.len() {
             keys.select_nth_unstable(params.top_k);

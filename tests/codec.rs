@@ -81,8 +81,7 @@ fn widened_values_are_the_bits_of_gguf_py() {
     ];
     for (kind, bytes, expected) in fixtures {
         let expected: Vec<u32> = expected.as_chunks().0.iter().map(|raw| u32::from_le_bytes(*raw)).collect();
-        let found: Vec<u32> =
-            all_values(&rows(kind, 3, 512, bytes)).iter().map(|value| value.to_bits()).collect();
+        let found: Vec<u32> = all_values(&rows(kind, 3, 512, bytes)).iter().map(|value| value.to_bits()).collect();
         assert_eq!(found, expected, "{kind}");
     }
 }
@@ -231,11 +230,7 @@ fn published_vectors_encode_and_decode() {
 }
 
 /// Rows, columns (in steps), and trits for them.
-fn matrices(
-    step: usize,
-    max_rows: usize,
-    max_steps: usize,
-) -> impl Strategy<Value = (usize, usize, Vec<i8>)> {
+fn matrices(step: usize, max_rows: usize, max_steps: usize) -> impl Strategy<Value = (usize, usize, Vec<i8>)> {
     (1..=max_rows, 1..=max_steps).prop_flat_map(move |(rows, steps)| {
         let cols = step * steps;
         proptest::collection::vec(-1i8..=1, rows * cols).prop_map(move |trits| (rows, cols, trits))
@@ -351,20 +346,14 @@ fn several_magnitudes_are_not_ternary() {
     let trits = published_trits(256);
     let blocks = [encode_tq1(&trits, HALF), encode_tq1(&trits, 0x4400)].concat();
     let mut out = vec![0; 512];
-    assert_eq!(
-        rows(TensorType::TQ1_0, 1, 512, &blocks).trits(0, &mut out).unwrap(),
-        RowTrits::Mixed(0.5, 4.0)
-    );
+    assert_eq!(rows(TensorType::TQ1_0, 1, 512, &blocks).trits(0, &mut out).unwrap(), RowTrits::Mixed(0.5, 4.0));
     // The second row alone is ternary.
     let view = rows(TensorType::TQ1_0, 2, 256, &blocks);
     assert_eq!(view.trits(1, &mut out[..256]).unwrap(), RowTrits::Scale(4.0));
     assert_eq!(out[..256], trits);
     // Q4_0 stores a ternary block as −8 and +7 eighths.
     let q4 = [HALF.to_le_bytes().to_vec(), vec![0xf0; 16]].concat();
-    assert_eq!(
-        rows(TensorType::Q4_0, 1, 32, &q4).trits(0, &mut out[..32]).unwrap(),
-        RowTrits::Mixed(4.0, 3.5)
-    );
+    assert_eq!(rows(TensorType::Q4_0, 1, 32, &q4).trits(0, &mut out[..32]).unwrap(), RowTrits::Mixed(4.0, 3.5));
 }
 
 #[test]

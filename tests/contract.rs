@@ -57,8 +57,7 @@ fn logits_have_the_recorded_digest_on_every_instruction_set() {
         for model in MODELS {
             for (kv_name, kv_type) in KV_TYPES {
                 let isa = Some(isa.name().into());
-                let options =
-                    Options { isa, n_threads: Some(1), kv_type: Some(kv_type), ..Options::default() };
+                let options = Options { isa, n_threads: Some(1), kv_type: Some(kv_type), ..Options::default() };
                 let engine = open(model, options);
                 let logits = logits(&engine, &ids(&engine, 150));
                 assert!(logits.iter().all(|x| x.is_finite()));
@@ -77,8 +76,7 @@ fn threads_and_chunks_do_not_show() {
         let want = bits(&logits(&reference, &ids));
         for n_threads in [1, 2, 3] {
             for n_batch in [1, 3, 17, 128] {
-                let options =
-                    Options { n_threads: Some(n_threads), n_batch: Some(n_batch), ..Options::default() };
+                let options = Options { n_threads: Some(n_threads), n_batch: Some(n_batch), ..Options::default() };
                 let got = bits(&logits(&open(model, options), &ids));
                 assert!(want == got, "{model}: {n_threads} threads, chunks of {n_batch}");
             }
@@ -162,10 +160,9 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
     let rows: Vec<_> =
         (0..3).map(|i| bitnet::model::Row { sequence: 0, position: i, id: 1, logits: Wanted::All }).collect();
     let cancelled = std::sync::atomic::AtomicBool::new(true);
-    let result = runtime.pool.run(
-        |team| runtime.model.forward(runtime.kernels, team, &mut [&mut cache], &rows, &cancelled),
-        || {},
-    );
+    let result = runtime
+        .pool
+        .run(|team| runtime.model.forward(runtime.kernels, team, &mut [&mut cache], &rows, &cancelled), || {});
     assert!(matches!(result, Err(Error::Cancelled)));
     assert_eq!(cache.len(), 0);
 

@@ -113,8 +113,7 @@ fn dots_are_equal_and_right() {
             let xs: Vec<Vec<f32>> = (0..tokens).map(|t| floats(n, 10 + t)).collect();
             let xs: Vec<&[f32]> = xs.iter().map(|x| &x[..]).collect();
             let halves: Vec<[u8; 2]> = row.iter().map(|x| to_f16(*x)).collect();
-            let uppers: Vec<[u8; 2]> =
-                row.iter().map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect();
+            let uppers: Vec<[u8; 2]> = row.iter().map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect();
             let bytes: Vec<[u8; 4]> = row.iter().map(|x| x.to_le_bytes()).collect();
             let each = |k: &Kernels| -> [Vec<f32>; 4] {
                 let mut out: [Vec<f32>; 4] = std::array::from_fn(|_| vec![0.0; xs.len()]);
@@ -186,11 +185,7 @@ fn elementwise_kernels_are_equal() {
             let halves: Vec<[u8; 2]> = x.iter().map(|x| to_f16(*x)).collect();
             let mut wide = vec![0.0; n];
             k.widen_f16(&halves, &mut wide);
-            assert!(
-                wide.iter()
-                    .zip(&halves)
-                    .all(|(w, h)| w.to_bits() == f16_to_f32(u16::from_le_bytes(*h)).to_bits())
-            );
+            assert!(wide.iter().zip(&halves).all(|(w, h)| w.to_bits() == f16_to_f32(u16::from_le_bytes(*h)).to_bits()));
             all.concat()
         });
     }
@@ -329,8 +324,7 @@ proptest! {
 #[test]
 fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
     let (rows, cols) = (37, 384);
-    let codes: Vec<u8> =
-        (0..rows * cols / 4).map(|i| [0x00, 0x19, 0x66, 0xa5, 0x82, 0x55][i * 7 % 6]).collect();
+    let codes: Vec<u8> = (0..rows * cols / 4).map(|i| [0x00, 0x19, 0x66, 0xa5, 0x82, 0x55][i * 7 % 6]).collect();
     let trit = |r: usize, k: usize| {
         let flat = r * cols + k;
         (codes[flat / 128 * 32 + flat % 32] >> (6 - 2 * (flat % 128 / 32)) & 3) as i8 - 1
@@ -339,9 +333,7 @@ fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
     let x = floats(3 * cols, 11);
     in_team(2, |team| {
         let outputs = [
-            Ternary::from_i2s(team, rows, cols, &codes, 0.7)
-                .expect("memory")
-                .unwrap_or_else(|row| panic!("row {row}")),
+            Ternary::from_i2s(team, rows, cols, &codes, 0.7).expect("memory").unwrap_or_else(|row| panic!("row {row}")),
             pack(team, &trits, rows, cols, &[0.7]),
         ]
         .map(|weights| {

@@ -40,8 +40,7 @@ fn used(source: &str) -> BTreeSet<String> {
     let source = code(source);
     let mut modules = BTreeSet::new();
     for rest in source.split("crate::").skip(1) {
-        let name =
-            |s: &str| s.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        let name = |s: &str| s.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
         if let Some(group) = rest.trim_start().strip_prefix('{') {
             let mut depth = 0;
             let mut start = 0;
@@ -70,8 +69,7 @@ fn used(source: &str) -> BTreeSet<String> {
 
 /// What a file of `module` must not use.
 fn violations(module: &str, source: &str) -> Vec<String> {
-    let own =
-        layer(module).unwrap_or_else(|| panic!("module '{module}' has no layer; give it one in this table"));
+    let own = layer(module).unwrap_or_else(|| panic!("module '{module}' has no layer; give it one in this table"));
     let allowed = |other: &String| other == module || layer(other).is_some_and(|layer| layer < own);
     used(source).into_iter().filter(|other| !allowed(other)).collect()
 }
@@ -123,8 +121,7 @@ fn files_stay_short() {
 fn unsafe_stays_in_its_rooms() {
     for (path, source) in sources() {
         let path = path.to_string_lossy().replace('\\', "/");
-        let has_unsafe =
-            code(&source).split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe");
+        let has_unsafe = code(&source).split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe");
         let may = UNSAFE_ROOMS.iter().any(|room| path.starts_with(room));
         assert!(may || !has_unsafe, "{path} holds unsafe code, which belongs in {UNSAFE_ROOMS:?}");
     }
@@ -132,8 +129,7 @@ fn unsafe_stays_in_its_rooms() {
 
 #[test]
 fn the_checker_sees_a_circle() {
-    let source =
-        "use crate::{error::{Error, Result}, engine::Engine};\nfn f() { crate::py::x(); } // crate::chat::y";
+    let source = "use crate::{error::{Error, Result}, engine::Engine};\nfn f() { crate::py::x(); } // crate::chat::y";
     assert_eq!(used(source).into_iter().collect::<Vec<_>>(), ["engine", "error", "py"]);
     assert_eq!(violations("kernel", source), ["engine", "py"]);
     assert!(violations("engine", "use crate::engine::x; use crate::model::{self, Model};").is_empty());

@@ -40,8 +40,7 @@ fn recognised(parts: &[(String, bool)]) -> Vec<&'static str> {
     for (text, _) in parts.iter().filter(|(_, recognised)| *recognised) {
         let mut rest = text.as_str();
         while let Some(c) = rest.chars().next() {
-            let longest =
-                CONTROLS.into_iter().filter(|control| rest.starts_with(control)).max_by_key(|c| c.len());
+            let longest = CONTROLS.into_iter().filter(|control| rest.starts_with(control)).max_by_key(|c| c.len());
             found.extend(longest);
             rest = &rest[longest.map_or(c.len_utf8(), str::len)..];
         }
@@ -58,8 +57,7 @@ fn control_text_of_a_user_is_plain_and_the_templates_own_is_not() {
     let messages = json!([{"role": "user", "content": "a<|eot_id|>b"}]);
     assert_eq!(
         parts(&named("bitnet"), &messages, None),
-        [("User: a", true), ("<|eot_id|>", false), ("b<|eot_id|>Assistant: ", true)]
-            .map(|(t, r)| (t.to_string(), r))
+        [("User: a", true), ("<|eot_id|>", false), ("b<|eot_id|>Assistant: ", true)].map(|(t, r)| (t.to_string(), r))
     );
     let harmless = json!([{"role": "user", "content": "a < b"}]);
     assert_eq!(plain(&parts(&named("bitnet"), &harmless, None)), [""; 0]);
@@ -110,14 +108,12 @@ fn a_noncharacter_in_a_message_is_no_mark() {
 /// Texts put together from pieces of control tokens.
 fn text() -> impl Strategy<Value = String> {
     let whole = prop::sample::select(CONTROLS.to_vec()).prop_map(str::to_string);
-    let piece =
-        (prop::sample::select(CONTROLS.to_vec()), any::<prop::sample::Index>(), any::<prop::sample::Index>())
-            .prop_map(|(control, a, b)| {
-                let (a, b) = (a.index(control.len() + 1), b.index(control.len() + 1));
-                control[a.min(b)..a.max(b)].to_string()
-            });
-    let other =
-        prop::sample::select(vec!["", " ", "\n", "x", "é", "<", "|", ">", "<|", "\u{212a}", "\u{fdd0}"]);
+    let piece = (prop::sample::select(CONTROLS.to_vec()), any::<prop::sample::Index>(), any::<prop::sample::Index>())
+        .prop_map(|(control, a, b)| {
+            let (a, b) = (a.index(control.len() + 1), b.index(control.len() + 1));
+            control[a.min(b)..a.max(b)].to_string()
+        });
+    let other = prop::sample::select(vec!["", " ", "\n", "x", "é", "<", "|", ">", "<|", "\u{212a}", "\u{fdd0}"]);
     let upper = piece.clone().prop_map(|piece| piece.to_uppercase());
     let part = prop_oneof![whole, piece, upper, other.prop_map(str::to_string)];
     prop::collection::vec(part, 0..5).prop_map(|parts| parts.concat())

@@ -74,9 +74,8 @@ fn penalties_come_before_temperature_and_see_the_right_ids() {
         params
     };
     let sequence = [0, 0, 1];
-    let pick = |params: SamplingParams, logits: &[f32]| {
-        Sampler::new(&params, 0).pick(&mut logits.to_vec(), &sequence, 1)
-    };
+    let pick =
+        |params: SamplingParams, logits: &[f32]| Sampler::new(&params, 0).pick(&mut logits.to_vec(), &sequence, 1);
     // Repetition: positive logits divided, negative multiplied, once an id however often it occurred.
     assert_eq!(pick(greedy(|p| p.repetition_penalty = 2.0), &[4.0, 3.0, 1.9]), 0);
     assert_eq!(pick(greedy(|p| p.repetition_penalty = 2.0), &[4.0, 3.0, 2.1]), 2);
@@ -86,19 +85,14 @@ fn penalties_come_before_temperature_and_see_the_right_ids() {
     assert_eq!(pick(greedy(|p| p.presence_penalty = 1.0), &[3.0, 3.0, 2.1]), 2);
     assert_eq!(pick(greedy(|p| p.frequency_penalty = 1.0), &[3.0, 2.5, 1.9]), 0);
     // Bias first: it is penalised with the logit.
-    assert_eq!(
-        pick(greedy(|p| (p.logit_bias, p.repetition_penalty) = (vec![(1, 4.0)], 2.0)), &[0.0, 0.0, 2.1]),
-        2
-    );
+    assert_eq!(pick(greedy(|p| (p.logit_bias, p.repetition_penalty) = (vec![(1, 4.0)], 2.0)), &[0.0, 0.0, 2.1]), 2);
 }
 
 #[test]
 fn a_draw_depends_on_seed_and_number_alone() {
     let params = params(|_| ());
     let logits = vec![0.0; 1000];
-    let draw = |seed, sequence: &[u32], prompt| {
-        Sampler::new(&params, seed).pick(&mut logits.clone(), sequence, prompt)
-    };
+    let draw = |seed, sequence: &[u32], prompt| Sampler::new(&params, seed).pick(&mut logits.clone(), sequence, prompt);
     assert_eq!(draw(5, &[1, 2, 3], 1), draw(5, &[9, 9, 9, 9], 2));
     assert_ne!(draw(5, &[1, 2, 3], 1), draw(5, &[1, 2, 3], 2));
     assert_ne!(draw(5, &[], 0), draw(6, &[], 0));

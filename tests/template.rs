@@ -19,8 +19,7 @@ fn read(path: PathBuf) -> Value {
 fn difference(template: &Result<Template, bitnet::error::Error>, case: &Value) -> Option<String> {
     let tools = Some(&case["tools"]).filter(|tools| !tools.is_null());
     let generation = case["add_generation_prompt"].as_bool().expect("a bool");
-    let render =
-        |t: &Template| t.render(&case["messages"], tools, generation, &Map::new()).map_err(|e| e.to_string());
+    let render = |t: &Template| t.render(&case["messages"], tools, generation, &Map::new()).map_err(|e| e.to_string());
     let rendered = template.as_ref().map_err(|e| e.to_string()).and_then(render);
     match (case["rendered"].as_str(), rendered) {
         (Some(want), Ok(got)) if want == got => None,
@@ -34,8 +33,7 @@ fn the_goldens_of_made_up_templates() {
     let Some(folder) = parity() else { return };
     let goldens = read(folder.join("templates.json"));
     for case in goldens["cases"].as_array().expect("cases") {
-        let source =
-            goldens["sources"][case["template"].as_str().expect("a name")].as_str().expect("a source");
+        let source = goldens["sources"][case["template"].as_str().expect("a name")].as_str().expect("a source");
         let template = Template::from_jinja(source, case["bos_token"].as_str(), case["eos_token"].as_str());
         assert_eq!(difference(&template, case), None, "{}", case["template"]);
     }
@@ -51,8 +49,7 @@ fn the_goldens_of_real_templates() {
             templates += 1;
             let goldens = read(path.with_extension("json"));
             let source = std::fs::read_to_string(&path).expect("a source");
-            let template =
-                Template::from_jinja(&source, goldens["bos_token"].as_str(), goldens["eos_token"].as_str());
+            let template = Template::from_jinja(&source, goldens["bos_token"].as_str(), goldens["eos_token"].as_str());
             for case in goldens["cases"].as_array().expect("cases") {
                 differences.extend(difference(&template, case).map(|d| format!("{}: {d}", path.display())));
             }

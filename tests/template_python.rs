@@ -69,10 +69,7 @@ fn an_attack_ends_soon_and_refused() {
         grow("[]", "[ns.x]"),
         grow("{}", "{'a': ns.x}"),
         grow("1", "ns"),
-        format!(
-            "{{% set x %}}x{{% endset %}}{}{{{{ x }}}}",
-            many("{% set x %}{{ x }}{{ x }}{% endset %}", 60)
-        ),
+        format!("{{% set x %}}x{{% endset %}}{}{{{{ x }}}}", many("{% set x %}{{ x }}{{ x }}{% endset %}", 60)),
         format!("{{% set x = [1] %}}{}{{{{ x == x }}}}", many("{% set x = [x, x] %}", 60)),
         "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}".into(),
         "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(200) }}".into(),

@@ -107,8 +107,7 @@ impl ChatSession {
     fn check_idle(&self) -> Result<()> {
         match self.answering {
             true => Err(Error::Argument(
-                "an answer is under way in this conversation; read its stream to the end, or cancel it"
-                    .into(),
+                "an answer is under way in this conversation; read its stream to the end, or cancel it".into(),
             )),
             false => Ok(()),
         }

@@ -51,9 +51,7 @@ impl<'a> Rows<'a> {
         let size = kind.size_of(rows, cols).map_err(fault)?;
         if bytes.len() != size {
             let found = bytes.len();
-            return Err(fault(format!(
-                "{rows} rows of {cols} columns take {size} bytes, but there are {found}"
-            )));
+            return Err(fault(format!("{rows} rows of {cols} columns take {size} bytes, but there are {found}")));
         }
         let mut view = Self { name, kind, rows, cols, bytes, scale: 1.0, interleave: Interleave::default() };
         if kind == TensorType::I2_S {
@@ -89,8 +87,7 @@ impl<'a> Rows<'a> {
 
     /// The code stream and the scale of an I2_S tensor in the default layout.
     pub fn i2s(&self) -> Option<(&'a [u8], f32)> {
-        (self.kind == TensorType::I2_S && self.interleave == Interleave::L128)
-            .then_some((self.bytes, self.scale))
+        (self.kind == TensorType::I2_S && self.interleave == Interleave::L128).then_some((self.bytes, self.scale))
     }
 
     /// Row `row` as f32, `out` being as long as a row: the same bits that gguf-py computes. The invalid codes of
@@ -122,9 +119,7 @@ impl<'a> Rows<'a> {
             TensorType::Q6_K => classic::q6_k(blocks, out),
             TensorType::TQ1_0 => ternary::tq1_0(blocks, out),
             TensorType::TQ2_0 => ternary::tq2_0(blocks, out),
-            TensorType::IQ1_BN => {
-                ternary::iq1_bn(blocks, f16_to_f32(u16::from_le_bytes([head[0], head[1]])), out)
-            }
+            TensorType::IQ1_BN => ternary::iq1_bn(blocks, f16_to_f32(u16::from_le_bytes([head[0], head[1]])), out),
             TensorType::IQ2_BN => {
                 ternary::iq2_bn(blocks, f32::from_le_bytes([head[0], head[1], head[2], head[3]]), out);
             }
@@ -175,8 +170,7 @@ impl<'a> Rows<'a> {
                 if let Some(at) = values.iter().position(|value| !value.is_finite()) {
                     return Err(self.not_finite(row, PART * index + at, values[at]));
                 }
-                let other =
-                    values.iter().find(|&&value| is_other(value)).map_or(magnitude, |value| value.abs());
+                let other = values.iter().find(|&&value| is_other(value)).map_or(magnitude, |value| value.abs());
                 return Ok(RowTrits::Mixed(magnitude, other));
             }
             for (trit, &value) in trits.iter_mut().zip(&*values) {
@@ -239,8 +233,7 @@ impl<'a> Rows<'a> {
     /// Whether row `row` looks like trits that Q4_0 stored: the codes of −8/8, 0 and, where the scale's sign does not
     /// fit, 7/8 of the scale, as llama.cpp's quantiser leaves them.
     pub fn is_lossy_ternary(&self, row: usize) -> bool {
-        let nibbles =
-            |block: &[u8]| block[2..].iter().flat_map(|byte| [byte & 15, byte >> 4]).collect::<Vec<_>>();
+        let nibbles = |block: &[u8]| block[2..].iter().flat_map(|byte| [byte & 15, byte >> 4]).collect::<Vec<_>>();
         let codes = || self.row(row).1.chunks_exact(18).flat_map(nibbles);
         self.kind == TensorType::Q4_0 && codes().any(|q| q == 15) && codes().all(|q| matches!(q, 0 | 8 | 15))
     }

@@ -84,7 +84,6 @@ pub(super) fn iq2_bn(bytes: &[u8], scale: f32, out: &mut [f32]) {
 pub(super) fn first_code_3(codes: &[u8], lanes: usize, shifts: [u32; 4]) -> Option<usize> {
     let has_code_3 = |group: &[u8]| group.iter().fold(0, |seen, &byte| seen | byte & byte >> 1) & 0x55 != 0;
     let (at, group) = codes.chunks_exact(lanes).enumerate().find(|(_, group)| has_code_3(group))?;
-    let element =
-        (0..4 * lanes).find(|element| group[element % lanes] >> shifts[element / lanes] & 3 == 3)?;
+    let element = (0..4 * lanes).find(|element| group[element % lanes] >> shifts[element / lanes] & 3 == 3)?;
     Some(4 * lanes * at + element)
 }

@@ -70,13 +70,7 @@ impl Answer {
     /// Nothing is computed yet.
     ///
     /// `stop` are the ids that end the answer.
-    pub fn begin(
-        decoder: &mut Decoder,
-        prompt: Vec<u32>,
-        params: SamplingParams,
-        seed: u64,
-        stop: Vec<u32>,
-    ) -> Answer {
+    pub fn begin(decoder: &mut Decoder, prompt: Vec<u32>, params: SamplingParams, seed: u64, stop: Vec<u32>) -> Answer {
         let cached = decoder.keep_prefix(&prompt[..prompt.len() - 1]);
         Answer {
             prompt: prompt.len(),
@@ -92,12 +86,7 @@ impl Answer {
     }
 
     /// Computes and samples one id; nothing once the answer has ended. After an error it can be called again.
-    pub fn next(
-        &mut self,
-        runtime: &Runtime,
-        decoder: &mut Decoder,
-        watch: &mut Watch,
-    ) -> Result<Option<Token>> {
+    pub fn next(&mut self, runtime: &Runtime, decoder: &mut Decoder, watch: &mut Watch) -> Result<Option<Token>> {
         if self.finish.is_some() {
             return Ok(None);
         }
@@ -158,8 +147,7 @@ impl Answer {
             let pending = &self.sequence[decoder.ids().len()..];
             let chunk = &pending[..pending.len().min(runtime.n_batch)];
             let last = chunk.len() == pending.len();
-            let logits =
-                runtime.prefill(decoder, chunk, if last { wanted } else { Wanted::Nothing }, watch)?;
+            let logits = runtime.prefill(decoder, chunk, if last { wanted } else { Wanted::Nothing }, watch)?;
             let first = self.sequence.len() == self.prompt;
             *(if first { &mut times.prefill } else { &mut times.decode }) += start.elapsed();
             if last {

@@ -88,11 +88,7 @@ impl Decoder {
     }
 
     /// Keeps the first `len` positions and extends them; if that fails, everything is as it was.
-    pub fn replace_from<T>(
-        &mut self,
-        len: usize,
-        extend: impl FnOnce(&mut Decoder) -> Result<T>,
-    ) -> Result<T> {
+    pub fn replace_from<T>(&mut self, len: usize, extend: impl FnOnce(&mut Decoder) -> Result<T>) -> Result<T> {
         let (ids, tail) = (self.ids.split_off(len), self.cache.split_off(len));
         let result = extend(self);
         if result.is_err() {
@@ -129,19 +125,11 @@ impl Runtime {
     /// Appends `steps` to the decoders, at most `n_batch` in a pass, and returns the wanted logits in order.
     ///
     /// If it fails or is cancelled, every decoder is as long as it was.
-    pub fn advance(
-        &self,
-        decoders: &mut [&mut Decoder],
-        steps: &[Step],
-        watch: &mut Watch,
-    ) -> Result<Vec<f32>> {
+    pub fn advance(&self, decoders: &mut [&mut Decoder], steps: &[Step], watch: &mut Watch) -> Result<Vec<f32>> {
         let before: Vec<usize> = decoders.iter().map(|d| d.ids.len()).collect();
         let wanted = steps.iter().filter(|step| step.logits.any()).count();
-        let mut logits = room(if steps.len() > self.n_batch {
-            wanted.saturating_mul(self.model.config().vocab)
-        } else {
-            0
-        })?;
+        let mut logits =
+            room(if steps.len() > self.n_batch { wanted.saturating_mul(self.model.config().vocab) } else { 0 })?;
         for chunk in steps.chunks(self.n_batch) {
             match self.pass(decoders, chunk, watch) {
                 Ok(all) if chunk.len() == steps.len() => return Ok(all),
@@ -190,13 +178,7 @@ impl Runtime {
     }
 
     /// Appends ids to one decoder; returns the logits of the last that are wanted.
-    pub fn prefill(
-        &self,
-        decoder: &mut Decoder,
-        ids: &[u32],
-        logits: Wanted,
-        watch: &mut Watch,
-    ) -> Result<Vec<f32>> {
+    pub fn prefill(&self, decoder: &mut Decoder, ids: &[u32], logits: Wanted, watch: &mut Watch) -> Result<Vec<f32>> {
         let of = |i: usize| if i + 1 == ids.len() { logits } else { Wanted::Nothing };
         let step = |(i, id): (usize, &u32)| Step { sequence: 0, id: *id, logits: of(i) };
         let steps: Vec<Step> = ids.iter().enumerate().map(step).collect();

@@ -144,8 +144,7 @@ impl Engine {
     pub fn open(path: &Path, options: Options, watch: &mut Watch) -> Result<Engine> {
         let isa = options.isa.or_else(|| std::env::var("BITNET_ISA").ok().filter(|isa| !isa.is_empty()));
         let kernels = kernels(isa.as_deref())?;
-        for (name, value) in
-            [("n_ctx", options.n_ctx), ("n_threads", options.n_threads), ("n_batch", options.n_batch)]
+        for (name, value) in [("n_ctx", options.n_ctx), ("n_threads", options.n_threads), ("n_batch", options.n_batch)]
         {
             if value == Some(0) {
                 return Err(Error::Argument(format!("{name} is 0, expected at least 1")));
@@ -296,13 +295,7 @@ impl Engine {
     /// Continues a prompt greedily: at most `max_tokens`, up to a stop id (not included) or the end of the context.
     ///
     /// Computes only what the warm cache does not hold of the prompt.
-    pub fn generate(
-        &self,
-        ids: &[i64],
-        max_tokens: usize,
-        stop: &[i64],
-        watch: &mut Watch,
-    ) -> Result<Vec<u32>> {
+    pub fn generate(&self, ids: &[i64], max_tokens: usize, stop: &[i64], watch: &mut Watch) -> Result<Vec<u32>> {
         let greedy = self.greedy(ids, max_tokens, stop)?;
         self.with_warm(|decoder| {
             let mut answer = Answer::begin(decoder, greedy.prompt, greedy.params, 0, greedy.stop_ids);
@@ -324,10 +317,7 @@ impl Engine {
         let greedy = prompts.iter().map(|ids| self.greedy(ids, max_tokens, stop));
         let greedy = greedy.collect::<Result<Vec<Request>>>()?;
         let mut decoders = self.with_warm(|warm| {
-            greedy
-                .iter()
-                .map(|request| warm.copy_of_prefix(&request.prompt))
-                .collect::<Result<Vec<Decoder>>>()
+            greedy.iter().map(|request| warm.copy_of_prefix(&request.prompt)).collect::<Result<Vec<Decoder>>>()
         })?;
         let begin = |(request, decoder): (Request, &mut Decoder)| {
             Answer::begin(decoder, request.prompt, request.params, 0, request.stop_ids)

@@ -24,8 +24,7 @@ pub(super) struct Identity {
 impl Identity {
     pub(super) fn new(gguf: &Gguf, config: &Config, threads: usize) -> Identity {
         let files = gguf.files();
-        let hash =
-            move || files.and_then(|files| fingerprint(files, threads)).map_err(|error| error.to_string());
+        let hash = move || files.and_then(|files| fingerprint(files, threads)).map_err(|error| error.to_string());
         let file = gguf.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let facts = [
             ("os", std::env::consts::OS.to_string()),
@@ -75,12 +74,13 @@ fn sampling(params: &SamplingParams, seed: u64, stop_ids: &[u32]) -> Sampling {
 
 /// The parameters that a claim names.
 fn params(sampling: &Sampling) -> Result<SamplingParams> {
-    let bias = |(id, bias): &(u32, Json)| {
-        let text = bias.as_str().and_then(|text| text.parse::<f32>().ok());
-        bias.as_f64().map(|x| x as f32).or(text).map(|bias| (*id, bias)).ok_or_else(|| {
-            wrong("claim.sampling.logit_bias", format!("it is {bias} for id {id}, expected a number"))
-        })
-    };
+    let bias =
+        |(id, bias): &(u32, Json)| {
+            let text = bias.as_str().and_then(|text| text.parse::<f32>().ok());
+            bias.as_f64().map(|x| x as f32).or(text).map(|bias| (*id, bias)).ok_or_else(|| {
+                wrong("claim.sampling.logit_bias", format!("it is {bias} for id {id}, expected a number"))
+            })
+        };
     Ok(SamplingParams {
         temperature: sampling.temperature as f32,
         top_k: sampling.top_k as usize,
@@ -148,9 +148,8 @@ impl Engine {
                 detokenize: seconds(clock.detokenize),
                 wall: seconds(clock.wall),
             },
-            memory_bytes: (self.runtime.model.packed_bytes()
-                + self.runtime.model.copied_bytes()
-                + decoder.bytes()) as u64,
+            memory_bytes: (self.runtime.model.packed_bytes() + self.runtime.model.copied_bytes() + decoder.bytes())
+                as u64,
         };
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
     }
@@ -182,8 +181,7 @@ impl Engine {
         }
         let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..params(&claim.sampling)? };
         let prompt: Vec<i64> = claim.prompt_ids.iter().map(|id| i64::from(*id)).collect();
-        let request =
-            Request { stop_ids: claim.sampling.stop_token_ids.clone(), ..self.request(&prompt, params)? };
+        let request = Request { stop_ids: claim.sampling.stop_token_ids.clone(), ..self.request(&prompt, params)? };
         let mut stream = self.stream_on(&mut None, request)?;
         while stream.next(self, watch)?.is_some() {}
         let stops = claim.finish_reason == Finish::Stop.name();

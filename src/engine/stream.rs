@@ -69,8 +69,7 @@ impl Engine {
         let seed = request.params.seed.unwrap_or_else(random_seed);
         let stops = Stops::new(request.params.stop.clone());
         let (render, tokenize) = (request.render, request.tokenize);
-        let origin =
-            Origin { template: request.template, system: request.system, previous: request.previous };
+        let origin = Origin { template: request.template, system: request.system, previous: request.previous };
         let answer = Answer::begin(&mut decoder, request.prompt, request.params, seed, request.stop_ids);
         Stream {
             decoder: Some(decoder),

@@ -139,13 +139,11 @@ pub(super) fn tensors(
         let Info { name, shape, id, offset } = info;
         let (rows, cols) = rows_and_cols(shape);
         let kind = kinds[id];
-        let size = kind
-            .size_of(rows, cols)
-            .map_err(|why| broken(format!("tensor '{name}' of type {kind}: {why}")))?;
+        let size = kind.size_of(rows, cols).map_err(|why| broken(format!("tensor '{name}' of type {kind}: {why}")))?;
         let start = usize::try_from(*offset).ok().and_then(|offset| offset.checked_add(header.data_start));
-        let range = start.and_then(|start| Some(start..start.checked_add(size)?)).ok_or_else(|| {
-            broken(format!("tensor '{name}': its offset {offset} is more than memory can address"))
-        })?;
+        let range = start
+            .and_then(|start| Some(start..start.checked_add(size)?))
+            .ok_or_else(|| broken(format!("tensor '{name}': its offset {offset} is more than memory can address")))?;
         if range.end > file_size {
             return Err(broken(format!(
                 "tensor '{name}' needs {size} bytes from byte {}, so the file should have at least {} bytes, but it \
@@ -167,8 +165,7 @@ pub(super) fn tensors(
     let mut warnings = Vec::new();
     if let Some((name, unused)) = gaps.first() {
         let count = gaps.len();
-        warnings
-            .push(format!("gaps in the tensor data: {count}, the first of {unused} bytes after '{name}'"));
+        warnings.push(format!("gaps in the tensor data: {count}, the first of {unused} bytes after '{name}'"));
     }
     Ok((tensors, warnings))
 }
@@ -186,8 +183,7 @@ pub(super) fn sort_by_name(tensors: &[Tensor]) -> Parse<Vec<usize>> {
 
 /// In file order, each with the distance to whatever follows it in the data.
 fn extents<'a>(infos: &'a [Info], data_size: usize, alignment: usize) -> Vec<Extent<'a>> {
-    let mut offsets: Vec<(u64, usize)> =
-        infos.iter().enumerate().map(|(at, info)| (info.offset, at)).collect();
+    let mut offsets: Vec<(u64, usize)> = infos.iter().enumerate().map(|(at, info)| (info.offset, at)).collect();
     offsets.sort_unstable();
     let mut spans = vec![(0, false); infos.len()];
     for (index, &(offset, at)) in offsets.iter().enumerate() {

@@ -114,10 +114,7 @@ fn read_entry(reader: &mut Reader) -> Parse<Entry> {
     let key = reader.string()?;
     let end = reader.position();
     if key.is_empty() || key.len() > MAX_KEY {
-        return Err(format!(
-            "the metadata key at byte {start} has {} bytes; 1 to {MAX_KEY} are allowed",
-            key.len()
-        ));
+        return Err(format!("the metadata key at byte {start} has {} bytes; 1 to {MAX_KEY} are allowed", key.len()));
     }
     let Ok(name) = std::str::from_utf8(key) else {
         return Err(format!("the metadata key at byte {start} is not UTF-8"));
@@ -140,13 +137,9 @@ fn read_info(reader: &mut Reader, alignment: usize) -> Parse<Info> {
     let start = reader.position();
     let name = reader.string()?;
     if name.is_empty() || name.len() > MAX_NAME {
-        return Err(format!(
-            "the tensor name at byte {start} has {} bytes; 1 to {MAX_NAME} are allowed",
-            name.len()
-        ));
+        return Err(format!("the tensor name at byte {start} has {} bytes; 1 to {MAX_NAME} are allowed", name.len()));
     }
-    let name =
-        std::str::from_utf8(name).map_err(|_| format!("the tensor name at byte {start} is not UTF-8"))?;
+    let name = std::str::from_utf8(name).map_err(|_| format!("the tensor name at byte {start} is not UTF-8"))?;
     let fault = |fault| format!("tensor '{name}': {fault}");
     let n_dims = reader.u32().map_err(fault)?;
     if n_dims > 4 {
@@ -157,8 +150,7 @@ fn read_info(reader: &mut Reader, alignment: usize) -> Parse<Info> {
     for _ in 0..n_dims {
         let dim = reader.u64().map_err(fault)?;
         let usable = usize::try_from(dim).ok().filter(|&dim| dim > 0 && dim <= isize::MAX as usize);
-        let dim =
-            usable.ok_or_else(|| fault(format!("has a dimension of {dim}; 1 to 2^63 - 1 are allowed")))?;
+        let dim = usable.ok_or_else(|| fault(format!("has a dimension of {dim}; 1 to 2^63 - 1 are allowed")))?;
         shape.push(dim);
         elements = elements
             .checked_mul(dim)
@@ -168,9 +160,7 @@ fn read_info(reader: &mut Reader, alignment: usize) -> Parse<Info> {
     let id = reader.u32().map_err(fault)?;
     let offset = reader.u64().map_err(fault)?;
     if offset % alignment as u64 != 0 {
-        return Err(fault(format!(
-            "its offset {offset} is not a multiple of the file's alignment of {alignment}"
-        )));
+        return Err(fault(format!("its offset {offset} is not a multiple of the file's alignment of {alignment}")));
     }
     Ok(Info { name: name.to_owned(), shape, id, offset })
 }

@@ -58,9 +58,8 @@ impl Map {
         if start < end && end <= self.bytes.len() {
             // SAFETY: the pages are those of a shared, read-only mapping of a file. They were never written, so
             // dropping them changes no byte that anyone can read. A failure would leave them resident: harmless.
-            let _ = unsafe {
-                self.bytes.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
-            };
+            let _ =
+                unsafe { self.bytes.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
         }
     }
 

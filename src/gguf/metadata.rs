@@ -65,10 +65,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// An array of strings as views of the file; each need not be UTF-8.
-    pub fn strings(
-        &self,
-        key: &str,
-    ) -> Result<Option<impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a>>> {
+    pub fn strings(&self, key: &str) -> Result<Option<impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a>>> {
         self.typed(key, "an array of strings", |value| match value {
             Value::Array(array) if array.kind() == ValueType::Str => {
                 Some(array.iter().map(|item| item.as_bytes().unwrap_or_default()))
@@ -77,19 +74,11 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    fn typed<T>(
-        &self,
-        key: &str,
-        expected: &str,
-        convert: impl FnOnce(Value<'a>) -> Option<T>,
-    ) -> Result<Option<T>> {
+    fn typed<T>(&self, key: &str, expected: &str, convert: impl FnOnce(Value<'a>) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         convert(value).map(Some).ok_or_else(|| Error::File {
             path: self.path.into(),
-            reason: format!(
-                "metadata key '{key}' is {value} of type {}, expected {expected}",
-                value.type_name()
-            ),
+            reason: format!("metadata key '{key}' is {value} of type {}, expected {expected}", value.type_name()),
         })
     }
 }

@@ -139,9 +139,7 @@ impl Gguf {
         let first = name.sibling(0);
         if number != Some(0) || first != path {
             let first = first.display();
-            return Err(
-                self.broken(format!("is not the first file of a split model; open '{first}' instead"))
-            );
+            return Err(self.broken(format!("is not the first file of a split model; open '{first}' instead")));
         }
         for index in 1..count {
             self.open_sibling(&name.sibling(index), index, count)?;

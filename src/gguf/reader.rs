@@ -62,9 +62,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let length = self.u64()?;
         if length > MAX_STRING {
-            return Err(format!(
-                "the string at byte {start} claims {length} bytes; at most {MAX_STRING} are read"
-            ));
+            return Err(format!("the string at byte {start} claims {length} bytes; at most {MAX_STRING} are read"));
         }
         self.take(length)
     }

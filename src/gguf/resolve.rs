@@ -84,15 +84,11 @@ fn meanings(id: u32) -> &'static [Meaning] {
         ],
         134 => &[
             Runs(TensorType::IQ1_BN),
-            Foreign("IQ1_BN without row scales (ik_llama.cpp before October 2024)", |extent| {
-                by_row(extent, 0, 64, 13)
-            }),
+            Foreign("IQ1_BN without row scales (ik_llama.cpp before October 2024)", |extent| by_row(extent, 0, 64, 13)),
         ],
         135 => &[
             Runs(TensorType::IQ2_BN),
-            Foreign("IQ2_BN without row scales (ik_llama.cpp before October 2024)", |extent| {
-                by_row(extent, 0, 64, 16)
-            }),
+            Foreign("IQ2_BN without row scales (ik_llama.cpp before October 2024)", |extent| by_row(extent, 0, 64, 16)),
         ],
         142 => &[
             Foreign("PQ2_0 (Prism)", |extent| by_row(extent, 0, 128, 34)),
@@ -162,9 +158,7 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
     let same = |a: &Meaning, b: &Meaning| extents.iter().all(|extent| a.size(extent) == b.size(extent));
     match meanings.iter().filter(fits).collect::<Vec<_>>()[..] {
         // Where others take another size, only the padding of a wide alignment makes them fit.
-        [runs @ Meaning::Runs(kind), ref others @ ..] if !others.iter().any(|other| same(runs, other)) => {
-            Ok(*kind)
-        }
+        [runs @ Meaning::Runs(kind), ref others @ ..] if !others.iter().any(|other| same(runs, other)) => Ok(*kind),
         [Meaning::Foreign(name, _)] => Err(unsupported(name)),
         [] => Err(no_fit(id, meanings, extents, path)),
         _ => {
@@ -179,10 +173,7 @@ pub(super) fn name(extent: &Extent) -> String {
     let id = extent.info.id;
     let fits = |meaning: &&Meaning| extent.is_filled_by(meaning.size(extent));
     let meant = meanings(id).iter().filter(fits).map(Meaning::name);
-    let run = TensorType::ALL
-        .iter()
-        .filter(|kind| kind.id() == id && meanings(id).is_empty())
-        .map(|kind| kind.name());
+    let run = TensorType::ALL.iter().filter(|kind| kind.id() == id && meanings(id).is_empty()).map(|kind| kind.name());
     let known = KNOWN.iter().filter(|entry| entry.0 == id).map(|entry| entry.1);
     let names: Vec<&str> = meant.chain(run).chain(known).collect();
     if names.is_empty() { format!("type id {id}") } else { names.join(" or ") }

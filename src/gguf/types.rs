@@ -104,9 +104,7 @@ impl TensorType {
             // One stream of codes over the flattened tensor, then the scale in a field of 32 bytes.
             let count = rows.checked_mul(cols).ok_or_else(overflow)?;
             if !count.is_multiple_of(elements) {
-                return Err(format!(
-                    "{count} elements are not a multiple of {elements}, the block of {name}"
-                ));
+                return Err(format!("{count} elements are not a multiple of {elements}, the block of {name}"));
             }
             (count / 4).checked_add(32)
         } else {

@@ -106,13 +106,7 @@ fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn tile<const N: usize>(
-    words: &[Word],
-    half: usize,
-    tokens: &[&[i8]; N],
-    sums: &mut [[i32; STRIP]],
-    first_row: usize,
-) {
+fn tile<const N: usize>(words: &[Word], half: usize, tokens: &[&[i8]; N], sums: &mut [[i32; STRIP]], first_row: usize) {
     let ones = _mm256_set1_epi16(1);
     let mask = _mm256_set1_epi8(3);
     let mut wide = [_mm256_setzero_si256(); N];
@@ -129,8 +123,7 @@ fn tile<const N: usize>(
             ];
             for (p, plane) in planes.iter().enumerate() {
                 for t in 0..N {
-                    let q: &[i8; 4] =
-                        tokens[t][b * BLOCK + 32 * p + 4 * w..].first_chunk().expect("whole blocks");
+                    let q: &[i8; 4] = tokens[t][b * BLOCK + 32 * p + 4 * w..].first_chunk().expect("whole blocks");
                     let q = _mm256_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8)));
                     narrow[t] = _mm256_add_epi16(narrow[t], _mm256_maddubs_epi16(*plane, q));
                 }

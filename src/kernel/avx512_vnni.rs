@@ -97,11 +97,7 @@ fn tiles<const G: usize>(words: [&[Word]; G], tokens: &[&[i8]], sums: &mut [[i32
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 #[expect(clippy::needless_range_loop, reason = "word, plane, token and group index several arrays at once")]
-fn tile<const N: usize, const G: usize>(
-    words: [&[Word]; G],
-    tokens: &[&[i8]],
-    sums: &mut [[i32; STRIP]],
-) -> usize {
+fn tile<const N: usize, const G: usize>(words: [&[Word]; G], tokens: &[&[i8]], sums: &mut [[i32; STRIP]]) -> usize {
     let mask = _mm512_set1_epi8(3);
     let mut acc = [[_mm512_setzero_si512(); G]; N];
     let tokens: [&[[i8; BLOCK]]; N] = std::array::from_fn(|t| tokens[t].as_chunks().0);

@@ -29,13 +29,7 @@ macro_rules! encode {
                         let first_row = 16 * g + 8 * half;
                         let mut t = 0;
                         while t + 6 <= tokens.len() {
-                            tile::<6>(
-                                words,
-                                half,
-                                tokens[t..].first_chunk().expect("six"),
-                                &mut sums[t..],
-                                first_row,
-                            );
+                            tile::<6>(words, half, tokens[t..].first_chunk().expect("six"), &mut sums[t..], first_row);
                             t += 6;
                         }
                         while t < tokens.len() {
@@ -69,9 +63,8 @@ macro_rules! encode {
                         ];
                         for (p, plane) in planes.iter().enumerate() {
                             for t in 0..N {
-                                let q = tokens[t][b * BLOCK + 32 * p + 4 * w..]
-                                    .first_chunk::<4>()
-                                    .expect("whole blocks");
+                                let q =
+                                    tokens[t][b * BLOCK + 32 * p + 4 * w..].first_chunk::<4>().expect("whole blocks");
                                 let q = _mm256_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8)));
                                 acc[t][p % 2] = $dpbusd(acc[t][p % 2], *plane, q);
                             }
@@ -81,9 +74,7 @@ macro_rules! encode {
                 for t in 0..N {
                     let out: &mut [i32] = &mut sums[t][first_row..first_row + 8];
                     // SAFETY: eight sums are written to a slice of eight.
-                    unsafe {
-                        _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_add_epi32(acc[t][0], acc[t][1]))
-                    };
+                    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_add_epi32(acc[t][0], acc[t][1])) };
                 }
             }
 
@@ -107,19 +98,5 @@ encode!(vex, "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
 
 /// The same text in the EVEX encoding, so that a processor with AVX-512-VNNI alone can test it.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    encode!(evex, "avx2,avx512vnni,avx512vl", _mm256_dpbusd_epi32);
-
-    #[test]
-    fn text_equals_scalar_in_the_other_encoding() {
-        if !(is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")) {
-            return;
-        }
-        static EVEX: Kernels =
-            Kernels { isa: Isa::AvxVnni, ternary_sums: evex::ternary_sums, dots: evex::dots, floats: FLOATS };
-        crate::kernel::ternary::tests::equals_scalar(&EVEX);
-        assert_eq!(EVEX.dots(1000), 1000 * 12 * 32);
-    }
-}
+#[path = "../../tests/unit/avx_vnni.rs"]
+mod tests;

@@ -14,8 +14,7 @@ pub fn processor_name() -> String {
         use std::arch::x86_64::__cpuid;
         let leaf = |n| __cpuid(n);
         if leaf(0x8000_0000).eax >= 0x8000_0004 {
-            let registers =
-                (0x8000_0002u32..=0x8000_0004).map(leaf).flat_map(|r| [r.eax, r.ebx, r.ecx, r.edx]);
+            let registers = (0x8000_0002u32..=0x8000_0004).map(leaf).flat_map(|r| [r.eax, r.ebx, r.ecx, r.edx]);
             let bytes: Vec<u8> = registers.flat_map(u32::to_le_bytes).take_while(|b| *b != 0).collect();
             return String::from_utf8_lossy(&bytes).trim().to_string();
         }

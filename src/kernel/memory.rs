@@ -59,8 +59,7 @@ impl<T: Zero> Pages<T> {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Result<Pages<T>> {
         let size = len.saturating_mul(size_of::<T>());
-        let bytes =
-            MmapOptions::new().len(size.max(1)).map_anon().map_err(|_| Error::Memory { bytes: size })?;
+        let bytes = MmapOptions::new().len(size.max(1)).map_anon().map_err(|_| Error::Memory { bytes: size })?;
         // An advice that is not taken changes nothing but the speed.
         #[cfg(target_os = "linux")]
         let _ = bytes.advise(memmap2::Advice::HugePage);

@@ -74,9 +74,8 @@ impl Isa {
     fn table(self) -> Option<&'static Kernels> {
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
+            let avx2 =
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
             let avx512 = avx2
                 && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -166,10 +165,6 @@ pub fn kernels(isa: Option<&str>) -> Result<&'static Kernels> {
         })?,
     };
     isa.table().ok_or_else(|| {
-        Error::Argument(format!(
-            "this processor has no {}; choose one of: {}, or leave isa out",
-            isa.name(),
-            names()
-        ))
+        Error::Argument(format!("this processor has no {}; choose one of: {}, or leave isa out", isa.name(), names()))
     })
 }

@@ -23,13 +23,7 @@ fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
             let first_row = 16 * g + 4 * quarter;
             let mut t = 0;
             while t + 4 <= tokens.len() {
-                tile::<4>(
-                    words,
-                    quarter,
-                    tokens[t..].first_chunk().expect("four"),
-                    &mut sums[t..],
-                    first_row,
-                );
+                tile::<4>(words, quarter, tokens[t..].first_chunk().expect("four"), &mut sums[t..], first_row);
                 t += 4;
             }
             while t < tokens.len() {

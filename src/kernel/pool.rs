@@ -94,8 +94,7 @@ impl Pool {
     fn start(size: usize) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared::new(size.max(1)));
         let solo = Team { shared: Arc::new(Shared::new(1)), helpers: Vec::new() };
-        let mut pool =
-            Pool { shared: shared.clone(), threads: Vec::new(), solo, process: std::process::id() };
+        let mut pool = Pool { shared: shared.clone(), threads: Vec::new(), solo, process: std::process::id() };
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name).spawn(move || {
                 let _ieee = super::machine::Ieee::new();
@@ -142,8 +141,7 @@ impl Pool {
         self.shared.changed.notify_all();
         let mut watcher_panic = None;
         while !desk.done {
-            let (d, timeout) =
-                self.shared.changed.wait_timeout(desk, WATCH).unwrap_or_else(PoisonError::into_inner);
+            let (d, timeout) = self.shared.changed.wait_timeout(desk, WATCH).unwrap_or_else(PoisonError::into_inner);
             desk = d;
             if timeout.timed_out() && !desk.done && watcher_panic.is_none() {
                 drop(desk);
@@ -266,13 +264,7 @@ impl Team {
     }
 
     /// Fills `out[token][row]` by ranges of rows: `f(first, columns)` computes those that `columns` gives for each token.
-    pub fn for_each_rows(
-        &self,
-        out: &mut [f32],
-        rows: usize,
-        step: usize,
-        f: impl Fn(usize, &mut Columns) + Sync,
-    ) {
+    pub fn for_each_rows(&self, out: &mut [f32], rows: usize, step: usize, f: impl Fn(usize, &mut Columns) + Sync) {
         let all = 0..out.len() / rows;
         self.for_each_tile(out, rows, step, &[all], |_, first, columns| f(first, columns));
     }

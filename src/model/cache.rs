@@ -152,9 +152,7 @@ pub(super) fn write(
         let all = (0..rows.len()).filter(|i| rows[*i].sequence == sequence).collect::<Vec<usize>>();
         let Some(first) = all.first().map(|i| rows[*i].position / PAGE) else { continue };
         let by_page = all.chunk_by(|a, b| rows[*a].position / PAGE == rows[*b].position / PAGE);
-        touched.extend(
-            pages[first..].iter_mut().zip(by_page).map(|(page, rows)| (&*shape, page, rows.to_vec())),
-        );
+        touched.extend(pages[first..].iter_mut().zip(by_page).map(|(page, rows)| (&*shape, page, rows.to_vec())));
     }
     team.for_each_chunk(&mut touched, 1, |_, touched| {
         for (shape, page, at) in touched {

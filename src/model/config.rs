@@ -137,17 +137,15 @@ impl Config {
         let heads = keys.count("attention.head_count", 1 << 14)?;
         let kv_heads = keys.count_or("attention.head_count_kv", 1 << 14, heads)?;
         if !heads.is_multiple_of(kv_heads) {
-            return Err(
-                keys.wrong(&format!("{heads} heads are not a multiple of {kv_heads} key/value heads"))
-            );
+            return Err(keys.wrong(&format!("{heads} heads are not a multiple of {kv_heads} key/value heads")));
         }
         let head_dim = keys.count_or("attention.key_length", 1 << 14, width / heads)?;
         let value_dim = keys.count_or("attention.value_length", 1 << 14, head_dim)?;
         let rope_dim = keys.count_or("rope.dimension_count", 1 << 14, head_dim)?;
         if head_dim == 0 || value_dim != head_dim {
-            return Err(keys.wrong(&format!(
-                "keys have {head_dim} channels a head and values {value_dim}, expected as many"
-            )));
+            return Err(
+                keys.wrong(&format!("keys have {head_dim} channels a head and values {value_dim}, expected as many"))
+            );
         }
         if heads * head_dim > MOST_CHANNELS {
             return Err(keys.wrong(&format!(
@@ -155,9 +153,8 @@ impl Config {
             )));
         }
         if rope_dim > head_dim || !rope_dim.is_multiple_of(2) {
-            return Err(keys.wrong(&format!(
-                "{rope_dim} channels of a head turn, expected an even number of at most {head_dim}"
-            )));
+            return Err(keys
+                .wrong(&format!("{rope_dim} channels of a head turn, expected an even number of at most {head_dim}")));
         }
         let embedded = gguf.tensor("token_embd.weight").map_or(0, |t| t.rows());
         let vocab = keys.count_or("vocab_size", 1 << 24, embedded)?;
@@ -260,9 +257,7 @@ impl Keys<'_> {
         let key = self.key("hidden_activation");
         let Some(name) = self.metadata.str(&key)? else { return Ok(None) };
         Activation::from_name(name).map(Some).ok_or_else(|| {
-            Error::Unsupported(format!(
-                "metadata key '{key}' is '{name}'; this engine computes silu and relu2"
-            ))
+            Error::Unsupported(format!("metadata key '{key}' is '{name}'; this engine computes silu and relu2"))
         })
     }
 
@@ -274,9 +269,7 @@ impl Keys<'_> {
             "linear" => {
                 let given = |key: &&str| self.metadata.get(&self.key(key)).is_some();
                 match ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(given) {
-                    Some(key) if self.metadata.float(&self.key(key))? != Some(0.0) => {
-                        self.positive(key, None)
-                    }
+                    Some(key) if self.metadata.float(&self.key(key))? != Some(0.0) => self.positive(key, None),
                     _ => Ok(1.0),
                 }
             }
@@ -289,8 +282,7 @@ impl Keys<'_> {
     fn refuse_foreign(&self) -> Result<()> {
         for (key, neutral) in FOREIGN_KEYS {
             let key = self.key(key);
-            let changes =
-                |value: &Value| !value.floats().is_some_and(|all| all.iter().all(|x| neutral.contains(x)));
+            let changes = |value: &Value| !value.floats().is_some_and(|all| all.iter().all(|x| neutral.contains(x)));
             if let Some(value) = self.metadata.get(&key).filter(changes) {
                 return Err(Error::Unsupported(format!(
                     "metadata key '{key}' is {value}, which changes the model in a way that this engine does not compute"

@@ -50,9 +50,7 @@ impl Model {
 
         let floats = |channels: usize| zeros::<f32>(n.saturating_mul(channels));
         let mut x = floats(config.width)?;
-        team.for_each_chunk(&mut x, config.width, |i, x| {
-            self.embedding.widen(kernels, rows[i].id as usize, x)
-        });
+        team.for_each_chunk(&mut x, config.width, |i, x| self.embedding.widen(kernels, rows[i].id as usize, x));
         check_finite(&x, config.width, |i, value| {
             format!("tensor 'token_embd.weight': row {} holds {value}; the file is broken", rows[i].id)
         })?;
@@ -86,10 +84,8 @@ impl Model {
                 self.rope.apply(kernels, &turns, i, k, config.head_dim);
             });
             cache::write(team, caches, rows, layer, &k, &v);
-            let sights: Vec<Sight> = rows
-                .iter()
-                .map(|row| Sight { pages: caches[row.sequence].pages(), position: row.position })
-                .collect();
+            let sights: Vec<Sight> =
+                rows.iter().map(|row| Sight { pages: caches[row.sequence].pages(), position: row.position }).collect();
             attention(kernels, team, caches[rows[0].sequence].shape(), layer, &sights, &q, &mut mixed);
             work.attention += 1;
             if let Some(gamma) = &block.attn_sub_norm {
@@ -125,10 +121,7 @@ impl Model {
         }
         // Nothing hides a value that is not finite from here: each operation hands it on.
         check_finite(&x, config.width, |i, value| {
-            format!(
-                "position {}: the layers end in {value}; their weights are out of range",
-                rows[i].position
-            )
+            format!("position {}: the layers end in {value}; their weights are out of range", rows[i].position)
         })?;
         let (logits, exact) = self.head_logits(kernels, team, rows, &x)?;
         let mut exact = exact.into_iter();
@@ -154,13 +147,7 @@ impl Model {
     }
 
     /// The logits of the rows that want them, and how many of each were computed exactly.
-    fn head_logits(
-        &self,
-        kernels: &Kernels,
-        team: &Team,
-        rows: &[Row],
-        x: &[f32],
-    ) -> Result<(Vec<f32>, Vec<usize>)> {
+    fn head_logits(&self, kernels: &Kernels, team: &Team, rows: &[Row], x: &[f32]) -> Result<(Vec<f32>, Vec<usize>)> {
         let some = rows.iter().zip(x.chunks(self.config.width)).filter(|(row, _)| row.logits.any());
         let (wanted, x): (Vec<Wanted>, Vec<&[f32]>) = some.map(|(row, x)| (row.logits, x)).unzip();
         let x = x.concat();

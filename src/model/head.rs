@@ -199,8 +199,7 @@ impl Coarse {
                 let (norm, error) = (row.norm as f64, row.error as f64);
                 for (t, (input, dot)) in inputs.iter().zip(&dots).enumerate() {
                     let middle = row.step as f64 * input.step * *dot as f64;
-                    let radius =
-                        error * input.norm + (norm + error) * input.error + gamma * norm * input.norm;
+                    let radius = error * input.norm + (norm + error) * input.error + gamma * norm * input.norm;
                     // Outwards: more than the roundings of these few lines and than sums below the range of f32.
                     let radius = radius * (1.0 + 1e-9) + middle.abs() * 1e-12 + 1e-36;
                     let known = norm * input.norm < MOST_PRODUCT;
@@ -233,69 +232,5 @@ impl CoarseInput {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernel::pool::Pool;
-    use crate::kernel::{Isa, kernels};
-    use proptest::prelude::*;
-
-    /// A vector of some kind, the hard ones among them.
-    fn vector(kind: u8, seed: u32, n: usize) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
-        let mut next = move || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        let mut of = |scale: f32| (0..n).map(|_| next() * scale).collect::<Vec<f32>>();
-        match kind % 9 {
-            0 => vec![0.0; n],
-            1 => of(1e-41), // subnormal
-            2 => of(1e-13),
-            3 => of(1e15),
-            4 => of(1e17),
-            5 => (0..n).map(|k| if k == n / 2 { 1000.0 } else { 1e-3 }).collect(), // a spike
-            6 => (0..n).map(|k| if k % 2 == 0 { 1.0 } else { -1.0 }).collect(),    // sums that cancel
-            7 => vec![0.5 / 127.0 * 3.0; n],                                       // halfway between steps
-            _ => of(1.0),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_exact_logit_lies_between_its_bounds(
-            n in 1usize..300, rows in prop::collection::vec((any::<u8>(), any::<u32>()), 1..20),
-            xs in prop::collection::vec((any::<u8>(), any::<u32>()), 1..6),
-        ) {
-            let rows: Vec<Vec<f32>> = rows.iter().map(|(kind, seed)| vector(*kind, *seed, n)).collect();
-            let mut xs: Vec<Vec<f32>> = xs.iter().map(|(kind, seed)| vector(*kind, *seed, n)).collect();
-            xs[0].iter_mut().for_each(|x| *x *= 1e20); // beyond the range of f32, with the largest rows
-            let xs: Vec<&[f32]> = xs.iter().map(|x| &x[..]).collect();
-            let pool = Pool::new(1).expect("a thread");
-            let mut all: Vec<Vec<u32>> = Vec::new();
-            for isa in Isa::available() {
-                let kernels = kernels(Some(isa.name())).expect("available");
-                let mut bounds = vec![0f32; 2 * rows.len() * xs.len()];
-                pool.run(
-                    |team| {
-                        let widen = |row: usize, out: &mut [f32]| out.copy_from_slice(&rows[row]);
-                        let copy = Coarse::new(kernels, team, rows.len(), n, widen).expect("finite");
-                        copy.bounds(kernels, team, &xs, &mut bounds);
-                    },
-                    || {},
-                );
-                for (bounds, x) in bounds.chunks(2 * rows.len()).zip(&xs) {
-                    let (low, high) = bounds.split_at(rows.len());
-                    for ((row, low), high) in rows.iter().zip(low).zip(high) {
-                        let mut logit = [0f32];
-                        kernels.dot_f32(&row.iter().map(|w| w.to_le_bytes()).collect::<Vec<_>>(), &[x], &mut logit);
-                        // What is not finite is refused, wherever it stands.
-                        let holds = (*low..=*high).contains(&logit[0]) || (logit[0].is_nan() && *high == f32::INFINITY);
-                        prop_assert!(holds, "{low} {} {high}, {}", logit[0], isa.name());
-                    }
-                }
-                all.push(bounds.iter().map(|bound| bound.to_bits()).collect());
-            }
-            prop_assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "they differ between instruction sets");
-        }
-    }
-}
+#[path = "../../tests/unit/head.rs"]
+mod tests;

@@ -104,8 +104,8 @@ impl Model {
     ) -> Result<Model> {
         let path = gguf.path().to_path_buf();
         let config = Config::read(&gguf, activation);
-        let model = config
-            .and_then(|config| weights::load(gguf, config, act_quant, Head::new(copies_head), team, cancel));
+        let model =
+            config.and_then(|config| weights::load(gguf, config, act_quant, Head::new(copies_head), team, cancel));
         model.map_err(|error| error.of_file(&path))
     }
 

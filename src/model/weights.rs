@@ -16,8 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The projections of a block, in the order of their computation.
-const PROJECTIONS: [&str; 7] =
-    ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+const PROJECTIONS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 
 /// Scales of trained models are about the mean magnitude of their weights, some hundredths to a few units. Above this
 /// it is rather the reciprocal that was stored.
@@ -51,8 +50,7 @@ pub(super) fn load(
     let loader = Loader { gguf: &gguf, config: &config, used: RefCell::default(), cancel };
     let (width, vocab) = (config.width, config.vocab);
     let embedding = loader.dense("token_embd.weight", width, vocab)?;
-    let output =
-        loader.optional("output.weight", width, vocab)?.map(|t| Dense::new(&gguf, t, 1.0)).transpose()?;
+    let output = loader.optional("output.weight", width, vocab)?.map(|t| Dense::new(&gguf, t, 1.0)).transpose()?;
     let output_norm = loader.vector("output_norm.weight", width)?;
     let divisors = match loader.find("rope_freqs.weight") {
         Some(_) => Some(loader.vector("rope_freqs.weight", config.rope_dim / 2)?),
@@ -87,35 +85,14 @@ pub(super) fn load(
             down: down?,
         });
     }
-    let rope = Rope::new(
-        config.rope_pairs,
-        config.rope_dim,
-        config.rope_base,
-        config.rope_factor,
-        divisors.as_deref(),
-    )?;
+    let rope =
+        Rope::new(config.rope_pairs, config.rope_dim, config.rope_base, config.rope_factor, divisors.as_deref())?;
     let some_dense = layers.iter().flat_map(Block::linears).any(|l| matches!(l.matrix, Matrix::Dense(_)));
-    Ok(Model {
-        gguf,
-        config,
-        verdict,
-        warnings,
-        embedding,
-        output,
-        head,
-        output_norm,
-        layers,
-        some_dense,
-        rope,
-    })
+    Ok(Model { gguf, config, verdict, warnings, embedding, output, head, output_norm, layers, some_dense, rope })
 }
 
 /// Packs the projections as `asked`; `None` where a projection stays dense.
-fn pack_all(
-    loader: &Loader,
-    asked: Option<ActQuant>,
-    team: &Team,
-) -> Result<(Vec<Option<Ternary>>, Verdict)> {
+fn pack_all(loader: &Loader, asked: Option<ActQuant>, team: &Team) -> Result<(Vec<Option<Ternary>>, Verdict)> {
     let count = loader.config.layers * PROJECTIONS.len();
     if asked == Some(ActQuant::None) {
         let packed = (0..count).map(|_| None).collect();
@@ -246,11 +223,7 @@ impl<'a> Loader<'a> {
 
     fn bias(&self, layer: usize, name: &str) -> Result<Option<Vec<f32>>> {
         let full = format!("blk.{layer}.{name}.bias");
-        if self.find(&full).is_none() {
-            Ok(None)
-        } else {
-            self.vector(&full, self.measures(name).1).map(Some)
-        }
+        if self.find(&full).is_none() { Ok(None) } else { self.vector(&full, self.measures(name).1).map(Some) }
     }
 
     fn linear(&self, layer: usize, name: &str, packed: Option<Ternary>, team: &Team) -> Result<Linear> {
@@ -276,8 +249,7 @@ impl<'a> Loader<'a> {
                 if rows.is_lossy_ternary(0) {
                     lossy.push(rows.name());
                 }
-                if let Some((_, scale)) = rows.i2s().filter(|(_, scale)| *scale <= 0.0 || *scale > MOST_SCALE)
-                {
+                if let Some((_, scale)) = rows.i2s().filter(|(_, scale)| *scale <= 0.0 || *scale > MOST_SCALE) {
                     odd.push((rows.name(), scale));
                 }
             }

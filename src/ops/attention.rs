@@ -166,25 +166,15 @@ pub fn attention(
         first += run.len();
     }
     team.for_each_tile(out, shape.kv_heads * width, width, &tiles, |rows, first, out| {
-        let q: Vec<f32> = rows
-            .clone()
-            .flat_map(|row| &q[row * shape.kv_heads * width + first..][..width])
-            .copied()
-            .collect();
+        let q: Vec<f32> =
+            rows.clone().flat_map(|row| &q[row * shape.kv_heads * width + first..][..width]).copied().collect();
         let mixed = attend(kernels, shape, layer, first / width, &sights[rows.clone()], &q);
         rows.zip(mixed.chunks(width)).for_each(|(row, mixed)| out.token(row).copy_from_slice(mixed));
     });
 }
 
 /// The query heads that share a key/value head, for rows that follow each other: `[row][head][channel]`.
-fn attend(
-    kernels: &Kernels,
-    shape: &PageShape,
-    layer: usize,
-    head: usize,
-    sights: &[Sight],
-    q: &[f32],
-) -> Vec<f32> {
+fn attend(kernels: &Kernels, shape: &PageShape, layer: usize, head: usize, sights: &[Sight], q: &[f32]) -> Vec<f32> {
     let seen = |row: usize| sights[row].position + 1;
     let pages = &sights[0].pages[..seen(sights.len() - 1).div_ceil(PAGE)];
     let stride = pages.len() * PAGE;

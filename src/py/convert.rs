@@ -95,8 +95,7 @@ fn type_name(value: &Bound<'_, PyAny>) -> String {
 
 /// Token ids from a sequence of ints or an array of integers.
 pub fn token_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
-    let wrong =
-        |what: String| PyTypeError::new_err(format!("{name} must be a sequence of int, found {what}"));
+    let wrong = |what: String| PyTypeError::new_err(format!("{name} must be a sequence of int, found {what}"));
     let is_bytes = ids.is_instance_of::<PyBytes>() || ids.is_instance_of::<PyByteArray>();
     if is_bytes || !(ids.cast::<PySequence>().is_ok() || ids.hasattr("__array__")?) {
         return Err(wrong(type_name(ids)));
@@ -111,9 +110,7 @@ pub fn token_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
             }
             item.extract::<i64>().map_err(|error| {
                 if error.is_instance_of::<PyOverflowError>(ids.py()) {
-                    TokenIdError::new_err(format!(
-                        "token id {item} at position {i} is outside any vocabulary"
-                    ))
+                    TokenIdError::new_err(format!("token id {item} at position {i} is outside any vocabulary"))
                 } else {
                     wrong(format!("{} at position {i}", type_name(&item)))
                 }
@@ -125,11 +122,7 @@ pub fn token_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
 /// The same exception with the name of the argument in front, unless it stands there.
 pub fn named(error: PyErr, name: &str, py: Python<'_>) -> PyErr {
     let message = error.value(py).to_string();
-    if message.starts_with(name) {
-        error
-    } else {
-        PyErr::from_type(error.get_type(py), format!("{name}: {message}"))
-    }
+    if message.starts_with(name) { error } else { PyErr::from_type(error.get_type(py), format!("{name}: {message}")) }
 }
 
 /// A count that Python gives as an int, at least `least`.

@@ -200,8 +200,7 @@ impl Engine {
             }
             Some(prompts) => {
                 let all = checked(py, &core, prompts.into_iter().map(Ok), "ids")?;
-                detached(py, |watch| core.generate_many(&all, max_tokens, &stop, watch))?
-                    .into_bound_py_any(py)
+                detached(py, |watch| core.generate_many(&all, max_tokens, &stop, watch))?.into_bound_py_any(py)
             }
         }
     }

@@ -56,10 +56,7 @@ pub fn dot_peak(py: Python<'_>, n_threads: &Bound<'_, PyAny>, isa: Option<&str>)
 
 /// Everything about a model file that can be said without running it; of one that cannot be run, why, and what it holds.
 #[pyfunction]
-pub fn inspect(
-    py: Python<'_>,
-    #[pyo3(from_py_with = file_path)] path: PathBuf,
-) -> PyResult<Bound<'_, PyDict>> {
+pub fn inspect(py: Python<'_>, #[pyo3(from_py_with = file_path)] path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("path", &path)?;
     let opened = detached(py, |watch| {

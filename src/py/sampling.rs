@@ -55,11 +55,9 @@ pub fn params_over(
 fn changed(mut core: Core, keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
     for (name, value) in keywords {
         let name: String = name.extract()?;
-        set(&mut core, &name, &value).map_err(|error| {
-            match error.is_instance_of::<PyTypeError>(value.py()) {
-                true => named(error, &name, value.py()),
-                false => error,
-            }
+        set(&mut core, &name, &value).map_err(|error| match error.is_instance_of::<PyTypeError>(value.py()) {
+            true => named(error, &name, value.py()),
+            false => error,
         })?;
     }
     core.validate()?;
@@ -80,8 +78,7 @@ fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
         "frequency_penalty" => core.frequency_penalty = value.extract()?,
         "logit_bias" => {
             let pairs = value.cast::<PyDict>()?.iter();
-            core.logit_bias =
-                pairs.map(|(id, bias)| Ok((id.extract()?, bias.extract()?))).collect::<PyResult<_>>()?;
+            core.logit_bias = pairs.map(|(id, bias)| Ok((id.extract()?, bias.extract()?))).collect::<PyResult<_>>()?;
             core.logit_bias.sort_unstable_by_key(|(id, _)| *id);
         }
         "seed" => core.seed = if is_none { None } else { Some(value.extract()?) },
@@ -101,9 +98,7 @@ fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
         "ignore_eos" => core.ignore_eos = value.extract()?,
         "logprobs" => core.logprobs = if is_none { None } else { Some(count(0)?) },
         _ => {
-            return Err(PyTypeError::new_err(format!(
-                "'{name}' is not a sampling parameter; see SamplingParams"
-            )));
+            return Err(PyTypeError::new_err(format!("'{name}' is not a sampling parameter; see SamplingParams")));
         }
     }
     Ok(())

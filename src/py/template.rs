@@ -198,9 +198,7 @@ pub fn conversation(
     variables: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Conversation> {
     for (name, list) in [("messages", Some(messages)), ("tools", tools)] {
-        if let Some(list) =
-            list.filter(|list| !list.is_instance_of::<PyList>() && !list.is_instance_of::<PyTuple>())
-        {
+        if let Some(list) = list.filter(|list| !list.is_instance_of::<PyList>() && !list.is_instance_of::<PyTuple>()) {
             return Err(PyTypeError::new_err(format!("{name} must be a list, found {}", type_name(list))));
         }
     }
@@ -218,8 +216,7 @@ pub fn conversation(
         messages: json_like(messages, "messages", 0)?,
         tools: tools.map_or(Ok(Json::Null), |tools| json_like(tools, "tools", 0))?,
         add_generation_prompt,
-        variables: variables
-            .map_or(Ok(Map::new()), |all| all.iter().map(variable).collect::<PyResult<_>>())?,
+        variables: variables.map_or(Ok(Map::new()), |all| all.iter().map(variable).collect::<PyResult<_>>())?,
     })
 }
 
@@ -239,13 +236,12 @@ fn json_like(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Jso
     } else if let Ok(yes) = value.cast::<PyBool>() {
         Ok(yes.is_true().into())
     } else if value.is_instance_of::<PyInt>() {
-        let whole =
-            value.extract::<i64>().map(Json::from).or_else(|_| value.extract::<u64>().map(Json::from));
+        let whole = value.extract::<i64>().map(Json::from).or_else(|_| value.extract::<u64>().map(Json::from));
         whole.map_err(|_| TemplateError::new_err(format!("{path} is an int of more than 64 bits")))
     } else if let Ok(float) = value.cast::<PyFloat>() {
         let number = serde_json::Number::from_f64(float.value());
-        let number = number
-            .ok_or_else(|| TemplateError::new_err(format!("{path} is {value}, which JSON does not know")));
+        let number =
+            number.ok_or_else(|| TemplateError::new_err(format!("{path} is {value}, which JSON does not know")));
         Ok(number?.into())
     } else if let Ok(dict) = value.cast::<PyDict>() {
         let item = |(key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
@@ -257,9 +253,8 @@ fn json_like(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Jso
         };
         Ok(dict.iter().map(item).collect::<PyResult<Map<String, Json>>>()?.into())
     } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
-        let item = |(i, item): (usize, PyResult<Bound<'_, PyAny>>)| {
-            json_like(&item?, &format!("{path}[{i}]"), depth + 1)
-        };
+        let item =
+            |(i, item): (usize, PyResult<Bound<'_, PyAny>>)| json_like(&item?, &format!("{path}[{i}]"), depth + 1);
         Ok(value.try_iter()?.enumerate().map(item).collect::<PyResult<Vec<Json>>>()?.into())
     } else if let Ok(turn) = value.cast::<ChatTurn>() {
         Ok(turn.get().core.message())
@@ -271,7 +266,6 @@ fn json_like(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Jso
 
 /// The text of a Python string, unless it holds what is no character.
 pub fn unicode(text: &Bound<'_, PyString>, path: &str) -> PyResult<String> {
-    text.extract().map_err(|_| {
-        TemplateError::new_err(format!("{path} holds a lone surrogate, which is no character; remove it"))
-    })
+    text.extract()
+        .map_err(|_| TemplateError::new_err(format!("{path} holds a lone surrogate, which is no character; remove it")))
 }

@@ -52,11 +52,7 @@ pub fn decode(core: &Core, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) ->
 impl Tokenizer {
     #[new]
     #[pyo3(signature = (path, *, pre=None))]
-    fn new(
-        py: Python<'_>,
-        #[pyo3(from_py_with = file_path)] path: PathBuf,
-        pre: Option<String>,
-    ) -> PyResult<Self> {
+    fn new(py: Python<'_>, #[pyo3(from_py_with = file_path)] path: PathBuf, pre: Option<String>) -> PyResult<Self> {
         let core = detached(py, |_| Core::open(&path, pre.as_deref()))?;
         Ok(Tokenizer { owner: Owner::Alone(Box::new(core)) })
     }

@@ -127,8 +127,7 @@ impl Receipt {
     fn derived(&self) -> Result<Json> {
         let (claim, run) = (&self.claim, &self.run);
         let tokens = claim.output_ids.len() as u64;
-        let per_token =
-            |seconds: f64, tokens: u64| if tokens == 0 { 0.0 } else { seconds * 1e3 / tokens as f64 };
+        let per_token = |seconds: f64, tokens: u64| if tokens == 0 { 0.0 } else { seconds * 1e3 / tokens as f64 };
         Ok(json!({
             "schema_version": SCHEMA_VERSION,
             "timestamp": self.timestamp,

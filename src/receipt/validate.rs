@@ -28,18 +28,14 @@ impl Receipt {
             return Err(wrong("claim.output_ids", "there are none, expected at least one"));
         }
         let vocab = self.model_info.vocab_size;
-        for (name, ids) in [("claim.prompt_ids", &claim.prompt_ids), ("claim.output_ids", &claim.output_ids)]
-        {
+        for (name, ids) in [("claim.prompt_ids", &claim.prompt_ids), ("claim.output_ids", &claim.output_ids)] {
             if let Some(id) = ids.iter().find(|id| **id as u64 >= vocab) {
                 return Err(wrong(name, format!("id {id} is outside the vocabulary of {vocab}")));
             }
         }
         if self.run.cached_tokens >= prompt {
             let cached = self.run.cached_tokens;
-            return Err(wrong(
-                "run.cached_tokens",
-                format!("{cached} of the prompt's {prompt} positions were reused"),
-            ));
+            return Err(wrong("run.cached_tokens", format!("{cached} of the prompt's {prompt} positions were reused")));
         }
         let last = claim.output_ids.last().expect("not empty");
         let at_stop_id = claim.sampling.stop_token_ids.contains(last);
@@ -92,9 +88,7 @@ impl Receipt {
 
     fn check_seconds(&self) -> Result<()> {
         let seconds = &self.run.seconds;
-        if let Some((name, value)) =
-            seconds.named().into_iter().find(|(_, value)| !(0.0..1e12).contains(value))
-        {
+        if let Some((name, value)) = seconds.named().into_iter().find(|(_, value)| !(0.0..1e12).contains(value)) {
             return Err(wrong(&format!("run.seconds.{name}"), format!("it is {value}, expected a time")));
         }
         // Each time is rounded to a nanosecond.
@@ -110,10 +104,7 @@ impl Receipt {
         {
             return Err(wrong(
                 "run.seconds.first_token",
-                format!(
-                    "it is {}, expected from render + tokenize + prefill up to wall",
-                    seconds.first_token
-                ),
+                format!("it is {}, expected from render + tokenize + prefill up to wall", seconds.first_token),
             ));
         }
         Ok(())

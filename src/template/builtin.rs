@@ -31,9 +31,7 @@ const SOURCES: [(&str, &str); 4] = [
 pub fn source(name: &str) -> Result<&'static str> {
     SOURCES.iter().find(|(known, _)| *known == name).map(|(_, source)| *source).ok_or_else(|| {
         let known = SOURCES.map(|(name, _)| name).join(", ");
-        Error::Template(format!(
-            "template '{name}' is not known; choose one of {known}, or give a Jinja source"
-        ))
+        Error::Template(format!("template '{name}' is not known; choose one of {known}, or give a Jinja source"))
     })
 }
 

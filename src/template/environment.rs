@@ -6,9 +6,7 @@ use jiff::Zoned;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{
-    Enumerator, Kwargs, Object, ObjectRepr, Rest, Tuple, ValueKind, ValueOrKwargs, from_args,
-};
+use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, Tuple, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{AutoEscape, Environment, Error, State, UndefinedBehavior, Value, filters, functions};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,9 +28,7 @@ pub(super) fn with_template(source: &str) -> Result<Environment<'static>, Error>
     environment.set_formatter(python::print);
     environment.set_fuel(Some(FUEL));
     // What Jinja2 does not have.
-    ["split", "lines", "bool", "chain", "zip", "pprint"]
-        .iter()
-        .for_each(|name| environment.remove_filter(name));
+    ["split", "lines", "bool", "chain", "zip", "pprint"].iter().for_each(|name| environment.remove_filter(name));
     ["startingwith", "endingwith", "safe"].iter().for_each(|name| environment.remove_test(name));
     environment.remove_global("debug");
     add_functions(&mut environment);
@@ -76,9 +72,8 @@ fn add_functions(environment: &mut Environment<'static>) {
         let first = terms.next().unwrap_or_default();
         terms.try_fold(first, |sum, term| add(state, sum, term))
     });
-    environment.add_function("__join", |parts: Rest<Value>| {
-        parts.iter().map(python::text).collect::<Result<String, _>>()
-    });
+    environment
+        .add_function("__join", |parts: Rest<Value>| parts.iter().map(python::text).collect::<Result<String, _>>());
     for (name, depth) in [("__hold", 0), ("__keep", 1)] {
         environment.add_function(name, move |state: &mut State, value: Value| {
             let is_lazy = value.kind() == ValueKind::Iterable && python::is_list(&value) && !value.is_tuple();
@@ -108,9 +103,7 @@ impl Object for Walk {
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         let items: Vec<Value> = self.0.try_iter().into_iter().flatten().collect();
-        Enumerator::Iter(Box::new(
-            items.into_iter().map(|item| in_time().map_or_else(Value::from, |()| item)),
-        ))
+        Enumerator::Iter(Box::new(items.into_iter().map(|item| in_time().map_or_else(Value::from, |()| item))))
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
@@ -213,8 +206,7 @@ fn add_filters(environment: &mut Environment<'static>) {
 /// `indent(width=4, first=False, blank=False)`, which unlike minijinja's keeps a newline at the end.
 fn indent(state: &mut State, text: &str, options: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let options = options.into_values();
-    let (width, first, blank, named): (Option<usize>, Option<bool>, Option<bool>, Kwargs) =
-        from_args(&options)?;
+    let (width, first, blank, named): (Option<usize>, Option<bool>, Option<bool>, Kwargs) = from_args(&options)?;
     let width = width.or(named.get("width")?).unwrap_or(4);
     let first = first.or(named.get("first")?).unwrap_or(false);
     let blank = blank.or(named.get("blank")?).unwrap_or(false);
@@ -236,12 +228,8 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
             let place = value.try_iter()?.position(|item| item == *wanted);
             place.ok_or_else(|| refusal("index: the list does not hold it"))?.into()
         }
-        (Some(text), "removeprefix") => {
-            text.strip_prefix(from_args::<(&str,)>(args)?.0).unwrap_or(text).into()
-        }
-        (Some(text), "removesuffix") => {
-            text.strip_suffix(from_args::<(&str,)>(args)?.0).unwrap_or(text).into()
-        }
+        (Some(text), "removeprefix") => text.strip_prefix(from_args::<(&str,)>(args)?.0).unwrap_or(text).into(),
+        (Some(text), "removesuffix") => text.strip_suffix(from_args::<(&str,)>(args)?.0).unwrap_or(text).into(),
         (Some(text), "partition" | "rpartition") => {
             let (mark,): (&str,) = from_args(args)?;
             let parts = match name {
@@ -272,8 +260,7 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
         (Some(text), "title") => {
             let mut inside = false;
             let titled = text.chars().flat_map(|c| {
-                let cased: Vec<char> =
-                    if inside { c.to_lowercase().collect() } else { c.to_uppercase().collect() };
+                let cased: Vec<char> = if inside { c.to_lowercase().collect() } else { c.to_uppercase().collect() };
                 inside = c.is_lowercase() || c.is_uppercase();
                 cased
             });
@@ -301,6 +288,5 @@ fn trim(value: Value, characters: Option<&str>) -> Value {
 
 /// Whether a replacement field asks for a width of more than four digits, or takes one from its arguments.
 fn is_wide(field: &str) -> bool {
-    field.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 4)
-        || field.ends_with([':', '<', '>', '^'])
+    field.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 4) || field.ends_with([':', '<', '>', '^'])
 }

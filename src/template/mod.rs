@@ -115,16 +115,14 @@ impl Template {
         let Conversation { messages, tools, add_generation_prompt, variables } = conversation;
         apart(|| {
             let tokens = [("bos_token", &self.bos_token), ("eos_token", &self.eos_token)];
-            let given =
-                tokens.into_iter().filter_map(|(name, token)| Some((name, Value::from(token.as_deref()?))));
+            let given = tokens.into_iter().filter_map(|(name, token)| Some((name, Value::from(token.as_deref()?))));
             let context = given.chain([
                 ("messages", python::value(messages)),
                 ("tools", python::value(tools)),
                 ("documents", ().into()),
                 ("add_generation_prompt", (*add_generation_prompt).into()),
             ]);
-            let context =
-                context.chain(variables.iter().map(|(name, value)| (name.as_str(), python::value(value))));
+            let context = context.chain(variables.iter().map(|(name, value)| (name.as_str(), python::value(value))));
             let template = self.environment.get_template(environment::NAME).map_err(fault)?;
             template.render(Value::from_pairs(context)).map_err(fault)
         })

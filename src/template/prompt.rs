@@ -48,8 +48,7 @@ impl Template {
         if let Some(plain) = self.plain(conversation, &marker, &all, &text) {
             return Ok(Prompt { text, plain });
         }
-        let one_by_one =
-            |control: &usize| self.plain(conversation, &marker, &[*control].into(), &text).is_some();
+        let one_by_one = |control: &usize| self.plain(conversation, &marker, &[*control].into(), &text).is_some();
         let kept: BTreeSet<usize> = all.into_iter().filter(one_by_one).collect();
         let plain = self.plain(conversation, &marker, &kept, &text).unwrap_or_default();
         Ok(Prompt { text, plain })
@@ -97,8 +96,7 @@ struct Marker<'a> {
 impl<'a> Marker<'a> {
     fn new(controls: &[&'a str], conversation: &Conversation, source: &str) -> Result<Marker<'a>> {
         let controls: Vec<&str> = controls.iter().copied().filter(|control| !control.is_empty()).collect();
-        let folded: Vec<String> =
-            controls.iter().map(|control| control.chars().map(without_case).collect()).collect();
+        let folded: Vec<String> = controls.iter().map(|control| control.chars().map(without_case).collect()).collect();
         let finder = AhoCorasick::new(&folded).map_err(|error| Error::Template(error.to_string()))?;
         let mut used = BTreeSet::from_iter(source.chars());
         let mut collect = |text: &str| used.extend(text.chars());
@@ -106,8 +104,7 @@ impl<'a> Marker<'a> {
         [messages, tools].into_iter().chain(variables.values()).for_each(|value| visit(value, &mut collect));
         // Unicode has no meaning for these and never will.
         let mark = ('\u{fdd0}'..='\u{fdef}').find(|c| !used.contains(c));
-        let mark =
-            mark.ok_or_else(|| Error::Template("the messages hold all noncharacters of Unicode".into()))?;
+        let mark = mark.ok_or_else(|| Error::Template("the messages hold all noncharacters of Unicode".into()))?;
         Ok(Marker { controls, folded, finder, mark })
     }
 
@@ -137,8 +134,7 @@ impl<'a> Marker<'a> {
     /// The control tokens that the conversation holds, or begins.
     fn present(&self, conversation: &Conversation) -> BTreeSet<usize> {
         let mut present = BTreeSet::new();
-        let mut collect =
-            |text: &str| present.extend(self.places(text).into_iter().map(|(_, control)| control));
+        let mut collect = |text: &str| present.extend(self.places(text).into_iter().map(|(_, control)| control));
         visit(&conversation.messages, &mut collect);
         visit(&conversation.tools, &mut collect);
         present
@@ -185,11 +181,9 @@ fn map_texts(value: &Json, change: &impl Fn(&str) -> String) -> Json {
     match value {
         Json::String(text) => change(text).into(),
         Json::Array(items) => items.iter().map(|item| map_texts(item, change)).collect(),
-        Json::Object(items) => items
-            .iter()
-            .map(|(key, item)| (change(key), map_texts(item, change)))
-            .collect::<Map<_, _>>()
-            .into(),
+        Json::Object(items) => {
+            items.iter().map(|(key, item)| (change(key), map_texts(item, change))).collect::<Map<_, _>>().into()
+        }
         other => other.clone(),
     }
 }

@@ -49,24 +49,9 @@ impl Object for Dict {
     }
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
-        const METHODS: [&str; 11] = [
-            "clear",
-            "copy",
-            "fromkeys",
-            "get",
-            "items",
-            "keys",
-            "pop",
-            "popitem",
-            "setdefault",
-            "update",
-            "values",
-        ];
-        if METHODS.contains(&key) {
-            Some(Value::from_object(Method))
-        } else {
-            self.get_value(&Value::from(key))
-        }
+        const METHODS: [&str; 11] =
+            ["clear", "copy", "fromkeys", "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values"];
+        if METHODS.contains(&key) { Some(Value::from_object(Method)) } else { self.get_value(&Value::from(key)) }
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
@@ -142,17 +127,13 @@ pub(super) fn escaped(text: &str) -> String {
 /// `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, as transformers defines it.
 pub(super) fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
     let indent = match options.get::<Option<Value>>("indent")? {
-        Some(width) if width.is_integer() => {
-            Some(" ".repeat(i64::try_from(width)?.clamp(0, 1 << 10) as usize))
-        }
+        Some(width) if width.is_integer() => Some(" ".repeat(i64::try_from(width)?.clamp(0, 1 << 10) as usize)),
         Some(indent) => Some(text(&indent)?),
         None => None,
     };
     let separators = options.get::<Option<Vec<String>>>("separators")?;
-    let separators =
-        separators.unwrap_or_else(|| vec![if indent.is_some() { "," } else { ", " }.into(), ": ".into()]);
-    let [comma, colon] =
-        <[String; 2]>::try_from(separators).map_err(|_| refusal("separators are two texts"))?;
+    let separators = separators.unwrap_or_else(|| vec![if indent.is_some() { "," } else { ", " }.into(), ": ".into()]);
+    let [comma, colon] = <[String; 2]>::try_from(separators).map_err(|_| refusal("separators are two texts"))?;
     let [ascii, sort_keys] = ["ensure_ascii", "sort_keys"].map(|name| options.get::<Option<bool>>(name));
     let (ascii, sort_keys) = (ascii?.unwrap_or(false), sort_keys?.unwrap_or(false));
     options.assert_all_used()?;
@@ -200,8 +181,7 @@ impl Writer {
             ValueKind::Bool => self.out += if value.is_true() { "True" } else { "False" },
             ValueKind::Number if !is_integer => {
                 let digits = float(f64::try_from(value.clone())?);
-                self.out +=
-                    &if self.json { digits.replace("inf", "Infinity").replace("nan", "NaN") } else { digits };
+                self.out += &if self.json { digits.replace("inf", "Infinity").replace("nan", "NaN") } else { digits };
             }
             ValueKind::Number => self.out += &value.to_string(),
             kind if self.json => return Err(refusal(format!("{kind} is not JSON"))),
@@ -262,9 +242,7 @@ impl Writer {
                 c if c == quote || c == '\\' => self.out.extend(['\\', c]),
                 c if !self.hides(c) => self.out.push(c),
                 c if !self.json && u32::from(c) < 0x100 => self.out += &format!("\\x{:02x}", u32::from(c)),
-                c => {
-                    c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| self.out += &format!("\\u{unit:04x}"))
-                }
+                c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| self.out += &format!("\\u{unit:04x}")),
             }
         }
         self.out.push(quote);

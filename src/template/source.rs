@@ -110,15 +110,13 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A tag's inside with its closing mark.
     fn tag(&mut self, close: &str) -> Option<String> {
-        let word =
-            self.rest.trim_start().split(|c| !is_word(c)).next().filter(|_| close == "%}").unwrap_or("");
+        let word = self.rest.trim_start().split(|c| !is_word(c)).next().filter(|_| close == "%}").unwrap_or("");
         let wrapped = match word {
             "generation" | "endgeneration" => {
                 let (_, rest) = self.rest.split_once(word)?;
                 self.rest = rest;
                 return Some(
-                    [if word == "generation" { " if true" } else { " endif" }, &self.inside(close, None)?]
-                        .concat(),
+                    [if word == "generation" { " if true" } else { " endif" }, &self.inside(close, None)?].concat(),
                 );
             }
             "for" => Some(("in", "__walk")),
@@ -135,8 +133,7 @@ impl<'a> Reader<'a> {
         let (mut wrapping, mut before) = ("", "");
         loop {
             let (gap, token) = self.token()?;
-            let closes =
-                token == close || (close.len() == 2 && token.trim_start_matches(['-', '+']) == close);
+            let closes = token == close || (close.len() == 2 && token.trim_start_matches(['-', '+']) == close);
             // A word after these is a name, whatever it is.
             let named = matches!(before, "." | "|") || (before == "is" && token != "not");
             let negates = before == "is" && token == "not";
@@ -158,9 +155,7 @@ impl<'a> Reader<'a> {
                     }
                 }
                 // The sign in `1e-5` is no operator.
-                "+" | "-"
-                    if sum.operand && !(before.starts_with(is_digit) && before.ends_with(['e', 'E'])) =>
-                {
+                "+" | "-" if sum.operand && !(before.starts_with(is_digit) && before.ends_with(['e', 'E'])) => {
                     sum.terms.push((token.chars().next()?, vec![gap.to_string()]));
                     sum.operand = false;
                 }
@@ -178,10 +173,7 @@ impl<'a> Reader<'a> {
                     sum.push(&[gap, token, &self.inside(close, None)?], true);
                     self.depth -= 1;
                 }
-                _ => sum.push(
-                    &[gap, token],
-                    token.starts_with(|c| is_word(c) || "'\"".contains(c)) && token != "is",
-                ),
+                _ => sum.push(&[gap, token], token.starts_with(|c| is_word(c) || "'\"".contains(c)) && token != "is"),
             }
             // `is not in` names a test as `is in` does.
             before = if negates { "is" } else { token };

@@ -80,9 +80,7 @@ fn parse(bytes: &[u8]) -> Result<Value> {
 
 pub(super) fn load(bytes: &[u8], companions: &Companions, asked: Option<&str>) -> Result<Tokenizer> {
     if asked.is_some() {
-        return Err(Error::Argument(
-            "a tokenizer.json says itself how it splits texts; leave out pre=".into(),
-        ));
+        return Err(Error::Argument("a tokenizer.json says itself how it splits texts; leave out pre=".into()));
     }
     let file = parse(bytes)?;
     let model = &file["model"];
@@ -100,12 +98,7 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, asked: Option<&str>) -
     };
     let generated = |key: &str| -> Vec<u32> {
         let value = &companions.generation[key];
-        value
-            .as_array()
-            .map_or(std::slice::from_ref(value), Vec::as_slice)
-            .iter()
-            .filter_map(in_range)
-            .collect()
+        value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter().filter_map(in_range).collect()
     };
     let in_template = |text: &Option<String>| text.as_deref().and_then(id);
     let mut stop = generated("eos_token_id");
@@ -167,9 +160,7 @@ fn steps(normalizer: &Value, pre_tokenizer: &Value) -> Result<Steps> {
         match step["type"].as_str() {
             Some("NFC") => steps.nfc = true,
             Some("Prepend") if step["prepend"] == "▁" => prefix = Some(Prefix::Each),
-            Some("Replace") if step["pattern"]["String"] == " " && step["content"] == "▁" => {
-                sentence = true
-            }
+            Some("Replace") if step["pattern"]["String"] == " " && step["content"] == "▁" => sentence = true,
             _ => {
                 let known = "NFC, Prepend of '▁' and Replace of ' ' by '▁'";
                 return Err(unsupported("normalizer", step, known));
@@ -249,10 +240,7 @@ fn rules(model: &Value) -> Result<Rules> {
         ignore_merges: model["ignore_merges"] == true,
         byte_fallback: model["byte_fallback"] == true,
         fuse_unknown: model["fuse_unk"] == true,
-        unknown: model["unk_token"]
-            .as_str()
-            .filter(|text| model["vocab"][*text].is_u64())
-            .map(str::to_string),
+        unknown: model["unk_token"].as_str().filter(|text| model["vocab"][*text].is_u64()).map(str::to_string),
     })
 }
 
@@ -322,8 +310,7 @@ fn template(post_processor: &Value) -> Result<(Option<String>, Option<String>)> 
             };
             if side.replace(token.to_string()).is_some() {
                 return Err(Error::Unsupported(
-                    "the post-processor adds several tokens on one side of a text; this engine has one"
-                        .into(),
+                    "the post-processor adds several tokens on one side of a text; this engine has one".into(),
                 ));
             }
         }

@@ -154,12 +154,7 @@ fn is_piece(kind: Kind) -> bool {
     matches!(kind, Kind::Normal | Kind::UserDefined)
 }
 
-fn sentence_piece(
-    metadata: &Metadata,
-    texts: &[String],
-    kinds: &[Kind],
-    unknown: Option<u32>,
-) -> Result<Model> {
+fn sentence_piece(metadata: &Metadata, texts: &[String], kinds: &[Kind], unknown: Option<u32>) -> Result<Model> {
     let scores = metadata.floats("tokenizer.ggml.scores")?.unwrap_or_default();
     if scores.len() != texts.len() {
         return Err(wrong(format!(

@@ -219,9 +219,7 @@ impl Tokenizer {
         let Some(text) = self.texts.get(id as usize) else { return Vec::new() };
         match (self.kinds[id as usize], self.steps.spelling) {
             (kind, _) if kind.is_special() => text.as_bytes().to_vec(),
-            (Kind::Byte, _) => {
-                bytes::from_hex(text).map_or_else(|| text.as_bytes().to_vec(), |byte| vec![byte])
-            }
+            (Kind::Byte, _) => bytes::from_hex(text).map_or_else(|| text.as_bytes().to_vec(), |byte| vec![byte]),
             (_, Spelling::ByteLevel) => bytes::from_byte_level(text),
             (_, Spelling::Sentence { .. }) => text.replace('▁', " ").into_bytes(),
         }

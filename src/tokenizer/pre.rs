@@ -15,7 +15,8 @@ pub(super) struct Class {
 }
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Chinese, Japanese and Korean, as the makers of DeepSeek delimit them.
 const DEEPSEEK_CJK: &str = r"[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]+";
@@ -87,9 +88,7 @@ const CLASSES: [Class; 8] = [
 pub(super) fn class(name: &str) -> Result<&'static Class> {
     CLASSES.iter().find(|class| class.names.contains(&name)).ok_or_else(|| {
         let known = CLASSES.iter().flat_map(|class| class.names).copied().collect::<Vec<_>>().join(", ");
-        Error::Unsupported(format!(
-            "pre-tokenizer '{name}' is not known; this engine has: {known}; choose one by pre="
-        ))
+        Error::Unsupported(format!("pre-tokenizer '{name}' is not known; this engine has: {known}; choose one by pre="))
     })
 }
 

@@ -56,8 +56,7 @@ impl Builder {
             .chain(dims.iter().map(|dim| dim.to_le_bytes().to_vec()))
             .flatten()
             .collect();
-        self.infos
-            .push([string(name), dims, id.to_le_bytes().to_vec(), offset.to_le_bytes().to_vec()].concat());
+        self.infos.push([string(name), dims, id.to_le_bytes().to_vec(), offset.to_le_bytes().to_vec()].concat());
         self
     }
 

@@ -92,10 +92,7 @@ fn huge_counts_fail_fast() {
         assert_refused(&Builder::new().entry("k", STR, claim), "metadata key 'k': ");
         for kind in (0..9).chain(10..13u32) {
             let value = [&kind.to_le_bytes()[..], &claim].concat();
-            assert_refused(
-                &Builder::new().entry("k", ARRAY, value),
-                &format!("claims {count} array elements"),
-            );
+            assert_refused(&Builder::new().entry("k", ARRAY, value), &format!("claims {count} array elements"));
         }
         let mut key = Builder::new();
         key.entries.push(claim.to_vec());
@@ -124,10 +121,7 @@ fn broken_metadata_is_refused() {
     assert_refused(&sound.clone().entry([0xff], U32, [0; 4]), "is not UTF-8");
     assert_refused(&sound.clone().entry("b", 13, [0; 8]), "metadata key 'b': value type 13 is unknown");
     assert_refused(&sound.clone().entry("b", BOOL, [2]), "metadata key 'b': a bool is stored as 2");
-    assert_refused(
-        &sound.clone().entry("b", ARRAY, array(BOOL, &[vec![0], vec![7]])),
-        "a bool is stored as 7",
-    );
+    assert_refused(&sound.clone().entry("b", ARRAY, array(BOOL, &[vec![0], vec![7]])), "a bool is stored as 7");
     assert_refused(&sound.clone().entry("b", ARRAY, array(13, &[])), "value type 13");
     let nested = array(ARRAY, &[array(U32, &[])]);
     assert_refused(&sound.entry("b", ARRAY, nested), "an array of arrays");
@@ -151,8 +145,7 @@ fn broken_tensors_are_refused() {
     assert_refused(&sound.clone().info("b", &[8], 0, 0), "of type F32 needs 32 bytes");
     assert_refused(&sound.clone().info("b", &[8], 0, 32), "truncated");
     assert_refused(&sound.clone().info("b", &[8], 0, u64::MAX - 31), "memory can address");
-    let longer =
-        Builder { data: vec![0; 64], ..Builder::new().info("a", &[16], 0, 0).info("b", &[8], 0, 32) };
+    let longer = Builder { data: vec![0; 64], ..Builder::new().info("a", &[16], 0, 0).info("b", &[8], 0, 32) };
     assert_refused(&longer, "tensor 'a' of type F32 needs 64 bytes, but the next tensor starts after 32");
     accepted(&sound.tensor(&"n".repeat(63), &[], 0, 4));
 }

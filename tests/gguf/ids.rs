@@ -11,14 +11,9 @@ fn plain_ids_mean_one_type() {
         let file = Builder::new().tensor("t", &[256, 3], kind.id(), size).tensor("end", &[8], 0, 32);
         assert_eq!(accepted(&file).tensors()[0].kind(), kind);
     }
-    for (id, name) in
-        [(3, "Q4_1"), (10, "Q2_K"), (37, "I8_S"), (335, "IQ2_BN_R4"), (9999, "no known meaning")]
-    {
+    for (id, name) in [(3, "Q4_1"), (10, "Q2_K"), (37, "I8_S"), (335, "IQ2_BN_R4"), (9999, "no known meaning")] {
         let message = refusal(&Builder::new().tensor("t", &[256, 3], id, 256).build());
-        assert!(
-            message.contains(&format!("tensor 't' has type id {id}, ")) && message.contains(name),
-            "{message}"
-        );
+        assert!(message.contains(&format!("tensor 't' has type id {id}, ")) && message.contains(name), "{message}");
     }
 }
 
@@ -82,7 +77,6 @@ fn an_ambiguous_size_is_refused() {
 #[test]
 fn padding_that_hides_the_difference_decides_for_what_runs() {
     // 8448 bytes as TQ2_0 and 8192 as the old IQ2_BN; both fill up to 16384.
-    let wide =
-        |size| Builder::new().align(16384).tensor("t", &[512, 64], 35, size).tensor("end", &[8], 0, 32);
+    let wide = |size| Builder::new().align(16384).tensor("t", &[512, 64], 35, size).tensor("end", &[8], 0, 32);
     assert_eq!(accepted(&wide(8448)).tensors()[0].kind(), TensorType::TQ2_0);
 }

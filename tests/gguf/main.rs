@@ -17,10 +17,7 @@ fn a_file_reads_back() {
         let bytes = Builder { version, ..sample() }.build();
         let path = write(folder(&format!("reads_back_{version}")).join("m.gguf"), &bytes);
         let file = Gguf::open(&path).unwrap();
-        assert_eq!(
-            (file.version(), file.file_size(), file.path()),
-            (version, bytes.len() as u64, path.as_path())
-        );
+        assert_eq!((file.version(), file.file_size(), file.path()), (version, bytes.len() as u64, path.as_path()));
         assert_eq!(file.warnings(), [""; 0]);
 
         let names: Vec<&str> = file.tensors().iter().map(|tensor| tensor.name()).collect();
@@ -54,9 +51,7 @@ fn metadata_has_types() {
     assert_eq!(metadata.uint("absent").unwrap(), None);
 
     let fault = |result: bitnet::error::Result<Option<usize>>| result.unwrap_err().to_string();
-    assert!(
-        fault(metadata.uint("eps")).contains("metadata key 'eps' is 1e-5 of type f32, expected an integer")
-    );
+    assert!(fault(metadata.uint("eps")).contains("metadata key 'eps' is 1e-5 of type f32, expected an integer"));
     assert!(fault(metadata.uint("negative")).contains("'negative' is -7 of type i32, expected an integer"));
     let fault = metadata.str("heads").unwrap_err().to_string();
     assert!(fault.contains("'heads' is [8, 4] of type u32[2], expected a string"), "{fault}");
@@ -101,8 +96,7 @@ fn every_value_type_reads() {
 #[test]
 fn long_values_are_shown_cut() {
     let items: Vec<Vec<u8>> = (0..9u8).map(|item| vec![item]).collect();
-    let file =
-        Builder::new().entry("long", STR, string("é\n".repeat(100))).entry("many", ARRAY, array(U8, &items));
+    let file = Builder::new().entry("long", STR, string("é\n".repeat(100))).entry("many", ARRAY, array(U8, &items));
     let file = Gguf::open(write(folder("shown").join("m.gguf"), file.build())).unwrap();
     let shown = |key: &str| file.metadata().get(key).unwrap().to_string();
     assert_eq!(shown("long"), format!("\"{}…\"", "é\\n".repeat(36)));

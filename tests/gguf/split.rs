@@ -53,19 +53,13 @@ fn broken_split_sets_are_refused() {
     let folder = split_set("split_missing");
     std::fs::remove_file(shard_path(&folder, 2)).unwrap();
     let message = open_refusal(&shard_path(&folder, 0));
-    assert!(
-        message.contains("file 3 of 3 is missing") && message.contains("m-00003-of-00003.gguf"),
-        "{message}"
-    );
+    assert!(message.contains("file 3 of 3 is missing") && message.contains("m-00003-of-00003.gguf"), "{message}");
 
     let folder = split_set("split_order");
     write(shard_path(&folder, 1), shard(2).build());
     write(shard_path(&folder, 2), shard(1).build());
     let message = open_refusal(&shard_path(&folder, 0));
-    assert!(
-        message.contains("should be file 1 (counted from 0) of 3") && message.contains("say 2 and 3"),
-        "{message}"
-    );
+    assert!(message.contains("should be file 1 (counted from 0) of 3") && message.contains("say 2 and 3"), "{message}");
 
     let folder = split_set("split_alien");
     write(shard_path(&folder, 1), sample().build());

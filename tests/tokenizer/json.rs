@@ -34,11 +34,7 @@ fn the_ids_and_texts_are_those_of_the_tokenizers_package() {
             let text = case["text"].as_str().unwrap();
             let ids = tokenizer.encode(text, true);
             assert_eq!(ids, ids_of(&case["special"]), "{name}: {text:?}");
-            assert_eq!(
-                tokenizer.encode(text, false),
-                ids_of(&case["plain"]),
-                "{name}: {text:?} as plain text"
-            );
+            assert_eq!(tokenizer.encode(text, false), ids_of(&case["plain"]), "{name}: {text:?} as plain text");
             assert_eq!(tokenizer.decode(&ids, true), case["decoded"].as_str().unwrap(), "{name}: {text:?}");
             let mut detokenizer = Detokenizer::new(true, true);
             let pieces: String = ids.iter().map(|id| detokenizer.push(&tokenizer, *id)).collect();
@@ -97,8 +93,7 @@ fn what_the_parts_here_cannot_express_is_refused_by_name() {
     refuse("'WordPiece'", &|file| file["model"] = json!({"type": "WordPiece", "vocab": {}}));
     refuse("'Lowercase'", &|file| file["normalizer"] = json!({"type": "Lowercase"}));
     refuse("'Precompiled'", &|file| {
-        file["normalizer"] =
-            json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Precompiled"}]});
+        file["normalizer"] = json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Precompiled"}]});
     });
     refuse("'BertPreTokenizer'", &|file| file["pre_tokenizer"] = json!({"type": "BertPreTokenizer"}));
     refuse("'ByteLevel'", &|file| {
@@ -146,8 +141,7 @@ fn merges_that_make_no_token_do_not_apply() {
         merges.insert(0, json!(["h", "z"]));
         merges.insert(0, json!([longer, longer]));
     });
-    let tokenizer =
-        Tokenizer::open(&crate::builder::write(folder.join("tokenizer.json"), bytes), None).unwrap();
+    let tokenizer = Tokenizer::open(&crate::builder::write(folder.join("tokenizer.json"), bytes), None).unwrap();
     let (_, sound) = made("bytes");
     for text in ["hz the licence", &longer] {
         assert_eq!(tokenizer.encode(text, false), sound.encode(text, false));
@@ -157,8 +151,7 @@ fn merges_that_make_no_token_do_not_apply() {
 /// The real ones, where they are.
 #[test]
 fn the_parity_models_give_their_goldens() {
-    let models =
-        crate::parity().into_iter().flat_map(|folder| ["relu2", "llama"].map(|name| folder.join(name)));
+    let models = crate::parity().into_iter().flat_map(|folder| ["relu2", "llama"].map(|name| folder.join(name)));
     for model in models.filter(|model| model.join("tokenizer.json").is_file()) {
         let tokenizer = Tokenizer::open(&model.join("tokenizer.json"), None).unwrap();
         crate::assert_goldens(&tokenizer, &model);

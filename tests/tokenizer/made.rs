@@ -60,8 +60,7 @@ fn sentence_pieces_join_by_score_and_of_equals_the_left() {
         ("</", NORMAL, 0.0),
         ("s>", NORMAL, 0.0),
     ];
-    let tokenizer =
-        open("spm_scores", &file("llama", &tokens).entry("tokenizer.ggml.add_space_prefix", 7, [0]));
+    let tokenizer = open("spm_scores", &file("llama", &tokens).entry("tokenizer.ggml.add_space_prefix", 7, [0]));
     assert_eq!(pieces(&tokenizer, "abc"), ["abc"]);
     assert_eq!(pieces(&tokenizer, "abb"), ["ab", "b"]);
     assert_eq!(pieces(&tokenizer, "bcbc"), ["bc", "bc"]);
@@ -70,17 +69,13 @@ fn sentence_pieces_join_by_score_and_of_equals_the_left() {
     assert_eq!(pieces(&tokenizer, "éé é"), ["<unk>", "▁", "<unk>"], "a run is one unknown token");
     assert_eq!(pieces(&tokenizer, "</s>"), ["</", "s>"]);
     assert_eq!(tokenizer.encode("</s>", true), [10]);
-    assert_eq!(
-        (tokenizer.id_of("</s>"), tokenizer.id_of("ab"), tokenizer.id_of("")),
-        (Some(10), Some(6), None)
-    );
+    assert_eq!((tokenizer.id_of("</s>"), tokenizer.id_of("ab"), tokenizer.id_of("")), (Some(10), Some(6), None));
 }
 
 #[test]
 fn tokens_that_reach_over_words_are_found() {
     let tokens = [("a", NORMAL, -1.0), ("▁", NORMAL, -2.0), ("a▁", NORMAL, -3.0), ("a▁a", NORMAL, -4.0)];
-    let tokenizer =
-        open("spm_words", &file("llama", &tokens).entry("tokenizer.ggml.add_space_prefix", 7, [0]));
+    let tokenizer = open("spm_words", &file("llama", &tokens).entry("tokenizer.ggml.add_space_prefix", 7, [0]));
     assert_eq!(pieces(&tokenizer, "a a a"), ["a▁", "a▁a"]);
 }
 
@@ -89,8 +84,7 @@ fn bytes_stand_for_characters_that_are_no_tokens() {
     let mut tokens = vec![("<unk>".to_string(), UNKNOWN, 0.0), ("▁".to_string(), NORMAL, -1.0)];
     tokens.extend((0..256).map(|byte| (format!("<0x{byte:02X}>"), BYTE, 0.0)));
     tokens.push(("<|tool|>".into(), USER, -2.0));
-    let tokens: Vec<(&str, i32, f32)> =
-        tokens.iter().map(|(text, kind, score)| (&text[..], *kind, *score)).collect();
+    let tokens: Vec<(&str, i32, f32)> = tokens.iter().map(|(text, kind, score)| (&text[..], *kind, *score)).collect();
     let tokenizer = open("spm_bytes", &file("llama", &tokens));
     assert_eq!(pieces(&tokenizer, "é"), ["▁", "<0xC3>", "<0xA9>"]);
     assert_eq!(pieces(&tokenizer, "<|tool|> "), ["<|tool|>", "▁", "▁"]);
@@ -102,8 +96,7 @@ fn bytes_stand_for_characters_that_are_no_tokens() {
 
 #[test]
 fn a_stop_mark_that_a_converter_calls_normal_is_a_control_token() {
-    let tokens =
-        [("a", NORMAL, 0.0), ("<|im_end|>", NORMAL, 0.0), ("</s>", NORMAL, 0.0), ("[PAD7]", USER, 0.0)];
+    let tokens = [("a", NORMAL, 0.0), ("<|im_end|>", NORMAL, 0.0), ("</s>", NORMAL, 0.0), ("[PAD7]", USER, 0.0)];
     let tokenizer = open("marks", &file("gpt2", &tokens));
     assert_eq!(tokenizer.stop_ids(), [1], "but not what may be a word of a text");
     assert_eq!(tokenizer.control_texts().collect::<Vec<_>>(), ["<|im_end|>"]);
@@ -123,11 +116,7 @@ fn odd_vocabularies_open() {
             strings(&[b"a a".as_slice(), b"a", b" a", b"", b"\xff a", b"aaaa aaaa"]),
         );
     let tokenizer = open("odd", &file);
-    assert_eq!(
-        tokenizer.encode("aab", true),
-        [0, 0],
-        "the first of equal texts; what is no token is left out"
-    );
+    assert_eq!(tokenizer.encode("aab", true), [0, 0], "the first of equal texts; what is no token is left out");
     assert_eq!((tokenizer.id_of("a"), tokenizer.text_of(1), tokenizer.vocab_size()), (Some(0), Some("a"), 6));
     assert_eq!(tokenizer.encode("", true), [0; 0]);
     assert_eq!(tokenizer.decode(&[1, 2, 3, 5, 6, u32::MAX], true), "a\u{fffd}\u{fffd}\0");
@@ -178,26 +167,8 @@ static MADE: LazyLock<[Tokenizer; 2]> = LazyLock::new(|| {
 
 /// A piece of text that is likely to be near a border of some rule.
 fn tricky() -> impl Strategy<Value = String> {
-    let units = [
-        " ",
-        "\n",
-        "\r\n",
-        "\t",
-        "a",
-        "é",
-        "1",
-        "'s",
-        "<|endoftext|>",
-        "</s>",
-        "\u{a0}",
-        "🙂",
-        "\0",
-        "<0x41>",
-    ];
-    prop_oneof![
-        any::<String>(),
-        (prop::sample::select(units.to_vec()), 1..9_usize).prop_map(|(u, n)| u.repeat(n))
-    ]
+    let units = [" ", "\n", "\r\n", "\t", "a", "é", "1", "'s", "<|endoftext|>", "</s>", "\u{a0}", "🙂", "\0", "<0x41>"];
+    prop_oneof![any::<String>(), (prop::sample::select(units.to_vec()), 1..9_usize).prop_map(|(u, n)| u.repeat(n))]
 }
 
 proptest! {

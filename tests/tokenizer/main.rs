@@ -40,8 +40,7 @@ fn vocabularies() -> impl Iterator<Item = (String, Tokenizer, PathBuf)> {
     let folder = parity().and_then(|folder| std::fs::read_dir(folder.join("vocab")).ok());
     folder.into_iter().flatten().filter_map(|entry| {
         let path = entry.expect("an entry").path();
-        let name =
-            path.file_name()?.to_str()?.strip_prefix("ggml-vocab-")?.strip_suffix(".gguf")?.to_string();
+        let name = path.file_name()?.to_str()?.strip_prefix("ggml-vocab-")?.strip_suffix(".gguf")?.to_string();
         let known = path.with_extension("gguf.out").is_file() && !name.starts_with("bert");
         known.then(|| (name, open(path.clone()), path))
     })
@@ -56,12 +55,7 @@ fn real_vocabularies_give_the_ids_of_llama_cpp() {
         let (texts, ids) = (read("inp"), read("out"));
         let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
         let lines: Vec<&str> = ids.lines().collect();
-        assert!(
-            lines.len() > 40 && texts.len() >= lines.len(),
-            "{name}: {} and {}",
-            texts.len(),
-            lines.len()
-        );
+        assert!(lines.len() > 40 && texts.len() >= lines.len(), "{name}: {} and {}", texts.len(), lines.len());
         for (text, line) in texts.iter().zip(&lines) {
             let want: Vec<u32> = line.split_whitespace().map(|id| id.parse().expect("an id")).collect();
             assert_eq!(tokenizer.encode(text, false), want, "{name}: {text:?}");
@@ -71,15 +65,8 @@ fn real_vocabularies_give_the_ids_of_llama_cpp() {
 
 #[test]
 fn decoding_gives_the_text_back_also_one_id_at_a_time() {
-    let texts = [
-        "Hello  world",
-        " leading",
-        "naïve 🙂👩‍👩‍👧‍👦 日本語\n\n\ttabs",
-        "\u{0}\u{1}\u{7f}",
-        "a",
-        "½ ² ﬁ",
-        "    four\r\n",
-    ];
+    let texts =
+        ["Hello  world", " leading", "naïve 🙂👩‍👩‍👧‍👦 日本語\n\n\ttabs", "\u{0}\u{1}\u{7f}", "a", "½ ² ﬁ", "    four\r\n"];
     for (name, tokenizer, _) in vocabularies() {
         for text in texts {
             let ids = tokenizer.encode(text, false);
@@ -111,8 +98,7 @@ fn an_incomplete_character_is_held_back_and_replaced_at_the_end() {
 #[test]
 fn control_tokens_come_out_of_text_only_when_asked() {
     for (name, tokenizer, _) in vocabularies() {
-        let control: Vec<u32> =
-            (0..tokenizer.vocab_size() as u32).filter(|id| tokenizer.is_control(*id)).collect();
+        let control: Vec<u32> = (0..tokenizer.vocab_size() as u32).filter(|id| tokenizer.is_control(*id)).collect();
         assert!(!control.is_empty(), "{name}");
         for id in control.iter().copied().take(20) {
             let text = format!("a{}b", tokenizer.text_of(id).expect("in the vocabulary"));
