@@ -52,7 +52,8 @@ fn ternary(criterion: &mut Criterion) {
         let x = floats(tokens * WIDTH);
         group.throughput(Throughput::Elements((tokens * FFN * WIDTH) as u64));
         on_every_isa(&mut group, &format!("{tokens} tokens"), &pool, |kernels, team| {
-            let activations = Activations::quantize(kernels, team, &x, WIDTH);
+            let mut activations = Activations::default();
+            activations.quantize(kernels, team, &x, WIDTH).expect("memory");
             let mut out = vec![0f32; tokens * FFN];
             matrix.matmul(kernels, team, &activations, &mut out);
             black_box(out);

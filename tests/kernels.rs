@@ -302,7 +302,8 @@ proptest! {
         for kernels in all() {
             let (got, q) = in_team(threads, |team| {
                 let weights = pack(team, &trits, rows, cols, &scales);
-                let activations = Activations::quantize(kernels, team, &x, cols);
+                let mut activations = Activations::default();
+ activations.quantize(kernels, team, &x, cols).expect("memory");
                 let mut out = vec![f32::NAN; tokens * rows];
                 weights.matmul(kernels, team, &activations, &mut out);
                 (out, activations)
@@ -337,7 +338,8 @@ fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
             pack(team, &trits, rows, cols, &[0.7]),
         ]
         .map(|weights| {
-            let activations = Activations::quantize(scalar(), team, &x, cols);
+            let mut activations = Activations::default();
+            activations.quantize(scalar(), team, &x, cols).expect("memory");
             let mut out = vec![0.0; 3 * rows];
             weights.matmul(scalar(), team, &activations, &mut out);
             bits(&out)
@@ -378,8 +380,9 @@ fn values_that_are_not_finite_are_handed_on() {
             let mut y = [0f32];
             pool.run(
                 |team| {
-                    let x = Activations::quantize(kernels, team, &x, 300);
-                    ternary.expect("memory").unwrap_or_else(|e| match e {}).matmul(kernels, team, &x, &mut y);
+                    let mut ints = Activations::default();
+                    ints.quantize(kernels, team, &x, 300).expect("memory");
+                    ternary.expect("memory").unwrap_or_else(|e| match e {}).matmul(kernels, team, &ints, &mut y);
                 },
                 || {},
             );

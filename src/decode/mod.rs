@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::kernel::Kernels;
 use crate::kernel::memory::room;
 use crate::kernel::pool::{Pool, Team};
-use crate::model::{KvCache, Model, Row, Wanted, Work};
+use crate::model::{KvCache, Model, Row, Scratch, Wanted, Work};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A model with what computes it.
@@ -23,6 +24,8 @@ pub struct Runtime {
     pub n_ctx: usize,
     /// Rows that one forward pass takes at most.
     pub n_batch: usize,
+    /// The buffers of the last pass, for the next one that finds them free.
+    pub scratch: Mutex<Scratch>,
 }
 
 /// A pass over fewer bytes of weights, counted once for each row, takes less time than waking up threads is worth.
@@ -165,7 +168,10 @@ impl Runtime {
         }
         let mut caches: Vec<&mut KvCache> = decoders.iter_mut().map(|d| &mut d.cache).collect();
         let cancel = AtomicBool::new(false);
-        let forward = |team: &Team| self.model.forward(self.kernels, team, &mut caches, &rows, &cancel);
+        let mut own = Scratch::default();
+        let mut kept = self.scratch.try_lock();
+        let scratch = kept.as_deref_mut().unwrap_or(&mut own);
+        let forward = |team: &Team| self.model.forward(self.kernels, team, &mut caches, &rows, scratch, &cancel);
         let logits = if steps.len() * self.model.weight_bytes() < SMALL {
             self.pool.run_here(forward)
         } else {

@@ -171,7 +171,7 @@ impl Engine {
         Ok(Engine {
             path: path.into(),
             identity,
-            runtime: Runtime { model, kernels, pool, n_ctx, n_batch },
+            runtime: Runtime { model, kernels, pool, n_ctx, n_batch, scratch: Mutex::default() },
             kv_type: options.kv_type.unwrap_or(KvType::F16),
             tokenizer: OnceLock::new(),
             tokenizer_thread: Mutex::new(tokenizer_thread),

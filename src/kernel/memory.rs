@@ -20,16 +20,15 @@ pub fn room<T>(len: usize) -> Result<Vec<T>> {
 /// # Safety
 /// Exactly that.
 pub unsafe trait Zero: Copy {}
-// SAFETY: numbers, and arrays of bytes.
-unsafe impl Zero for f32 {}
-// SAFETY: as above.
-unsafe impl Zero for i8 {}
-// SAFETY: as above.
-unsafe impl Zero for u64 {}
-// SAFETY: as above.
-unsafe impl Zero for [u8; 2] {}
-// SAFETY: as above.
-unsafe impl Zero for [u8; 4] {}
+macro_rules! zero {
+    ($($plain:ty)*) => {
+        $(
+            // SAFETY: numbers, and arrays of bytes.
+            unsafe impl Zero for $plain {}
+        )*
+    };
+}
+zero!(f32 i8 u64 [u8; 2] [u8; 4]);
 
 /// `len` zeros, or an error as for [`room`]. The system hands out zero pages lazily, so that large ones are first touched
 /// by the threads that fill them.
@@ -46,6 +45,14 @@ pub fn zeros<T: Zero>(len: usize) -> Result<Vec<T>> {
     }
     // SAFETY: allocated as a vector of that capacity is, and zero bytes are values of `T`.
     Ok(unsafe { Vec::from_raw_parts(start, len, len) })
+}
+
+/// The first `len` values of a buffer that is kept from use to use, whatever they are; it grows as needed.
+pub fn grow<T: Zero>(buffer: &mut Vec<T>, len: usize) -> Result<&mut [T]> {
+    if buffer.len() < len {
+        *buffer = zeros(len)?;
+    }
+    Ok(&mut buffer[..len])
 }
 
 /// Zeros on huge pages, where the system has them: for matrices that are read from end to end again and again.

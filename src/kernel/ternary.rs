@@ -9,7 +9,7 @@
 //! plane. Within a block a row's 32 bytes are those of the I2_S format, so packing I2_S only transposes dwords.
 
 use super::Kernels;
-use super::memory::{Pages, Zero};
+use super::memory::{Pages, Zero, grow};
 use super::pool::Team;
 use crate::error::Result;
 use std::sync::Mutex;
@@ -55,6 +55,7 @@ pub struct Ternary {
 }
 
 /// int8 activations of some tokens, with what turns their sums back into floats.
+#[derive(Default)]
 pub struct Activations {
     q: Vec<i8>,
     stride: usize,
@@ -64,15 +65,16 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Quantises `x`, rows of `cols` floats, one row a token.
-    pub fn quantize(kernels: &Kernels, team: &Team, x: &[f32], cols: usize) -> Activations {
-        let (stride, tokens) = (cols.next_multiple_of(BLOCK), x.len() / cols);
-        let mut q = vec![0i8; tokens * stride];
-        let mut scales = vec![(0.0, 0); tokens];
-        team.for_each_pair(&mut q, stride, &mut scales, 1, |t, q, scale| {
+    /// Holds `x`, rows of `cols` floats, one row a token, instead of what it held before.
+    pub fn quantize(&mut self, kernels: &Kernels, team: &Team, x: &[f32], cols: usize) -> Result<()> {
+        let tokens = x.len() / cols;
+        (self.stride, self.cols) = (cols.next_multiple_of(BLOCK), cols);
+        let q = grow(&mut self.q, tokens * self.stride)?;
+        self.scales.resize(tokens, (0.0, 0));
+        team.for_each_pair(q, self.stride, &mut self.scales, 1, |t, q, scale| {
             scale[0] = kernels.quantize(&x[t * cols..][..cols], q);
         });
-        Activations { q, stride, cols, scales }
+        Ok(())
     }
 
     /// The quantised values as floats again, `q / s`, `cols` a token.
@@ -198,7 +200,7 @@ impl Ternary {
     pub fn matmul(&self, kernels: &Kernels, team: &Team, x: &Activations, out: &mut [f32]) {
         assert!(x.cols == self.cols && out.len() == x.tokens() * self.rows);
         let group_words = self.words.len() / self.rows.div_ceil(GROUP);
-        let tokens: Vec<&[i8]> = x.q.chunks(x.stride).collect();
+        let tokens: Vec<&[i8]> = x.q.chunks(x.stride).take(x.tokens()).collect();
         team.for_each_rows(out, self.rows, STRIP, |first, out| {
             let groups = out.len().div_ceil(GROUP);
             let words = &self.words[first / GROUP * group_words..][..groups * group_words];

@@ -6,10 +6,26 @@ use super::linear::Input;
 use super::{ActQuant, KvCache, Model, Work, cache};
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
-use crate::kernel::memory::zeros;
+use crate::kernel::memory::{grow, zeros};
 use crate::kernel::pool::Team;
+use crate::kernel::ternary::Activations;
 use crate::ops::attention::{Sight, attention};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The buffers of a pass, kept for the next one: fresh memory costs more than filling it.
+#[derive(Default)]
+pub struct Scratch {
+    x: Vec<f32>,
+    normed: Vec<f32>,
+    branch: Vec<f32>,
+    q: Vec<f32>,
+    mixed: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    ints: Activations,
+}
 
 /// One row of a batch.
 #[derive(Clone, Copy)]
@@ -36,6 +52,7 @@ impl Model {
         team: &Team,
         caches: &mut [&mut KvCache],
         rows: &[Row],
+        scratch: &mut Scratch,
         cancel: &AtomicBool,
     ) -> Result<Vec<f32>> {
         let config = &self.config;
@@ -48,20 +65,20 @@ impl Model {
         }
         let turns = self.rope.turns(rows.iter().map(|row| row.position));
 
-        let floats = |channels: usize| zeros::<f32>(n.saturating_mul(channels));
-        let mut x = floats(config.width)?;
-        team.for_each_chunk(&mut x, config.width, |i, x| self.embedding.widen(kernels, rows[i].id as usize, x));
-        check_finite(&x, config.width, |i, value| {
+        let x = grow(&mut scratch.x, n * config.width)?;
+        let normed = grow(&mut scratch.normed, n * config.width)?;
+        let branch = grow(&mut scratch.branch, n * config.width)?;
+        let q = grow(&mut scratch.q, n * config.q_width())?;
+        let mixed = grow(&mut scratch.mixed, n * config.q_width())?;
+        let k = grow(&mut scratch.k, n * config.kv_width())?;
+        let v = grow(&mut scratch.v, n * config.kv_width())?;
+        let gate = grow(&mut scratch.gate, n * config.ffn)?;
+        let up = grow(&mut scratch.up, n * config.ffn)?;
+        let ints = &mut scratch.ints;
+        team.for_each_chunk(x, config.width, |i, x| self.embedding.widen(kernels, rows[i].id as usize, x));
+        check_finite(x, config.width, |i, value| {
             format!("tensor 'token_embd.weight': row {} holds {value}; the file is broken", rows[i].id)
         })?;
-        let mut normed = floats(config.width)?;
-        let mut branch = floats(config.width)?;
-        let mut q = floats(config.q_width())?;
-        let mut mixed = floats(config.q_width())?;
-        let mut k = floats(config.kv_width())?;
-        let mut v = floats(config.kv_width())?;
-        let mut gate = floats(config.ffn)?;
-        let mut up = floats(config.ffn)?;
 
         let width = config.width;
         let mut work = Work::default();
@@ -69,40 +86,39 @@ impl Model {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
-            team.for_each_pair(&mut x, width, &mut normed, width, |i, x, normed| {
+            team.for_each_pair(x, width, normed, width, |i, x, normed| {
                 if layer > 0 {
                     kernels.add(x, &branch[i * width..][..width]);
                 }
                 kernels.rms_norm(x, &block.attn_norm, eps, normed);
             });
-            let a = self.input(kernels, team, &normed, n);
-            block.q.apply(kernels, team, &a, &mut q, &mut work);
-            block.k.apply(kernels, team, &a, &mut k, &mut work);
-            block.v.apply(kernels, team, &a, &mut v, &mut work);
-            team.for_each_pair(&mut q, config.q_width(), &mut k, config.kv_width(), |i, q, k| {
+            let a = self.input(kernels, team, normed, n, ints)?;
+            block.q.apply(kernels, team, &a, q, &mut work);
+            block.k.apply(kernels, team, &a, k, &mut work);
+            block.v.apply(kernels, team, &a, v, &mut work);
+            team.for_each_pair(q, config.q_width(), k, config.kv_width(), |i, q, k| {
                 self.rope.apply(kernels, &turns, i, q, config.head_dim);
                 self.rope.apply(kernels, &turns, i, k, config.head_dim);
             });
-            cache::write(team, caches, rows, layer, &k, &v);
+            cache::write(team, caches, rows, layer, k, v);
             let sights: Vec<Sight> =
                 rows.iter().map(|row| Sight { pages: caches[row.sequence].pages(), position: row.position }).collect();
-            attention(kernels, team, caches[rows[0].sequence].shape(), layer, &sights, &q, &mut mixed);
+            attention(kernels, team, caches[rows[0].sequence].shape(), layer, &sights, q, mixed);
             work.attention += 1;
             if let Some(gamma) = &block.attn_sub_norm {
-                self.norm(kernels, team, &mixed, gamma, &mut q);
-                block.o.apply(kernels, team, &self.input(kernels, team, &q, n), &mut branch, &mut work);
-            } else {
-                block.o.apply(kernels, team, &self.input(kernels, team, &mixed, n), &mut branch, &mut work);
+                self.norm(kernels, team, mixed, gamma, q);
             }
+            let inner = if block.attn_sub_norm.is_some() { &*q } else { &*mixed };
+            block.o.apply(kernels, team, &self.input(kernels, team, inner, n, ints)?, branch, &mut work);
 
-            team.for_each_pair(&mut x, width, &mut normed, width, |i, x, normed| {
+            team.for_each_pair(x, width, normed, width, |i, x, normed| {
                 kernels.add(x, &branch[i * width..][..width]);
                 kernels.rms_norm(x, &block.ffn_norm, eps, normed);
             });
-            let f = self.input(kernels, team, &normed, n);
-            block.gate.apply(kernels, team, &f, &mut gate, &mut work);
-            block.up.apply(kernels, team, &f, &mut up, &mut work);
-            team.for_each_pair(&mut gate, config.ffn, &mut up, config.ffn, |_, gate, up| {
+            let f = self.input(kernels, team, normed, n, ints)?;
+            block.gate.apply(kernels, team, &f, gate, &mut work);
+            block.up.apply(kernels, team, &f, up, &mut work);
+            team.for_each_pair(gate, config.ffn, up, config.ffn, |_, gate, up| {
                 match config.activation {
                     Activation::Relu2 => kernels.relu2_mul(gate, up),
                     Activation::Silu => kernels.silu_mul(gate, up),
@@ -111,19 +127,19 @@ impl Model {
                     kernels.rms_norm(gate, gamma, eps, up);
                 }
             });
-            let inner = if block.ffn_sub_norm.is_some() { &up } else { &gate };
-            block.down.apply(kernels, team, &self.input(kernels, team, inner, n), &mut branch, &mut work);
+            let inner = if block.ffn_sub_norm.is_some() { &*up } else { &*gate };
+            block.down.apply(kernels, team, &self.input(kernels, team, inner, n, ints)?, branch, &mut work);
         }
-        team.for_each_chunk(&mut x, width, |i, x| kernels.add(x, &branch[i * width..][..width]));
+        team.for_each_chunk(x, width, |i, x| kernels.add(x, &branch[i * width..][..width]));
 
         if cancel.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
         // Nothing hides a value that is not finite from here: each operation hands it on.
-        check_finite(&x, config.width, |i, value| {
+        check_finite(x, config.width, |i, value| {
             format!("position {}: the layers end in {value}; their weights are out of range", rows[i].position)
         })?;
-        let (logits, exact) = self.head_logits(kernels, team, rows, &x)?;
+        let (logits, exact) = self.head_logits(kernels, team, rows, x)?;
         let mut exact = exact.into_iter();
         for row in rows {
             let logits = row.logits.any().then(|| exact.next()).flatten().unwrap_or(0) as u64;
@@ -139,10 +155,17 @@ impl Model {
     }
 
     /// `n` tokens' activations as the projections take them.
-    fn input<'a>(&self, kernels: &Kernels, team: &Team, x: &'a [f32], n: usize) -> Input<'a> {
+    fn input<'a>(
+        &self,
+        kernels: &Kernels,
+        team: &Team,
+        x: &'a [f32],
+        n: usize,
+        ints: &'a mut Activations,
+    ) -> Result<Input<'a>> {
         match self.verdict.act_quant {
-            ActQuant::Int8 => Input::quantized(kernels, team, x, x.len() / n, self.some_dense),
-            ActQuant::None => Input::plain(x),
+            ActQuant::Int8 => Input::quantized(kernels, team, x, x.len() / n, self.some_dense, ints),
+            ActQuant::None => Ok(Input::plain(x)),
         }
     }
 

@@ -40,7 +40,7 @@ pub struct Linear {
 /// The input of linear layers, one row a token, in the forms that they need.
 pub struct Input<'a> {
     floats: std::borrow::Cow<'a, [f32]>,
-    ints: Option<Activations>,
+    ints: Option<&'a Activations>,
 }
 
 impl<'a> Input<'a> {
@@ -49,10 +49,17 @@ impl<'a> Input<'a> {
         Input { floats: x.into(), ints: None }
     }
 
-    /// int8 activations; where `dense` layers read them too, they see the rounded values.
-    pub fn quantized(kernels: &Kernels, team: &Team, x: &'a [f32], cols: usize, dense: bool) -> Self {
-        let ints = Activations::quantize(kernels, team, x, cols);
-        Input { floats: if dense { ints.dequantize().into() } else { x.into() }, ints: Some(ints) }
+    /// int8 activations, in the buffer `ints`; where `dense` layers read them too, they see the rounded values.
+    pub fn quantized(
+        kernels: &Kernels,
+        team: &Team,
+        x: &'a [f32],
+        cols: usize,
+        dense: bool,
+        ints: &'a mut Activations,
+    ) -> Result<Self> {
+        ints.quantize(kernels, team, x, cols)?;
+        Ok(Input { floats: if dense { ints.dequantize().into() } else { x.into() }, ints: Some(ints) })
     }
 }
 
@@ -155,7 +162,7 @@ impl Linear {
     pub fn apply(&self, kernels: &Kernels, team: &Team, x: &Input, out: &mut [f32], work: &mut Work) {
         match &self.matrix {
             Matrix::Ternary(ternary) => {
-                let ints = x.ints.as_ref().expect("ternary layers are given int8 activations");
+                let ints = x.ints.expect("ternary layers are given int8 activations");
                 ternary.matmul(kernels, team, ints, out);
                 work.ternary += 1;
             }

@@ -8,7 +8,7 @@ mod linear;
 mod weights;
 
 pub use cache::{KvCache, Work};
-pub use forward::Row;
+pub use forward::{Row, Scratch};
 pub use head::{Bounded, Wanted};
 pub use weights::Verdict;
 
