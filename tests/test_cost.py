@@ -1,0 +1,52 @@
+"""What a token costs does not grow unnoticed: bytes read and rows computed, compared with `data/cost.json`.
+
+Unlike times, these are the same on every machine. After a change that is meant:
+
+    python tests/test_cost.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benches"))
+
+import bitnet
+from make_model import Spec, make_model
+
+RECORD = Path(__file__).parent / "data/cost.json"
+SPECS = {
+    "I2_S, tied F16 head": Spec("bitnet-b1.58", 2, 256, 640, 4, 2, vocab_size=6000),
+    "TQ1_0, Q6_K head": Spec("bitnet", 2, 256, 512, 4, 1, vocab_size=6000, linear="TQ1_0", untied=True, output="Q6_K"),
+    "F16 file of trits": Spec("llama", 1, 128, 256, 2, 1, vocab_size=300, linear="F16"),
+}
+
+
+def cost(path: Path) -> dict[str, Any]:
+    """Of an answer of eight tokens to a prompt of seventy: per token, and what the kernels counted."""
+    with bitnet.Engine(path, n_threads=1) as engine:
+        answer = engine.generate([i * 31 % engine.n_vocab for i in range(70)], max_tokens=8, ignore_eos=True)
+        memory = {name: size for name, size in engine.memory.items() if name != "file"}
+        return {"per_token": engine.per_token, "work": answer.receipt.to_dict()["run"]["work"], "memory": memory}
+
+
+def costs() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.gguf"
+        found = {}
+        for name, spec in SPECS.items():
+            make_model(path, spec)
+            found[name] = cost(path)
+        return found
+
+
+def test_a_token_costs_what_it_did() -> None:
+    assert costs() == json.loads(RECORD.read_text())
+
+
+if __name__ == "__main__":
+    RECORD.write_text(json.dumps(costs(), indent=1) + "\n")
