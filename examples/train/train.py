@@ -83,7 +83,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Train a small BitNet b1.58 model.")
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=18000)
+    parser.add_argument("--steps", type=int, default=19500)
     parser.add_argument("--rows", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=3e-3)
