@@ -10,7 +10,7 @@
 //! Bound: one 512-bit `vpdpbusd` a cycle on Zen 4, two on Zen 5: 64 or 128 multiply-adds a cycle.
 
 use super::avx512::{Avx512, lane_sum};
-use super::float::{stamp_floats, with_float_kernels};
+use super::float::{slices, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, GROUP, STRIP, Sums, TILE, WORD_COLS, Word};
 use super::{Isa, Kernels};
 use std::arch::x86_64::*;
@@ -100,8 +100,8 @@ fn tiles<const G: usize>(words: [&[Word]; G], tokens: &[&[i8]], sums: &mut [[i32
 fn tile<const N: usize, const G: usize>(words: [&[Word]; G], tokens: &[&[i8]], sums: &mut [[i32; STRIP]]) -> usize {
     let mask = _mm512_set1_epi8(3);
     let mut acc = [[_mm512_setzero_si512(); G]; N];
-    let tokens: [&[[i8; BLOCK]]; N] = std::array::from_fn(|t| tokens[t].as_chunks().0);
-    let words = words.map(|w| w.as_chunks::<BLOCK_WORDS>().0);
+    let tokens: [&[[i8; BLOCK]]; N] = slices(|t| tokens[t].as_chunks().0);
+    let words: [&[[Word; BLOCK_WORDS]]; G] = slices(|g| words[g].as_chunks().0);
     for b in 0..words[0].len() {
         for w in 0..BLOCK_WORDS {
             let mut codes = [[_mm512_setzero_si512(); 4]; G];

@@ -4,7 +4,7 @@
 //! memory operand and `vpaddd`. Every product and sum is an exact integer, so the order does not matter.
 
 use super::elementwise::ROUND;
-use super::float::Lanes;
+use super::float::{Lanes, slices};
 
 /// Weights in one step of [`dot_i8`]; rows are filled up with zeros to whole steps.
 pub const COARSE_STEP: usize = 32;
@@ -17,7 +17,7 @@ const TOKENS: usize = 4;
 #[inline(always)]
 fn dot_tile<L: Lanes, const N: usize>(row: &[i8], xs: [&[i16]; N]) -> [i32; N] {
     let row = row.as_chunks::<COARSE_STEP>().0;
-    let xs = xs.map(|x| &x.as_chunks::<COARSE_STEP>().0[..row.len()]);
+    let xs: [&[[i16; COARSE_STEP]]; N] = slices(|t| &xs[t].as_chunks().0[..row.len()]);
     // SAFETY: as in `float::dot_tile`: this copy of the code runs only where the processor has `L`.
     unsafe {
         let mut acc = [L::zero(); N];
@@ -27,7 +27,11 @@ fn dot_tile<L: Lanes, const N: usize>(row: &[i8], xs: [&[i16]; N]) -> [i32; N] {
                 acc[t] = L::madd(acc[t], w, &xs[t][i]);
             }
         }
-        acc.map(|acc| L::sum(acc))
+        let mut sums = [0; N];
+        for t in 0..N {
+            sums[t] = L::sum(acc[t]);
+        }
+        sums
     }
 }
 

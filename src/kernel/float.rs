@@ -195,6 +195,16 @@ macro_rules! stamp_floats {
 }
 pub(super) use stamp_floats;
 
+/// An array of slices. `array::from_fn` and `map` would be calls, since they lack the target features of their callers.
+#[inline(always)]
+pub(super) fn slices<'a, T, const N: usize>(of: impl Fn(usize) -> &'a [T]) -> [&'a [T]; N] {
+    let mut all: [&[T]; N] = [&[]; N];
+    for (i, slice) in all.iter_mut().enumerate() {
+        *slice = of(i);
+    }
+    all
+}
+
 /// Adds 64 partial sums by halving: lane l takes lane l + n/2, until one is left.
 #[inline(always)]
 pub(super) fn halve(lanes: [Lane; LANES / STEP]) -> f32 {
@@ -216,7 +226,7 @@ pub(super) fn halve(lanes: [Lane; LANES / STEP]) -> f32 {
 pub(super) fn dot_tile<L: Lanes, S: Stored, const N: usize>(row: &[S::Bytes], xs: [&[f32]; N]) -> [f32; N] {
     const GROUPS: usize = LANES / STEP;
     let (blocks, tail) = row.as_chunks::<LANES>();
-    let x_blocks = xs.map(|x| &x.as_chunks::<LANES>().0[..blocks.len()]);
+    let x_blocks: [&[[f32; LANES]]; N] = slices(|t| &xs[t].as_chunks::<LANES>().0[..blocks.len()]);
     let mut sums = [[[0f32; STEP]; GROUPS]; N];
     // SAFETY: `L` is the instruction set that this copy of the code is compiled for, which `stamp_floats` alone
     // decides, and `Kernels` runs it only where the processor has it.
@@ -251,7 +261,11 @@ pub(super) fn dot_tile<L: Lanes, S: Stored, const N: usize>(row: &[S::Bytes], xs
             }
         }
     }
-    sums.map(halve)
+    let mut dots = [0f32; N];
+    for (dot, sums) in dots.iter_mut().zip(sums) {
+        *dot = halve(sums);
+    }
+    dots
 }
 
 #[inline(always)]
@@ -296,7 +310,7 @@ fn scores_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
     stride: usize,
 ) {
     let channels = keys.len();
-    let q: [&[f32]; N] = std::array::from_fn(|v| &q[v * channels..][..channels]);
+    let q: [&[f32]; N] = slices(|v| &q[v * channels..][..channels]);
     for parts in 0..PAGE / STEP / P {
         // SAFETY: as in `dot_tile`.
         unsafe {
@@ -367,7 +381,7 @@ fn mix_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
     channels: usize,
     c: usize,
 ) {
-    let p: [&[f32]; N] = std::array::from_fn(|v| &p[v * stride..][..keys.end]);
+    let p: [&[f32]; N] = slices(|v| &p[v * stride..][..keys.end]);
     let steps = "whole steps of channels";
     // SAFETY: as in `dot_tile`.
     unsafe {

@@ -166,9 +166,9 @@ pub fn attention(
         first += run.len();
     }
     team.for_each_tile(out, shape.kv_heads * width, width, &tiles, |rows, first, out| {
-        let q: Vec<f32> =
-            rows.clone().flat_map(|row| &q[row * shape.kv_heads * width + first..][..width]).copied().collect();
-        let mixed = attend(kernels, shape, layer, first / width, &sights[rows.clone()], &q);
+        let mut own = Vec::with_capacity(rows.len() * width);
+        rows.clone().for_each(|row| own.extend_from_slice(&q[row * shape.kv_heads * width + first..][..width]));
+        let mixed = attend(kernels, shape, layer, first / width, &sights[rows.clone()], &own);
         rows.zip(mixed.chunks(width)).for_each(|(row, mixed)| out.token(row).copy_from_slice(mixed));
     });
 }
