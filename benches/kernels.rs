@@ -37,6 +37,15 @@ fn on_every_isa(group: &mut BenchmarkGroup<WallTime>, what: &str, pool: &Pool, j
 }
 
 /// The largest projection: multiply-adds a second.
+/// Rows of `cols` floats as int8 activations.
+fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
+    let mut activations = Activations::default();
+    for (x, (q, scale)) in x.chunks(cols).zip(activations.rows(x.len() / cols, cols).expect("memory")) {
+        *scale = kernels.quantize(x, q);
+    }
+    activations
+}
+
 fn ternary(criterion: &mut Criterion) {
     let pool = Pool::new(1).expect("a thread");
     let trits: Vec<i8> = floats(WIDTH).iter().map(|x| (x * 1.5).round() as i8).collect();
@@ -52,8 +61,7 @@ fn ternary(criterion: &mut Criterion) {
         let x = floats(tokens * WIDTH);
         group.throughput(Throughput::Elements((tokens * FFN * WIDTH) as u64));
         on_every_isa(&mut group, &format!("{tokens} tokens"), &pool, |kernels, team| {
-            let mut activations = Activations::default();
-            activations.quantize(kernels, team, &x, WIDTH).expect("memory");
+            let activations = quantized(kernels, &x, WIDTH);
             let mut out = vec![0f32; tokens * FFN];
             matrix.matmul(kernels, team, &activations, &mut out);
             black_box(out);

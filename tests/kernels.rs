@@ -276,6 +276,15 @@ fn halves_round_to_nearest_even_and_widen_back() {
     assert_eq!(u16::from_le_bytes(to_f16(f32::from_bits(1))), 0);
 }
 
+/// Rows of `cols` floats as int8 activations.
+fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
+    let mut activations = Activations::default();
+    for (x, (q, scale)) in x.chunks(cols).zip(activations.rows(x.len() / cols, cols).expect("memory")) {
+        *scale = kernels.quantize(x, q);
+    }
+    activations
+}
+
 fn pack(team: &Team, trits: &[i8], rows: usize, cols: usize, scales: &[f32]) -> Ternary {
     let packed = Ternary::from_rows(team, rows, cols, |row, out| {
         out.copy_from_slice(&trits[row * cols..][..cols]);
@@ -302,8 +311,7 @@ proptest! {
         for kernels in all() {
             let (got, q) = in_team(threads, |team| {
                 let weights = pack(team, &trits, rows, cols, &scales);
-                let mut activations = Activations::default();
- activations.quantize(kernels, team, &x, cols).expect("memory");
+                let activations = quantized(kernels, &x, cols);
                 let mut out = vec![f32::NAN; tokens * rows];
                 weights.matmul(kernels, team, &activations, &mut out);
                 (out, activations)
@@ -338,8 +346,7 @@ fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
             pack(team, &trits, rows, cols, &[0.7]),
         ]
         .map(|weights| {
-            let mut activations = Activations::default();
-            activations.quantize(scalar(), team, &x, cols).expect("memory");
+            let activations = quantized(scalar(), &x, cols);
             let mut out = vec![0.0; 3 * rows];
             weights.matmul(scalar(), team, &activations, &mut out);
             bits(&out)
@@ -380,8 +387,7 @@ fn values_that_are_not_finite_are_handed_on() {
             let mut y = [0f32];
             pool.run(
                 |team| {
-                    let mut ints = Activations::default();
-                    ints.quantize(kernels, team, &x, 300).expect("memory");
+                    let ints = quantized(kernels, &x, 300);
                     ternary.expect("memory").unwrap_or_else(|e| match e {}).matmul(kernels, team, &ints, &mut y);
                 },
                 || {},

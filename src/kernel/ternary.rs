@@ -65,16 +65,11 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Holds `x`, rows of `cols` floats, one row a token, instead of what it held before.
-    pub fn quantize(&mut self, kernels: &Kernels, team: &Team, x: &[f32], cols: usize) -> Result<()> {
-        let tokens = x.len() / cols;
+    /// Room for `tokens` rows of `cols` values: for each what [`Kernels::quantize`] fills and returns.
+    pub fn rows(&mut self, tokens: usize, cols: usize) -> Result<impl Iterator<Item = (&mut [i8], &mut (f32, i32))>> {
         (self.stride, self.cols) = (cols.next_multiple_of(BLOCK), cols);
-        let q = grow(&mut self.q, tokens * self.stride)?;
         self.scales.resize(tokens, (0.0, 0));
-        team.for_each_pair(q, self.stride, &mut self.scales, 1, |t, q, scale| {
-            scale[0] = kernels.quantize(&x[t * cols..][..cols], q);
-        });
-        Ok(())
+        Ok(grow(&mut self.q, tokens * self.stride)?.chunks_mut(self.stride).zip(&mut self.scales))
     }
 
     /// The quantised values as floats again, `q / s`, `cols` a token.

@@ -86,13 +86,12 @@ impl Model {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
-            team.for_each_pair(x, width, normed, width, |i, x, normed| {
+            let a = self.input(kernels, team, n, x, normed, ints, |i, x, normed| {
                 if layer > 0 {
                     kernels.add(x, &branch[i * width..][..width]);
                 }
                 kernels.rms_norm(x, &block.attn_norm, eps, normed);
-            });
-            let a = self.input(kernels, team, normed, n, ints)?;
+            })?;
             block.q.apply(kernels, team, &a, q, &mut work);
             block.k.apply(kernels, team, &a, k, &mut work);
             block.v.apply(kernels, team, &a, v, &mut work);
@@ -105,30 +104,29 @@ impl Model {
                 rows.iter().map(|row| Sight { pages: caches[row.sequence].pages(), position: row.position }).collect();
             attention(kernels, team, caches[rows[0].sequence].shape(), layer, &sights, q, mixed);
             work.attention += 1;
-            if let Some(gamma) = &block.attn_sub_norm {
-                self.norm(kernels, team, mixed, gamma, q);
-            }
-            let inner = if block.attn_sub_norm.is_some() { &*q } else { &*mixed };
-            block.o.apply(kernels, team, &self.input(kernels, team, inner, n, ints)?, branch, &mut work);
+            let a = self.input(kernels, team, n, mixed, q, ints, |_, mixed, q| match &block.attn_sub_norm {
+                Some(gamma) => kernels.rms_norm(mixed, gamma, eps, q),
+                None => q.copy_from_slice(mixed),
+            })?;
+            block.o.apply(kernels, team, &a, branch, &mut work);
 
-            team.for_each_pair(x, width, normed, width, |i, x, normed| {
+            let f = self.input(kernels, team, n, x, normed, ints, |i, x, normed| {
                 kernels.add(x, &branch[i * width..][..width]);
                 kernels.rms_norm(x, &block.ffn_norm, eps, normed);
-            });
-            let f = self.input(kernels, team, normed, n, ints)?;
+            })?;
             block.gate.apply(kernels, team, &f, gate, &mut work);
             block.up.apply(kernels, team, &f, up, &mut work);
-            team.for_each_pair(gate, config.ffn, up, config.ffn, |_, gate, up| {
+            let f = self.input(kernels, team, n, gate, up, ints, |_, gate, up| {
                 match config.activation {
                     Activation::Relu2 => kernels.relu2_mul(gate, up),
                     Activation::Silu => kernels.silu_mul(gate, up),
                 }
-                if let Some(gamma) = &block.ffn_sub_norm {
-                    kernels.rms_norm(gate, gamma, eps, up);
+                match &block.ffn_sub_norm {
+                    Some(gamma) => kernels.rms_norm(gate, gamma, eps, up),
+                    None => up.copy_from_slice(gate),
                 }
-            });
-            let inner = if block.ffn_sub_norm.is_some() { &*up } else { &*gate };
-            block.down.apply(kernels, team, &self.input(kernels, team, inner, n, ints)?, branch, &mut work);
+            })?;
+            block.down.apply(kernels, team, &f, branch, &mut work);
         }
         team.for_each_chunk(x, width, |i, x| kernels.add(x, &branch[i * width..][..width]));
 
@@ -148,25 +146,33 @@ impl Model {
         Ok(logits)
     }
 
-    /// `out = RMSNorm(x)` of every row.
-    fn norm(&self, kernels: &Kernels, team: &Team, x: &[f32], gamma: &[f32], out: &mut [f32]) {
-        let n = gamma.len();
-        team.for_each_chunk(out, n, |i, out| kernels.rms_norm(&x[i * n..][..n], gamma, self.config.eps, out));
-    }
-
-    /// `n` tokens' activations as the projections take them.
+    /// The input of projections: `fill(i, from, to)` writes each row of `to`, which is rounded while it is at hand.
+    #[allow(clippy::too_many_arguments)]
     fn input<'a>(
         &self,
         kernels: &Kernels,
         team: &Team,
-        x: &'a [f32],
         n: usize,
+        from: &mut [f32],
+        to: &'a mut [f32],
         ints: &'a mut Activations,
+        fill: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
     ) -> Result<Input<'a>> {
-        match self.verdict.act_quant {
-            ActQuant::Int8 => Input::quantized(kernels, team, x, x.len() / n, self.some_dense, ints),
-            ActQuant::None => Ok(Input::plain(x)),
+        let cols = to.len() / n;
+        if self.verdict.act_quant == ActQuant::None {
+            team.for_each_pair(from, cols, to, cols, fill);
+            return Ok(Input { floats: (&*to).into(), ints: None });
         }
+        let pairs = from.chunks_mut(cols).zip(to.chunks_mut(cols));
+        let mut rows: Vec<_> = pairs.zip(ints.rows(n, cols)?).collect();
+        team.for_each_chunk(&mut rows, 1, |i, rows| {
+            for ((from, to), (q, scale)) in rows {
+                fill(i, from, to);
+                **scale = kernels.quantize(to, q);
+            }
+        });
+        let floats = if self.some_dense { ints.dequantize().into() } else { (&*to).into() };
+        Ok(Input { floats, ints: Some(ints) })
     }
 
     /// The logits of the rows that want them, and how many of each were computed exactly.
@@ -175,7 +181,10 @@ impl Model {
         let (wanted, x): (Vec<Wanted>, Vec<&[f32]>) = some.map(|(row, x)| (row.logits, x)).unzip();
         let x = x.concat();
         let mut normed = zeros(x.len())?;
-        self.norm(kernels, team, &x, &self.output_norm, &mut normed);
+        let (width, eps) = (self.config.width, self.config.eps);
+        team.for_each_chunk(&mut normed, width, |i, normed| {
+            kernels.rms_norm(&x[i * width..][..width], &self.output_norm, eps, normed);
+        });
         let matrix = self.output.as_ref().unwrap_or(&self.embedding);
         self.head.logits(kernels, team, matrix, &normed, &wanted)
     }

@@ -39,28 +39,10 @@ pub struct Linear {
 
 /// The input of linear layers, one row a token, in the forms that they need.
 pub struct Input<'a> {
-    floats: std::borrow::Cow<'a, [f32]>,
-    ints: Option<&'a Activations>,
-}
-
-impl<'a> Input<'a> {
-    /// Floats as they are.
-    pub fn plain(x: &'a [f32]) -> Self {
-        Input { floats: x.into(), ints: None }
-    }
-
-    /// int8 activations, in the buffer `ints`; where `dense` layers read them too, they see the rounded values.
-    pub fn quantized(
-        kernels: &Kernels,
-        team: &Team,
-        x: &'a [f32],
-        cols: usize,
-        dense: bool,
-        ints: &'a mut Activations,
-    ) -> Result<Self> {
-        ints.quantize(kernels, team, x, cols)?;
-        Ok(Input { floats: if dense { ints.dequantize().into() } else { x.into() }, ints: Some(ints) })
-    }
+    /// What dense layers read.
+    pub floats: std::borrow::Cow<'a, [f32]>,
+    /// What ternary layers read.
+    pub ints: Option<&'a Activations>,
 }
 
 impl Dense {
