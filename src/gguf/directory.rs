@@ -56,10 +56,6 @@ impl Tensor {
     pub fn size(&self) -> usize {
         self.range.len()
     }
-
-    pub(super) fn in_shard(self, shard: usize) -> Self {
-        Self { shard, ..self }
-    }
 }
 
 /// Whole numbers: the header's parser has checked the product.
@@ -96,6 +92,8 @@ pub(super) fn listed(header: &Header, infos: &[Info], file_size: usize) -> Vec<L
 #[derive(Debug)]
 pub(super) struct Extent<'a> {
     pub info: &'a Info,
+    pub rows: usize,
+    pub cols: usize,
     pub span: usize,
     pub last: bool,
     pub alignment: usize,
@@ -104,14 +102,6 @@ pub(super) struct Extent<'a> {
 }
 
 impl Extent<'_> {
-    pub(super) fn rows(&self) -> usize {
-        rows_and_cols(&self.info.shape).0
-    }
-
-    pub(super) fn cols(&self) -> usize {
-        rows_and_cols(&self.info.shape).1
-    }
-
     /// Whether a tensor of this size and its padding fill the space exactly. The last tensor may lack its padding.
     pub(super) fn is_filled_by(&self, size: Option<usize>) -> bool {
         match size.and_then(|size| Some((size, size.checked_next_multiple_of(self.alignment)?))) {
@@ -135,11 +125,11 @@ pub(super) fn tensors(
     let kinds = kinds(&extents, path)?;
     let mut tensors = Vec::with_capacity(infos.len());
     let mut gaps = Vec::new();
-    for Extent { info, span, alignment, .. } in &extents {
+    for Extent { info, rows, cols, span, alignment, .. } in &extents {
         let Info { name, shape, id, offset } = info;
-        let (rows, cols) = rows_and_cols(shape);
         let kind = kinds[id];
-        let size = kind.size_of(rows, cols).map_err(|why| broken(format!("tensor '{name}' of type {kind}: {why}")))?;
+        let size =
+            kind.size_of(*rows, *cols).map_err(|why| broken(format!("tensor '{name}' of type {kind}: {why}")))?;
         let start = usize::try_from(*offset).ok().and_then(|offset| offset.checked_add(header.data_start));
         let range = start
             .and_then(|start| Some(start..start.checked_add(size)?))
@@ -162,12 +152,10 @@ pub(super) fn tensors(
         tensors.push(Tensor { name: name.clone(), shape: shape.clone(), kind, shard: 0, range });
     }
     sort_by_name(&tensors).map_err(broken)?;
-    let mut warnings = Vec::new();
-    if let Some((name, unused)) = gaps.first() {
-        let count = gaps.len();
-        warnings.push(format!("gaps in the tensor data: {count}, the first of {unused} bytes after '{name}'"));
-    }
-    Ok((tensors, warnings))
+    let warning = gaps.first().map(|(name, unused)| {
+        format!("gaps in the tensor data: {}, the first of {unused} bytes after '{name}'", gaps.len())
+    });
+    Ok((tensors, warning.into_iter().collect()))
 }
 
 /// Indices in the order of the names, which must differ.
@@ -199,8 +187,8 @@ fn extents<'a>(infos: &'a [Info], data_size: usize, alignment: usize) -> Vec<Ext
             .any(|sibling| names.contains(sibling.as_str()))
     };
     let extent = |(info, (span, last)): (&'a Info, _)| {
-        let has_sibling_scale = has_sibling_scale(&info.name);
-        Extent { info, span, last, alignment, has_sibling_scale }
+        let (rows, cols) = rows_and_cols(&info.shape);
+        Extent { info, rows, cols, span, last, alignment, has_sibling_scale: has_sibling_scale(&info.name) }
     };
     infos.iter().zip(spans).map(extent).collect()
 }

@@ -34,22 +34,10 @@ struct Facts {
 
 impl TensorType {
     /// All of them.
-    pub const ALL: [Self; 14] = [
-        Self::F32,
-        Self::F16,
-        Self::BF16,
-        Self::Q8_0,
-        Self::Q4_0,
-        Self::Q5_0,
-        Self::Q4_K,
-        Self::Q5_K,
-        Self::Q6_K,
-        Self::TQ1_0,
-        Self::TQ2_0,
-        Self::I2_S,
-        Self::IQ1_BN,
-        Self::IQ2_BN,
-    ];
+    pub const ALL: [Self; 14] = {
+        use TensorType::*;
+        [F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q4_K, Q5_K, Q6_K, TQ1_0, TQ2_0, I2_S, IQ1_BN, IQ2_BN]
+    };
 
     fn facts(self) -> Facts {
         let (id, name, elements, bytes, row_head) = match self {

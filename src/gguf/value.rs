@@ -31,21 +31,21 @@ pub enum ValueType {
 }
 
 impl ValueType {
-    /// In the order of their ids in the file.
-    const ALL: [(Self, &'static str); 13] = [
-        (Self::U8, "u8"),
-        (Self::I8, "i8"),
-        (Self::U16, "u16"),
-        (Self::I16, "i16"),
-        (Self::U32, "u32"),
-        (Self::I32, "i32"),
-        (Self::F32, "f32"),
-        (Self::Bool, "bool"),
-        (Self::Str, "str"),
-        (Self::Array, "array"),
-        (Self::U64, "u64"),
-        (Self::I64, "i64"),
-        (Self::F64, "f64"),
+    /// With the fewest bytes that a value can take, in the order of their ids in the file.
+    const ALL: [(Self, &'static str, u64); 13] = [
+        (Self::U8, "u8", 1),
+        (Self::I8, "i8", 1),
+        (Self::U16, "u16", 2),
+        (Self::I16, "i16", 2),
+        (Self::U32, "u32", 4),
+        (Self::I32, "i32", 4),
+        (Self::F32, "f32", 4),
+        (Self::Bool, "bool", 1),
+        (Self::Str, "str", 8),
+        (Self::Array, "array", 12),
+        (Self::U64, "u64", 8),
+        (Self::I64, "i64", 8),
+        (Self::F64, "f64", 8),
     ];
 
     pub(super) fn from_id(id: u32) -> Parse<Self> {
@@ -58,15 +58,8 @@ impl ValueType {
         Self::ALL[self as usize].1
     }
 
-    /// The fewest bytes that a value can take.
     fn least_bytes(self) -> u64 {
-        match self {
-            Self::U8 | Self::I8 | Self::Bool => 1,
-            Self::U16 | Self::I16 => 2,
-            Self::U32 | Self::I32 | Self::F32 => 4,
-            Self::U64 | Self::I64 | Self::F64 | Self::Str => 8,
-            Self::Array => 12,
-        }
+        Self::ALL[self as usize].2
     }
 }
 
@@ -202,19 +195,13 @@ impl fmt::Display for Value<'_> {
                 write!(f, "\"{}{cut}\"", shown.escape_debug())
             }
             Self::Array(array) => {
-                f.write_str("[")?;
-                for (index, item) in array.iter().take(SHOWN_ITEMS).enumerate() {
-                    let comma = if index > 0 { ", " } else { "" };
-                    write!(f, "{comma}{item}")?;
-                }
-                f.write_str(if array.len > SHOWN_ITEMS { ", …]" } else { "]" })
+                let items: Vec<String> = array.iter().take(SHOWN_ITEMS).map(|item| item.to_string()).collect();
+                write!(f, "[{}{}]", items.join(", "), if array.len > SHOWN_ITEMS { ", …" } else { "" })
             }
             Self::Bool(value) => write!(f, "{value}"),
             Self::F32(value) => write!(f, "{value:?}"),
             Self::F64(value) => write!(f, "{value:?}"),
-            Self::U64(value) => write!(f, "{value}"),
-            Self::I64(value) => write!(f, "{value}"),
-            narrow => write!(f, "{}", narrow.as_int().unwrap_or_default()),
+            integer => write!(f, "{}", integer.as_int().unwrap_or_default()),
         }
     }
 }
@@ -242,7 +229,7 @@ impl<'a> Array<'a> {
         } else {
             after.take(len * kind.least_bytes())?;
         }
-        let bytes = reader.take((after.position() - reader.position()) as u64)?;
+        let bytes = reader.take((after.at - reader.at) as u64)?;
         Ok(Self { kind, len: len as usize, bytes })
     }
 
@@ -262,30 +249,9 @@ impl<'a> Array<'a> {
     }
 
     /// The elements in order.
-    pub fn iter(&self) -> Items<'a> {
-        Items { kind: self.kind, left: self.len, reader: Reader::new(self.bytes, 0) }
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Value<'a>> + Clone + use<'a> {
+        let (kind, mut reader) = (self.kind, Reader::new(self.bytes, 0));
+        // They were checked, but somebody may have written to the file since.
+        (0..self.len).map(move |_| Value::read(kind, &mut reader).unwrap_or(Value::Str(b"")))
     }
 }
-
-/// The elements of an [`Array`], decoded one by one from the file's bytes.
-#[derive(Clone, Debug)]
-pub struct Items<'a> {
-    kind: ValueType,
-    left: usize,
-    reader: Reader<'a>,
-}
-
-impl<'a> Iterator for Items<'a> {
-    type Item = Value<'a>;
-
-    fn next(&mut self) -> Option<Value<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        Value::read(self.kind, &mut self.reader).ok()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
-    }
-}
-
-impl ExactSizeIterator for Items<'_> {}
