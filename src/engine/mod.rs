@@ -217,9 +217,7 @@ impl Engine {
         let metadata = self.runtime.model.gguf().metadata();
         let (jinja, name) = (metadata.str("tokenizer.chat_template")?, metadata.str("general.name")?);
         let tokenizer = self.tokenizer().ok();
-        let text = |id: Option<u32>| tokenizer.zip(id).and_then(|(tokenizer, id)| tokenizer.text_of(id));
-        let bos = text(tokenizer.and_then(Tokenizer::bos));
-        let eos = text(tokenizer.and_then(Tokenizer::eos));
+        let (bos, eos) = (tokenizer.and_then(Tokenizer::bos_text), tokenizer.and_then(Tokenizer::eos_text));
         let template = Arc::new(Template::detect(jinja, name, bos, eos)?);
         Ok(self.template.get_or_init(|| template).clone())
     }

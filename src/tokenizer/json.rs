@@ -69,7 +69,7 @@ fn at(place: &str, error: Error) -> Error {
     }
 }
 
-fn wrong(what: impl Into<String>) -> Error {
+pub(super) fn wrong(what: impl Into<String>) -> Error {
     Error::Model(what.into())
 }
 
@@ -115,7 +115,7 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, asked: Option<&str>) -
     let known = |kind: Kind| kind == Kind::Unknown || !kind.is_control();
     let merges = items(&model["merges"]).map(merge).collect::<Result<Vec<_>>>()?;
     let model = Model::ranks(|| ids(&texts, &kinds, known), merges.iter().copied(), &rules)?;
-    let tokenizer = Tokenizer {
+    Ok(Tokenizer {
         user_defined,
         special,
         steps,
@@ -128,9 +128,9 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, asked: Option<&str>) -
         kinds,
         bos,
         eos,
-        stop: Vec::new(),
-    };
-    Ok(tokenizer.stopping_at(stop))
+        stop,
+    }
+    .stopping_at_known_texts())
 }
 
 fn unsupported(what: &str, found: &Value, known: &str) -> Error {
@@ -228,13 +228,10 @@ fn rules(model: &Value) -> Result<Rules> {
         return Err(unsupported("model", model, "BPE"));
     }
     let off = |value: &Value| value.is_null() || *value == 0.0 || *value == "";
-    for key in ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] {
-        if !off(&model[key]) {
-            return Err(Error::Unsupported(format!(
-                "the model's {key} is {}; this engine has BPE without it",
-                model[key]
-            )));
-        }
+    let options = ["dropout", "continuing_subword_prefix", "end_of_word_suffix"];
+    if let Some(key) = options.into_iter().find(|key| !off(&model[*key])) {
+        let found = &model[key];
+        return Err(Error::Unsupported(format!("the model's {key} is {found}; this engine has BPE without it")));
     }
     Ok(Rules {
         ignore_merges: model["ignore_merges"] == true,
