@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 const SCHEMA_VERSION: &str = "1.0.0";
 
 /// The receipt of one answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Receipt {
     /// When the answer ended, in UTC (RFC 3339).
     pub timestamp: String,
@@ -35,8 +35,10 @@ pub struct Receipt {
     pub environment: Map<String, Json>,
     /// Results of tests that somebody ran on this answer.
     pub test_results: TestResults,
+    #[serde(skip)]
     digest: OnceLock<String>,
     /// The document that it was read from, if one.
+    #[serde(skip)]
     stored: Option<Json>,
 }
 
@@ -165,26 +167,8 @@ impl Receipt {
     pub fn from_json(text: &str) -> Result<Receipt> {
         let broken = |error: serde_json::Error| wrong("form", format!("it is not a receipt: {error}"));
         let stored: Json = serde_json::from_str(text).map_err(broken)?;
-        #[derive(Deserialize)]
-        struct Figures {
-            timestamp: String,
-            claim: Claim,
-            run: Run,
-            model_info: ModelInfo,
-            environment: Map<String, Json>,
-            test_results: TestResults,
-        }
-        let figures: Figures = serde::Deserialize::deserialize(&stored).map_err(broken)?;
-        Ok(Receipt {
-            timestamp: figures.timestamp,
-            claim: figures.claim,
-            run: figures.run,
-            model_info: figures.model_info,
-            environment: figures.environment,
-            test_results: figures.test_results,
-            digest: OnceLock::new(),
-            stored: Some(stored),
-        })
+        let receipt = Receipt::deserialize(&stored).map_err(broken)?;
+        Ok(Receipt { stored: Some(stored), ..receipt })
     }
 
     /// Its document as indented text.
