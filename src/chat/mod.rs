@@ -5,7 +5,7 @@ mod stream;
 pub use stream::ChatStream;
 
 use crate::decode::{Decoder, Finish};
-use crate::engine::{Engine, Request, Stream};
+use crate::engine::{Engine, Origin, Request, Stream};
 use crate::error::{Error, Result};
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
@@ -105,12 +105,8 @@ impl ChatSession {
     }
 
     fn check_idle(&self) -> Result<()> {
-        match self.answering {
-            true => Err(Error::Argument(
-                "an answer is under way in this conversation; read its stream to the end, or cancel it".into(),
-            )),
-            false => Ok(()),
-        }
+        let busy = "an answer is under way in this conversation; read its stream to the end, or cancel it";
+        if self.answering { Err(Error::Argument(busy.into())) } else { Ok(()) }
     }
 
     /// Forgets turns, receipts and the sequence; system prompt and template stay.
@@ -160,14 +156,14 @@ impl ChatSession {
         request.stop_ids.sort_unstable();
         request.stop_ids.dedup();
         let template = &self.template;
-        Ok(Request {
+        request.origin = Origin {
             render: encoded.render,
             tokenize: encoded.tokenize,
             template: Some(TemplateClaim::new(template.name(), template.origin().name(), template.source())),
             system: self.system.clone(),
             previous: self.receipts.last().cloned(),
-            ..request
-        })
+        };
+        Ok(request)
     }
 
     fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<Encoded> {

@@ -52,7 +52,7 @@ pub struct Options {
     pub exact_head: bool,
 }
 
-/// What is to be answered, and where it comes from.
+/// What is to be answered.
 pub struct Request {
     /// The prompt's ids, checked.
     pub prompt: Vec<u32>,
@@ -60,6 +60,13 @@ pub struct Request {
     pub params: SamplingParams,
     /// All ids that end the answer.
     pub stop_ids: Vec<u32>,
+    /// Where the prompt comes from.
+    pub origin: Origin,
+}
+
+/// Where a prompt comes from, for the receipt; by default from ids.
+#[derive(Default)]
+pub struct Origin {
     /// Time spent on formatting the prompt.
     pub render: Duration,
     /// Time spent on turning it into ids.
@@ -343,16 +350,7 @@ impl Engine {
         }
         stop_ids.sort_unstable();
         stop_ids.dedup();
-        Ok(Request {
-            prompt,
-            params,
-            stop_ids,
-            render: Duration::ZERO,
-            tokenize: Duration::ZERO,
-            template: None,
-            system: None,
-            previous: None,
-        })
+        Ok(Request { prompt, params, stop_ids, origin: Origin::default() })
     }
 
     fn check(&self, request: &Request) -> Result<()> {

@@ -2,11 +2,11 @@
 
 use super::{Engine, Request, Stream};
 use crate::decode::{Decoder, Finish, Watch};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gguf::{Gguf, fingerprint};
 use crate::kernel::machine;
 use crate::model::config::Config;
-use crate::receipt::{Claim, Late, ModelInfo, Previous, Receipt, Run, Sampling, Seconds, Work};
+use crate::receipt::{Claim, Late, ModelInfo, Previous, Receipt, Run, Sampling, Seconds, Work, wrong};
 use crate::sampler::SamplingParams;
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
@@ -100,20 +100,17 @@ fn params(sampling: &Sampling) -> Result<SamplingParams> {
     })
 }
 
-fn wrong(gate: &str, what: String) -> Error {
-    Error::Receipt { gate: gate.into(), what }
-}
-
 impl Engine {
     /// The receipt of an answer that has ended and has at least one id.
     pub(super) fn receipt_of(&self, stream: &Stream, decoder: &Decoder) -> Receipt {
         let (answer, clock, origin) = (stream.answer(), &stream.clock, &stream.origin);
         let (times, done) = (answer.times(), answer.work(decoder));
+        let model = &self.runtime.model;
         let seconds = |duration: Duration| duration.as_secs_f64();
         let claim = Claim {
             numerics: NUMERICS,
             model: self.identity.fingerprint.clone(),
-            act_quant: self.runtime.model.verdict().act_quant.name().into(),
+            act_quant: model.verdict().act_quant.name().into(),
             ffn_act: self.config().activation.name().into(),
             kv_type: self.kv_type.name().into(),
             n_ctx: self.runtime.n_ctx as u64,
@@ -139,8 +136,8 @@ impl Engine {
                 logits: done.logits,
             },
             seconds: Seconds {
-                render: seconds(clock.render),
-                tokenize: seconds(clock.tokenize),
+                render: seconds(origin.render),
+                tokenize: seconds(origin.tokenize),
                 prefill: seconds(times.prefill),
                 first_token: seconds(clock.first_token),
                 decode: seconds(times.decode),
@@ -148,8 +145,7 @@ impl Engine {
                 detokenize: seconds(clock.detokenize),
                 wall: seconds(clock.wall),
             },
-            memory_bytes: (self.runtime.model.packed_bytes() + self.runtime.model.copied_bytes() + decoder.bytes())
-                as u64,
+            memory_bytes: (model.packed_bytes() + model.copied_bytes() + decoder.bytes()) as u64,
         };
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
     }
@@ -159,11 +155,11 @@ impl Engine {
     pub fn replay(&self, receipt: &Receipt, watch: &mut Watch) -> Result<bool> {
         let claim = &receipt.claim;
         if claim.numerics != NUMERICS {
+            let theirs = claim.numerics;
             return Err(wrong(
                 "claim.numerics",
                 format!(
-                    "it is {}, this version computes by number {NUMERICS}; replay it with a version that has it",
-                    claim.numerics
+                    "it is {theirs}, this version computes by number {NUMERICS}; replay it with a version that has it"
                 ),
             ));
         }

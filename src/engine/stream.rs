@@ -1,7 +1,7 @@
 //! An answer as text: pulled piece by piece, nothing computed ahead.
 
 use super::stops::Stops;
-use super::{Engine, Request};
+use super::{Engine, Origin, Request};
 use crate::decode::{Answer, Decoder, Finish, Watch};
 use crate::error::Result;
 use crate::receipt::Receipt;
@@ -36,17 +36,9 @@ pub struct Stream {
     receipt: Option<Arc<Receipt>>,
 }
 
-/// Where the prompt came from, for the receipt.
-pub(super) struct Origin {
-    pub(super) template: Option<crate::receipt::TemplateClaim>,
-    pub(super) system: Option<String>,
-    pub(super) previous: Option<Arc<Receipt>>,
-}
-
-/// Time inside the engine, beside what the answer counts.
+/// Time inside the engine, beside what the answer counts and its prompt took.
+#[derive(Default)]
 pub(super) struct Clock {
-    pub(super) render: Duration,
-    pub(super) tokenize: Duration,
     pub(super) first_token: Duration,
     pub(super) detokenize: Duration,
     pub(super) wall: Duration,
@@ -68,8 +60,7 @@ impl Engine {
     fn begin(&self, mut decoder: Decoder, request: Request) -> Stream {
         let seed = request.params.seed.unwrap_or_else(random_seed);
         let stops = Stops::new(request.params.stop.clone());
-        let (render, tokenize) = (request.render, request.tokenize);
-        let origin = Origin { template: request.template, system: request.system, previous: request.previous };
+        let wall = request.origin.render + request.origin.tokenize;
         let answer = Answer::begin(&mut decoder, request.prompt, request.params, seed, request.stop_ids);
         Stream {
             decoder: Some(decoder),
@@ -78,14 +69,8 @@ impl Engine {
             detokenizer: Detokenizer::new(false, true),
             stops,
             text: String::new(),
-            origin,
-            clock: Clock {
-                render,
-                tokenize,
-                first_token: Duration::ZERO,
-                detokenize: Duration::ZERO,
-                wall: render + tokenize,
-            },
+            origin: request.origin,
+            clock: Clock { wall, ..Clock::default() },
             receipt: None,
         }
     }

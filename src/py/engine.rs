@@ -6,7 +6,7 @@ use super::sampling::{self, SamplingParams};
 use super::stream::{Completion, Stream};
 use super::template::Template;
 use super::tokenizer::{self, Tokenizer};
-use crate::engine::{Engine as Core, Options, Request};
+use crate::engine::{Engine as Core, Options, Origin, Request};
 use crate::error::{Error, Result};
 use crate::model::ActQuant;
 use crate::model::config::Activation;
@@ -71,7 +71,8 @@ fn request(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>, params: Param
         let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos(), false);
         let tokenize = start.elapsed();
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
-        Ok(Request { tokenize, ..core.request(&ids, params)? })
+        let origin = Origin { tokenize, ..Origin::default() };
+        Ok(Request { origin, ..core.request(&ids, params)? })
     })
 }
 

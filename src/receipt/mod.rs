@@ -76,7 +76,8 @@ pub struct TestResults {
     pub skipped: u64,
 }
 
-fn wrong(gate: &str, what: impl Into<String>) -> Error {
+/// The error of a gate that fails.
+pub fn wrong(gate: &str, what: impl Into<String>) -> Error {
     Error::Receipt { gate: gate.into(), what: what.into() }
 }
 
