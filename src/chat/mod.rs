@@ -11,7 +11,7 @@ use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
 use crate::template::{ChatTurn, Conversation, Role, Template};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The conversation so far. An engine may have any number of them.
 pub struct ChatSession {
@@ -132,11 +132,11 @@ impl ChatSession {
         turns.push(ChatTurn::new(Role::User, user));
         let n_ctx = engine.runtime().n_ctx;
         let room = params.max_tokens.unwrap_or(n_ctx).min(n_ctx / 8);
-        let mut encoded = self.encode(engine, &turns)?;
-        if encoded.ids.len() + room > n_ctx {
-            while encoded.ids.len() > n_ctx / 4 * 3 && turns.len() > 1 {
+        let (mut ids, mut origin) = self.encode(engine, &turns)?;
+        if ids.len() + room > n_ctx {
+            while ids.len() > n_ctx / 4 * 3 && turns.len() > 1 {
                 turns.drain(..2);
-                encoded = self.encode(engine, &turns)?;
+                (ids, origin) = self.encode(engine, &turns)?;
             }
             self.forgotten = self.turns.len() + 1 - turns.len();
         }
@@ -150,30 +150,31 @@ impl ChatSession {
                 }
             }
         }
-        let ids: Vec<i64> = encoded.ids.iter().map(|id| i64::from(*id)).collect();
+        let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
         let mut request = engine.request(&ids, params)?;
         request.stop_ids.extend(stop_ids);
         request.stop_ids.sort_unstable();
         request.stop_ids.dedup();
+        Ok(Request { origin, ..request })
+    }
+
+    /// A conversation as ids, and where they come from.
+    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<u32>, Origin)> {
+        let start = Instant::now();
         let template = &self.template;
-        request.origin = Origin {
-            render: encoded.render,
-            tokenize: encoded.tokenize,
+        let conversation = Conversation::from_turns(turns, self.system.as_deref());
+        let controls: Vec<&str> = engine.tokenizer()?.control_texts().collect();
+        let prompt = template.prompt(&conversation, &controls)?;
+        let render = start.elapsed();
+        let ids = engine.encode_prompt(&prompt)?;
+        let origin = Origin {
+            render,
+            tokenize: start.elapsed() - render,
             template: Some(TemplateClaim::new(template.name(), template.origin().name(), template.source())),
             system: self.system.clone(),
             previous: self.receipts.last().cloned(),
         };
-        Ok(request)
-    }
-
-    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<Encoded> {
-        let start = Instant::now();
-        let conversation = Conversation::from_turns(turns, self.system.as_deref());
-        let controls: Vec<&str> = engine.tokenizer()?.control_texts().collect();
-        let prompt = self.template.prompt(&conversation, &controls)?;
-        let render = start.elapsed();
-        let ids = engine.encode_prompt(&prompt)?;
-        Ok(Encoded { ids, render, tokenize: start.elapsed() - render })
+        Ok((ids, origin))
     }
 
     /// Takes the sequence back from a stream that has ended, with what it answered.
@@ -188,11 +189,4 @@ impl ChatSession {
         self.turns.push(ChatTurn { cancelled, ..ChatTurn::new(Role::Assistant, stream.text()) });
         self.receipts.push(receipt.clone());
     }
-}
-
-/// A conversation as ids.
-struct Encoded {
-    ids: Vec<u32>,
-    render: Duration,
-    tokenize: Duration,
 }

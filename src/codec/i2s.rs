@@ -4,10 +4,9 @@
 use super::ternary::first_code_3;
 
 /// How codes lie in the bytes. The file does not say; all have the same size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interleave {
     /// Blocks of 128 elements in 32 bytes: element j of a block is in byte j % 32 at shift 6 − 2·(j / 32).
-    #[default]
     L128,
 }
 

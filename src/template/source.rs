@@ -37,27 +37,8 @@ fn raw_block(tag: &str) -> Option<usize> {
 }
 
 /// What binds less tightly than `+` and `~`: what stands between two of these is a sum of its own.
-const SEPARATORS: [&str; 19] = [
-    "if",
-    "elif",
-    "else",
-    "or",
-    "and",
-    "not",
-    "in",
-    "recursive",
-    "set",
-    "for",
-    ",",
-    ":",
-    "=",
-    "==",
-    "!=",
-    "<",
-    ">",
-    "<=",
-    ">=",
-];
+const WORDS: [&str; 10] = ["if", "elif", "else", "or", "and", "not", "in", "recursive", "set", "for"];
+const SIGNS: [&str; 9] = [",", ":", "=", "==", "!=", "<", ">", "<=", ">="];
 
 /// Terms that `+` and `-` join, each of factors that `~` joins.
 #[derive(Default)]
@@ -137,7 +118,7 @@ impl<'a> Reader<'a> {
             // A word after these is a name, whatever it is.
             let named = matches!(before, "." | "|") || (before == "is" && token != "not");
             let negates = before == "is" && token == "not";
-            let separates = closes || (SEPARATORS.contains(&token) && !named && !negates);
+            let separates = closes || ((WORDS.contains(&token) || SIGNS.contains(&token)) && !named && !negates);
             if separates {
                 out.push_str(&sum.take());
                 if closes && !wrapping.is_empty() || wrapping == "in" && matches!(token, "if" | "recursive") {
