@@ -15,12 +15,16 @@ use std::time::Instant;
 
 /// The conversation so far. An engine may have any number of them.
 pub struct ChatSession {
-    template: Arc<Template>,
-    system: Option<String>,
-    turns: Vec<ChatTurn>,
-    /// How many turns at the beginning no longer fit into the context.
-    forgotten: usize,
-    receipts: Vec<Arc<Receipt>>,
+    /// What formats the prompts.
+    pub template: Arc<Template>,
+    /// The system prompt, which is no turn.
+    pub system: Option<String>,
+    /// All turns, those that left the context included.
+    pub turns: Vec<ChatTurn>,
+    /// How many turns at the beginning have left the context.
+    pub forgotten: usize,
+    /// The receipts of the answers.
+    pub receipts: Vec<Arc<Receipt>>,
     decoder: Option<Decoder>,
     /// Whether a stream has the sequence.
     answering: bool,
@@ -59,31 +63,6 @@ impl ChatSession {
             decoder: None,
             answering: false,
         }
-    }
-
-    /// What formats the prompts.
-    pub fn template(&self) -> &Arc<Template> {
-        &self.template
-    }
-
-    /// The system prompt, which is no turn.
-    pub fn system(&self) -> Option<&str> {
-        self.system.as_deref()
-    }
-
-    /// All turns, those that left the context included.
-    pub fn turns(&self) -> &[ChatTurn] {
-        &self.turns
-    }
-
-    /// How many turns at the beginning have left the context.
-    pub fn forgotten(&self) -> usize {
-        self.forgotten
-    }
-
-    /// The receipts of the answers.
-    pub fn receipts(&self) -> &[Arc<Receipt>] {
-        &self.receipts
     }
 
     /// Sums over the receipts.
@@ -170,7 +149,7 @@ impl ChatSession {
         let origin = Origin {
             render,
             tokenize: start.elapsed() - render,
-            template: Some(TemplateClaim::new(template.name(), template.origin().name(), template.source())),
+            template: Some(TemplateClaim::new(template.name(), template.origin.name(), &template.source)),
             system: self.system.clone(),
             previous: self.receipts.last().cloned(),
         };
@@ -183,10 +162,10 @@ impl ChatSession {
     fn end(&mut self, user: String, stream: &mut Stream) {
         self.answering = false;
         self.decoder = stream.take_decoder();
-        let Some(receipt) = stream.receipt() else { return };
-        let cancelled = stream.answer().finish() == Some(Finish::Cancelled);
+        let Some(receipt) = &stream.receipt else { return };
+        let cancelled = stream.answer.finish() == Some(Finish::Cancelled);
         self.turns.push(ChatTurn::new(Role::User, user));
-        self.turns.push(ChatTurn { cancelled, ..ChatTurn::new(Role::Assistant, stream.text()) });
+        self.turns.push(ChatTurn { cancelled, ..ChatTurn::new(Role::Assistant, &stream.text) });
         self.receipts.push(receipt.clone());
     }
 }

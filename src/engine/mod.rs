@@ -20,7 +20,7 @@ use crate::sampler::SamplingParams;
 use crate::template::{Prompt, Template};
 use crate::tokenizer::Tokenizer;
 use receipts::Identity;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -105,7 +105,6 @@ pub struct Memory {
 
 /// An open model.
 pub struct Engine {
-    path: PathBuf,
     runtime: Runtime,
     kv_type: KvType,
     identity: Identity,
@@ -176,7 +175,6 @@ impl Engine {
         let n_batch = options.n_batch.unwrap_or(DEFAULT_BATCH);
         let identity = Identity::new(model.gguf(), model.config(), threads);
         Ok(Engine {
-            path: path.into(),
             identity,
             runtime: Runtime { model, kernels, pool, n_ctx, n_batch },
             kv_type: options.kv_type.unwrap_or(KvType::F16),
@@ -185,11 +183,6 @@ impl Engine {
             template: OnceLock::new(),
             warm: Mutex::default(),
         })
-    }
-
-    /// The path that it was opened with.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The model with what computes it.

@@ -103,7 +103,7 @@ fn params(sampling: &Sampling) -> Result<SamplingParams> {
 impl Engine {
     /// The receipt of an answer that has ended and has at least one id.
     pub(super) fn receipt_of(&self, stream: &Stream, decoder: &Decoder) -> Receipt {
-        let (answer, clock, origin) = (stream.answer(), &stream.clock, &stream.origin);
+        let (answer, clock, origin) = (&stream.answer, &stream.clock, &stream.origin);
         let (times, done) = (answer.times(), answer.work(decoder));
         let model = &self.runtime.model;
         let seconds = |duration: Duration| duration.as_secs_f64();
@@ -181,7 +181,7 @@ impl Engine {
         let mut stream = self.stream_on(&mut None, request)?;
         while stream.next(self, watch)?.is_some() {}
         let stops = claim.finish_reason == Finish::Stop.name();
-        let stopped = stream.answer().finish() == Some(Finish::Stop);
-        Ok(stream.answer().generated() == claim.output_ids && stops == stopped)
+        let stopped = stream.answer.finish() == Some(Finish::Stop);
+        Ok(stream.answer.generated() == claim.output_ids && stops == stopped)
     }
 }

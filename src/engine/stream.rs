@@ -27,13 +27,16 @@ pub struct Stream {
     decoder: Option<Decoder>,
     /// Whether its owner is the engine, which keeps it warm for the next prompt.
     warm: bool,
-    answer: Answer,
+    /// The ids and figures of the answer so far.
+    pub answer: Answer,
     detokenizer: Detokenizer,
     stops: Stops,
-    text: String,
+    /// The text so far.
+    pub text: String,
     pub(super) origin: Origin,
     pub(super) clock: Clock,
-    receipt: Option<Arc<Receipt>>,
+    /// The receipt, once the answer has ended; none if it ended before its first id.
+    pub receipt: Option<Arc<Receipt>>,
 }
 
 /// Time inside the engine, beside what the answer counts and its prompt took.
@@ -141,21 +144,6 @@ impl Stream {
     /// The sequence, for a caller who owns it; once the answer has ended.
     pub fn take_decoder(&mut self) -> Option<Decoder> {
         self.answer.finish().and_then(|_| self.decoder.take())
-    }
-
-    /// The text so far.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The ids and figures of the answer so far.
-    pub fn answer(&self) -> &Answer {
-        &self.answer
-    }
-
-    /// The receipt, once the answer has ended; none if it ended before its first id.
-    pub fn receipt(&self) -> Option<&Arc<Receipt>> {
-        self.receipt.as_ref()
     }
 }
 

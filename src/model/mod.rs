@@ -24,22 +24,13 @@ use linear::{Dense, Linear, Matrix};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// What the projections' inputs are rounded to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActQuant {
-    /// Per-token absmax int8, as BitNet models were trained.
-    Int8,
-    /// Not rounded.
-    None,
-}
-
-impl ActQuant {
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            ActQuant::Int8 => "int8",
-            ActQuant::None => "none",
-        }
+named! {
+    /// What the projections' inputs are rounded to.
+    pub enum ActQuant {
+        /// Per-token absmax int8, as BitNet models were trained.
+        Int8 = "int8",
+        /// Not rounded.
+        None = "none",
     }
 }
 

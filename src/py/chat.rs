@@ -89,12 +89,12 @@ impl ChatSession {
 
     #[getter]
     fn template(&self) -> Template {
-        Template::of(self.core().template().clone())
+        Template::of(self.core().template.clone())
     }
 
     #[getter]
     fn system(&self) -> Option<String> {
-        self.core().system().map(str::to_string)
+        self.core().system.clone()
     }
 
     #[getter]
@@ -104,17 +104,17 @@ impl ChatSession {
 
     #[getter]
     fn history(&self) -> Vec<ChatTurn> {
-        self.core().turns().iter().map(|turn| ChatTurn { core: turn.clone() }).collect()
+        self.core().turns.iter().map(|turn| ChatTurn { core: turn.clone() }).collect()
     }
 
     #[getter]
     fn forgotten(&self) -> usize {
-        self.core().forgotten()
+        self.core().forgotten
     }
 
     #[getter]
     fn receipts(&self) -> Vec<Receipt> {
-        self.core().receipts().iter().map(|receipt| Receipt { core: receipt.clone() }).collect()
+        self.core().receipts.iter().map(|receipt| Receipt { core: receipt.clone() }).collect()
     }
 
     #[getter]
@@ -137,6 +137,6 @@ impl ChatSession {
 
     fn __repr__(&self) -> String {
         let core = self.core();
-        format!("<ChatSession {} turns, template {}>", core.turns().len(), core.template().name())
+        format!("<ChatSession {} turns, template {}>", core.turns.len(), core.template.name())
     }
 }

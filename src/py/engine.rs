@@ -126,7 +126,7 @@ impl Engine {
         lm_head: &str,
     ) -> PyResult<Engine> {
         let quants = [("auto", None), ("int8", Some(ActQuant::Int8)), ("none", Some(ActQuant::None))];
-        let activations = [Activation::Silu, Activation::Relu2].map(|a| (a.name(), a));
+        let activations = Activation::ALL.map(|a| (a.name(), a));
         let options = Options {
             n_ctx: optional_count(n_ctx, "n_ctx")?,
             n_threads: optional_count(n_threads, "n_threads")?,

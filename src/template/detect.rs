@@ -24,28 +24,17 @@ const END_OF_TURN: [&str; 14] = [
     "</s>",
 ];
 
-/// Where a template came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The caller chose it.
-    Argument,
-    /// The model file holds it.
-    Gguf,
-    /// The name of the tokenizer or model suggests it.
-    Tokenizer,
-    /// Nothing says which.
-    Fallback,
-}
-
-impl Origin {
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Origin::Argument => "argument",
-            Origin::Gguf => "gguf",
-            Origin::Tokenizer => "tokenizer",
-            Origin::Fallback => "fallback",
-        }
+named! {
+    /// Where a template came from.
+    pub enum Origin {
+        /// The caller chose it.
+        Argument = "argument",
+        /// The model file holds it.
+        Gguf = "gguf",
+        /// The name of the tokenizer or model suggests it.
+        Tokenizer = "tokenizer",
+        /// Nothing says which.
+        Fallback = "fallback",
     }
 }
 

@@ -28,13 +28,18 @@ const STACK: usize = 256 << 20;
 /// A chat template.
 #[derive(Debug)]
 pub struct Template {
-    name: String,
-    source: String,
+    name: &'static str,
+    /// The Jinja source.
+    pub source: String,
     environment: Environment<'static>,
-    origin: Origin,
-    warning: Option<String>,
-    bos_token: Option<String>,
-    eos_token: Option<String>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// What its user should know, if anything.
+    pub warning: Option<String>,
+    /// What the source knows as `bos_token`.
+    pub bos_token: Option<String>,
+    /// What the source knows as `eos_token`.
+    pub eos_token: Option<String>,
 }
 
 impl Template {
@@ -54,7 +59,7 @@ impl Template {
         let environment = apart(|| environment::with_template(source).map_err(fault))?;
         let owned = |text: Option<&str>| text.map(str::to_string);
         Ok(Template {
-            name: builtin::name_of(source).unwrap_or("jinja").into(),
+            name: builtin::name_of(source).unwrap_or("jinja"),
             source: source.into(),
             environment,
             origin: Origin::Argument,
@@ -70,7 +75,7 @@ impl Template {
         let now: DateTime = now.parse().map_err(|error| {
             Error::Template(format!("'{now}' is no time ({error}), expected one such as 2026-07-04T12:00:00"))
         })?;
-        let template = Template::from_jinja(&self.source, self.bos_token(), self.eos_token())?;
+        let template = Template::from_jinja(&self.source, self.bos_token.as_deref(), self.eos_token.as_deref())?;
         let mut environment = template.environment;
         environment::set_clock(&mut environment, Some(now));
         Ok(Template { environment, origin: self.origin, warning: self.warning.clone(), ..template })
@@ -78,7 +83,7 @@ impl Template {
 
     /// A built-in template for the same model, because the caller chose it.
     pub fn sibling(&self, name: &str) -> Result<Template> {
-        Template::named(name, self.bos_token(), self.eos_token())
+        Template::named(name, self.bos_token.as_deref(), self.eos_token.as_deref())
     }
 
     /// The prompt of a conversation: `messages` is a list of objects, passed to the template untouched.
@@ -129,33 +134,8 @@ impl Template {
     }
 
     /// `raw`, `instruct`, `llama3-chat`, `bitnet`, or `jinja` for any other source.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Where it came from.
-    pub fn origin(&self) -> Origin {
-        self.origin
-    }
-
-    /// What its user should know, if anything.
-    pub fn warning(&self) -> Option<&str> {
-        self.warning.as_deref()
-    }
-
-    /// What the source knows as `bos_token`.
-    pub fn bos_token(&self) -> Option<&str> {
-        self.bos_token.as_deref()
-    }
-
-    /// What the source knows as `eos_token`.
-    pub fn eos_token(&self) -> Option<&str> {
-        self.eos_token.as_deref()
-    }
-
-    /// The Jinja source.
-    pub fn source(&self) -> &str {
-        &self.source
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 }
 
