@@ -11,43 +11,54 @@ const MAX_ITEMS: u64 = 1 << 30;
 const SHOWN_CHARS: usize = 72;
 const SHOWN_ITEMS: usize = 6;
 
-/// The type of a metadata value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are the type names of the GGUF specification")]
-pub enum ValueType {
-    U8,
-    I8,
-    U16,
-    I16,
-    U32,
-    I32,
-    F32,
-    Bool,
-    Str,
-    Array,
-    U64,
-    I64,
-    F64,
+/// Declares the types of the format in the order of their ids: variant and content, name, the fewest bytes of a value.
+macro_rules! types {
+    ($a:lifetime: $($Type:ident($content:ty) $name:literal $least:literal,)*) => {
+        /// The type of a metadata value.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the variants are the type names of the GGUF specification")]
+        pub enum ValueType {
+            $($Type,)*
+        }
+
+        /// One metadata value. Strings are bytes: token strings in real files are not always UTF-8.
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        #[expect(missing_docs, reason = "the variants are the types of `ValueType`")]
+        pub enum Value<$a> {
+            $($Type($content),)*
+        }
+
+        impl ValueType {
+            const ALL: [(Self, &'static str, u64); 13] = [$((Self::$Type, $name, $least)),*];
+        }
+
+        impl Value<'_> {
+            /// The type that the file gives it.
+            pub fn kind(&self) -> ValueType {
+                match self { $(Self::$Type(_) => ValueType::$Type),* }
+            }
+        }
+    };
+}
+
+types! {
+    'a:
+    U8(u8) "u8" 1,
+    I8(i8) "i8" 1,
+    U16(u16) "u16" 2,
+    I16(i16) "i16" 2,
+    U32(u32) "u32" 4,
+    I32(i32) "i32" 4,
+    F32(f32) "f32" 4,
+    Bool(bool) "bool" 1,
+    Str(&'a [u8]) "str" 8,
+    Array(Array<'a>) "array" 12,
+    U64(u64) "u64" 8,
+    I64(i64) "i64" 8,
+    F64(f64) "f64" 8,
 }
 
 impl ValueType {
-    /// With the fewest bytes that a value can take, in the order of their ids in the file.
-    const ALL: [(Self, &'static str, u64); 13] = [
-        (Self::U8, "u8", 1),
-        (Self::I8, "i8", 1),
-        (Self::U16, "u16", 2),
-        (Self::I16, "i16", 2),
-        (Self::U32, "u32", 4),
-        (Self::I32, "i32", 4),
-        (Self::F32, "f32", 4),
-        (Self::Bool, "bool", 1),
-        (Self::Str, "str", 8),
-        (Self::Array, "array", 12),
-        (Self::U64, "u64", 8),
-        (Self::I64, "i64", 8),
-        (Self::F64, "f64", 8),
-    ];
-
     pub(super) fn from_id(id: u32) -> Parse<Self> {
         let known = usize::try_from(id).ok().and_then(|id| Self::ALL.get(id));
         known.map(|entry| entry.0).ok_or_else(|| format!("value type {id} is unknown; 0 to 12 are defined"))
@@ -61,25 +72,6 @@ impl ValueType {
     fn least_bytes(self) -> u64 {
         Self::ALL[self as usize].2
     }
-}
-
-/// One metadata value. Strings are bytes: token strings in real files are not always UTF-8.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the variants are the types of `ValueType`")]
-pub enum Value<'a> {
-    U8(u8),
-    I8(i8),
-    U16(u16),
-    I16(i16),
-    U32(u32),
-    I32(i32),
-    F32(f32),
-    Bool(bool),
-    Str(&'a [u8]),
-    Array(Array<'a>),
-    U64(u64),
-    I64(i64),
-    F64(f64),
 }
 
 impl<'a> Value<'a> {
@@ -104,25 +96,6 @@ impl<'a> Value<'a> {
             ValueType::I64 => Self::I64(i64::from_le_bytes(reader.array()?)),
             ValueType::F64 => Self::F64(f64::from_le_bytes(reader.array()?)),
         })
-    }
-
-    /// The type that the file gives it.
-    pub fn kind(&self) -> ValueType {
-        match self {
-            Self::U8(_) => ValueType::U8,
-            Self::I8(_) => ValueType::I8,
-            Self::U16(_) => ValueType::U16,
-            Self::I16(_) => ValueType::I16,
-            Self::U32(_) => ValueType::U32,
-            Self::I32(_) => ValueType::I32,
-            Self::F32(_) => ValueType::F32,
-            Self::Bool(_) => ValueType::Bool,
-            Self::Str(_) => ValueType::Str,
-            Self::Array(_) => ValueType::Array,
-            Self::U64(_) => ValueType::U64,
-            Self::I64(_) => ValueType::I64,
-            Self::F64(_) => ValueType::F64,
-        }
     }
 
     /// The type's name, with an array's element type and length: `u32`, `str[128256]`.

@@ -26,7 +26,7 @@ const MOST_SOURCE: usize = 128 << 10;
 const STACK: usize = 256 << 20;
 
 /// A chat template.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Template {
     name: &'static str,
     /// The Jinja source.
@@ -51,10 +51,8 @@ impl Template {
     /// A template from its Jinja source; `bos_token` and `eos_token` are what the source knows under these names.
     pub fn from_jinja(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Result<Template> {
         if source.len() > MOST_SOURCE {
-            return Err(Error::Template(format!(
-                "chat template: {} bytes; a template may have {MOST_SOURCE}",
-                source.len()
-            )));
+            let found = source.len();
+            return Err(Error::Template(format!("chat template: {found} bytes; a template may have {MOST_SOURCE}")));
         }
         let environment = apart(|| environment::with_template(source).map_err(fault))?;
         let owned = |text: Option<&str>| text.map(str::to_string);
@@ -75,10 +73,9 @@ impl Template {
         let now: DateTime = now.parse().map_err(|error| {
             Error::Template(format!("'{now}' is no time ({error}), expected one such as 2026-07-04T12:00:00"))
         })?;
-        let template = Template::from_jinja(&self.source, self.bos_token.as_deref(), self.eos_token.as_deref())?;
-        let mut environment = template.environment;
-        environment::set_clock(&mut environment, Some(now));
-        Ok(Template { environment, origin: self.origin, warning: self.warning.clone(), ..template })
+        let mut template = self.clone();
+        environment::set_clock(&mut template.environment, Some(now));
+        Ok(template)
     }
 
     /// A built-in template for the same model, because the caller chose it.
@@ -94,12 +91,8 @@ impl Template {
         add_generation_prompt: bool,
         variables: &Map<String, Json>,
     ) -> Result<String> {
-        self.render_conversation(&Conversation {
-            messages: messages.clone(),
-            tools: tools.cloned().unwrap_or(Json::Null),
-            add_generation_prompt,
-            variables: variables.clone(),
-        })
+        let (messages, tools, variables) = (messages.clone(), tools.cloned().unwrap_or_default(), variables.clone());
+        self.render_conversation(&Conversation { messages, tools, add_generation_prompt, variables })
     }
 
     /// The prompt of turns that wait for an answer.
