@@ -119,22 +119,17 @@ impl ChatSession {
             }
             self.forgotten = self.turns.len() + 1 - turns.len();
         }
-        let mut stop_ids = Vec::new();
         if !params.ignore_eos {
             let tokenizer = engine.tokenizer()?;
             for stop in self.template.stop_sequences() {
                 match tokenizer.id_of(&stop).filter(|id| tokenizer.is_control(*id)) {
-                    Some(id) => stop_ids.push(id),
+                    Some(id) => params.stop_token_ids.push(id),
                     None => params.stop.push(stop),
                 }
             }
         }
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
-        let mut request = engine.request(&ids, params)?;
-        request.stop_ids.extend(stop_ids);
-        request.stop_ids.sort_unstable();
-        request.stop_ids.dedup();
-        Ok(Request { origin, ..request })
+        Ok(Request { origin, ..engine.request(&ids, params)? })
     }
 
     /// A conversation as ids, and where they come from.

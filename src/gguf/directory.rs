@@ -78,14 +78,13 @@ pub struct Listed {
 
 /// The tensors that a header lists, unchecked.
 pub(super) fn listed(header: &Header, infos: &[Info], file_size: usize) -> Vec<Listed> {
-    let extents = extents(infos, file_size.saturating_sub(header.data_start), header.alignment);
     let list = |extent: Extent| Listed {
         name: extent.info.name.clone(),
         shape: extent.info.shape.clone(),
         kind: resolve::name(&extent),
         bytes: extent.span,
     };
-    extents.into_iter().map(list).collect()
+    extents(header, infos, file_size).into_iter().map(list).collect()
 }
 
 /// The space between a tensor's start and the next one's, or the end of the file.
@@ -120,8 +119,7 @@ pub(super) fn tensors(
     path: &Path,
 ) -> Result<(Vec<Tensor>, Vec<String>)> {
     let broken = |reason: String| Error::File { path: path.into(), reason };
-    let data_size = file_size.saturating_sub(header.data_start);
-    let extents = extents(infos, data_size, header.alignment);
+    let extents = extents(header, infos, file_size);
     let kinds = kinds(&extents, path)?;
     let mut tensors = Vec::with_capacity(infos.len());
     let mut gaps = Vec::new();
@@ -170,7 +168,9 @@ pub(super) fn sort_by_name(tensors: &[Tensor]) -> Parse<Vec<usize>> {
 }
 
 /// In file order, each with the distance to whatever follows it in the data.
-fn extents<'a>(infos: &'a [Info], data_size: usize, alignment: usize) -> Vec<Extent<'a>> {
+fn extents<'a>(header: &Header, infos: &'a [Info], file_size: usize) -> Vec<Extent<'a>> {
+    let data_size = file_size.saturating_sub(header.data_start);
+    let alignment = header.alignment;
     let mut offsets: Vec<(u64, usize)> = infos.iter().enumerate().map(|(at, info)| (info.offset, at)).collect();
     offsets.sort_unstable();
     let mut spans = vec![(0, false); infos.len()];

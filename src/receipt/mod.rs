@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 const SCHEMA_VERSION: &str = "1.0.0";
 
 /// The receipt of one answer.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Receipt {
     /// When the answer ended, in UTC (RFC 3339).
     pub timestamp: String,

@@ -161,10 +161,7 @@ fn steps(normalizer: &Value, pre_tokenizer: &Value) -> Result<Steps> {
             Some("NFC") => steps.nfc = true,
             Some("Prepend") if step["prepend"] == "▁" => prefix = Some(Prefix::Each),
             Some("Replace") if step["pattern"]["String"] == " " && step["content"] == "▁" => sentence = true,
-            _ => {
-                let known = "NFC, Prepend of '▁' and Replace of ' ' by '▁'";
-                return Err(unsupported("normalizer", step, known));
-            }
+            _ => return Err(unsupported("normalizer", step, "NFC, Prepend of '▁' and Replace of ' ' by '▁'")),
         }
     }
     for step in members(pre_tokenizer, "pretokenizers") {
