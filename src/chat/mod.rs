@@ -33,16 +33,12 @@ pub struct ChatSession {
 /// Sums over the receipts of a conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Metrics {
-    /// Answers.
-    pub exchanges: u64,
     /// Positions of all prompts.
     pub prompt_tokens: u64,
     /// Of these, positions that the cache held.
     pub cached_tokens: u64,
     /// Ids that were sampled.
     pub completion_tokens: u64,
-    /// Ids but the first of each answer, which prefill gives.
-    pub decoded_tokens: u64,
     /// Time for the positions of prompts that were computed.
     pub prefill_seconds: f64,
     /// Time for the positions of answers.
@@ -69,13 +65,10 @@ impl ChatSession {
     pub fn metrics(&self) -> Metrics {
         self.receipts.iter().fold(Metrics::default(), |sum, receipt| {
             let (claim, run) = (&receipt.claim, &receipt.run);
-            let ids = claim.output_ids.len() as u64;
             Metrics {
-                exchanges: sum.exchanges + 1,
                 prompt_tokens: sum.prompt_tokens + claim.prompt_ids.len() as u64,
                 cached_tokens: sum.cached_tokens + run.cached_tokens,
-                completion_tokens: sum.completion_tokens + ids,
-                decoded_tokens: sum.decoded_tokens + ids - 1,
+                completion_tokens: sum.completion_tokens + claim.output_ids.len() as u64,
                 prefill_seconds: sum.prefill_seconds + run.seconds.prefill,
                 decode_seconds: sum.decode_seconds + run.seconds.decode,
                 wall_seconds: sum.wall_seconds + run.seconds.wall,

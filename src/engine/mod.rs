@@ -106,7 +106,8 @@ pub struct Memory {
 /// An open model.
 pub struct Engine {
     runtime: Runtime,
-    kv_type: KvType,
+    /// How keys and values are stored.
+    pub kv_type: KvType,
     identity: Identity,
     tokenizer: OnceLock<Result<Tokenizer>>,
     tokenizer_thread: Mutex<TokenizerThread>,
@@ -188,11 +189,6 @@ impl Engine {
     /// The model with what computes it.
     pub fn runtime(&self) -> &Runtime {
         &self.runtime
-    }
-
-    /// How keys and values are stored.
-    pub fn kv_type(&self) -> KvType {
-        self.kv_type
     }
 
     /// The model's measures and constants.

@@ -74,13 +74,11 @@ fn sampling(params: &SamplingParams, seed: u64, stop_ids: &[u32]) -> Sampling {
 
 /// The parameters that a claim names.
 fn params(sampling: &Sampling) -> Result<SamplingParams> {
-    let bias =
-        |(id, bias): &(u32, Json)| {
-            let text = bias.as_str().and_then(|text| text.parse::<f32>().ok());
-            bias.as_f64().map(|x| x as f32).or(text).map(|bias| (*id, bias)).ok_or_else(|| {
-                wrong("claim.sampling.logit_bias", format!("it is {bias} for id {id}, expected a number"))
-            })
-        };
+    let bias = |(id, bias): &(u32, Json)| {
+        let number = bias.as_f64().map(|x| x as f32).or(bias.as_str().and_then(|text| text.parse().ok()));
+        let what = || format!("it is {bias} for id {id}, expected a number");
+        number.map(|bias| (*id, bias)).ok_or_else(|| wrong("claim.sampling.logit_bias", what()))
+    };
     Ok(SamplingParams {
         temperature: sampling.temperature as f32,
         top_k: sampling.top_k as usize,
@@ -92,11 +90,9 @@ fn params(sampling: &Sampling) -> Result<SamplingParams> {
         frequency_penalty: sampling.frequency_penalty as f32,
         logit_bias: sampling.logit_bias.iter().map(bias).collect::<Result<_>>()?,
         seed: Some(sampling.seed),
-        max_tokens: None,
         stop: sampling.stop.clone(),
-        stop_token_ids: Vec::new(),
         ignore_eos: true,
-        logprobs: None,
+        ..SamplingParams::default()
     })
 }
 
@@ -110,7 +106,7 @@ impl Engine {
         let claim = Claim {
             numerics: NUMERICS,
             model: self.identity.fingerprint.clone(),
-            act_quant: model.verdict().act_quant.name().into(),
+            act_quant: model.verdict.act_quant.name().into(),
             ffn_act: self.config().activation.name().into(),
             kv_type: self.kv_type.name().into(),
             n_ctx: self.runtime.n_ctx as u64,
@@ -164,7 +160,7 @@ impl Engine {
             ));
         }
         let own = [
-            ("act_quant", &claim.act_quant, self.runtime.model.verdict().act_quant.name()),
+            ("act_quant", &claim.act_quant, self.runtime.model.verdict.act_quant.name()),
             ("ffn_act", &claim.ffn_act, self.config().activation.name()),
             ("kv_type", &claim.kv_type, self.kv_type.name()),
             ("model", &claim.model.get()?.to_string(), self.identity.fingerprint.get()?),

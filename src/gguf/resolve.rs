@@ -41,10 +41,6 @@ fn flat(extent: &Extent, elements: usize, bytes: usize) -> Option<usize> {
     count.is_multiple_of(elements).then_some(count / elements)?.checked_mul(bytes)
 }
 
-fn tl1(extent: &Extent) -> Option<usize> {
-    flat(extent, 4, 1)?.checked_add(32)
-}
-
 /// In bitnet.cpp's integer arithmetic, left to right.
 fn tl2(extent: &Extent) -> Option<usize> {
     let threes = extent.cols.checked_sub(256)?.checked_mul(extent.rows)? / 3;
@@ -75,7 +71,7 @@ fn meanings(id: u32) -> &'static [Meaning] {
                 extent.has_sibling_scale.then(|| flat(extent, 4, 1)).flatten()
             }),
         ],
-        38 => &[Foreign(TL1, tl1)],
+        38 => &[Foreign(TL1, |extent| flat(extent, 4, 1)?.checked_add(32))],
         39 => &[Foreign("MXFP4", |extent| by_row(extent, 0, 32, 17)), Foreign(TL2, tl2)],
         42 => &[
             Foreign("Q2_0 in groups of 64", |extent| by_row(extent, 0, 64, 18)),

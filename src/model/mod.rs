@@ -59,8 +59,10 @@ impl Block {
 pub struct Model {
     gguf: Arc<Gguf>,
     config: Config,
-    verdict: Verdict,
-    warnings: Vec<String>,
+    /// Whether the projections take int8 activations, and why.
+    pub verdict: Verdict,
+    /// What is odd about its weights without making them unusable.
+    pub warnings: Vec<String>,
     embedding: Dense,
     /// Absent where the embedding serves as the output head as well.
     output: Option<Dense>,
@@ -108,16 +110,6 @@ impl Model {
     /// Measures and constants.
     pub fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// Whether the projections take int8 activations, and why.
-    pub fn verdict(&self) -> &Verdict {
-        &self.verdict
-    }
-
-    /// What is odd about its weights without making them unusable.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
     }
 
     /// Whether the embedding serves as the output head.

@@ -287,7 +287,7 @@ impl Engine {
     #[getter]
     fn per_token<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let core = self.core()?;
-        let cost = core.runtime().model.per_token(core.kv_type());
+        let cost = core.runtime().model.per_token(core.kv_type);
         let dict = PyDict::new(py);
         dict.set_item("ternary_macs", cost.ternary_macs)?;
         dict.set_item("weight_bytes", cost.weight_bytes)?;
@@ -332,12 +332,12 @@ impl Engine {
 
     #[getter]
     fn kv_type(&self) -> Result<&'static str> {
-        Ok(self.core()?.kv_type().name())
+        Ok(self.core()?.kv_type.name())
     }
 
     #[getter]
     fn act_quant(&self) -> Result<&'static str> {
-        Ok(self.core()?.runtime().model.verdict().act_quant.name())
+        Ok(self.core()?.runtime().model.verdict.act_quant.name())
     }
 
     #[getter]

@@ -116,11 +116,6 @@ impl Receipt {
         Ok(self.digest.get().expect("set just now"))
     }
 
-    /// Positions that were computed for the answer: of the prompt, and of all sampled ids but the last.
-    pub fn computed_tokens(&self) -> u64 {
-        self.run.computed(&self.claim)
-    }
-
     /// Its JSON document: as it was read, or as its figures give it.
     pub fn document(&self) -> Result<Json> {
         self.stored.clone().map_or_else(|| self.derived(), Ok)
@@ -134,7 +129,8 @@ impl Receipt {
         Ok(json!({
             "schema_version": SCHEMA_VERSION,
             "timestamp": self.timestamp,
-            "compute_path": self.compute_path(),
+            // Whether the kernels counted the work that the claim takes.
+            "compute_path": if self.check_work().is_ok() { "real" } else { "mock" },
             "backend": "cpu",
             "backend_summary": format!("{}, {} threads", run.isa, run.threads),
             "kernels": run.kernels(),
@@ -157,11 +153,6 @@ impl Receipt {
             "run": run.document(claim),
             "digest": self.digest()?,
         }))
-    }
-
-    /// `real` if the kernels counted the work that the claim takes, else `mock`.
-    fn compute_path(&self) -> &'static str {
-        if self.check_work().is_ok() { "real" } else { "mock" }
     }
 
     /// Reads a document. Whether its figures agree is [`Self::validate`]'s business.

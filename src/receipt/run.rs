@@ -100,8 +100,8 @@ impl Run {
         (claim.prompt_ids.len() as u64).saturating_sub(self.cached_tokens)
     }
 
-    /// Positions computed in all: the last id is sampled, not computed.
-    pub(super) fn computed(&self, claim: &Claim) -> u64 {
+    /// Positions that were computed for the answer: of the prompt, and of all sampled ids but the last.
+    pub fn computed(&self, claim: &Claim) -> u64 {
         self.prefilled(claim) + (claim.output_ids.len() as u64).saturating_sub(1)
     }
 

@@ -136,7 +136,10 @@ impl<'a> Reader<'a> {
                     }
                 }
                 // The sign in `1e-5` is no operator.
-                "+" | "-" if sum.operand && !(before.starts_with(is_digit) && before.ends_with(['e', 'E'])) => {
+                "+" | "-"
+                    if sum.operand
+                        && !(before.starts_with(|c: char| c.is_ascii_digit()) && before.ends_with(['e', 'E'])) =>
+                {
                     sum.terms.push((token.chars().next()?, vec![gap.to_string()]));
                     sum.operand = false;
                 }
@@ -187,10 +190,6 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         Some((gap, token))
     }
-}
-
-fn is_digit(c: char) -> bool {
-    c.is_ascii_digit()
 }
 
 fn is_word(c: char) -> bool {

@@ -1,6 +1,6 @@
 //! From ids to text, one at a time, without ever splitting a character.
 
-use super::Tokenizer;
+use super::{Spelling, Tokenizer};
 
 /// The state between two ids of one text.
 pub struct Detokenizer {
@@ -23,7 +23,8 @@ impl Detokenizer {
             return String::new();
         }
         let bytes = tokenizer.bytes_of(id);
-        let own = std::mem::take(&mut self.first) && tokenizer.strips_first_space();
+        let prefixes = matches!(tokenizer.steps.spelling, Spelling::Sentence { prefix: Some(_) });
+        let own = std::mem::take(&mut self.first) && prefixes;
         self.held.extend(bytes.strip_prefix(b" ").filter(|_| own).unwrap_or(&bytes));
         self.take(false)
     }

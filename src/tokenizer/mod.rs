@@ -291,10 +291,6 @@ impl Tokenizer {
     pub fn pre(&self) -> &str {
         &self.pre
     }
-
-    fn strips_first_space(&self) -> bool {
-        matches!(self.steps.spelling, Spelling::Sentence { prefix: Some(_) })
-    }
 }
 
 /// A text in Unicode's composed form, which ASCII is in.
