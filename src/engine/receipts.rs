@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::gguf::{Gguf, fingerprint};
 use crate::kernel::machine;
 use crate::model::config::Config;
-use crate::receipt::{Claim, Late, ModelInfo, Previous, Receipt, Run, Sampling, Seconds, Work, wrong};
+use crate::receipt::{Claim, Late, ModelInfo, Previous, Receipt, Run, Sampling, Seconds, Work, gate, wrong};
 use crate::sampler::SamplingParams;
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
@@ -150,26 +150,19 @@ impl Engine {
     /// other settings or another order of float operations is refused by name.
     pub fn replay(&self, receipt: &Receipt, watch: &mut Watch) -> Result<bool> {
         let claim = &receipt.claim;
-        if claim.numerics != NUMERICS {
+        gate("claim.numerics", claim.numerics == NUMERICS, || {
             let theirs = claim.numerics;
-            return Err(wrong(
-                "claim.numerics",
-                format!(
-                    "it is {theirs}, this version computes by number {NUMERICS}; replay it with a version that has it"
-                ),
-            ));
-        }
-        let own = [
-            ("act_quant", &claim.act_quant, self.runtime.model.verdict.act_quant.name()),
-            ("ffn_act", &claim.ffn_act, self.config().activation.name()),
-            ("kv_type", &claim.kv_type, self.kv_type.name()),
-            ("model", &claim.model.get()?.to_string(), self.identity.fingerprint.get()?),
-        ];
-        if let Some((name, theirs, own)) = own.into_iter().find(|(_, theirs, own)| theirs != own) {
-            return Err(wrong(
-                &format!("claim.{name}"),
-                format!("it is '{theirs}', this engine has '{own}'; open the engine that the receipt names"),
-            ));
+            format!("it is {theirs}, this version computes by number {NUMERICS}; replay it with a version that has it")
+        })?;
+        for (name, theirs, own) in [
+            ("claim.act_quant", &*claim.act_quant, self.runtime.model.verdict.act_quant.name()),
+            ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
+            ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
+            ("claim.model", claim.model.get()?, self.identity.fingerprint.get()?),
+        ] {
+            gate(name, theirs == own, || {
+                format!("it is '{theirs}', this engine has '{own}'; open the engine that the receipt names")
+            })?;
         }
         let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..params(&claim.sampling)? };
         let prompt: Vec<i64> = claim.prompt_ids.iter().map(|id| i64::from(*id)).collect();

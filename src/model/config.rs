@@ -198,13 +198,13 @@ impl Keys<'_> {
             let (found, layers) = (list.len(), self.layers);
             return Err(self.wrong(&format!("key '{key}' lists {found} values for {layers} layers")));
         }
-        match values[..] {
-            [first, ref rest @ ..] if (1..=most).contains(&first) && rest.iter().all(|v| *v == first) => {
-                Ok(Some(first))
-            }
-            [first, ref rest @ ..] if rest.iter().any(|v| *v != first) => Err(Error::Unsupported(format!(
+        if values.iter().any(|value| *value != values[0]) {
+            return Err(Error::Unsupported(format!(
                 "metadata key '{key}' differs between layers; this engine runs models whose layers are alike"
-            ))),
+            )));
+        }
+        match values.first() {
+            Some(value) if (1..=most).contains(value) => Ok(Some(*value)),
             _ => Err(self.wrong(&format!("key '{key}' is {values:?}, expected a number from 1 to {most}"))),
         }
     }

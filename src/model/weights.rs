@@ -140,12 +140,7 @@ impl<'a> Loader<'a> {
 
     fn optional(&self, name: &str, cols: usize, rows: usize) -> Result<Option<&'a Tensor>> {
         let Some(tensor) = self.find(name) else { return Ok(None) };
-        let fits = match tensor.shape() {
-            [c] => (*c, 1) == (cols, rows),
-            [c, r] => (*c, *r) == (cols, rows),
-            _ => false,
-        };
-        if fits {
+        if matches!(tensor.shape(), [_] | [_, _]) && (tensor.cols(), tensor.rows()) == (cols, rows) {
             return Ok(Some(tensor));
         }
         Err(Error::Model(format!(

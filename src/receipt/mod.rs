@@ -10,6 +10,7 @@ mod validate;
 
 pub use claim::{Claim, Late, Previous, Sampling, TemplateClaim};
 pub use run::{Run, Seconds, Work};
+pub use validate::gate;
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};

@@ -104,7 +104,7 @@ impl Receipt {
 }
 
 /// One check, by its name: an error unless it holds.
-fn gate(name: &str, holds: bool, what: impl FnOnce() -> String) -> Result<()> {
+pub fn gate(name: &str, holds: bool, what: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(wrong(name, what())) }
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Companions {
 impl Companions {
     fn beside(path: &Path) -> Result<Companions> {
         let read = |name: &str| match std::fs::read(path.with_file_name(name)) {
-            Ok(bytes) => parse(&bytes).map_err(|error| at(name, error)),
+            Ok(bytes) => parse(&bytes).map_err(|error| error.at(name)),
             Err(_) => Ok(Value::Null),
         };
         Ok(Companions { config: read("tokenizer_config.json")?, generation: read("generation_config.json")? })
@@ -57,16 +57,7 @@ pub(super) fn is_json(path: &Path) -> bool {
 pub(super) fn open(path: &Path, asked: Option<&str>) -> Result<Tokenizer> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let loaded = Companions::beside(path).and_then(|companions| load(&bytes, &companions, asked));
-    loaded.map_err(|error| at(&path.display().to_string(), error))
-}
-
-/// Says where an error was found.
-fn at(place: &str, error: Error) -> Error {
-    match error {
-        Error::Model(what) => Error::Model(format!("{place}: {what}")),
-        Error::Unsupported(what) => Error::Unsupported(format!("{place}: {what}")),
-        other => other,
-    }
+    loaded.map_err(|error| error.at(path.display()))
 }
 
 pub(super) fn wrong(what: impl Into<String>) -> Error {
