@@ -72,7 +72,6 @@ fn sampling(params: &SamplingParams, seed: u64, stop_ids: &[u32]) -> Sampling {
     }
 }
 
-/// The parameters that a claim names.
 fn params(sampling: &Sampling) -> Result<SamplingParams> {
     let bias = |(id, bias): &(u32, Json)| {
         let number = bias.as_f64().map(|x| x as f32).or(bias.as_str().and_then(|text| text.parse().ok()));

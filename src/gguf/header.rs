@@ -103,7 +103,6 @@ fn read_version(reader: &mut Reader) -> Parse<u32> {
     }
 }
 
-/// A key or a name.
 fn read_name<'a>(reader: &mut Reader<'a>, what: &str, most: usize) -> Parse<&'a str> {
     let start = reader.at;
     let name = reader.string()?;

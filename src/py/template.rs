@@ -116,7 +116,8 @@ impl Template {
     #[pyo3(signature = (history, system=None))]
     fn render_chat(&self, py: Python<'_>, history: Vec<ChatTurn>, system: Option<&str>) -> PyResult<String> {
         let turns: Vec<CoreTurn> = history.into_iter().map(|turn| turn.core).collect();
-        detached(py, |_| self.core.render_chat(&turns, system))
+        let conversation = Conversation::from_turns(&turns, system);
+        detached(py, |_| self.core.render_conversation(&conversation))
     }
 
     #[pyo3(signature = (user, system=None))]

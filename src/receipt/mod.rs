@@ -18,7 +18,6 @@ use serde_json::{Map, Value as Json, json};
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// The version of the document's form.
 const SCHEMA_VERSION: &str = "1.0.0";
 
 /// The receipt of one answer.

@@ -61,7 +61,6 @@ pub struct Seconds {
     pub wall: f64,
 }
 
-/// How many a second.
 pub(super) fn rate(count: u64, seconds: f64) -> f64 {
     if count == 0 || seconds <= 0.0 { 0.0 } else { count as f64 / seconds }
 }

@@ -93,16 +93,11 @@ fn hint(name: &str) -> Option<&'static str> {
     let name = name.rsplit(['/', '\\']).next()?.to_lowercase().replace(['_', ' '], "-");
     let words = |word: &str, before: fn(char) -> bool| {
         name.match_indices(word).any(|(at, _)| {
-            let free = |c: Option<char>, bound: fn(char) -> bool| c.is_none_or(bound);
-            free(name[..at].chars().next_back(), before)
-                && free(name[at + word.len()..].chars().next(), |c| !c.is_alphanumeric())
+            name[..at].chars().next_back().is_none_or(before)
+                && name[at + word.len()..].chars().next().is_none_or(|c| !c.is_alphanumeric())
         })
     };
     let llama3 = ["llama-3", "llama3"].iter().any(|word| words(word, |c| !c.is_alphanumeric()));
     let bitnet_2b = name.contains("bitnet") && words("2b", |c| !c.is_numeric() && c != '.');
-    match (llama3, bitnet_2b) {
-        (true, _) => Some("llama3-chat"),
-        (_, true) => Some("bitnet"),
-        _ => None,
-    }
+    llama3.then_some("llama3-chat").or(bitnet_2b.then_some("bitnet"))
 }

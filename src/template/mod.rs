@@ -95,14 +95,9 @@ impl Template {
         self.render_conversation(&Conversation { messages, tools, add_generation_prompt, variables })
     }
 
-    /// The prompt of turns that wait for an answer.
-    pub fn render_chat(&self, history: &[ChatTurn], system: Option<&str>) -> Result<String> {
-        self.render_conversation(&Conversation::from_turns(history, system))
-    }
-
     /// The prompt of a single question.
     pub fn apply(&self, user: &str, system: Option<&str>) -> Result<String> {
-        self.render_chat(&[ChatTurn::new(Role::User, user)], system)
+        self.render_conversation(&Conversation::from_turns(&[ChatTurn::new(Role::User, user)], system))
     }
 
     /// The prompt of a conversation; all other ways to a prompt lead through here.

@@ -229,7 +229,6 @@ fn rules(model: &Value) -> Result<Rules> {
     })
 }
 
-/// An id of the file.
 fn id_of(value: &Value, text: &str) -> Result<u32> {
     let id = value.as_u64().filter(|id| *id <= MAX_ID);
     let id = id.ok_or_else(|| wrong(format!("token '{text}' has the id {value}, expected 0 to {MAX_ID}")))?;

@@ -115,15 +115,11 @@ fn kinds(metadata: &Metadata, texts: &[String]) -> Result<Vec<Kind>> {
     };
     // Marks that some converters call normal.
     let is_mark = |text: &str| text.starts_with("<|") && STOP_TEXTS.contains(&text);
+    let known = [Kind::Normal, Kind::Unknown, Kind::Control, Kind::UserDefined, Kind::Unused, Kind::Byte];
     let kind = |(kind, text): (i64, &String)| match kind {
         1 if is_mark(text) => Ok(Kind::Control),
         1 | 4 if is_padding(text) => Ok(Kind::Unused),
-        1 => Ok(Kind::Normal),
-        2 => Ok(Kind::Unknown),
-        3 => Ok(Kind::Control),
-        4 => Ok(Kind::UserDefined),
-        5 => Ok(Kind::Unused),
-        6 => Ok(Kind::Byte),
+        1..=6 => Ok(known[kind as usize - 1]),
         other => Err(wrong(format!("token '{text}' has the type {other}, expected 1 to 6"))),
     };
     types.into_iter().zip(texts).map(kind).collect()

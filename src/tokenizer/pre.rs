@@ -3,7 +3,6 @@
 use super::split::Split;
 use crate::error::{Error, Result};
 
-/// A class of pre-tokenizers.
 pub(super) struct Class {
     names: &'static [&'static str],
     /// Successive splits.
@@ -57,7 +56,6 @@ const CLASSES: [Class; 8] = [
     ),
 ];
 
-/// The class of a name.
 pub(super) fn class(name: &str) -> Result<&'static Class> {
     CLASSES.iter().find(|class| class.names.contains(&name)).ok_or_else(|| {
         let known = CLASSES.iter().flat_map(|class| class.names).copied().collect::<Vec<_>>().join(", ");
@@ -66,7 +64,6 @@ pub(super) fn class(name: &str) -> Result<&'static Class> {
 }
 
 impl Class {
-    /// Its successive splits.
     pub(super) fn splits(&self) -> Result<Vec<Split>> {
         self.patterns.iter().map(|pattern| Split::new(pattern)).collect()
     }
