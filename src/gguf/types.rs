@@ -24,17 +24,10 @@ named! {
     }
 }
 
-/// Id, elements and bytes of a block, bytes in front of each row.
-struct Facts {
-    id: u32,
-    elements: usize,
-    bytes: usize,
-    row_head: usize,
-}
-
 impl TensorType {
-    fn facts(self) -> Facts {
-        let (id, elements, bytes, row_head) = match self {
+    /// Id, elements and bytes of a block, bytes in front of each row.
+    fn facts(self) -> (u32, usize, usize, usize) {
+        match self {
             Self::F32 => (0, 1, 4, 0),
             Self::F16 => (1, 1, 2, 0),
             Self::BF16 => (30, 1, 2, 0),
@@ -49,33 +42,32 @@ impl TensorType {
             Self::I2_S => (36, 128, 32, 0),
             Self::IQ1_BN => (134, 64, 13, 2),
             Self::IQ2_BN => (135, 64, 16, 4),
-        };
-        Facts { id, elements, bytes, row_head }
+        }
     }
 
     /// The id in the file. Some ids have other meanings in other programs' files.
     pub fn id(self) -> u32 {
-        self.facts().id
+        self.facts().0
     }
 
     /// Elements of one block; a row is a whole number of blocks. (In I2_S the whole tensor is.)
     pub fn block_elements(self) -> usize {
-        self.facts().elements
+        self.facts().1
     }
 
     /// Bytes of one block.
     pub fn block_bytes(self) -> usize {
-        self.facts().bytes
+        self.facts().2
     }
 
     /// Bytes in front of each row: the scale of the IQ*_BN types.
     pub fn row_head(self) -> usize {
-        self.facts().row_head
+        self.facts().3
     }
 
     /// Bytes of a tensor of this shape, or why it cannot have this type.
     pub fn size_of(self, rows: usize, cols: usize) -> Result<usize, String> {
-        let Facts { elements, bytes, row_head, .. } = self.facts();
+        let (_, elements, bytes, row_head) = self.facts();
         let overflow = || format!("{rows} rows of {cols} columns are more than memory can address");
         let size = if self == Self::I2_S {
             // One stream of codes over the flattened tensor, then the scale in a field of 32 bytes.

@@ -182,7 +182,9 @@ impl Receipt {
         let text = self.to_json()?;
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(io)?;
-        share(file.as_file()).map_err(io)?;
+        // A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
+        #[cfg(unix)]
+        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(io)?;
         file.persist(path).map_err(|error| io(error.error))?;
         Ok(())
     }
@@ -192,17 +194,6 @@ impl Receipt {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
         Receipt::from_json(&text)
     }
-}
-
-/// A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
-fn share(file: &std::fs::File) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    let _ = file;
-    Ok(())
 }
 
 impl PartialEq for Receipt {

@@ -114,17 +114,12 @@ fn compare(path: &str, stored: &Json, derived: &Json) -> Result<()> {
     match (stored, derived) {
         (Json::Object(stored), Json::Object(derived)) => {
             for (key, value) in derived {
-                match stored.get(key) {
-                    Some(found) => compare(&inside(key), found, value)?,
-                    None => return Err(wrong(&inside(key), "it is missing")),
-                }
+                let found = stored.get(key).ok_or_else(|| wrong(&inside(key), "it is missing"))?;
+                compare(&inside(key), found, value)?;
             }
-            match stored.keys().find(|key| !derived.contains_key(*key)) {
-                Some(key) => Err(wrong(&inside(key), "no receipt has such a field")),
-                None => Ok(()),
-            }
+            let foreign = stored.keys().find(|key| !derived.contains_key(*key));
+            foreign.map_or(Ok(()), |key| Err(wrong(&inside(key), "no receipt has such a field")))
         }
-        _ if stored == derived => Ok(()),
-        _ => Err(wrong(path, format!("it is {stored}, but the receipt's figures give {derived}"))),
+        _ => gate(path, stored == derived, || format!("it is {stored}, but the receipt's figures give {derived}")),
     }
 }

@@ -94,11 +94,9 @@ impl<'a> Reader<'a> {
         let word = self.rest.trim_start().split(|c| !is_word(c)).next().filter(|_| close == "%}").unwrap_or("");
         let wrapped = match word {
             "generation" | "endgeneration" => {
-                let (_, rest) = self.rest.split_once(word)?;
-                self.rest = rest;
-                return Some(
-                    [if word == "generation" { " if true" } else { " endif" }, &self.inside(close, None)?].concat(),
-                );
+                self.rest = self.rest.split_once(word)?.1;
+                let replaced = if word == "generation" { " if true" } else { " endif" };
+                return Some(replaced.to_string() + &self.inside(close, None)?);
             }
             "for" => Some(("in", "__walk")),
             "set" if self.rest.split('=').next()?.contains('.') => Some(("=", "__keep")),

@@ -4,6 +4,7 @@ use super::json::wrong;
 use super::model::{Model, Rules, ids, parts};
 use super::scores::Scores;
 use super::special::{Special, matchers};
+use super::split::Split;
 use super::{Kind, Prefix, STOP_TEXTS, Spelling, Steps, Tokenizer, bytes, json, pre};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Metadata};
@@ -46,7 +47,8 @@ pub(super) fn load(gguf: &Gguf, asked: Option<&str>) -> Result<Tokenizer> {
             let named = metadata.str("tokenizer.ggml.pre")?.filter(|name| !matches!(*name, "" | "default"));
             let name = asked.or(named).unwrap_or_else(|| guess_pre(find, texts.len(), eos));
             let class = pre::class(name)?;
-            let steps = Steps { splits: class.splits()?, ..Steps::default() };
+            let splits = class.patterns.iter().map(|pattern| Split::new(pattern)).collect::<Result<_>>()?;
+            let steps = Steps { splits, ..Steps::default() };
             let model = byte_level(&metadata, &texts, &kinds, class.ignore_merges)?;
             (name, steps, model, ids(&texts, &kinds, Kind::is_control), class.add_bos)
         }

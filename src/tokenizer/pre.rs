@@ -1,12 +1,11 @@
 //! Pre-tokenizers of byte-level vocabularies by the names that GGUF files call them.
 
-use super::split::Split;
 use crate::error::{Error, Result};
 
 pub(super) struct Class {
     names: &'static [&'static str],
     /// Successive splits.
-    patterns: &'static [&'static str],
+    pub(super) patterns: &'static [&'static str],
     /// Whether a whole piece that is a token is taken as it is, whatever the merges say.
     pub(super) ignore_merges: bool,
     /// Whether BOS is expected where the file does not say.
@@ -61,10 +60,4 @@ pub(super) fn class(name: &str) -> Result<&'static Class> {
         let known = CLASSES.iter().flat_map(|class| class.names).copied().collect::<Vec<_>>().join(", ");
         Error::Unsupported(format!("pre-tokenizer '{name}' is not known; this engine has: {known}; choose one by pre="))
     })
-}
-
-impl Class {
-    pub(super) fn splits(&self) -> Result<Vec<Split>> {
-        self.patterns.iter().map(|pattern| Split::new(pattern)).collect()
-    }
 }
