@@ -92,9 +92,8 @@ impl ChatSession {
     fn begin(&mut self, engine: &Engine, user: &str, params: SamplingParams) -> Result<Stream> {
         self.check_idle()?;
         let request = self.request(engine, user, params)?;
-        let stream = engine.stream_on(&mut self.decoder, request)?;
         self.answering = true;
-        Ok(stream)
+        Ok(engine.stream_on(&mut self.decoder, request))
     }
 
     /// The conversation as a request. If the context is full, whole exchanges leave it, the oldest first, down to three

@@ -325,14 +325,16 @@ impl Engine {
     fn greedy(&self, ids: &[i64], max_tokens: usize, stop: &[i64]) -> Result<Request> {
         let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::default() };
         let stop_ids = stop.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
-        let request = Request { stop_ids, ..self.request(ids, params)? };
-        self.check(&request)?;
-        Ok(request)
+        Ok(Request { stop_ids, ..self.request(ids, params)? })
     }
 
-    /// A prompt of ids, to be answered by these parameters.
+    /// A prompt of ids, to be answered by these parameters; both are checked.
     pub fn request(&self, prompt: &[i64], params: SamplingParams) -> Result<Request> {
         let prompt = self.runtime.check_ids(prompt, 0)?;
+        if prompt.is_empty() {
+            return Err(Error::Argument("the prompt is empty; give at least one token id".into()));
+        }
+        params.validate()?;
         let mut stop_ids = params.stop_token_ids.clone();
         if let (false, Ok(tokenizer)) = (params.ignore_eos, self.tokenizer()) {
             stop_ids.extend(tokenizer.stop_ids());
@@ -340,13 +342,6 @@ impl Engine {
         stop_ids.sort_unstable();
         stop_ids.dedup();
         Ok(Request { prompt, params, stop_ids, origin: Origin::default() })
-    }
-
-    fn check(&self, request: &Request) -> Result<()> {
-        if request.prompt.is_empty() {
-            return Err(Error::Argument("the prompt is empty; give at least one token id".into()));
-        }
-        request.params.validate()
     }
 
     /// Positions that the warm cache holds.

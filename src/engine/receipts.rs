@@ -166,7 +166,7 @@ impl Engine {
         let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..params(&claim.sampling)? };
         let prompt: Vec<i64> = claim.prompt_ids.iter().map(|id| i64::from(*id)).collect();
         let request = Request { stop_ids: claim.sampling.stop_token_ids.clone(), ..self.request(&prompt, params)? };
-        let mut stream = self.stream_on(&mut None, request)?;
+        let mut stream = self.stream_on(&mut None, request);
         while stream.next(self, watch)?.is_some() {}
         let stops = claim.finish_reason == Finish::Stop.name();
         let stopped = stream.answer.finish() == Some(Finish::Stop);

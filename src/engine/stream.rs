@@ -49,15 +49,13 @@ pub(super) struct Clock {
 
 impl Engine {
     /// Begins to answer on the warm sequence, if nobody else has it. Nothing is computed yet.
-    pub fn stream(&self, request: Request) -> Result<Stream> {
-        self.check(&request)?;
-        Ok(Stream { warm: true, ..self.begin(self.take_warm(), request) })
+    pub fn stream(&self, request: Request) -> Stream {
+        Stream { warm: true, ..self.begin(self.take_warm(), request) }
     }
 
     /// Begins to answer on a sequence of the caller's, who takes it back by [`Stream::take_decoder`].
-    pub fn stream_on(&self, decoder: &mut Option<Decoder>, request: Request) -> Result<Stream> {
-        self.check(&request)?;
-        Ok(self.begin(decoder.take().unwrap_or_else(|| self.new_decoder()), request))
+    pub fn stream_on(&self, decoder: &mut Option<Decoder>, request: Request) -> Stream {
+        self.begin(decoder.take().unwrap_or_else(|| self.new_decoder()), request)
     }
 
     fn begin(&self, mut decoder: Decoder, request: Request) -> Stream {

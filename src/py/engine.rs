@@ -240,7 +240,7 @@ impl Engine {
         let params = sampling::params(params, keywords)?;
         let core = self.core()?;
         let request = request(py, &core, prompt, params)?;
-        let stream = detached(py, |_| core.stream(request))?;
+        let stream = detached(py, |_| Ok(core.stream(request)))?;
         Ok(Stream::alone(core, stream))
     }
 
