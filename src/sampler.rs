@@ -68,7 +68,8 @@ impl SamplingParams {
         let wrong = |name: &str, value: &dyn std::fmt::Display, expected: &str| {
             Err(Error::Argument(format!("{name} is {value}, expected {expected}")))
         };
-        let ranges: [(&str, f32, fn(f32) -> bool, &str); 6] = [
+        type Holds = fn(f32) -> bool;
+        let ranges: [(&str, f32, Holds, &str); 6] = [
             ("temperature", self.temperature, |x| x >= 0.0 && x.is_finite(), "a finite number from 0 up"),
             ("top_p", self.top_p, |x| x > 0.0 && x <= 1.0, "a number above 0, up to 1"),
             ("min_p", self.min_p, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1"),

@@ -132,10 +132,7 @@ impl<'a> Value<'a> {
 
     /// The bytes of a string.
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
-        match *self {
-            Self::Str(bytes) => Some(bytes),
-            _ => None,
-        }
+        if let Self::Str(bytes) = *self { Some(bytes) } else { None }
     }
 
     /// A number or bool of any type as a float, or every element of an array of them.

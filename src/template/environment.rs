@@ -50,10 +50,8 @@ pub(super) fn set_clock(environment: &mut Environment<'static>, fixed: Option<Da
 /// Fails when the rendering on this thread takes too long.
 pub(super) fn in_time() -> Result<(), Error> {
     thread_local!(static START: Instant = Instant::now());
-    match START.with(Instant::elapsed) > MOST_TIME {
-        true => Err(refusal(format!("it takes longer than {} s", MOST_TIME.as_secs()))),
-        false => Ok(()),
-    }
+    let late = || refusal(format!("it takes longer than {} s", MOST_TIME.as_secs()));
+    if START.with(Instant::elapsed) > MOST_TIME { Err(late()) } else { Ok(()) }
 }
 
 /// The functions and tests of transformers and Jinja2, and what `source::rewritten` calls.
@@ -139,10 +137,8 @@ fn add_filters(environment: &mut Environment<'static>) {
     let of = |value: Value, rest: Rest<ValueOrKwargs>| [vec![value], rest.into_values()].concat();
     environment.add_filter("tojson", python::tojson);
     environment.add_filter("safe", |value: Value| python::text(&value).map(Value::from_safe_string));
-    let escape = |value: Value| match value.is_safe() {
-        true => Ok(value),
-        false => python::text(&value).map(|text| Value::from_safe_string(python::escaped(&text))),
-    };
+    let escaped = |value: &Value| python::text(value).map(|text| Value::from_safe_string(python::escaped(&text)));
+    let escape = move |value: Value| if value.is_safe() { Ok(value) } else { escaped(&value) };
     environment.add_filter("escape", escape);
     environment.add_filter("e", escape);
     environment.add_filter("indent", indent);

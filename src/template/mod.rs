@@ -163,10 +163,8 @@ fn fault(error: minijinja::Error) -> Error {
         ErrorKind::OutOfFuel => "it takes too many steps, as an endless loop would".into(),
         _ => what,
     };
-    Error::Template(match error.line() {
-        Some(line) => format!("chat template, line {line}: {what}"),
-        None => format!("chat template: {what}"),
-    })
+    let line = error.line().map_or(String::new(), |line| format!(", line {line}"));
+    Error::Template(format!("chat template{line}: {what}"))
 }
 
 /// Does a stranger's work on a stack of its own, large enough for what its limits allow.
