@@ -1,5 +1,6 @@
 //! The one error type of the core. Every message says what was found, what was expected and what to do.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// What can go wrong, by what the caller can do about it.
@@ -82,17 +83,18 @@ pub enum Error {
 }
 
 impl Error {
-    /// The same error, with the file that it speaks of, where the message does not name it yet.
-    pub fn of_file(self, path: &Path) -> Error {
-        let named = |message: String| match message.contains(&*path.to_string_lossy()) {
-            true => message,
-            false => format!("{}: {message}", path.display()),
-        };
+    /// The same error, with where it was found in front.
+    pub fn at(self, place: impl Display) -> Error {
         match self {
-            Error::Unsupported(message) => Error::Unsupported(named(message)),
-            Error::Model(message) => Error::Model(named(message)),
+            Error::Unsupported(message) => Error::Unsupported(format!("{place}: {message}")),
+            Error::Model(message) => Error::Model(format!("{place}: {message}")),
             other => other,
         }
+    }
+
+    /// The same error, with the file that it speaks of, where the message does not name it yet.
+    pub fn of_file(self, path: &Path) -> Error {
+        if self.to_string().contains(&*path.to_string_lossy()) { self } else { self.at(path.display()) }
     }
 }
 

@@ -68,23 +68,17 @@ impl SamplingParams {
         let wrong = |name: &str, value: &dyn std::fmt::Display, expected: &str| {
             Err(Error::Argument(format!("{name} is {value}, expected {expected}")))
         };
-        let finite = |x: f32, low: f32, high: f32| x.is_finite() && (low..=high).contains(&x);
-        if !finite(self.temperature, 0.0, f32::MAX) {
-            return wrong("temperature", &self.temperature, "a finite number from 0 up");
-        }
-        if !(finite(self.top_p, 0.0, 1.0) && self.top_p > 0.0) {
-            return wrong("top_p", &self.top_p, "a number above 0, up to 1");
-        }
-        if !finite(self.min_p, 0.0, 1.0) {
-            return wrong("min_p", &self.min_p, "a number from 0 to 1");
-        }
-        if !(finite(self.repetition_penalty, 0.0, f32::MAX) && self.repetition_penalty > 0.0) {
-            return wrong("repetition_penalty", &self.repetition_penalty, "a finite number above 0");
-        }
-        for (name, x) in [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)] {
-            if !x.is_finite() {
-                return wrong(name, &x, "a finite number");
-            }
+        type Holds = fn(f32) -> bool;
+        let ranges: [(&str, f32, Holds, &str); 6] = [
+            ("temperature", self.temperature, |x| x >= 0.0 && x.is_finite(), "a finite number from 0 up"),
+            ("top_p", self.top_p, |x| x > 0.0 && x <= 1.0, "a number above 0, up to 1"),
+            ("min_p", self.min_p, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1"),
+            ("repetition_penalty", self.repetition_penalty, |x| x > 0.0 && x.is_finite(), "a finite number above 0"),
+            ("presence_penalty", self.presence_penalty, f32::is_finite, "a finite number"),
+            ("frequency_penalty", self.frequency_penalty, f32::is_finite, "a finite number"),
+        ];
+        if let Some((name, x, _, expected)) = ranges.into_iter().find(|(_, x, holds, _)| !holds(*x)) {
+            return wrong(name, &x, expected);
         }
         if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| bias.is_nan()) {
             return wrong(&format!("logit_bias of id {id}"), bias, "a number");
@@ -180,19 +174,12 @@ impl<'a> Sampler<'a> {
     /// The ids that may be drawn, best first, with weights relative to the best.
     fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
         let params = self.params;
-        // Keys whose ascending order is by logit downwards, then by id.
-        let key = |(id, logit): (usize, &f32)| (!ordered(logit / params.temperature) as u64) << 32 | id as u64;
-        let mut keys: Vec<u64> = logits.iter().enumerate().map(key).collect();
-        if params.top_k > 0 && params.top_k < keys.len() {
-            keys.select_nth_unstable(params.top_k);
-            keys.truncate(params.top_k);
-        }
-        keys.sort_unstable();
-        let logit = |key: u64| unordered(!(key >> 32) as u32) as f64;
-        let best = logit(keys[0]);
+        let most = if params.top_k == 0 { usize::MAX } else { params.top_k };
+        let ranked: Vec<(u32, f32)> = ranked(logits.iter().map(|logit| logit / params.temperature), most).collect();
+        let best = ranked[0].1;
         // A bias may be infinite, and infinity less itself is no number.
-        let weight = |key: u64| if logit(key) == best { 1.0 } else { libm::exp(logit(key) - best) };
-        let mut candidates: Vec<(u32, f64)> = keys.iter().map(|key| (*key as u32, weight(*key))).collect();
+        let weight = |logit: f32| if logit == best { 1.0 } else { libm::exp(logit as f64 - best as f64) };
+        let mut candidates: Vec<(u32, f64)> = ranked.into_iter().map(|(id, logit)| (id, weight(logit))).collect();
         if params.top_p < 1.0 {
             let goal = params.top_p as f64 * candidates.iter().map(|(_, weight)| weight).sum::<f64>();
             let mut reached = 0.0;
@@ -243,13 +230,17 @@ pub fn logprobs(logits: &[f32], id: u32, k: usize) -> (f64, Vec<(u32, f64)>) {
     let max = logits[argmax(logits) as usize] as f64;
     let sum: f64 = logits.iter().map(|logit| libm::exp(*logit as f64 - max)).sum();
     let log = |id: u32| logits[id as usize] as f64 - max - libm::log(sum);
-    let mut keys: Vec<u64> =
-        logits.iter().enumerate().map(|(id, logit)| (!ordered(*logit) as u64) << 32 | id as u64).collect();
-    let k = k.min(keys.len());
+    (log(id), ranked(logits.iter().copied(), k).map(|(id, _)| (id, log(id))).collect())
+}
+
+/// The `k` largest values with their ids, best first, of equals the lower id.
+fn ranked(values: impl Iterator<Item = f32>, k: usize) -> impl Iterator<Item = (u32, f32)> {
+    // Keys whose ascending order is by value downwards, then by id.
+    let mut keys: Vec<u64> = values.zip(0..).map(|(x, id)| (!ordered(x) as u64) << 32 | id).collect();
     if k < keys.len() {
         keys.select_nth_unstable(k);
         keys.truncate(k);
     }
     keys.sort_unstable();
-    (log(id), keys.into_iter().map(|key| (key as u32, log(key as u32))).collect())
+    keys.into_iter().map(|key| (key as u32, unordered(!(key >> 32) as u32)))
 }

@@ -5,22 +5,26 @@ mod stream;
 pub use stream::ChatStream;
 
 use crate::decode::{Decoder, Finish};
-use crate::engine::{Engine, Request, Stream};
+use crate::engine::{Engine, Origin, Request, Stream};
 use crate::error::{Error, Result};
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
 use crate::template::{ChatTurn, Conversation, Role, Template};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The conversation so far. An engine may have any number of them.
 pub struct ChatSession {
-    template: Arc<Template>,
-    system: Option<String>,
-    turns: Vec<ChatTurn>,
-    /// How many turns at the beginning no longer fit into the context.
-    forgotten: usize,
-    receipts: Vec<Arc<Receipt>>,
+    /// What formats the prompts.
+    pub template: Arc<Template>,
+    /// The system prompt, which is no turn.
+    pub system: Option<String>,
+    /// All turns, those that left the context included.
+    pub turns: Vec<ChatTurn>,
+    /// How many turns at the beginning have left the context.
+    pub forgotten: usize,
+    /// The receipts of the answers.
+    pub receipts: Vec<Arc<Receipt>>,
     decoder: Option<Decoder>,
     /// Whether a stream has the sequence.
     answering: bool,
@@ -29,16 +33,12 @@ pub struct ChatSession {
 /// Sums over the receipts of a conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Metrics {
-    /// Answers.
-    pub exchanges: u64,
     /// Positions of all prompts.
     pub prompt_tokens: u64,
     /// Of these, positions that the cache held.
     pub cached_tokens: u64,
     /// Ids that were sampled.
     pub completion_tokens: u64,
-    /// Ids but the first of each answer, which prefill gives.
-    pub decoded_tokens: u64,
     /// Time for the positions of prompts that were computed.
     pub prefill_seconds: f64,
     /// Time for the positions of answers.
@@ -61,42 +61,14 @@ impl ChatSession {
         }
     }
 
-    /// What formats the prompts.
-    pub fn template(&self) -> &Arc<Template> {
-        &self.template
-    }
-
-    /// The system prompt, which is no turn.
-    pub fn system(&self) -> Option<&str> {
-        self.system.as_deref()
-    }
-
-    /// All turns, those that left the context included.
-    pub fn turns(&self) -> &[ChatTurn] {
-        &self.turns
-    }
-
-    /// How many turns at the beginning have left the context.
-    pub fn forgotten(&self) -> usize {
-        self.forgotten
-    }
-
-    /// The receipts of the answers.
-    pub fn receipts(&self) -> &[Arc<Receipt>] {
-        &self.receipts
-    }
-
     /// Sums over the receipts.
     pub fn metrics(&self) -> Metrics {
         self.receipts.iter().fold(Metrics::default(), |sum, receipt| {
             let (claim, run) = (&receipt.claim, &receipt.run);
-            let ids = claim.output_ids.len() as u64;
             Metrics {
-                exchanges: sum.exchanges + 1,
                 prompt_tokens: sum.prompt_tokens + claim.prompt_ids.len() as u64,
                 cached_tokens: sum.cached_tokens + run.cached_tokens,
-                completion_tokens: sum.completion_tokens + ids,
-                decoded_tokens: sum.decoded_tokens + ids - 1,
+                completion_tokens: sum.completion_tokens + claim.output_ids.len() as u64,
                 prefill_seconds: sum.prefill_seconds + run.seconds.prefill,
                 decode_seconds: sum.decode_seconds + run.seconds.decode,
                 wall_seconds: sum.wall_seconds + run.seconds.wall,
@@ -105,12 +77,8 @@ impl ChatSession {
     }
 
     fn check_idle(&self) -> Result<()> {
-        match self.answering {
-            true => Err(Error::Argument(
-                "an answer is under way in this conversation; read its stream to the end, or cancel it".into(),
-            )),
-            false => Ok(()),
-        }
+        let busy = "an answer is under way in this conversation; read its stream to the end, or cancel it";
+        if self.answering { Err(Error::Argument(busy.into())) } else { Ok(()) }
     }
 
     /// Forgets turns, receipts and the sequence; system prompt and template stay.
@@ -124,9 +92,8 @@ impl ChatSession {
     fn begin(&mut self, engine: &Engine, user: &str, params: SamplingParams) -> Result<Stream> {
         self.check_idle()?;
         let request = self.request(engine, user, params)?;
-        let stream = engine.stream_on(&mut self.decoder, request)?;
         self.answering = true;
-        Ok(stream)
+        Ok(engine.stream_on(&mut self.decoder, request))
     }
 
     /// The conversation as a request. If the context is full, whole exchanges leave it, the oldest first, down to three
@@ -136,48 +103,44 @@ impl ChatSession {
         turns.push(ChatTurn::new(Role::User, user));
         let n_ctx = engine.runtime().n_ctx;
         let room = params.max_tokens.unwrap_or(n_ctx).min(n_ctx / 8);
-        let mut encoded = self.encode(engine, &turns)?;
-        if encoded.ids.len() + room > n_ctx {
-            while encoded.ids.len() > n_ctx / 4 * 3 && turns.len() > 1 {
+        let (mut ids, mut origin) = self.encode(engine, &turns)?;
+        if ids.len() + room > n_ctx {
+            while ids.len() > n_ctx / 4 * 3 && turns.len() > 1 {
                 turns.drain(..2);
-                encoded = self.encode(engine, &turns)?;
+                (ids, origin) = self.encode(engine, &turns)?;
             }
             self.forgotten = self.turns.len() + 1 - turns.len();
         }
-        let mut stop_ids = Vec::new();
         if !params.ignore_eos {
             let tokenizer = engine.tokenizer()?;
             for stop in self.template.stop_sequences() {
                 match tokenizer.id_of(&stop).filter(|id| tokenizer.is_control(*id)) {
-                    Some(id) => stop_ids.push(id),
+                    Some(id) => params.stop_token_ids.push(id),
                     None => params.stop.push(stop),
                 }
             }
         }
-        let ids: Vec<i64> = encoded.ids.iter().map(|id| i64::from(*id)).collect();
-        let mut request = engine.request(&ids, params)?;
-        request.stop_ids.extend(stop_ids);
-        request.stop_ids.sort_unstable();
-        request.stop_ids.dedup();
-        let template = &self.template;
-        Ok(Request {
-            render: encoded.render,
-            tokenize: encoded.tokenize,
-            template: Some(TemplateClaim::new(template.name(), template.origin().name(), template.source())),
-            system: self.system.clone(),
-            previous: self.receipts.last().cloned(),
-            ..request
-        })
+        let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
+        Ok(Request { origin, ..engine.request(&ids, params)? })
     }
 
-    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<Encoded> {
+    /// A conversation as ids, and where they come from.
+    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<u32>, Origin)> {
         let start = Instant::now();
+        let template = &self.template;
         let conversation = Conversation::from_turns(turns, self.system.as_deref());
         let controls: Vec<&str> = engine.tokenizer()?.control_texts().collect();
-        let prompt = self.template.prompt(&conversation, &controls)?;
+        let prompt = template.prompt(&conversation, &controls)?;
         let render = start.elapsed();
         let ids = engine.encode_prompt(&prompt)?;
-        Ok(Encoded { ids, render, tokenize: start.elapsed() - render })
+        let origin = Origin {
+            render,
+            tokenize: start.elapsed() - render,
+            template: Some(TemplateClaim::new(template.name(), template.origin.name(), &template.source)),
+            system: self.system.clone(),
+            previous: self.receipts.last().cloned(),
+        };
+        Ok((ids, origin))
     }
 
     /// Takes the sequence back from a stream that has ended, with what it answered.
@@ -186,17 +149,10 @@ impl ChatSession {
     fn end(&mut self, user: String, stream: &mut Stream) {
         self.answering = false;
         self.decoder = stream.take_decoder();
-        let Some(receipt) = stream.receipt() else { return };
-        let cancelled = stream.answer().finish() == Some(Finish::Cancelled);
+        let Some(receipt) = &stream.receipt else { return };
+        let cancelled = stream.answer.finish() == Some(Finish::Cancelled);
         self.turns.push(ChatTurn::new(Role::User, user));
-        self.turns.push(ChatTurn { cancelled, ..ChatTurn::new(Role::Assistant, stream.text()) });
+        self.turns.push(ChatTurn { cancelled, ..ChatTurn::new(Role::Assistant, &stream.text) });
         self.receipts.push(receipt.clone());
     }
-}
-
-/// A conversation as ids.
-struct Encoded {
-    ids: Vec<u32>,
-    render: Duration,
-    tokenize: Duration,
 }

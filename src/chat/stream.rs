@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An answer under way, which enters the conversation when it ends. Dropping it cancels it.
 pub struct ChatStream {
-    engine: Arc<Engine>,
+    /// The engine that computes it.
+    pub engine: Arc<Engine>,
     session: Arc<Mutex<ChatSession>>,
     /// What the user said, until the exchange has entered the history.
     user: Option<String>,
-    stream: Stream,
+    /// The answer so far.
+    pub stream: Stream,
 }
 
 /// The conversation, whatever happened to another thread that had it.
@@ -36,7 +38,7 @@ impl ChatStream {
     /// The next piece; nothing once the answer has ended. After an error it can be called again.
     pub fn next(&mut self, watch: &mut Watch) -> Result<Option<Piece>> {
         let piece = self.stream.next(&self.engine, watch)?;
-        if self.stream.answer().finish().is_some() {
+        if self.stream.answer.finish().is_some() {
             self.end();
         }
         Ok(piece)
@@ -52,16 +54,6 @@ impl ChatStream {
         if let Some(user) = self.user.take() {
             lock(&self.session).end(user, &mut self.stream);
         }
-    }
-
-    /// The engine that computes it.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
-    /// The answer so far.
-    pub fn stream(&self) -> &Stream {
-        &self.stream
     }
 }
 

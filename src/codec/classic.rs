@@ -4,7 +4,7 @@
 //! `bytes` are whole blocks, `out` their elements. Everything inlines: a caller that is compiled for a wider
 //! instruction set gets these loops vectorised for it.
 
-use super::half::{bf16_to_f32, f16_to_f32};
+use super::half::f16_to_f32;
 
 /// The first bytes by value: while they lie in `bytes`, which might overlap `out` for all that the compiler knows
 /// after inlining, it would not vectorise.
@@ -18,24 +18,11 @@ fn f16_at(block: &[u8], at: usize) -> f32 {
     f16_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
+/// Values of N bytes.
 #[inline(always)]
-pub(super) fn f32(bytes: &[u8], out: &mut [f32]) {
+pub(super) fn plain<const N: usize>(bytes: &[u8], out: &mut [f32], widen: impl Fn([u8; N]) -> f32) {
     for (value, raw) in out.iter_mut().zip(bytes.as_chunks().0) {
-        *value = f32::from_le_bytes(*raw);
-    }
-}
-
-#[inline(always)]
-pub(super) fn f16(bytes: &[u8], out: &mut [f32]) {
-    for (value, raw) in out.iter_mut().zip(bytes.as_chunks().0) {
-        *value = f16_to_f32(u16::from_le_bytes(*raw));
-    }
-}
-
-#[inline(always)]
-pub(super) fn bf16(bytes: &[u8], out: &mut [f32]) {
-    for (value, raw) in out.iter_mut().zip(bytes.as_chunks().0) {
-        *value = bf16_to_f32(u16::from_le_bytes(*raw));
+        *value = widen(*raw);
     }
 }
 

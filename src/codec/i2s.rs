@@ -4,10 +4,9 @@
 use super::ternary::first_code_3;
 
 /// How codes lie in the bytes. The file does not say; all have the same size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interleave {
     /// Blocks of 128 elements in 32 bytes: element j of a block is in byte j % 32 at shift 6 − 2·(j / 32).
-    #[default]
     L128,
 }
 
@@ -19,7 +18,6 @@ const SHIFTS: [u32; 4] = [6, 4, 2, 0];
 impl Interleave {
     /// The trits from flat index `start` on. The invalid code 3 comes out as 2.
     pub(super) fn unpack(self, codes: &[u8], mut start: usize, mut out: &mut [i8]) {
-        let Self::L128 = self;
         while !out.is_empty() {
             let skip = start % ELEMENTS;
             let block = &codes[start / ELEMENTS * BYTES..][..BYTES];
@@ -38,7 +36,6 @@ impl Interleave {
 
     /// The flat index of the first code 3, which stands for nothing, in a tensor's codes.
     pub fn first_code_3(self, codes: &[u8]) -> Option<usize> {
-        let Self::L128 = self;
         first_code_3(codes, BYTES, SHIFTS)
     }
 }

@@ -25,7 +25,6 @@ pub struct Rows<'a> {
     bytes: &'a [u8],
     /// Of I2_S.
     scale: f32,
-    interleave: Interleave,
 }
 
 /// What `Rows::trits` found.
@@ -53,11 +52,11 @@ impl<'a> Rows<'a> {
             let found = bytes.len();
             return Err(fault(format!("{rows} rows of {cols} columns take {size} bytes, but there are {found}")));
         }
-        let mut view = Self { name, kind, rows, cols, bytes, scale: 1.0, interleave: Interleave::default() };
+        let mut view = Self { name, kind, rows, cols, bytes, scale: 1.0 };
         if kind == TensorType::I2_S {
             let (codes, trailer) = bytes.split_at(rows * cols / 4);
             view.bytes = codes;
-            view.scale = f32::from_le_bytes([trailer[0], trailer[1], trailer[2], trailer[3]]);
+            view.scale = first_f32(trailer);
             if !view.scale.is_finite() {
                 return Err(fault(format!("its scale is {}; the file is broken", view.scale)));
             }
@@ -85,9 +84,9 @@ impl<'a> Rows<'a> {
         self.cols
     }
 
-    /// The code stream and the scale of an I2_S tensor in the default layout.
+    /// The code stream and the scale of an I2_S tensor.
     pub fn i2s(&self) -> Option<(&'a [u8], f32)> {
-        (self.kind == TensorType::I2_S && self.interleave == Interleave::L128).then_some((self.bytes, self.scale))
+        (self.kind == TensorType::I2_S).then_some((self.bytes, self.scale))
     }
 
     /// Row `row` as f32, `out` being as long as a row: the same bits that gguf-py computes. The invalid codes of
@@ -108,9 +107,9 @@ impl<'a> Rows<'a> {
         let (elements, bytes) = (self.kind.block_elements(), self.kind.block_bytes());
         let blocks = &blocks[start / elements * bytes..][..out.len() / elements * bytes];
         match self.kind {
-            TensorType::F32 => classic::f32(blocks, out),
-            TensorType::F16 => classic::f16(blocks, out),
-            TensorType::BF16 => classic::bf16(blocks, out),
+            TensorType::F32 => classic::plain(blocks, out, f32::from_le_bytes),
+            TensorType::F16 => classic::plain(blocks, out, |raw| f16_to_f32(u16::from_le_bytes(raw))),
+            TensorType::BF16 => classic::plain(blocks, out, |raw| bf16_to_f32(u16::from_le_bytes(raw))),
             TensorType::Q8_0 => classic::q8_0(blocks, out),
             TensorType::Q4_0 => classic::q4_0(blocks, out),
             TensorType::Q5_0 => classic::q5_0(blocks, out),
@@ -120,9 +119,7 @@ impl<'a> Rows<'a> {
             TensorType::TQ1_0 => ternary::tq1_0(blocks, out),
             TensorType::TQ2_0 => ternary::tq2_0(blocks, out),
             TensorType::IQ1_BN => ternary::iq1_bn(blocks, f16_to_f32(u16::from_le_bytes([head[0], head[1]])), out),
-            TensorType::IQ2_BN => {
-                ternary::iq2_bn(blocks, f32::from_le_bytes([head[0], head[1], head[2], head[3]]), out);
-            }
+            TensorType::IQ2_BN => ternary::iq2_bn(blocks, first_f32(head), out),
             TensorType::I2_S => unreachable!("handled above"),
         }
     }
@@ -131,7 +128,7 @@ impl<'a> Rows<'a> {
         let mut trits = [0; PART];
         for (index, values) in out.chunks_mut(PART).enumerate() {
             let trits = &mut trits[..values.len()];
-            self.interleave.unpack(self.bytes, start + PART * index, trits);
+            Interleave::L128.unpack(self.bytes, start + PART * index, trits);
             for (value, &trit) in values.iter_mut().zip(&*trits) {
                 *value = self.scale * f32::from(trit);
             }
@@ -181,7 +178,7 @@ impl<'a> Rows<'a> {
     }
 
     fn i2s_trits(&self, row: usize, out: &mut [i8]) -> Result<RowTrits> {
-        self.interleave.unpack(self.bytes, row * self.cols, out);
+        Interleave::L128.unpack(self.bytes, row * self.cols, out);
         // A look at every trit, without an early exit, is a loop over vectors.
         if out.iter().fold(false, |any, &trit| any | (trit > 1)) {
             let col = out.iter().position(|&trit| trit > 1).unwrap_or_default();
@@ -218,7 +215,7 @@ impl<'a> Rows<'a> {
             TensorType::TQ1_0 => halves(52),
             TensorType::TQ2_0 => halves(64),
             TensorType::IQ1_BN => half(head, 0),
-            TensorType::IQ2_BN => f32::from_le_bytes([head[0], head[1], head[2], head[3]]).is_finite(),
+            TensorType::IQ2_BN => first_f32(head).is_finite(),
             TensorType::I2_S => unreachable!("handled above"),
         };
         if finite {
@@ -251,19 +248,23 @@ impl<'a> Rows<'a> {
     }
 
     fn invalid_code(&self, row: usize, col: usize) -> Error {
-        Error::Model(format!(
-            "tensor '{}' of type {}: row {row}, column {col} holds the code 3, but only 0, 1 and 2 stand for trits; \
-             the file is broken, or in a layout that this engine does not know",
-            self.name, self.kind
-        ))
+        let what = "holds the code 3, but only 0, 1 and 2 stand for trits; the file is broken, or in a layout that this \
+                    engine does not know";
+        self.fault(row, col, what)
     }
 
     fn not_finite(&self, row: usize, col: usize, value: f32) -> Error {
-        Error::Model(format!(
-            "tensor '{}' of type {}: row {row}, column {col} is {value}; its scale or the file is broken",
-            self.name, self.kind
-        ))
+        self.fault(row, col, &format!("is {value}; its scale or the file is broken"))
     }
+
+    fn fault(&self, row: usize, col: usize, what: &str) -> Error {
+        Error::Model(format!("tensor '{}' of type {}: row {row}, column {col} {what}", self.name, self.kind))
+    }
+}
+
+#[inline(always)]
+fn first_f32(bytes: &[u8]) -> f32 {
+    f32::from_le_bytes(*bytes.first_chunk().expect("four bytes"))
 }
 
 /// Whether all values of N bytes are sound. Without an early exit this is a loop over vectors.

@@ -11,11 +11,6 @@ fn digit(byte: u8, power: u8) -> f32 {
     f32::from(((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as i8 - 1)
 }
 
-#[inline(always)]
-fn code(byte: u8, shift: usize) -> f32 {
-    f32::from((byte >> shift & 3) as i8 - 1)
-}
-
 /// Digit n of byte m is element n·len + m.
 #[inline(always)]
 fn digits(bytes: &[u8], scale: f32, out: &mut [f32]) {
@@ -31,7 +26,7 @@ fn digits(bytes: &[u8], scale: f32, out: &mut [f32]) {
 fn codes(bytes: &[u8], scale: f32, out: &mut [f32]) {
     for (n, lane) in out.chunks_exact_mut(bytes.len()).enumerate() {
         for (value, &byte) in lane.iter_mut().zip(bytes) {
-            *value = scale * code(byte, 2 * n);
+            *value = scale * f32::from((byte >> (2 * n) & 3) as i8 - 1);
         }
     }
 }

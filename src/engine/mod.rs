@@ -20,7 +20,7 @@ use crate::sampler::SamplingParams;
 use crate::template::{Prompt, Template};
 use crate::tokenizer::Tokenizer;
 use receipts::Identity;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -52,7 +52,7 @@ pub struct Options {
     pub exact_head: bool,
 }
 
-/// What is to be answered, and where it comes from.
+/// What is to be answered.
 pub struct Request {
     /// The prompt's ids, checked.
     pub prompt: Vec<u32>,
@@ -60,6 +60,13 @@ pub struct Request {
     pub params: SamplingParams,
     /// All ids that end the answer.
     pub stop_ids: Vec<u32>,
+    /// Where the prompt comes from.
+    pub origin: Origin,
+}
+
+/// Where a prompt comes from, for the receipt; by default from ids.
+#[derive(Default)]
+pub struct Origin {
     /// Time spent on formatting the prompt.
     pub render: Duration,
     /// Time spent on turning it into ids.
@@ -98,9 +105,9 @@ pub struct Memory {
 
 /// An open model.
 pub struct Engine {
-    path: PathBuf,
     runtime: Runtime,
-    kv_type: KvType,
+    /// How keys and values are stored.
+    pub kv_type: KvType,
     identity: Identity,
     tokenizer: OnceLock<Result<Tokenizer>>,
     tokenizer_thread: Mutex<TokenizerThread>,
@@ -169,7 +176,6 @@ impl Engine {
         let n_batch = options.n_batch.unwrap_or(DEFAULT_BATCH);
         let identity = Identity::new(model.gguf(), model.config(), threads);
         Ok(Engine {
-            path: path.into(),
             identity,
             runtime: Runtime { model, kernels, pool, n_ctx, n_batch, scratch: Mutex::default() },
             kv_type: options.kv_type.unwrap_or(KvType::F16),
@@ -180,19 +186,9 @@ impl Engine {
         })
     }
 
-    /// The path that it was opened with.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The model with what computes it.
     pub fn runtime(&self) -> &Runtime {
         &self.runtime
-    }
-
-    /// How keys and values are stored.
-    pub fn kv_type(&self) -> KvType {
-        self.kv_type
     }
 
     /// The model's measures and constants.
@@ -217,9 +213,7 @@ impl Engine {
         let metadata = self.runtime.model.gguf().metadata();
         let (jinja, name) = (metadata.str("tokenizer.chat_template")?, metadata.str("general.name")?);
         let tokenizer = self.tokenizer().ok();
-        let text = |id: Option<u32>| tokenizer.zip(id).and_then(|(tokenizer, id)| tokenizer.text_of(id));
-        let bos = text(tokenizer.and_then(Tokenizer::bos));
-        let eos = text(tokenizer.and_then(Tokenizer::eos));
+        let (bos, eos) = (tokenizer.and_then(Tokenizer::bos_text), tokenizer.and_then(Tokenizer::eos_text));
         let template = Arc::new(Template::detect(jinja, name, bos, eos)?);
         Ok(self.template.get_or_init(|| template).clone())
     }
@@ -331,37 +325,23 @@ impl Engine {
     fn greedy(&self, ids: &[i64], max_tokens: usize, stop: &[i64]) -> Result<Request> {
         let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::default() };
         let stop_ids = stop.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
-        let request = Request { stop_ids, ..self.request(ids, params)? };
-        self.check(&request)?;
-        Ok(request)
+        Ok(Request { stop_ids, ..self.request(ids, params)? })
     }
 
-    /// A prompt of ids, to be answered by these parameters.
+    /// A prompt of ids, to be answered by these parameters; both are checked.
     pub fn request(&self, prompt: &[i64], params: SamplingParams) -> Result<Request> {
         let prompt = self.runtime.check_ids(prompt, 0)?;
+        if prompt.is_empty() {
+            return Err(Error::Argument("the prompt is empty; give at least one token id".into()));
+        }
+        params.validate()?;
         let mut stop_ids = params.stop_token_ids.clone();
         if let (false, Ok(tokenizer)) = (params.ignore_eos, self.tokenizer()) {
             stop_ids.extend(tokenizer.stop_ids());
         }
         stop_ids.sort_unstable();
         stop_ids.dedup();
-        Ok(Request {
-            prompt,
-            params,
-            stop_ids,
-            render: Duration::ZERO,
-            tokenize: Duration::ZERO,
-            template: None,
-            system: None,
-            previous: None,
-        })
-    }
-
-    fn check(&self, request: &Request) -> Result<()> {
-        if request.prompt.is_empty() {
-            return Err(Error::Argument("the prompt is empty; give at least one token id".into()));
-        }
-        request.params.validate()
+        Ok(Request { prompt, params, stop_ids, origin: Origin::default() })
     }
 
     /// Positions that the warm cache holds.

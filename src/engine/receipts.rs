@@ -2,11 +2,11 @@
 
 use super::{Engine, Request, Stream};
 use crate::decode::{Decoder, Finish, Watch};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gguf::{Gguf, fingerprint};
 use crate::kernel::machine;
 use crate::model::config::Config;
-use crate::receipt::{Claim, Late, ModelInfo, Previous, Receipt, Run, Sampling, Seconds, Work};
+use crate::receipt::{Claim, Late, ModelInfo, Previous, Receipt, Run, Sampling, Seconds, Work, gate, wrong};
 use crate::sampler::SamplingParams;
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
@@ -72,15 +72,12 @@ fn sampling(params: &SamplingParams, seed: u64, stop_ids: &[u32]) -> Sampling {
     }
 }
 
-/// The parameters that a claim names.
 fn params(sampling: &Sampling) -> Result<SamplingParams> {
-    let bias =
-        |(id, bias): &(u32, Json)| {
-            let text = bias.as_str().and_then(|text| text.parse::<f32>().ok());
-            bias.as_f64().map(|x| x as f32).or(text).map(|bias| (*id, bias)).ok_or_else(|| {
-                wrong("claim.sampling.logit_bias", format!("it is {bias} for id {id}, expected a number"))
-            })
-        };
+    let bias = |(id, bias): &(u32, Json)| {
+        let number = bias.as_f64().map(|x| x as f32).or(bias.as_str().and_then(|text| text.parse().ok()));
+        let what = || format!("it is {bias} for id {id}, expected a number");
+        number.map(|bias| (*id, bias)).ok_or_else(|| wrong("claim.sampling.logit_bias", what()))
+    };
     Ok(SamplingParams {
         temperature: sampling.temperature as f32,
         top_k: sampling.top_k as usize,
@@ -92,28 +89,23 @@ fn params(sampling: &Sampling) -> Result<SamplingParams> {
         frequency_penalty: sampling.frequency_penalty as f32,
         logit_bias: sampling.logit_bias.iter().map(bias).collect::<Result<_>>()?,
         seed: Some(sampling.seed),
-        max_tokens: None,
         stop: sampling.stop.clone(),
-        stop_token_ids: Vec::new(),
         ignore_eos: true,
-        logprobs: None,
+        ..SamplingParams::default()
     })
-}
-
-fn wrong(gate: &str, what: String) -> Error {
-    Error::Receipt { gate: gate.into(), what }
 }
 
 impl Engine {
     /// The receipt of an answer that has ended and has at least one id.
     pub(super) fn receipt_of(&self, stream: &Stream, decoder: &Decoder) -> Receipt {
-        let (answer, clock, origin) = (stream.answer(), &stream.clock, &stream.origin);
+        let (answer, clock, origin) = (&stream.answer, &stream.clock, &stream.origin);
         let (times, done) = (answer.times(), answer.work(decoder));
+        let model = &self.runtime.model;
         let seconds = |duration: Duration| duration.as_secs_f64();
         let claim = Claim {
             numerics: NUMERICS,
             model: self.identity.fingerprint.clone(),
-            act_quant: self.runtime.model.verdict().act_quant.name().into(),
+            act_quant: model.verdict.act_quant.name().into(),
             ffn_act: self.config().activation.name().into(),
             kv_type: self.kv_type.name().into(),
             n_ctx: self.runtime.n_ctx as u64,
@@ -139,8 +131,8 @@ impl Engine {
                 logits: done.logits,
             },
             seconds: Seconds {
-                render: seconds(clock.render),
-                tokenize: seconds(clock.tokenize),
+                render: seconds(origin.render),
+                tokenize: seconds(origin.tokenize),
                 prefill: seconds(times.prefill),
                 first_token: seconds(clock.first_token),
                 decode: seconds(times.decode),
@@ -148,8 +140,7 @@ impl Engine {
                 detokenize: seconds(clock.detokenize),
                 wall: seconds(clock.wall),
             },
-            memory_bytes: (self.runtime.model.packed_bytes() + self.runtime.model.copied_bytes() + decoder.bytes())
-                as u64,
+            memory_bytes: (model.packed_bytes() + model.copied_bytes() + decoder.bytes()) as u64,
         };
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
     }
@@ -158,34 +149,27 @@ impl Engine {
     /// other settings or another order of float operations is refused by name.
     pub fn replay(&self, receipt: &Receipt, watch: &mut Watch) -> Result<bool> {
         let claim = &receipt.claim;
-        if claim.numerics != NUMERICS {
-            return Err(wrong(
-                "claim.numerics",
-                format!(
-                    "it is {}, this version computes by number {NUMERICS}; replay it with a version that has it",
-                    claim.numerics
-                ),
-            ));
-        }
-        let own = [
-            ("act_quant", &claim.act_quant, self.runtime.model.verdict().act_quant.name()),
-            ("ffn_act", &claim.ffn_act, self.config().activation.name()),
-            ("kv_type", &claim.kv_type, self.kv_type.name()),
-            ("model", &claim.model.get()?.to_string(), self.identity.fingerprint.get()?),
-        ];
-        if let Some((name, theirs, own)) = own.into_iter().find(|(_, theirs, own)| theirs != own) {
-            return Err(wrong(
-                &format!("claim.{name}"),
-                format!("it is '{theirs}', this engine has '{own}'; open the engine that the receipt names"),
-            ));
+        gate("claim.numerics", claim.numerics == NUMERICS, || {
+            let theirs = claim.numerics;
+            format!("it is {theirs}, this version computes by number {NUMERICS}; replay it with a version that has it")
+        })?;
+        for (name, theirs, own) in [
+            ("claim.act_quant", &*claim.act_quant, self.runtime.model.verdict.act_quant.name()),
+            ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
+            ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
+            ("claim.model", claim.model.get()?, self.identity.fingerprint.get()?),
+        ] {
+            gate(name, theirs == own, || {
+                format!("it is '{theirs}', this engine has '{own}'; open the engine that the receipt names")
+            })?;
         }
         let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..params(&claim.sampling)? };
         let prompt: Vec<i64> = claim.prompt_ids.iter().map(|id| i64::from(*id)).collect();
         let request = Request { stop_ids: claim.sampling.stop_token_ids.clone(), ..self.request(&prompt, params)? };
-        let mut stream = self.stream_on(&mut None, request)?;
+        let mut stream = self.stream_on(&mut None, request);
         while stream.next(self, watch)?.is_some() {}
         let stops = claim.finish_reason == Finish::Stop.name();
-        let stopped = stream.answer().finish() == Some(Finish::Stop);
-        Ok(stream.answer().generated() == claim.output_ids && stops == stopped)
+        let stopped = stream.answer.finish() == Some(Finish::Stop);
+        Ok(stream.answer.generated() == claim.output_ids && stops == stopped)
     }
 }

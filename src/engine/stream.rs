@@ -1,7 +1,7 @@
 //! An answer as text: pulled piece by piece, nothing computed ahead.
 
 use super::stops::Stops;
-use super::{Engine, Request};
+use super::{Engine, Origin, Request};
 use crate::decode::{Answer, Decoder, Finish, Watch};
 use crate::error::Result;
 use crate::receipt::Receipt;
@@ -27,26 +27,21 @@ pub struct Stream {
     decoder: Option<Decoder>,
     /// Whether its owner is the engine, which keeps it warm for the next prompt.
     warm: bool,
-    answer: Answer,
+    /// The ids and figures of the answer so far.
+    pub answer: Answer,
     detokenizer: Detokenizer,
     stops: Stops,
-    text: String,
+    /// The text so far.
+    pub text: String,
     pub(super) origin: Origin,
     pub(super) clock: Clock,
-    receipt: Option<Arc<Receipt>>,
+    /// The receipt, once the answer has ended; none if it ended before its first id.
+    pub receipt: Option<Arc<Receipt>>,
 }
 
-/// Where the prompt came from, for the receipt.
-pub(super) struct Origin {
-    pub(super) template: Option<crate::receipt::TemplateClaim>,
-    pub(super) system: Option<String>,
-    pub(super) previous: Option<Arc<Receipt>>,
-}
-
-/// Time inside the engine, beside what the answer counts.
+/// Time inside the engine, beside what the answer counts and its prompt took.
+#[derive(Default)]
 pub(super) struct Clock {
-    pub(super) render: Duration,
-    pub(super) tokenize: Duration,
     pub(super) first_token: Duration,
     pub(super) detokenize: Duration,
     pub(super) wall: Duration,
@@ -54,22 +49,19 @@ pub(super) struct Clock {
 
 impl Engine {
     /// Begins to answer on the warm sequence, if nobody else has it. Nothing is computed yet.
-    pub fn stream(&self, request: Request) -> Result<Stream> {
-        self.check(&request)?;
-        Ok(Stream { warm: true, ..self.begin(self.take_warm(), request) })
+    pub fn stream(&self, request: Request) -> Stream {
+        Stream { warm: true, ..self.begin(self.take_warm(), request) }
     }
 
     /// Begins to answer on a sequence of the caller's, who takes it back by [`Stream::take_decoder`].
-    pub fn stream_on(&self, decoder: &mut Option<Decoder>, request: Request) -> Result<Stream> {
-        self.check(&request)?;
-        Ok(self.begin(decoder.take().unwrap_or_else(|| self.new_decoder()), request))
+    pub fn stream_on(&self, decoder: &mut Option<Decoder>, request: Request) -> Stream {
+        self.begin(decoder.take().unwrap_or_else(|| self.new_decoder()), request)
     }
 
     fn begin(&self, mut decoder: Decoder, request: Request) -> Stream {
         let seed = request.params.seed.unwrap_or_else(random_seed);
         let stops = Stops::new(request.params.stop.clone());
-        let (render, tokenize) = (request.render, request.tokenize);
-        let origin = Origin { template: request.template, system: request.system, previous: request.previous };
+        let wall = request.origin.render + request.origin.tokenize;
         let answer = Answer::begin(&mut decoder, request.prompt, request.params, seed, request.stop_ids);
         Stream {
             decoder: Some(decoder),
@@ -78,14 +70,8 @@ impl Engine {
             detokenizer: Detokenizer::new(false, true),
             stops,
             text: String::new(),
-            origin,
-            clock: Clock {
-                render,
-                tokenize,
-                first_token: Duration::ZERO,
-                detokenize: Duration::ZERO,
-                wall: render + tokenize,
-            },
+            origin: request.origin,
+            clock: Clock { wall, ..Clock::default() },
             receipt: None,
         }
     }
@@ -156,21 +142,6 @@ impl Stream {
     /// The sequence, for a caller who owns it; once the answer has ended.
     pub fn take_decoder(&mut self) -> Option<Decoder> {
         self.answer.finish().and_then(|_| self.decoder.take())
-    }
-
-    /// The text so far.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The ids and figures of the answer so far.
-    pub fn answer(&self) -> &Answer {
-        &self.answer
-    }
-
-    /// The receipt, once the answer has ended; none if it ended before its first id.
-    pub fn receipt(&self) -> Option<&Arc<Receipt>> {
-        self.receipt.as_ref()
     }
 }
 

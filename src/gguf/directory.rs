@@ -56,10 +56,6 @@ impl Tensor {
     pub fn size(&self) -> usize {
         self.range.len()
     }
-
-    pub(super) fn in_shard(self, shard: usize) -> Self {
-        Self { shard, ..self }
-    }
 }
 
 /// Whole numbers: the header's parser has checked the product.
@@ -82,20 +78,21 @@ pub struct Listed {
 
 /// The tensors that a header lists, unchecked.
 pub(super) fn listed(header: &Header, infos: &[Info], file_size: usize) -> Vec<Listed> {
-    let extents = extents(infos, file_size.saturating_sub(header.data_start), header.alignment);
     let list = |extent: Extent| Listed {
         name: extent.info.name.clone(),
         shape: extent.info.shape.clone(),
         kind: resolve::name(&extent),
         bytes: extent.span,
     };
-    extents.into_iter().map(list).collect()
+    extents(header, infos, file_size).into_iter().map(list).collect()
 }
 
 /// The space between a tensor's start and the next one's, or the end of the file.
 #[derive(Debug)]
 pub(super) struct Extent<'a> {
     pub info: &'a Info,
+    pub rows: usize,
+    pub cols: usize,
     pub span: usize,
     pub last: bool,
     pub alignment: usize,
@@ -104,14 +101,6 @@ pub(super) struct Extent<'a> {
 }
 
 impl Extent<'_> {
-    pub(super) fn rows(&self) -> usize {
-        rows_and_cols(&self.info.shape).0
-    }
-
-    pub(super) fn cols(&self) -> usize {
-        rows_and_cols(&self.info.shape).1
-    }
-
     /// Whether a tensor of this size and its padding fill the space exactly. The last tensor may lack its padding.
     pub(super) fn is_filled_by(&self, size: Option<usize>) -> bool {
         match size.and_then(|size| Some((size, size.checked_next_multiple_of(self.alignment)?))) {
@@ -130,16 +119,15 @@ pub(super) fn tensors(
     path: &Path,
 ) -> Result<(Vec<Tensor>, Vec<String>)> {
     let broken = |reason: String| Error::File { path: path.into(), reason };
-    let data_size = file_size.saturating_sub(header.data_start);
-    let extents = extents(infos, data_size, header.alignment);
+    let extents = extents(header, infos, file_size);
     let kinds = kinds(&extents, path)?;
     let mut tensors = Vec::with_capacity(infos.len());
     let mut gaps = Vec::new();
-    for Extent { info, span, alignment, .. } in &extents {
+    for Extent { info, rows, cols, span, alignment, .. } in &extents {
         let Info { name, shape, id, offset } = info;
-        let (rows, cols) = rows_and_cols(shape);
         let kind = kinds[id];
-        let size = kind.size_of(rows, cols).map_err(|why| broken(format!("tensor '{name}' of type {kind}: {why}")))?;
+        let size =
+            kind.size_of(*rows, *cols).map_err(|why| broken(format!("tensor '{name}' of type {kind}: {why}")))?;
         let start = usize::try_from(*offset).ok().and_then(|offset| offset.checked_add(header.data_start));
         let range = start
             .and_then(|start| Some(start..start.checked_add(size)?))
@@ -162,12 +150,10 @@ pub(super) fn tensors(
         tensors.push(Tensor { name: name.clone(), shape: shape.clone(), kind, shard: 0, range });
     }
     sort_by_name(&tensors).map_err(broken)?;
-    let mut warnings = Vec::new();
-    if let Some((name, unused)) = gaps.first() {
-        let count = gaps.len();
-        warnings.push(format!("gaps in the tensor data: {count}, the first of {unused} bytes after '{name}'"));
-    }
-    Ok((tensors, warnings))
+    let warning = gaps.first().map(|(name, unused)| {
+        format!("gaps in the tensor data: {}, the first of {unused} bytes after '{name}'", gaps.len())
+    });
+    Ok((tensors, warning.into_iter().collect()))
 }
 
 /// Indices in the order of the names, which must differ.
@@ -182,7 +168,9 @@ pub(super) fn sort_by_name(tensors: &[Tensor]) -> Parse<Vec<usize>> {
 }
 
 /// In file order, each with the distance to whatever follows it in the data.
-fn extents<'a>(infos: &'a [Info], data_size: usize, alignment: usize) -> Vec<Extent<'a>> {
+fn extents<'a>(header: &Header, infos: &'a [Info], file_size: usize) -> Vec<Extent<'a>> {
+    let data_size = file_size.saturating_sub(header.data_start);
+    let alignment = header.alignment;
     let mut offsets: Vec<(u64, usize)> = infos.iter().enumerate().map(|(at, info)| (info.offset, at)).collect();
     offsets.sort_unstable();
     let mut spans = vec![(0, false); infos.len()];
@@ -199,8 +187,8 @@ fn extents<'a>(infos: &'a [Info], data_size: usize, alignment: usize) -> Vec<Ext
             .any(|sibling| names.contains(sibling.as_str()))
     };
     let extent = |(info, (span, last)): (&'a Info, _)| {
-        let has_sibling_scale = has_sibling_scale(&info.name);
-        Extent { info, span, last, alignment, has_sibling_scale }
+        let (rows, cols) = rows_and_cols(&info.shape);
+        Extent { info, rows, cols, span, last, alignment, has_sibling_scale: has_sibling_scale(&info.name) }
     };
     infos.iter().zip(spans).map(extent).collect()
 }

@@ -10,7 +10,7 @@ const CHUNK: usize = 16 << 20;
 impl Gguf {
     /// Handles of its files: they stay what was opened, whatever happens to the names.
     pub fn files(&self) -> std::io::Result<Vec<File>> {
-        self.maps.iter().map(|map| map.file().try_clone()).collect()
+        self.maps.iter().map(|map| map.file.try_clone()).collect()
     }
 }
 

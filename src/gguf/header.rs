@@ -1,6 +1,6 @@
 //! The header of one file: version, metadata and the tensor directory as written, each field checked.
 
-use std::ops::Range;
+use std::collections::HashSet;
 
 use super::reader::{Parse, Reader};
 use super::sniff;
@@ -16,10 +16,10 @@ const MAX_KEY: usize = 65535;
 const MAX_NAME: usize = 63;
 const DEFAULT_ALIGNMENT: usize = 32;
 
-/// Where a metadata entry lies in the file.
+/// A metadata entry, with where its value lies in the file.
 #[derive(Debug)]
 struct Entry {
-    key: Range<usize>,
+    key: String,
     kind: ValueType,
     value: usize,
 }
@@ -34,15 +34,13 @@ pub(super) struct Info {
     pub offset: u64,
 }
 
-/// A checked header; keys and values stay ranges of the file.
+/// A checked header; values stay in the file.
 #[derive(Debug)]
 pub(super) struct Header {
     pub version: u32,
     pub alignment: usize,
     pub data_start: usize,
     entries: Vec<Entry>,
-    /// Indices of `entries`, sorted by key.
-    by_key: Vec<usize>,
 }
 
 impl Header {
@@ -56,19 +54,17 @@ impl Header {
         let n_infos = reader.count("tensors", LEAST_INFO, MAX_ENTRIES)?;
         let n_entries = reader.count("metadata entries", LEAST_ENTRY, MAX_ENTRIES)?;
         let entries = (0..n_entries).map(|_| read_entry(reader)).collect::<Parse<Vec<_>>>()?;
-        let key = |index: usize| &bytes[entries[index].key.clone()];
-        let mut by_key: Vec<usize> = (0..entries.len()).collect();
-        by_key.sort_unstable_by_key(|&index| key(index));
-        if let Some(pair) = by_key.windows(2).find(|pair| key(pair[0]) == key(pair[1])) {
-            return Err(format!("metadata key '{}' occurs twice", String::from_utf8_lossy(key(pair[0]))));
+        let mut seen = HashSet::new();
+        if let Some(entry) = entries.iter().find(|entry| !seen.insert(&entry.key)) {
+            return Err(format!("metadata key '{}' occurs twice", entry.key));
         }
-        let mut header = Self { version, alignment: DEFAULT_ALIGNMENT, data_start: 0, entries, by_key };
+        let mut header = Self { version, alignment: DEFAULT_ALIGNMENT, data_start: 0, entries };
         if let Some(value) = header.get(bytes, "general.alignment") {
             header.alignment = read_alignment(value)?;
         }
         let infos = (0..n_infos).map(|_| read_info(reader, header.alignment)).collect::<Parse<Vec<_>>>()?;
         header.data_start = reader
-            .position()
+            .at
             .checked_next_multiple_of(header.alignment)
             .ok_or_else(|| format!("an alignment of {} is more than memory can address", header.alignment))?;
         Ok((header, infos))
@@ -76,25 +72,23 @@ impl Header {
 
     /// The value of a key; `bytes` is the file that the header was read from.
     pub(super) fn get<'a>(&self, bytes: &'a [u8], key: &str) -> Option<Value<'a>> {
-        let at = self
-            .by_key
-            .binary_search_by(|&index| bytes.get(self.entries[index].key.clone()).cmp(&Some(key.as_bytes())));
-        self.value(bytes, self.by_key[at.ok()?])
+        self.entries.iter().find(|entry| entry.key == key)?.read(bytes)
     }
 
     /// The keys in file order.
-    pub(super) fn keys<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = &'a str> {
-        self.entries.iter().filter_map(|entry| std::str::from_utf8(bytes.get(entry.key.clone())?).ok())
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| &*entry.key)
     }
 
     /// Keys and values in file order.
-    pub(super) fn iter<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a str, Value<'a>)> {
-        self.keys(bytes).enumerate().filter_map(|(index, key)| Some((key, self.value(bytes, index)?)))
+    pub(super) fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a str, Value<'a>)> {
+        self.entries.iter().filter_map(|entry| Some((&*entry.key, entry.read(bytes)?)))
     }
+}
 
-    fn value<'a>(&self, bytes: &'a [u8], index: usize) -> Option<Value<'a>> {
-        let entry = &self.entries[index];
-        Value::read(entry.kind, &mut Reader::new(bytes, entry.value)).ok()
+impl Entry {
+    fn read<'a>(&self, bytes: &'a [u8]) -> Option<Value<'a>> {
+        Value::read(self.kind, &mut Reader::new(bytes, self.value)).ok()
     }
 }
 
@@ -109,21 +103,22 @@ fn read_version(reader: &mut Reader) -> Parse<u32> {
     }
 }
 
-fn read_entry(reader: &mut Reader) -> Parse<Entry> {
-    let start = reader.position();
-    let key = reader.string()?;
-    let end = reader.position();
-    if key.is_empty() || key.len() > MAX_KEY {
-        return Err(format!("the metadata key at byte {start} has {} bytes; 1 to {MAX_KEY} are allowed", key.len()));
+fn read_name<'a>(reader: &mut Reader<'a>, what: &str, most: usize) -> Parse<&'a str> {
+    let start = reader.at;
+    let name = reader.string()?;
+    if name.is_empty() || name.len() > most {
+        return Err(format!("the {what} at byte {start} has {} bytes; 1 to {most} are allowed", name.len()));
     }
-    let Ok(name) = std::str::from_utf8(key) else {
-        return Err(format!("the metadata key at byte {start} is not UTF-8"));
-    };
-    let fault = |fault| format!("metadata key '{name}': {fault}");
+    std::str::from_utf8(name).map_err(|_| format!("the {what} at byte {start} is not UTF-8"))
+}
+
+fn read_entry(reader: &mut Reader) -> Parse<Entry> {
+    let key = read_name(reader, "metadata key", MAX_KEY)?;
+    let fault = |fault| format!("metadata key '{key}': {fault}");
     let kind = reader.u32().and_then(ValueType::from_id).map_err(fault)?;
-    let value = reader.position();
+    let value = reader.at;
     Value::read(kind, reader).map_err(fault)?;
-    Ok(Entry { key: end - key.len()..end, kind, value })
+    Ok(Entry { key: key.to_owned(), kind, value })
 }
 
 fn read_alignment(value: Value) -> Parse<usize> {
@@ -134,12 +129,7 @@ fn read_alignment(value: Value) -> Parse<usize> {
 }
 
 fn read_info(reader: &mut Reader, alignment: usize) -> Parse<Info> {
-    let start = reader.position();
-    let name = reader.string()?;
-    if name.is_empty() || name.len() > MAX_NAME {
-        return Err(format!("the tensor name at byte {start} has {} bytes; 1 to {MAX_NAME} are allowed", name.len()));
-    }
-    let name = std::str::from_utf8(name).map_err(|_| format!("the tensor name at byte {start} is not UTF-8"))?;
+    let name = read_name(reader, "tensor name", MAX_NAME)?;
     let fault = |fault| format!("tensor '{name}': {fault}");
     let n_dims = reader.u32().map_err(fault)?;
     if n_dims > 4 {

@@ -12,8 +12,8 @@ const PAGE: usize = if cfg!(target_arch = "x86_64") { 4096 } else { 65536 };
 /// A read-only mapping of a whole file.
 #[derive(Debug)]
 pub(super) struct Map {
-    bytes: memmap2::Mmap,
-    file: File,
+    pub bytes: memmap2::Mmap,
+    pub file: File,
 }
 
 impl Map {
@@ -38,16 +38,8 @@ impl Map {
         // SAFETY: the mapping is read-only and private to this value. `Gguf::open` asks that nobody writes to
         // the file meanwhile, which no program that maps a model can prevent. If somebody does, we read other
         // bytes or are stopped by the system: every read is bounds-checked against the length mapped here.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-        Ok(Self { bytes: map, file })
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    pub(super) fn file(&self) -> &File {
-        &self.file
+        let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
+        Ok(Self { bytes, file })
     }
 
     /// Drops the pages that lie wholly inside `range` from memory; a later read loads them from the file again.

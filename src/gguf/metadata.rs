@@ -37,10 +37,7 @@ impl<'a> Metadata<'a> {
 
     /// A bool.
     pub fn bool(&self, key: &str) -> Result<Option<bool>> {
-        self.typed(key, "a bool", |value| match value {
-            Value::Bool(value) => Some(value),
-            _ => None,
-        })
+        self.typed(key, "a bool", |value| if let Value::Bool(value) = value { Some(value) } else { None })
     }
 
     /// A string that is UTF-8.

@@ -9,7 +9,6 @@ mod metadata;
 mod reader;
 mod resolve;
 mod sniff;
-mod split;
 mod types;
 mod value;
 
@@ -19,12 +18,11 @@ pub use directory::{Listed, Tensor};
 pub use fingerprint::fingerprint;
 pub use metadata::Metadata;
 pub use types::TensorType;
-pub use value::{Array, Items, Value, ValueType};
+pub use value::{Array, Value, ValueType};
 
 use crate::error::{Error, Result};
 use header::Header;
 use map::Map;
-use split::SplitName;
 
 /// The checked contents of one file's bytes.
 #[derive(Debug)]
@@ -38,7 +36,7 @@ pub struct Contents {
 pub fn parse(bytes: &[u8], path: &Path) -> Result<Contents> {
     let broken = |reason| Error::File { path: path.into(), reason };
     let (header, infos) = Header::parse(bytes).map_err(broken)?;
-    if let Some(key) = header.keys(bytes).find(|key| key.starts_with("prism.hadamard.")) {
+    if let Some(key) = header.keys().find(|key| key.starts_with("prism.hadamard.")) {
         return Err(Error::Unsupported(format!(
             "{}: metadata key '{key}' says that the weights are stored rotated (Bonsai 2), which this engine does \
              not run; get a model without prism.hadamard keys",
@@ -71,14 +69,14 @@ impl Outline {
     pub fn open(path: &Path) -> Result<Self> {
         let map = Map::open(path)?;
         let broken = |reason| Error::File { path: path.into(), reason };
-        let (header, infos) = Header::parse(map.bytes()).map_err(broken)?;
-        let tensors = directory::listed(&header, &infos, map.bytes().len());
+        let (header, infos) = Header::parse(&map.bytes).map_err(broken)?;
+        let tensors = directory::listed(&header, &infos, map.bytes.len());
         Ok(Self { path: path.into(), map, header, tensors })
     }
 
     /// The metadata.
     pub fn metadata(&self) -> Metadata<'_> {
-        Metadata { path: &self.path, header: &self.header, bytes: self.map.bytes() }
+        Metadata { path: &self.path, header: &self.header, bytes: &self.map.bytes }
     }
 
     /// The version of the GGUF format.
@@ -88,7 +86,7 @@ impl Outline {
 
     /// Bytes of the file.
     pub fn file_size(&self) -> u64 {
-        self.map.bytes().len() as u64
+        self.map.bytes.len() as u64
     }
 }
 
@@ -112,7 +110,7 @@ impl Gguf {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let map = Map::open(path)?;
-        let Contents { header, tensors, warnings } = parse(map.bytes(), path)?;
+        let Contents { header, tensors, warnings } = parse(&map.bytes, path)?;
         let maps = vec![map];
         let mut gguf = Self { path: path.into(), maps, header, tensors, by_name: Vec::new(), warnings };
         gguf.open_siblings()?;
@@ -130,19 +128,20 @@ impl Gguf {
         let number = metadata.uint("split.no")?;
         let total = metadata.uint("split.tensors.count")?;
         let path = self.path.clone();
-        let name = SplitName::of(&path).filter(|name| name.count() == count).ok_or_else(|| {
+        let prefix = split_prefix(&path, count).ok_or_else(|| {
             self.broken(format!(
                 "is a part of a model split into {count} files, but its name does not end in \
                  '-00001-of-{count:05}.gguf'; restore the original names"
             ))
         })?;
-        let first = name.sibling(0);
+        let part = |index| path.with_file_name(format!("{prefix}-{:05}-of-{count:05}.gguf", index + 1));
+        let first = part(0);
         if number != Some(0) || first != path {
             let first = first.display();
             return Err(self.broken(format!("is not the first file of a split model; open '{first}' instead")));
         }
         for index in 1..count {
-            self.open_sibling(&name.sibling(index), index, count)?;
+            self.open_sibling(&part(index), index, count)?;
         }
         match total {
             Some(total) if total != self.tensors.len() => Err(self.broken(format!(
@@ -163,8 +162,8 @@ impl Gguf {
             )),
             other => other,
         })?;
-        let Contents { header, tensors, warnings } = parse(map.bytes(), path)?;
-        let metadata = Metadata { path, header: &header, bytes: map.bytes() };
+        let Contents { header, mut tensors, warnings } = parse(&map.bytes, path)?;
+        let metadata = Metadata { path, header: &header, bytes: &map.bytes };
         let found = (metadata.uint("split.no")?, metadata.uint("split.count")?);
         if found != (Some(index), Some(count)) {
             let shown = |value: Option<usize>| value.map_or("nothing".into(), |value| value.to_string());
@@ -176,7 +175,8 @@ impl Gguf {
             );
             return Err(Error::File { path: path.into(), reason });
         }
-        self.tensors.extend(tensors.into_iter().map(|tensor| tensor.in_shard(index)));
+        tensors.iter_mut().for_each(|tensor| tensor.shard = index);
+        self.tensors.extend(tensors);
         self.warnings.extend(warnings);
         self.maps.push(map);
         Ok(())
@@ -188,7 +188,7 @@ impl Gguf {
 
     /// The metadata.
     pub fn metadata(&self) -> Metadata<'_> {
-        Metadata { path: &self.path, header: &self.header, bytes: self.maps[0].bytes() }
+        Metadata { path: &self.path, header: &self.header, bytes: &self.maps[0].bytes }
     }
 
     /// All tensors, in file order.
@@ -204,7 +204,7 @@ impl Gguf {
 
     /// The encoded bytes of one of this file's tensors, without padding.
     pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
-        &self.maps[tensor.shard].bytes()[tensor.range.clone()]
+        &self.maps[tensor.shard].bytes[tensor.range.clone()]
     }
 
     /// Tells the system that a tensor's pages may leave memory. Reading it again loads them from the file.
@@ -229,6 +229,14 @@ impl Gguf {
 
     /// Bytes of all files together.
     pub fn file_size(&self) -> u64 {
-        self.maps.iter().map(|map| map.bytes().len() as u64).sum()
+        self.maps.iter().map(|map| map.bytes.len() as u64).sum()
     }
+}
+
+/// What the names of a split model's files begin with; none if this is not named as one of `count` files.
+fn split_prefix(path: &Path, count: usize) -> Option<&str> {
+    let (rest, total) = path.file_name()?.to_str()?.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (prefix, number) = rest.rsplit_once('-')?;
+    let has_digits = number.len() == 5 && number.bytes().all(|byte| byte.is_ascii_digit());
+    (has_digits && count < 100_000 && total == format!("{count:05}")).then_some(prefix)
 }

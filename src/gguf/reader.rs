@@ -10,20 +10,12 @@ const MAX_STRING: u64 = 1 << 30;
 #[derive(Clone, Debug)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
-    at: usize,
+    pub at: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
         Self { bytes, at: at.min(bytes.len()) }
-    }
-
-    pub(super) fn position(&self) -> usize {
-        self.at
-    }
-
-    pub(super) fn remaining(&self) -> usize {
-        self.bytes.len() - self.at
     }
 
     pub(super) fn take(&mut self, count: u64) -> Parse<&'a [u8]> {
@@ -43,10 +35,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Parse<[u8; N]> {
-        let taken = self.take(N as u64)?;
-        let mut field = [0; N];
-        field.copy_from_slice(taken);
-        Ok(field)
+        self.take(N as u64).map(|taken| *taken.first_chunk().expect("as many as taken"))
     }
 
     pub(super) fn u32(&mut self) -> Parse<u32> {
@@ -74,12 +63,12 @@ impl<'a> Reader<'a> {
         if count > most {
             return Err(format!("the header claims {count} {what} at byte {start}; at most {most} are read"));
         }
+        let left = self.bytes.len() - self.at;
         // `most` and `least` are small enough for the product.
-        if count * least > self.remaining() as u64 {
+        if count * least > left as u64 {
             return Err(format!(
-                "the header claims {count} {what} at byte {start}, but only {} bytes follow; the file is \
-                 truncated or broken: download it again",
-                self.remaining()
+                "the header claims {count} {what} at byte {start}, but only {left} bytes follow; the file is \
+                 truncated or broken: download it again"
             ));
         }
         Ok(count)

@@ -23,7 +23,7 @@ impl Meaning {
 
     fn size(&self, extent: &Extent) -> Option<usize> {
         match self {
-            Self::Runs(kind) => kind.size_of(extent.rows(), extent.cols()).ok(),
+            Self::Runs(kind) => kind.size_of(extent.rows, extent.cols).ok(),
             Self::Foreign(_, size) => size(extent),
         }
     }
@@ -31,24 +31,20 @@ impl Meaning {
 
 /// Rows of a head and whole blocks.
 fn by_row(extent: &Extent, head: usize, elements: usize, bytes: usize) -> Option<usize> {
-    let blocks = extent.cols().is_multiple_of(elements).then_some(extent.cols() / elements)?;
-    blocks.checked_mul(bytes)?.checked_add(head)?.checked_mul(extent.rows())
+    let blocks = extent.cols.is_multiple_of(elements).then_some(extent.cols / elements)?;
+    blocks.checked_mul(bytes)?.checked_add(head)?.checked_mul(extent.rows)
 }
 
 /// Blocks over the flattened tensor.
 fn flat(extent: &Extent, elements: usize, bytes: usize) -> Option<usize> {
-    let count = extent.rows().checked_mul(extent.cols())?;
+    let count = extent.rows.checked_mul(extent.cols)?;
     count.is_multiple_of(elements).then_some(count / elements)?.checked_mul(bytes)
-}
-
-fn tl1(extent: &Extent) -> Option<usize> {
-    flat(extent, 4, 1)?.checked_add(32)
 }
 
 /// In bitnet.cpp's integer arithmetic, left to right.
 fn tl2(extent: &Extent) -> Option<usize> {
-    let threes = extent.cols().checked_sub(256)?.checked_mul(extent.rows())? / 3;
-    let twos = extent.rows().checked_mul(256)? / 2;
+    let threes = extent.cols.checked_sub(256)?.checked_mul(extent.rows)? / 3;
+    let twos = extent.rows.checked_mul(256)? / 2;
     let codes = (threes.checked_mul(5)? / 8).checked_add(twos.checked_mul(4)? / 8)?;
     codes.checked_next_multiple_of(32)?.checked_add(32)
 }
@@ -75,7 +71,7 @@ fn meanings(id: u32) -> &'static [Meaning] {
                 extent.has_sibling_scale.then(|| flat(extent, 4, 1)).flatten()
             }),
         ],
-        38 => &[Foreign(TL1, tl1)],
+        38 => &[Foreign(TL1, |extent| flat(extent, 4, 1)?.checked_add(32))],
         39 => &[Foreign("MXFP4", |extent| by_row(extent, 0, 32, 17)), Foreign(TL2, tl2)],
         42 => &[
             Foreign("Q2_0 in groups of 64", |extent| by_row(extent, 0, 64, 18)),

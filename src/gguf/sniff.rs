@@ -54,9 +54,8 @@ fn is_text(head: &[u8]) -> bool {
     match std::str::from_utf8(head) {
         Ok(text) => printable(text),
         // A character cut by the end of `head` is not a fault of the text.
-        Err(fault) if fault.error_len().is_none() => {
-            std::str::from_utf8(&head[..fault.valid_up_to()]).is_ok_and(printable)
+        Err(fault) => {
+            fault.error_len().is_none() && std::str::from_utf8(&head[..fault.valid_up_to()]).is_ok_and(printable)
         }
-        Err(_) => false,
     }
 }

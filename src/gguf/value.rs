@@ -11,43 +11,54 @@ const MAX_ITEMS: u64 = 1 << 30;
 const SHOWN_CHARS: usize = 72;
 const SHOWN_ITEMS: usize = 6;
 
-/// The type of a metadata value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are the type names of the GGUF specification")]
-pub enum ValueType {
-    U8,
-    I8,
-    U16,
-    I16,
-    U32,
-    I32,
-    F32,
-    Bool,
-    Str,
-    Array,
-    U64,
-    I64,
-    F64,
+/// Declares the types of the format in the order of their ids: variant and content, name, the fewest bytes of a value.
+macro_rules! types {
+    ($a:lifetime: $($Type:ident($content:ty) $name:literal $least:literal,)*) => {
+        /// The type of a metadata value.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the variants are the type names of the GGUF specification")]
+        pub enum ValueType {
+            $($Type,)*
+        }
+
+        /// One metadata value. Strings are bytes: token strings in real files are not always UTF-8.
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        #[expect(missing_docs, reason = "the variants are the types of `ValueType`")]
+        pub enum Value<$a> {
+            $($Type($content),)*
+        }
+
+        impl ValueType {
+            const ALL: [(Self, &'static str, u64); 13] = [$((Self::$Type, $name, $least)),*];
+        }
+
+        impl Value<'_> {
+            /// The type that the file gives it.
+            pub fn kind(&self) -> ValueType {
+                match self { $(Self::$Type(_) => ValueType::$Type),* }
+            }
+        }
+    };
+}
+
+types! {
+    'a:
+    U8(u8) "u8" 1,
+    I8(i8) "i8" 1,
+    U16(u16) "u16" 2,
+    I16(i16) "i16" 2,
+    U32(u32) "u32" 4,
+    I32(i32) "i32" 4,
+    F32(f32) "f32" 4,
+    Bool(bool) "bool" 1,
+    Str(&'a [u8]) "str" 8,
+    Array(Array<'a>) "array" 12,
+    U64(u64) "u64" 8,
+    I64(i64) "i64" 8,
+    F64(f64) "f64" 8,
 }
 
 impl ValueType {
-    /// In the order of their ids in the file.
-    const ALL: [(Self, &'static str); 13] = [
-        (Self::U8, "u8"),
-        (Self::I8, "i8"),
-        (Self::U16, "u16"),
-        (Self::I16, "i16"),
-        (Self::U32, "u32"),
-        (Self::I32, "i32"),
-        (Self::F32, "f32"),
-        (Self::Bool, "bool"),
-        (Self::Str, "str"),
-        (Self::Array, "array"),
-        (Self::U64, "u64"),
-        (Self::I64, "i64"),
-        (Self::F64, "f64"),
-    ];
-
     pub(super) fn from_id(id: u32) -> Parse<Self> {
         let known = usize::try_from(id).ok().and_then(|id| Self::ALL.get(id));
         known.map(|entry| entry.0).ok_or_else(|| format!("value type {id} is unknown; 0 to 12 are defined"))
@@ -58,35 +69,9 @@ impl ValueType {
         Self::ALL[self as usize].1
     }
 
-    /// The fewest bytes that a value can take.
     fn least_bytes(self) -> u64 {
-        match self {
-            Self::U8 | Self::I8 | Self::Bool => 1,
-            Self::U16 | Self::I16 => 2,
-            Self::U32 | Self::I32 | Self::F32 => 4,
-            Self::U64 | Self::I64 | Self::F64 | Self::Str => 8,
-            Self::Array => 12,
-        }
+        Self::ALL[self as usize].2
     }
-}
-
-/// One metadata value. Strings are bytes: token strings in real files are not always UTF-8.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the variants are the types of `ValueType`")]
-pub enum Value<'a> {
-    U8(u8),
-    I8(i8),
-    U16(u16),
-    I16(i16),
-    U32(u32),
-    I32(i32),
-    F32(f32),
-    Bool(bool),
-    Str(&'a [u8]),
-    Array(Array<'a>),
-    U64(u64),
-    I64(i64),
-    F64(f64),
 }
 
 impl<'a> Value<'a> {
@@ -111,25 +96,6 @@ impl<'a> Value<'a> {
             ValueType::I64 => Self::I64(i64::from_le_bytes(reader.array()?)),
             ValueType::F64 => Self::F64(f64::from_le_bytes(reader.array()?)),
         })
-    }
-
-    /// The type that the file gives it.
-    pub fn kind(&self) -> ValueType {
-        match self {
-            Self::U8(_) => ValueType::U8,
-            Self::I8(_) => ValueType::I8,
-            Self::U16(_) => ValueType::U16,
-            Self::I16(_) => ValueType::I16,
-            Self::U32(_) => ValueType::U32,
-            Self::I32(_) => ValueType::I32,
-            Self::F32(_) => ValueType::F32,
-            Self::Bool(_) => ValueType::Bool,
-            Self::Str(_) => ValueType::Str,
-            Self::Array(_) => ValueType::Array,
-            Self::U64(_) => ValueType::U64,
-            Self::I64(_) => ValueType::I64,
-            Self::F64(_) => ValueType::F64,
-        }
     }
 
     /// The type's name, with an array's element type and length: `u32`, `str[128256]`.
@@ -166,10 +132,7 @@ impl<'a> Value<'a> {
 
     /// The bytes of a string.
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
-        match *self {
-            Self::Str(bytes) => Some(bytes),
-            _ => None,
-        }
+        if let Self::Str(bytes) = *self { Some(bytes) } else { None }
     }
 
     /// A number or bool of any type as a float, or every element of an array of them.
@@ -202,19 +165,13 @@ impl fmt::Display for Value<'_> {
                 write!(f, "\"{}{cut}\"", shown.escape_debug())
             }
             Self::Array(array) => {
-                f.write_str("[")?;
-                for (index, item) in array.iter().take(SHOWN_ITEMS).enumerate() {
-                    let comma = if index > 0 { ", " } else { "" };
-                    write!(f, "{comma}{item}")?;
-                }
-                f.write_str(if array.len > SHOWN_ITEMS { ", …]" } else { "]" })
+                let items: Vec<String> = array.iter().take(SHOWN_ITEMS).map(|item| item.to_string()).collect();
+                write!(f, "[{}{}]", items.join(", "), if array.len > SHOWN_ITEMS { ", …" } else { "" })
             }
             Self::Bool(value) => write!(f, "{value}"),
             Self::F32(value) => write!(f, "{value:?}"),
             Self::F64(value) => write!(f, "{value:?}"),
-            Self::U64(value) => write!(f, "{value}"),
-            Self::I64(value) => write!(f, "{value}"),
-            narrow => write!(f, "{}", narrow.as_int().unwrap_or_default()),
+            integer => write!(f, "{}", integer.as_int().unwrap_or_default()),
         }
     }
 }
@@ -242,7 +199,7 @@ impl<'a> Array<'a> {
         } else {
             after.take(len * kind.least_bytes())?;
         }
-        let bytes = reader.take((after.position() - reader.position()) as u64)?;
+        let bytes = reader.take((after.at - reader.at) as u64)?;
         Ok(Self { kind, len: len as usize, bytes })
     }
 
@@ -262,30 +219,9 @@ impl<'a> Array<'a> {
     }
 
     /// The elements in order.
-    pub fn iter(&self) -> Items<'a> {
-        Items { kind: self.kind, left: self.len, reader: Reader::new(self.bytes, 0) }
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Value<'a>> + Clone + use<'a> {
+        let (kind, mut reader) = (self.kind, Reader::new(self.bytes, 0));
+        // They were checked, but somebody may have written to the file since.
+        (0..self.len).map(move |_| Value::read(kind, &mut reader).unwrap_or(Value::Str(b"")))
     }
 }
-
-/// The elements of an [`Array`], decoded one by one from the file's bytes.
-#[derive(Clone, Debug)]
-pub struct Items<'a> {
-    kind: ValueType,
-    left: usize,
-    reader: Reader<'a>,
-}
-
-impl<'a> Iterator for Items<'a> {
-    type Item = Value<'a>;
-
-    fn next(&mut self) -> Option<Value<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        Value::read(self.kind, &mut self.reader).ok()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
-    }
-}
-
-impl ExactSizeIterator for Items<'_> {}

@@ -4,54 +4,27 @@ use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Metadata, Value};
 use crate::ops::rope::Pairs;
 
-/// A graph that this engine knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arch {
-    /// Microsoft's BitNet b1.58 2B-4T.
-    BitnetB158,
-    /// The same in its first upload.
-    Bitnet25,
-    /// 1bitLLM's models, and community conversions of 2B-4T.
-    Bitnet,
-    /// Llama's graph with ternary projections.
-    Llama,
-}
-
-impl Arch {
-    const ALL: [Arch; 4] = [Arch::BitnetB158, Arch::Bitnet25, Arch::Bitnet, Arch::Llama];
-
-    /// The value of `general.architecture`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Arch::BitnetB158 => "bitnet-b1.58",
-            Arch::Bitnet25 => "bitnet-25",
-            Arch::Bitnet => "bitnet",
-            Arch::Llama => "llama",
-        }
+named! {
+    /// A graph that this engine knows, by the value of `general.architecture`.
+    pub enum Arch {
+        /// Microsoft's BitNet b1.58 2B-4T.
+        BitnetB158 = "bitnet-b1.58",
+        /// The same in its first upload.
+        Bitnet25 = "bitnet-25",
+        /// 1bitLLM's models, and community conversions of 2B-4T.
+        Bitnet = "bitnet",
+        /// Llama's graph with ternary projections.
+        Llama = "llama",
     }
 }
 
-/// The activation of the feed-forward network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x / (1 + e^-x)`.
-    Silu,
-    /// `max(x, 0)²`.
-    Relu2,
-}
-
-impl Activation {
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Activation::Silu => "silu",
-            Activation::Relu2 => "relu2",
-        }
-    }
-
-    /// From its public name.
-    pub fn from_name(name: &str) -> Option<Activation> {
-        [Activation::Silu, Activation::Relu2].into_iter().find(|a| a.name() == name)
+named! {
+    /// The activation of the feed-forward network.
+    pub enum Activation {
+        /// `x / (1 + e^-x)`.
+        Silu = "silu",
+        /// `max(x, 0)²`.
+        Relu2 = "relu2",
     }
 }
 
@@ -225,13 +198,13 @@ impl Keys<'_> {
             let (found, layers) = (list.len(), self.layers);
             return Err(self.wrong(&format!("key '{key}' lists {found} values for {layers} layers")));
         }
-        match values[..] {
-            [first, ref rest @ ..] if (1..=most).contains(&first) && rest.iter().all(|v| *v == first) => {
-                Ok(Some(first))
-            }
-            [first, ref rest @ ..] if rest.iter().any(|v| *v != first) => Err(Error::Unsupported(format!(
+        if values.iter().any(|value| *value != values[0]) {
+            return Err(Error::Unsupported(format!(
                 "metadata key '{key}' differs between layers; this engine runs models whose layers are alike"
-            ))),
+            )));
+        }
+        match values.first() {
+            Some(value) if (1..=most).contains(value) => Ok(Some(*value)),
             _ => Err(self.wrong(&format!("key '{key}' is {values:?}, expected a number from 1 to {most}"))),
         }
     }
@@ -256,7 +229,7 @@ impl Keys<'_> {
     fn hidden_activation(&self) -> Result<Option<Activation>> {
         let key = self.key("hidden_activation");
         let Some(name) = self.metadata.str(&key)? else { return Ok(None) };
-        Activation::from_name(name).map(Some).ok_or_else(|| {
+        Activation::ALL.into_iter().find(|known| known.name() == name).map(Some).ok_or_else(|| {
             Error::Unsupported(format!("metadata key '{key}' is '{name}'; this engine computes silu and relu2"))
         })
     }

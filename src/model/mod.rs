@@ -24,22 +24,13 @@ use linear::{Dense, Linear, Matrix};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// What the projections' inputs are rounded to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActQuant {
-    /// Per-token absmax int8, as BitNet models were trained.
-    Int8,
-    /// Not rounded.
-    None,
-}
-
-impl ActQuant {
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            ActQuant::Int8 => "int8",
-            ActQuant::None => "none",
-        }
+named! {
+    /// What the projections' inputs are rounded to.
+    pub enum ActQuant {
+        /// Per-token absmax int8, as BitNet models were trained.
+        Int8 = "int8",
+        /// Not rounded.
+        None = "none",
     }
 }
 
@@ -68,8 +59,10 @@ impl Block {
 pub struct Model {
     gguf: Arc<Gguf>,
     config: Config,
-    verdict: Verdict,
-    warnings: Vec<String>,
+    /// Whether the projections take int8 activations, and why.
+    pub verdict: Verdict,
+    /// What is odd about its weights without making them unusable.
+    pub warnings: Vec<String>,
     embedding: Dense,
     /// Absent where the embedding serves as the output head as well.
     output: Option<Dense>,
@@ -117,16 +110,6 @@ impl Model {
     /// Measures and constants.
     pub fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// Whether the projections take int8 activations, and why.
-    pub fn verdict(&self) -> &Verdict {
-        &self.verdict
-    }
-
-    /// What is odd about its weights without making them unusable.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
     }
 
     /// Whether the embedding serves as the output head.

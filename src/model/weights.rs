@@ -52,10 +52,7 @@ pub(super) fn load(
     let embedding = loader.dense("token_embd.weight", width, vocab)?;
     let output = loader.optional("output.weight", width, vocab)?.map(|t| Dense::new(&gguf, t, 1.0)).transpose()?;
     let output_norm = loader.vector("output_norm.weight", width)?;
-    let divisors = match loader.find("rope_freqs.weight") {
-        Some(_) => Some(loader.vector("rope_freqs.weight", config.rope_dim / 2)?),
-        None => None,
-    };
+    let divisors = loader.optional_vector("rope_freqs.weight", config.rope_dim / 2)?;
     // Every tensor is looked up before the first is packed, so that a wrong file is refused at once.
     for layer in 0..config.layers {
         PROJECTIONS.iter().try_for_each(|name| loader.projection(layer, name).map(drop))?;
@@ -94,9 +91,12 @@ pub(super) fn load(
 /// Packs the projections as `asked`; `None` where a projection stays dense.
 fn pack_all(loader: &Loader, asked: Option<ActQuant>, team: &Team) -> Result<(Vec<Option<Ternary>>, Verdict)> {
     let count = loader.config.layers * PROJECTIONS.len();
-    if asked == Some(ActQuant::None) {
+    let dense = |reason: String| {
         let packed = (0..count).map(|_| None).collect();
-        return Ok((packed, Verdict { act_quant: ActQuant::None, reason: "as asked".into() }));
+        Ok((packed, Verdict { act_quant: ActQuant::None, reason }))
+    };
+    if asked == Some(ActQuant::None) {
+        return dense("as asked".into());
     }
     let mut packed = Vec::with_capacity(count);
     let mut refused = None;
@@ -111,9 +111,7 @@ fn pack_all(loader: &Loader, asked: Option<ActQuant>, team: &Team) -> Result<(Ve
                     Some(ternary)
                 }
                 Err(why) if asked.is_none() => {
-                    let reason = format!("not every projection is ternary with one scale: {why}");
-                    let packed = (0..count).map(|_| None).collect();
-                    return Ok((packed, Verdict { act_quant: ActQuant::None, reason }));
+                    return dense(format!("not every projection is ternary with one scale: {why}"));
                 }
                 Err(why) => {
                     refused.get_or_insert(why);
@@ -142,12 +140,7 @@ impl<'a> Loader<'a> {
 
     fn optional(&self, name: &str, cols: usize, rows: usize) -> Result<Option<&'a Tensor>> {
         let Some(tensor) = self.find(name) else { return Ok(None) };
-        let fits = match tensor.shape() {
-            [c] => (*c, 1) == (cols, rows),
-            [c, r] => (*c, *r) == (cols, rows),
-            _ => false,
-        };
-        if fits {
+        if matches!(tensor.shape(), [_] | [_, _]) && (tensor.cols(), tensor.rows()) == (cols, rows) {
             return Ok(Some(tensor));
         }
         Err(Error::Model(format!(
@@ -184,15 +177,20 @@ impl<'a> Loader<'a> {
         }
     }
 
+    fn optional_vector(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
+        self.find(name).map(|_| self.vector(name, len)).transpose()
+    }
+
     /// Norms of a block: attention, its output (if the architecture has it), feed-forward, its output (likewise).
     fn norms(&self, layer: usize) -> Result<[Option<Vec<f32>>; 4]> {
-        let norm = |name: &str, len| self.vector(&format!("blk.{layer}.{name}.weight"), len).map(Some);
+        let norm = |name: &str, len| self.vector(&format!("blk.{layer}.{name}.weight"), len);
         let config = self.config;
+        let sub_norm = |name: &str, len| config.sub_norms.then(|| norm(name, len)).transpose();
         Ok([
-            norm("attn_norm", config.width)?,
-            if config.sub_norms { norm("attn_sub_norm", config.q_width())? } else { None },
-            norm("ffn_norm", config.width)?,
-            if config.sub_norms { norm("ffn_sub_norm", config.ffn)? } else { None },
+            Some(norm("attn_norm", config.width)?),
+            sub_norm("attn_sub_norm", config.q_width())?,
+            Some(norm("ffn_norm", config.width)?),
+            sub_norm("ffn_sub_norm", config.ffn)?,
         ])
     }
 
@@ -217,13 +215,12 @@ impl<'a> Loader<'a> {
 
     /// The separate scale that converters of 2024 wrote beside a projection.
     fn factor(&self, layer: usize, name: &str) -> Result<f32> {
-        let name = format!("blk.{layer}.{name}.scale");
-        if self.find(&name).is_none() { Ok(1.0) } else { Ok(self.vector(&name, 1)?[0]) }
+        let factor = self.optional_vector(&format!("blk.{layer}.{name}.scale"), 1)?;
+        Ok(factor.map_or(1.0, |factor| factor[0]))
     }
 
     fn bias(&self, layer: usize, name: &str) -> Result<Option<Vec<f32>>> {
-        let full = format!("blk.{layer}.{name}.bias");
-        if self.find(&full).is_none() { Ok(None) } else { self.vector(&full, self.measures(name).1).map(Some) }
+        self.optional_vector(&format!("blk.{layer}.{name}.bias"), self.measures(name).1)
     }
 
     fn linear(&self, layer: usize, name: &str, packed: Option<Ternary>, team: &Team) -> Result<Linear> {

@@ -89,12 +89,12 @@ impl ChatSession {
 
     #[getter]
     fn template(&self) -> Template {
-        Template::of(self.core().template().clone())
+        Template::of(self.core().template.clone())
     }
 
     #[getter]
     fn system(&self) -> Option<String> {
-        self.core().system().map(str::to_string)
+        self.core().system.clone()
     }
 
     #[getter]
@@ -104,25 +104,28 @@ impl ChatSession {
 
     #[getter]
     fn history(&self) -> Vec<ChatTurn> {
-        self.core().turns().iter().map(|turn| ChatTurn { core: turn.clone() }).collect()
+        self.core().turns.iter().map(|turn| ChatTurn { core: turn.clone() }).collect()
     }
 
     #[getter]
     fn forgotten(&self) -> usize {
-        self.core().forgotten()
+        self.core().forgotten
     }
 
     #[getter]
     fn receipts(&self) -> Vec<Receipt> {
-        self.core().receipts().iter().map(|receipt| Receipt { core: receipt.clone() }).collect()
+        self.core().receipts.iter().map(|receipt| Receipt { core: receipt.clone() }).collect()
     }
 
     #[getter]
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let sums = self.core().metrics();
+        let (sums, exchanges) = {
+            let core = self.core();
+            (core.metrics(), core.receipts.len() as u64)
+        };
         let rate = |tokens: u64, seconds: f64| if tokens == 0 { 0.0 } else { tokens as f64 / seconds };
         let metrics = PyDict::new(py);
-        metrics.set_item("exchanges", sums.exchanges)?;
+        metrics.set_item("exchanges", exchanges)?;
         metrics.set_item("prompt_tokens", sums.prompt_tokens)?;
         metrics.set_item("cached_tokens", sums.cached_tokens)?;
         metrics.set_item("completion_tokens", sums.completion_tokens)?;
@@ -131,12 +134,14 @@ impl ChatSession {
         metrics.set_item("wall_seconds", sums.wall_seconds)?;
         let prefilled = sums.prompt_tokens - sums.cached_tokens;
         metrics.set_item("prefill_tokens_per_second", rate(prefilled, sums.prefill_seconds))?;
-        metrics.set_item("decode_tokens_per_second", rate(sums.decoded_tokens, sums.decode_seconds))?;
+        // Prefill gives the first id of each answer.
+        let decoded = sums.completion_tokens - exchanges;
+        metrics.set_item("decode_tokens_per_second", rate(decoded, sums.decode_seconds))?;
         Ok(metrics)
     }
 
     fn __repr__(&self) -> String {
         let core = self.core();
-        format!("<ChatSession {} turns, template {}>", core.turns().len(), core.template().name())
+        format!("<ChatSession {} turns, template {}>", core.turns.len(), core.template.name())
     }
 }

@@ -6,7 +6,7 @@ use super::sampling::{self, SamplingParams};
 use super::stream::{Completion, Stream};
 use super::template::Template;
 use super::tokenizer::{self, Tokenizer};
-use crate::engine::{Engine as Core, Options, Request};
+use crate::engine::{Engine as Core, Options, Origin, Request};
 use crate::error::{Error, Result};
 use crate::model::ActQuant;
 use crate::model::config::Activation;
@@ -71,7 +71,8 @@ fn request(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>, params: Param
         let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos(), false);
         let tokenize = start.elapsed();
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
-        Ok(Request { tokenize, ..core.request(&ids, params)? })
+        let origin = Origin { tokenize, ..Origin::default() };
+        Ok(Request { origin, ..core.request(&ids, params)? })
     })
 }
 
@@ -125,7 +126,7 @@ impl Engine {
         lm_head: &str,
     ) -> PyResult<Engine> {
         let quants = [("auto", None), ("int8", Some(ActQuant::Int8)), ("none", Some(ActQuant::None))];
-        let activations = [Activation::Silu, Activation::Relu2].map(|a| (a.name(), a));
+        let activations = Activation::ALL.map(|a| (a.name(), a));
         let options = Options {
             n_ctx: optional_count(n_ctx, "n_ctx")?,
             n_threads: optional_count(n_threads, "n_threads")?,
@@ -239,7 +240,7 @@ impl Engine {
         let params = sampling::params(params, keywords)?;
         let core = self.core()?;
         let request = request(py, &core, prompt, params)?;
-        let stream = detached(py, |_| core.stream(request))?;
+        let stream = detached(py, |_| Ok(core.stream(request)))?;
         Ok(Stream::alone(core, stream))
     }
 
@@ -286,7 +287,7 @@ impl Engine {
     #[getter]
     fn per_token<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let core = self.core()?;
-        let cost = core.runtime().model.per_token(core.kv_type());
+        let cost = core.runtime().model.per_token(core.kv_type);
         let dict = PyDict::new(py);
         dict.set_item("ternary_macs", cost.ternary_macs)?;
         dict.set_item("weight_bytes", cost.weight_bytes)?;
@@ -331,12 +332,12 @@ impl Engine {
 
     #[getter]
     fn kv_type(&self) -> Result<&'static str> {
-        Ok(self.core()?.kv_type().name())
+        Ok(self.core()?.kv_type.name())
     }
 
     #[getter]
     fn act_quant(&self) -> Result<&'static str> {
-        Ok(self.core()?.runtime().model.verdict().act_quant.name())
+        Ok(self.core()?.runtime().model.verdict.act_quant.name())
     }
 
     #[getter]

@@ -105,9 +105,9 @@ fn verdicts(dict: &Bound<'_, PyDict>, model: &Model) -> PyResult<()> {
     shape.set_item("tied", model.tied())?;
     dict.set_item("config", shape)?;
     dict.set_item("activation", config.activation.name())?;
-    dict.set_item("act_quant", model.verdict().act_quant.name())?;
-    dict.set_item("act_quant_reason", &model.verdict().reason)?;
-    dict.set_item("warnings", [model.gguf().warnings(), model.warnings()].concat())?;
+    dict.set_item("act_quant", model.verdict.act_quant.name())?;
+    dict.set_item("act_quant_reason", &model.verdict.reason)?;
+    dict.set_item("warnings", [model.gguf().warnings(), &model.warnings].concat())?;
     dict.set_item("error", dict.py().None())
 }
 

@@ -72,7 +72,7 @@ impl Receipt {
 
     #[getter]
     fn computed_tokens(&self) -> u64 {
-        self.core.computed_tokens()
+        self.core.run.computed(&self.core.claim)
     }
 
     #[getter]

@@ -79,7 +79,7 @@ impl Core {
     fn next(&mut self, watch: &mut Watch) -> Result<Option<Piece>> {
         Ok(match self {
             Core::Alone(engine, stream) => stream.next(engine, watch)?.map(|piece| Piece::new(engine, piece)),
-            Core::InChat(chat) => chat.next(watch)?.map(|piece| Piece::new(chat.engine(), piece)),
+            Core::InChat(chat) => chat.next(watch)?.map(|piece| Piece::new(&chat.engine, piece)),
         })
     }
 
@@ -93,16 +93,16 @@ impl Core {
     fn stream(&self) -> &CoreStream {
         match self {
             Core::Alone(_, stream) => stream,
-            Core::InChat(chat) => chat.stream(),
+            Core::InChat(chat) => &chat.stream,
         }
     }
 
     fn answer(&self) -> &Answer {
-        self.stream().answer()
+        &self.stream().answer
     }
 
     fn receipt(&self) -> Option<Receipt> {
-        self.stream().receipt().map(|core| Receipt { core: core.clone() })
+        self.stream().receipt.as_ref().map(|core| Receipt { core: core.clone() })
     }
 }
 
@@ -200,7 +200,7 @@ impl Stream {
             let receipt = core.receipt();
             let seconds = receipt.as_ref().map(|receipt| receipt.core.run.seconds).unwrap_or_default();
             Completion {
-                text: core.stream().text().to_string(),
+                text: core.stream().text.clone(),
                 token_ids: answer.answered().to_vec(),
                 finish_reason: answer.finish().map(Finish::name),
                 prompt_tokens: answer.prompt().len(),
@@ -232,7 +232,7 @@ impl Stream {
 
     #[getter]
     fn text(&self) -> PyResult<String> {
-        self.with(|core| core.stream().text().to_string())
+        self.with(|core| core.stream().text.clone())
     }
 
     #[getter]

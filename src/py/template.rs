@@ -116,7 +116,8 @@ impl Template {
     #[pyo3(signature = (history, system=None))]
     fn render_chat(&self, py: Python<'_>, history: Vec<ChatTurn>, system: Option<&str>) -> PyResult<String> {
         let turns: Vec<CoreTurn> = history.into_iter().map(|turn| turn.core).collect();
-        detached(py, |_| self.core.render_chat(&turns, system))
+        let conversation = Conversation::from_turns(&turns, system);
+        detached(py, |_| self.core.render_conversation(&conversation))
     }
 
     #[pyo3(signature = (user, system=None))]
@@ -135,27 +136,27 @@ impl Template {
 
     #[getter]
     fn source(&self) -> &str {
-        self.core.source()
+        &self.core.source
     }
 
     #[getter]
     fn origin(&self) -> &'static str {
-        self.core.origin().name()
+        self.core.origin.name()
     }
 
     #[getter]
     fn warning(&self) -> Option<&str> {
-        self.core.warning()
+        self.core.warning.as_deref()
     }
 
     #[getter]
     fn bos_token(&self) -> Option<&str> {
-        self.core.bos_token()
+        self.core.bos_token.as_deref()
     }
 
     #[getter]
     fn eos_token(&self) -> Option<&str> {
-        self.core.eos_token()
+        self.core.eos_token.as_deref()
     }
 
     #[getter]
@@ -166,7 +167,7 @@ impl Template {
     #[getter]
     fn add_bos(&self, py: Python<'_>) -> PyResult<bool> {
         let text = detached(py, |_| self.core.apply("text", None))?;
-        Ok(self.core.add_bos(self.core.bos_token().is_some(), &text))
+        Ok(self.core.add_bos(self.core.bos_token.is_some(), &text))
     }
 
     fn __repr__(&self) -> String {

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use std::sync::{Arc, LazyLock};
 
 /// What was computed: enough to compute it again.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Claim {
     /// The number of the order of float operations (`docs/numerics.md`).
     pub numerics: u32,
@@ -116,12 +116,6 @@ impl Late {
     }
 }
 
-impl std::fmt::Debug for Late {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Late")
-    }
-}
-
 impl Serialize for Late {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.serialize_str(self.get().map_err(serde::ser::Error::custom)?)
@@ -136,7 +130,7 @@ impl<'de> Deserialize<'de> for Late {
 }
 
 /// The receipt before this one: itself, or the digest that a document gives for it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Previous {
     /// Of this process.
     Receipt(Arc<Receipt>),

@@ -10,6 +10,7 @@ mod validate;
 
 pub use claim::{Claim, Late, Previous, Sampling, TemplateClaim};
 pub use run::{Run, Seconds, Work};
+pub use validate::gate;
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -17,11 +18,10 @@ use serde_json::{Map, Value as Json, json};
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// The version of the document's form.
 const SCHEMA_VERSION: &str = "1.0.0";
 
 /// The receipt of one answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Deserialize)]
 pub struct Receipt {
     /// When the answer ended, in UTC (RFC 3339).
     pub timestamp: String,
@@ -35,8 +35,10 @@ pub struct Receipt {
     pub environment: Map<String, Json>,
     /// Results of tests that somebody ran on this answer.
     pub test_results: TestResults,
+    #[serde(skip)]
     digest: OnceLock<String>,
     /// The document that it was read from, if one.
+    #[serde(skip)]
     stored: Option<Json>,
 }
 
@@ -74,7 +76,8 @@ pub struct TestResults {
     pub skipped: u64,
 }
 
-fn wrong(gate: &str, what: impl Into<String>) -> Error {
+/// The error of a gate that fails.
+pub fn wrong(gate: &str, what: impl Into<String>) -> Error {
     Error::Receipt { gate: gate.into(), what: what.into() }
 }
 
@@ -113,11 +116,6 @@ impl Receipt {
         Ok(self.digest.get().expect("set just now"))
     }
 
-    /// Positions that were computed for the answer: of the prompt, and of all sampled ids but the last.
-    pub fn computed_tokens(&self) -> u64 {
-        self.run.computed(&self.claim)
-    }
-
     /// Its JSON document: as it was read, or as its figures give it.
     pub fn document(&self) -> Result<Json> {
         self.stored.clone().map_or_else(|| self.derived(), Ok)
@@ -131,7 +129,8 @@ impl Receipt {
         Ok(json!({
             "schema_version": SCHEMA_VERSION,
             "timestamp": self.timestamp,
-            "compute_path": self.compute_path(),
+            // Whether the kernels counted the work that the claim takes.
+            "compute_path": if self.check_work().is_ok() { "real" } else { "mock" },
             "backend": "cpu",
             "backend_summary": format!("{}, {} threads", run.isa, run.threads),
             "kernels": run.kernels(),
@@ -156,35 +155,12 @@ impl Receipt {
         }))
     }
 
-    /// `real` if the kernels counted the work that the claim takes, else `mock`.
-    fn compute_path(&self) -> &'static str {
-        if self.check_work().is_ok() { "real" } else { "mock" }
-    }
-
     /// Reads a document. Whether its figures agree is [`Self::validate`]'s business.
     pub fn from_json(text: &str) -> Result<Receipt> {
         let broken = |error: serde_json::Error| wrong("form", format!("it is not a receipt: {error}"));
         let stored: Json = serde_json::from_str(text).map_err(broken)?;
-        #[derive(Deserialize)]
-        struct Figures {
-            timestamp: String,
-            claim: Claim,
-            run: Run,
-            model_info: ModelInfo,
-            environment: Map<String, Json>,
-            test_results: TestResults,
-        }
-        let figures: Figures = serde::Deserialize::deserialize(&stored).map_err(broken)?;
-        Ok(Receipt {
-            timestamp: figures.timestamp,
-            claim: figures.claim,
-            run: figures.run,
-            model_info: figures.model_info,
-            environment: figures.environment,
-            test_results: figures.test_results,
-            digest: OnceLock::new(),
-            stored: Some(stored),
-        })
+        let receipt = Receipt::deserialize(&stored).map_err(broken)?;
+        Ok(Receipt { stored: Some(stored), ..receipt })
     }
 
     /// Its document as indented text.
@@ -206,7 +182,9 @@ impl Receipt {
         let text = self.to_json()?;
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(io)?;
-        share(file.as_file()).map_err(io)?;
+        // A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
+        #[cfg(unix)]
+        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(io)?;
         file.persist(path).map_err(|error| io(error.error))?;
         Ok(())
     }
@@ -216,17 +194,6 @@ impl Receipt {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
         Receipt::from_json(&text)
     }
-}
-
-/// A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
-fn share(file: &std::fs::File) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    let _ = file;
-    Ok(())
 }
 
 impl PartialEq for Receipt {

@@ -61,7 +61,6 @@ pub struct Seconds {
     pub wall: f64,
 }
 
-/// How many a second.
 pub(super) fn rate(count: u64, seconds: f64) -> f64 {
     if count == 0 || seconds <= 0.0 { 0.0 } else { count as f64 / seconds }
 }
@@ -100,8 +99,8 @@ impl Run {
         (claim.prompt_ids.len() as u64).saturating_sub(self.cached_tokens)
     }
 
-    /// Positions computed in all: the last id is sampled, not computed.
-    pub(super) fn computed(&self, claim: &Claim) -> u64 {
+    /// Positions that were computed for the answer: of the prompt, and of all sampled ids but the last.
+    pub fn computed(&self, claim: &Claim) -> u64 {
         self.prefilled(claim) + (claim.output_ids.len() as u64).saturating_sub(1)
     }
 

@@ -19,47 +19,40 @@ impl Receipt {
     }
 
     fn check_claim(&self) -> Result<()> {
-        let claim = &self.claim;
-        let (prompt, output) = (claim.prompt_ids.len() as u64, claim.output_ids.len() as u64);
-        if prompt == 0 {
-            return Err(wrong("claim.prompt_ids", "there are none, expected at least one"));
-        }
-        if output == 0 {
-            return Err(wrong("claim.output_ids", "there are none, expected at least one"));
-        }
+        let (claim, sampling) = (&self.claim, &self.claim.sampling);
         let vocab = self.model_info.vocab_size;
-        for (name, ids) in [("claim.prompt_ids", &claim.prompt_ids), ("claim.output_ids", &claim.output_ids)] {
-            if let Some(id) = ids.iter().find(|id| **id as u64 >= vocab) {
-                return Err(wrong(name, format!("id {id} is outside the vocabulary of {vocab}")));
-            }
+        let lists = [("claim.prompt_ids", &claim.prompt_ids), ("claim.output_ids", &claim.output_ids)];
+        for (name, ids) in lists {
+            gate(name, !ids.is_empty(), || "there are none, expected at least one".into())?;
         }
-        if self.run.cached_tokens >= prompt {
-            let cached = self.run.cached_tokens;
-            return Err(wrong("run.cached_tokens", format!("{cached} of the prompt's {prompt} positions were reused")));
+        for (name, ids) in lists {
+            let outside = ids.iter().find(|id| **id as u64 >= vocab);
+            gate(name, outside.is_none(), || {
+                format!("id {} is outside the vocabulary of {vocab}", outside.copied().unwrap_or_default())
+            })?;
         }
-        let last = claim.output_ids.last().expect("not empty");
-        let at_stop_id = claim.sampling.stop_token_ids.contains(last);
-        let full = prompt + output > claim.n_ctx;
-        let at_most = claim.sampling.max_tokens;
+        let (prompt, output) = (claim.prompt_ids.len() as u64, claim.output_ids.len() as u64);
+        let cached = self.run.cached_tokens;
+        gate("run.cached_tokens", cached < prompt, || {
+            format!("{cached} of the prompt's {prompt} positions were reused")
+        })?;
+        let at_stop_id = claim.output_ids.last().is_some_and(|last| sampling.stop_token_ids.contains(last));
+        let at_most = sampling.max_tokens;
         let agrees = at_most.is_none_or(|most| output <= most)
             && prompt + output <= claim.n_ctx + 1
             && match claim.finish_reason.as_str() {
-                "stop" => at_stop_id || !claim.sampling.stop.is_empty(),
+                "stop" => at_stop_id || !sampling.stop.is_empty(),
                 "length" => at_most == Some(output),
-                "context" => full,
+                "context" => prompt + output > claim.n_ctx,
                 "cancelled" => true,
                 _ => false,
             };
-        if !agrees {
-            return Err(wrong(
-                "claim.finish_reason",
-                format!(
-                    "it is '{}' after {output} ids with max_tokens {at_most:?}, a prompt of {prompt} and a context of {}",
-                    claim.finish_reason, claim.n_ctx
-                ),
-            ));
-        }
-        Ok(())
+        gate("claim.finish_reason", agrees, || {
+            format!(
+                "it is '{}' after {output} ids with max_tokens {at_most:?}, a prompt of {prompt} and a context of {}",
+                claim.finish_reason, claim.n_ctx
+            )
+        })
     }
 
     /// Whether the kernels counted what the claim takes: each computed position passes seven projections and one
@@ -68,59 +61,51 @@ impl Receipt {
         let Work { ternary, dense, attention, head, logits } = self.run.work;
         let layer_rows = self.model_info.layers.checked_mul(self.run.computed(&self.claim)).unwrap_or(0);
         let ids = self.claim.output_ids.len() as u64;
-        let gates = [
-            ("projections", ternary.saturating_add(dense), layer_rows.saturating_mul(7)),
-            ("attention", attention, layer_rows),
-            ("head", head, ids),
-        ];
-        match gates.into_iter().find(|(_, found, expected)| found != expected || *found == 0) {
-            Some((name, found, expected)) => Err(wrong(
-                &format!("run.work.{name}"),
-                format!("{found} rows were counted, the claim takes {expected}"),
-            )),
-            None if (head..=head.saturating_mul(self.model_info.vocab_size)).contains(&logits) => Ok(()),
-            None => Err(wrong(
-                "run.work.logits",
-                format!("{logits} were counted, expected from one for each id up to the whole vocabulary"),
-            )),
+        for (name, found, expected) in [
+            ("run.work.projections", ternary.saturating_add(dense), layer_rows.saturating_mul(7)),
+            ("run.work.attention", attention, layer_rows),
+            ("run.work.head", head, ids),
+        ] {
+            gate(name, found == expected && found > 0, || {
+                format!("{found} rows were counted, the claim takes {expected}")
+            })?;
         }
+        let possible = head..=head.saturating_mul(self.model_info.vocab_size);
+        gate("run.work.logits", possible.contains(&logits), || {
+            format!("{logits} were counted, expected from one for each id up to the whole vocabulary")
+        })
     }
 
     fn check_seconds(&self) -> Result<()> {
         let seconds = &self.run.seconds;
-        if let Some((name, value)) = seconds.named().into_iter().find(|(_, value)| !(0.0..1e12).contains(value)) {
-            return Err(wrong(&format!("run.seconds.{name}"), format!("it is {value}, expected a time")));
+        for (name, value) in seconds.named() {
+            let is_time = (0.0..1e12).contains(&value);
+            gate(&format!("run.seconds.{name}"), is_time, || format!("it is {value}, expected a time"))?;
         }
         // Each time is rounded to a nanosecond.
         let wall = seconds.wall + 1e-8;
-        if seconds.parts() > wall {
-            return Err(wrong(
-                "run.seconds.wall",
-                format!("the parts add up to {}, more than {}", seconds.parts(), seconds.wall),
-            ));
-        }
-        if seconds.first_token > wall
-            || seconds.first_token + 1e-8 < seconds.render + seconds.tokenize + seconds.prefill
-        {
-            return Err(wrong(
-                "run.seconds.first_token",
-                format!("it is {}, expected from render + tokenize + prefill up to wall", seconds.first_token),
-            ));
-        }
-        Ok(())
+        gate("run.seconds.wall", seconds.parts() <= wall, || {
+            format!("the parts add up to {}, more than {}", seconds.parts(), seconds.wall)
+        })?;
+        let first = seconds.first_token;
+        let least = seconds.render + seconds.tokenize + seconds.prefill;
+        gate("run.seconds.first_token", first <= wall && first + 1e-8 >= least, || {
+            format!("it is {first}, expected from render + tokenize + prefill up to wall")
+        })
     }
 
     fn check_tests(&self) -> Result<()> {
         let tests = self.test_results;
         let sum = tests.passed.checked_add(tests.failed).and_then(|sum| sum.checked_add(tests.skipped));
-        if sum != Some(tests.total_tests) {
-            return Err(wrong(
-                "test_results",
-                format!("passed, failed and skipped give {sum:?}, not the total of {}", tests.total_tests),
-            ));
-        }
-        Ok(())
+        gate("test_results", sum == Some(tests.total_tests), || {
+            format!("passed, failed and skipped give {sum:?}, not the total of {}", tests.total_tests)
+        })
     }
+}
+
+/// One check, by its name: an error unless it holds.
+pub fn gate(name: &str, holds: bool, what: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(wrong(name, what())) }
 }
 
 /// Compares two documents; the gate is the path of the first difference.
@@ -129,17 +114,12 @@ fn compare(path: &str, stored: &Json, derived: &Json) -> Result<()> {
     match (stored, derived) {
         (Json::Object(stored), Json::Object(derived)) => {
             for (key, value) in derived {
-                match stored.get(key) {
-                    Some(found) => compare(&inside(key), found, value)?,
-                    None => return Err(wrong(&inside(key), "it is missing")),
-                }
+                let found = stored.get(key).ok_or_else(|| wrong(&inside(key), "it is missing"))?;
+                compare(&inside(key), found, value)?;
             }
-            match stored.keys().find(|key| !derived.contains_key(*key)) {
-                Some(key) => Err(wrong(&inside(key), "no receipt has such a field")),
-                None => Ok(()),
-            }
+            let foreign = stored.keys().find(|key| !derived.contains_key(*key));
+            foreign.map_or(Ok(()), |key| Err(wrong(&inside(key), "no receipt has such a field")))
         }
-        _ if stored == derived => Ok(()),
-        _ => Err(wrong(path, format!("it is {stored}, but the receipt's figures give {derived}"))),
+        _ => gate(path, stored == derived, || format!("it is {stored}, but the receipt's figures give {derived}")),
     }
 }

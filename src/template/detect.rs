@@ -24,28 +24,17 @@ const END_OF_TURN: [&str; 14] = [
     "</s>",
 ];
 
-/// Where a template came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The caller chose it.
-    Argument,
-    /// The model file holds it.
-    Gguf,
-    /// The name of the tokenizer or model suggests it.
-    Tokenizer,
-    /// Nothing says which.
-    Fallback,
-}
-
-impl Origin {
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Origin::Argument => "argument",
-            Origin::Gguf => "gguf",
-            Origin::Tokenizer => "tokenizer",
-            Origin::Fallback => "fallback",
-        }
+named! {
+    /// Where a template came from.
+    pub enum Origin {
+        /// The caller chose it.
+        Argument = "argument",
+        /// The model file holds it.
+        Gguf = "gguf",
+        /// The name of the tokenizer or model suggests it.
+        Tokenizer = "tokenizer",
+        /// Nothing says which.
+        Fallback = "fallback",
     }
 }
 
@@ -104,16 +93,11 @@ fn hint(name: &str) -> Option<&'static str> {
     let name = name.rsplit(['/', '\\']).next()?.to_lowercase().replace(['_', ' '], "-");
     let words = |word: &str, before: fn(char) -> bool| {
         name.match_indices(word).any(|(at, _)| {
-            let free = |c: Option<char>, bound: fn(char) -> bool| c.is_none_or(bound);
-            free(name[..at].chars().next_back(), before)
-                && free(name[at + word.len()..].chars().next(), |c| !c.is_alphanumeric())
+            name[..at].chars().next_back().is_none_or(before)
+                && name[at + word.len()..].chars().next().is_none_or(|c| !c.is_alphanumeric())
         })
     };
     let llama3 = ["llama-3", "llama3"].iter().any(|word| words(word, |c| !c.is_alphanumeric()));
     let bitnet_2b = name.contains("bitnet") && words("2b", |c| !c.is_numeric() && c != '.');
-    match (llama3, bitnet_2b) {
-        (true, _) => Some("llama3-chat"),
-        (_, true) => Some("bitnet"),
-        _ => None,
-    }
+    llama3.then_some("llama3-chat").or(bitnet_2b.then_some("bitnet"))
 }

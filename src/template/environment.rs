@@ -6,9 +6,8 @@ use jiff::Zoned;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, Tuple, ValueKind, ValueOrKwargs, from_args};
+use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{AutoEscape, Environment, Error, State, UndefinedBehavior, Value, filters, functions};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The one template's name in its environment.
@@ -51,10 +50,8 @@ pub(super) fn set_clock(environment: &mut Environment<'static>, fixed: Option<Da
 /// Fails when the rendering on this thread takes too long.
 pub(super) fn in_time() -> Result<(), Error> {
     thread_local!(static START: Instant = Instant::now());
-    match START.with(Instant::elapsed) > MOST_TIME {
-        true => Err(refusal(format!("it takes longer than {} s", MOST_TIME.as_secs()))),
-        false => Ok(()),
-    }
+    let late = || refusal(format!("it takes longer than {} s", MOST_TIME.as_secs()));
+    if START.with(Instant::elapsed) > MOST_TIME { Err(late()) } else { Ok(()) }
 }
 
 /// The functions and tests of transformers and Jinja2, and what `source::rewritten` calls.
@@ -82,33 +79,16 @@ fn add_functions(environment: &mut Environment<'static>) {
         });
     }
     environment.add_function("__walk", |state: &mut State, value: Value| {
-        let items = state.apply_filter("list", &[value])?;
-        Ok::<_, Error>(Value::from_object(Walk(items)))
+        // A loop that takes too long gets an error for an item.
+        let items: Vec<Value> = state.apply_filter("list", &[value])?.try_iter()?.collect();
+        let walk = move || items.clone().into_iter().map(|item| in_time().map_or_else(Value::from, |()| item));
+        Ok::<_, Error>(Value::make_iterable(walk))
     });
     environment.add_test("iterable", |value: Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_test("sequence", |value: Value| {
         let other = matches!(value.kind(), ValueKind::Map | ValueKind::String | ValueKind::Undefined);
         other || python::is_list(&value)
     });
-}
-
-/// What a loop walks over, against time.
-#[derive(Debug)]
-struct Walk(Value);
-
-impl Object for Walk {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let items: Vec<Value> = self.0.try_iter().into_iter().flatten().collect();
-        Enumerator::Iter(Box::new(items.into_iter().map(|item| in_time().map_or_else(Value::from, |()| item))))
-    }
-
-    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        self.0.len()
-    }
 }
 
 /// Refuses what minijinja would recurse into without end: too deep a value, a namespace within another value.
@@ -157,10 +137,8 @@ fn add_filters(environment: &mut Environment<'static>) {
     let of = |value: Value, rest: Rest<ValueOrKwargs>| [vec![value], rest.into_values()].concat();
     environment.add_filter("tojson", python::tojson);
     environment.add_filter("safe", |value: Value| python::text(&value).map(Value::from_safe_string));
-    let escape = |value: Value| match value.is_safe() {
-        true => Ok(value),
-        false => python::text(&value).map(|text| Value::from_safe_string(python::escaped(&text))),
-    };
+    let escaped = |value: &Value| python::text(value).map(|text| Value::from_safe_string(python::escaped(&text)));
+    let escape = move |value: Value| if value.is_safe() { Ok(value) } else { escaped(&value) };
     environment.add_filter("escape", escape);
     environment.add_filter("e", escape);
     environment.add_filter("indent", indent);

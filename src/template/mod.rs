@@ -26,15 +26,20 @@ const MOST_SOURCE: usize = 128 << 10;
 const STACK: usize = 256 << 20;
 
 /// A chat template.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Template {
-    name: String,
-    source: String,
+    name: &'static str,
+    /// The Jinja source.
+    pub source: String,
     environment: Environment<'static>,
-    origin: Origin,
-    warning: Option<String>,
-    bos_token: Option<String>,
-    eos_token: Option<String>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// What its user should know, if anything.
+    pub warning: Option<String>,
+    /// What the source knows as `bos_token`.
+    pub bos_token: Option<String>,
+    /// What the source knows as `eos_token`.
+    pub eos_token: Option<String>,
 }
 
 impl Template {
@@ -46,15 +51,13 @@ impl Template {
     /// A template from its Jinja source; `bos_token` and `eos_token` are what the source knows under these names.
     pub fn from_jinja(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Result<Template> {
         if source.len() > MOST_SOURCE {
-            return Err(Error::Template(format!(
-                "chat template: {} bytes; a template may have {MOST_SOURCE}",
-                source.len()
-            )));
+            let found = source.len();
+            return Err(Error::Template(format!("chat template: {found} bytes; a template may have {MOST_SOURCE}")));
         }
         let environment = apart(|| environment::with_template(source).map_err(fault))?;
         let owned = |text: Option<&str>| text.map(str::to_string);
         Ok(Template {
-            name: builtin::name_of(source).unwrap_or("jinja").into(),
+            name: builtin::name_of(source).unwrap_or("jinja"),
             source: source.into(),
             environment,
             origin: Origin::Argument,
@@ -70,15 +73,14 @@ impl Template {
         let now: DateTime = now.parse().map_err(|error| {
             Error::Template(format!("'{now}' is no time ({error}), expected one such as 2026-07-04T12:00:00"))
         })?;
-        let template = Template::from_jinja(&self.source, self.bos_token(), self.eos_token())?;
-        let mut environment = template.environment;
-        environment::set_clock(&mut environment, Some(now));
-        Ok(Template { environment, origin: self.origin, warning: self.warning.clone(), ..template })
+        let mut template = self.clone();
+        environment::set_clock(&mut template.environment, Some(now));
+        Ok(template)
     }
 
     /// A built-in template for the same model, because the caller chose it.
     pub fn sibling(&self, name: &str) -> Result<Template> {
-        Template::named(name, self.bos_token(), self.eos_token())
+        Template::named(name, self.bos_token.as_deref(), self.eos_token.as_deref())
     }
 
     /// The prompt of a conversation: `messages` is a list of objects, passed to the template untouched.
@@ -89,22 +91,13 @@ impl Template {
         add_generation_prompt: bool,
         variables: &Map<String, Json>,
     ) -> Result<String> {
-        self.render_conversation(&Conversation {
-            messages: messages.clone(),
-            tools: tools.cloned().unwrap_or(Json::Null),
-            add_generation_prompt,
-            variables: variables.clone(),
-        })
-    }
-
-    /// The prompt of turns that wait for an answer.
-    pub fn render_chat(&self, history: &[ChatTurn], system: Option<&str>) -> Result<String> {
-        self.render_conversation(&Conversation::from_turns(history, system))
+        let (messages, tools, variables) = (messages.clone(), tools.cloned().unwrap_or_default(), variables.clone());
+        self.render_conversation(&Conversation { messages, tools, add_generation_prompt, variables })
     }
 
     /// The prompt of a single question.
     pub fn apply(&self, user: &str, system: Option<&str>) -> Result<String> {
-        self.render_chat(&[ChatTurn::new(Role::User, user)], system)
+        self.render_conversation(&Conversation::from_turns(&[ChatTurn::new(Role::User, user)], system))
     }
 
     /// The prompt of a conversation; all other ways to a prompt lead through here.
@@ -129,33 +122,8 @@ impl Template {
     }
 
     /// `raw`, `instruct`, `llama3-chat`, `bitnet`, or `jinja` for any other source.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Where it came from.
-    pub fn origin(&self) -> Origin {
-        self.origin
-    }
-
-    /// What its user should know, if anything.
-    pub fn warning(&self) -> Option<&str> {
-        self.warning.as_deref()
-    }
-
-    /// What the source knows as `bos_token`.
-    pub fn bos_token(&self) -> Option<&str> {
-        self.bos_token.as_deref()
-    }
-
-    /// What the source knows as `eos_token`.
-    pub fn eos_token(&self) -> Option<&str> {
-        self.eos_token.as_deref()
-    }
-
-    /// The Jinja source.
-    pub fn source(&self) -> &str {
-        &self.source
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 }
 
@@ -195,10 +163,8 @@ fn fault(error: minijinja::Error) -> Error {
         ErrorKind::OutOfFuel => "it takes too many steps, as an endless loop would".into(),
         _ => what,
     };
-    Error::Template(match error.line() {
-        Some(line) => format!("chat template, line {line}: {what}"),
-        None => format!("chat template: {what}"),
-    })
+    let line = error.line().map_or(String::new(), |line| format!(", line {line}"));
+    Error::Template(format!("chat template{line}: {what}"))
 }
 
 /// Does a stranger's work on a stack of its own, large enough for what its limits allow.

@@ -260,16 +260,10 @@ impl Writer {
 
 /// A float as Python writes it: the shortest digits, an exponent below 1e-4 and from 1e16 on.
 fn float(x: f64) -> String {
-    let size = x.abs();
-    if !x.is_finite() || x == 0.0 || (1e-4..1e16).contains(&size) {
-        return match x {
-            _ if x.is_nan() => "nan".into(),
-            _ if x.is_infinite() => if x > 0.0 { "inf" } else { "-inf" }.into(),
-            _ => format!("{x:?}"),
-        };
+    if !x.is_finite() || x == 0.0 || (1e-4..1e16).contains(&x.abs()) {
+        return format!("{x:?}").to_lowercase();
     }
-    let (digits, exponent) =
-        format!("{x:e}").split_once('e').map(|(d, e)| (d.to_string(), e.to_string())).unwrap_or_default();
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+    let text = format!("{x:e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or_default();
+    format!("{digits}e{:+03}", exponent.parse::<i32>().unwrap_or(0))
 }

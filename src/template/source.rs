@@ -37,27 +37,8 @@ fn raw_block(tag: &str) -> Option<usize> {
 }
 
 /// What binds less tightly than `+` and `~`: what stands between two of these is a sum of its own.
-const SEPARATORS: [&str; 19] = [
-    "if",
-    "elif",
-    "else",
-    "or",
-    "and",
-    "not",
-    "in",
-    "recursive",
-    "set",
-    "for",
-    ",",
-    ":",
-    "=",
-    "==",
-    "!=",
-    "<",
-    ">",
-    "<=",
-    ">=",
-];
+const WORDS: [&str; 10] = ["if", "elif", "else", "or", "and", "not", "in", "recursive", "set", "for"];
+const SIGNS: [&str; 9] = [",", ":", "=", "==", "!=", "<", ">", "<=", ">="];
 
 /// Terms that `+` and `-` join, each of factors that `~` joins.
 #[derive(Default)]
@@ -113,11 +94,9 @@ impl<'a> Reader<'a> {
         let word = self.rest.trim_start().split(|c| !is_word(c)).next().filter(|_| close == "%}").unwrap_or("");
         let wrapped = match word {
             "generation" | "endgeneration" => {
-                let (_, rest) = self.rest.split_once(word)?;
-                self.rest = rest;
-                return Some(
-                    [if word == "generation" { " if true" } else { " endif" }, &self.inside(close, None)?].concat(),
-                );
+                self.rest = self.rest.split_once(word)?.1;
+                let replaced = if word == "generation" { " if true" } else { " endif" };
+                return Some(replaced.to_string() + &self.inside(close, None)?);
             }
             "for" => Some(("in", "__walk")),
             "set" if self.rest.split('=').next()?.contains('.') => Some(("=", "__keep")),
@@ -137,7 +116,7 @@ impl<'a> Reader<'a> {
             // A word after these is a name, whatever it is.
             let named = matches!(before, "." | "|") || (before == "is" && token != "not");
             let negates = before == "is" && token == "not";
-            let separates = closes || (SEPARATORS.contains(&token) && !named && !negates);
+            let separates = closes || ((WORDS.contains(&token) || SIGNS.contains(&token)) && !named && !negates);
             if separates {
                 out.push_str(&sum.take());
                 if closes && !wrapping.is_empty() || wrapping == "in" && matches!(token, "if" | "recursive") {
@@ -155,7 +134,10 @@ impl<'a> Reader<'a> {
                     }
                 }
                 // The sign in `1e-5` is no operator.
-                "+" | "-" if sum.operand && !(before.starts_with(is_digit) && before.ends_with(['e', 'E'])) => {
+                "+" | "-"
+                    if sum.operand
+                        && !(before.starts_with(|c: char| c.is_ascii_digit()) && before.ends_with(['e', 'E'])) =>
+                {
                     sum.terms.push((token.chars().next()?, vec![gap.to_string()]));
                     sum.operand = false;
                 }
@@ -206,10 +188,6 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         Some((gap, token))
     }
-}
-
-fn is_digit(c: char) -> bool {
-    c.is_ascii_digit()
 }
 
 fn is_word(c: char) -> bool {

@@ -4,15 +4,16 @@ use crate::error::{Error, Result};
 use serde_json::{Value as Json, json};
 use std::str::FromStr;
 
-/// Who speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Whoever sets the rules.
-    System,
-    /// Whoever asks.
-    User,
-    /// The model.
-    Assistant,
+named! {
+    /// Who speaks, as templates and files name it.
+    pub enum Role {
+        /// Whoever sets the rules.
+        System = "system",
+        /// Whoever asks.
+        User = "user",
+        /// The model.
+        Assistant = "assistant",
+    }
 }
 
 /// One turn of a conversation.
@@ -24,19 +25,6 @@ pub struct ChatTurn {
     pub text: String,
     /// Whether it is an answer that its user stopped.
     pub cancelled: bool,
-}
-
-impl Role {
-    const ALL: [Role; 3] = [Role::System, Role::User, Role::Assistant];
-
-    /// The name in lower case, as templates and files write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-        }
-    }
 }
 
 impl FromStr for Role {

@@ -1,6 +1,6 @@
 //! From ids to text, one at a time, without ever splitting a character.
 
-use super::Tokenizer;
+use super::{Spelling, Tokenizer};
 
 /// The state between two ids of one text.
 pub struct Detokenizer {
@@ -23,7 +23,8 @@ impl Detokenizer {
             return String::new();
         }
         let bytes = tokenizer.bytes_of(id);
-        let own = std::mem::take(&mut self.first) && tokenizer.strips_first_space();
+        let prefixes = matches!(tokenizer.steps.spelling, Spelling::Sentence { prefix: Some(_) });
+        let own = std::mem::take(&mut self.first) && prefixes;
         self.held.extend(bytes.strip_prefix(b" ").filter(|_| own).unwrap_or(&bytes));
         self.take(false)
     }
@@ -34,31 +35,11 @@ impl Detokenizer {
     }
 
     fn take(&mut self, all: bool) -> String {
-        let mut text = String::new();
-        let mut rest = &self.held[..];
-        loop {
-            match std::str::from_utf8(rest) {
-                Ok(valid) => {
-                    text.push_str(valid);
-                    rest = &[];
-                    break;
-                }
-                Err(error) => {
-                    let (valid, after) = rest.split_at(error.valid_up_to());
-                    text.push_str(std::str::from_utf8(valid).expect("checked"));
-                    rest = match error.error_len() {
-                        Some(bad) => &after[bad..],
-                        None if all => &[],
-                        None => {
-                            rest = after;
-                            break;
-                        }
-                    };
-                    text.push(char::REPLACEMENT_CHARACTER);
-                }
-            }
-        }
-        self.held = rest.to_vec();
-        text
+        let last = self.held.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+        // Incomplete are bytes that the end cut off, not another byte.
+        let incomplete = std::str::from_utf8(last).is_err_and(|error| error.error_len().is_none());
+        let kept = if incomplete && !all { last.len() } else { 0 };
+        let rest = self.held.split_off(self.held.len() - kept);
+        String::from_utf8_lossy(&std::mem::replace(&mut self.held, rest)).into_owned()
     }
 }

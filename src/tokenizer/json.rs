@@ -29,7 +29,7 @@ pub(super) struct Companions {
 impl Companions {
     fn beside(path: &Path) -> Result<Companions> {
         let read = |name: &str| match std::fs::read(path.with_file_name(name)) {
-            Ok(bytes) => parse(&bytes).map_err(|error| at(name, error)),
+            Ok(bytes) => parse(&bytes).map_err(|error| error.at(name)),
             Err(_) => Ok(Value::Null),
         };
         Ok(Companions { config: read("tokenizer_config.json")?, generation: read("generation_config.json")? })
@@ -57,19 +57,10 @@ pub(super) fn is_json(path: &Path) -> bool {
 pub(super) fn open(path: &Path, asked: Option<&str>) -> Result<Tokenizer> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let loaded = Companions::beside(path).and_then(|companions| load(&bytes, &companions, asked));
-    loaded.map_err(|error| at(&path.display().to_string(), error))
+    loaded.map_err(|error| error.at(path.display()))
 }
 
-/// Says where an error was found.
-fn at(place: &str, error: Error) -> Error {
-    match error {
-        Error::Model(what) => Error::Model(format!("{place}: {what}")),
-        Error::Unsupported(what) => Error::Unsupported(format!("{place}: {what}")),
-        other => other,
-    }
-}
-
-fn wrong(what: impl Into<String>) -> Error {
+pub(super) fn wrong(what: impl Into<String>) -> Error {
     Error::Model(what.into())
 }
 
@@ -115,7 +106,7 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, asked: Option<&str>) -
     let known = |kind: Kind| kind == Kind::Unknown || !kind.is_control();
     let merges = items(&model["merges"]).map(merge).collect::<Result<Vec<_>>>()?;
     let model = Model::ranks(|| ids(&texts, &kinds, known), merges.iter().copied(), &rules)?;
-    let tokenizer = Tokenizer {
+    Ok(Tokenizer {
         user_defined,
         special,
         steps,
@@ -128,9 +119,9 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, asked: Option<&str>) -
         kinds,
         bos,
         eos,
-        stop: Vec::new(),
-    };
-    Ok(tokenizer.stopping_at(stop))
+        stop,
+    }
+    .stopping_at_known_texts())
 }
 
 fn unsupported(what: &str, found: &Value, known: &str) -> Error {
@@ -161,10 +152,7 @@ fn steps(normalizer: &Value, pre_tokenizer: &Value) -> Result<Steps> {
             Some("NFC") => steps.nfc = true,
             Some("Prepend") if step["prepend"] == "▁" => prefix = Some(Prefix::Each),
             Some("Replace") if step["pattern"]["String"] == " " && step["content"] == "▁" => sentence = true,
-            _ => {
-                let known = "NFC, Prepend of '▁' and Replace of ' ' by '▁'";
-                return Err(unsupported("normalizer", step, known));
-            }
+            _ => return Err(unsupported("normalizer", step, "NFC, Prepend of '▁' and Replace of ' ' by '▁'")),
         }
     }
     for step in members(pre_tokenizer, "pretokenizers") {
@@ -228,13 +216,10 @@ fn rules(model: &Value) -> Result<Rules> {
         return Err(unsupported("model", model, "BPE"));
     }
     let off = |value: &Value| value.is_null() || *value == 0.0 || *value == "";
-    for key in ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] {
-        if !off(&model[key]) {
-            return Err(Error::Unsupported(format!(
-                "the model's {key} is {}; this engine has BPE without it",
-                model[key]
-            )));
-        }
+    let options = ["dropout", "continuing_subword_prefix", "end_of_word_suffix"];
+    if let Some(key) = options.into_iter().find(|key| !off(&model[*key])) {
+        let found = &model[key];
+        return Err(Error::Unsupported(format!("the model's {key} is {found}; this engine has BPE without it")));
     }
     Ok(Rules {
         ignore_merges: model["ignore_merges"] == true,
@@ -244,7 +229,6 @@ fn rules(model: &Value) -> Result<Rules> {
     })
 }
 
-/// An id of the file.
 fn id_of(value: &Value, text: &str) -> Result<u32> {
     let id = value.as_u64().filter(|id| *id <= MAX_ID);
     let id = id.ok_or_else(|| wrong(format!("token '{text}' has the id {value}, expected 0 to {MAX_ID}")))?;

@@ -1,15 +1,13 @@
 //! From a GGUF file's metadata to a tokenizer.
 
+use super::json::wrong;
 use super::model::{Model, Rules, ids, parts};
 use super::scores::Scores;
 use super::special::{Special, matchers};
+use super::split::Split;
 use super::{Kind, Prefix, STOP_TEXTS, Spelling, Steps, Tokenizer, bytes, json, pre};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Metadata};
-
-fn wrong(what: impl Into<String>) -> Error {
-    Error::Model(what.into())
-}
 
 pub(super) fn load(gguf: &Gguf, asked: Option<&str>) -> Result<Tokenizer> {
     let metadata = gguf.metadata();
@@ -49,7 +47,8 @@ pub(super) fn load(gguf: &Gguf, asked: Option<&str>) -> Result<Tokenizer> {
             let named = metadata.str("tokenizer.ggml.pre")?.filter(|name| !matches!(*name, "" | "default"));
             let name = asked.or(named).unwrap_or_else(|| guess_pre(find, texts.len(), eos));
             let class = pre::class(name)?;
-            let steps = Steps { splits: class.splits()?, ..Steps::default() };
+            let splits = class.patterns.iter().map(|pattern| Split::new(pattern)).collect::<Result<_>>()?;
+            let steps = Steps { splits, ..Steps::default() };
             let model = byte_level(&metadata, &texts, &kinds, class.ignore_merges)?;
             (name, steps, model, ids(&texts, &kinds, Kind::is_control), class.add_bos)
         }
@@ -94,20 +93,23 @@ pub(super) fn load(gguf: &Gguf, asked: Option<&str>) -> Result<Tokenizer> {
         kinds,
         bos,
         eos,
-        stop: Vec::new(),
+        stop,
     }
-    .stopping_at(stop))
+    .stopping_at_known_texts())
+}
+
+/// One entry for each token.
+fn check_count(key: &str, found: usize, texts: &[String]) -> Result<()> {
+    let count = texts.len();
+    if found == count {
+        return Ok(());
+    }
+    Err(wrong(format!("metadata key 'tokenizer.ggml.{key}' has {found} entries for {count} tokens")))
 }
 
 fn kinds(metadata: &Metadata, texts: &[String]) -> Result<Vec<Kind>> {
     let types = metadata.ints("tokenizer.ggml.token_type")?.unwrap_or_else(|| vec![1; texts.len()]);
-    if types.len() != texts.len() {
-        return Err(wrong(format!(
-            "metadata key 'tokenizer.ggml.token_type' has {} entries for {} tokens",
-            types.len(),
-            texts.len()
-        )));
-    }
+    check_count("token_type", types.len(), texts)?;
     // Fillers that some converters call user-defined.
     let is_padding = |text: &str| {
         let digits = text.strip_prefix("[PAD").and_then(|rest| rest.strip_suffix(']'));
@@ -115,15 +117,11 @@ fn kinds(metadata: &Metadata, texts: &[String]) -> Result<Vec<Kind>> {
     };
     // Marks that some converters call normal.
     let is_mark = |text: &str| text.starts_with("<|") && STOP_TEXTS.contains(&text);
+    let known = [Kind::Normal, Kind::Unknown, Kind::Control, Kind::UserDefined, Kind::Unused, Kind::Byte];
     let kind = |(kind, text): (i64, &String)| match kind {
         1 if is_mark(text) => Ok(Kind::Control),
         1 | 4 if is_padding(text) => Ok(Kind::Unused),
-        1 => Ok(Kind::Normal),
-        2 => Ok(Kind::Unknown),
-        3 => Ok(Kind::Control),
-        4 => Ok(Kind::UserDefined),
-        5 => Ok(Kind::Unused),
-        6 => Ok(Kind::Byte),
+        1..=6 => Ok(known[kind as usize - 1]),
         other => Err(wrong(format!("token '{text}' has the type {other}, expected 1 to 6"))),
     };
     types.into_iter().zip(texts).map(kind).collect()
@@ -156,13 +154,7 @@ fn is_piece(kind: Kind) -> bool {
 
 fn sentence_piece(metadata: &Metadata, texts: &[String], kinds: &[Kind], unknown: Option<u32>) -> Result<Model> {
     let scores = metadata.floats("tokenizer.ggml.scores")?.unwrap_or_default();
-    if scores.len() != texts.len() {
-        return Err(wrong(format!(
-            "metadata key 'tokenizer.ggml.scores' has {} entries for {} tokens",
-            scores.len(),
-            texts.len()
-        )));
-    }
+    check_count("scores", scores.len(), texts)?;
     if texts.len() > 1 && scores.iter().all(|score| *score == scores[0]) {
         return Err(wrong(
             "all tokens have the same score, so the order of merging is lost; convert the model again with its \

@@ -136,13 +136,13 @@ impl Tokenizer {
         load::load(gguf, pre)
     }
 
-    /// With these stop ids, and those of tokens that are known to be stops by their texts.
-    fn stopping_at(mut self, mut stop: Vec<u32>) -> Tokenizer {
+    /// With the stop ids of tokens that are known to be stops by their texts.
+    fn stopping_at_known_texts(mut self) -> Tokenizer {
         let by_text = STOP_TEXTS.iter().filter_map(|text| self.id_of(text));
-        stop.extend(by_text.filter(|id| self.kinds[*id as usize].is_special()));
-        stop.sort_unstable();
-        stop.dedup();
-        self.stop = stop;
+        let by_text: Vec<u32> = by_text.filter(|id| self.kinds[*id as usize].is_special()).collect();
+        self.stop.extend(by_text);
+        self.stop.sort_unstable();
+        self.stop.dedup();
         self
     }
 
@@ -290,10 +290,6 @@ impl Tokenizer {
     /// The pre-tokenizer's class.
     pub fn pre(&self) -> &str {
         &self.pre
-    }
-
-    fn strips_first_space(&self) -> bool {
-        matches!(self.steps.spelling, Spelling::Sentence { prefix: Some(_) })
     }
 }
 

@@ -84,7 +84,6 @@ impl Model {
         Ok(Model::Ranks(model.map_err(refused)?))
     }
 
-    /// Appends the ids of a piece.
     pub(super) fn encode(&self, piece: &str, ids: &mut Vec<u32>) {
         match self {
             Model::Ranks(model) => {

@@ -1,13 +1,11 @@
 //! Pre-tokenizers of byte-level vocabularies by the names that GGUF files call them.
 
-use super::split::Split;
 use crate::error::{Error, Result};
 
-/// A class of pre-tokenizers.
 pub(super) struct Class {
     names: &'static [&'static str],
     /// Successive splits.
-    patterns: &'static [&'static str],
+    pub(super) patterns: &'static [&'static str],
     /// Whether a whole piece that is a token is taken as it is, whatever the merges say.
     pub(super) ignore_merges: bool,
     /// Whether BOS is expected where the file does not say.
@@ -26,6 +24,11 @@ const DEEPSEEK_CASED: &str = concat!(
     r"\u{10570}-\u{105bc}\u{16e40}-\u{1df2f}]]+"
 );
 
+/// A class that most are like.
+const fn plain(names: &'static [&'static str], patterns: &'static [&'static str]) -> Class {
+    Class { names, patterns, ignore_merges: false, add_bos: false }
+}
+
 const CLASSES: [Class; 8] = [
     Class {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "falcon_e", "pixtral", "lfm2"],
@@ -33,45 +36,15 @@ const CLASSES: [Class; 8] = [
         ignore_merges: true,
         add_bos: true,
     },
-    Class {
-        names: &["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"],
-        patterns: &[LLAMA3],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Class {
-        names: &["qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan"],
-        patterns: &[QWEN2],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Class {
-        names: &["gpt-2", "mpt", "olmo", "jais", "phi-2", "gigachat", "trillion", "exaone4"],
-        patterns: &[GPT2],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Class {
-        names: &["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"],
-        patterns: &[r"\p{N}", GPT2],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Class {
-        names: &["falcon"],
-        patterns: &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Class {
-        names: &["deepseek-coder"],
-        patterns: &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Class {
-        names: &["deepseek-llm"],
-        patterns: &[
+    plain(&["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"], &[LLAMA3]),
+    plain(&["qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan"], &[QWEN2]),
+    plain(&["gpt-2", "mpt", "olmo", "jais", "phi-2", "gigachat", "trillion", "exaone4"], &[GPT2]),
+    plain(&["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"], &[r"\p{N}", GPT2]),
+    plain(&["falcon"], &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"]),
+    plain(&["deepseek-coder"], &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"]),
+    plain(
+        &["deepseek-llm"],
+        &[
             r"[\r\n]",
             DEEPSEEK_CASED,
             r"\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}\u{2018}-\u{201f}\u{3000}-\u{3002}]+",
@@ -79,22 +52,12 @@ const CLASSES: [Class; 8] = [
             DEEPSEEK_CJK,
             r"\p{N}+",
         ],
-        ignore_merges: false,
-        add_bos: false,
-    },
+    ),
 ];
 
-/// The class of a name.
 pub(super) fn class(name: &str) -> Result<&'static Class> {
     CLASSES.iter().find(|class| class.names.contains(&name)).ok_or_else(|| {
         let known = CLASSES.iter().flat_map(|class| class.names).copied().collect::<Vec<_>>().join(", ");
         Error::Unsupported(format!("pre-tokenizer '{name}' is not known; this engine has: {known}; choose one by pre="))
     })
-}
-
-impl Class {
-    /// Its successive splits.
-    pub(super) fn splits(&self) -> Result<Vec<Split>> {
-        self.patterns.iter().map(|pattern| Split::new(pattern)).collect()
-    }
 }

@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use aho_corasick::{AhoCorasick, MatchKind};
 
 /// A token to find in texts.
-#[derive(Clone, Copy)]
 pub(super) struct Special<'a> {
     pub(super) id: u32,
     pub(super) text: &'a str,
@@ -28,16 +27,13 @@ pub(super) enum Fragment<'a> {
 
 /// One matcher for user-defined tokens alone, and one for all.
 pub(super) fn matchers(specials: &[Special]) -> Result<(Matcher, Matcher)> {
-    let that = |wanted: &dyn Fn(Kind) -> bool| -> Vec<Special> {
-        specials.iter().copied().filter(|special| !special.text.is_empty() && wanted(special.kind)).collect()
-    };
-    Ok((Matcher::new(&that(&|kind| kind == Kind::UserDefined))?, Matcher::new(&that(&|_| true))?))
+    let all = specials.iter().filter(|special| !special.text.is_empty());
+    Ok((Matcher::new(all.clone().filter(|special| special.kind == Kind::UserDefined))?, Matcher::new(all)?))
 }
 
 impl Matcher {
-    fn new(specials: &[Special]) -> Result<Matcher> {
-        let (texts, tokens): (Vec<&str>, Vec<_>) =
-            specials.iter().map(|special| (special.text, (special.id, special.strip))).unzip();
+    fn new<'a>(specials: impl Iterator<Item = &'a Special<'a>>) -> Result<Matcher> {
+        let (texts, tokens): (Vec<&str>, _) = specials.map(|token| (token.text, (token.id, token.strip))).unzip();
         let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts);
         let automaton = automaton.map_err(|error| Error::Model(format!("special tokens: {error}")))?;
         Ok(Matcher { automaton, tokens })

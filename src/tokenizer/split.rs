@@ -44,7 +44,6 @@ impl Split {
         text.chars().map(|c| format!(r"\x{{{:x}}}", c as u32)).collect()
     }
 
-    /// Appends the pieces of a text.
     fn split<'a>(&self, text: &'a str, pieces: &mut Vec<&'a str>) {
         let (mut done, mut at) = (0, 0);
         while let Some(found) = self.regex.find(Input::new(text).range(at..)) {
