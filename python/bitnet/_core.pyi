@@ -503,7 +503,7 @@ class Engine:
     ffn_act: "silu" or "relu2" (default: by architecture; `bitnet inspect` shows it).
     n_batch: positions that one forward pass takes at most (default 128). The logits do not depend on it.
     lm_head: "auto" keeps a copy of the output head in 8 bits, which says which few ids a choice can fall on, so that
-        only their logits are computed exactly; "exact" computes all of them. The answers do not depend on it, memory does.
+        only their logits are computed exactly; "exact" computes all of them. The answers do not depend on it.
 
     Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ModelError, ArgumentError, OutOfMemoryError
     or OSError; KeyboardInterrupt on Ctrl-C.

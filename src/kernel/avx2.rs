@@ -4,7 +4,7 @@
 //! tokens of a tile; per token 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`), and once a block of 128 columns
 //! `vpmaddwd` + `vpaddd`. i16 sums hold a block: 8 words × 4 planes × 2 products × 2·127 = 16,256.
 
-use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
+use super::float::{AHEAD, F16Bytes, Lanes, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
 use std::arch::asm;
@@ -79,6 +79,18 @@ impl Lanes for Avx2 {
         unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums) };
         lanes.iter().sum()
     }
+    #[inline(always)]
+    fn prefetch<T>(at: &T) {
+        prefetch(at);
+    }
+}
+
+/// Asks for the cache line `AHEAD` bytes after `at`.
+#[inline(always)]
+pub(super) fn prefetch<T>(at: &T) {
+    let line = (&raw const *at).cast::<i8>().wrapping_add(AHEAD);
+    // SAFETY: a hint, which never faults; SSE is part of every x86-64.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
 }
 
 with_float_kernels!(stamp_floats Avx2 "avx2,fma,f16c");

@@ -3,6 +3,7 @@
 //! Ternary inner loop, for a word (16 rows × 16 columns) and one token: 4 `vpandd` + 3 `vpsrld` shared by the tokens
 //! of a tile; per token 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`), and once a block `vpmaddwd` + `vpaddd`.
 
+use super::avx2::prefetch;
 use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, GROUP, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
@@ -61,6 +62,10 @@ impl Lanes for Avx512 {
     unsafe fn sum(sums: __m512i) -> i32 {
         // SAFETY: registers only.
         unsafe { _mm512_reduce_add_epi32(sums) }
+    }
+    #[inline(always)]
+    fn prefetch<T>(at: &T) {
+        prefetch(at);
     }
 }
 

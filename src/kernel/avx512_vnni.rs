@@ -9,6 +9,7 @@
 //!
 //! Bound: one 512-bit `vpdpbusd` a cycle on Zen 4, two on Zen 5: 64 or 128 multiply-adds a cycle.
 
+use super::avx2::prefetch;
 use super::avx512::{Avx512, lane_sum};
 use super::float::{slices, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, GROUP, STRIP, Sums, TILE, WORD_COLS, Word};
@@ -57,6 +58,7 @@ fn single(words: &[Word], token: &[i8], out: &mut [i32]) {
     let mut acc = [_mm512_setzero_si512(); 4];
     for (block, q) in words.as_chunks::<BLOCK_WORDS>().0.iter().zip(token.as_chunks::<BLOCK>().0) {
         for (w, word) in block.iter().enumerate() {
+            prefetch(word);
             // SAFETY: a word is 64 bytes, aligned to 64.
             let word = unsafe { _mm512_load_si512(word.0.as_ptr().cast()) };
             for p in 0..4 {
@@ -106,6 +108,7 @@ fn tile<const N: usize, const G: usize>(words: [&[Word]; G], tokens: &[&[i8]], s
         for w in 0..BLOCK_WORDS {
             let mut codes = [[_mm512_setzero_si512(); 4]; G];
             for g in 0..G {
+                prefetch(&words[g][b][w]);
                 codes[g] = planes(&words[g][b][w], mask);
             }
             for p in 0..4 {

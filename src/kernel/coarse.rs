@@ -22,6 +22,7 @@ fn dot_tile<L: Lanes, const N: usize>(row: &[i8], xs: [&[i16]; N]) -> [i32; N] {
     unsafe {
         let mut acc = [L::zero(); N];
         for (i, w) in row.iter().enumerate() {
+            L::prefetch(w);
             let w = L::widen_i8(w);
             for t in 0..N {
                 acc[t] = L::madd(acc[t], w, &xs[t][i]);
@@ -97,3 +98,42 @@ pub(super) fn coarsen<L: Lanes>(row: &[f32], q: &mut [i8]) -> (f32, f32, f32) {
 const SLACK: f32 = 1.002;
 /// More than what squares below the range of f32 can take from it.
 const TINY: f32 = 1e-16;
+
+/// What the bounds of a token's logits depend on besides the rows.
+#[derive(Clone, Copy)]
+pub struct CoarseToken {
+    /// The step of its x.
+    pub step: f64,
+    /// Upper bounds of `|x|`, and of the distance of the integers to it.
+    pub norm: f64,
+    /// See `norm`.
+    pub error: f64,
+    /// The relative error of a dot in fixed order.
+    pub gamma: f64,
+}
+
+/// Below this product of norms no partial sum leaves the range of f32.
+const MOST_PRODUCT: f64 = 1e37;
+
+#[inline(always)]
+pub(super) fn coarse_bounds<L: Lanes>(
+    dots: &[i32],
+    rows: [&[f32]; 3],
+    x: CoarseToken,
+    low: &mut [f32],
+    high: &mut [f32],
+) {
+    let n = dots.len();
+    assert!(rows.iter().all(|part| part.len() == n) && low.len() == n && high.len() == n);
+    let [steps, norms, errors] = rows;
+    for i in 0..n {
+        let (norm, error) = (norms[i] as f64, errors[i] as f64);
+        let middle = steps[i] as f64 * x.step * dots[i] as f64;
+        let radius = error * x.norm + (norm + error) * x.error + x.gamma * norm * x.norm;
+        // Outwards: more than the roundings of these few lines, to f32 at last, and than sums below its range.
+        let radius = radius * (1.0 + 3e-7) + middle.abs() * 3e-7 + 1e-36;
+        let known = norm * x.norm < MOST_PRODUCT;
+        low[i] = if known { (middle - radius) as f32 } else { f32::NEG_INFINITY };
+        high[i] = if known { (middle + radius) as f32 } else { f32::INFINITY };
+    }
+}

@@ -14,7 +14,7 @@ pub(super) const LANES: usize = 64;
 pub const PAGE: usize = 64;
 
 use super::coarse::COARSE_STEP;
-pub(super) use super::coarse::{coarsen, dot_i8};
+pub(super) use super::coarse::{coarse_bounds, coarsen, dot_i8};
 pub(super) use super::elementwise::{
     add, quantize, relu2_mul, rms_norm, scale_rows, scale_sums, silu_mul, softmax, turn, widen_f16,
 };
@@ -57,7 +57,13 @@ pub(super) trait Lanes {
     unsafe fn madd(sums: Self::I, w: Self::W, x: &[i16; COARSE_STEP]) -> Self::I;
     /// Adds the sums.
     unsafe fn sum(sums: Self::I) -> i32;
+    /// Asks for the cache line `AHEAD` bytes after `at`, which may lie anywhere: a stream that is read more slowly than
+    /// memory delivers, or across pages, is not seen coming by the processor alone.
+    fn prefetch<T>(at: &T);
 }
+
+/// How far ahead streams are asked for: what memory delivers in the time that it takes to answer.
+pub(super) const AHEAD: usize = 4096;
 
 /// A stored element that widens to f32, exactly.
 pub(super) trait Stored {
@@ -164,6 +170,8 @@ macro_rules! with_float_kernels {
             fn coarsen(row: &[f32], q: &mut [i8]) -> (f32, f32, f32);
             /// Exact dot of one 8-bit row with each of `xs`, if no sum of magnitudes leaves i32; whole steps of 32 columns.
             fn dot_i8(row: &[i8], xs: &[&[i16]], out: &mut [i32]);
+            /// Bounds of the logits of some rows, from their `dot_i8` with a token and their steps, norms and errors.
+            fn coarse_bounds(dots: &[i32], rows: [&[f32]; 3], x: CoarseToken, low: &mut [f32], high: &mut [f32]);
         }
     };
 }
@@ -181,6 +189,7 @@ macro_rules! stamp_floats {
         mod floats {
             use super::$lanes;
             use std::ops::Range;
+            use $crate::kernel::coarse::CoarseToken;
             use $crate::kernel::float::{self, F16Bytes, F32Bytes};
             $(
                 #[target_feature(enable = $features)]
@@ -233,6 +242,7 @@ pub(super) fn dot_tile<L: Lanes, S: Stored, const N: usize>(row: &[S::Bytes], xs
     unsafe {
         let mut acc = [[L::splat(0.0); GROUPS]; N];
         for (b, block) in blocks.iter().enumerate() {
+            L::prefetch(block);
             for g in 0..GROUPS {
                 let w = S::widen::<L>(&block.as_chunks().0[g]);
                 for t in 0..N {

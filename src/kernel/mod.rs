@@ -25,6 +25,7 @@ mod scalar;
 pub mod ternary;
 
 use crate::error::{Error, Result};
+use coarse::CoarseToken;
 use float::{F16Bytes, F32Bytes, with_float_kernels};
 use std::ops::Range;
 use ternary::{Sums, Word};

@@ -48,6 +48,8 @@ impl Lanes for Plain {
     unsafe fn sum(sums: i32) -> i32 {
         sums
     }
+    #[inline(always)]
+    fn prefetch<T>(_: &T) {}
 }
 
 with_float_kernels!(stamp_floats Plain);

@@ -12,7 +12,7 @@ use super::forward::check_finite;
 use super::linear::Dense;
 use crate::error::Result;
 use crate::kernel::Kernels;
-use crate::kernel::coarse::COARSE_STEP;
+use crate::kernel::coarse::{COARSE_STEP, CoarseToken};
 use crate::kernel::memory::{Pages, zeros};
 use crate::kernel::pool::Team;
 use std::sync::OnceLock;
@@ -54,8 +54,6 @@ const LEAST_BYTES: usize = 1 << 20;
 const MOST_COLUMNS: usize = 1 << 17;
 /// Of more ids than this fraction the exact rows are read in order.
 const MOST_LIKELY: usize = 16;
-/// Below this product of norms no partial sum leaves the range of f32.
-const MOST_PRODUCT: f64 = 1e37;
 
 impl Head {
     /// A head that may make its copy when it first needs it, or never.
@@ -133,28 +131,19 @@ impl Head {
     }
 }
 
-/// A matrix in 8 bits.
+/// A matrix in 8 bits, with what `coarsen` says of each row.
 struct Coarse {
     q: Pages<i8>,
     stride: usize,
-    cols: usize,
-    rows: Vec<CoarseRow>,
-}
-
-/// What `coarsen` says of a row.
-#[derive(Clone, Copy, Default)]
-struct CoarseRow {
-    step: f32,
-    norm: f32,
-    error: f32,
+    steps: Vec<f32>,
+    norms: Vec<f32>,
+    errors: Vec<f32>,
 }
 
 /// A token's x as integers.
 struct CoarseInput {
     q: Vec<i16>,
-    step: f64,
-    norm: f64,
-    error: f64,
+    token: CoarseToken,
 }
 
 impl Coarse {
@@ -168,45 +157,44 @@ impl Coarse {
     ) -> Option<Coarse> {
         let stride = cols.next_multiple_of(COARSE_STEP);
         let mut q = Pages::zeros(count.checked_mul(stride)?).ok()?;
-        let mut rows = vec![CoarseRow::default(); count];
-        team.for_each_pair(&mut q, stride * STEP, &mut rows, STEP, |i, q, rows| {
+        let (mut steps, mut norms, mut errors) = (vec![0f32; count], vec![0f32; count], vec![0f32; count]);
+        let facts = steps.chunks_mut(STEP).zip(norms.chunks_mut(STEP)).zip(errors.chunks_mut(STEP));
+        let mut tasks: Vec<_> = q.chunks_mut(stride * STEP).zip(facts).collect();
+        team.for_each_chunk(&mut tasks, 1, |task, tasks| {
             let mut widened = vec![0f32; cols];
-            for (r, (q, row)) in q.chunks_mut(stride).zip(rows).enumerate() {
-                widen(i * STEP + r, &mut widened);
-                let (step, norm, error) = kernels.coarsen(&widened, q);
-                *row = CoarseRow { step, norm, error };
+            for (q, ((steps, norms), errors)) in tasks {
+                for (r, q) in q.chunks_mut(stride).enumerate() {
+                    widen(task * STEP + r, &mut widened);
+                    (steps[r], norms[r], errors[r]) = kernels.coarsen(&widened, q);
+                }
             }
         });
-        rows.iter().all(|row| row.error.is_finite()).then_some(Coarse { q, stride, cols, rows })
+        errors.iter().all(|error| error.is_finite()).then_some(Coarse { q, stride, steps, norms, errors })
     }
 
     fn bytes(&self) -> usize {
-        self.q.len() + size_of_val(&*self.rows)
+        self.q.len() + 3 * size_of_val(&*self.steps)
     }
 
     /// For each of `xs` the lower bounds of all its logits, then the upper bounds.
     fn bounds(&self, kernels: &Kernels, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
         let inputs: Vec<CoarseInput> = xs.iter().map(|x| CoarseInput::new(x, self.stride)).collect();
         let tokens: Vec<&[i16]> = inputs.iter().map(|input| &input.q[..]).collect();
-        // Roundings of a dot: 64 lanes of fused multiply-adds, six halvings; and some for the norms.
-        let roundings = self.cols.div_ceil(64) + 8;
-        let gamma = 1.01 * roundings as f64 * 2f64.powi(-24);
-        team.for_each_rows(out, self.rows.len(), STEP, |first, out| {
+        team.for_each_rows(out, self.steps.len(), STEP, |first, out| {
+            let own = first..first + out.len();
             let mut dots = vec![0i32; tokens.len()];
-            for i in 0..out.len() {
-                kernels.dot_i8(&self.q[(first + i) * self.stride..][..self.stride], &tokens, &mut dots);
-                let row = &self.rows[first + i];
-                let (norm, error) = (row.norm as f64, row.error as f64);
-                for (t, (input, dot)) in inputs.iter().zip(&dots).enumerate() {
-                    let middle = row.step as f64 * input.step * *dot as f64;
-                    let radius = error * input.norm + (norm + error) * input.error + gamma * norm * input.norm;
-                    // Outwards: more than the roundings of these few lines and than sums below the range of f32.
-                    let radius = radius * (1.0 + 1e-9) + middle.abs() * 1e-12 + 1e-36;
-                    let known = norm * input.norm < MOST_PRODUCT;
-                    let (low, high) = ((middle - radius) as f32, (middle + radius) as f32);
-                    out.token(2 * t)[i] = if known { low.next_down() } else { f32::NEG_INFINITY };
-                    out.token(2 * t + 1)[i] = if known { high.next_up() } else { f32::INFINITY };
-                }
+            let mut all = vec![0i32; tokens.len() * own.len()];
+            for (i, row) in own.clone().enumerate() {
+                kernels.dot_i8(&self.q[row * self.stride..][..self.stride], &tokens, &mut dots);
+                dots.iter().enumerate().for_each(|(t, dot)| all[t * own.len() + i] = *dot);
+            }
+            let rows = [&self.steps[own.clone()], &self.norms[own.clone()], &self.errors[own.clone()]];
+            let (mut low, mut high) = ([0f32; STEP], [0f32; STEP]);
+            for (t, (dots, input)) in all.chunks(own.len()).zip(&inputs).enumerate() {
+                let (low, high) = (&mut low[..own.len()], &mut high[..own.len()]);
+                kernels.coarse_bounds(dots, rows, input.token, low, high);
+                out.token(2 * t).copy_from_slice(low);
+                out.token(2 * t + 1).copy_from_slice(high);
             }
         });
     }
@@ -227,7 +215,10 @@ impl CoarseInput {
             errors += (x - *q as f64 * step).powi(2);
         }
         let root = |squares: f64| squares.sqrt() * (1.0 + 1e-9) + 1e-36;
-        CoarseInput { q, step, norm: root(squares), error: root(errors) }
+        // Roundings of a dot: 64 lanes of fused multiply-adds, six halvings; and some for the norms.
+        let roundings = x.len().div_ceil(64) + 8;
+        let gamma = 1.01 * roundings as f64 * 2f64.powi(-24);
+        CoarseInput { q, token: CoarseToken { step, norm: root(squares), error: root(errors), gamma } }
     }
 }
 
