@@ -147,8 +147,8 @@ fn attention_parts_are_equal() {
             same_bits(&format!("scores, {channels} channels, {vectors} vectors"), |k| {
                 let mut half = vec![7.0; vectors * stride];
                 let mut full = half.clone();
-                k.scores_f16(&q, &half_keys, &mut half, stride);
-                k.scores_f32(&q, &full_keys, &mut full[PAGE..], stride);
+                k.scores_f16(&q, &half_keys, &half_keys, &mut half, stride);
+                k.scores_f32(&q, &full_keys, &full_keys, &mut full[PAGE..], stride);
                 [half, full].concat()
             });
             let padded = channels.next_multiple_of(16);
@@ -160,8 +160,8 @@ fn attention_parts_are_equal() {
                 same_bits(&format!("mix of {keys:?}, {channels} channels, {vectors} vectors"), |k| {
                     let mut half = floats(vectors * padded, 9);
                     let mut full = half.clone();
-                    k.mix_f16(&p, stride, keys.clone(), &half_values, &mut half, padded);
-                    k.mix_f32(&p[PAGE..], stride, keys.clone(), &full_values, &mut full, padded);
+                    k.mix_f16(&p, stride, keys.clone(), &half_values, &half_values, &mut half, padded);
+                    k.mix_f32(&p[PAGE..], stride, keys.clone(), &full_values, &full_values, &mut full, padded);
                     [half, full].concat()
                 });
             }

@@ -92,7 +92,8 @@ impl Decoder {
 
     /// Keeps the first `len` positions and extends them; if that fails, everything is as it was.
     pub fn replace_from<T>(&mut self, len: usize, extend: impl FnOnce(&mut Decoder) -> Result<T>) -> Result<T> {
-        let (ids, tail) = (self.ids.split_off(len), self.cache.split_off(len));
+        let tail = self.cache.split_off(len)?;
+        let ids = self.ids.split_off(len);
         let result = extend(self);
         if result.is_err() {
             self.truncate(len);

@@ -4,7 +4,7 @@
 //! tokens of a tile; per token 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`), and once a block of 128 columns
 //! `vpmaddwd` + `vpaddd`. i16 sums hold a block: 8 words × 4 planes × 2 products × 2·127 = 16,256.
 
-use super::float::{AHEAD, F16Bytes, Lanes, stamp_floats, with_float_kernels};
+use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
 use std::arch::asm;
@@ -80,17 +80,16 @@ impl Lanes for Avx2 {
         lanes.iter().sum()
     }
     #[inline(always)]
-    fn prefetch<T>(at: &T) {
+    fn prefetch<T>(at: *const T) {
         prefetch(at);
     }
 }
 
-/// Asks for the cache line `AHEAD` bytes after `at`.
+/// Asks for a cache line.
 #[inline(always)]
-pub(super) fn prefetch<T>(at: &T) {
-    let line = (&raw const *at).cast::<i8>().wrapping_add(AHEAD);
+pub(super) fn prefetch<T>(at: *const T) {
     // SAFETY: a hint, which never faults; SSE is part of every x86-64.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
 }
 
 with_float_kernels!(stamp_floats Avx2 "avx2,fma,f16c");

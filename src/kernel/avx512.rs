@@ -64,7 +64,7 @@ impl Lanes for Avx512 {
         unsafe { _mm512_reduce_add_epi32(sums) }
     }
     #[inline(always)]
-    fn prefetch<T>(at: &T) {
+    fn prefetch<T>(at: *const T) {
         prefetch(at);
     }
 }

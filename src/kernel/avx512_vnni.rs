@@ -11,7 +11,7 @@
 
 use super::avx2::prefetch;
 use super::avx512::{Avx512, lane_sum};
-use super::float::{slices, stamp_floats, with_float_kernels};
+use super::float::{ahead, slices, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, GROUP, STRIP, Sums, TILE, WORD_COLS, Word};
 use super::{Isa, Kernels};
 use std::arch::x86_64::*;
@@ -58,7 +58,7 @@ fn single(words: &[Word], token: &[i8], out: &mut [i32]) {
     let mut acc = [_mm512_setzero_si512(); 4];
     for (block, q) in words.as_chunks::<BLOCK_WORDS>().0.iter().zip(token.as_chunks::<BLOCK>().0) {
         for (w, word) in block.iter().enumerate() {
-            prefetch(word);
+            prefetch(ahead(word));
             // SAFETY: a word is 64 bytes, aligned to 64.
             let word = unsafe { _mm512_load_si512(word.0.as_ptr().cast()) };
             for p in 0..4 {
@@ -108,7 +108,7 @@ fn tile<const N: usize, const G: usize>(words: [&[Word]; G], tokens: &[&[i8]], s
         for w in 0..BLOCK_WORDS {
             let mut codes = [[_mm512_setzero_si512(); 4]; G];
             for g in 0..G {
-                prefetch(&words[g][b][w]);
+                prefetch(ahead(&words[g][b][w]));
                 codes[g] = planes(&words[g][b][w], mask);
             }
             for p in 0..4 {

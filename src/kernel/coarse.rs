@@ -4,7 +4,7 @@
 //! memory operand and `vpaddd`. Every product and sum is an exact integer, so the order does not matter.
 
 use super::elementwise::ROUND;
-use super::float::{Lanes, slices};
+use super::float::{Lanes, ahead, slices};
 
 /// Weights in one step of [`dot_i8`]; rows are filled up with zeros to whole steps.
 pub const COARSE_STEP: usize = 32;
@@ -22,7 +22,7 @@ fn dot_tile<L: Lanes, const N: usize>(row: &[i8], xs: [&[i16]; N]) -> [i32; N] {
     unsafe {
         let mut acc = [L::zero(); N];
         for (i, w) in row.iter().enumerate() {
-            L::prefetch(w);
+            L::prefetch(ahead(w));
             let w = L::widen_i8(w);
             for t in 0..N {
                 acc[t] = L::madd(acc[t], w, &xs[t][i]);

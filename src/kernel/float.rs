@@ -57,13 +57,16 @@ pub(super) trait Lanes {
     unsafe fn madd(sums: Self::I, w: Self::W, x: &[i16; COARSE_STEP]) -> Self::I;
     /// Adds the sums.
     unsafe fn sum(sums: Self::I) -> i32;
-    /// Asks for the cache line `AHEAD` bytes after `at`, which may lie anywhere: a stream that is read more slowly than
-    /// memory delivers, or across pages, is not seen coming by the processor alone.
-    fn prefetch<T>(at: &T);
+    /// Asks for a cache line, which may lie anywhere.
+    fn prefetch<T>(at: *const T);
 }
 
-/// How far ahead streams are asked for: what memory delivers in the time that it takes to answer.
-pub(super) const AHEAD: usize = 4096;
+/// What lies 4 KiB further on in a stream, about as much as memory delivers before it answers. A stream that is read more
+/// slowly than that, or across pages, is not seen coming by the processor alone.
+#[inline(always)]
+pub(super) fn ahead<T>(at: &T) -> *const T {
+    (&raw const *at).wrapping_byte_add(4096)
+}
 
 /// A stored element that widens to f32, exactly.
 pub(super) trait Stored {
@@ -136,18 +139,21 @@ macro_rules! with_float_kernels {
             fn dot_f32(row: &[F32Bytes], xs: &[&[f32]], out: &mut [f32]);
             /// Dot of one row, widened before, with each of `xs`.
             fn dot_widened(row: &[f32], xs: &[&[f32]], out: &mut [f32]);
-            /// `out[v][key] = q[v] · k[key]` for a page of keys stored `[channel][key]`; `out` has `stride` a vector.
-            fn scores_f16(q: &[f32], keys: &[F16Bytes], out: &mut [f32], stride: usize);
+            /// `out[v][key] = q[v] · k[key]` for a page of keys stored `[channel][key]`; `out` has `stride` a vector. `next`
+            /// is the page after it, which is asked for.
+            fn scores_f16(q: &[f32], keys: &[F16Bytes], next: &[F16Bytes], out: &mut [f32], stride: usize);
             /// As `scores_f16`, of a page stored as f32.
-            fn scores_f32(q: &[f32], keys: &[F32Bytes], out: &mut [f32], stride: usize);
+            fn scores_f32(q: &[f32], keys: &[F32Bytes], next: &[F32Bytes], out: &mut [f32], stride: usize);
             /// `acc[v] += Σ p[v][key] · value[key]` over some keys of a page stored `[key][channel]`, ascending; `p` has
             /// `stride` a vector, `acc` and the values a multiple of 16 channels.
             fn mix_f16(
-                p: &[f32], stride: usize, keys: Range<usize>, values: &[F16Bytes], acc: &mut [f32], channels: usize,
+                p: &[f32], stride: usize, keys: Range<usize>, values: &[F16Bytes], next: &[F16Bytes], acc: &mut [f32],
+                channels: usize,
             );
             /// As `mix_f16`, of a page stored as f32.
             fn mix_f32(
-                p: &[f32], stride: usize, keys: Range<usize>, values: &[F32Bytes], acc: &mut [f32], channels: usize,
+                p: &[f32], stride: usize, keys: Range<usize>, values: &[F32Bytes], next: &[F32Bytes], acc: &mut [f32],
+                channels: usize,
             );
             /// `s = exp(s·scale - max)` over the first `n`, zero after them; returns the sum. Whole pages.
             fn softmax(s: &mut [f32], n: usize, scale: f32) -> f32;
@@ -242,7 +248,7 @@ pub(super) fn dot_tile<L: Lanes, S: Stored, const N: usize>(row: &[S::Bytes], xs
     unsafe {
         let mut acc = [[L::splat(0.0); GROUPS]; N];
         for (b, block) in blocks.iter().enumerate() {
-            L::prefetch(block);
+            L::prefetch(ahead(block));
             for g in 0..GROUPS {
                 let w = S::widen::<L>(&block.as_chunks().0[g]);
                 for t in 0..N {
@@ -316,6 +322,7 @@ pub(super) fn dot_widened<L: Lanes>(row: &[f32], xs: &[&[f32]], out: &mut [f32])
 fn scores_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
     q: &[f32],
     keys: &[[S::Bytes; PAGE]],
+    next: &[[S::Bytes; PAGE]],
     out: &mut [f32],
     stride: usize,
 ) {
@@ -328,6 +335,8 @@ fn scores_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
             for (d, channel) in keys.iter().enumerate() {
                 let mut k = [L::splat(0.0); P];
                 for p in 0..P {
+                    // Every second line of f16 twice, which costs little.
+                    L::prefetch(&raw const next[d][(parts * P + p) * STEP]);
                     k[p] = S::widen::<L>(&channel.as_chunks().0[parts * P + p]);
                 }
                 for v in 0..N {
@@ -348,45 +357,48 @@ fn scores_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
 }
 
 #[inline(always)]
-fn scores<L: Lanes, S: Stored>(q: &[f32], keys: &[S::Bytes], out: &mut [f32], stride: usize) {
-    let keys = keys.as_chunks::<PAGE>().0;
+fn scores<L: Lanes, S: Stored>(q: &[f32], keys: &[S::Bytes], next: &[S::Bytes], out: &mut [f32], stride: usize) {
+    let (keys, next) = (keys.as_chunks::<PAGE>().0, next.as_chunks::<PAGE>().0);
+    assert_eq!(keys.len(), next.len());
     let channels = keys.len();
     let n = q.len() / channels;
     let mut v = 0;
     while L::MANY && v + 8 <= n {
-        scores_tile::<L, S, 8, 2>(&q[v * channels..], keys, &mut out[v * stride..], stride);
+        scores_tile::<L, S, 8, 2>(&q[v * channels..], keys, next, &mut out[v * stride..], stride);
         v += 8;
     }
     while v + 4 <= n {
         if L::MANY {
-            scores_tile::<L, S, 4, 4>(&q[v * channels..], keys, &mut out[v * stride..], stride);
+            scores_tile::<L, S, 4, 4>(&q[v * channels..], keys, next, &mut out[v * stride..], stride);
         } else {
-            scores_tile::<L, S, 4, 1>(&q[v * channels..], keys, &mut out[v * stride..], stride);
+            scores_tile::<L, S, 4, 1>(&q[v * channels..], keys, next, &mut out[v * stride..], stride);
         }
         v += 4;
     }
     while v < n {
-        scores_tile::<L, S, 1, 4>(&q[v * channels..], keys, &mut out[v * stride..], stride);
+        scores_tile::<L, S, 1, 4>(&q[v * channels..], keys, next, &mut out[v * stride..], stride);
         v += 1;
     }
 }
 
 #[inline(always)]
-pub(super) fn scores_f16<L: Lanes>(q: &[f32], keys: &[F16Bytes], out: &mut [f32], stride: usize) {
-    scores::<L, F16>(q, keys, out, stride)
+pub(super) fn scores_f16<L: Lanes>(q: &[f32], keys: &[F16Bytes], next: &[F16Bytes], out: &mut [f32], stride: usize) {
+    scores::<L, F16>(q, keys, next, out, stride)
 }
 #[inline(always)]
-pub(super) fn scores_f32<L: Lanes>(q: &[f32], keys: &[F32Bytes], out: &mut [f32], stride: usize) {
-    scores::<L, F32>(q, keys, out, stride)
+pub(super) fn scores_f32<L: Lanes>(q: &[f32], keys: &[F32Bytes], next: &[F32Bytes], out: &mut [f32], stride: usize) {
+    scores::<L, F32>(q, keys, next, out, stride)
 }
 
 /// `N` vectors of weights against `P` steps of channels, from channel `c` on.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn mix_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
     p: &[f32],
     stride: usize,
     keys: Range<usize>,
     values: &[S::Bytes],
+    next: &[S::Bytes],
     acc: &mut [f32],
     channels: usize,
     c: usize,
@@ -404,7 +416,9 @@ fn mix_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
         for key in keys {
             let mut value = [L::splat(0.0); P];
             for s in 0..P {
-                let stored = values[key * channels + c + s * STEP..].first_chunk().expect("a whole page");
+                let at = key * channels + c + s * STEP;
+                L::prefetch(&raw const next[at]);
+                let stored = values[at..].first_chunk().expect("a whole page");
                 value[s] = S::widen::<L>(stored);
             }
             for v in 0..N {
@@ -430,16 +444,17 @@ fn mix_vectors<L: Lanes, S: Stored, const N: usize, const P: usize>(
     stride: usize,
     keys: Range<usize>,
     values: &[S::Bytes],
+    next: &[S::Bytes],
     acc: &mut [f32],
     channels: usize,
 ) {
     let mut c = 0;
     while c + P * STEP <= channels {
-        mix_tile::<L, S, N, P>(p, stride, keys.clone(), values, acc, channels, c);
+        mix_tile::<L, S, N, P>(p, stride, keys.clone(), values, next, acc, channels, c);
         c += P * STEP;
     }
     while c < channels {
-        mix_tile::<L, S, N, 1>(p, stride, keys.clone(), values, acc, channels, c);
+        mix_tile::<L, S, N, 1>(p, stride, keys.clone(), values, next, acc, channels, c);
         c += STEP;
     }
 }
@@ -450,6 +465,7 @@ fn mix<L: Lanes, S: Stored>(
     stride: usize,
     keys: Range<usize>,
     values: &[S::Bytes],
+    next: &[S::Bytes],
     acc: &mut [f32],
     channels: usize,
 ) {
@@ -459,19 +475,19 @@ fn mix<L: Lanes, S: Stored>(
         let (p, acc, keys) = (&p[v * stride..], &mut acc[v * channels..], keys.clone());
         v += match vectors - v {
             8.. if L::MANY => {
-                mix_vectors::<L, S, 8, 2>(p, stride, keys, values, acc, channels);
+                mix_vectors::<L, S, 8, 2>(p, stride, keys, values, next, acc, channels);
                 8
             }
             4.. if L::MANY => {
-                mix_vectors::<L, S, 4, 4>(p, stride, keys, values, acc, channels);
+                mix_vectors::<L, S, 4, 4>(p, stride, keys, values, next, acc, channels);
                 4
             }
             4.. => {
-                mix_vectors::<L, S, 4, 1>(p, stride, keys, values, acc, channels);
+                mix_vectors::<L, S, 4, 1>(p, stride, keys, values, next, acc, channels);
                 4
             }
             _ => {
-                mix_vectors::<L, S, 1, 4>(p, stride, keys, values, acc, channels);
+                mix_vectors::<L, S, 1, 4>(p, stride, keys, values, next, acc, channels);
                 1
             }
         };
@@ -484,10 +500,11 @@ pub(super) fn mix_f16<L: Lanes>(
     stride: usize,
     keys: Range<usize>,
     values: &[F16Bytes],
+    next: &[F16Bytes],
     acc: &mut [f32],
     channels: usize,
 ) {
-    mix::<L, F16>(p, stride, keys, values, acc, channels)
+    mix::<L, F16>(p, stride, keys, values, next, acc, channels)
 }
 #[inline(always)]
 pub(super) fn mix_f32<L: Lanes>(
@@ -495,10 +512,11 @@ pub(super) fn mix_f32<L: Lanes>(
     stride: usize,
     keys: Range<usize>,
     values: &[F32Bytes],
+    next: &[F32Bytes],
     acc: &mut [f32],
     channels: usize,
 ) {
-    mix::<L, F32>(p, stride, keys, values, acc, channels)
+    mix::<L, F32>(p, stride, keys, values, next, acc, channels)
 }
 
 /// Rounds to the nearest half, ties to even.

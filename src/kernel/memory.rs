@@ -72,6 +72,13 @@ impl<T: Zero> Pages<T> {
         let _ = bytes.advise(memmap2::Advice::HugePage);
         Ok(Pages { bytes, len, _of: PhantomData })
     }
+
+    /// The same values once more.
+    pub fn copy(&self) -> Result<Pages<T>> {
+        let mut copy = Pages::zeros(self.len)?;
+        copy.copy_from_slice(self);
+        Ok(copy)
+    }
 }
 
 impl<T: Zero> Deref for Pages<T> {
@@ -87,11 +94,4 @@ impl<T: Zero> DerefMut for Pages<T> {
         // SAFETY: as above, and borrowed as a whole.
         unsafe { std::slice::from_raw_parts_mut(self.bytes.as_mut_ptr().cast(), self.len) }
     }
-}
-
-/// The same values once more, or an error as for [`room`].
-pub fn copy<T: Copy>(values: &[T]) -> Result<Vec<T>> {
-    let mut copy = room(values.len())?;
-    copy.extend_from_slice(values);
-    Ok(copy)
 }

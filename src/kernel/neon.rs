@@ -4,7 +4,7 @@
 //! of a tile; per token 4 × (`ld1r`, `smlal`, `smlal2`), and once a block of 128 columns 2 `sadalp`. i16 sums hold
 //! a block: 8 words × 4 planes × 2·127 = 8,128.
 
-use super::float::{AHEAD, F16Bytes, Lanes, stamp_floats, with_float_kernels};
+use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
 use std::arch::aarch64::*;
@@ -80,10 +80,9 @@ impl Lanes for Neon {
         sums.iter().map(|sum| unsafe { vaddvq_s32(*sum) }).sum()
     }
     #[inline(always)]
-    fn prefetch<T>(at: &T) {
-        let line = (&raw const *at).cast::<u8>().wrapping_add(AHEAD);
+    fn prefetch<T>(at: *const T) {
         // SAFETY: a hint, which never faults.
-        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, readonly)) };
+        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, readonly)) };
     }
 }
 

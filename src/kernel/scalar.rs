@@ -49,7 +49,7 @@ impl Lanes for Plain {
         sums
     }
     #[inline(always)]
-    fn prefetch<T>(_: &T) {}
+    fn prefetch<T>(_: *const T) {}
 }
 
 with_float_kernels!(stamp_floats Plain);

@@ -89,11 +89,12 @@ impl KvCache {
     }
 
     /// Keeps the first `len` positions and returns the others, for [`KvCache::put_back`].
-    pub fn split_off(&mut self, len: usize) -> Tail {
-        let pages = self.pages.split_off(len / PAGE);
+    pub fn split_off(&mut self, len: usize) -> Result<Tail> {
         // Of a page that is kept in part, both sides have a copy.
-        self.pages.extend(pages.first().filter(|_| !len.is_multiple_of(PAGE)).cloned());
-        Tail { pages, at: len / PAGE, len: std::mem::replace(&mut self.len, len) }
+        let divided = self.pages.get(len / PAGE).filter(|_| !len.is_multiple_of(PAGE)).map(Page::copy).transpose()?;
+        let pages = self.pages.split_off(len / PAGE);
+        self.pages.extend(divided);
+        Ok(Tail { pages, at: len / PAGE, len: std::mem::replace(&mut self.len, len) })
     }
 
     /// Undoes a [`KvCache::split_off`] once what was appended since is forgotten.

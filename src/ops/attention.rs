@@ -7,7 +7,7 @@
 use crate::error::Result;
 use crate::kernel::Kernels;
 use crate::kernel::float::{F16Bytes, F32Bytes, PAGE, to_f16};
-use crate::kernel::memory::{copy, zeros};
+use crate::kernel::memory::Pages;
 use crate::kernel::pool::Team;
 use std::ops::Range;
 
@@ -76,28 +76,27 @@ impl PageShape {
 }
 
 /// Keys and values of 64 positions.
-#[derive(Clone)]
 pub enum Page {
     /// Stored as f16.
-    F16(Box<[F16Bytes]>),
+    F16(Pages<F16Bytes>),
     /// Stored as f32.
-    F32(Box<[F32Bytes]>),
+    F32(Pages<F32Bytes>),
 }
 
 impl Page {
     /// A page of zeros.
     pub fn new(shape: &PageShape, kv_type: KvType) -> Result<Page> {
         Ok(match kv_type {
-            KvType::F16 => Page::F16(zeros(shape.elements())?.into()),
-            KvType::F32 => Page::F32(zeros(shape.elements())?.into()),
+            KvType::F16 => Page::F16(Pages::zeros(shape.elements())?),
+            KvType::F32 => Page::F32(Pages::zeros(shape.elements())?),
         })
     }
 
     /// A page with the same contents.
     pub fn copy(&self) -> Result<Page> {
         Ok(match self {
-            Page::F16(page) => Page::F16(copy(page)?.into()),
-            Page::F32(page) => Page::F32(copy(page)?.into()),
+            Page::F16(page) => Page::F16(page.copy()?),
+            Page::F32(page) => Page::F32(page.copy()?),
         })
     }
 
@@ -183,9 +182,14 @@ fn attend(kernels: &Kernels, shape: &PageShape, layer: usize, head: usize, sight
     let mut p = vec![0f32; vectors * stride];
     for (i, page) in pages.iter().enumerate() {
         let (keys, p) = (shape.keys(layer, head), &mut p[i * PAGE..]);
-        match page {
-            Page::F16(page) => kernels.scores_f16(q, &page[keys], p, stride),
-            Page::F32(page) => kernels.scores_f32(q, &page[keys], p, stride),
+        match (page, pages.get(i + 1).unwrap_or(page)) {
+            (Page::F16(page), Page::F16(next)) => {
+                kernels.scores_f16(q, &page[keys.clone()], &next[keys], p, stride);
+            }
+            (Page::F32(page), Page::F32(next)) => {
+                kernels.scores_f32(q, &page[keys.clone()], &next[keys], p, stride);
+            }
+            _ => unreachable!("the pages of a cache are of one type"),
         }
     }
     let scale = (1.0 / (shape.head_dim as f64).sqrt()) as f32;
@@ -199,9 +203,15 @@ fn attend(kernels: &Kernels, shape: &PageShape, layer: usize, head: usize, sight
             let vectors = rows.start * group..rows.end * group;
             let p = &p[vectors.start * stride + i * PAGE..];
             let acc = &mut mixed[vectors.start * channels..vectors.end * channels];
-            match page {
-                Page::F16(page) => kernels.mix_f16(p, stride, keys, &page[values.clone()], acc, channels),
-                Page::F32(page) => kernels.mix_f32(p, stride, keys, &page[values.clone()], acc, channels),
+            let values = values.clone();
+            match (page, pages.get(i + 1).unwrap_or(page)) {
+                (Page::F16(page), Page::F16(next)) => {
+                    kernels.mix_f16(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
+                }
+                (Page::F32(page), Page::F32(next)) => {
+                    kernels.mix_f32(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
+                }
+                _ => unreachable!("the pages of a cache are of one type"),
             }
         };
         // What every row sees, then what the later ones see beyond it.
