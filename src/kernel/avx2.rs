@@ -4,7 +4,7 @@
 //! tokens of a tile; per token 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`), and once a block of 128 columns
 //! `vpmaddwd` + `vpaddd`. i16 sums hold a block: 8 words × 4 planes × 2 products × 2·127 = 16,256.
 
-use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
+use super::float::{F16Bytes, Lanes, slices, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
 use std::arch::asm;
@@ -119,6 +119,7 @@ fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
 #[target_feature(enable = "avx2")]
 fn tile<const N: usize>(words: &[Word], half: usize, tokens: &[&[i8]; N], sums: &mut [[i32; STRIP]], first_row: usize) {
     let ones = _mm256_set1_epi16(1);
+    let tokens: [&[[i8; BLOCK]]; N] = slices(|t| tokens[t].as_chunks().0);
     let mask = _mm256_set1_epi8(3);
     let mut wide = [_mm256_setzero_si256(); N];
     for (b, block) in words.as_chunks::<BLOCK_WORDS>().0.iter().enumerate() {
@@ -134,7 +135,7 @@ fn tile<const N: usize>(words: &[Word], half: usize, tokens: &[&[i8]; N], sums: 
             ];
             for (p, plane) in planes.iter().enumerate() {
                 for t in 0..N {
-                    let q: &[i8; 4] = tokens[t][b * BLOCK + 32 * p + 4 * w..].first_chunk().expect("whole blocks");
+                    let q = tokens[t][b][32 * p + 4 * w..].first_chunk::<4>().expect("within the block");
                     let q = _mm256_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8)));
                     narrow[t] = _mm256_add_epi16(narrow[t], _mm256_maddubs_epi16(*plane, q));
                 }

@@ -4,7 +4,7 @@
 //! of a tile; per token 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`), and once a block `vpmaddwd` + `vpaddd`.
 
 use super::avx2::prefetch;
-use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
+use super::float::{F16Bytes, Lanes, slices, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, GROUP, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
 use std::arch::asm;
@@ -93,6 +93,7 @@ fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
 #[target_feature(enable = "avx512f,avx512bw")]
 fn tile<const N: usize>(words: &[Word], tokens: &[&[i8]; N], sums: &mut [[i32; STRIP]], first_row: usize) {
     let ones = _mm512_set1_epi16(1);
+    let tokens: [&[[i8; BLOCK]]; N] = slices(|t| tokens[t].as_chunks().0);
     let mask = _mm512_set1_epi8(3);
     let mut wide = [_mm512_setzero_si512(); N];
     for (b, block) in words.as_chunks::<BLOCK_WORDS>().0.iter().enumerate() {
@@ -101,7 +102,7 @@ fn tile<const N: usize>(words: &[Word], tokens: &[&[i8]; N], sums: &mut [[i32; S
             let planes = super::avx512_vnni::planes(word, mask);
             for (p, plane) in planes.iter().enumerate() {
                 for t in 0..N {
-                    let q = tokens[t][b * BLOCK + 32 * p + 4 * w..].first_chunk::<4>().expect("whole blocks");
+                    let q = tokens[t][b][32 * p + 4 * w..].first_chunk::<4>().expect("within the block");
                     let q = _mm512_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8)));
                     narrow[t] = _mm512_add_epi16(narrow[t], _mm512_maddubs_epi16(*plane, q));
                 }

@@ -4,7 +4,7 @@
 //! tokens of a tile; per token 4 `vpdpbusd` with a broadcast load each: 128 weights an instruction-quad.
 
 use super::avx2::{Avx2, lane_sum};
-use super::float::{stamp_floats, with_float_kernels};
+use super::float::{slices, stamp_floats, with_float_kernels};
 use super::ternary::{BLOCK, BLOCK_WORDS, STRIP, Sums, WORD_COLS, Word};
 use super::{Isa, Kernels};
 use std::arch::x86_64::*;
@@ -49,6 +49,7 @@ macro_rules! encode {
                 sums: &mut [[i32; STRIP]],
                 first_row: usize,
             ) {
+                let tokens: [&[[i8; BLOCK]]; N] = slices(|t| tokens[t].as_chunks().0);
                 let mask = _mm256_set1_epi8(3);
                 let mut acc = [[_mm256_setzero_si256(); 2]; N];
                 for (b, block) in words.as_chunks::<BLOCK_WORDS>().0.iter().enumerate() {
@@ -63,8 +64,7 @@ macro_rules! encode {
                         ];
                         for (p, plane) in planes.iter().enumerate() {
                             for t in 0..N {
-                                let q =
-                                    tokens[t][b * BLOCK + 32 * p + 4 * w..].first_chunk::<4>().expect("whole blocks");
+                                let q = tokens[t][b][32 * p + 4 * w..].first_chunk::<4>().expect("within the block");
                                 let q = _mm256_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8)));
                                 acc[t][p % 2] = $dpbusd(acc[t][p % 2], *plane, q);
                             }
