@@ -252,10 +252,10 @@ signal.signal(signal.SIGALRM, signal.default_int_handler)
 signal.setitimer(signal.ITIMER_REAL, 0.02)
 try:
     chat.send("x" * 200)
+    signal.setitimer(signal.ITIMER_REAL, 0)  # an answer that was quicker is none the worse
 except KeyboardInterrupt:
     pass
 print([turn.role for turn in chat.history])
-signal.setitimer(signal.ITIMER_REAL, 0)
 print(chat.send("hello").finish_reason)
 """
     done = subprocess.run([sys.executable, "-c", code, text_model], capture_output=True, text=True, timeout=120)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import bitnet
+from text_model import make_text_model
 
 CHAT = ["-n", "6", "--template", "bitnet", "--temperature", "1", "--seed", "3", "-t", "1"]
 
@@ -97,9 +98,11 @@ def test_metrics_are_shown(text_model: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
-def test_ctrl_c_stops_the_answer_and_at_the_prompt_leaves(text_model: Path) -> None:
+def test_ctrl_c_stops_the_answer_and_at_the_prompt_leaves(tmp_path: Path) -> None:
     """Behaviour 7."""
-    command = bitnet_command("chat", text_model, "--template", "raw", "--stop", "never", "-t", "1")
+    slow = tmp_path / "model.gguf"
+    make_text_model(slow, context=4096)  # so that the answer is still under way when the signal comes
+    command = bitnet_command("chat", slow, "--template", "raw", "--stop", "never", "-t", "1")
     environment = {**os.environ, "BITNET_ISA": "scalar", "PYTHONUNBUFFERED": "1"}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, text=True) as process:

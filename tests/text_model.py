@@ -30,7 +30,7 @@ TOKENS = [spelled(byte) for byte in range(256)] + [merge.replace(" ", "") for me
 EOT = TOKENS.index("<|eot_id|>")
 
 
-def make_text_model(path: Path) -> None:
+def make_text_model(path: Path, context: int = 256) -> None:
     """Write it."""
     keys: dict[str, Any] = {
         "general.architecture": "llama",
@@ -42,7 +42,7 @@ def make_text_model(path: Path) -> None:
         "tokenizer.ggml.bos_token_id": TOKENS.index(CONTROL[0]),
         "tokenizer.ggml.eos_token_id": TOKENS.index(CONTROL[1]),
     }
-    spec = Spec("llama", 2, 128, 192, 2, 1, vocab_size=len(TOKENS), context=256, untied=True)
+    spec = Spec("llama", 2, 128, 192, 2, 1, vocab_size=len(TOKENS), context=context, untied=True)
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = Path(folder) / "vocabulary.gguf"
         write_gguf(vocabulary, keys, [])
