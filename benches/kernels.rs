@@ -1,6 +1,8 @@
 //! Times the kernels at the shapes of BitNet b1.58 2B-4T, on one thread, for every instruction set of this processor.
 
 use bitnet::kernel::float::to_f16;
+use bitnet::kernel::memory::Arena;
+use bitnet::kernel::packing::Packing;
 use bitnet::kernel::pool::{Pool, Team};
 use bitnet::kernel::ternary::{Activations, Ternary};
 use bitnet::kernel::{Isa, Kernels, kernels};
@@ -36,7 +38,6 @@ fn on_every_isa(group: &mut BenchmarkGroup<WallTime>, what: &str, pool: &Pool, j
     }
 }
 
-/// The largest projection: multiply-adds a second.
 /// Rows of `cols` floats as int8 activations.
 fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
     let mut activations = Activations::default();
@@ -46,6 +47,7 @@ fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
     activations
 }
 
+/// The largest projection: multiply-adds a second.
 fn ternary(criterion: &mut Criterion) {
     let pool = Pool::new(1).expect("a thread");
     let trits: Vec<i8> = floats(WIDTH).iter().map(|x| (x * 1.5).round() as i8).collect();
@@ -54,18 +56,21 @@ fn ternary(criterion: &mut Criterion) {
         out.rotate_left(row % WIDTH);
         Ok::<_, Infallible>(Some(1.0))
     };
-    let Ok(matrix) = pool.run(|team| Ternary::from_rows(team, FFN, WIDTH, read), || {}).expect("memory");
     let mut group = criterion.benchmark_group("ternary 6912x2560");
     group.sampling_mode(SamplingMode::Flat);
-    for tokens in [1, 128] {
-        let x = floats(tokens * WIDTH);
-        group.throughput(Throughput::Elements((tokens * FFN * WIDTH) as u64));
-        on_every_isa(&mut group, &format!("{tokens} tokens"), &pool, |kernels, team| {
-            let activations = quantized(kernels, &x, WIDTH);
-            let mut out = vec![0f32; tokens * FFN];
-            matrix.matmul(kernels, team, &activations, &mut out);
-            black_box(out);
-        });
+    for packing in Packing::ALL {
+        let pack = |team: &Team| Ternary::from_rows(team, &Arena::default(), packing, FFN, WIDTH, read);
+        let Ok(matrix) = pool.run(pack, || {}).expect("memory");
+        for tokens in [1, 128] {
+            let x = floats(tokens * WIDTH);
+            group.throughput(Throughput::Elements((tokens * FFN * WIDTH) as u64));
+            on_every_isa(&mut group, &format!("{packing:?}, {tokens} tokens"), &pool, |kernels, team| {
+                let activations = quantized(kernels, &x, WIDTH);
+                let mut out = vec![0f32; tokens * FFN];
+                matrix.matmul(kernels, team, &activations, &mut out);
+                black_box(out);
+            });
+        }
     }
 }
 

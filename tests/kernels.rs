@@ -3,6 +3,8 @@
 
 use bitnet::codec::f16_to_f32;
 use bitnet::kernel::float::{PAGE, to_f16};
+use bitnet::kernel::memory::Arena;
+use bitnet::kernel::packing::Packing;
 use bitnet::kernel::pool::{Pool, Team};
 use bitnet::kernel::ternary::{Activations, Ternary};
 use bitnet::kernel::{Isa, Kernels, kernels};
@@ -285,8 +287,8 @@ fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
     activations
 }
 
-fn pack(team: &Team, trits: &[i8], rows: usize, cols: usize, scales: &[f32]) -> Ternary {
-    let packed = Ternary::from_rows(team, rows, cols, |row, out| {
+fn pack(team: &Team, packing: Packing, trits: &[i8], rows: usize, cols: usize, scales: &[f32]) -> Ternary {
+    let packed = Ternary::from_rows(team, &Arena::default(), packing, rows, cols, |row, out| {
         out.copy_from_slice(&trits[row * cols..][..cols]);
         Ok::<_, Infallible>(Some(scales[row % scales.len()]))
     });
@@ -299,7 +301,7 @@ proptest! {
     #[test]
     fn ternary_matmul_is_the_exact_integer_sum(
         rows in 1usize..100,
-        cols in 1usize..700,
+        cols in 1usize..1400,
         tokens in 1usize..27,
         threads in 1usize..4,
         by_row: bool,
@@ -308,9 +310,9 @@ proptest! {
         let trits: Vec<i8> = floats(rows * cols, seed).iter().map(|x| ((x.to_bits() >> 7) % 3) as i8 - 1).collect();
         let x = floats(tokens * cols, seed ^ 1);
         let scales = if by_row { vec![0.5, 0.25, 3.0] } else { vec![0.37] };
-        for kernels in all() {
+        for (kernels, packing) in all().into_iter().flat_map(|kernels| Packing::ALL.map(|packing| (kernels, packing))) {
             let (got, q) = in_team(threads, |team| {
-                let weights = pack(team, &trits, rows, cols, &scales);
+                let weights = pack(team, packing, &trits, rows, cols, &scales);
                 let activations = quantized(kernels, &x, cols);
                 let mut out = vec![f32::NAN; tokens * rows];
                 weights.matmul(kernels, team, &activations, &mut out);
@@ -323,7 +325,7 @@ proptest! {
                 for r in 0..rows {
                     let sum: i64 = (0..cols).map(|k| trits[r * cols + k] as i64 * q[k] as i64).sum();
                     let want = sum as f32 * (scales[r % scales.len()] / s);
-                    prop_assert_eq!(want.to_bits(), got[t * rows + r].to_bits(), "{} token {} row {}", kernels.isa.name(), t, r);
+                    prop_assert_eq!(want.to_bits(), got[t * rows + r].to_bits(), "{} {:?} token {} row {}", kernels.isa.name(), packing, t, r);
                 }
             }
         }
@@ -332,7 +334,7 @@ proptest! {
 
 #[test]
 fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
-    let (rows, cols) = (37, 384);
+    let (rows, cols) = (37, 896);
     let codes: Vec<u8> = (0..rows * cols / 4).map(|i| [0x00, 0x19, 0x66, 0xa5, 0x82, 0x55][i * 7 % 6]).collect();
     let trit = |r: usize, k: usize| {
         let flat = r * cols + k;
@@ -341,21 +343,28 @@ fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
     let trits: Vec<i8> = (0..rows * cols).map(|i| trit(i / cols, i % cols)).collect();
     let x = floats(3 * cols, 11);
     in_team(2, |team| {
-        let outputs = [
-            Ternary::from_i2s(team, rows, cols, &codes, 0.7).expect("memory").unwrap_or_else(|row| panic!("row {row}")),
-            pack(team, &trits, rows, cols, &[0.7]),
-        ]
-        .map(|weights| {
-            let activations = quantized(scalar(), &x, cols);
-            let mut out = vec![0.0; 3 * rows];
-            weights.matmul(scalar(), team, &activations, &mut out);
-            bits(&out)
+        let i2s = |packing, codes: &[u8]| {
+            Ternary::from_i2s(team, &Arena::default(), packing, rows, cols, codes, 0.7).expect("memory")
+        };
+        let outputs = Packing::ALL.map(|packing| {
+            [
+                i2s(packing, &codes).unwrap_or_else(|row| panic!("row {row}")),
+                pack(team, packing, &trits, rows, cols, &[0.7]),
+            ]
+            .map(|weights| {
+                let activations = quantized(scalar(), &x, cols);
+                let mut out = vec![0.0; 3 * rows];
+                weights.matmul(scalar(), team, &activations, &mut out);
+                bits(&out)
+            })
         });
-        assert_eq!(outputs[0], outputs[1]);
+        assert!(outputs.as_flattened().iter().all(|output| *output == outputs[0][0]));
         let mut broken = codes.clone();
         broken[30 * cols / 4 + 5] = 0x0c;
         broken[33 * cols / 4] = 0xc0;
-        assert_eq!(Ternary::from_i2s(team, rows, cols, &broken, 0.7).expect("memory").err(), Some(30));
+        for packing in Packing::ALL {
+            assert_eq!(i2s(packing, &broken).err(), Some(30));
+        }
     });
 }
 
@@ -377,7 +386,7 @@ fn values_that_are_not_finite_are_handed_on() {
             x[at] = bad;
             let ternary = pool.run(
                 |team| {
-                    Ternary::from_rows(team, 1, 300, |_, trits| {
+                    Ternary::from_rows(team, &Arena::default(), Packing::Four, 1, 300, |_, trits| {
                         trits.fill(1);
                         Ok::<_, Infallible>(Some(1.0))
                     })
@@ -453,14 +462,14 @@ fn threads_of_many_callers_take_turns() {
 
 #[test]
 fn dots_count_what_they_compute() {
+    // 128 columns of so many tokens and rows.
     let macs = |isa: &str| match isa {
         "scalar" => 16,
-        "avx2" => 8 * 4 * 4 * 32,
-        "avx-vnni" => 12 * 32,
-        "avx512" => 8 * 4 * 6 * 64,
-        "avx512-vnni" => 24 * 64,
-        "neon" => 8 * 4 * 4 * 16,
-        "neon-dot" => 24 * 16,
+        "avx2" => 128 * 4 * 8,
+        "avx-vnni" => 128 * 4 * 16,
+        "avx512" => 128 * 8 * 16,
+        "avx512-vnni" => 128 * 12 * 32,
+        "neon" | "neon-dot" => 128 * 4 * 4,
         other => panic!("no figure for {other}"),
     };
     for kernels in all() {

@@ -163,7 +163,7 @@ impl Engine {
         let pool = Pool::new(threads)?;
         let cancel = AtomicBool::new(false);
         let model = pool.run(
-            |team| Model::load(gguf, options.ffn_act, options.act_quant, !options.exact_head, team, &cancel),
+            |team| Model::load(gguf, options.ffn_act, options.act_quant, !options.exact_head, kernels, team, &cancel),
             || cancel.store(cancel.load(Relaxed) || watch(), Relaxed),
         )?;
         let context = model.config().context;

@@ -1,52 +1,51 @@
 //! Rows in 8 bits, with what bounds the distance to the rows that they stand for (see `model/head.rs`).
 //!
-//! Inner loop of `dot_i8`, for 32 weights and one token on AVX-512: `vpmovsxbw` shared by the tokens; `vpmaddwd` with
-//! memory operand and `vpaddd`. Every product and sum is an exact integer, so the order does not matter.
+//! Inner loop of `dot_i8`, for 32 weights on AVX-512: `vpmovsxbw` shared by the tokens; for each `vpmaddwd` with memory
+//! operand and `vpaddd`. Every product and sum is an exact integer, so the order does not matter.
 
 use super::elementwise::ROUND;
-use super::float::{Lanes, ahead, slices};
+use super::float::{Lanes, ahead, prefetch, slices};
 
 /// Weights in one step of [`dot_i8`]; rows are filled up with zeros to whole steps.
 pub const COARSE_STEP: usize = 32;
+/// Tokens that best share one pass over a row.
+pub const COARSE_TOKENS: usize = 4;
 /// Rows whose largest magnitude is below this are taken as zero: their squares would leave the range of f32.
 const LEAST: f32 = 1e-12;
 
-/// Tokens that share one pass over a row.
-const TOKENS: usize = 4;
-
+/// `N` tokens that share one pass over a row; gives `N`.
 #[inline(always)]
-fn dot_tile<L: Lanes, const N: usize>(row: &[i8], xs: [&[i16]; N]) -> [i32; N] {
+fn dots<L: Lanes, const N: usize>(row: &[i8], xs: &[&[i16]], out: &mut [i32]) -> usize {
     let row = row.as_chunks::<COARSE_STEP>().0;
     let xs: [&[[i16; COARSE_STEP]]; N] = slices(|t| &xs[t].as_chunks().0[..row.len()]);
     // SAFETY: as in `float::dot_tile`: this copy of the code runs only where the processor has `L`.
     unsafe {
         let mut acc = [L::zero(); N];
         for (i, w) in row.iter().enumerate() {
-            L::prefetch(ahead(w));
+            prefetch(ahead(w));
             let w = L::widen_i8(w);
             for t in 0..N {
                 acc[t] = L::madd(acc[t], w, &xs[t][i]);
             }
         }
-        let mut sums = [0; N];
         for t in 0..N {
-            sums[t] = L::sum(acc[t]);
+            out[t] = L::sum(acc[t]);
         }
-        sums
     }
+    N
 }
 
 #[inline(always)]
 pub(super) fn dot_i8<L: Lanes>(row: &[i8], xs: &[&[i16]], out: &mut [i32]) {
     assert!(xs.len() == out.len() && xs.iter().all(|x| x.len() == row.len()));
     let mut t = 0;
-    while t + TOKENS <= xs.len() {
-        let tile = dot_tile::<L, TOKENS>(row, [xs[t], xs[t + 1], xs[t + 2], xs[t + 3]]);
-        out[t..t + TOKENS].copy_from_slice(&tile);
-        t += TOKENS;
-    }
-    for t in t..xs.len() {
-        out[t] = dot_tile::<L, 1>(row, [xs[t]])[0];
+    while t < xs.len() {
+        let (xs, out) = (&xs[t..], &mut out[t..]);
+        t += match xs.len() {
+            COARSE_TOKENS.. => dots::<L, COARSE_TOKENS>(row, xs, out),
+            2.. => dots::<L, 2>(row, xs, out),
+            _ => dots::<L, 1>(row, xs, out),
+        };
     }
 }
 
@@ -72,23 +71,21 @@ pub(super) fn coarsen<L: Lanes>(row: &[f32], q: &mut [i8]) -> (f32, f32, f32) {
         return (0.0, norm, norm);
     }
     let (inverse, step) = (127.0 / amax, amax / 127.0);
+    // Plain loops, one for each result: as one, the compiler makes gathers of them.
+    for (q, x) in q.iter_mut().zip(row) {
+        *q = (x * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i8;
+    }
     let mut errors = [0f32; 16];
-    let one = |x: f32, q: &mut i8, square: &mut f32, error: &mut f32, fresh: bool| {
-        let rounded = x * inverse + ROUND - ROUND;
-        *q = rounded as i32 as i8;
-        let rest = rounded.mul_add(-step, x);
-        *error = rest.mul_add(rest, *error);
-        if fresh {
-            *square = x.mul_add(x, *square);
-        }
-    };
-    for (x, q) in steps.iter().zip(q.as_chunks_mut::<16>().0) {
+    let (coarse, coarse_tail) = q[..row.len()].as_chunks::<16>();
+    for (x, q) in steps.iter().zip(coarse) {
         for l in 0..16 {
-            one(x[l], &mut q[l], &mut squares[l], &mut errors[l], false);
+            let rest = (q[l] as f32).mul_add(-step, x[l]);
+            errors[l] = rest.mul_add(rest, errors[l]);
         }
     }
-    for (l, (x, q)) in tail.iter().zip(&mut q[steps.len() * 16..]).enumerate() {
-        one(*x, q, &mut squares[l], &mut errors[l], true);
+    for (l, (x, q)) in tail.iter().zip(coarse_tail).enumerate() {
+        let rest = (*q as f32).mul_add(-step, *x);
+        (squares[l], errors[l]) = (x.mul_add(*x, squares[l]), rest.mul_add(rest, errors[l]));
     }
     let root = |sums: [f32; 16]| sums.iter().sum::<f32>().sqrt() * SLACK + TINY;
     (step, root(squares), root(errors))

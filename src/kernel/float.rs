@@ -57,8 +57,21 @@ pub(super) trait Lanes {
     unsafe fn madd(sums: Self::I, w: Self::W, x: &[i16; COARSE_STEP]) -> Self::I;
     /// Adds the sums.
     unsafe fn sum(sums: Self::I) -> i32;
-    /// Asks for a cache line, which may lie anywhere.
-    fn prefetch<T>(at: *const T);
+}
+
+/// Asks for a cache line, which may lie anywhere.
+#[inline(always)]
+pub(super) fn prefetch<T>(at: *const T) {
+    // SAFETY: a hint, which never faults; SSE is part of every x86-64.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast())
+    };
+    // SAFETY: the same.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, readonly))
+    };
 }
 
 /// What lies 4 KiB further on in a stream, about as much as memory delivers before it answers. A stream that is read more
@@ -248,7 +261,7 @@ pub(super) fn dot_tile<L: Lanes, S: Stored, const N: usize>(row: &[S::Bytes], xs
     unsafe {
         let mut acc = [[L::splat(0.0); GROUPS]; N];
         for (b, block) in blocks.iter().enumerate() {
-            L::prefetch(ahead(block));
+            prefetch(ahead(block));
             for g in 0..GROUPS {
                 let w = S::widen::<L>(&block.as_chunks().0[g]);
                 for t in 0..N {
@@ -336,7 +349,7 @@ fn scores_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
                 let mut k = [L::splat(0.0); P];
                 for p in 0..P {
                     // Every second line of f16 twice, which costs little.
-                    L::prefetch(&raw const next[d][(parts * P + p) * STEP]);
+                    prefetch(&raw const next[d][(parts * P + p) * STEP]);
                     k[p] = S::widen::<L>(&channel.as_chunks().0[parts * P + p]);
                 }
                 for v in 0..N {
@@ -417,7 +430,7 @@ fn mix_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
             let mut value = [L::splat(0.0); P];
             for s in 0..P {
                 let at = key * channels + c + s * STEP;
-                L::prefetch(&raw const next[at]);
+                prefetch(&raw const next[at]);
                 let stored = values[at..].first_chunk().expect("a whole page");
                 value[s] = S::widen::<L>(stored);
             }

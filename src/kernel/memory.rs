@@ -1,10 +1,11 @@
 //! Memory that is asked for, so that its lack is an error and not the end of the process.
 
 use crate::error::{Error, Result};
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{MmapOptions, MmapRaw};
 use std::alloc::{Layout, alloc_zeroed};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex};
 
 /// Room for `len` values; an error, and not the end of the process, where the machine has not so much memory.
 pub fn room<T>(len: usize) -> Result<Vec<T>> {
@@ -57,20 +58,52 @@ pub fn grow<T: Zero>(buffer: &mut Vec<T>, len: usize) -> Result<&mut [T]> {
 
 /// Zeros on huge pages, where the system has them: for matrices that are read from end to end again and again.
 pub struct Pages<T> {
-    bytes: MmapMut,
+    map: Arc<MmapRaw>,
+    /// Their first byte in the map; no other `Pages` has any of theirs.
+    start: usize,
     len: usize,
     _of: PhantomData<T>,
+}
+
+/// Hands out [`Pages`] of a model side by side: each by itself would have its ends on small pages.
+#[derive(Default)]
+pub struct Arena(Mutex<Option<(Arc<MmapRaw>, usize)>>);
+
+/// A huge page, as large as any common one.
+const HUGE: usize = 2 << 20;
+/// What an arena asks the system for at once; what of it is never touched costs nothing.
+const STRETCH: usize = 32 << 20;
+
+impl Arena {
+    /// `len` zeros.
+    pub fn zeros<T: Zero>(&self, len: usize) -> Result<Pages<T>> {
+        let size = len.saturating_mul(size_of::<T>()).next_multiple_of(64);
+        let mut stretch = self.0.lock().expect("nothing below panics");
+        let (map, start) = match stretch.take().filter(|(map, used)| size <= map.len() - used) {
+            Some(stretch) => stretch,
+            None => map(size.max(STRETCH))?,
+        };
+        *stretch = Some((map.clone(), start + size));
+        Ok(Pages { map, start, len, _of: PhantomData })
+    }
+}
+
+/// A fresh map with room for `size` bytes from the first huge page on, and where that is.
+fn map(size: usize) -> Result<(Arc<MmapRaw>, usize)> {
+    let len = size.saturating_add(HUGE);
+    let map = MmapOptions::new().len(len).map_anon().map_err(|_| Error::Memory { bytes: size })?;
+    // An advice that is not taken changes nothing but the speed.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    let start = map.as_ptr().align_offset(HUGE);
+    Ok((Arc::new(map.into()), start))
 }
 
 impl<T: Zero> Pages<T> {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Result<Pages<T>> {
-        let size = len.saturating_mul(size_of::<T>());
-        let bytes = MmapOptions::new().len(size.max(1)).map_anon().map_err(|_| Error::Memory { bytes: size })?;
-        // An advice that is not taken changes nothing but the speed.
-        #[cfg(target_os = "linux")]
-        let _ = bytes.advise(memmap2::Advice::HugePage);
-        Ok(Pages { bytes, len, _of: PhantomData })
+        let (map, start) = map(len.saturating_mul(size_of::<T>()))?;
+        Ok(Pages { map, start, len, _of: PhantomData })
     }
 
     /// The same values once more.
@@ -84,14 +117,15 @@ impl<T: Zero> Pages<T> {
 impl<T: Zero> Deref for Pages<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: mapped for `len` elements, aligned to a page, and zero bytes are values of `T`.
-        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().cast(), self.len) }
+        // SAFETY: mapped for `len` elements from `start` on, aligned to 64 bytes; zero bytes are values of `T`; and nothing
+        // but this value reads or writes them.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(self.start).cast(), self.len) }
     }
 }
 
 impl<T: Zero> DerefMut for Pages<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, and borrowed as a whole.
-        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.start).cast(), self.len) }
     }
 }

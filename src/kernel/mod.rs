@@ -8,6 +8,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_vbmi;
+#[cfg(target_arch = "x86_64")]
 mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
@@ -20,15 +22,18 @@ pub mod memory;
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_dot;
+pub mod packing;
 pub mod pool;
 mod scalar;
+mod sums;
 pub mod ternary;
 
 use crate::error::{Error, Result};
 use coarse::CoarseToken;
 use float::{F16Bytes, F32Bytes, with_float_kernels};
+use packing::{Packing, Word};
 use std::ops::Range;
-use ternary::{Sums, Word};
+use ternary::Sums;
 
 /// An instruction set for which kernels exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +92,8 @@ impl Isa {
                 Isa::AvxVnni if avx2 && is_x86_feature_detected!("avxvnni") => return Some(&avx_vnni::TABLE),
                 Isa::Avx512 if avx512 => return Some(&avx512::TABLE),
                 Isa::Avx512Vnni if avx512 && is_x86_feature_detected!("avx512vnni") => {
-                    return Some(&avx512_vnni::TABLE);
+                    let vbmi = is_x86_feature_detected!("avx512vbmi");
+                    return Some(if vbmi { &avx512_vnni::WITH_VBMI } else { &avx512_vnni::TABLE });
                 }
                 _ => {}
             }
@@ -104,6 +110,30 @@ impl Isa {
     }
 }
 
+/// Functions of an instruction set, inlined into kernels that are compiled for it: they may be called only where the
+/// processor has it.
+macro_rules! promised {
+    ($($(#[$doc:meta])* fn $name:ident($($args:tt)*) $(-> $ret:ty)? { $($body:tt)* })*) => {
+        $(
+            $(#[$doc])*
+            #[inline(always)]
+            unsafe fn $name($($args)*) $(-> $ret)? {
+                // SAFETY: the instructions are there by the caller's promise; of memory the body speaks.
+                #[allow(unused_unsafe)]
+                unsafe { $($body)* }
+            }
+        )*
+    };
+}
+use promised;
+
+/// Kernels for words of five codes a byte.
+#[derive(Clone, Copy)]
+struct FiveKernels {
+    sums: unsafe fn(&[Word], &[&[i8]], &mut Sums),
+    expand: unsafe fn(&[Word], &mut [Word]),
+}
+
 /// Declares the table from the one list of float kernels, with a safe method for each entry.
 macro_rules! declare_table {
     ([] $($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
@@ -111,7 +141,9 @@ macro_rules! declare_table {
         pub struct Kernels {
             /// Which instruction set this is.
             pub isa: Isa,
-            ternary_sums: unsafe fn(&[Word], &[&[i8]], &mut Sums),
+            four_sums: unsafe fn(&[Word], &[&[i8]], &mut Sums),
+            /// None: the scalar ones, and the packing is avoided.
+            five: Option<FiveKernels>,
             dots: unsafe fn(usize) -> u64,
             floats: FloatKernels,
         }
@@ -131,22 +163,39 @@ macro_rules! declare_table {
                 }
             )*
 
-            /// Code sums of a strip of rows against up to [`ternary::TILE`] tokens; see [`ternary`].
+            /// How rows of `cols` trits are best packed.
+            pub fn packing(&self, cols: usize) -> Packing {
+                if self.five.is_some() { Packing::smallest(cols) } else { Packing::Four }
+            }
+
+            /// Code sums of a strip of rows against up to [`ternary::TILE`] tokens; see [`packing`].
             ///
-            /// `words` holds the strip's row groups one after the other; each of `tokens` has 16 activations a word.
-            pub fn ternary_sums(&self, words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
-                assert!(!tokens.is_empty() && tokens.len() <= ternary::TILE);
-                let per_group = tokens[0].len() / ternary::WORD_COLS;
-                assert!(words.len() == per_group || words.len() == 2 * per_group);
-                assert!(tokens.iter().all(|t| t.len() == per_group * ternary::WORD_COLS));
+            /// `words` holds the strip's row groups one after the other; each of `tokens` has all their columns.
+            pub fn ternary_sums(&self, packing: Packing, words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
+                assert!(!tokens.is_empty() && tokens.len() <= sums.len());
+                let cols = tokens[0].len();
+                let group = packing.words(cols);
+                assert!(packing.padded(cols) == cols && (words.len() == group || words.len() == 2 * group));
+                assert!(tokens.iter().all(|t| t.len() == cols));
+                let sum = match packing {
+                    Packing::Four => self.four_sums,
+                    Packing::Five => self.five.unwrap_or(scalar::FIVE).sums,
+                };
                 // SAFETY: the instruction set is there (as above), and the shapes are what the kernels rely on.
-                unsafe { (self.ternary_sums)(words, tokens, sums) }
+                unsafe { sum(words, tokens, sums) }
+            }
+
+            /// Words of five codes a byte as words of four.
+            pub fn expand(&self, five: &[Word], four: &mut [Word]) {
+                assert!(five.len().is_multiple_of(packing::FIVE_WORDS) && four.len() == five.len() / 4 * 5);
+                // SAFETY: as above.
+                unsafe { (self.five.unwrap_or(scalar::FIVE).expand)(five, four) }
             }
 
             /// Runs the integer dot product in registers alone, `rounds` times, and returns how many multiply-adds that
-            /// were: every product is 1, and this is their sum. At most 2²⁴ rounds, lest a lane overflow.
+            /// were: every product is 1, and this is their sum. At most 2²³ rounds, lest a lane overflow.
             pub fn dots(&self, rounds: usize) -> u64 {
-                assert!(rounds <= 1 << 24);
+                assert!(rounds <= 1 << 23);
                 // SAFETY: as above.
                 unsafe { (self.dots)(rounds) }
             }

@@ -1,8 +1,9 @@
 //! Plain Rust, for any processor: what every other instruction set must equal.
 
 use super::float::{F16Bytes, Lanes, stamp_floats, widen_f16_plain, with_float_kernels};
-use super::ternary::{BLOCK_WORDS, GROUP, Sums, WORD_COLS, Word};
-use super::{Isa, Kernels};
+use super::packing::{BLOCK, BLOCK_WORDS, EXPANDED_WORDS, FIVE_WORDS, FOUR_OF, GROUP, WORD_COLS, Word};
+use super::ternary::Sums;
+use super::{FiveKernels, Isa, Kernels, promised};
 use std::hint::black_box;
 
 struct Plain;
@@ -10,59 +11,38 @@ struct Plain;
 impl Lanes for Plain {
     const MANY: bool = false;
     type V = [f32; 16];
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> [f32; 16] {
-        [x; 16]
-    }
-    #[inline(always)]
-    unsafe fn load(x: &[f32; 16]) -> [f32; 16] {
-        *x
-    }
-    #[inline(always)]
-    unsafe fn store(v: [f32; 16], out: &mut [f32; 16]) {
-        *out = v;
-    }
-    #[inline(always)]
-    unsafe fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-        std::array::from_fn(|l| a[l].mul_add(b[l], c[l]))
-    }
-    #[inline(always)]
-    unsafe fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] {
-        widen_f16_plain(h)
+    promised! {
+        fn splat(x: f32) -> [f32; 16] { [x; 16] }
+        fn load(x: &[f32; 16]) -> [f32; 16] { *x }
+        fn store(v: [f32; 16], out: &mut [f32; 16]) { *out = v; }
+        fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+            std::array::from_fn(|l| a[l].mul_add(b[l], c[l]))
+        }
+        fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] { widen_f16_plain(h) }
     }
     type W = [i8; 32];
     type I = i32;
-    #[inline(always)]
-    unsafe fn zero() -> i32 {
-        0
+    promised! {
+        fn zero() -> i32 { 0 }
+        fn widen_i8(w: &[i8; 32]) -> [i8; 32] { *w }
+        fn madd(sums: i32, w: [i8; 32], x: &[i16; 32]) -> i32 {
+            w.iter().zip(x).fold(sums, |sum, (w, x)| sum + *w as i32 * *x as i32)
+        }
+        fn sum(sums: i32) -> i32 { sums }
     }
-    #[inline(always)]
-    unsafe fn widen_i8(w: &[i8; 32]) -> [i8; 32] {
-        *w
-    }
-    #[inline(always)]
-    unsafe fn madd(sums: i32, w: [i8; 32], x: &[i16; 32]) -> i32 {
-        w.iter().zip(x).fold(sums, |sum, (w, x)| sum + *w as i32 * *x as i32)
-    }
-    #[inline(always)]
-    unsafe fn sum(sums: i32) -> i32 {
-        sums
-    }
-    #[inline(always)]
-    fn prefetch<T>(_: *const T) {}
 }
 
 with_float_kernels!(stamp_floats Plain);
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Scalar, ternary_sums, dots, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Scalar, four_sums, five: None, dots, floats: FLOATS };
 
-fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
+fn four_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
     let per_group = tokens[0].len() / WORD_COLS;
     for (token, sums) in tokens.iter().zip(sums) {
         for (words, sums) in words.chunks(per_group).zip(sums.as_chunks_mut::<GROUP>().0) {
             *sums = [0; GROUP];
             for (i, word) in words.iter().enumerate() {
-                let first = i / BLOCK_WORDS * BLOCK_WORDS * WORD_COLS + 4 * (i % BLOCK_WORDS);
+                let first = i / BLOCK_WORDS * BLOCK + 4 * (i % BLOCK_WORDS);
                 for plane in 0..4 {
                     for j in 0..4 {
                         let q = token[first + 32 * plane + j] as i32;
@@ -71,6 +51,27 @@ fn ternary_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+pub(super) const FIVE: FiveKernels = FiveKernels { sums: five_sums, expand };
+
+fn five_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
+    let mut fours = vec![Word([0; 64]); words.len() / 4 * 5];
+    expand(words, &mut fours);
+    four_sums(&fours, tokens, sums);
+}
+
+fn expand(words: &[Word], out: &mut [Word]) {
+    for (words, out) in words.chunks(FIVE_WORDS).zip(out.chunks_mut(EXPANDED_WORDS)) {
+        let (fours, last) = out.split_at_mut(FIVE_WORDS);
+        for (w, (word, out)) in words.iter().zip(fours).enumerate() {
+            let last = &mut last[w % BLOCK_WORDS].0;
+            for ((byte, out), last) in word.0.iter().zip(&mut out.0).zip(last) {
+                *out = FOUR_OF[*byte as usize % 81];
+                *last = (*last << 2) | (byte / 81);
             }
         }
     }

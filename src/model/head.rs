@@ -12,7 +12,7 @@ use super::forward::check_finite;
 use super::linear::Dense;
 use crate::error::Result;
 use crate::kernel::Kernels;
-use crate::kernel::coarse::{COARSE_STEP, CoarseToken};
+use crate::kernel::coarse::{COARSE_STEP, COARSE_TOKENS, CoarseToken};
 use crate::kernel::memory::{Pages, zeros};
 use crate::kernel::pool::Team;
 use std::sync::OnceLock;
@@ -182,11 +182,15 @@ impl Coarse {
         let tokens: Vec<&[i16]> = inputs.iter().map(|input| &input.q[..]).collect();
         team.for_each_rows(out, self.steps.len(), STEP, |first, out| {
             let own = first..first + out.len();
-            let mut dots = vec![0i32; tokens.len()];
+            let mut dots = [0i32; COARSE_TOKENS];
             let mut all = vec![0i32; tokens.len() * own.len()];
-            for (i, row) in own.clone().enumerate() {
-                kernels.dot_i8(&self.q[row * self.stride..][..self.stride], &tokens, &mut dots);
-                dots.iter().enumerate().for_each(|(t, dot)| all[t * own.len() + i] = *dot);
+            // So few tokens that they stay in the nearest cache, together with a row.
+            for (tokens, all) in tokens.chunks(COARSE_TOKENS).zip(all.chunks_mut(COARSE_TOKENS * own.len())) {
+                for (i, row) in own.clone().enumerate() {
+                    let dots = &mut dots[..tokens.len()];
+                    kernels.dot_i8(&self.q[row * self.stride..][..self.stride], tokens, dots);
+                    dots.iter().enumerate().for_each(|(t, dot)| all[t * own.len() + i] = *dot);
+                }
             }
             let rows = [&self.steps[own.clone()], &self.norms[own.clone()], &self.errors[own.clone()]];
             let (mut low, mut high) = ([0f32; STEP], [0f32; STEP]);

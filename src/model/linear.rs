@@ -5,6 +5,7 @@ use crate::codec::{RowTrits, Rows};
 use crate::error::Result;
 use crate::gguf::{Gguf, Tensor, TensorType};
 use crate::kernel::Kernels;
+use crate::kernel::memory::Arena;
 use crate::kernel::pool::Team;
 use crate::kernel::ternary::{Activations, BLOCK, Ternary};
 use std::sync::Arc;
@@ -162,11 +163,18 @@ impl Linear {
 /// Packs a tensor whose values are trits of one magnitude (of one in each row, for the types that store it so).
 ///
 /// The inner error says why the tensor is not ternary.
-pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team) -> Result<std::result::Result<Ternary, String>> {
+pub fn pack(
+    gguf: &Gguf,
+    tensor: &Tensor,
+    kernels: &Kernels,
+    team: &Team,
+    arena: &Arena,
+) -> Result<std::result::Result<Ternary, String>> {
     let view = Rows::of(gguf, tensor)?;
     let (rows, cols) = (tensor.rows(), tensor.cols());
+    let packing = kernels.packing(cols);
     if let Some((codes, scale)) = view.i2s().filter(|(_, scale)| *scale > 0.0 && cols.is_multiple_of(BLOCK)) {
-        return match Ternary::from_i2s(team, rows, cols, codes, scale)? {
+        return match Ternary::from_i2s(team, arena, packing, rows, cols, codes, scale)? {
             Ok(ternary) => Ok(Ok(ternary)),
             Err(row) => match view.trits(row, &mut vec![0; cols]) {
                 Err(error) => Err(error),
@@ -174,7 +182,7 @@ pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team) -> Result<std::result::Re
             },
         };
     }
-    let packed = Ternary::from_rows(team, rows, cols, |row, trits| match view.trits(row, trits) {
+    let packed = Ternary::from_rows(team, arena, packing, rows, cols, |row, trits| match view.trits(row, trits) {
         Ok(RowTrits::Scale(scale)) => Ok(Some(scale)),
         Ok(RowTrits::Zero) => Ok(None),
         Ok(RowTrits::Mixed(a, b)) => Err(Ok(format!(

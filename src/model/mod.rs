@@ -14,6 +14,7 @@ pub use weights::Verdict;
 
 use crate::error::Result;
 use crate::gguf::Gguf;
+use crate::kernel::Kernels;
 use crate::kernel::float::PAGE;
 use crate::kernel::pool::Team;
 use crate::ops::attention::{KvType, PageShape};
@@ -92,13 +93,14 @@ impl Model {
         activation: Option<Activation>,
         act_quant: Option<ActQuant>,
         copies_head: bool,
+        kernels: &Kernels,
         team: &Team,
         cancel: &AtomicBool,
     ) -> Result<Model> {
         let path = gguf.path().to_path_buf();
         let config = Config::read(&gguf, activation);
-        let model =
-            config.and_then(|config| weights::load(gguf, config, act_quant, Head::new(copies_head), team, cancel));
+        let head = Head::new(copies_head);
+        let model = config.and_then(|config| weights::load(gguf, config, act_quant, head, kernels, team, cancel));
         model.map_err(|error| error.of_file(&path))
     }
 

@@ -7,6 +7,8 @@ use super::{ActQuant, Block, Model};
 use crate::codec::Rows;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Tensor};
+use crate::kernel::Kernels;
+use crate::kernel::memory::Arena;
 use crate::kernel::pool::Team;
 use crate::kernel::ternary::Ternary;
 use crate::ops::rope::Rope;
@@ -26,6 +28,7 @@ const MOST_SCALE: f32 = 10.0;
 struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
     config: &'a Config,
+    kernels: &'a Kernels,
     used: RefCell<BTreeSet<String>>,
     /// Read between tensors.
     cancel: &'a AtomicBool,
@@ -44,10 +47,11 @@ pub(super) fn load(
     config: Config,
     asked: Option<ActQuant>,
     head: Head,
+    kernels: &Kernels,
     team: &Team,
     cancel: &AtomicBool,
 ) -> Result<Model> {
-    let loader = Loader { gguf: &gguf, config: &config, used: RefCell::default(), cancel };
+    let loader = Loader { gguf: &gguf, config: &config, kernels, used: RefCell::default(), cancel };
     let (width, vocab) = (config.width, config.vocab);
     let embedding = loader.dense("token_embd.weight", width, vocab)?;
     let output = loader.optional("output.weight", width, vocab)?.map(|t| Dense::new(&gguf, t, 1.0)).transpose()?;
@@ -98,13 +102,14 @@ fn pack_all(loader: &Loader, asked: Option<ActQuant>, team: &Team) -> Result<(Ve
     if asked == Some(ActQuant::None) {
         return dense("as asked".into());
     }
+    let arena = Arena::default();
     let mut packed = Vec::with_capacity(count);
     let mut refused = None;
     for layer in 0..loader.config.layers {
         for name in PROJECTIONS {
             loader.refuse_cancelled()?;
             let tensor = loader.projection(layer, name)?;
-            let ternary = match pack(loader.gguf, tensor, team)? {
+            let ternary = match pack(loader.gguf, tensor, loader.kernels, team, &arena)? {
                 Ok(mut ternary) => {
                     loader.gguf.release(tensor);
                     ternary.scale_by(loader.factor(layer, name)?);

@@ -1,3 +1,4 @@
+use super::super::packing::{FOUR_OF, Packing};
 use super::super::{Isa, kernels};
 use super::*;
 
@@ -9,16 +10,19 @@ pub(in super::super) fn equals_scalar(kernels: &Kernels) {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state >> 8
     };
-    for groups in 1..=2 {
+    for (groups, packing) in [(1, Packing::Four), (2, Packing::Four), (1, Packing::Five), (2, Packing::Five)] {
         for blocks in [1, 2, 3, 7, 54] {
             for kind in 0..4 {
-                let mut code = || match kind {
-                    0 => 0xaa, // every trit +1
-                    1 => 0,    // every trit -1
-                    _ => (0..4).fold(0, |b, _| b << 2 | (random() % 3) as u8),
+                let cols = packing.padded(1) * blocks;
+                let mut code = || match (kind, packing) {
+                    (0, Packing::Four) => 0xaa, // every trit +1
+                    (0, Packing::Five) => 242,
+                    (1, _) => 0, // every trit -1
+                    (_, Packing::Four) => FOUR_OF[random() as usize % 81],
+                    (_, Packing::Five) => (random() % 243) as u8,
                 };
                 let words: Vec<Word> =
-                    (0..groups * blocks * BLOCK_WORDS).map(|_| Word(std::array::from_fn(|_| code()))).collect();
+                    (0..groups * packing.words(cols)).map(|_| Word(std::array::from_fn(|_| code()))).collect();
                 let q: Vec<Vec<i8>> = (0..TILE)
                     .map(|_| {
                         let mut value = || match kind {
@@ -27,17 +31,17 @@ pub(in super::super) fn equals_scalar(kernels: &Kernels) {
                             2 => [-127, 127][random() as usize % 2],
                             _ => (random() % 255) as i8,
                         };
-                        (0..blocks * BLOCK).map(|_| value().max(-127)).collect()
+                        (0..cols).map(|_| value().max(-127)).collect()
                     })
                     .collect();
                 for n in 1..=TILE {
                     let tokens: Vec<&[i8]> = q.iter().take(n).map(|q| &q[..]).collect();
                     let (mut want, mut got) = ([[0; STRIP]; TILE], [[0; STRIP]; TILE]);
-                    scalar.ternary_sums(&words, &tokens, &mut want);
-                    kernels.ternary_sums(&words, &tokens, &mut got);
+                    scalar.ternary_sums(packing, &words, &tokens, &mut want);
+                    kernels.ternary_sums(packing, &words, &tokens, &mut got);
                     for t in 0..n {
                         let rows = groups * GROUP;
-                        assert_eq!(want[t][..rows], got[t][..rows], "{groups} {blocks} {kind} {n} {t}");
+                        assert_eq!(want[t][..rows], got[t][..rows], "{packing:?} {groups} {blocks} {kind} {n} {t}");
                     }
                 }
             }
@@ -49,5 +53,21 @@ pub(in super::super) fn equals_scalar(kernels: &Kernels) {
 fn every_instruction_set_equals_scalar() {
     for isa in Isa::available() {
         equals_scalar(kernels(Some(isa.name())).expect("available"));
+    }
+}
+
+#[test]
+fn expanded_words_are_those_of_four_codes() {
+    let cols = 3 * Packing::Five.padded(1);
+    let bytes: Vec<u8> = (0..cols / 4).map(|i| FOUR_OF[i * 37 % 81]).collect();
+    let pack = |packing: Packing| {
+        let mut words = vec![Word([0; 64]); packing.words(cols)];
+        (0..GROUP).for_each(|row| packing.place(&mut words, row, &[&bytes[row..], &bytes[..row]].concat()));
+        words
+    };
+    for isa in Isa::available() {
+        let mut four = vec![Word([1; 64]); Packing::Four.words(cols)];
+        kernels(Some(isa.name())).expect("available").expand(&pack(Packing::Five), &mut four);
+        assert!(four.iter().zip(pack(Packing::Four)).all(|(a, b)| a.0 == b.0), "{}", isa.name());
     }
 }
