@@ -444,6 +444,38 @@ class ChatSession:
         """The whole answer."""
     def clear(self) -> None:
         """Forget turns, receipts and the computed prefix; system prompt, template and parameters stay."""
+    def fork(self) -> ChatSession:
+        """A conversation of its own that goes on from here, with the same turns, receipts and parameters.
+
+        Both share what is computed until they diverge. Raises ArgumentError while an answer is under way.
+        """
+    def rewind(self, n: int) -> None:
+        """Take back the last n exchanges, with their receipts, so that the metrics are the sums of those that stay.
+
+        Turns that have left the prompt stay out of it, unless none would be in it. Raises ArgumentError if there are
+        not so many, or while an answer is under way.
+        """
+    def to_json(self) -> str:
+        """System prompt, template, turns and parameters as JSON text; not the receipts, which have files of their own."""
+    @staticmethod
+    def from_json(engine: Engine, text: str) -> ChatSession:
+        """The conversation of such a text, which goes on with the next prompt that the saved one would have had.
+
+        Raises ArgumentError if it is none, TemplateError for its template. A template's stopped clock runs again.
+        """
+    def save(self, path: str | os.PathLike[str], *, cache: bool = False) -> Path:
+        """Write `to_json` into a file, which appears as a whole or not at all; make missing folders. Returns the path.
+
+        cache: append what is computed (`per_token["kv_bytes"]` of the engine for each position) with its hash and the
+        fingerprint of the model, for which the whole model file is read.
+        """
+    @staticmethod
+    def load(engine: Engine, path: str | os.PathLike[str], *, cache: bool = True) -> ChatSession:
+        """Read a file that `save` wrote. A saved cache is used again, for the same answers as without it.
+
+        Raises as `from_json`, and ArgumentError if the cache is damaged, or computed from another model, another
+        kv_type, act_quant or ffn_act, or by another order of float operations; cache=False leaves it out, unread.
+        """
     @property
     def engine(self) -> Engine:
         """Its engine."""
@@ -464,7 +496,10 @@ class ChatSession:
         """How many turns at the beginning have left the prompt because the context was full."""
     @property
     def receipts(self) -> list[Receipt]:
-        """The receipts of its answers; each claims the digest of the one before."""
+        """The receipts of its answers; each claims the digest of the one before, and keeps it in memory.
+
+        One takes about 2 kB, and 4 bytes for each id of its prompt and answer.
+        """
     @property
     def metrics(self) -> dict[str, float]:
         """Sums over the receipts: exchanges, prompt_tokens, cached_tokens, completion_tokens, prefill_seconds,

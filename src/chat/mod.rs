@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// The conversation so far. An engine may have any number of them.
+#[derive(Clone)]
 pub struct ChatSession {
     /// What formats the prompts.
     pub template: Arc<Template>,
@@ -25,7 +26,8 @@ pub struct ChatSession {
     pub forgotten: usize,
     /// The receipts of the answers.
     pub receipts: Vec<Arc<Receipt>>,
-    decoder: Option<Decoder>,
+    /// Its sequence, unless it has none yet or a stream has it.
+    pub decoder: Option<Decoder>,
     /// Whether a stream has the sequence.
     answering: bool,
 }
@@ -76,7 +78,8 @@ impl ChatSession {
         })
     }
 
-    fn check_idle(&self) -> Result<()> {
+    /// An error while an answer is under way.
+    pub fn check_idle(&self) -> Result<()> {
         let busy = "an answer is under way in this conversation; read its stream to the end, or cancel it";
         if self.answering { Err(Error::Argument(busy.into())) } else { Ok(()) }
     }
@@ -85,6 +88,28 @@ impl ChatSession {
     pub fn clear(&mut self) -> Result<()> {
         self.check_idle()?;
         *self = ChatSession::new(self.template.clone(), self.system.take());
+        Ok(())
+    }
+
+    /// A conversation of its own that goes on from here: what is computed is shared until the two diverge.
+    pub fn fork(&self) -> Result<ChatSession> {
+        self.check_idle()?;
+        Ok(self.clone())
+    }
+
+    /// Forgets the last `n` exchanges with their receipts. What left the context stays out, unless nothing would be in.
+    pub fn rewind(&mut self, n: usize) -> Result<()> {
+        self.check_idle()?;
+        let held = self.turns.len() / 2;
+        if n > held {
+            return Err(Error::Argument(format!("{n} exchanges cannot be taken back, the conversation has {held}")));
+        }
+        self.turns.truncate(2 * (held - n));
+        // A conversation that was loaded has none for its first exchanges.
+        self.receipts.truncate(self.receipts.len().saturating_sub(n));
+        if self.forgotten >= self.turns.len() {
+            self.forgotten = 0;
+        }
         Ok(())
     }
 
@@ -129,10 +154,11 @@ impl ChatSession {
         let start = Instant::now();
         let template = &self.template;
         let conversation = Conversation::from_turns(turns, self.system.as_deref());
-        let controls: Vec<&str> = engine.tokenizer()?.control_texts().collect();
+        let tokenizer = engine.tokenizer()?;
+        let controls: Vec<&str> = tokenizer.control_texts().collect();
         let prompt = template.prompt(&conversation, &controls)?;
         let render = start.elapsed();
-        let ids = engine.encode_prompt(&prompt)?;
+        let ids = tokenizer.encode_prompt(&prompt);
         let origin = Origin {
             render,
             tokenize: start.elapsed() - render,

@@ -45,7 +45,8 @@ pub struct Step<'a> {
     pub logits: Wanted<'a>,
 }
 
-/// One sequence: its ids, and its keys and values.
+/// One sequence: its ids, and its keys and values, which clones share as far as they agree.
+#[derive(Clone)]
 pub struct Decoder {
     cache: KvCache,
     ids: Vec<u32>,
@@ -55,6 +56,17 @@ impl Decoder {
     /// An empty sequence.
     pub fn new(cache: KvCache) -> Decoder {
         Decoder { cache, ids: Vec::new() }
+    }
+
+    /// A sequence whose keys and values were computed before; `read` fills its pages with [`Decoder::contents`].
+    pub fn restored(mut cache: KvCache, ids: Vec<u32>, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Decoder> {
+        cache.fill(ids.len(), read)?;
+        Ok(Decoder { cache, ids })
+    }
+
+    /// The contents of the cache's pages.
+    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        self.cache.contents()
     }
 
     /// The ids whose keys and values are held.
@@ -69,13 +81,14 @@ impl Decoder {
 
     /// Bytes that the cache takes.
     pub fn bytes(&self) -> usize {
-        self.cache.bytes()
+        self.contents().map(<[u8]>::len).sum()
     }
 
     /// A sequence of its own that holds what is common with `ids`.
-    pub fn copy_of_prefix(&self, ids: &[u32]) -> Result<Decoder> {
-        let common = self.common(ids);
-        Ok(Decoder { cache: self.cache.copy_of(common)?, ids: self.ids[..common].to_vec() })
+    pub fn copy_of_prefix(&self, ids: &[u32]) -> Decoder {
+        let mut copy = self.clone();
+        copy.keep_prefix(ids);
+        copy
     }
 
     /// How many ids at the beginning are common with `ids`.
@@ -92,7 +105,7 @@ impl Decoder {
 
     /// Keeps the first `len` positions and extends them; if that fails, everything is as it was.
     pub fn replace_from<T>(&mut self, len: usize, extend: impl FnOnce(&mut Decoder) -> Result<T>) -> Result<T> {
-        let tail = self.cache.split_off(len)?;
+        let tail = self.cache.split_off(len);
         let ids = self.ids.split_off(len);
         let result = extend(self);
         if result.is_err() {

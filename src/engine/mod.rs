@@ -17,7 +17,7 @@ use crate::model::{ActQuant, Model, Wanted};
 use crate::ops::attention::KvType;
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
-use crate::template::{Prompt, Template};
+use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 use receipts::Identity;
 use std::path::Path;
@@ -218,16 +218,6 @@ impl Engine {
         Ok(self.template.get_or_init(|| template).clone())
     }
 
-    /// The ids of a formatted prompt: control tokens where the template wrote them, and one BOS or none.
-    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>> {
-        let tokenizer = self.tokenizer()?;
-        let mut ids = tokenizer.encode_parts(&prompt.parts());
-        if let Some(bos) = tokenizer.bos().filter(|bos| tokenizer.add_bos() && ids.first() != Some(bos)) {
-            ids.insert(0, bos);
-        }
-        Ok(ids)
-    }
-
     fn new_decoder(&self) -> Decoder {
         Decoder::new(self.runtime.model.new_cache(self.kv_type))
     }
@@ -311,7 +301,7 @@ impl Engine {
         let greedy = prompts.iter().map(|ids| self.greedy(ids, max_tokens, stop));
         let greedy = greedy.collect::<Result<Vec<Request>>>()?;
         let mut decoders = self.with_warm(|warm| {
-            greedy.iter().map(|request| warm.copy_of_prefix(&request.prompt)).collect::<Result<Vec<Decoder>>>()
+            Ok(greedy.iter().map(|request| warm.copy_of_prefix(&request.prompt)).collect::<Vec<Decoder>>())
         })?;
         let begin = |(request, decoder): (Request, &mut Decoder)| {
             Answer::begin(decoder, request.prompt, request.params, 0, request.stop_ids)

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::kernel::float::PAGE;
 use crate::kernel::pool::Team;
 use crate::ops::attention::{KvType, Page, PageShape};
+use std::sync::Arc;
 
 /// Rows that the kernels have computed for one sequence, counted where they ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,18 +45,20 @@ impl std::ops::AddAssign for Work {
     }
 }
 
-/// Grows by pages of 64 positions; positions past `len` hold nothing that counts.
+/// Grows by pages of 64 positions; positions past `len` hold nothing that counts. Clones share their pages until one of
+/// them writes.
+#[derive(Clone)]
 pub struct KvCache {
     shape: PageShape,
     kv_type: KvType,
-    pages: Vec<Page>,
+    pages: Vec<Arc<Page>>,
     len: usize,
     work: Work,
 }
 
 /// The end of a cache that was cut off.
 pub struct Tail {
-    pages: Vec<Page>,
+    pages: Vec<Arc<Page>>,
     at: usize,
     len: usize,
 }
@@ -82,19 +85,11 @@ impl KvCache {
         self.pages.truncate(self.len.div_ceil(PAGE));
     }
 
-    /// A cache of its own that holds the first `len` positions.
-    pub fn copy_of(&self, len: usize) -> Result<KvCache> {
-        let pages = self.pages[..len.div_ceil(PAGE)].iter().map(Page::copy).collect::<Result<_>>()?;
-        Ok(KvCache { shape: self.shape, kv_type: self.kv_type, pages, len, work: Work::default() })
-    }
-
     /// Keeps the first `len` positions and returns the others, for [`KvCache::put_back`].
-    pub fn split_off(&mut self, len: usize) -> Result<Tail> {
-        // Of a page that is kept in part, both sides have a copy.
-        let divided = self.pages.get(len / PAGE).filter(|_| !len.is_multiple_of(PAGE)).map(Page::copy).transpose()?;
-        let pages = self.pages.split_off(len / PAGE);
-        self.pages.extend(divided);
-        Ok(Tail { pages, at: len / PAGE, len: std::mem::replace(&mut self.len, len) })
+    pub fn split_off(&mut self, len: usize) -> Tail {
+        let tail = Tail { pages: self.pages[len / PAGE..].to_vec(), at: len / PAGE, len: self.len };
+        self.truncate(len);
+        tail
     }
 
     /// Undoes a [`KvCache::split_off`] once what was appended since is forgotten.
@@ -115,15 +110,20 @@ impl KvCache {
         self.work
     }
 
-    /// Makes room for `len` positions.
+    /// Makes room for `len` positions, in pages that nobody shares.
     pub(super) fn reserve(&mut self, len: usize) -> Result<()> {
+        if let Some(page) = self.pages.get_mut(self.len / PAGE)
+            && Arc::get_mut(page).is_none()
+        {
+            *page = Arc::new(page.copy()?);
+        }
         while self.pages.len() < len.div_ceil(PAGE) {
-            self.pages.push(Page::new(&self.shape, self.kv_type)?);
+            self.pages.push(Arc::new(Page::new(&self.shape, self.kv_type)?));
         }
         Ok(())
     }
 
-    pub(super) fn pages(&self) -> &[Page] {
+    pub(super) fn pages(&self) -> &[Arc<Page>] {
         &self.pages
     }
 
@@ -131,9 +131,17 @@ impl KvCache {
         &self.shape
     }
 
-    /// Bytes in memory.
-    pub fn bytes(&self) -> usize {
-        self.pages.iter().map(Page::bytes).sum()
+    /// The contents of its pages.
+    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        self.pages.iter().map(|page| page.bytes())
+    }
+
+    /// Gives an empty cache `len` positions, page by page out of such contents.
+    pub fn fill(&mut self, len: usize, mut read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
+        self.reserve(len)?;
+        self.pages.iter_mut().try_for_each(|page| read(Arc::get_mut(page).expect("reserved").bytes_mut()))?;
+        self.len = len;
+        Ok(())
     }
 }
 
@@ -147,7 +155,7 @@ pub(super) fn write(
     values: &[f32],
 ) {
     let width = keys.len() / rows.len();
-    let mut touched: Vec<(&PageShape, &mut Page, Vec<usize>)> = Vec::new();
+    let mut touched: Vec<(&PageShape, &mut Arc<Page>, Vec<usize>)> = Vec::new();
     for (sequence, cache) in caches.iter_mut().enumerate() {
         let KvCache { shape, pages, .. } = &mut **cache;
         let all = (0..rows.len()).filter(|i| rows[*i].sequence == sequence).collect::<Vec<usize>>();
@@ -157,6 +165,7 @@ pub(super) fn write(
     }
     team.for_each_chunk(&mut touched, 1, |_, touched| {
         for (shape, page, at) in touched {
+            let page = Arc::get_mut(page).expect("reserved");
             for i in at.iter() {
                 let own = *i * width..(*i + 1) * width;
                 page.write(shape, layer, rows[*i].position % PAGE, &keys[own.clone()], &values[own]);

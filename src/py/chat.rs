@@ -1,15 +1,17 @@
 //! `bitnet.ChatSession`.
 
-use super::convert::detached;
+use super::convert::{count, detached};
 use super::engine::Engine;
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
+use super::session;
 use super::stream::{Completion, Stream};
 use super::template::{ChatTurn, Template, unicode};
 use crate::chat::{ChatSession as Core, ChatStream};
 use crate::sampler::SamplingParams as Params;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A conversation with a model. See the stubs for its documentation.
@@ -21,6 +23,10 @@ pub struct ChatSession {
 }
 
 impl ChatSession {
+    fn of(engine: Py<Engine>, core: Core, params: Params) -> ChatSession {
+        ChatSession { engine, core: Arc::new(Mutex::new(core)), params }
+    }
+
     fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,7 +55,7 @@ impl ChatSession {
         };
         let system = system.map(|text| unicode(text, "system")).transpose()?;
         let params = sampling::params(params, keywords)?;
-        Ok(ChatSession { engine, core: Arc::new(Mutex::new(Core::new(template, system))), params })
+        Ok(ChatSession::of(engine, Core::new(template, system), params))
     }
 
     #[pyo3(signature = (text, params=None, **keywords))]
@@ -80,6 +86,42 @@ impl ChatSession {
 
     fn clear(&self) -> PyResult<()> {
         Ok(self.core().clear()?)
+    }
+
+    fn fork(&self, py: Python<'_>) -> PyResult<ChatSession> {
+        let (engine, params) = (self.engine.clone_ref(py), self.params.clone());
+        let core = self.core().fork()?;
+        Ok(ChatSession::of(engine, core, params))
+    }
+
+    fn rewind(&self, n: &Bound<'_, PyAny>) -> PyResult<()> {
+        let n = count(n, "n", 0)?;
+        Ok(self.core().rewind(n)?)
+    }
+
+    fn to_json(&self) -> PyResult<String> {
+        Ok(session::to_json(&self.core(), &self.params)?)
+    }
+
+    #[staticmethod]
+    fn from_json(engine: Py<Engine>, text: &str) -> PyResult<ChatSession> {
+        let (core, params) = session::from_json(text)?;
+        Ok(ChatSession::of(engine, core, params))
+    }
+
+    #[pyo3(signature = (path, *, cache=false))]
+    fn save(&self, py: Python<'_>, path: PathBuf, cache: bool) -> PyResult<PathBuf> {
+        let (engine, core) = (self.engine.get().core()?, self.core().clone());
+        detached(py, |_| session::save(&core, &self.params, cache.then_some(&*engine), &path))?;
+        Ok(path)
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (engine, path, *, cache=true))]
+    fn load(py: Python<'_>, engine: Py<Engine>, path: PathBuf, cache: bool) -> PyResult<ChatSession> {
+        let opened = engine.get().core()?;
+        let (core, params) = detached(py, |_| session::load(&opened, cache, &path))?;
+        Ok(ChatSession::of(engine, core, params))
     }
 
     #[getter]

@@ -6,6 +6,7 @@ mod engine;
 mod inspect;
 mod receipt;
 mod sampling;
+mod session;
 mod stream;
 mod template;
 mod tokenizer;

@@ -16,6 +16,7 @@ pub use detokenizer::Detokenizer;
 
 use crate::error::Result;
 use crate::gguf::Gguf;
+use crate::template::Prompt;
 use model::{Ids, Model};
 use special::{Fragment, Matcher};
 use split::{Split, split};
@@ -149,6 +150,15 @@ impl Tokenizer {
     /// The ids of a text, without BOS or EOS. Control tokens are recognised only if `parse_special`.
     pub fn encode(&self, text: &str, parse_special: bool) -> Vec<u32> {
         self.encode_parts(&[(text, parse_special)])
+    }
+
+    /// The ids of a formatted prompt: control tokens where the template wrote them, and one BOS or none.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Vec<u32> {
+        let mut ids = self.encode_parts(&prompt.parts());
+        if let Some(bos) = self.bos.filter(|bos| self.add_bos && ids.first() != Some(bos)) {
+            ids.insert(0, bos);
+        }
+        ids
     }
 
     /// The ids of a text that comes in parts, each with whether control tokens are recognised in it.
