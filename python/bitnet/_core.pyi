@@ -23,6 +23,7 @@ __all__ = [
     "Prefill",
     "Receipt",
     "SamplingParams",
+    "Span",
     "Stream",
     "Template",
     "Tokenizer",
@@ -352,6 +353,37 @@ class ChatTurn:
 _Message: TypeAlias = ChatTurn | dict[str, Any]
 
 @final
+class Span:
+    """A stretch of a prompt: see `Template.spans`."""
+
+    @property
+    def text(self) -> str:
+        """Its text."""
+    @property
+    def role(self) -> str | None:
+        """The role of the message that it stands in; None if the template wrote it."""
+    @property
+    def message(self) -> int | None:
+        """The position of that message."""
+    @property
+    def start(self) -> int:
+        """Where it begins, in bytes of the prompt's UTF-8."""
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+    @property
+    def rewritten(self) -> bool:
+        """Whether the template changed the message's text, other than by trimming it."""
+    @property
+    def token_ids(self) -> list[int] | None:
+        """The tokens that begin in it; None without a tokenizer, and where its tokens do not spell the prompt.
+
+        A token that the tokenizer puts in front (BOS) has an empty span.
+        """
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+@final
 class Template:
     """What turns a conversation into a prompt: a Jinja source, rendered as transformers' `apply_chat_template` does.
 
@@ -385,6 +417,20 @@ class Template:
         **variables: Any,
     ) -> str:
         """The prompt of a conversation. Dicts reach the template untouched; other keywords become variables."""
+    def spans(
+        self,
+        messages: Sequence[_Message],
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        *,
+        tokenizer: Tokenizer | None = None,
+        **variables: Any,
+    ) -> list[Span]:
+        """What `render` gives in stretches, in order: who wrote each, and with a tokenizer its tokens.
+
+        A picture for people, as good as can be: the texts of messages are followed through the template. Of one that a
+        template looks at or takes apart nothing may be found; then it counts as the template's. Tools do always.
+        """
     def render_chat(self, history: Sequence[ChatTurn], system: str | None = None) -> str:
         """`render` of turns that wait for an answer, with a system prompt before them."""
     def apply(self, user: str, system: str | None = None) -> str:
@@ -456,7 +502,7 @@ class ChatSession:
         not so many, or while an answer is under way.
         """
     def to_json(self) -> str:
-        """System prompt, template, turns and parameters as JSON text; not the receipts, which have files of their own."""
+        """System prompt, template, turns and parameters as JSON text; receipts have files of their own."""
     @staticmethod
     def from_json(engine: Engine, text: str) -> ChatSession:
         """The conversation of such a text, which goes on with the next prompt that the saved one would have had.

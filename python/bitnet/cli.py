@@ -12,6 +12,7 @@ from typing import Any
 from . import ChatSession, Engine, Template, Tokenizer, __version__, bench, inspect, isas, processor, read_bandwidth
 from .errors import ArgumentError, BitnetError
 from .models import card, inside
+from .picture import picture, unseen
 from .repl import Receipts, Repl
 
 FAILED = 2
@@ -111,6 +112,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--user", help="a question after them")
     command.add_argument("--template", metavar="NAME_OR_FILE", help="use this template in place of the model's")
     command.add_argument("--no-generation-prompt", action="store_true", help="do not begin the assistant's turn")
+    command.add_argument("--show", action="store_true", help="show which part of the prompt who wrote")
+    command.add_argument("--tokens", action="store_true", help="the same with the tokens of a model file's tokenizer")
     command.add_argument("--source", action="store_true", dest="show_source", help="print the template, not a prompt")
     command.set_defaults(run=run_template)
     return top
@@ -349,7 +352,19 @@ def run_template(options: argparse.Namespace) -> None:
             raise ArgumentError(f"{options.messages} is not a JSON list of messages: {error}") from error
     if options.user is not None:
         messages.append({"role": "user", "content": options.user})
-    sys.stdout.write(template.render(messages, add_generation_prompt=not options.no_generation_prompt))
+    answer = not options.no_generation_prompt
+    if not (options.show or options.tokens):
+        sys.stdout.write(template.render(messages, add_generation_prompt=answer))
+        return
+    if options.tokens and not is_model:
+        raise ArgumentError(f"{options.source} has no tokenizer; --tokens takes a model file")
+    tokenizer = Tokenizer(options.source) if options.tokens else None
+    spans = template.spans(messages, add_generation_prompt=answer, tokenizer=tokenizer)
+    sys.stdout.write(picture(spans, tokenizer))
+    for i in unseen(spans, messages):
+        print(f"bitnet: the template takes apart the text of message {i}, or leaves it out", file=sys.stderr)
+    if tokenizer and any(span.token_ids is None for span in spans):
+        print("bitnet: the tokens do not spell the prompt; see `bitnet tokenize`", file=sys.stderr)
 
 
 def read(path: str) -> str:

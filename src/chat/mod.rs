@@ -13,7 +13,8 @@ use crate::template::{ChatTurn, Conversation, Role, Template};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The conversation so far. An engine may have any number of them.
+/// The conversation so far. An engine may have any number of them. A clone, made while none is under way, goes on from
+/// there; both share what is computed until they diverge.
 #[derive(Clone)]
 pub struct ChatSession {
     /// What formats the prompts.
@@ -89,12 +90,6 @@ impl ChatSession {
         self.check_idle()?;
         *self = ChatSession::new(self.template.clone(), self.system.take());
         Ok(())
-    }
-
-    /// A conversation of its own that goes on from here: what is computed is shared until the two diverge.
-    pub fn fork(&self) -> Result<ChatSession> {
-        self.check_idle()?;
-        Ok(self.clone())
     }
 
     /// Forgets the last `n` exchanges with their receipts. What left the context stays out, unless nothing would be in.

@@ -90,8 +90,9 @@ impl ChatSession {
 
     fn fork(&self, py: Python<'_>) -> PyResult<ChatSession> {
         let (engine, params) = (self.engine.clone_ref(py), self.params.clone());
-        let core = self.core().fork()?;
-        Ok(ChatSession::of(engine, core, params))
+        let core = self.core();
+        core.check_idle()?;
+        Ok(ChatSession::of(engine, core.clone(), params))
     }
 
     fn rewind(&self, n: &Bound<'_, PyAny>) -> PyResult<()> {

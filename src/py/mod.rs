@@ -7,6 +7,7 @@ mod inspect;
 mod receipt;
 mod sampling;
 mod session;
+mod spans;
 mod stream;
 mod template;
 mod tokenizer;
@@ -26,6 +27,8 @@ mod _core {
     use super::receipt::Receipt;
     #[pymodule_export]
     use super::sampling::SamplingParams;
+    #[pymodule_export]
+    use super::spans::Span;
     #[pymodule_export]
     use super::stream::{Completion, Logprob, Piece, Stream};
     #[pymodule_export]

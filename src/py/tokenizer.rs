@@ -27,7 +27,8 @@ impl Tokenizer {
         Ok(Tokenizer { owner: Owner::Engine(engine) })
     }
 
-    fn core(&self) -> &Core {
+    /// The tokenizer behind it.
+    pub fn core(&self) -> &Core {
         match &self.owner {
             Owner::Alone(core) => core,
             Owner::Engine(engine) => engine.tokenizer().expect("checked when this was made"),
