@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add_engine_options(command)
     add_chat_options(command)
     add_sampling_options(command)
+    command.add_argument("--history", type=Path, metavar="FILE", help="keep the inputs of a terminal in this file")
     command.set_defaults(run=run_chat)
 
     command = commands.add_parser("run", help="continue a prompt, or answer it with --chat")
@@ -214,7 +215,7 @@ def run_chat(options: argparse.Namespace) -> None:
     """`bitnet chat MODEL`."""
     receipts = Receipts(options.receipt_dir) if options.receipt_dir else None
     with open_engine(options) as engine:
-        Repl(open_chat(engine, options), receipts).run()
+        Repl(open_chat(engine, options), receipts, options.history).run()
 
 
 def run_inspect(options: argparse.Namespace) -> None:
