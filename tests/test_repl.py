@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -208,6 +209,14 @@ def test_an_answer_that_fails_leaves_the_conversation_going(text_model: Path, ex
     done = talk(text_model, "x" * 3000 + "\nhello\n")
     assert "context" in done.stderr
     assert (done.returncode, answers(done)) == (0, expected("hello"))
+
+
+def test_a_full_context_is_told(text_model: Path) -> None:
+    """Behaviour 27: and the history keeps what left the prompt."""
+    done = talk(text_model, "".join(f"turn number {i}\n" for i in range(12)) + "/history\n", "-c", "128")
+    assert re.search(r"the oldest \d+ turns no longer fit into the context", done.stderr)
+    assert done.returncode == 0
+    assert re.findall(r"(?m)^user: turn number (\d+)$", done.stdout) == [str(i) for i in range(12)]
 
 
 def test_run_answers_a_prompt_through_the_template(text_model: Path, expected: Any, tmp_path: Path) -> None:
