@@ -176,6 +176,8 @@ def at_terminal(history: Path | None) -> Ask:
     from prompt_toolkit.history import FileHistory, InMemoryHistory
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+    if history:
+        history.open("ab").close()  # so that a file that cannot be written is an error now
     keys = KeyBindings()
 
     @keys.add("enter")
