@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// How to choose the next id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct SamplingParams {
     /// Divides the logits; 0 takes the largest.
     pub temperature: f32,

@@ -176,7 +176,8 @@ def test_json_holds_every_parameter(engine: Any) -> None:
         (lambda d: d["turns"][0].update(role="system"), "turn 0"),
         (lambda d: d.update(forgotten=8), "8 of them forgotten"),
         (lambda d: d["params"].update(temperature=-1), "temperature is -1"),
-        (lambda d: d["params"].update(logit_bias=[[1, "much"]]), "logit_bias of id 1"),
+        (lambda d: d.update(logit_bias=[[1, "much"]]), "logit_bias of id 1"),
+        (lambda d: d["params"].update(temprature=1), "temprature"),
         (lambda d: d["template"].update(origin="dream"), "origin"),
         (lambda d: d["template"].update(source="{% if %}"), "chat template"),
         (lambda d: d.update(more=1), "more"),
@@ -261,6 +262,7 @@ def test_a_foreign_or_damaged_cache_is_refused(text_model: Path, tmp_path: Path)
         ChatSession.load(engine, path)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_thousand_turns_keep_memory_flat_and_roles_alternating(text_model: Path) -> None:
     """Behaviours 9 and 27: all that grows is the history and its receipts."""
     code = """

@@ -157,6 +157,12 @@ def test_lines_are_edited_and_remembered(text_model: Path, tmp_path: Path) -> No
     assert list((tmp_path / "home").iterdir()) == []
 
 
+def test_a_file_for_inputs_that_cannot_be_written_is_an_error(text_model: Path, tmp_path: Path) -> None:
+    with Terminal(tmp_path, text_model, *CHAT, "--history", tmp_path / "none" / "inputs") as terminal:
+        terminal.until("bitnet: [Errno 2]")
+        assert terminal.leaves_with() == 2
+
+
 def test_ctrl_c_stops_the_answer_and_at_the_prompt_leaves(slow_model: Path, tmp_path: Path) -> None:
     """Behaviour 7, with the keys of a terminal."""
     arguments: list[Any] = [slow_model, "--template", "raw", "--stop", "never", "-t", "1"]

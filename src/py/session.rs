@@ -25,7 +25,9 @@ struct Saved {
     template: SavedTemplate,
     turns: Vec<SavedTurn>,
     forgotten: usize,
-    params: SavedParams,
+    params: SamplingParams,
+    /// Of the parameters: ids and what is added to their logits, as texts where infinite.
+    logit_bias: Vec<(u32, Json)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cache: Option<SavedCache>,
 }
@@ -46,14 +48,6 @@ struct SavedTurn {
     content: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     cancelled: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct SavedParams {
-    #[serde(flatten)]
-    core: SamplingParams,
-    /// Ids and what is added to their logits, as texts where infinite.
-    logit_bias: Vec<(u32, Json)>,
 }
 
 /// What the pages were computed from; they are of no use to any other engine.
@@ -92,10 +86,8 @@ impl Saved {
             },
             turns: session.turns.iter().map(turn).collect(),
             forgotten: session.forgotten,
-            params: SavedParams {
-                core: params.clone(),
-                logit_bias: params.logit_bias.iter().map(|(id, x)| (*id, bias(*x))).collect(),
-            },
+            params: params.clone(),
+            logit_bias: params.logit_bias.iter().map(|(id, x)| (*id, bias(*x))).collect(),
             cache: None,
         }
     }
@@ -131,8 +123,8 @@ impl Saved {
             let number = x.as_f64().map(|x| x as f32).or(x.as_str().and_then(|text| text.parse().ok()));
             number.map(|number| (id, number)).ok_or_else(|| wrong(format!("the logit_bias of id {id} is {x}")))
         };
-        let logit_bias = self.params.logit_bias.into_iter().map(bias).collect::<Result<_>>()?;
-        let params = SamplingParams { logit_bias, ..self.params.core };
+        let logit_bias = self.logit_bias.into_iter().map(bias).collect::<Result<_>>()?;
+        let params = SamplingParams { logit_bias, ..self.params };
         params.validate()?;
         Ok((session, params))
     }
