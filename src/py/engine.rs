@@ -105,6 +105,19 @@ impl Engine {
     pub fn core(&self) -> Result<Arc<Core>> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)
     }
+
+    /// Whether a receipt's answer comes out again, and the ids that do.
+    fn replayed(
+        &self,
+        py: Python<'_>,
+        receipt: &Receipt,
+        prompt: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(bool, Vec<u32>)> {
+        let core = self.core()?;
+        let prompt =
+            prompt.map(|prompt| Ok::<_, PyErr>(request(py, &core, prompt, Params::default())?.prompt)).transpose()?;
+        detached(py, |watch| core.replay(&receipt.core, prompt, watch))
+    }
 }
 
 #[pymethods]
@@ -262,9 +275,14 @@ impl Engine {
         }
     }
 
-    fn replay(&self, py: Python<'_>, receipt: &Receipt) -> PyResult<bool> {
-        let core = self.core()?;
-        detached(py, |watch| core.replay(&receipt.core, watch))
+    #[pyo3(signature = (receipt, prompt=None))]
+    fn replay(&self, py: Python<'_>, receipt: &Receipt, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        Ok(self.replayed(py, receipt, prompt)?.0)
+    }
+
+    #[pyo3(signature = (receipt, prompt=None))]
+    fn replay_ids(&self, py: Python<'_>, receipt: &Receipt, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<u32>> {
+        Ok(self.replayed(py, receipt, prompt)?.1)
     }
 
     #[getter]
