@@ -40,6 +40,7 @@ from .errors import (
     TokenIdError,
     UnsupportedModelError,
 )
+from .receipts import receipt_schema
 
 __all__ = [
     "ArgumentError",
@@ -72,4 +73,5 @@ __all__ = [
     "isas",
     "processor",
     "read_bandwidth",
+    "receipt_schema",
 ]
