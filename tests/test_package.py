@@ -83,6 +83,7 @@ def test_the_examples_run(text_model: Path) -> None:
     for name, arguments, shown in [
         ("logits.py", [MODEL, "1", "2"], "Prefill(tokens=2"),
         ("chat.py", [text_model, "hello"], "replayed: True"),
+        ("receipts.py", [], "replayed with the prompt: True"),
     ]:
         example = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
         done = subprocess.run(
