@@ -401,6 +401,13 @@ def test_the_times_of_an_answer_are_apart_from_its_consumers(engine: Any) -> Non
     assert run["between_kernels_seconds"] == pytest.approx(seconds["prefill"] + seconds["decode"] - kernels)
 
 
+def test_the_parts_of_a_time_add_up() -> None:
+    """Within 2 % of a clock outside of the engine, on the model inside."""
+    command = [sys.executable, str(ROOT / "benches" / "timings.py"), "--tokens", "128", "--repeats", "9"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_ctrl_c_in_a_long_prefill_keeps_the_counts_true(text_model: Path) -> None:
     """An abandoned chunk counts for nothing; those before it are kept."""
     code = """
