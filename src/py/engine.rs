@@ -66,8 +66,8 @@ fn request(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>, params: Param
     }
     let text: String = prompt.extract()?;
     detached(py, |_| {
+        let tokenizer = core.tokenizer()?; // built since the engine was opened: no part of the answer's time
         let start = Instant::now();
-        let tokenizer = core.tokenizer()?;
         let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos(), false);
         let tokenize = start.elapsed();
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
