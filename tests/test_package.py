@@ -85,6 +85,7 @@ def test_the_examples_run(text_model: Path) -> None:
         ("chat.py", [text_model, "hello"], "replayed: True\nagain: True\n"),
         ("chat.py", [], "replayed: True\nagain: True\n"),
         ("templates.py", [], "user      'What is <|eot_id|>?'"),
+        ("receipts.py", [], "replayed with the prompt: True"),
     ]:
         example = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
         done = subprocess.run(

@@ -41,6 +41,7 @@ from .errors import (
     TokenIdError,
     UnsupportedModelError,
 )
+from .receipts import receipt_schema
 
 __all__ = [
     "ArgumentError",
@@ -74,4 +75,5 @@ __all__ = [
     "isas",
     "processor",
     "read_bandwidth",
+    "receipt_schema",
 ]

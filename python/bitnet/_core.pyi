@@ -238,7 +238,8 @@ class Receipt:
 
     The claim names everything that decides the answer (model, settings, prompt ids, sampling with the seed in effect,
     ids) and is hashed into `digest`, which is the same on every processor and number of threads. The run tells how:
-    kernels with the rows that they counted, times, threads. The digest finds accidents; `Engine.replay` finds forgery.
+    kernels with the rows and the time that they counted, threads, seconds of each part. The digest finds accidents;
+    `Engine.replay` finds forgery. docs/receipts.md describes it, `bitnet.receipt_schema` is its JSON Schema.
     """
 
     @staticmethod
@@ -251,6 +252,12 @@ class Receipt:
         """Write the document, which appears as a whole or not at all; make missing folders. Returns the path."""
     def validate(self) -> None:
         """Recompute every sum and every derived field. Raises ReceiptError that names the first gate that fails."""
+    def redact(self) -> Receipt:
+        """A copy with the number and the BLAKE3 of prompt ids, output ids, system prompt and stop texts in their place.
+
+        Its digest is the same, it validates, and who has the prompt can replay it. Whoever guesses what was left out
+        can prove the guess by the hash.
+        """
     def to_json(self) -> str:
         """The document as indented JSON text."""
     def to_dict(self) -> dict[str, Any]:
@@ -259,7 +266,7 @@ class Receipt:
         """A copy with the results of tests that were run on the answer."""
     @property
     def digest(self) -> str:
-        """BLAKE3 of the claim's JSON (UTF-8, keys sorted, no spaces), in hexadecimal.
+        """BLAKE3 of the redacted claim's JSON (UTF-8, keys sorted, no spaces), in hexadecimal.
 
         The claim holds the BLAKE3 of the model's file: the first digest of an engine reads the whole file.
         """
@@ -288,8 +295,8 @@ class Receipt:
     def seconds(self) -> dict[str, float]:
         """Seconds inside the engine: render, tokenize, prefill, first_token, decode, sample, detokenize, wall.
 
-        `first_token` is everything up to the first id, `wall` everything. What the consumer of a stream spent between
-        pulls is in none of them.
+        `first_token` is everything up to the first id, `wall` everything. `consumer` is what the consumer of a stream
+        spent between pulls; it is in none of the others.
         """
     def __eq__(self, other: object, /) -> bool: ...
 
@@ -665,12 +672,17 @@ class Engine:
         params: SamplingParams | None = None,
         **keywords: Unpack[_Sampling],
     ) -> list[Completion]: ...
-    def replay(self, receipt: Receipt) -> bool:
+    def replay(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> bool:
         """Compute a receipt's answer again; whether it has the same ids and ends alike.
 
+        A cancelled answer is computed up to where it stopped. A redacted receipt takes its prompt, as `stream` does; if
+        a stop text ended it, only the ids are compared.
+
         Raises ReceiptError if the receipt is of another model, another kv_type, act_quant or ffn_act, or another order
-        of float operations.
+        of float operations; if it is redacted and no prompt is given, or not its prompt.
         """
+    def replay_ids(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> list[int]:
+        """The ids that computing a receipt's answer again gives: those that `replay` compares. Raises as `replay`."""
     @property
     def cached_tokens(self) -> int:
         """Positions that the warm cache holds."""

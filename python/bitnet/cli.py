@@ -9,7 +9,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import ChatSession, Engine, Template, Tokenizer, __version__, bench, inspect, isas, processor, read_bandwidth
+from . import (
+    ChatSession,
+    Engine,
+    Template,
+    Tokenizer,
+    __version__,
+    bench,
+    inspect,
+    isas,
+    processor,
+    read_bandwidth,
+    receipts,
+)
 from .errors import ArgumentError, BitnetError
 from .models import card, inside
 from .picture import picture, unseen
@@ -22,13 +34,14 @@ SHOWN = 72
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, 2 after an error, 130 after Ctrl-C."""
+    """Run the command line and return the exit status: 0, 1 if receipts fail, 2 after an error, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(argv)
+    status: int | None = 0
     try:
-        options.run(options)
+        status = options.run(options)
         if sys.stdout:  # None if it was closed before Python started
             sys.stdout.flush()
     except BrokenPipeError:
@@ -39,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    return 0
+    return status or 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,6 +130,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--tokens", action="store_true", help="the same with the tokens of a model file's tokenizer")
     command.add_argument("--source", action="store_true", dest="show_source", help="print the template, not a prompt")
     command.set_defaults(run=run_template)
+
+    receipts.add_command(commands)
     return top
 
 

@@ -2,7 +2,7 @@
 
 use super::{Decoder, Runtime, Step, Watch};
 use crate::error::Result;
-use crate::model::{Bounded, Wanted, Work};
+use crate::model::{Bounded, Wanted};
 use crate::sampler::{Sampler, SamplingParams, logprobs};
 use std::time::{Duration, Instant};
 
@@ -50,17 +50,16 @@ pub struct Answer {
     seed: u64,
     stop: Vec<u32>,
     finish: Option<Finish>,
-    before: Work,
     times: Times,
 }
 
 /// Time spent on an answer.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub struct Times {
     /// Computing what the cache did not hold of the prompt.
     pub prefill: Duration,
-    /// Computing the later positions.
-    pub decode: Duration,
+    /// Computing each later position, in nanoseconds.
+    pub steps: Vec<u64>,
     /// Choosing ids.
     pub sample: Duration,
 }
@@ -72,6 +71,7 @@ impl Answer {
     /// `stop` are the ids that end the answer.
     pub fn begin(decoder: &mut Decoder, prompt: Vec<u32>, params: SamplingParams, seed: u64, stop: Vec<u32>) -> Answer {
         let cached = decoder.keep_prefix(&prompt[..prompt.len() - 1]);
+        decoder.cache.count_anew();
         Answer {
             prompt: prompt.len(),
             sequence: prompt,
@@ -80,7 +80,6 @@ impl Answer {
             seed,
             stop,
             finish: None,
-            before: decoder.work(),
             times: Times::default(),
         }
     }
@@ -90,7 +89,7 @@ impl Answer {
         if self.finish.is_some() {
             return Ok(None);
         }
-        let mut times = self.times;
+        let mut times = std::mem::take(&mut self.times);
         let computed = {
             let likely = self.likely();
             self.compute(runtime, decoder, self.wanted(&likely), watch, &mut times)
@@ -148,8 +147,10 @@ impl Answer {
             let chunk = &pending[..pending.len().min(runtime.n_batch)];
             let last = chunk.len() == pending.len();
             let logits = runtime.prefill(decoder, chunk, if last { wanted } else { Wanted::Nothing }, watch)?;
-            let first = self.sequence.len() == self.prompt;
-            *(if first { &mut times.prefill } else { &mut times.decode }) += start.elapsed();
+            match self.sequence.len() == self.prompt {
+                true => times.prefill += start.elapsed(),
+                false => times.steps.push(start.elapsed().as_nanos() as u64),
+            }
             if last {
                 return Ok(logits);
             }
@@ -205,19 +206,14 @@ impl Answer {
         &self.params
     }
 
-    /// What the kernels have computed for it, by their own count.
-    pub fn work(&self, decoder: &Decoder) -> Work {
-        decoder.work().since(self.before)
-    }
-
     /// The ids that end it.
     pub fn stop(&self) -> &[u32] {
         &self.stop
     }
 
     /// The time spent on it.
-    pub fn times(&self) -> Times {
-        self.times
+    pub fn times(&self) -> &Times {
+        &self.times
     }
 }
 

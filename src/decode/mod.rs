@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::kernel::Kernels;
 use crate::kernel::memory::room;
 use crate::kernel::pool::{Pool, Team};
-use crate::model::{KvCache, Model, Row, Scratch, Wanted, Work};
+use crate::model::{KvCache, Model, Row, Scratch, Wanted};
+use crate::receipt::Work;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -74,7 +75,7 @@ impl Decoder {
         &self.ids
     }
 
-    /// What the kernels have computed for this sequence, by their own count.
+    /// What the kernels have computed for its last answer, by their own count.
     pub fn work(&self) -> Work {
         self.cache.work()
     }

@@ -35,16 +35,20 @@ pub struct Stream {
     pub text: String,
     pub(super) origin: Origin,
     pub(super) clock: Clock,
+    /// When its consumer got hold of it last.
+    left: Instant,
     /// The receipt, once the answer has ended; none if it ended before its first id.
     pub receipt: Option<Arc<Receipt>>,
 }
 
-/// Time inside the engine, beside what the answer counts and its prompt took.
+/// Time beside what the answer counts and its prompt took.
 #[derive(Default)]
 pub(super) struct Clock {
     pub(super) first_token: Duration,
     pub(super) detokenize: Duration,
     pub(super) wall: Duration,
+    /// Between pulls.
+    pub(super) consumer: Duration,
 }
 
 impl Engine {
@@ -72,6 +76,7 @@ impl Engine {
             text: String::new(),
             origin: request.origin,
             clock: Clock { wall, ..Clock::default() },
+            left: Instant::now(),
             receipt: None,
         }
     }
@@ -81,8 +86,10 @@ impl Stream {
     /// The next piece; nothing once the answer has ended. After an error it can be called again.
     pub fn next(&mut self, engine: &Engine, watch: &mut Watch) -> Result<Option<Piece>> {
         let start = Instant::now();
+        self.clock.consumer += start - self.left;
         let piece = self.pull(engine, watch);
-        self.clock.wall += start.elapsed();
+        self.left = Instant::now();
+        self.clock.wall += self.left - start;
         if self.answer.generated().len() == 1 {
             self.clock.first_token = self.clock.wall;
         }
@@ -122,6 +129,7 @@ impl Stream {
     pub fn cancel(&mut self, engine: &Engine) {
         if self.answer.finish().is_none() {
             self.answer.cancel();
+            self.clock.consumer += self.left.elapsed();
             self.close(engine);
         }
     }

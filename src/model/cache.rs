@@ -5,45 +5,8 @@ use crate::error::Result;
 use crate::kernel::float::PAGE;
 use crate::kernel::pool::Team;
 use crate::ops::attention::{KvType, Page, PageShape};
+use crate::receipt::Work;
 use std::sync::Arc;
-
-/// Rows that the kernels have computed for one sequence, counted where they ran.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Rows through ternary projections.
-    pub ternary: u64,
-    /// Rows through dense projections.
-    pub dense: u64,
-    /// Rows through the attention of a layer.
-    pub attention: u64,
-    /// Rows through the output head.
-    pub head: u64,
-    /// Logits that it computed exactly: all, or of those ids that the choice could fall on.
-    pub logits: u64,
-}
-
-impl Work {
-    /// What was done after `before`.
-    pub fn since(self, before: Work) -> Work {
-        Work {
-            ternary: self.ternary - before.ternary,
-            dense: self.dense - before.dense,
-            attention: self.attention - before.attention,
-            head: self.head - before.head,
-            logits: self.logits - before.logits,
-        }
-    }
-}
-
-impl std::ops::AddAssign for Work {
-    fn add_assign(&mut self, more: Work) {
-        self.ternary += more.ternary;
-        self.dense += more.dense;
-        self.attention += more.attention;
-        self.head += more.head;
-        self.logits += more.logits;
-    }
-}
 
 /// Grows by pages of 64 positions; positions past `len` hold nothing that counts. Clones share their pages until one of
 /// them writes.
@@ -105,7 +68,12 @@ impl KvCache {
         self.work += work;
     }
 
-    /// What has been computed for this sequence, positions that were forgotten again included.
+    /// Begins to count its work from nothing.
+    pub fn count_anew(&mut self) {
+        self.work = Work::default();
+    }
+
+    /// What has been computed for it since, positions that were forgotten again included.
     pub fn work(&self) -> Work {
         self.work
     }

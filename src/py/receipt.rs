@@ -1,10 +1,12 @@
 //! `bitnet.Receipt`.
 
 use super::convert::detached;
+use crate::error::{Error, Result};
 use crate::receipt::{Receipt as Core, TestResults};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The receipt of one answer. See the stubs for its documentation.
@@ -14,11 +16,28 @@ pub struct Receipt {
     pub core: Arc<Core>,
 }
 
+/// Writes a file that appears as a whole or not at all; makes the folders that are missing.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let io = |source| Error::Io { path: path.into(), source };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(io)?;
+    // A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
+    #[cfg(unix)]
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(io)?;
+    file.persist(path).map_err(|error| io(error.error))?;
+    Ok(())
+}
+
 #[pymethods]
 impl Receipt {
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let core = detached(py, |_| Core::load(&path))?;
+        let core = detached(py, |_| {
+            let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+            Core::from_json(&text)
+        })?;
         Ok(Receipt { core: Arc::new(core) })
     }
 
@@ -28,12 +47,17 @@ impl Receipt {
     }
 
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<PathBuf> {
-        detached(py, |_| self.core.save(&path))?;
+        detached(py, |_| write(&path, &self.core.to_json()?))?;
         Ok(path)
     }
 
     fn validate(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, |_| self.core.validate())
+    }
+
+    fn redact(&self, py: Python<'_>) -> PyResult<Receipt> {
+        let core = detached(py, |_| self.core.redact())?;
+        Ok(Receipt { core: Arc::new(core) })
     }
 
     fn to_json(&self, py: Python<'_>) -> PyResult<String> {
@@ -100,7 +124,7 @@ impl Receipt {
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Receipt) -> PyResult<bool> {
-        detached(py, |_| Ok(self.core == other.core))
+        detached(py, |_| Ok(self.core.document()? == other.core.document()?))
     }
 
     fn __repr__(&self) -> String {

@@ -53,6 +53,7 @@ pub struct Tokenizer {
     steps: Steps,
     model: Model,
     pre: String,
+    fingerprint: String,
     /// Each id's text as the file spells it.
     texts: Vec<String>,
     kinds: Vec<Kind>,
@@ -255,6 +256,11 @@ impl Tokenizer {
     pub fn control_texts(&self) -> impl Iterator<Item = &str> {
         let control = (0..).zip(&self.texts).filter(|(id, text)| self.is_control(*id) && !text.is_empty());
         control.map(|(_, text)| text.as_str())
+    }
+
+    /// The BLAKE3, in hexadecimal, of its `tokenizer.json`, or of the metadata that it was built from.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The token that begins a text.
