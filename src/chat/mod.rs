@@ -146,10 +146,10 @@ impl ChatSession {
 
     /// A conversation as ids, and where they come from.
     fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<u32>, Origin)> {
+        let tokenizer = engine.tokenizer()?; // built since the engine was opened: no part of the answer's time
         let start = Instant::now();
         let template = &self.template;
         let conversation = Conversation::from_turns(turns, self.system.as_deref());
-        let tokenizer = engine.tokenizer()?;
         let controls: Vec<&str> = tokenizer.control_texts().collect();
         let prompt = template.prompt(&conversation, &controls)?;
         let render = start.elapsed();
