@@ -98,6 +98,11 @@ fn params(sampling: &Sampling) -> Result<SamplingParams> {
 }
 
 impl Engine {
+    /// The fingerprint of its model. The first call reads the file.
+    pub fn fingerprint(&self) -> Result<&str> {
+        self.identity.fingerprint.get()
+    }
+
     /// The receipt of an answer that has ended and has at least one id.
     pub(super) fn receipt_of(&self, stream: &Stream, decoder: &Decoder) -> Receipt {
         let (answer, clock, origin) = (&stream.answer, &stream.clock, &stream.origin);
@@ -158,7 +163,7 @@ impl Engine {
             ("claim.act_quant", &*claim.act_quant, self.runtime.model.verdict.act_quant.name()),
             ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
             ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
-            ("claim.model", claim.model.get()?, self.identity.fingerprint.get()?),
+            ("claim.model", claim.model.get()?, self.fingerprint()?),
             ("claim.tokenizer", claim.tokenizer.as_deref().unwrap_or("none"), tokenizer),
         ] {
             gate(name, theirs == own, || {

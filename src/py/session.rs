@@ -6,7 +6,6 @@ use crate::chat::ChatSession;
 use crate::decode::Decoder;
 use crate::engine::{Engine, NUMERICS};
 use crate::error::{Error, Result};
-use crate::gguf::fingerprint;
 use crate::sampler::SamplingParams;
 use crate::template::{ChatTurn, Origin, Role, Template};
 use serde::{Deserialize, Serialize};
@@ -131,12 +130,11 @@ impl Saved {
 }
 
 impl SavedCache {
-    fn new(engine: &Engine, ids: &[u32]) -> io::Result<SavedCache> {
-        let model = &engine.runtime().model;
+    fn new(engine: &Engine, ids: &[u32]) -> Result<SavedCache> {
         Ok(SavedCache {
-            model: fingerprint(model.gguf().files()?, engine.runtime().pool.size())?,
+            model: engine.fingerprint()?.into(),
             numerics: NUMERICS,
-            act_quant: model.verdict.act_quant.name().into(),
+            act_quant: engine.runtime().model.verdict.act_quant.name().into(),
             ffn_act: engine.config().activation.name().into(),
             kv_type: engine.kv_type.name().into(),
             ids: ids.to_vec(),
@@ -147,7 +145,7 @@ impl SavedCache {
     fn open(self, engine: &Engine, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Decoder> {
         let ids: Vec<i64> = self.ids.iter().map(|id| i64::from(*id)).collect();
         let ids = engine.runtime().check_ids(&ids, 0)?;
-        let own = SavedCache::new(engine, &ids).map_err(wrong)?;
+        let own = SavedCache::new(engine, &ids)?;
         for (name, theirs, own) in [
             ("model", &self.model, &own.model),
             ("numerics", &self.numerics.to_string(), &own.numerics.to_string()),
@@ -216,7 +214,7 @@ pub fn save(session: &ChatSession, params: &SamplingParams, engine: Option<&Engi
     let mut saved = Saved::new(session, params);
     if let Some(engine) = engine {
         session.check_idle()?;
-        saved.cache = decoder.map(|decoder| SavedCache::new(engine, decoder.ids())).transpose().map_err(io)?;
+        saved.cache = decoder.map(|decoder| SavedCache::new(engine, decoder.ids())).transpose()?;
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(io)?;
