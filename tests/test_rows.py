@@ -139,18 +139,28 @@ ROWS = {
     # Receipts
     28: [
         "test_receipt.py::test_a_receipt_says_what_was_computed_and_how",
+        "test_receipt.py::test_the_times_of_an_answer_are_apart_from_its_consumers",
         "test_chat.py::test_each_receipt_claims_the_one_before",
         "test_repl.py::test_run_answers_a_prompt_through_the_template",
+        "test_receipt_command.py::test_show_is_for_people",
     ],
-    29: ["test_receipt.py::test_the_fields_of_schema_1_0_0_are_there"],
+    29: [
+        "test_receipt.py::test_the_fields_of_schema_1_0_0_are_there",
+        "test_receipt_command.py::test_receipts_follow_their_json_schema",
+        "test_receipt_command.py::test_the_json_schema_leaves_nothing_open",
+    ],
     30: [
         "test_receipt.py::test_kernels_and_compute_path_follow_the_counters",
         "test_receipt.py::test_an_altered_receipt_is_caught_and_the_gate_named",
+        "test_receipt.py::test_any_figure_of_claim_and_run_that_is_altered_is_caught",
+        "test_receipt.py::test_ctrl_c_in_a_long_prefill_keeps_the_counts_true",
+        "test_receipt_command.py::test_verify_names_the_gate",
         "contract.rs::the_kernels_count_what_they_computed",
     ],
     31: [
         "test_receipt.py::test_saving_and_loading_gives_the_same_receipt",
         "test_receipt.py::test_a_receipt_that_cannot_be_written_says_why",
+        "test_receipt_command.py::test_verify_checks_each_receipt_and_the_chain",
     ],
     32: [
         "test_repl.py::test_receipts_are_written_where_they_are_asked_for",
@@ -159,7 +169,12 @@ ROWS = {
     33: [
         "test_receipt.py::test_a_receipt_is_replayed_on_any_instruction_set",
         "test_receipt.py::test_a_forged_receipt_fails_its_replay",
+        "test_receipt.py::test_a_redacted_receipt_is_the_same_claim",
         "test_repl.py::test_receipts_are_written_where_they_are_asked_for",
+        "test_receipt_command.py::test_replay_computes_again_on_other_instructions_and_threads",
+        "test_receipt_command.py::test_replay_finds_forgery_and_says_where",
+        "test_receipt_command.py::test_replay_refuses_by_name",
+        "test_receipt_command.py::test_replay_of_a_redacted_receipt_asks_for_the_prompt",
     ],
 }
 
