@@ -106,15 +106,9 @@ impl Decoder {
 
     /// Keeps the first `len` positions and extends them; if that fails, everything is as it was.
     pub fn replace_from<T>(&mut self, len: usize, extend: impl FnOnce(&mut Decoder) -> Result<T>) -> Result<T> {
-        let tail = self.cache.split_off(len);
-        let ids = self.ids.split_off(len);
-        let result = extend(self);
-        if result.is_err() {
-            self.truncate(len);
-            self.ids.extend(ids);
-            self.cache.put_back(tail);
-        }
-        result
+        let before = self.clone();
+        self.truncate(len);
+        extend(self).inspect_err(|_| *self = before)
     }
 
     /// Keeps the first `len` positions.

@@ -19,13 +19,6 @@ pub struct KvCache {
     work: Work,
 }
 
-/// The end of a cache that was cut off.
-pub struct Tail {
-    pages: Vec<Arc<Page>>,
-    at: usize,
-    len: usize,
-}
-
 impl KvCache {
     /// An empty cache.
     pub fn new(shape: PageShape, kv_type: KvType) -> KvCache {
@@ -33,33 +26,15 @@ impl KvCache {
     }
 
     /// Positions held.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    /// Whether it holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Keeps the first `len` positions and the pages that they need.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
         self.pages.truncate(self.len.div_ceil(PAGE));
-    }
-
-    /// Keeps the first `len` positions and returns the others, for [`KvCache::put_back`].
-    pub fn split_off(&mut self, len: usize) -> Tail {
-        let tail = Tail { pages: self.pages[len / PAGE..].to_vec(), at: len / PAGE, len: self.len };
-        self.truncate(len);
-        tail
-    }
-
-    /// Undoes a [`KvCache::split_off`] once what was appended since is forgotten.
-    pub fn put_back(&mut self, tail: Tail) {
-        self.pages.truncate(tail.at);
-        self.pages.extend(tail.pages);
-        self.len = tail.len;
     }
 
     /// Declares that one position more has been written, by this work.
