@@ -3,6 +3,7 @@
 mod chat;
 mod convert;
 mod engine;
+mod file;
 mod inspect;
 mod receipt;
 mod sampling;

@@ -1,12 +1,13 @@
 //! `bitnet.Receipt`.
 
 use super::convert::detached;
-use crate::error::{Error, Result};
+use super::file::write_whole;
+use crate::error::Error;
 use crate::receipt::{Receipt as Core, TestResults};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The receipt of one answer. See the stubs for its documentation.
@@ -14,20 +15,6 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Receipt {
     pub core: Arc<Core>,
-}
-
-/// Writes a file that appears as a whole or not at all; makes the folders that are missing.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let io = |source| Error::Io { path: path.into(), source };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(io)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(io)?;
-    // A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
-    #[cfg(unix)]
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(io)?;
-    file.persist(path).map_err(|error| io(error.error))?;
-    Ok(())
 }
 
 #[pymethods]
@@ -47,7 +34,15 @@ impl Receipt {
     }
 
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<PathBuf> {
-        detached(py, |_| write(&path, &self.core.to_json()?))?;
+        detached(py, |_| {
+            let text = self.core.to_json()?;
+            write_whole(&path, |file| {
+                // A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
+                #[cfg(unix)]
+                file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+                file.write_all(text.as_bytes())
+            })
+        })?;
         Ok(path)
     }
 

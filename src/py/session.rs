@@ -2,6 +2,7 @@
 //!
 //! A file is the JSON document. With the cache, the contents of its pages follow, then BLAKE3 of all bytes before.
 
+use super::file::write_whole;
 use crate::chat::ChatSession;
 use crate::decode::Decoder;
 use crate::engine::{Engine, NUMERICS};
@@ -209,19 +210,15 @@ pub fn from_json(text: &str) -> Result<(ChatSession, SamplingParams)> {
 
 /// Writes a conversation into a file, which appears as a whole or not at all; with what was computed by `engine`.
 pub fn save(session: &ChatSession, params: &SamplingParams, engine: Option<&Engine>, path: &Path) -> Result<()> {
-    let io = |source| Error::Io { path: path.into(), source };
     let decoder = session.decoder.as_ref().filter(|_| engine.is_some());
     let mut saved = Saved::new(session, params);
     if let Some(engine) = engine {
         session.check_idle()?;
         saved.cache = decoder.map(|decoder| SavedCache::new(engine, decoder.ids())).transpose()?;
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(io)?;
     // Nobody but its owner may read it.
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-    let mut out = Hashed::new(BufWriter::new(&mut file));
-    let mut write = || -> io::Result<()> {
+    write_whole(path, |file| {
+        let mut out = Hashed::new(BufWriter::new(file));
         serde_json::to_writer_pretty(&mut out, &saved)?;
         out.write_all(b"\n")?;
         if let Some(decoder) = decoder {
@@ -230,12 +227,7 @@ pub fn save(session: &ChatSession, params: &SamplingParams, engine: Option<&Engi
             out.write_all(hash.as_bytes())?;
         }
         out.flush()
-    };
-    write().map_err(io)?;
-    drop(out);
-    file.as_file().sync_all().map_err(io)?;
-    file.persist(path).map_err(|error| io(error.error))?;
-    Ok(())
+    })
 }
 
 /// Reads a file that [`save`] wrote; with what was computed, if it is there and wanted.
