@@ -223,7 +223,7 @@ fn the_kernels_count_what_they_computed() {
         while answer.next(runtime, &mut decoder, &mut || false).expect("computed").is_some() {}
         // Prompt less what was cached, and all generated ids but the last.
         let positions = 20 - 5 + 4 - 1;
-        assert_eq!((answer.cached(), answer.finish()), (5, Some(Finish::Length)));
+        assert_eq!((answer.cached, answer.finish), (5, Some(Finish::Length)));
         let work = decoder.work();
         assert_eq!(work.ternary + work.dense, positions * layers * 7, "{model}");
         assert_eq!((work.attention, work.head), (positions * layers, 4), "{model}");

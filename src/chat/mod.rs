@@ -33,23 +33,6 @@ pub struct ChatSession {
     answering: bool,
 }
 
-/// Sums over the receipts of a conversation.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Metrics {
-    /// Positions of all prompts.
-    pub prompt_tokens: u64,
-    /// Of these, positions that the cache held.
-    pub cached_tokens: u64,
-    /// Ids that were sampled.
-    pub completion_tokens: u64,
-    /// Time for the positions of prompts that were computed.
-    pub prefill_seconds: f64,
-    /// Time for the positions of answers.
-    pub decode_seconds: f64,
-    /// Time inside the engine.
-    pub wall_seconds: f64,
-}
-
 impl ChatSession {
     /// A conversation that has not begun.
     pub fn new(template: Arc<Template>, system: Option<String>) -> ChatSession {
@@ -62,21 +45,6 @@ impl ChatSession {
             decoder: None,
             answering: false,
         }
-    }
-
-    /// Sums over the receipts.
-    pub fn metrics(&self) -> Metrics {
-        self.receipts.iter().fold(Metrics::default(), |sum, receipt| {
-            let (claim, run) = (&receipt.claim, &receipt.run);
-            Metrics {
-                prompt_tokens: sum.prompt_tokens + claim.prompt_ids.len() as u64,
-                cached_tokens: sum.cached_tokens + run.cached_tokens,
-                completion_tokens: sum.completion_tokens + claim.output_ids.len() as u64,
-                prefill_seconds: sum.prefill_seconds + run.seconds.prefill,
-                decode_seconds: sum.decode_seconds + run.seconds.decode,
-                wall_seconds: sum.wall_seconds + run.seconds.wall,
-            }
-        })
     }
 
     /// An error while an answer is under way.
@@ -171,7 +139,7 @@ impl ChatSession {
         self.answering = false;
         self.decoder = stream.take_decoder();
         let Some(receipt) = &stream.receipt else { return };
-        let cancelled = stream.answer.finish() == Some(Finish::Cancelled);
+        let cancelled = stream.answer.finish == Some(Finish::Cancelled);
         self.turns.push(ChatTurn::new(Role::User, user));
         self.turns.push(ChatTurn { cancelled, ..ChatTurn::new(Role::Assistant, &stream.text) });
         self.receipts.push(receipt.clone());

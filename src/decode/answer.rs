@@ -6,28 +6,17 @@ use crate::model::{Bounded, Wanted};
 use crate::sampler::{Sampler, SamplingParams, logprobs};
 use std::time::{Duration, Instant};
 
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// A stop id or a stop text.
-    Stop,
-    /// `max_tokens` were generated.
-    Length,
-    /// The context is full.
-    Context,
-    /// Its consumer ended it.
-    Cancelled,
-}
-
-impl Finish {
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
-            Finish::Context => "context",
-            Finish::Cancelled => "cancelled",
-        }
+named! {
+    /// Why an answer ended.
+    pub enum Finish {
+        /// A stop id or a stop text.
+        Stop = "stop",
+        /// `max_tokens` were generated.
+        Length = "length",
+        /// The context is full.
+        Context = "context",
+        /// Its consumer ended it.
+        Cancelled = "cancelled",
     }
 }
 
@@ -45,12 +34,18 @@ pub struct Token {
 pub struct Answer {
     sequence: Vec<u32>,
     prompt: usize,
-    cached: usize,
-    params: SamplingParams,
-    seed: u64,
-    stop: Vec<u32>,
-    finish: Option<Finish>,
-    times: Times,
+    /// Positions of the prompt that the cache held.
+    pub cached: usize,
+    /// How it samples.
+    pub params: SamplingParams,
+    /// The seed of its draws.
+    pub seed: u64,
+    /// The ids that end it.
+    pub stop: Vec<u32>,
+    /// Why it ended, if it has.
+    pub finish: Option<Finish>,
+    /// The time spent on it.
+    pub times: Times,
 }
 
 /// Time spent on an answer.
@@ -157,16 +152,6 @@ impl Answer {
         }
     }
 
-    /// Ends it because its text says so, whatever else the last id did.
-    pub fn stop_here(&mut self) {
-        self.finish = Some(Finish::Stop);
-    }
-
-    /// Ends it before its time.
-    pub fn cancel(&mut self) {
-        self.finish.get_or_insert(Finish::Cancelled);
-    }
-
     /// The prompt's ids.
     pub fn prompt(&self) -> &[u32] {
         &self.sequence[..self.prompt]
@@ -184,36 +169,6 @@ impl Answer {
             Some((last, before)) if self.stop.contains(last) => before,
             _ => all,
         }
-    }
-
-    /// Positions of the prompt that the cache held.
-    pub fn cached(&self) -> usize {
-        self.cached
-    }
-
-    /// Why it ended, if it has.
-    pub fn finish(&self) -> Option<Finish> {
-        self.finish
-    }
-
-    /// The seed of its draws.
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    /// How it samples.
-    pub fn params(&self) -> &SamplingParams {
-        &self.params
-    }
-
-    /// The ids that end it.
-    pub fn stop(&self) -> &[u32] {
-        &self.stop
-    }
-
-    /// The time spent on it.
-    pub fn times(&self) -> &Times {
-        &self.times
     }
 }
 

@@ -89,20 +89,6 @@ pub struct Prefill {
     pub elapsed: Duration,
 }
 
-/// Bytes that an engine uses.
-pub struct Memory {
-    /// Packed weights, in memory of our own.
-    pub packed: usize,
-    /// Weights that are read where they lie in the mapped file.
-    pub mapped: usize,
-    /// The output head's copy in 8 bits, once it is made.
-    pub head_copy: usize,
-    /// Keys and values of the warm cache.
-    pub kv_cache: usize,
-    /// The model's file, or all files of a split model.
-    pub file: usize,
-}
-
 /// An open model.
 pub struct Engine {
     runtime: Runtime,
@@ -327,7 +313,7 @@ impl Engine {
         params.validate()?;
         let mut stop_ids = params.stop_token_ids.clone();
         if let (false, Ok(tokenizer)) = (params.ignore_eos, self.tokenizer()) {
-            stop_ids.extend(tokenizer.stop_ids());
+            stop_ids.extend(&tokenizer.stop);
         }
         stop_ids.sort_unstable();
         stop_ids.dedup();
@@ -339,14 +325,8 @@ impl Engine {
         self.warm().and_then(|warm| Some(warm.as_ref()?.ids().len())).unwrap_or(0)
     }
 
-    /// Bytes in use.
-    pub fn memory(&self) -> Memory {
-        Memory {
-            packed: self.runtime.model.packed_bytes(),
-            mapped: self.runtime.model.mapped_bytes(),
-            head_copy: self.runtime.model.copied_bytes(),
-            kv_cache: self.warm().and_then(|warm| Some(warm.as_ref()?.bytes())).unwrap_or(0),
-            file: self.runtime.model.gguf().file_size() as usize,
-        }
+    /// Bytes that the warm cache takes.
+    pub fn cached_bytes(&self) -> usize {
+        self.warm().and_then(|warm| Some(warm.as_ref()?.bytes())).unwrap_or(0)
     }
 }

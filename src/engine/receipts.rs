@@ -8,7 +8,6 @@ use crate::kernel::machine;
 use crate::model::config::Config;
 use crate::receipt::{Claim, Late, ModelInfo, Part, Previous, Receipt, Run, Sampling, Seconds, gate, seconds, wrong};
 use crate::sampler::SamplingParams;
-use crate::tokenizer::Tokenizer;
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
 
@@ -106,13 +105,13 @@ impl Engine {
     /// The receipt of an answer that has ended and has at least one id.
     pub(super) fn receipt_of(&self, stream: &Stream, decoder: &Decoder) -> Receipt {
         let (answer, clock, origin) = (&stream.answer, &stream.clock, &stream.origin);
-        let times = answer.times();
+        let times = &answer.times;
         let model = &self.runtime.model;
         let seconds = |duration: Duration| seconds(duration.as_nanos() as u64);
         let claim = Claim {
             numerics: NUMERICS,
             model: self.identity.fingerprint.clone(),
-            tokenizer: self.tokenizer().ok().map(|tokenizer| tokenizer.fingerprint().into()),
+            tokenizer: self.tokenizer().ok().map(|tokenizer| tokenizer.fingerprint.clone()),
             act_quant: model.verdict.act_quant.name().into(),
             ffn_act: self.config().activation.name().into(),
             kv_type: self.kv_type.name().into(),
@@ -120,9 +119,9 @@ impl Engine {
             template: origin.template.clone(),
             system: origin.system.clone().map(Part::Whole),
             prompt_ids: Part::Whole(answer.prompt().to_vec()),
-            sampling: sampling(answer.params(), answer.seed(), answer.stop()),
+            sampling: sampling(&answer.params, answer.seed, &answer.stop),
             output_ids: Part::Whole(answer.generated().to_vec()),
-            finish_reason: answer.finish().unwrap_or(Finish::Cancelled).name().into(),
+            finish_reason: answer.finish.unwrap_or(Finish::Cancelled).name().into(),
             previous: origin.previous.clone().map(Previous::Receipt),
         };
         let run = Run {
@@ -130,7 +129,7 @@ impl Engine {
             isa: self.runtime.kernels.isa.name().into(),
             threads: self.runtime.pool.size() as u64,
             n_batch: self.runtime.n_batch as u64,
-            cached_tokens: answer.cached() as u64,
+            cached_tokens: answer.cached as u64,
             work: decoder.work(),
             seconds: Seconds {
                 render: seconds(origin.render),
@@ -158,7 +157,7 @@ impl Engine {
             let theirs = claim.numerics;
             format!("it is {theirs}, this version computes by number {NUMERICS}; replay it with a version that has it")
         })?;
-        let tokenizer = self.tokenizer().map_or("none", Tokenizer::fingerprint);
+        let tokenizer = self.tokenizer().map_or("none", |tokenizer| &tokenizer.fingerprint);
         for (name, theirs, own) in [
             ("claim.act_quant", &*claim.act_quant, self.runtime.model.verdict.act_quant.name()),
             ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
@@ -180,7 +179,7 @@ impl Engine {
         let mut stream = self.stream_on(&mut None, request);
         while stream.next(self, watch)?.is_some() {}
         let stops = claim.finish_reason == Finish::Stop.name();
-        let stopped = stream.answer.finish() == Some(Finish::Stop);
+        let stopped = stream.answer.finish == Some(Finish::Stop);
         let unknown = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;
         let ids = stream.answer.generated().to_vec();
         Ok((claim.output_ids.is(&ids) && (stops == stopped || stops && unknown), ids))

@@ -115,20 +115,20 @@ impl Stream {
         }
         let (mut shown, ended) = self.stops.push(&text);
         if ended {
-            self.answer.stop_here();
+            self.answer.finish = Some(Finish::Stop); // whatever else the last id did
         } else if token.finish.is_some() {
             shown += &self.stops.flush();
         }
         self.text += &shown;
         self.clock.detokenize += start.elapsed();
-        let finish = self.answer.finish();
+        let finish = self.answer.finish;
         Ok(Some(Piece { text: shown, id: (!stopped).then_some(token.id), logprobs: token.logprobs, finish }))
     }
 
     /// Ends the answer before its time; nothing if it has ended.
     pub fn cancel(&mut self, engine: &Engine) {
-        if self.answer.finish().is_none() {
-            self.answer.cancel();
+        if self.answer.finish.is_none() {
+            self.answer.finish = Some(Finish::Cancelled);
             self.clock.consumer += self.left.elapsed();
             self.close(engine);
         }
@@ -149,7 +149,7 @@ impl Stream {
 
     /// The sequence, for a caller who owns it; once the answer has ended.
     pub fn take_decoder(&mut self) -> Option<Decoder> {
-        self.answer.finish().and_then(|_| self.decoder.take())
+        self.answer.finish.and_then(|_| self.decoder.take())
     }
 }
 

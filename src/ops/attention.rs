@@ -12,24 +12,17 @@ use crate::kernel::pool::Team;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How keys and values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KvType {
-    /// IEEE binary16, rounded to nearest even.
-    F16,
-    /// IEEE binary32.
-    F32,
+named! {
+    /// How keys and values are stored.
+    pub enum KvType {
+        /// IEEE binary16, rounded to nearest even.
+        F16 = "f16",
+        /// IEEE binary32.
+        F32 = "f32",
+    }
 }
 
 impl KvType {
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            KvType::F16 => "f16",
-            KvType::F32 => "f32",
-        }
-    }
-
     /// Bytes of an element.
     pub fn bytes(self) -> usize {
         match self {

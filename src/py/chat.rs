@@ -8,6 +8,7 @@ use super::session;
 use super::stream::{Completion, Stream};
 use super::template::{ChatTurn, Template, unicode};
 use crate::chat::{ChatSession as Core, ChatStream};
+use crate::receipt::{Receipt as CoreReceipt, Seconds};
 use crate::sampler::SamplingParams as Params;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -162,24 +163,26 @@ impl ChatSession {
 
     #[getter]
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (sums, exchanges) = {
-            let core = self.core();
-            (core.metrics(), core.receipts.len() as u64)
-        };
+        let receipts = self.core().receipts.clone();
+        let count = |of: fn(&CoreReceipt) -> u64| receipts.iter().map(|receipt| of(receipt)).sum::<u64>();
+        // Not `sum`, which gives -0 for none.
+        let time = |of: fn(&Seconds) -> f64| receipts.iter().fold(0.0, |sum, receipt| sum + of(&receipt.run.seconds));
+        let prompt = count(|receipt| receipt.claim.prompt_ids.len() as u64);
+        let cached = count(|receipt| receipt.run.cached_tokens);
+        let completion = count(|receipt| receipt.claim.output_ids.len() as u64);
+        let (prefill, decode) = (time(|seconds| seconds.prefill), time(|seconds| seconds.decode));
         let rate = |tokens: u64, seconds: f64| if tokens == 0 { 0.0 } else { tokens as f64 / seconds };
         let metrics = PyDict::new(py);
-        metrics.set_item("exchanges", exchanges)?;
-        metrics.set_item("prompt_tokens", sums.prompt_tokens)?;
-        metrics.set_item("cached_tokens", sums.cached_tokens)?;
-        metrics.set_item("completion_tokens", sums.completion_tokens)?;
-        metrics.set_item("prefill_seconds", sums.prefill_seconds)?;
-        metrics.set_item("decode_seconds", sums.decode_seconds)?;
-        metrics.set_item("wall_seconds", sums.wall_seconds)?;
-        let prefilled = sums.prompt_tokens - sums.cached_tokens;
-        metrics.set_item("prefill_tokens_per_second", rate(prefilled, sums.prefill_seconds))?;
+        metrics.set_item("exchanges", receipts.len())?;
+        metrics.set_item("prompt_tokens", prompt)?;
+        metrics.set_item("cached_tokens", cached)?;
+        metrics.set_item("completion_tokens", completion)?;
+        metrics.set_item("prefill_seconds", prefill)?;
+        metrics.set_item("decode_seconds", decode)?;
+        metrics.set_item("wall_seconds", time(|seconds| seconds.wall))?;
+        metrics.set_item("prefill_tokens_per_second", rate(prompt - cached, prefill))?;
         // Prefill gives the first id of each answer.
-        let decoded = sums.completion_tokens - exchanges;
-        metrics.set_item("decode_tokens_per_second", rate(decoded, sums.decode_seconds))?;
+        metrics.set_item("decode_tokens_per_second", rate(completion - receipts.len() as u64, decode))?;
         Ok(metrics)
     }
 

@@ -68,7 +68,7 @@ fn request(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>, params: Param
     detached(py, |_| {
         let tokenizer = core.tokenizer()?; // built since the engine was opened: no part of the answer's time
         let start = Instant::now();
-        let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos(), false);
+        let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos, false);
         let tokenize = start.elapsed();
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
         let origin = Origin { tokenize, ..Origin::default() };
@@ -292,13 +292,14 @@ impl Engine {
 
     #[getter]
     fn memory<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let memory = self.core()?.memory();
+        let core = self.core()?;
+        let model = &core.runtime().model;
         let dict = PyDict::new(py);
-        dict.set_item("packed_weights", memory.packed)?;
-        dict.set_item("mapped_weights", memory.mapped)?;
-        dict.set_item("head_copy", memory.head_copy)?;
-        dict.set_item("kv_cache", memory.kv_cache)?;
-        dict.set_item("file", memory.file)?;
+        dict.set_item("packed_weights", model.packed_bytes())?;
+        dict.set_item("mapped_weights", model.mapped_bytes())?;
+        dict.set_item("head_copy", model.copied_bytes())?;
+        dict.set_item("kv_cache", core.cached_bytes())?;
+        dict.set_item("file", model.gguf().file_size())?;
         Ok(dict)
     }
 

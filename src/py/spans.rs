@@ -157,7 +157,7 @@ fn add_tokens(tokenizer: &Tokenizer, prompt: &Prompt, spans: &mut Vec<Span>) {
         match spelled.into_iter().find_map(|bytes| rest.strip_prefix(bytes)) {
             Some(after) => rest = after,
             // The tokenizer put it in front.
-            None if i == 0 && Some(*id) == tokenizer.bos() => {
+            None if i == 0 && Some(*id) == tokenizer.bos => {
                 spans.insert(0, Span { token_ids: Some(vec![*id]), ..span("", 0..0, None) });
                 in_front = 1;
             }

@@ -52,8 +52,10 @@ const STOP_TEXTS: [&str; 19] = [
 pub struct Tokenizer {
     steps: Steps,
     model: Model,
-    pre: String,
-    fingerprint: String,
+    /// The pre-tokenizer's class.
+    pub pre: String,
+    /// The BLAKE3, in hexadecimal, of its `tokenizer.json`, or of the metadata that it was built from.
+    pub fingerprint: String,
     /// Each id's text as the file spells it.
     texts: Vec<String>,
     kinds: Vec<Kind>,
@@ -62,11 +64,16 @@ pub struct Tokenizer {
     /// Matches user-defined tokens; and those with control tokens.
     user_defined: Matcher,
     special: Matcher,
-    bos: Option<u32>,
-    eos: Option<u32>,
-    add_bos: bool,
-    add_eos: bool,
-    stop: Vec<u32>,
+    /// The token that begins a text.
+    pub bos: Option<u32>,
+    /// The token that ends a text.
+    pub eos: Option<u32>,
+    /// Whether the model expects BOS in front.
+    pub add_bos: bool,
+    /// Whether the model expects EOS at the end.
+    pub add_eos: bool,
+    /// The ids that end an answer.
+    pub stop: Vec<u32>,
 }
 
 /// What happens to a text before byte-pair encoding.
@@ -258,21 +265,6 @@ impl Tokenizer {
         control.map(|(_, text)| text.as_str())
     }
 
-    /// The BLAKE3, in hexadecimal, of its `tokenizer.json`, or of the metadata that it was built from.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
-    /// The token that begins a text.
-    pub fn bos(&self) -> Option<u32> {
-        self.bos
-    }
-
-    /// The token that ends a text.
-    pub fn eos(&self) -> Option<u32> {
-        self.eos
-    }
-
     /// The text of the token that begins a text.
     pub fn bos_text(&self) -> Option<&str> {
         self.text_of(self.bos?)
@@ -283,29 +275,9 @@ impl Tokenizer {
         self.text_of(self.eos?)
     }
 
-    /// Whether the model expects BOS in front.
-    pub fn add_bos(&self) -> bool {
-        self.add_bos
-    }
-
-    /// Whether the model expects EOS at the end.
-    pub fn add_eos(&self) -> bool {
-        self.add_eos
-    }
-
-    /// The ids that end an answer.
-    pub fn stop_ids(&self) -> &[u32] {
-        &self.stop
-    }
-
     /// How many ids there are.
     pub fn vocab_size(&self) -> usize {
         self.texts.len()
-    }
-
-    /// The pre-tokenizer's class.
-    pub fn pre(&self) -> &str {
-        &self.pre
     }
 }
 
