@@ -237,6 +237,7 @@ def test_a_foreign_or_damaged_cache_is_refused(text_model: Path, tmp_path: Path)
         chat.save(path, cache=True)
         whole = path.read_bytes()
         start = whole.index(b"\n}\n") + 3
+        assert json.loads(whole[:start])["cache"]["model"] == chat.receipts[0].to_dict()["claim"]["model"]
         assert len(whole) - start - 32 == engine.per_token["kv_bytes"] * 64
         damaged = [whole[:-1], whole + b"x", whole[: start + 1000], whole[:start]]
         damaged += [
