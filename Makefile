@@ -39,6 +39,8 @@ lint: $(VENV)/built  ## Formatting, lints, types and stubs; warnings are errors
 bench: $(VENV)/built $(MODEL_2B)  ## Time the kernels, then a synthetic model of the shape of BitNet 2B-4T
 	cargo bench --no-default-features -- --quiet
 	$(BIN)/bitnet bench $(MODEL_2B)
+	$(BIN)/python benches/timings.py
+	$(BIN)/python benches/timings.py $(MODEL_2B)
 
 emulate:  ## Run the core's tests on AArch64 and on an x86-64 without AVX, emulated (Debian, as root)
 	command -v qemu-aarch64 aarch64-linux-gnu-gcc >/dev/null || \

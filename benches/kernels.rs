@@ -11,6 +11,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use std::convert::Infallible;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 const WIDTH: usize = 2560;
@@ -105,9 +106,9 @@ fn attending(criterion: &mut Criterion) {
         for _ in 0..depth / 64 {
             let mut page = Page::new(&SHAPE, KvType::F16).expect("memory");
             (0..64).for_each(|slot| page.write(&SHAPE, 0, slot, &row, &row));
-            pages.push(page);
+            pages.push(Arc::new(page));
         }
-        group.throughput(Throughput::Bytes(pages.iter().map(Page::bytes).sum::<usize>() as u64));
+        group.throughput(Throughput::Bytes(pages.iter().map(|page| page.bytes().len() as u64).sum()));
         on_every_isa(&mut group, &format!("depth {depth}"), &pool, |kernels, team| {
             let mut out = vec![0f32; q.len()];
             let sights = [Sight { pages: &pages, position: depth - 1 }];

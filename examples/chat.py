@@ -1,6 +1,6 @@
-"""A short conversation, streamed, with what its receipts say.
+"""A short conversation, streamed, with what its receipts say; then one question asked in two ways.
 
-python examples/chat.py MODEL.gguf "What is 2+2?" "What about 3+3?"
+python examples/chat.py [MODEL.gguf "What is 2+2?" "What about 3+3?"]
 """
 
 import sys
@@ -8,7 +8,7 @@ import sys
 from bitnet import ChatSession, Engine
 
 
-def main(path: str, *questions: str) -> None:
+def main(path: str | None = None, *questions: str) -> None:
     """Ask each question after the other, in one conversation."""
     with Engine(path) as engine:
         chat = ChatSession(engine, system="Be brief.", max_tokens=64)
@@ -21,6 +21,12 @@ def main(path: str, *questions: str) -> None:
             reused = f"{receipt.cached_tokens} of {receipt.prompt_tokens} prompt tokens reused"
             print(f"\n[{reused}, {receipt.seconds['wall']:.2f} s, digest {receipt.digest[:12]}]")
         print("replayed:", all(engine.replay(receipt) for receipt in chat.receipts))
+
+        last = chat.history[-2].text
+        other = chat.fork()  # shares what is computed
+        chat.rewind(1)
+        print("again:", chat.send(last).text == other.history[-1].text)
+        print("once more:", other.send(last).text)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@
 //! top_k → top_p → min_p → draw. Candidates are sorted by logit, then by id; draw i depends on (seed, i) alone.
 
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// How to choose the next id.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SamplingParams {
     /// Divides the logits; 0 takes the largest.
     pub temperature: f32,
@@ -25,6 +27,7 @@ pub struct SamplingParams {
     /// Subtracted from them once for each time.
     pub frequency_penalty: f32,
     /// Added to the logits of ids.
+    #[serde(skip)] // may be infinite, which JSON does not know
     pub logit_bias: Vec<(u32, f32)>,
     /// Of the draws; `None` lets the engine choose and record one.
     pub seed: Option<u64>,

@@ -1,7 +1,7 @@
 //! The tensor codecs against gguf-py's values, published test vectors and encoders written here from the
 //! description of the formats.
 
-use bitnet::codec::{Interleave, RowTrits, Rows, bf16_to_f32, f16_to_f32};
+use bitnet::codec::{RowTrits, Rows, bf16_to_f32, f16_to_f32};
 use bitnet::gguf::TensorType;
 use proptest::prelude::*;
 
@@ -292,13 +292,25 @@ proptest! {
     }
 
     #[test]
-    fn first_code_3_is_the_first(mut codes in proptest::collection::vec(0u8..3, 512), at in proptest::option::of((0usize..512, 0usize..512))) {
+    fn the_first_code_3_is_named(mut codes in proptest::collection::vec(0u8..3, 512), at in proptest::option::of((0usize..512, 0usize..512))) {
         let mut threes: Vec<usize> = at.into_iter().flat_map(|(a, b)| [a, b]).collect();
         threes.iter().for_each(|&at| codes[at] = 3);
         threes.sort_unstable();
         let trits: Vec<i8> = codes.iter().map(|&code| code as i8 - 1).collect();
-        let bytes = encode_i2s(&trits, 1.0, 0);
-        prop_assert_eq!(Interleave::L128.first_code_3(&bytes[..128]), threes.first().copied());
+        for (kind, bytes) in [
+            (TensorType::I2_S, encode_i2s(&trits, 1.0, 0)),
+            (TensorType::TQ2_0, encode_tq2(&trits, HALF)),
+            (TensorType::IQ2_BN, encode_iq2(&trits, 512, 1.0)),
+        ] {
+            let view = rows(kind, 1, 512, &bytes);
+            match threes.first() {
+                None => prop_assert!(view.trits(0, &mut [0; 512]).is_ok()),
+                Some(at) => {
+                    let found = fault(&view, 0);
+                    prop_assert!(found.contains(&format!("column {} holds the code 3", at)), "{}", found);
+                }
+            }
+        }
     }
 }
 

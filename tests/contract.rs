@@ -147,6 +147,41 @@ fn prompts_together_are_continued_as_each_alone() {
 }
 
 #[test]
+fn clones_and_what_is_restored_go_on_as_if_alone() {
+    for (_, kv_type) in KV_TYPES {
+        let engine = open("silu-odd", Options { kv_type: Some(kv_type), ..Options::default() });
+        let (runtime, all) = (engine.runtime(), ids(&engine, 140));
+        let all = runtime.check_ids(&all, 0).expect("of the vocabulary");
+        let go_on = |decoder: &mut Decoder, ids: &[u32]| {
+            bits(&runtime.prefill(decoder, ids, Wanted::All, &mut || false).expect("computed"))
+        };
+        let fresh = || Decoder::new(runtime.model.new_cache(kv_type));
+        let alone = |ids: &[u32]| {
+            let mut decoder = fresh();
+            go_on(&mut decoder, &all[..70]);
+            go_on(&mut decoder, ids)
+        };
+        let mut first = fresh();
+        go_on(&mut first, &all[..70]);
+        // In the middle of a page, which all of them hold.
+        let (mut second, mut third) = (first.clone(), first.clone());
+        let mut contents = first.contents();
+        let mut restored = Decoder::restored(runtime.model.new_cache(kv_type), all[..70].to_vec(), |page| {
+            page.copy_from_slice(contents.next().expect("as many pages"));
+            Ok(())
+        })
+        .expect("memory");
+        drop(contents);
+        third.truncate(66);
+        assert!(go_on(&mut second, &all[80..140]) == alone(&all[80..140]));
+        go_on(&mut third, &all[66..70]);
+        for decoder in [&mut first, &mut third, &mut restored] {
+            assert!(go_on(decoder, &all[70..140]) == alone(&all[70..140]));
+        }
+    }
+}
+
+#[test]
 fn an_abandoned_step_leaves_the_cache_as_it_was() {
     let engine = open("relu2-i2s", Options { n_threads: Some(1), n_batch: Some(1), ..Options::default() });
     let ids = ids(&engine, 200);
@@ -188,8 +223,8 @@ fn the_kernels_count_what_they_computed() {
         while answer.next(runtime, &mut decoder, &mut || false).expect("computed").is_some() {}
         // Prompt less what was cached, and all generated ids but the last.
         let positions = 20 - 5 + 4 - 1;
-        assert_eq!((answer.cached(), answer.finish()), (5, Some(Finish::Length)));
-        let work = answer.work(&decoder);
+        assert_eq!((answer.cached, answer.finish), (5, Some(Finish::Length)));
+        let work = decoder.work();
         assert_eq!(work.ternary + work.dense, positions * layers * 7, "{model}");
         assert_eq!((work.attention, work.head), (positions * layers, 4), "{model}");
     }

@@ -31,7 +31,9 @@ def cost(path: Path) -> dict[str, Any]:
     with bitnet.Engine(path, n_threads=1) as engine:
         answer = engine.generate([i * 31 % engine.n_vocab for i in range(70)], max_tokens=8, ignore_eos=True)
         memory = {name: size for name, size in engine.memory.items() if name != "file"}
-        return {"per_token": engine.per_token, "work": answer.receipt.to_dict()["run"]["work"], "memory": memory}
+        work = answer.receipt.to_dict()["run"]["work"]
+        rows = {name: count for name, count in work.items() if not name.endswith("_ns")}
+        return {"per_token": engine.per_token, "work": rows, "memory": memory}
 
 
 def costs() -> dict[str, Any]:

@@ -82,7 +82,10 @@ def test_the_peak_of_the_dot_product() -> None:
 def test_the_examples_run(text_model: Path) -> None:
     for name, arguments, shown in [
         ("logits.py", [MODEL, "1", "2"], "Prefill(tokens=2"),
-        ("chat.py", [text_model, "hello"], "replayed: True"),
+        ("chat.py", [text_model, "hello"], "replayed: True\nagain: True\n"),
+        ("chat.py", [], "replayed: True\nagain: True\n"),
+        ("templates.py", [], "user      'What is <|eot_id|>?'"),
+        ("receipts.py", [], "replayed with the prompt: True"),
     ]:
         example = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
         done = subprocess.run(

@@ -8,6 +8,8 @@ import os
 import stat
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import blake3
 import pytest
 
 import bitnet
+from gguf import GGUFReader
 
+ROOT = Path(__file__).resolve().parent.parent
 SAMPLED: dict[str, Any] = {"max_tokens": 12, "temperature": 0.7, "seed": 4, "ignore_eos": True}
 
 
@@ -72,6 +76,8 @@ def test_the_fields_of_schema_1_0_0_are_there(receipt: Any) -> None:
 def test_kernels_and_compute_path_follow_the_counters(engine: Any, receipt: Any) -> None:
     """Behaviour 30: counted by the kernels, for this answer alone."""
     work = receipt.to_dict()["run"]["work"]
+    times = {name: work.pop(f"{name}_ns") for name in ("ternary", "dense", "attention", "head")}
+    assert all((work[name] > 0) == (times[name] > 0) for name in times)
     computed = receipt.computed_tokens
     logits = 12 * engine.n_vocab  # a head as small as this one is computed whole
     assert work == {"ternary": 2 * 7 * computed, "dense": 0, "attention": 2 * computed, "head": 12, "logits": logits}
@@ -128,6 +134,14 @@ def altered(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("run.work.logits", lambda n: n * 1000, "run.work.logits"),
         ("run.seconds.decode", lambda t: t + 1, "run.seconds.wall"),
         ("run.seconds.wall", 0.0, "run.seconds.wall"),
+        ("run.seconds.prefill", lambda t: t + 1e-11, "run.seconds.prefill"),
+        ("run.step_ns", lambda steps: [steps[0] + 1, *steps[1:]], "run.step_ns"),
+        ("run.step_ns", lambda steps: [*steps, 0], "run.step_ns"),
+        ("run.step_seconds.p95", lambda t: t + 1e-9, "run.step_seconds.p95"),
+        ("run.work.ternary_ns", lambda n: n + 1, "run.between_kernels_seconds"),
+        ("run.work.head_ns", lambda n: n + 10**12, "run.work.ns"),
+        ("claim.tokenizer", "00" * 32, "digest"),
+        ("claim.system", {"count": 2, "blake3": "00" * 32}, "digest"),
         ("run.seconds.first_token", 0.0, "run.seconds.first_token"),
         ("run.seconds.sample", -1.0, "run.seconds.sample"),
         ("model_info.layers", 3, "run.work.projections"),
@@ -143,6 +157,47 @@ def test_an_altered_receipt_is_caught_and_the_gate_named(receipt: Any, path: str
     with pytest.raises(bitnet.ReceiptError, match=f"gate '{gate}") as caught:
         bitnet.Receipt.from_json(json.dumps(changed)).validate()
     assert str(caught.value)
+
+
+FREE = {"run.n_batch"}
+"""Figures that nothing else in a receipt depends on."""
+
+
+def figures(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of all numbers in a document."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inside in items:
+            yield from figures(inside, (*path, key))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path
+
+
+def test_any_figure_of_claim_and_run_that_is_altered_is_caught(engine: Any) -> None:
+    """By one, and where it is a time or a rate by its last digit too."""
+    chat = bitnet.ChatSession(engine, "Be brief.", template="bitnet", logit_bias={3: 0.5}, **SAMPLED)
+    chat.send("hello")
+    document = chat.send("world").receipt.to_dict()
+    paths = [path for path in figures(document) if path[0] in ("claim", "run", "performance_baseline")]
+    assert len(paths) > 60
+    free = set()
+    for path in paths:
+        *folders, last = path
+        changed = copy.deepcopy(document)
+        inside = changed
+        for folder in folders:
+            inside = inside[folder]
+        value = inside[last]
+        for other in [value + 1, max(value - 1, 0)] + ([value + 1e-9] if isinstance(value, float) else []):
+            inside[last] = other
+            if other == value:
+                continue
+            try:
+                bitnet.Receipt.from_json(json.dumps(changed)).validate()
+                free.add(".".join(map(str, path)))
+            except bitnet.ReceiptError as error:
+                assert "gate '" in str(error)
+    assert free == FREE
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"claim": 1}', "null", "{", '{"timestamp": "x"}'])
@@ -200,10 +255,42 @@ def test_others_can_compute_the_digest_and_the_fingerprints(engine: Any) -> None
     chat.send("hello")
     document = chat.send("world").receipt.to_dict()
     claim = document["claim"]
-    canonical = json.dumps(claim, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    assert document["digest"] == blake3.blake3(canonical.encode()).hexdigest()
+
+    def canonical(value: Any) -> bytes:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def hashed(part: Any) -> dict[str, Any]:
+        return {"blake3": blake3.blake3(canonical(part)).hexdigest(), "count": len(part)}
+
+    redacted = claim | {name: hashed(claim[name]) for name in ("prompt_ids", "output_ids", "system")}
+    redacted["sampling"] = claim["sampling"] | {"stop": hashed(claim["sampling"]["stop"])}
+    assert document["digest"] == blake3.blake3(canonical(redacted)).hexdigest()
     assert claim["model"] == blake3.blake3(engine.path.read_bytes()).hexdigest()
     assert claim["template"]["blake3"] == blake3.blake3(chat.template.source.encode()).hexdigest()
+
+
+def test_others_can_compute_the_tokenizers_fingerprint(engine: Any, tmp_path: Path) -> None:
+    """Of a GGUF's metadata, less the chat template; or of the `tokenizer.json` beside it."""
+
+    def fingerprint(path: Path, prompt: Any) -> str | None:
+        with bitnet.Engine(path) as other:
+            found: str | None = other.generate(prompt, max_tokens=1).receipt.to_dict()["claim"]["tokenizer"]
+            return found
+
+    class Reader(GGUFReader):
+        def _build_tensors(self, start_offs: int, fields: Any) -> None:
+            """It knows nothing of I2_S."""
+
+    fields = Reader(engine.path).fields
+    names = sorted(n for n in fields if n.startswith("tokenizer.") and not n.startswith("tokenizer.chat_template"))
+    entries = b"".join(part.tobytes() for name in names for part in fields[name].parts)
+    assert fingerprint(engine.path, "hello") == blake3.blake3(entries).hexdigest()
+    bare = tmp_path / "model.gguf"
+    bare.write_bytes(engine.path.read_bytes().replace(b"tokenizer.ggml.model", b"tokenizer.ggml.lodem"))
+    assert fingerprint(bare, [1]) is None
+    beside = ROOT / "tests" / "fixtures" / "tokenizers" / "bytes" / "tokenizer.json"
+    (tmp_path / "tokenizer.json").write_bytes(beside.read_bytes())
+    assert fingerprint(bare, [1]) == blake3.blake3(beside.read_bytes()).hexdigest()
 
 
 def test_the_digest_is_the_claims_alone(engine: Any, receipt: Any) -> None:
@@ -253,6 +340,72 @@ def test_a_forged_receipt_fails_its_replay(engine: Any) -> None:
     for path, value in [("claim.numerics", 2), ("claim.kv_type", "f32"), ("claim.model", "00" * 32)]:
         with pytest.raises(bitnet.ReceiptError, match=path):
             engine.replay(bitnet.Receipt.from_json(json.dumps(altered(document, path, value))))
+
+
+def test_a_redacted_receipt_is_the_same_claim(engine: Any, tmp_path: Path) -> None:
+    chat = bitnet.ChatSession(engine, "My secret system", template="bitnet", **{**SAMPLED, "stop": ["secret stop"]})
+    chat.send("a secret question")
+    receipt = chat.send("hello").receipt
+    redacted = bitnet.Receipt.load(receipt.redact().save(tmp_path / "redacted.json"))
+    redacted.validate()
+    assert redacted.digest == receipt.digest == json.loads((tmp_path / "redacted.json").read_text())["digest"]
+    assert redacted != receipt
+    assert redacted.redact() == redacted
+    assert (redacted.prompt_tokens, redacted.completion_tokens) == (receipt.prompt_tokens, receipt.completion_tokens)
+    assert "secret" not in redacted.to_json()
+    claim, whole = redacted.to_dict()["claim"], receipt.to_dict()["claim"]
+    assert claim["prompt_ids"]["count"] == len(whole["prompt_ids"])
+    assert (claim["system"]["count"], claim["sampling"]["stop"]["count"]) == (len("My secret system"), 1)
+
+    assert engine.replay(redacted, whole["prompt_ids"])
+    assert engine.replay_ids(redacted, prompt=whole["prompt_ids"]) == whole["output_ids"]
+    with pytest.raises(bitnet.ReceiptError, match=r"claim.prompt_ids.*redacted; give its prompt"):
+        engine.replay(redacted)
+    for given in (receipt, redacted):
+        with pytest.raises(bitnet.ReceiptError, match="gate 'claim"):
+            engine.replay(given, "another prompt")
+    for path, value, gate in [
+        ("claim.output_ids.count", 13, "claim.finish_reason"),
+        ("claim.prompt_ids.count", 2**63, "claim.finish_reason"),
+        ("claim.prompt_ids.blake3", "00" * 32, "digest"),
+        ("claim.system.count", 1, "digest"),
+        ("claim.prompt_ids.more", 1, "claim.prompt_ids.more"),
+    ]:
+        with pytest.raises(bitnet.ReceiptError, match=f"gate '{gate}"):
+            bitnet.Receipt.from_json(json.dumps(altered(redacted.to_dict(), path, value))).validate()
+    forged = altered(redacted.to_dict(), "claim.output_ids.blake3", "00" * 32)
+    assert not engine.replay(bitnet.Receipt.from_json(json.dumps(forged)), whole["prompt_ids"])
+
+
+def test_a_redacted_receipt_of_a_text_takes_the_text(engine: Any) -> None:
+    """What ended it by a stop text that was left out is not looked for again."""
+    whole = engine.generate("hello world", max_tokens=40, temperature=1.0, seed=1, stop=["a", "e"]).receipt
+    assert whole.finish_reason == "stop"
+    assert engine.replay(whole, "hello world")
+    assert engine.replay(whole.redact(), "hello world")
+
+
+def test_the_times_of_an_answer_are_apart_from_its_consumers(engine: Any) -> None:
+    stream = engine.stream("hello world", **SAMPLED)
+    for _ in stream:
+        time.sleep(0.002)
+    run = stream.receipt.to_dict()["run"]
+    seconds, steps = run["seconds"], sorted(run["step_ns"])
+    assert seconds["consumer"] >= 11 * 0.002
+    assert run["elapsed_seconds"] == pytest.approx(seconds["wall"] + seconds["consumer"])
+    assert seconds["decode"] == pytest.approx(sum(steps) / 1e9)
+    assert run["step_seconds"] == {"p50": steps[5] / 1e9, "p95": steps[10] / 1e9, "max": steps[10] / 1e9}
+    parts = sum(seconds[name] for name in ("render", "tokenize", "prefill", "decode", "sample", "detokenize"))
+    assert run["other_seconds"] == pytest.approx(seconds["wall"] - parts, abs=1e-9)
+    kernels = sum(run["work"][f"{name}_ns"] for name in ("ternary", "dense", "attention", "head")) / 1e9
+    assert run["between_kernels_seconds"] == pytest.approx(seconds["prefill"] + seconds["decode"] - kernels)
+
+
+def test_the_parts_of_a_time_add_up() -> None:
+    """Within 2 % of a clock outside of the engine, on the model inside."""
+    command = [sys.executable, str(ROOT / "benches" / "timings.py"), "--tokens", "128", "--repeats", "9"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_ctrl_c_in_a_long_prefill_keeps_the_counts_true(text_model: Path) -> None:

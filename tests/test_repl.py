@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def test_commands_never_reach_the_model(text_model: Path, tmp_path: Path, expect
     folder = tmp_path / "receipts"
     done = talk(text_model, "/help\n/nonsense\n/metrics\nhello\n/quit\nworld\n", "--receipt-dir", folder)
     assert done.returncode == 0
-    for command in ("/help", "/clear", "/metrics", "/exit", "/quit", "Ctrl-C", "Ctrl-D"):
+    commands = ("/help", "/clear", "/metrics", "/history", "/save", "/load", "/exit", "/quit")
+    for command in (*commands, "Ctrl-C", "Ctrl-D", "Alt-Enter", "Up, Down"):
         assert command in done.stdout
     assert "/nonsense" in done.stderr
     assert done.stdout.endswith(expected("hello"))
@@ -95,6 +97,48 @@ def test_metrics_are_shown(text_model: Path) -> None:
     assert "exchanges  1" in shown
     assert "0 prompt (0 reused), 0 generated" in shown
     assert "6 generated" in shown
+
+
+def test_the_history_is_shown(text_model: Path, expected: Any) -> None:
+    """Behaviours 2 and 9: turns, no commands."""
+    done = talk(text_model, "/history\nhello\n/metrics\n/history\n")
+    assert done.stdout.endswith(f"user: hello\nassistant: {expected('hello')}")
+    assert done.stdout.count("user: ") == 1
+
+
+def test_a_conversation_is_saved_and_goes_on(text_model: Path, tmp_path: Path, expected: Any) -> None:
+    """Behaviour 11, from the command line: with the cache or without, the next answer is what it would have been."""
+    for option in ("", "--cache "):
+        saved = tmp_path / f"a chat{option.strip()}"
+        first = talk(text_model, f"hello\n/save {option}{saved}\nworld\n", "-s", "S")
+        second = talk(text_model, f"never mind\n/load {saved}\nworld\n/history\n")
+        assert (first.stderr, second.stderr) == ("", "")
+        world = answers(first)[len(answers(talk(text_model, "hello\n", "-s", "S"))) :]
+        assert answers(second).startswith(expected("never mind") + world + "user: hello\n")
+        with bitnet.Engine(text_model) as engine:
+            loaded = bitnet.ChatSession.load(engine, saved)
+            assert (loaded.system, loaded.template.origin) == ("S", "argument")
+            assert bool(loaded.send("world").cached_tokens) == bool(option)
+
+
+def test_a_file_that_cannot_be_loaded_or_saved_is_an_error(text_model: Path, tmp_path: Path, expected: Any) -> None:
+    """Behaviour 6: the conversation goes on as it was."""
+    missing, folder = tmp_path / "missing", tmp_path
+    done = talk(text_model, f"hello\n/load {missing}\n/load {text_model}\n/load\n/save\n/save {folder}\nworld\n")
+    assert (done.returncode, answers(done)) == (0, expected("hello", "world"))
+    lines = done.stderr.splitlines()
+    assert len(lines) == 5
+    for word, line in zip(("missing", "saved conversation", "/load", "/save", str(folder)), lines, strict=True):
+        assert word in line
+
+
+def test_pipes_load_no_line_editor(text_model: Path) -> None:
+    """Behaviour 1."""
+    code = (
+        "import sys, bitnet.cli as c; s = c.main(sys.argv[1:]); sys.exit(s or any('prompt' in m for m in sys.modules))"
+    )
+    command = [sys.executable, "-c", code, "chat", text_model, *CHAT]
+    assert subprocess.run(command, input="hello\n", capture_output=True, text=True).returncode == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
@@ -165,6 +209,14 @@ def test_an_answer_that_fails_leaves_the_conversation_going(text_model: Path, ex
     done = talk(text_model, "x" * 3000 + "\nhello\n")
     assert "context" in done.stderr
     assert (done.returncode, answers(done)) == (0, expected("hello"))
+
+
+def test_a_full_context_is_told(text_model: Path) -> None:
+    """Behaviour 27: and the history keeps what left the prompt."""
+    done = talk(text_model, "".join(f"turn number {i}\n" for i in range(12)) + "/history\n", "-c", "128")
+    assert re.search(r"the oldest \d+ turns no longer fit into the context", done.stderr)
+    assert done.returncode == 0
+    assert re.findall(r"(?m)^user: turn number (\d+)$", done.stdout) == [str(i) for i in range(12)]
 
 
 def test_run_answers_a_prompt_through_the_template(text_model: Path, expected: Any, tmp_path: Path) -> None:

@@ -36,6 +36,78 @@ def test_turns_and_dicts_render_alike() -> None:
     assert template.apply("Hi", "S") == template.render_chat([ChatTurn("user", "Hi")], "S")
 
 
+OWN = (
+    "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}>{% endif %}"
+)
+ALL = [*(Template.named(name, "<s>", "</s>") for name in ("raw", "instruct", "llama3-chat", "bitnet"))]
+ALL.append(Template.from_jinja(OWN, "<s>"))
+
+
+@pytest.mark.parametrize("template", ALL, ids=lambda template: template.name)
+@pytest.mark.parametrize("system", [None, "", "Be brief.\n"])
+def test_a_single_question_is_a_conversation_of_one_turn(template: Template, system: str | None) -> None:
+    """Behaviours 12 and 13: and both are `render` of the same messages."""
+    for text in ("Hi", " {{ x }} <|eot_id|>\n", "é🙂"):
+        one = template.apply(text, system)
+        assert one == template.render_chat([ChatTurn("user", text)], system)
+        messages = [] if system is None else [{"role": "system", "content": system}]
+        assert one == template.render([*messages, {"role": "user", "content": text}])
+        assert text.strip() in one
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    list(
+        zip(
+            ALL,
+            [
+                "Be brief. Hi Yes? Bye ",
+                "Be brief.\n\n### Instruction:\nHi\n\n### Response:\nYes?\n\n### Instruction:\nBye\n\n### Response:\n",
+                "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+                "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\nYes?<|eot_id|>"
+                "<|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\n",
+                "System: Be brief.<|eot_id|>User: Hi<|eot_id|>Assistant: Yes?<|eot_id|>User: Bye<|eot_id|>Assistant: ",
+                "<s>[system] Be brief. \n[user] Hi \n[assistant] Yes? \n[user] Bye \n>",
+            ],
+            strict=True,
+        )
+    ),
+    ids=lambda value: value.name if isinstance(value, Template) else "",
+)
+def test_templates_render_to_the_byte(template: Template, expected: str, tmp_path: Path) -> None:
+    """Behaviour 14, from Python and from the command line."""
+    turns = [("system", "Be brief. "), ("user", "Hi "), ("assistant", "Yes? "), ("user", "Bye ")]
+    assert template.render([ChatTurn(*turn) for turn in turns]) == expected
+    source, messages = tmp_path / "own.jinja", tmp_path / "messages.json"
+    source.write_bytes(template.source.replace("bos_token", "'<s>'").encode())
+    messages.write_text(json.dumps([{"role": role, "content": text} for role, text in turns]), "utf-8")
+    assert run(source, "--messages", messages).stdout == expected
+
+
+@pytest.mark.parametrize(
+    ("jinja", "name", "expected"),
+    [
+        (OWN, "meta-llama/Meta-Llama-3-8B-Instruct", ("jinja", "gguf")),
+        (None, "meta-llama/Meta-Llama-3-8B-Instruct", ("llama3-chat", "tokenizer")),
+        (None, "llama-2-13b", ("raw", "fallback")),
+        (None, "llama-3000", ("raw", "fallback")),
+        (None, "Llama-3/", ("raw", "fallback")),
+        (None, "meta-llama-3/some-model", ("raw", "fallback")),
+        (None, "bitnet-b1.58-2B-4T/other", ("raw", "fallback")),
+        (" ", None, ("raw", "fallback")),
+        (None, None, ("raw", "fallback")),
+    ],
+)
+def test_a_template_is_detected_with_its_source(jinja: str | None, name: str | None, expected: tuple[str, str]) -> None:
+    """Behaviour 15: a file's own comes before its name; the folder's name decides nothing."""
+    template = Template.detect(jinja=jinja, tokenizer_name=name)
+    assert (template.name, template.origin) == expected
+    assert (template.warning is None) == (template.origin != "fallback")
+
+
 @pytest.mark.parametrize(
     "value",
     [

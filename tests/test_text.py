@@ -292,6 +292,50 @@ def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, input=stdin, env=environment, encoding="utf-8")
 
 
+def test_a_prompt_is_computed_once_and_its_logits_are_not(engine: Any) -> None:
+    """Behaviours 18, 20 and 21."""
+    ids = engine.encode("hello world " * 9, add_bos=True)
+    alone = engine.generate(ids, max_tokens=9, ignore_eos=True)
+    done = alone.receipt.to_dict()
+    assert done["claim"]["prompt_ids"] == ids
+    assert done["run"]["computed_tokens"] == len(ids) + 9 - 1
+    assert done["run"]["work"]["head"] == 9, "of the prompt, the last position alone has logits"
+    text = engine.generate("hello world " * 9, max_tokens=1, ignore_eos=True).receipt
+    assert (text.to_dict()["claim"]["prompt_ids"], text.seconds["tokenize"] > 0) == (ids, True)
+    assert alone.receipt.seconds["tokenize"] == 0, "these ids were given"
+
+    engine.prefill([])
+    assert engine.cached_tokens == 0
+    filled = engine.prefill(ids)
+    assert (filled.tokens, filled.cached_tokens, engine.cached_tokens) == (len(ids), 0, len(ids))
+    assert filled.seconds > 0
+    after = engine.generate(ids, max_tokens=9, ignore_eos=True)
+    # The last position once more, for its logits.
+    assert (after.token_ids, after.cached_tokens) == (alone.token_ids, len(ids) - 1)
+
+
+def test_the_command_line_says_what_is_wrong_with_a_prompt(text_model: Path) -> None:
+    """Behaviour 19: both numbers."""
+    done = run("run", text_model, "-p", "x" * 300, "-c", "200")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "301" in done.stderr
+    assert "200" in done.stderr
+
+
+def test_the_command_line_ends_where_it_is_told(text_model: Path, engine: Any) -> None:
+    """Behaviour 24: a number of tokens, a stop text that is not shown, the end of the context."""
+    whole = engine.generate("hello", max_tokens=30, ignore_eos=True, stop="never").text
+    options = ("run", text_model, "-p", "hello", "-t", "1")
+    five = run(*options, "-n", "5").stdout
+    assert five == engine.generate("hello", max_tokens=5).text + "\n"
+    stop = whole[2:4]
+    assert run(*options, "-n", "30", "--stop", stop).stdout == whole[: whole.index(stop)] + "\n"
+    with bitnet.Engine(text_model, n_ctx=20) as small:
+        full = small.generate("hello")
+        assert full.finish_reason == "context"
+        assert run(*options, "-c", "20").stdout == full.text + "\n"
+
+
 def test_the_command_line_tokenizes_and_runs(text_model: Path, engine: Any) -> None:
     assert run("tokenize", text_model, "hello world", "--ids").stdout.split() == list(
         map(str, engine.encode("hello world"))

@@ -16,6 +16,7 @@ from ._core import (
     Prefill,
     Receipt,
     SamplingParams,
+    Span,
     Stream,
     Template,
     Tokenizer,
@@ -40,6 +41,7 @@ from .errors import (
     TokenIdError,
     UnsupportedModelError,
 )
+from .receipts import receipt_schema
 
 __all__ = [
     "ArgumentError",
@@ -60,6 +62,7 @@ __all__ = [
     "Receipt",
     "ReceiptError",
     "SamplingParams",
+    "Span",
     "Stream",
     "Template",
     "TemplateError",
@@ -72,4 +75,5 @@ __all__ = [
     "isas",
     "processor",
     "read_bandwidth",
+    "receipt_schema",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "Prefill",
     "Receipt",
     "SamplingParams",
+    "Span",
     "Stream",
     "Template",
     "Tokenizer",
@@ -237,7 +238,8 @@ class Receipt:
 
     The claim names everything that decides the answer (model, settings, prompt ids, sampling with the seed in effect,
     ids) and is hashed into `digest`, which is the same on every processor and number of threads. The run tells how:
-    kernels with the rows that they counted, times, threads. The digest finds accidents; `Engine.replay` finds forgery.
+    kernels with the rows and the time that they counted, threads, seconds of each part. The digest finds accidents;
+    `Engine.replay` finds forgery. docs/receipts.md describes it, `bitnet.receipt_schema` is its JSON Schema.
     """
 
     @staticmethod
@@ -250,6 +252,12 @@ class Receipt:
         """Write the document, which appears as a whole or not at all; make missing folders. Returns the path."""
     def validate(self) -> None:
         """Recompute every sum and every derived field. Raises ReceiptError that names the first gate that fails."""
+    def redact(self) -> Receipt:
+        """A copy with the number and the BLAKE3 of prompt ids, output ids, system prompt and stop texts in their place.
+
+        Its digest is the same, it validates, and who has the prompt can replay it. Whoever guesses what was left out
+        can prove the guess by the hash.
+        """
     def to_json(self) -> str:
         """The document as indented JSON text."""
     def to_dict(self) -> dict[str, Any]:
@@ -258,7 +266,7 @@ class Receipt:
         """A copy with the results of tests that were run on the answer."""
     @property
     def digest(self) -> str:
-        """BLAKE3 of the claim's JSON (UTF-8, keys sorted, no spaces), in hexadecimal.
+        """BLAKE3 of the redacted claim's JSON (UTF-8, keys sorted, no spaces), in hexadecimal.
 
         The claim holds the BLAKE3 of the model's file: the first digest of an engine reads the whole file.
         """
@@ -287,8 +295,8 @@ class Receipt:
     def seconds(self) -> dict[str, float]:
         """Seconds inside the engine: render, tokenize, prefill, first_token, decode, sample, detokenize, wall.
 
-        `first_token` is everything up to the first id, `wall` everything. What the consumer of a stream spent between
-        pulls is in none of them.
+        `first_token` is everything up to the first id, `wall` everything. `consumer` is what the consumer of a stream
+        spent between pulls; it is in none of the others.
         """
     def __eq__(self, other: object, /) -> bool: ...
 
@@ -352,6 +360,37 @@ class ChatTurn:
 _Message: TypeAlias = ChatTurn | dict[str, Any]
 
 @final
+class Span:
+    """A stretch of a prompt: see `Template.spans`."""
+
+    @property
+    def text(self) -> str:
+        """Its text."""
+    @property
+    def role(self) -> str | None:
+        """The role of the message that it stands in; None if the template wrote it."""
+    @property
+    def message(self) -> int | None:
+        """The position of that message."""
+    @property
+    def start(self) -> int:
+        """Where it begins, in bytes of the prompt's UTF-8."""
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+    @property
+    def rewritten(self) -> bool:
+        """Whether the template changed the message's text, other than by trimming it."""
+    @property
+    def token_ids(self) -> list[int] | None:
+        """The tokens that begin in it; None without a tokenizer, and where its tokens do not spell the prompt.
+
+        A token that the tokenizer puts in front (BOS) has an empty span.
+        """
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+@final
 class Template:
     """What turns a conversation into a prompt: a Jinja source, rendered as transformers' `apply_chat_template` does.
 
@@ -385,6 +424,20 @@ class Template:
         **variables: Any,
     ) -> str:
         """The prompt of a conversation. Dicts reach the template untouched; other keywords become variables."""
+    def spans(
+        self,
+        messages: Sequence[_Message],
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        *,
+        tokenizer: Tokenizer | None = None,
+        **variables: Any,
+    ) -> list[Span]:
+        """What `render` gives in stretches, in order: who wrote each, and with a tokenizer its tokens.
+
+        A picture for people, as good as can be: the texts of messages are followed through the template. Of one that a
+        template looks at or takes apart nothing may be found; then it counts as the template's. Tools do always.
+        """
     def render_chat(self, history: Sequence[ChatTurn], system: str | None = None) -> str:
         """`render` of turns that wait for an answer, with a system prompt before them."""
     def apply(self, user: str, system: str | None = None) -> str:
@@ -444,6 +497,38 @@ class ChatSession:
         """The whole answer."""
     def clear(self) -> None:
         """Forget turns, receipts and the computed prefix; system prompt, template and parameters stay."""
+    def fork(self) -> ChatSession:
+        """A conversation of its own that goes on from here, with the same turns, receipts and parameters.
+
+        Both share what is computed until they diverge. Raises ArgumentError while an answer is under way.
+        """
+    def rewind(self, n: int) -> None:
+        """Take back the last n exchanges, with their receipts, so that the metrics are the sums of those that stay.
+
+        Turns that have left the prompt stay out of it, unless none would be in it. Raises ArgumentError if there are
+        not so many, or while an answer is under way.
+        """
+    def to_json(self) -> str:
+        """System prompt, template, turns and parameters as JSON text; receipts have files of their own."""
+    @staticmethod
+    def from_json(engine: Engine, text: str) -> ChatSession:
+        """The conversation of such a text, which goes on with the next prompt that the saved one would have had.
+
+        Raises ArgumentError if it is none, TemplateError for its template. A template's stopped clock runs again.
+        """
+    def save(self, path: str | os.PathLike[str], *, cache: bool = False) -> Path:
+        """Write `to_json` into a file, which appears as a whole or not at all; make missing folders. Returns the path.
+
+        cache: append what is computed (`per_token["kv_bytes"]` of the engine for each position) with its hash and the
+        fingerprint of the model, for which the whole model file is read.
+        """
+    @staticmethod
+    def load(engine: Engine, path: str | os.PathLike[str], *, cache: bool = True) -> ChatSession:
+        """Read a file that `save` wrote. A saved cache is used again, for the same answers as without it.
+
+        Raises as `from_json`, and ArgumentError if the cache is damaged, or computed from another model, another
+        kv_type, act_quant or ffn_act, or by another order of float operations; cache=False leaves it out, unread.
+        """
     @property
     def engine(self) -> Engine:
         """Its engine."""
@@ -464,7 +549,10 @@ class ChatSession:
         """How many turns at the beginning have left the prompt because the context was full."""
     @property
     def receipts(self) -> list[Receipt]:
-        """The receipts of its answers; each claims the digest of the one before."""
+        """The receipts of its answers; each claims the digest of the one before, and keeps it in memory.
+
+        One takes about 2 kB, and 4 bytes for each id of its prompt and answer.
+        """
     @property
     def metrics(self) -> dict[str, float]:
         """Sums over the receipts: exchanges, prompt_tokens, cached_tokens, completion_tokens, prefill_seconds,
@@ -584,12 +672,17 @@ class Engine:
         params: SamplingParams | None = None,
         **keywords: Unpack[_Sampling],
     ) -> list[Completion]: ...
-    def replay(self, receipt: Receipt) -> bool:
+    def replay(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> bool:
         """Compute a receipt's answer again; whether it has the same ids and ends alike.
 
+        A cancelled answer is computed up to where it stopped. A redacted receipt takes its prompt, as `stream` does; if
+        a stop text ended it, only the ids are compared.
+
         Raises ReceiptError if the receipt is of another model, another kv_type, act_quant or ffn_act, or another order
-        of float operations.
+        of float operations; if it is redacted and no prompt is given, or not its prompt.
         """
+    def replay_ids(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> list[int]:
+        """The ids that computing a receipt's answer again gives: those that `replay` compares. Raises as `replay`."""
     @property
     def cached_tokens(self) -> int:
         """Positions that the warm cache holds."""

@@ -9,9 +9,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import ChatSession, Engine, Template, Tokenizer, __version__, bench, inspect, isas, processor, read_bandwidth
+from . import (
+    ChatSession,
+    Engine,
+    Template,
+    Tokenizer,
+    __version__,
+    bench,
+    inspect,
+    isas,
+    processor,
+    read_bandwidth,
+    receipts,
+)
 from .errors import ArgumentError, BitnetError
 from .models import card, inside
+from .picture import picture, unseen
 from .repl import Receipts, Repl
 
 FAILED = 2
@@ -21,13 +34,14 @@ SHOWN = 72
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, 2 after an error, 130 after Ctrl-C."""
+    """Run the command line and return the exit status: 0, 1 if receipts fail, 2 after an error, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(argv)
+    status: int | None = 0
     try:
-        options.run(options)
+        status = options.run(options)
         if sys.stdout:  # None if it was closed before Python started
             sys.stdout.flush()
     except BrokenPipeError:
@@ -38,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    return 0
+    return status or 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add_engine_options(command)
     add_chat_options(command)
     add_sampling_options(command)
+    command.add_argument("--history", type=Path, metavar="FILE", help="keep the inputs of a terminal in this file")
     command.set_defaults(run=run_chat)
 
     command = commands.add_parser("run", help="continue a prompt, or answer it with --chat")
@@ -111,8 +126,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--user", help="a question after them")
     command.add_argument("--template", metavar="NAME_OR_FILE", help="use this template in place of the model's")
     command.add_argument("--no-generation-prompt", action="store_true", help="do not begin the assistant's turn")
+    command.add_argument("--show", action="store_true", help="show which part of the prompt who wrote")
+    command.add_argument("--tokens", action="store_true", help="the same with the tokens of a model file's tokenizer")
     command.add_argument("--source", action="store_true", dest="show_source", help="print the template, not a prompt")
     command.set_defaults(run=run_template)
+
+    receipts.add_command(commands)
     return top
 
 
@@ -211,7 +230,7 @@ def run_chat(options: argparse.Namespace) -> None:
     """`bitnet chat MODEL`."""
     receipts = Receipts(options.receipt_dir) if options.receipt_dir else None
     with open_engine(options) as engine:
-        Repl(open_chat(engine, options), receipts).run()
+        Repl(open_chat(engine, options), receipts, options.history).run()
 
 
 def run_inspect(options: argparse.Namespace) -> None:
@@ -349,7 +368,19 @@ def run_template(options: argparse.Namespace) -> None:
             raise ArgumentError(f"{options.messages} is not a JSON list of messages: {error}") from error
     if options.user is not None:
         messages.append({"role": "user", "content": options.user})
-    sys.stdout.write(template.render(messages, add_generation_prompt=not options.no_generation_prompt))
+    answer = not options.no_generation_prompt
+    if not (options.show or options.tokens):
+        sys.stdout.write(template.render(messages, add_generation_prompt=answer))
+        return
+    if options.tokens and not is_model:
+        raise ArgumentError(f"{options.source} has no tokenizer; --tokens takes a model file")
+    tokenizer = Tokenizer(options.source) if options.tokens else None
+    spans = template.spans(messages, add_generation_prompt=answer, tokenizer=tokenizer)
+    sys.stdout.write(picture(spans, tokenizer))
+    for i in unseen(spans, messages):
+        print(f"bitnet: the template takes apart the text of message {i}, or leaves it out", file=sys.stderr)
+    if tokenizer and any(span.token_ids is None for span in spans):
+        print("bitnet: the tokens do not spell the prompt; see `bitnet tokenize`", file=sys.stderr)
 
 
 def read(path: str) -> str:

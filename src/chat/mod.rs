@@ -13,7 +13,9 @@ use crate::template::{ChatTurn, Conversation, Role, Template};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The conversation so far. An engine may have any number of them.
+/// The conversation so far. An engine may have any number of them. A clone, made while none is under way, goes on from
+/// there; both share what is computed until they diverge.
+#[derive(Clone)]
 pub struct ChatSession {
     /// What formats the prompts.
     pub template: Arc<Template>,
@@ -25,26 +27,10 @@ pub struct ChatSession {
     pub forgotten: usize,
     /// The receipts of the answers.
     pub receipts: Vec<Arc<Receipt>>,
-    decoder: Option<Decoder>,
+    /// Its sequence, unless it has none yet or a stream has it.
+    pub decoder: Option<Decoder>,
     /// Whether a stream has the sequence.
     answering: bool,
-}
-
-/// Sums over the receipts of a conversation.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Metrics {
-    /// Positions of all prompts.
-    pub prompt_tokens: u64,
-    /// Of these, positions that the cache held.
-    pub cached_tokens: u64,
-    /// Ids that were sampled.
-    pub completion_tokens: u64,
-    /// Time for the positions of prompts that were computed.
-    pub prefill_seconds: f64,
-    /// Time for the positions of answers.
-    pub decode_seconds: f64,
-    /// Time inside the engine.
-    pub wall_seconds: f64,
 }
 
 impl ChatSession {
@@ -61,22 +47,8 @@ impl ChatSession {
         }
     }
 
-    /// Sums over the receipts.
-    pub fn metrics(&self) -> Metrics {
-        self.receipts.iter().fold(Metrics::default(), |sum, receipt| {
-            let (claim, run) = (&receipt.claim, &receipt.run);
-            Metrics {
-                prompt_tokens: sum.prompt_tokens + claim.prompt_ids.len() as u64,
-                cached_tokens: sum.cached_tokens + run.cached_tokens,
-                completion_tokens: sum.completion_tokens + claim.output_ids.len() as u64,
-                prefill_seconds: sum.prefill_seconds + run.seconds.prefill,
-                decode_seconds: sum.decode_seconds + run.seconds.decode,
-                wall_seconds: sum.wall_seconds + run.seconds.wall,
-            }
-        })
-    }
-
-    fn check_idle(&self) -> Result<()> {
+    /// An error while an answer is under way.
+    pub fn check_idle(&self) -> Result<()> {
         let busy = "an answer is under way in this conversation; read its stream to the end, or cancel it";
         if self.answering { Err(Error::Argument(busy.into())) } else { Ok(()) }
     }
@@ -85,6 +57,22 @@ impl ChatSession {
     pub fn clear(&mut self) -> Result<()> {
         self.check_idle()?;
         *self = ChatSession::new(self.template.clone(), self.system.take());
+        Ok(())
+    }
+
+    /// Forgets the last `n` exchanges with their receipts. What left the context stays out, unless nothing would be in.
+    pub fn rewind(&mut self, n: usize) -> Result<()> {
+        self.check_idle()?;
+        let held = self.turns.len() / 2;
+        if n > held {
+            return Err(Error::Argument(format!("{n} exchanges cannot be taken back, the conversation has {held}")));
+        }
+        self.turns.truncate(2 * (held - n));
+        // A conversation that was loaded has none for its first exchanges.
+        self.receipts.truncate(self.receipts.len().saturating_sub(n));
+        if self.forgotten >= self.turns.len() {
+            self.forgotten = 0;
+        }
         Ok(())
     }
 
@@ -126,13 +114,14 @@ impl ChatSession {
 
     /// A conversation as ids, and where they come from.
     fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<u32>, Origin)> {
+        let tokenizer = engine.tokenizer()?; // built since the engine was opened: no part of the answer's time
         let start = Instant::now();
         let template = &self.template;
         let conversation = Conversation::from_turns(turns, self.system.as_deref());
-        let controls: Vec<&str> = engine.tokenizer()?.control_texts().collect();
+        let controls: Vec<&str> = tokenizer.control_texts().collect();
         let prompt = template.prompt(&conversation, &controls)?;
         let render = start.elapsed();
-        let ids = engine.encode_prompt(&prompt)?;
+        let ids = tokenizer.encode_prompt(&prompt);
         let origin = Origin {
             render,
             tokenize: start.elapsed() - render,
@@ -150,7 +139,7 @@ impl ChatSession {
         self.answering = false;
         self.decoder = stream.take_decoder();
         let Some(receipt) = &stream.receipt else { return };
-        let cancelled = stream.answer.finish() == Some(Finish::Cancelled);
+        let cancelled = stream.answer.finish == Some(Finish::Cancelled);
         self.turns.push(ChatTurn::new(Role::User, user));
         self.turns.push(ChatTurn { cancelled, ..ChatTurn::new(Role::Assistant, &stream.text) });
         self.receipts.push(receipt.clone());

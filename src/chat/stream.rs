@@ -38,7 +38,7 @@ impl ChatStream {
     /// The next piece; nothing once the answer has ended. After an error it can be called again.
     pub fn next(&mut self, watch: &mut Watch) -> Result<Option<Piece>> {
         let piece = self.stream.next(&self.engine, watch)?;
-        if self.stream.answer.finish().is_some() {
+        if self.stream.answer.finish.is_some() {
             self.end();
         }
         Ok(piece)

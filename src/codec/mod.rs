@@ -6,7 +6,6 @@ mod i2s;
 mod ternary;
 
 pub use half::{bf16_to_f32, f16_to_f32};
-pub use i2s::Interleave;
 
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Tensor, TensorType};
@@ -128,7 +127,7 @@ impl<'a> Rows<'a> {
         let mut trits = [0; PART];
         for (index, values) in out.chunks_mut(PART).enumerate() {
             let trits = &mut trits[..values.len()];
-            Interleave::L128.unpack(self.bytes, start + PART * index, trits);
+            i2s::unpack(self.bytes, start + PART * index, trits);
             for (value, &trit) in values.iter_mut().zip(&*trits) {
                 *value = self.scale * f32::from(trit);
             }
@@ -178,7 +177,7 @@ impl<'a> Rows<'a> {
     }
 
     fn i2s_trits(&self, row: usize, out: &mut [i8]) -> Result<RowTrits> {
-        Interleave::L128.unpack(self.bytes, row * self.cols, out);
+        i2s::unpack(self.bytes, row * self.cols, out);
         // A look at every trit, without an early exit, is a loop over vectors.
         if out.iter().fold(false, |any, &trit| any | (trit > 1)) {
             let col = out.iter().position(|&trit| trit > 1).unwrap_or_default();

@@ -2,32 +2,21 @@
 
 use super::{Decoder, Runtime, Step, Watch};
 use crate::error::Result;
-use crate::model::{Bounded, Wanted, Work};
+use crate::model::{Bounded, Wanted};
 use crate::sampler::{Sampler, SamplingParams, logprobs};
 use std::time::{Duration, Instant};
 
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// A stop id or a stop text.
-    Stop,
-    /// `max_tokens` were generated.
-    Length,
-    /// The context is full.
-    Context,
-    /// Its consumer ended it.
-    Cancelled,
-}
-
-impl Finish {
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
-            Finish::Context => "context",
-            Finish::Cancelled => "cancelled",
-        }
+named! {
+    /// Why an answer ended.
+    pub enum Finish {
+        /// A stop id or a stop text.
+        Stop = "stop",
+        /// `max_tokens` were generated.
+        Length = "length",
+        /// The context is full.
+        Context = "context",
+        /// Its consumer ended it.
+        Cancelled = "cancelled",
     }
 }
 
@@ -45,22 +34,27 @@ pub struct Token {
 pub struct Answer {
     sequence: Vec<u32>,
     prompt: usize,
-    cached: usize,
-    params: SamplingParams,
-    seed: u64,
-    stop: Vec<u32>,
-    finish: Option<Finish>,
-    before: Work,
-    times: Times,
+    /// Positions of the prompt that the cache held.
+    pub cached: usize,
+    /// How it samples.
+    pub params: SamplingParams,
+    /// The seed of its draws.
+    pub seed: u64,
+    /// The ids that end it.
+    pub stop: Vec<u32>,
+    /// Why it ended, if it has.
+    pub finish: Option<Finish>,
+    /// The time spent on it.
+    pub times: Times,
 }
 
 /// Time spent on an answer.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub struct Times {
     /// Computing what the cache did not hold of the prompt.
     pub prefill: Duration,
-    /// Computing the later positions.
-    pub decode: Duration,
+    /// Computing each later position, in nanoseconds.
+    pub steps: Vec<u64>,
     /// Choosing ids.
     pub sample: Duration,
 }
@@ -72,6 +66,7 @@ impl Answer {
     /// `stop` are the ids that end the answer.
     pub fn begin(decoder: &mut Decoder, prompt: Vec<u32>, params: SamplingParams, seed: u64, stop: Vec<u32>) -> Answer {
         let cached = decoder.keep_prefix(&prompt[..prompt.len() - 1]);
+        decoder.cache.count_anew();
         Answer {
             prompt: prompt.len(),
             sequence: prompt,
@@ -80,7 +75,6 @@ impl Answer {
             seed,
             stop,
             finish: None,
-            before: decoder.work(),
             times: Times::default(),
         }
     }
@@ -90,7 +84,7 @@ impl Answer {
         if self.finish.is_some() {
             return Ok(None);
         }
-        let mut times = self.times;
+        let mut times = std::mem::take(&mut self.times);
         let computed = {
             let likely = self.likely();
             self.compute(runtime, decoder, self.wanted(&likely), watch, &mut times)
@@ -148,22 +142,14 @@ impl Answer {
             let chunk = &pending[..pending.len().min(runtime.n_batch)];
             let last = chunk.len() == pending.len();
             let logits = runtime.prefill(decoder, chunk, if last { wanted } else { Wanted::Nothing }, watch)?;
-            let first = self.sequence.len() == self.prompt;
-            *(if first { &mut times.prefill } else { &mut times.decode }) += start.elapsed();
+            match self.sequence.len() == self.prompt {
+                true => times.prefill += start.elapsed(),
+                false => times.steps.push(start.elapsed().as_nanos() as u64),
+            }
             if last {
                 return Ok(logits);
             }
         }
-    }
-
-    /// Ends it because its text says so, whatever else the last id did.
-    pub fn stop_here(&mut self) {
-        self.finish = Some(Finish::Stop);
-    }
-
-    /// Ends it before its time.
-    pub fn cancel(&mut self) {
-        self.finish.get_or_insert(Finish::Cancelled);
     }
 
     /// The prompt's ids.
@@ -183,41 +169,6 @@ impl Answer {
             Some((last, before)) if self.stop.contains(last) => before,
             _ => all,
         }
-    }
-
-    /// Positions of the prompt that the cache held.
-    pub fn cached(&self) -> usize {
-        self.cached
-    }
-
-    /// Why it ended, if it has.
-    pub fn finish(&self) -> Option<Finish> {
-        self.finish
-    }
-
-    /// The seed of its draws.
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    /// How it samples.
-    pub fn params(&self) -> &SamplingParams {
-        &self.params
-    }
-
-    /// What the kernels have computed for it, by their own count.
-    pub fn work(&self, decoder: &Decoder) -> Work {
-        decoder.work().since(self.before)
-    }
-
-    /// The ids that end it.
-    pub fn stop(&self) -> &[u32] {
-        &self.stop
-    }
-
-    /// The time spent on it.
-    pub fn times(&self) -> Times {
-        self.times
     }
 }
 

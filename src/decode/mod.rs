@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::kernel::Kernels;
 use crate::kernel::memory::room;
 use crate::kernel::pool::{Pool, Team};
-use crate::model::{KvCache, Model, Row, Scratch, Wanted, Work};
+use crate::model::{KvCache, Model, Row, Scratch, Wanted};
+use crate::receipt::Work;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,7 +46,8 @@ pub struct Step<'a> {
     pub logits: Wanted<'a>,
 }
 
-/// One sequence: its ids, and its keys and values.
+/// One sequence: its ids, and its keys and values, which clones share as far as they agree.
+#[derive(Clone)]
 pub struct Decoder {
     cache: KvCache,
     ids: Vec<u32>,
@@ -57,25 +59,37 @@ impl Decoder {
         Decoder { cache, ids: Vec::new() }
     }
 
+    /// A sequence whose keys and values were computed before; `read` fills its pages with [`Decoder::contents`].
+    pub fn restored(mut cache: KvCache, ids: Vec<u32>, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Decoder> {
+        cache.fill(ids.len(), read)?;
+        Ok(Decoder { cache, ids })
+    }
+
+    /// The contents of the cache's pages.
+    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        self.cache.contents()
+    }
+
     /// The ids whose keys and values are held.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// What the kernels have computed for this sequence, by their own count.
+    /// What the kernels have computed for its last answer, by their own count.
     pub fn work(&self) -> Work {
         self.cache.work()
     }
 
     /// Bytes that the cache takes.
     pub fn bytes(&self) -> usize {
-        self.cache.bytes()
+        self.contents().map(<[u8]>::len).sum()
     }
 
     /// A sequence of its own that holds what is common with `ids`.
-    pub fn copy_of_prefix(&self, ids: &[u32]) -> Result<Decoder> {
-        let common = self.common(ids);
-        Ok(Decoder { cache: self.cache.copy_of(common)?, ids: self.ids[..common].to_vec() })
+    pub fn copy_of_prefix(&self, ids: &[u32]) -> Decoder {
+        let mut copy = self.clone();
+        copy.keep_prefix(ids);
+        copy
     }
 
     /// How many ids at the beginning are common with `ids`.
@@ -92,15 +106,9 @@ impl Decoder {
 
     /// Keeps the first `len` positions and extends them; if that fails, everything is as it was.
     pub fn replace_from<T>(&mut self, len: usize, extend: impl FnOnce(&mut Decoder) -> Result<T>) -> Result<T> {
-        let tail = self.cache.split_off(len)?;
-        let ids = self.ids.split_off(len);
-        let result = extend(self);
-        if result.is_err() {
-            self.truncate(len);
-            self.ids.extend(ids);
-            self.cache.put_back(tail);
-        }
-        result
+        let before = self.clone();
+        self.truncate(len);
+        extend(self).inspect_err(|_| *self = before)
     }
 
     /// Keeps the first `len` positions.

@@ -17,7 +17,7 @@ use crate::model::{ActQuant, Model, Wanted};
 use crate::ops::attention::KvType;
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
-use crate::template::{Prompt, Template};
+use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 use receipts::Identity;
 use std::path::Path;
@@ -87,20 +87,6 @@ pub struct Prefill {
     pub cached_tokens: usize,
     /// Time spent computing the others.
     pub elapsed: Duration,
-}
-
-/// Bytes that an engine uses.
-pub struct Memory {
-    /// Packed weights, in memory of our own.
-    pub packed: usize,
-    /// Weights that are read where they lie in the mapped file.
-    pub mapped: usize,
-    /// The output head's copy in 8 bits, once it is made.
-    pub head_copy: usize,
-    /// Keys and values of the warm cache.
-    pub kv_cache: usize,
-    /// The model's file, or all files of a split model.
-    pub file: usize,
 }
 
 /// An open model.
@@ -218,16 +204,6 @@ impl Engine {
         Ok(self.template.get_or_init(|| template).clone())
     }
 
-    /// The ids of a formatted prompt: control tokens where the template wrote them, and one BOS or none.
-    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>> {
-        let tokenizer = self.tokenizer()?;
-        let mut ids = tokenizer.encode_parts(&prompt.parts());
-        if let Some(bos) = tokenizer.bos().filter(|bos| tokenizer.add_bos() && ids.first() != Some(bos)) {
-            ids.insert(0, bos);
-        }
-        Ok(ids)
-    }
-
     fn new_decoder(&self) -> Decoder {
         Decoder::new(self.runtime.model.new_cache(self.kv_type))
     }
@@ -311,7 +287,7 @@ impl Engine {
         let greedy = prompts.iter().map(|ids| self.greedy(ids, max_tokens, stop));
         let greedy = greedy.collect::<Result<Vec<Request>>>()?;
         let mut decoders = self.with_warm(|warm| {
-            greedy.iter().map(|request| warm.copy_of_prefix(&request.prompt)).collect::<Result<Vec<Decoder>>>()
+            Ok(greedy.iter().map(|request| warm.copy_of_prefix(&request.prompt)).collect::<Vec<Decoder>>())
         })?;
         let begin = |(request, decoder): (Request, &mut Decoder)| {
             Answer::begin(decoder, request.prompt, request.params, 0, request.stop_ids)
@@ -337,7 +313,7 @@ impl Engine {
         params.validate()?;
         let mut stop_ids = params.stop_token_ids.clone();
         if let (false, Ok(tokenizer)) = (params.ignore_eos, self.tokenizer()) {
-            stop_ids.extend(tokenizer.stop_ids());
+            stop_ids.extend(&tokenizer.stop);
         }
         stop_ids.sort_unstable();
         stop_ids.dedup();
@@ -349,14 +325,8 @@ impl Engine {
         self.warm().and_then(|warm| Some(warm.as_ref()?.ids().len())).unwrap_or(0)
     }
 
-    /// Bytes in use.
-    pub fn memory(&self) -> Memory {
-        Memory {
-            packed: self.runtime.model.packed_bytes(),
-            mapped: self.runtime.model.mapped_bytes(),
-            head_copy: self.runtime.model.copied_bytes(),
-            kv_cache: self.warm().and_then(|warm| Some(warm.as_ref()?.bytes())).unwrap_or(0),
-            file: self.runtime.model.gguf().file_size() as usize,
-        }
+    /// Bytes that the warm cache takes.
+    pub fn cached_bytes(&self) -> usize {
+        self.warm().and_then(|warm| Some(warm.as_ref()?.bytes())).unwrap_or(0)
     }
 }

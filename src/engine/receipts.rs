@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::gguf::{Gguf, fingerprint};
 use crate::kernel::machine;
 use crate::model::config::Config;
-use crate::receipt::{Claim, Late, ModelInfo, Previous, Receipt, Run, Sampling, Seconds, Work, gate, wrong};
+use crate::receipt::{Claim, Late, ModelInfo, Part, Previous, Receipt, Run, Sampling, Seconds, gate, seconds, wrong};
 use crate::sampler::SamplingParams;
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
@@ -30,6 +30,7 @@ impl Identity {
             ("os", std::env::consts::OS.to_string()),
             ("arch", std::env::consts::ARCH.to_string()),
             ("processor", machine::processor_name()),
+            ("cores", machine::cores().to_string()),
         ];
         Identity {
             fingerprint: Late::new(hash),
@@ -67,7 +68,7 @@ fn sampling(params: &SamplingParams, seed: u64, stop_ids: &[u32]) -> Sampling {
         logit_bias: params.logit_bias.iter().map(|(id, x)| (*id, bias(*x))).collect(),
         seed,
         max_tokens: params.max_tokens.map(|n| n as u64),
-        stop: params.stop.clone(),
+        stop: Part::Whole(params.stop.clone()),
         stop_token_ids: stop_ids.to_vec(),
     }
 }
@@ -89,32 +90,38 @@ fn params(sampling: &Sampling) -> Result<SamplingParams> {
         frequency_penalty: sampling.frequency_penalty as f32,
         logit_bias: sampling.logit_bias.iter().map(bias).collect::<Result<_>>()?,
         seed: Some(sampling.seed),
-        stop: sampling.stop.clone(),
+        stop: sampling.stop.whole().cloned().unwrap_or_default(),
         ignore_eos: true,
         ..SamplingParams::default()
     })
 }
 
 impl Engine {
+    /// The fingerprint of its model. The first call reads the file.
+    pub fn fingerprint(&self) -> Result<&str> {
+        self.identity.fingerprint.get()
+    }
+
     /// The receipt of an answer that has ended and has at least one id.
     pub(super) fn receipt_of(&self, stream: &Stream, decoder: &Decoder) -> Receipt {
         let (answer, clock, origin) = (&stream.answer, &stream.clock, &stream.origin);
-        let (times, done) = (answer.times(), answer.work(decoder));
+        let times = &answer.times;
         let model = &self.runtime.model;
-        let seconds = |duration: Duration| duration.as_secs_f64();
+        let seconds = |duration: Duration| seconds(duration.as_nanos() as u64);
         let claim = Claim {
             numerics: NUMERICS,
             model: self.identity.fingerprint.clone(),
+            tokenizer: self.tokenizer().ok().map(|tokenizer| tokenizer.fingerprint.clone()),
             act_quant: model.verdict.act_quant.name().into(),
             ffn_act: self.config().activation.name().into(),
             kv_type: self.kv_type.name().into(),
             n_ctx: self.runtime.n_ctx as u64,
             template: origin.template.clone(),
-            system: origin.system.clone(),
-            prompt_ids: answer.prompt().to_vec(),
-            sampling: sampling(answer.params(), answer.seed(), answer.stop()),
-            output_ids: answer.generated().to_vec(),
-            finish_reason: answer.finish().unwrap_or(Finish::Cancelled).name().into(),
+            system: origin.system.clone().map(Part::Whole),
+            prompt_ids: Part::Whole(answer.prompt().to_vec()),
+            sampling: sampling(&answer.params, answer.seed, &answer.stop),
+            output_ids: Part::Whole(answer.generated().to_vec()),
+            finish_reason: answer.finish.unwrap_or(Finish::Cancelled).name().into(),
             previous: origin.previous.clone().map(Previous::Receipt),
         };
         let run = Run {
@@ -122,54 +129,59 @@ impl Engine {
             isa: self.runtime.kernels.isa.name().into(),
             threads: self.runtime.pool.size() as u64,
             n_batch: self.runtime.n_batch as u64,
-            cached_tokens: answer.cached() as u64,
-            work: Work {
-                ternary: done.ternary,
-                dense: done.dense,
-                attention: done.attention,
-                head: done.head,
-                logits: done.logits,
-            },
+            cached_tokens: answer.cached as u64,
+            work: decoder.work(),
             seconds: Seconds {
                 render: seconds(origin.render),
                 tokenize: seconds(origin.tokenize),
                 prefill: seconds(times.prefill),
                 first_token: seconds(clock.first_token),
-                decode: seconds(times.decode),
+                decode: seconds(Duration::from_nanos(times.steps.iter().sum())),
                 sample: seconds(times.sample),
                 detokenize: seconds(clock.detokenize),
                 wall: seconds(clock.wall),
+                consumer: seconds(clock.consumer),
             },
+            step_ns: times.steps.clone(),
             memory_bytes: (model.packed_bytes() + model.copied_bytes() + decoder.bytes()) as u64,
         };
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
     }
 
-    /// Computes a receipt's answer again and says whether it has the same ids and ends alike. A receipt of another model,
-    /// other settings or another order of float operations is refused by name.
-    pub fn replay(&self, receipt: &Receipt, watch: &mut Watch) -> Result<bool> {
+    /// Computes a receipt's answer again: whether it has the same ids and ends alike, and the ids that it has. A receipt
+    /// of another model, other settings or another order of float operations is refused by name; a redacted one takes
+    /// the prompt that it was made of, and where its stop texts ended it, the ids alone are compared.
+    pub fn replay(&self, receipt: &Receipt, prompt: Option<Vec<u32>>, watch: &mut Watch) -> Result<(bool, Vec<u32>)> {
         let claim = &receipt.claim;
         gate("claim.numerics", claim.numerics == NUMERICS, || {
             let theirs = claim.numerics;
             format!("it is {theirs}, this version computes by number {NUMERICS}; replay it with a version that has it")
         })?;
+        let tokenizer = self.tokenizer().map_or("none", |tokenizer| &tokenizer.fingerprint);
         for (name, theirs, own) in [
             ("claim.act_quant", &*claim.act_quant, self.runtime.model.verdict.act_quant.name()),
             ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
             ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
-            ("claim.model", claim.model.get()?, self.identity.fingerprint.get()?),
+            ("claim.model", claim.model.get()?, self.fingerprint()?),
+            ("claim.tokenizer", claim.tokenizer.as_deref().unwrap_or("none"), tokenizer),
         ] {
             gate(name, theirs == own, || {
                 format!("it is '{theirs}', this engine has '{own}'; open the engine that the receipt names")
             })?;
         }
+        let prompt = prompt.or(claim.prompt_ids.whole().cloned());
+        let prompt =
+            prompt.ok_or_else(|| wrong("claim.prompt_ids", "the receipt is redacted; give its prompt as well"))?;
+        gate("claim.prompt_ids", claim.prompt_ids.is(&prompt), || "the prompt that was given is another".into())?;
+        let prompt: Vec<i64> = prompt.into_iter().map(i64::from).collect();
         let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..params(&claim.sampling)? };
-        let prompt: Vec<i64> = claim.prompt_ids.iter().map(|id| i64::from(*id)).collect();
         let request = Request { stop_ids: claim.sampling.stop_token_ids.clone(), ..self.request(&prompt, params)? };
         let mut stream = self.stream_on(&mut None, request);
         while stream.next(self, watch)?.is_some() {}
         let stops = claim.finish_reason == Finish::Stop.name();
-        let stopped = stream.answer.finish() == Some(Finish::Stop);
-        Ok(stream.answer.generated() == claim.output_ids && stops == stopped)
+        let stopped = stream.answer.finish == Some(Finish::Stop);
+        let unknown = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;
+        let ids = stream.answer.generated().to_vec();
+        Ok((claim.output_ids.is(&ids) && (stops == stopped || stops && unknown), ids))
     }
 }

@@ -35,16 +35,20 @@ pub struct Stream {
     pub text: String,
     pub(super) origin: Origin,
     pub(super) clock: Clock,
+    /// When its consumer got hold of it last.
+    left: Instant,
     /// The receipt, once the answer has ended; none if it ended before its first id.
     pub receipt: Option<Arc<Receipt>>,
 }
 
-/// Time inside the engine, beside what the answer counts and its prompt took.
+/// Time beside what the answer counts and its prompt took.
 #[derive(Default)]
 pub(super) struct Clock {
     pub(super) first_token: Duration,
     pub(super) detokenize: Duration,
     pub(super) wall: Duration,
+    /// Between pulls.
+    pub(super) consumer: Duration,
 }
 
 impl Engine {
@@ -72,6 +76,7 @@ impl Engine {
             text: String::new(),
             origin: request.origin,
             clock: Clock { wall, ..Clock::default() },
+            left: Instant::now(),
             receipt: None,
         }
     }
@@ -81,8 +86,10 @@ impl Stream {
     /// The next piece; nothing once the answer has ended. After an error it can be called again.
     pub fn next(&mut self, engine: &Engine, watch: &mut Watch) -> Result<Option<Piece>> {
         let start = Instant::now();
+        self.clock.consumer += start - self.left;
         let piece = self.pull(engine, watch);
-        self.clock.wall += start.elapsed();
+        self.left = Instant::now();
+        self.clock.wall += self.left - start;
         if self.answer.generated().len() == 1 {
             self.clock.first_token = self.clock.wall;
         }
@@ -108,20 +115,21 @@ impl Stream {
         }
         let (mut shown, ended) = self.stops.push(&text);
         if ended {
-            self.answer.stop_here();
+            self.answer.finish = Some(Finish::Stop); // whatever else the last id did
         } else if token.finish.is_some() {
             shown += &self.stops.flush();
         }
         self.text += &shown;
         self.clock.detokenize += start.elapsed();
-        let finish = self.answer.finish();
+        let finish = self.answer.finish;
         Ok(Some(Piece { text: shown, id: (!stopped).then_some(token.id), logprobs: token.logprobs, finish }))
     }
 
     /// Ends the answer before its time; nothing if it has ended.
     pub fn cancel(&mut self, engine: &Engine) {
-        if self.answer.finish().is_none() {
-            self.answer.cancel();
+        if self.answer.finish.is_none() {
+            self.answer.finish = Some(Finish::Cancelled);
+            self.clock.consumer += self.left.elapsed();
             self.close(engine);
         }
     }
@@ -141,7 +149,7 @@ impl Stream {
 
     /// The sequence, for a caller who owns it; once the answer has ended.
     pub fn take_decoder(&mut self) -> Option<Decoder> {
-        self.answer.finish().and_then(|_| self.decoder.take())
+        self.answer.finish.and_then(|_| self.decoder.take())
     }
 }
 

@@ -8,6 +8,19 @@ use std::io::{Error, Read, Seek};
 const CHUNK: usize = 16 << 20;
 
 impl Gguf {
+    /// The fingerprint of the tokenizer: BLAKE3, in hexadecimal, of the metadata entries whose keys begin with `tokenizer.`
+    /// and not with `tokenizer.chat_template`, sorted by key, each with key, type and value as the file has them.
+    pub fn tokenizer_fingerprint(&self) -> String {
+        let is_part = |key: &&str| key.starts_with("tokenizer.") && !key.starts_with("tokenizer.chat_template");
+        let mut keys: Vec<&str> = self.header.keys().filter(is_part).collect();
+        keys.sort_unstable();
+        let mut hasher = blake3::Hasher::new();
+        for entry in keys.into_iter().filter_map(|key| self.header.raw(&self.maps[0].bytes, key)) {
+            hasher.update(entry);
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// Handles of its files: they stay what was opened, whatever happens to the names.
     pub fn files(&self) -> std::io::Result<Vec<File>> {
         self.maps.iter().map(|map| map.file.try_clone()).collect()

@@ -75,6 +75,15 @@ impl Header {
         self.entries.iter().find(|entry| entry.key == key)?.read(bytes)
     }
 
+    /// An entry's key, type and value as the file has them; `bytes` as for `get`.
+    pub(super) fn raw<'a>(&self, bytes: &'a [u8], key: &str) -> Option<&'a [u8]> {
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        let mut reader = Reader::new(bytes, entry.value);
+        Value::read(entry.kind, &mut reader).ok()?;
+        // Before the value: the key with its length in 8 bytes, and the type in 4.
+        bytes.get(entry.value - 12 - key.len()..reader.at)
+    }
+
     /// The keys in file order.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| &*entry.key)

@@ -5,59 +5,18 @@ use crate::error::Result;
 use crate::kernel::float::PAGE;
 use crate::kernel::pool::Team;
 use crate::ops::attention::{KvType, Page, PageShape};
+use crate::receipt::Work;
+use std::sync::Arc;
 
-/// Rows that the kernels have computed for one sequence, counted where they ran.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Rows through ternary projections.
-    pub ternary: u64,
-    /// Rows through dense projections.
-    pub dense: u64,
-    /// Rows through the attention of a layer.
-    pub attention: u64,
-    /// Rows through the output head.
-    pub head: u64,
-    /// Logits that it computed exactly: all, or of those ids that the choice could fall on.
-    pub logits: u64,
-}
-
-impl Work {
-    /// What was done after `before`.
-    pub fn since(self, before: Work) -> Work {
-        Work {
-            ternary: self.ternary - before.ternary,
-            dense: self.dense - before.dense,
-            attention: self.attention - before.attention,
-            head: self.head - before.head,
-            logits: self.logits - before.logits,
-        }
-    }
-}
-
-impl std::ops::AddAssign for Work {
-    fn add_assign(&mut self, more: Work) {
-        self.ternary += more.ternary;
-        self.dense += more.dense;
-        self.attention += more.attention;
-        self.head += more.head;
-        self.logits += more.logits;
-    }
-}
-
-/// Grows by pages of 64 positions; positions past `len` hold nothing that counts.
+/// Grows by pages of 64 positions; positions past `len` hold nothing that counts. Clones share their pages until one of
+/// them writes.
+#[derive(Clone)]
 pub struct KvCache {
     shape: PageShape,
     kv_type: KvType,
-    pages: Vec<Page>,
+    pages: Vec<Arc<Page>>,
     len: usize,
     work: Work,
-}
-
-/// The end of a cache that was cut off.
-pub struct Tail {
-    pages: Vec<Page>,
-    at: usize,
-    len: usize,
 }
 
 impl KvCache {
@@ -67,13 +26,9 @@ impl KvCache {
     }
 
     /// Positions held.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    /// Whether it holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Keeps the first `len` positions and the pages that they need.
@@ -82,48 +37,36 @@ impl KvCache {
         self.pages.truncate(self.len.div_ceil(PAGE));
     }
 
-    /// A cache of its own that holds the first `len` positions.
-    pub fn copy_of(&self, len: usize) -> Result<KvCache> {
-        let pages = self.pages[..len.div_ceil(PAGE)].iter().map(Page::copy).collect::<Result<_>>()?;
-        Ok(KvCache { shape: self.shape, kv_type: self.kv_type, pages, len, work: Work::default() })
-    }
-
-    /// Keeps the first `len` positions and returns the others, for [`KvCache::put_back`].
-    pub fn split_off(&mut self, len: usize) -> Result<Tail> {
-        // Of a page that is kept in part, both sides have a copy.
-        let divided = self.pages.get(len / PAGE).filter(|_| !len.is_multiple_of(PAGE)).map(Page::copy).transpose()?;
-        let pages = self.pages.split_off(len / PAGE);
-        self.pages.extend(divided);
-        Ok(Tail { pages, at: len / PAGE, len: std::mem::replace(&mut self.len, len) })
-    }
-
-    /// Undoes a [`KvCache::split_off`] once what was appended since is forgotten.
-    pub fn put_back(&mut self, tail: Tail) {
-        self.pages.truncate(tail.at);
-        self.pages.extend(tail.pages);
-        self.len = tail.len;
-    }
-
     /// Declares that one position more has been written, by this work.
     pub(super) fn advance(&mut self, work: Work) {
         self.len += 1;
         self.work += work;
     }
 
-    /// What has been computed for this sequence, positions that were forgotten again included.
+    /// Begins to count its work from nothing.
+    pub fn count_anew(&mut self) {
+        self.work = Work::default();
+    }
+
+    /// What has been computed for it since, positions that were forgotten again included.
     pub fn work(&self) -> Work {
         self.work
     }
 
-    /// Makes room for `len` positions.
+    /// Makes room for `len` positions, in pages that nobody shares.
     pub(super) fn reserve(&mut self, len: usize) -> Result<()> {
+        if let Some(page) = self.pages.get_mut(self.len / PAGE)
+            && Arc::get_mut(page).is_none()
+        {
+            *page = Arc::new(page.copy()?);
+        }
         while self.pages.len() < len.div_ceil(PAGE) {
-            self.pages.push(Page::new(&self.shape, self.kv_type)?);
+            self.pages.push(Arc::new(Page::new(&self.shape, self.kv_type)?));
         }
         Ok(())
     }
 
-    pub(super) fn pages(&self) -> &[Page] {
+    pub(super) fn pages(&self) -> &[Arc<Page>] {
         &self.pages
     }
 
@@ -131,9 +74,17 @@ impl KvCache {
         &self.shape
     }
 
-    /// Bytes in memory.
-    pub fn bytes(&self) -> usize {
-        self.pages.iter().map(Page::bytes).sum()
+    /// The contents of its pages.
+    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        self.pages.iter().map(|page| page.bytes())
+    }
+
+    /// Gives an empty cache `len` positions, page by page out of such contents.
+    pub fn fill(&mut self, len: usize, mut read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
+        self.reserve(len)?;
+        self.pages.iter_mut().try_for_each(|page| read(Arc::get_mut(page).expect("reserved").bytes_mut()))?;
+        self.len = len;
+        Ok(())
     }
 }
 
@@ -147,7 +98,7 @@ pub(super) fn write(
     values: &[f32],
 ) {
     let width = keys.len() / rows.len();
-    let mut touched: Vec<(&PageShape, &mut Page, Vec<usize>)> = Vec::new();
+    let mut touched: Vec<(&PageShape, &mut Arc<Page>, Vec<usize>)> = Vec::new();
     for (sequence, cache) in caches.iter_mut().enumerate() {
         let KvCache { shape, pages, .. } = &mut **cache;
         let all = (0..rows.len()).filter(|i| rows[*i].sequence == sequence).collect::<Vec<usize>>();
@@ -157,6 +108,7 @@ pub(super) fn write(
     }
     team.for_each_chunk(&mut touched, 1, |_, touched| {
         for (shape, page, at) in touched {
+            let page = Arc::get_mut(page).expect("reserved");
             for i in at.iter() {
                 let own = *i * width..(*i + 1) * width;
                 page.write(shape, layer, rows[*i].position % PAGE, &keys[own.clone()], &values[own]);

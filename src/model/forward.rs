@@ -3,14 +3,16 @@
 use super::config::Activation;
 use super::head::Wanted;
 use super::linear::Input;
-use super::{ActQuant, KvCache, Model, Work, cache};
+use super::{ActQuant, KvCache, Model, cache};
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
 use crate::kernel::memory::{grow, zeros};
 use crate::kernel::pool::Team;
 use crate::kernel::ternary::Activations;
 use crate::ops::attention::{Sight, attention};
+use crate::receipt::Work;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// The buffers of a pass, kept for the next one: fresh memory costs more than filling it.
 #[derive(Default)]
@@ -102,8 +104,10 @@ impl Model {
             cache::write(team, caches, rows, layer, k, v);
             let sights: Vec<Sight> =
                 rows.iter().map(|row| Sight { pages: caches[row.sequence].pages(), position: row.position }).collect();
+            let start = Instant::now();
             attention(kernels, team, caches[rows[0].sequence].shape(), layer, &sights, q, mixed);
             work.attention += 1;
+            work.attention_ns += start.elapsed().as_nanos() as u64;
             let a = self.input(kernels, team, n, mixed, q, ints, |_, mixed, q| match &block.attn_sub_norm {
                 Some(gamma) => kernels.rms_norm(mixed, gamma, eps, q),
                 None => q.copy_from_slice(mixed),
@@ -137,11 +141,18 @@ impl Model {
         check_finite(x, config.width, |i, value| {
             format!("position {}: the layers end in {value}; their weights are out of range", rows[i].position)
         })?;
+        let start = Instant::now();
         let (logits, exact) = self.head_logits(kernels, team, rows, x)?;
+        // Rows of several sequences share a pass, and so its time.
+        let head_ns = start.elapsed().as_nanos() as u64 / exact.len().max(1) as u64;
+        let [ternary_ns, dense_ns, attention_ns] =
+            [work.ternary_ns, work.dense_ns, work.attention_ns].map(|all| all / n as u64);
         let mut exact = exact.into_iter();
         for row in rows {
+            let head = row.logits.any() as u64;
             let logits = row.logits.any().then(|| exact.next()).flatten().unwrap_or(0) as u64;
-            caches[row.sequence].advance(Work { head: row.logits.any() as u64, logits, ..work });
+            let head_ns = head * head_ns;
+            caches[row.sequence].advance(Work { head, logits, head_ns, ternary_ns, dense_ns, attention_ns, ..work });
         }
         Ok(logits)
     }

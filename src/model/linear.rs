@@ -1,6 +1,5 @@
 //! The two kinds of linear layer: ternary with int8 activations, and dense rows as the file stores them.
 
-use super::cache::Work;
 use crate::codec::{RowTrits, Rows};
 use crate::error::Result;
 use crate::gguf::{Gguf, Tensor, TensorType};
@@ -8,8 +7,10 @@ use crate::kernel::Kernels;
 use crate::kernel::memory::Arena;
 use crate::kernel::pool::Team;
 use crate::kernel::ternary::{Activations, BLOCK, Ternary};
+use crate::receipt::Work;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// Rows of a dense matrix that one task computes.
 const DENSE_STEP: usize = 16;
@@ -141,22 +142,26 @@ impl Dense {
 }
 
 impl Linear {
-    /// `out[token] = W·x[token] (+ bias)`; counts itself in `work`, that of one row.
+    /// `out[token] = W·x[token] (+ bias)`; counts itself in `work`, that of one row, and its time, that of all.
     pub fn apply(&self, kernels: &Kernels, team: &Team, x: &Input, out: &mut [f32], work: &mut Work) {
-        match &self.matrix {
+        let start = Instant::now();
+        let time = match &self.matrix {
             Matrix::Ternary(ternary) => {
                 let ints = x.ints.expect("ternary layers are given int8 activations");
                 ternary.matmul(kernels, team, ints, out);
                 work.ternary += 1;
+                &mut work.ternary_ns
             }
             Matrix::Dense(dense) => {
                 dense.matmul(kernels, team, &x.floats, out);
                 work.dense += 1;
+                &mut work.dense_ns
             }
-        }
+        };
         if let Some(bias) = &self.bias {
             team.for_each_chunk(out, bias.len(), |_, out| kernels.add(out, bias));
         }
+        *time += start.elapsed().as_nanos() as u64;
     }
 }
 

@@ -7,7 +7,7 @@ mod head;
 mod linear;
 mod weights;
 
-pub use cache::{KvCache, Work};
+pub use cache::KvCache;
 pub use forward::{Row, Scratch};
 pub use head::{Bounded, Wanted};
 pub use weights::Verdict;

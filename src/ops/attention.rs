@@ -10,25 +10,19 @@ use crate::kernel::float::{F16Bytes, F32Bytes, PAGE, to_f16};
 use crate::kernel::memory::Pages;
 use crate::kernel::pool::Team;
 use std::ops::Range;
+use std::sync::Arc;
 
-/// How keys and values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KvType {
-    /// IEEE binary16, rounded to nearest even.
-    F16,
-    /// IEEE binary32.
-    F32,
+named! {
+    /// How keys and values are stored.
+    pub enum KvType {
+        /// IEEE binary16, rounded to nearest even.
+        F16 = "f16",
+        /// IEEE binary32.
+        F32 = "f32",
+    }
 }
 
 impl KvType {
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            KvType::F16 => "f16",
-            KvType::F32 => "f32",
-        }
-    }
-
     /// Bytes of an element.
     pub fn bytes(self) -> usize {
         match self {
@@ -100,11 +94,19 @@ impl Page {
         })
     }
 
-    /// Bytes in memory.
-    pub fn bytes(&self) -> usize {
+    /// Its contents.
+    pub fn bytes(&self) -> &[u8] {
         match self {
-            Page::F16(page) => size_of_val(&**page),
-            Page::F32(page) => size_of_val(&**page),
+            Page::F16(page) => page.as_flattened(),
+            Page::F32(page) => page.as_flattened(),
+        }
+    }
+
+    /// Its contents, to be replaced.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Page::F16(page) => page.as_flattened_mut(),
+            Page::F32(page) => page.as_flattened_mut(),
         }
     }
 
@@ -138,7 +140,7 @@ fn write<T: Copy>(
 /// Where one row of a batch looks: all positions up to its own, itself included.
 pub struct Sight<'a> {
     /// The pages of its sequence.
-    pub pages: &'a [Page],
+    pub pages: &'a [Arc<Page>],
     /// Its position.
     pub position: usize,
 }
@@ -182,7 +184,7 @@ fn attend(kernels: &Kernels, shape: &PageShape, layer: usize, head: usize, sight
     let mut p = vec![0f32; vectors * stride];
     for (i, page) in pages.iter().enumerate() {
         let (keys, p) = (shape.keys(layer, head), &mut p[i * PAGE..]);
-        match (page, pages.get(i + 1).unwrap_or(page)) {
+        match (&**page, &**pages.get(i + 1).unwrap_or(page)) {
             (Page::F16(page), Page::F16(next)) => {
                 kernels.scores_f16(q, &page[keys.clone()], &next[keys], p, stride);
             }
@@ -204,7 +206,7 @@ fn attend(kernels: &Kernels, shape: &PageShape, layer: usize, head: usize, sight
             let p = &p[vectors.start * stride + i * PAGE..];
             let acc = &mut mixed[vectors.start * channels..vectors.end * channels];
             let values = values.clone();
-            match (page, pages.get(i + 1).unwrap_or(page)) {
+            match (&**page, &**pages.get(i + 1).unwrap_or(page)) {
                 (Page::F16(page), Page::F16(next)) => {
                     kernels.mix_f16(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
                 }

@@ -1,15 +1,18 @@
 //! `bitnet.ChatSession`.
 
-use super::convert::detached;
+use super::convert::{count, detached};
 use super::engine::Engine;
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
+use super::session;
 use super::stream::{Completion, Stream};
 use super::template::{ChatTurn, Template, unicode};
 use crate::chat::{ChatSession as Core, ChatStream};
+use crate::receipt::{Receipt as CoreReceipt, Seconds};
 use crate::sampler::SamplingParams as Params;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A conversation with a model. See the stubs for its documentation.
@@ -21,6 +24,10 @@ pub struct ChatSession {
 }
 
 impl ChatSession {
+    fn of(engine: Py<Engine>, core: Core, params: Params) -> ChatSession {
+        ChatSession { engine, core: Arc::new(Mutex::new(core)), params }
+    }
+
     fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,7 +56,7 @@ impl ChatSession {
         };
         let system = system.map(|text| unicode(text, "system")).transpose()?;
         let params = sampling::params(params, keywords)?;
-        Ok(ChatSession { engine, core: Arc::new(Mutex::new(Core::new(template, system))), params })
+        Ok(ChatSession::of(engine, Core::new(template, system), params))
     }
 
     #[pyo3(signature = (text, params=None, **keywords))]
@@ -80,6 +87,43 @@ impl ChatSession {
 
     fn clear(&self) -> PyResult<()> {
         Ok(self.core().clear()?)
+    }
+
+    fn fork(&self, py: Python<'_>) -> PyResult<ChatSession> {
+        let (engine, params) = (self.engine.clone_ref(py), self.params.clone());
+        let core = self.core();
+        core.check_idle()?;
+        Ok(ChatSession::of(engine, core.clone(), params))
+    }
+
+    fn rewind(&self, n: &Bound<'_, PyAny>) -> PyResult<()> {
+        let n = count(n, "n", 0)?;
+        Ok(self.core().rewind(n)?)
+    }
+
+    fn to_json(&self) -> PyResult<String> {
+        Ok(session::to_json(&self.core(), &self.params)?)
+    }
+
+    #[staticmethod]
+    fn from_json(engine: Py<Engine>, text: &str) -> PyResult<ChatSession> {
+        let (core, params) = session::from_json(text)?;
+        Ok(ChatSession::of(engine, core, params))
+    }
+
+    #[pyo3(signature = (path, *, cache=false))]
+    fn save(&self, py: Python<'_>, path: PathBuf, cache: bool) -> PyResult<PathBuf> {
+        let (engine, core) = (self.engine.get().core()?, self.core().clone());
+        detached(py, |_| session::save(&core, &self.params, cache.then_some(&*engine), &path))?;
+        Ok(path)
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (engine, path, *, cache=true))]
+    fn load(py: Python<'_>, engine: Py<Engine>, path: PathBuf, cache: bool) -> PyResult<ChatSession> {
+        let opened = engine.get().core()?;
+        let (core, params) = detached(py, |_| session::load(&opened, cache, &path))?;
+        Ok(ChatSession::of(engine, core, params))
     }
 
     #[getter]
@@ -119,24 +163,26 @@ impl ChatSession {
 
     #[getter]
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (sums, exchanges) = {
-            let core = self.core();
-            (core.metrics(), core.receipts.len() as u64)
-        };
+        let receipts = self.core().receipts.clone();
+        let count = |of: fn(&CoreReceipt) -> u64| receipts.iter().map(|receipt| of(receipt)).sum::<u64>();
+        // Not `sum`, which gives -0 for none.
+        let time = |of: fn(&Seconds) -> f64| receipts.iter().fold(0.0, |sum, receipt| sum + of(&receipt.run.seconds));
+        let prompt = count(|receipt| receipt.claim.prompt_ids.len() as u64);
+        let cached = count(|receipt| receipt.run.cached_tokens);
+        let completion = count(|receipt| receipt.claim.output_ids.len() as u64);
+        let (prefill, decode) = (time(|seconds| seconds.prefill), time(|seconds| seconds.decode));
         let rate = |tokens: u64, seconds: f64| if tokens == 0 { 0.0 } else { tokens as f64 / seconds };
         let metrics = PyDict::new(py);
-        metrics.set_item("exchanges", exchanges)?;
-        metrics.set_item("prompt_tokens", sums.prompt_tokens)?;
-        metrics.set_item("cached_tokens", sums.cached_tokens)?;
-        metrics.set_item("completion_tokens", sums.completion_tokens)?;
-        metrics.set_item("prefill_seconds", sums.prefill_seconds)?;
-        metrics.set_item("decode_seconds", sums.decode_seconds)?;
-        metrics.set_item("wall_seconds", sums.wall_seconds)?;
-        let prefilled = sums.prompt_tokens - sums.cached_tokens;
-        metrics.set_item("prefill_tokens_per_second", rate(prefilled, sums.prefill_seconds))?;
+        metrics.set_item("exchanges", receipts.len())?;
+        metrics.set_item("prompt_tokens", prompt)?;
+        metrics.set_item("cached_tokens", cached)?;
+        metrics.set_item("completion_tokens", completion)?;
+        metrics.set_item("prefill_seconds", prefill)?;
+        metrics.set_item("decode_seconds", decode)?;
+        metrics.set_item("wall_seconds", time(|seconds| seconds.wall))?;
+        metrics.set_item("prefill_tokens_per_second", rate(prompt - cached, prefill))?;
         // Prefill gives the first id of each answer.
-        let decoded = sums.completion_tokens - exchanges;
-        metrics.set_item("decode_tokens_per_second", rate(decoded, sums.decode_seconds))?;
+        metrics.set_item("decode_tokens_per_second", rate(completion - receipts.len() as u64, decode))?;
         Ok(metrics)
     }
 

@@ -66,9 +66,9 @@ fn request(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>, params: Param
     }
     let text: String = prompt.extract()?;
     detached(py, |_| {
+        let tokenizer = core.tokenizer()?; // built since the engine was opened: no part of the answer's time
         let start = Instant::now();
-        let tokenizer = core.tokenizer()?;
-        let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos(), false);
+        let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos, false);
         let tokenize = start.elapsed();
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
         let origin = Origin { tokenize, ..Origin::default() };
@@ -104,6 +104,19 @@ impl Engine {
     /// The engine behind it, unless it is closed.
     pub fn core(&self) -> Result<Arc<Core>> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)
+    }
+
+    /// Whether a receipt's answer comes out again, and the ids that do.
+    fn replayed(
+        &self,
+        py: Python<'_>,
+        receipt: &Receipt,
+        prompt: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(bool, Vec<u32>)> {
+        let core = self.core()?;
+        let prompt =
+            prompt.map(|prompt| Ok::<_, PyErr>(request(py, &core, prompt, Params::default())?.prompt)).transpose()?;
+        detached(py, |watch| core.replay(&receipt.core, prompt, watch))
     }
 }
 
@@ -262,9 +275,14 @@ impl Engine {
         }
     }
 
-    fn replay(&self, py: Python<'_>, receipt: &Receipt) -> PyResult<bool> {
-        let core = self.core()?;
-        detached(py, |watch| core.replay(&receipt.core, watch))
+    #[pyo3(signature = (receipt, prompt=None))]
+    fn replay(&self, py: Python<'_>, receipt: &Receipt, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        Ok(self.replayed(py, receipt, prompt)?.0)
+    }
+
+    #[pyo3(signature = (receipt, prompt=None))]
+    fn replay_ids(&self, py: Python<'_>, receipt: &Receipt, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<u32>> {
+        Ok(self.replayed(py, receipt, prompt)?.1)
     }
 
     #[getter]
@@ -274,13 +292,14 @@ impl Engine {
 
     #[getter]
     fn memory<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let memory = self.core()?.memory();
+        let core = self.core()?;
+        let model = &core.runtime().model;
         let dict = PyDict::new(py);
-        dict.set_item("packed_weights", memory.packed)?;
-        dict.set_item("mapped_weights", memory.mapped)?;
-        dict.set_item("head_copy", memory.head_copy)?;
-        dict.set_item("kv_cache", memory.kv_cache)?;
-        dict.set_item("file", memory.file)?;
+        dict.set_item("packed_weights", model.packed_bytes())?;
+        dict.set_item("mapped_weights", model.mapped_bytes())?;
+        dict.set_item("head_copy", model.copied_bytes())?;
+        dict.set_item("kv_cache", core.cached_bytes())?;
+        dict.set_item("file", model.gguf().file_size())?;
         Ok(dict)
     }
 

@@ -3,9 +3,12 @@
 mod chat;
 mod convert;
 mod engine;
+mod file;
 mod inspect;
 mod receipt;
 mod sampling;
+mod session;
+mod spans;
 mod stream;
 mod template;
 mod tokenizer;
@@ -25,6 +28,8 @@ mod _core {
     use super::receipt::Receipt;
     #[pymodule_export]
     use super::sampling::SamplingParams;
+    #[pymodule_export]
+    use super::spans::Span;
     #[pymodule_export]
     use super::stream::{Completion, Logprob, Piece, Stream};
     #[pymodule_export]

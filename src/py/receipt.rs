@@ -1,9 +1,12 @@
 //! `bitnet.Receipt`.
 
 use super::convert::detached;
+use super::file::write_whole;
+use crate::error::Error;
 use crate::receipt::{Receipt as Core, TestResults};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +21,10 @@ pub struct Receipt {
 impl Receipt {
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let core = detached(py, |_| Core::load(&path))?;
+        let core = detached(py, |_| {
+            let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+            Core::from_json(&text)
+        })?;
         Ok(Receipt { core: Arc::new(core) })
     }
 
@@ -28,12 +34,25 @@ impl Receipt {
     }
 
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<PathBuf> {
-        detached(py, |_| self.core.save(&path))?;
+        detached(py, |_| {
+            let text = self.core.to_json()?;
+            write_whole(&path, |file| {
+                // A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
+                #[cfg(unix)]
+                file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+                file.write_all(text.as_bytes())
+            })
+        })?;
         Ok(path)
     }
 
     fn validate(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, |_| self.core.validate())
+    }
+
+    fn redact(&self, py: Python<'_>) -> PyResult<Receipt> {
+        let core = detached(py, |_| self.core.redact())?;
+        Ok(Receipt { core: Arc::new(core) })
     }
 
     fn to_json(&self, py: Python<'_>) -> PyResult<String> {
@@ -100,7 +119,7 @@ impl Receipt {
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Receipt) -> PyResult<bool> {
-        detached(py, |_| Ok(self.core == other.core))
+        detached(py, |_| Ok(self.core.document()? == other.core.document()?))
     }
 
     fn __repr__(&self) -> String {

@@ -202,14 +202,14 @@ impl Stream {
             Completion {
                 text: core.stream().text.clone(),
                 token_ids: answer.answered().to_vec(),
-                finish_reason: answer.finish().map(Finish::name),
+                finish_reason: answer.finish.map(Finish::name),
                 prompt_tokens: answer.prompt().len(),
-                cached_tokens: answer.cached(),
+                cached_tokens: answer.cached,
                 completion_tokens: answer.generated().len(),
-                seed: answer.seed(),
+                seed: answer.seed,
                 ttft: seconds.first_token,
                 decode_seconds: seconds.decode,
-                logprobs: answer.params().logprobs.map(|_| logprobs),
+                logprobs: answer.params.logprobs.map(|_| logprobs),
                 receipt,
             }
         })
@@ -242,7 +242,7 @@ impl Stream {
 
     #[getter]
     fn finish_reason(&self) -> PyResult<Option<&'static str>> {
-        self.with(|core| core.answer().finish().map(Finish::name))
+        self.with(|core| core.answer().finish.map(Finish::name))
     }
 
     #[getter]
@@ -252,7 +252,7 @@ impl Stream {
 
     #[getter]
     fn cached_tokens(&self) -> PyResult<usize> {
-        self.with(|core| core.answer().cached())
+        self.with(|core| core.answer().cached)
     }
 
     #[getter]
@@ -267,7 +267,7 @@ impl Stream {
 
     #[getter]
     fn seed(&self) -> PyResult<u64> {
-        self.with(|core| core.answer().seed())
+        self.with(|core| core.answer().seed)
     }
 }
 

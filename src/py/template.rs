@@ -1,6 +1,8 @@
 //! `bitnet.Template` and `bitnet.ChatTurn`.
 
 use super::convert::{TemplateError, detached};
+use super::spans::{Span, spans};
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::template::{ChatTurn as CoreTurn, Conversation, Template as Core};
@@ -111,6 +113,20 @@ impl Template {
     ) -> PyResult<String> {
         let conversation = conversation(messages, tools, add_generation_prompt, variables)?;
         detached(py, |_| self.core.render_conversation(&conversation))
+    }
+
+    #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, *, tokenizer=None, **variables))]
+    fn spans(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyAny>,
+        tools: Option<&Bound<'_, PyAny>>,
+        add_generation_prompt: bool,
+        tokenizer: Option<&Tokenizer>,
+        variables: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<Span>> {
+        let conversation = conversation(messages, tools, add_generation_prompt, variables)?;
+        detached(py, |_| spans(&self.core, &conversation, tokenizer.map(Tokenizer::core)))
     }
 
     #[pyo3(signature = (history, system=None))]

@@ -27,7 +27,8 @@ impl Tokenizer {
         Ok(Tokenizer { owner: Owner::Engine(engine) })
     }
 
-    fn core(&self) -> &Core {
+    /// The tokenizer behind it.
+    pub fn core(&self) -> &Core {
         match &self.owner {
             Owner::Alone(core) => core,
             Owner::Engine(engine) => engine.tokenizer().expect("checked when this was made"),
@@ -37,7 +38,7 @@ impl Tokenizer {
 
 /// The ids of a text, with BOS in front if asked.
 pub fn encode(core: &Core, text: &str, add_bos: bool, parse_special: bool) -> Vec<u32> {
-    let bos = core.bos().filter(|_| add_bos);
+    let bos = core.bos.filter(|_| add_bos);
     bos.into_iter().chain(core.encode(text, parse_special)).collect()
 }
 
@@ -82,30 +83,30 @@ impl Tokenizer {
 
     #[getter]
     fn bos_token_id(&self) -> Option<u32> {
-        self.core().bos()
+        self.core().bos
     }
 
     #[getter]
     fn eos_token_id(&self) -> Option<u32> {
-        self.core().eos()
+        self.core().eos
     }
 
     #[getter]
     fn add_bos(&self) -> bool {
-        self.core().add_bos()
+        self.core().add_bos
     }
 
     #[getter]
     fn stop_token_ids(&self) -> Vec<u32> {
-        self.core().stop_ids().to_vec()
+        self.core().stop.to_vec()
     }
 
     #[getter]
     fn pre(&self) -> String {
-        self.core().pre().to_string()
+        self.core().pre.to_string()
     }
 
     fn __repr__(&self) -> String {
-        format!("<Tokenizer {} {} tokens>", self.core().pre(), self.core().vocab_size())
+        format!("<Tokenizer {} {} tokens>", self.core().pre, self.core().vocab_size())
     }
 }

@@ -3,7 +3,7 @@
 use super::{Receipt, wrong};
 use crate::error::Result;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use std::sync::{Arc, LazyLock};
 
 /// What was computed: enough to compute it again.
@@ -13,6 +13,8 @@ pub struct Claim {
     pub numerics: u32,
     /// BLAKE3 of the model's file, in hexadecimal; of a split model, of its files one after the other.
     pub model: Late,
+    /// BLAKE3 of what defines the tokenizer, in hexadecimal; nothing where the model has none.
+    pub tokenizer: Option<String>,
     /// Whether projections take int8 activations.
     pub act_quant: String,
     /// The feed-forward network's activation.
@@ -24,17 +26,54 @@ pub struct Claim {
     /// What formatted the prompt; nothing for a prompt given as it is.
     pub template: Option<TemplateClaim>,
     /// The conversation's system prompt.
-    pub system: Option<String>,
+    pub system: Option<Part<String>>,
     /// The prompt.
-    pub prompt_ids: Vec<u32>,
+    pub prompt_ids: Part<Vec<u32>>,
     /// How ids were chosen.
     pub sampling: Sampling,
     /// All ids that were sampled, a stop id included.
-    pub output_ids: Vec<u32>,
+    pub output_ids: Part<Vec<u32>>,
     /// Why the answer ended.
     pub finish_reason: String,
     /// The digest of the receipt before this one in a conversation.
     pub previous: Option<Previous>,
+}
+
+/// A part of a claim that can be left out: itself, or what stands for it in the digest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Part<T> {
+    /// Itself.
+    Whole(T),
+    /// How many items or characters it has, and the BLAKE3 of its canonical JSON.
+    #[allow(missing_docs)]
+    Hashed { count: u64, blake3: String },
+}
+
+impl<T: Serialize + PartialEq> Part<T> {
+    /// Itself, unless it was left out.
+    pub fn whole(&self) -> Option<&T> {
+        if let Part::Whole(whole) = self { Some(whole) } else { None }
+    }
+
+    /// Whether it is this, as far as its hash tells.
+    pub fn is(&self, other: &T) -> bool {
+        match self {
+            Part::Whole(whole) => whole == other,
+            Part::Hashed { blake3: hash, .. } => serde_json::to_vec(other).is_ok_and(|json| blake3(&json) == *hash),
+        }
+    }
+}
+
+impl<T> Part<Vec<T>> {
+    /// Its items.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        match self {
+            Part::Whole(items) => items.len(),
+            Part::Hashed { count, .. } => *count as usize,
+        }
+    }
 }
 
 /// The template of a prompt.
@@ -64,7 +103,7 @@ pub struct Sampling {
     pub logit_bias: Vec<(u32, Json)>,
     pub seed: u64,
     pub max_tokens: Option<u64>,
-    pub stop: Vec<String>,
+    pub stop: Part<Vec<String>>,
     /// All ids that end the answer, the model's own included.
     pub stop_token_ids: Vec<u32>,
 }
@@ -79,8 +118,22 @@ impl Claim {
         serde_json::to_value(self).map_err(|error| wrong("claim", error.to_string()))
     }
 
-    pub(super) fn digest(&self) -> Result<String> {
+    /// The same with hashes in place of prompt, answer, system prompt and stop texts.
+    pub(super) fn redacted(&self) -> Result<Json> {
         let mut document = self.document()?;
+        for path in ["/prompt_ids", "/output_ids", "/system", "/sampling/stop"] {
+            let part = document.pointer_mut(path).expect("a field of every claim");
+            let count = part.as_array().map(Vec::len).or(part.as_str().map(|text| text.chars().count()));
+            if let Some(count) = count {
+                *part = json!({"count": count, "blake3": blake3(part.to_string().as_bytes())});
+            }
+        }
+        Ok(document)
+    }
+
+    /// Of the redacted claim, so that leaving parts out does not change it.
+    pub(super) fn digest(&self) -> Result<String> {
+        let mut document = self.redacted()?;
         document.sort_all_objects();
         Ok(blake3(document.to_string().as_bytes()))
     }
@@ -130,9 +183,11 @@ impl<'de> Deserialize<'de> for Late {
 }
 
 /// The receipt before this one: itself, or the digest that a document gives for it.
-#[derive(Clone)]
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
 pub enum Previous {
     /// Of this process.
+    #[serde(skip)]
     Receipt(Arc<Receipt>),
     /// Of a document.
     Digest(String),
@@ -144,12 +199,6 @@ impl Serialize for Previous {
             Previous::Receipt(receipt) => receipt.digest().map_err(serde::ser::Error::custom)?,
             Previous::Digest(digest) => digest,
         })
-    }
-}
-
-impl<'de> Deserialize<'de> for Previous {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Previous, D::Error> {
-        String::deserialize(deserializer).map(Previous::Digest)
     }
 }
 

@@ -8,14 +8,13 @@ mod claim;
 mod run;
 mod validate;
 
-pub use claim::{Claim, Late, Previous, Sampling, TemplateClaim};
-pub use run::{Run, Seconds, Work};
+pub use claim::{Claim, Late, Part, Previous, Sampling, TemplateClaim};
+pub use run::{Run, Seconds, Work, seconds};
 pub use validate::gate;
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
-use std::path::Path;
 use std::sync::OnceLock;
 
 const SCHEMA_VERSION: &str = "1.0.0";
@@ -42,37 +41,27 @@ pub struct Receipt {
     stored: Option<Json>,
 }
 
-/// A model's measures.
+/// A model's measures; `architecture` is `general.architecture`, `file` its name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct ModelInfo {
-    /// The file's name.
     pub file: String,
-    /// Bytes of the file.
     pub bytes: u64,
-    /// `general.architecture`.
     pub architecture: String,
-    /// Transformer blocks.
     pub layers: u64,
-    /// Channels of the residual stream.
     pub hidden_size: u64,
-    /// Query heads.
     pub num_attention_heads: u64,
-    /// Key/value heads.
     pub num_key_value_heads: u64,
-    /// Token ids.
     pub vocab_size: u64,
 }
 
 /// How many tests were run, and how they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct TestResults {
-    /// All of them.
     pub total_tests: u64,
-    /// Those that passed.
     pub passed: u64,
-    /// Those that failed.
     pub failed: u64,
-    /// Those that were not run.
     pub skipped: u64,
 }
 
@@ -96,8 +85,8 @@ impl Receipt {
         }
     }
 
-    /// The BLAKE3 of the claim's canonical JSON (no spaces, keys sorted), in hexadecimal. It stands for the claim and for
-    /// those of all receipts before; it is the same on every processor. The first call may read the model's file.
+    /// The BLAKE3 of the redacted claim's canonical JSON (no spaces, keys sorted), in hexadecimal. It stands for the claim
+    /// and for those of all receipts before; it is the same on every processor. The first call may read the model's file.
     pub fn digest(&self) -> Result<&str> {
         // Receipts before this one may be many: the oldest without a digest is first.
         let mut waiting = Vec::new();
@@ -173,31 +162,10 @@ impl Receipt {
         Receipt { test_results, stored: None, ..self.clone() }
     }
 
-    /// Writes the document to a file that appears as a whole or not at all; makes the folders that are missing.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        use std::io::Write;
-        let io = |source| Error::Io { path: path.into(), source };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(io)?;
-        let text = self.to_json()?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(io)?;
-        // A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
-        #[cfg(unix)]
-        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(io)?;
-        file.persist(path).map_err(|error| io(error.error))?;
-        Ok(())
-    }
-
-    /// Reads a file that [`Self::save`] wrote.
-    pub fn load(path: &Path) -> Result<Receipt> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
-        Receipt::from_json(&text)
-    }
-}
-
-impl PartialEq for Receipt {
-    fn eq(&self, other: &Receipt) -> bool {
-        matches!((self.document(), other.document()), (Ok(a), Ok(b)) if a == b)
+    /// A copy with hashes in place of prompt, answer, system prompt and stop texts. Its digest is the same.
+    pub fn redact(&self) -> Result<Receipt> {
+        let mut document = self.document()?;
+        document["claim"] = self.claim.redacted()?;
+        Receipt::from_json(&document.to_string())
     }
 }

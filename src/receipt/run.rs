@@ -19,28 +19,45 @@ pub struct Run {
     pub cached_tokens: u64,
     /// What the kernels did, by their own count.
     pub work: Work,
-    /// Time inside the engine.
+    /// Where the time went.
     pub seconds: Seconds,
+    /// Nanoseconds that each later position took.
+    pub step_ns: Vec<u64>,
     /// Bytes of the engine's own memory: packed weights and this answer's keys and values.
     pub memory_bytes: u64,
 }
 
-/// Rows that the kernels computed for one answer.
+/// What the kernels did for one sequence, counted where they ran: rows through ternary and dense projections, through
+/// the attention of a layer and the output head; logits that the head computed exactly, since the choice could fall on
+/// them; and nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct Work {
-    /// Rows through ternary projections.
     pub ternary: u64,
-    /// Rows through dense projections.
     pub dense: u64,
-    /// Rows through the attention of a layer.
     pub attention: u64,
-    /// Rows through the output head.
     pub head: u64,
-    /// Logits that it computed exactly: those that the choice could fall on.
     pub logits: u64,
+    pub ternary_ns: u64,
+    pub dense_ns: u64,
+    pub attention_ns: u64,
+    pub head_ns: u64,
 }
 
-/// Seconds inside the engine; what the consumer spent between pulls is not among them.
+impl Work {
+    fn figures(&mut self) -> [&mut u64; 9] {
+        let Work { ternary, dense, attention, head, logits, ternary_ns, dense_ns, attention_ns, head_ns } = self;
+        [ternary, dense, attention, head, logits, ternary_ns, dense_ns, attention_ns, head_ns]
+    }
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, mut more: Work) {
+        self.figures().into_iter().zip(more.figures()).for_each(|(own, more)| *own += *more);
+    }
+}
+
+/// Seconds, each a whole number of nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
     /// Formatting the prompt.
@@ -57,8 +74,25 @@ pub struct Seconds {
     pub sample: f64,
     /// Ids to text, and looking for stop texts.
     pub detokenize: f64,
-    /// All of it.
+    /// All of it: the time inside the engine.
     pub wall: f64,
+    /// What the consumer of the stream spent between pulls, which is in none of the others.
+    pub consumer: f64,
+}
+
+/// Seconds as nanoseconds, whose sums are exact.
+pub(super) fn ns(seconds: f64) -> u64 {
+    (seconds * 1e9).round() as u64
+}
+
+/// Nanoseconds as seconds.
+pub fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// The sum of figures that may be anybody's.
+pub(super) fn total(figures: &[u64]) -> u64 {
+    figures.iter().fold(0, |sum, figure| sum.saturating_add(*figure))
 }
 
 pub(super) fn rate(count: u64, seconds: f64) -> f64 {
@@ -66,23 +100,16 @@ pub(super) fn rate(count: u64, seconds: f64) -> f64 {
 }
 
 impl Seconds {
-    /// What was measured piece by piece.
-    pub(super) fn parts(&self) -> f64 {
-        self.render + self.tokenize + self.prefill + self.decode + self.sample + self.detokenize
+    /// What was measured piece by piece, in nanoseconds.
+    pub(super) fn parts(&self) -> u64 {
+        let Seconds { render, tokenize, prefill, decode, sample, detokenize, .. } = *self;
+        total(&[render, tokenize, prefill, decode, sample, detokenize].map(ns))
     }
 
     /// All times, with their names.
-    pub fn named(&self) -> [(&'static str, f64); 8] {
-        [
-            ("render", self.render),
-            ("tokenize", self.tokenize),
-            ("prefill", self.prefill),
-            ("first_token", self.first_token),
-            ("decode", self.decode),
-            ("sample", self.sample),
-            ("detokenize", self.detokenize),
-            ("wall", self.wall),
-        ]
+    pub fn named(&self) -> impl Iterator<Item = (String, f64)> {
+        let all = serde_json::to_value(self).ok().and_then(|all| all.as_object().cloned());
+        all.into_iter().flatten().filter_map(|(name, value)| Some((name, value.as_f64()?)))
     }
 }
 
@@ -94,6 +121,13 @@ impl Run {
         counted.iter().filter(|(_, rows)| *rows > 0).map(|(name, _)| format!("{name}/{}", self.isa)).collect()
     }
 
+    /// Nanoseconds of the forward passes, and of the kernels in them.
+    pub(super) fn forward_and_kernels(&self) -> (u64, u64) {
+        let Work { ternary_ns, dense_ns, attention_ns, head_ns, .. } = self.work;
+        let forward = [self.seconds.prefill, self.seconds.decode].map(ns);
+        (total(&forward), total(&[ternary_ns, dense_ns, attention_ns, head_ns]))
+    }
+
     /// Positions of the prompt that were computed for the answer to `claim`.
     pub(super) fn prefilled(&self, claim: &Claim) -> u64 {
         (claim.prompt_ids.len() as u64).saturating_sub(self.cached_tokens)
@@ -101,18 +135,30 @@ impl Run {
 
     /// Positions that were computed for the answer: of the prompt, and of all sampled ids but the last.
     pub fn computed(&self, claim: &Claim) -> u64 {
-        self.prefilled(claim) + (claim.output_ids.len() as u64).saturating_sub(1)
+        self.prefilled(claim).saturating_add((claim.output_ids.len() as u64).saturating_sub(1))
     }
 
     /// As JSON, with what follows from it.
     pub(super) fn document(&self, claim: &Claim) -> Json {
         let decoded = (claim.output_ids.len() as u64).saturating_sub(1);
+        let (wall, (forward, kernels)) = (ns(self.seconds.wall), self.forward_and_kernels());
+        let mut steps = self.step_ns.clone();
+        steps.sort_unstable();
+        // By nearest rank.
+        let rank = |percent: usize| (steps.len() * percent).div_ceil(100).saturating_sub(1);
+        let step = |percent| seconds(steps.get(rank(percent)).copied().unwrap_or(0));
         let mut document = json!({
             "prompt_tokens": claim.prompt_ids.len(),
             "computed_tokens": self.computed(claim),
             "completion_tokens": claim.output_ids.len(),
             "prefill_tokens_per_second": rate(self.prefilled(claim), self.seconds.prefill),
             "decode_tokens_per_second": rate(decoded, self.seconds.decode),
+            "logits_per_token": rate(self.work.logits, self.work.head as f64),
+            "step_seconds": {"p50": step(50), "p95": step(95), "max": step(100)},
+            // What the parts leave of the sums: no part can be altered alone.
+            "other_seconds": seconds(wall.saturating_sub(self.seconds.parts())),
+            "between_kernels_seconds": seconds(forward.saturating_sub(kernels)),
+            "elapsed_seconds": seconds(total(&[wall, ns(self.seconds.consumer)])),
         });
         let own = serde_json::to_value(self).expect("plain data");
         if let (Json::Object(all), Json::Object(own)) = (&mut document, own) {

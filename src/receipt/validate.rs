@@ -1,6 +1,7 @@
 //! The gates of a receipt: every sum recomputed, every derived field compared with what it is derived from.
 
-use super::{Receipt, Work, wrong};
+use super::run::{ns, seconds, total};
+use super::{Receipt, wrong};
 use crate::error::Result;
 use serde_json::Value as Json;
 
@@ -21,12 +22,9 @@ impl Receipt {
     fn check_claim(&self) -> Result<()> {
         let (claim, sampling) = (&self.claim, &self.claim.sampling);
         let vocab = self.model_info.vocab_size;
-        let lists = [("claim.prompt_ids", &claim.prompt_ids), ("claim.output_ids", &claim.output_ids)];
-        for (name, ids) in lists {
-            gate(name, !ids.is_empty(), || "there are none, expected at least one".into())?;
-        }
-        for (name, ids) in lists {
-            let outside = ids.iter().find(|id| **id as u64 >= vocab);
+        for (name, ids) in [("claim.prompt_ids", &claim.prompt_ids), ("claim.output_ids", &claim.output_ids)] {
+            gate(name, ids.len() > 0, || "there are none, expected at least one".into())?;
+            let outside = ids.whole().into_iter().flatten().find(|id| u64::from(**id) >= vocab);
             gate(name, outside.is_none(), || {
                 format!("id {} is outside the vocabulary of {vocab}", outside.copied().unwrap_or_default())
             })?;
@@ -36,14 +34,15 @@ impl Receipt {
         gate("run.cached_tokens", cached < prompt, || {
             format!("{cached} of the prompt's {prompt} positions were reused")
         })?;
-        let at_stop_id = claim.output_ids.last().is_some_and(|last| sampling.stop_token_ids.contains(last));
+        let ends = |ids: &Vec<u32>| ids.last().is_some_and(|last| sampling.stop_token_ids.contains(last));
+        let at_stop_id = claim.output_ids.whole().is_none_or(ends);
         let at_most = sampling.max_tokens;
         let agrees = at_most.is_none_or(|most| output <= most)
-            && prompt + output <= claim.n_ctx + 1
+            && prompt.saturating_add(output - 1) <= claim.n_ctx
             && match claim.finish_reason.as_str() {
-                "stop" => at_stop_id || !sampling.stop.is_empty(),
+                "stop" => at_stop_id || sampling.stop.len() > 0,
                 "length" => at_most == Some(output),
-                "context" => prompt + output > claim.n_ctx,
+                "context" => prompt.saturating_add(output) > claim.n_ctx,
                 "cancelled" => true,
                 _ => false,
             };
@@ -58,40 +57,41 @@ impl Receipt {
     /// Whether the kernels counted what the claim takes: each computed position passes seven projections and one
     /// attention a layer, and each id comes from one row of the head.
     pub(super) fn check_work(&self) -> Result<()> {
-        let Work { ternary, dense, attention, head, logits } = self.run.work;
+        let work = self.run.work;
         let layer_rows = self.model_info.layers.checked_mul(self.run.computed(&self.claim)).unwrap_or(0);
         let ids = self.claim.output_ids.len() as u64;
         for (name, found, expected) in [
-            ("run.work.projections", ternary.saturating_add(dense), layer_rows.saturating_mul(7)),
-            ("run.work.attention", attention, layer_rows),
-            ("run.work.head", head, ids),
+            ("run.work.projections", work.ternary.saturating_add(work.dense), layer_rows.saturating_mul(7)),
+            ("run.work.attention", work.attention, layer_rows),
+            ("run.work.head", work.head, ids),
         ] {
             gate(name, found == expected && found > 0, || {
                 format!("{found} rows were counted, the claim takes {expected}")
             })?;
         }
-        let possible = head..=head.saturating_mul(self.model_info.vocab_size);
-        gate("run.work.logits", possible.contains(&logits), || {
-            format!("{logits} were counted, expected from one for each id up to the whole vocabulary")
+        let possible = ids..=ids.saturating_mul(self.model_info.vocab_size);
+        gate("run.work.logits", possible.contains(&work.logits), || {
+            format!("{} were counted, expected from one for each id up to the whole vocabulary", work.logits)
         })
     }
 
     fn check_seconds(&self) -> Result<()> {
-        let seconds = &self.run.seconds;
-        for (name, value) in seconds.named() {
-            let is_time = (0.0..1e12).contains(&value);
-            gate(&format!("run.seconds.{name}"), is_time, || format!("it is {value}, expected a time"))?;
+        let times = &self.run.seconds;
+        for (name, value) in times.named() {
+            let is_time = (0.0..1e9).contains(&value) && seconds(ns(value)) == value;
+            gate(&format!("run.seconds.{name}"), is_time, || format!("it is {value}, expected whole nanoseconds"))?;
         }
-        // Each time is rounded to a nanosecond.
-        let wall = seconds.wall + 1e-8;
-        gate("run.seconds.wall", seconds.parts() <= wall, || {
-            format!("the parts add up to {}, more than {}", seconds.parts(), seconds.wall)
+        let (first, wall, parts) = (ns(times.first_token), ns(times.wall), times.parts());
+        gate("run.seconds.wall", parts <= wall, || format!("it is {wall} ns, but its parts add up to {parts}"))?;
+        let least = total(&[times.render, times.tokenize, times.prefill].map(ns));
+        gate("run.seconds.first_token", (least..=wall).contains(&first), || {
+            format!("it is {first} ns, expected from render + tokenize + prefill up to wall")
         })?;
-        let first = seconds.first_token;
-        let least = seconds.render + seconds.tokenize + seconds.prefill;
-        gate("run.seconds.first_token", first <= wall && first + 1e-8 >= least, || {
-            format!("it is {first}, expected from render + tokenize + prefill up to wall")
-        })
+        let (steps, decode) = (&self.run.step_ns, ns(times.decode));
+        let agrees = total(steps) == decode && steps.len() + 1 == self.claim.output_ids.len();
+        gate("run.step_ns", agrees, || format!("{} steps of {} ns, decode is {decode}", steps.len(), total(steps)))?;
+        let (forward, kernels) = self.run.forward_and_kernels();
+        gate("run.work.ns", kernels <= forward, || format!("{kernels} ns, prefill and decode are {forward}"))
     }
 
     fn check_tests(&self) -> Result<()> {

@@ -113,6 +113,7 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, asked: Option<&str>) -
         model,
         apart,
         pre: FILE.to_string(),
+        fingerprint: blake3::hash(bytes).to_hex().to_string(),
         add_bos: add_bos && bos.is_some(),
         add_eos: add_eos && eos.is_some(),
         texts,

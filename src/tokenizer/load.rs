@@ -87,6 +87,7 @@ pub(super) fn load(gguf: &Gguf, asked: Option<&str>) -> Result<Tokenizer> {
         model,
         apart,
         pre: name.to_string(),
+        fingerprint: gguf.tokenizer_fingerprint(),
         add_bos: add("bos_token")?.unwrap_or(add_bos) && bos.is_some(),
         add_eos: add("eos_token")?.unwrap_or(false) && eos.is_some(),
         texts,

@@ -16,6 +16,7 @@ pub use detokenizer::Detokenizer;
 
 use crate::error::Result;
 use crate::gguf::Gguf;
+use crate::template::Prompt;
 use model::{Ids, Model};
 use special::{Fragment, Matcher};
 use split::{Split, split};
@@ -51,7 +52,10 @@ const STOP_TEXTS: [&str; 19] = [
 pub struct Tokenizer {
     steps: Steps,
     model: Model,
-    pre: String,
+    /// The pre-tokenizer's class.
+    pub pre: String,
+    /// The BLAKE3, in hexadecimal, of its `tokenizer.json`, or of the metadata that it was built from.
+    pub fingerprint: String,
     /// Each id's text as the file spells it.
     texts: Vec<String>,
     kinds: Vec<Kind>,
@@ -60,11 +64,16 @@ pub struct Tokenizer {
     /// Matches user-defined tokens; and those with control tokens.
     user_defined: Matcher,
     special: Matcher,
-    bos: Option<u32>,
-    eos: Option<u32>,
-    add_bos: bool,
-    add_eos: bool,
-    stop: Vec<u32>,
+    /// The token that begins a text.
+    pub bos: Option<u32>,
+    /// The token that ends a text.
+    pub eos: Option<u32>,
+    /// Whether the model expects BOS in front.
+    pub add_bos: bool,
+    /// Whether the model expects EOS at the end.
+    pub add_eos: bool,
+    /// The ids that end an answer.
+    pub stop: Vec<u32>,
 }
 
 /// What happens to a text before byte-pair encoding.
@@ -149,6 +158,15 @@ impl Tokenizer {
     /// The ids of a text, without BOS or EOS. Control tokens are recognised only if `parse_special`.
     pub fn encode(&self, text: &str, parse_special: bool) -> Vec<u32> {
         self.encode_parts(&[(text, parse_special)])
+    }
+
+    /// The ids of a formatted prompt: control tokens where the template wrote them, and one BOS or none.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Vec<u32> {
+        let mut ids = self.encode_parts(&prompt.parts());
+        if let Some(bos) = self.bos.filter(|bos| self.add_bos && ids.first() != Some(bos)) {
+            ids.insert(0, bos);
+        }
+        ids
     }
 
     /// The ids of a text that comes in parts, each with whether control tokens are recognised in it.
@@ -247,16 +265,6 @@ impl Tokenizer {
         control.map(|(_, text)| text.as_str())
     }
 
-    /// The token that begins a text.
-    pub fn bos(&self) -> Option<u32> {
-        self.bos
-    }
-
-    /// The token that ends a text.
-    pub fn eos(&self) -> Option<u32> {
-        self.eos
-    }
-
     /// The text of the token that begins a text.
     pub fn bos_text(&self) -> Option<&str> {
         self.text_of(self.bos?)
@@ -267,29 +275,9 @@ impl Tokenizer {
         self.text_of(self.eos?)
     }
 
-    /// Whether the model expects BOS in front.
-    pub fn add_bos(&self) -> bool {
-        self.add_bos
-    }
-
-    /// Whether the model expects EOS at the end.
-    pub fn add_eos(&self) -> bool {
-        self.add_eos
-    }
-
-    /// The ids that end an answer.
-    pub fn stop_ids(&self) -> &[u32] {
-        &self.stop
-    }
-
     /// How many ids there are.
     pub fn vocab_size(&self) -> usize {
         self.texts.len()
-    }
-
-    /// The pre-tokenizer's class.
-    pub fn pre(&self) -> &str {
-        &self.pre
     }
 }
 

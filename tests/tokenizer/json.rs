@@ -48,8 +48,8 @@ fn begin_end_and_stops_come_from_the_files_beside_it() {
     let of = |name| {
         let (_, t) = made(name);
         let texts = |ids: &[u32]| ids.iter().filter_map(|id| t.text_of(*id).map(str::to_string)).collect();
-        let stops: Vec<String> = texts(t.stop_ids());
-        (t.bos_text().map(str::to_string), t.eos_text().map(str::to_string), t.add_bos(), t.add_eos(), stops)
+        let stops: Vec<String> = texts(&t.stop);
+        (t.bos_text().map(str::to_string), t.eos_text().map(str::to_string), t.add_bos, t.add_eos, stops)
     };
     let text = |text: &str| Some(text.to_string());
     let both = ["<|end|>", "<|eot_id|>"].map(String::from).to_vec();
@@ -65,10 +65,10 @@ fn a_file_alone_and_with_a_byte_order_mark_opens_too() {
     let plain = changed(|_| {});
     let path = crate::builder::write(folder.join("any.json"), [b"\xef\xbb\xbf", &plain[..]].concat());
     let tokenizer = Tokenizer::open(&path, None).unwrap();
-    assert_eq!((tokenizer.bos_text(), tokenizer.add_bos()), (Some("<|begin|>"), true));
-    assert_eq!(tokenizer.eos(), None);
-    assert_eq!(tokenizer.pre(), "tokenizer.json");
-    assert_eq!(tokenizer.stop_ids().len(), 2, "by their texts");
+    assert_eq!((tokenizer.bos_text(), tokenizer.add_bos), (Some("<|begin|>"), true));
+    assert_eq!(tokenizer.eos, None);
+    assert_eq!(tokenizer.pre, "tokenizer.json");
+    assert_eq!(tokenizer.stop.len(), 2, "by their texts");
 }
 
 #[test]

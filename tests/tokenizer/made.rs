@@ -98,7 +98,7 @@ fn bytes_stand_for_characters_that_are_no_tokens() {
 fn a_stop_mark_that_a_converter_calls_normal_is_a_control_token() {
     let tokens = [("a", NORMAL, 0.0), ("<|im_end|>", NORMAL, 0.0), ("</s>", NORMAL, 0.0), ("[PAD7]", USER, 0.0)];
     let tokenizer = open("marks", &file("gpt2", &tokens));
-    assert_eq!(tokenizer.stop_ids(), [1], "but not what may be a word of a text");
+    assert_eq!(tokenizer.stop, [1], "but not what may be a word of a text");
     assert_eq!(tokenizer.control_texts().collect::<Vec<_>>(), ["<|im_end|>"]);
     assert_eq!(tokenizer.encode("a<|im_end|>[PAD7]", true), [0, 1], "fillers never come out of a text");
     assert_eq!(tokenizer.encode("a<|im_end|>a", false), [0, 0]);
@@ -145,7 +145,7 @@ fn a_model_file_takes_the_tokenizer_json_inside_it_or_beside_it() {
     let beside = Tokenizer::from_gguf(&Gguf::open(&bare).unwrap(), None).unwrap();
     let alone = Tokenizer::open(&json, None).unwrap();
     assert_eq!(beside.encode("the licence", false), alone.encode("the licence", false));
-    assert_eq!(beside.eos(), Some(3));
+    assert_eq!(beside.eos, Some(3));
     write(folder.join("tokenizer.json"), "{}");
     assert!(refusal(&bare, None).contains("tokenizer.json"));
 
@@ -157,7 +157,7 @@ fn a_model_file_takes_the_tokenizer_json_inside_it_or_beside_it() {
         .entry("tokenizer.ggml.add_bos_token", 7, [0]);
     let inside = open("inside", &inside);
     assert_eq!(inside.encode("the licence", false), alone.encode("the licence", false));
-    assert_eq!((inside.eos(), inside.add_bos(), inside.bos()), (Some(5), false, alone.bos()));
+    assert_eq!((inside.eos, inside.add_bos, inside.bos), (Some(5), false, alone.bos));
 }
 
 static MADE: LazyLock<[Tokenizer; 2]> = LazyLock::new(|| {
@@ -194,6 +194,6 @@ proptest! {
 fn every_character_of_unicode_comes_back() {
     let all: String = ('\0'..=char::MAX).filter(|c| *c != '▁').collect();
     for tokenizer in &*MADE {
-        assert!(tokenizer.decode(&tokenizer.encode(&all, false), false) == all, "{}", tokenizer.pre());
+        assert!(tokenizer.decode(&tokenizer.encode(&all, false), false) == all, "{}", tokenizer.pre);
     }
 }

@@ -1,0 +1,62 @@
+"""Hold the times in a receipt against a clock outside: do the parts add up to the time inside the engine?
+
+python benches/timings.py [MODEL.gguf] [--prompt 512] [--tokens 64] [--repeats 3]
+
+Exits with 1 if in the median more than 2 % of the time between the first pull and the last is in none of the parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from bitnet import Engine
+
+PARTS = ("render", "tokenize", "prefill", "decode", "sample", "detokenize")
+ALLOWED = 0.02
+
+
+def measure(engine: Engine, prompt: Iterable[int], tokens: int) -> dict[str, float]:
+    """The times of one answer, and what the pulls took by a clock outside of the engine."""
+    stream = engine.stream(list(prompt), max_tokens=tokens, temperature=0.7, seed=0, ignore_eos=True)
+    outside = 0.0
+    for _ in range(tokens):
+        start = time.perf_counter()
+        next(stream)
+        outside += time.perf_counter() - start
+    receipt = stream.receipt
+    assert receipt is not None
+    receipt.validate()
+    times = receipt.seconds
+    return times | {"outside": outside, "parts": sum(times[name] for name in PARTS)}
+
+
+def main() -> int:
+    """Print the table; whether the parts add up."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", help="a GGUF file (default: the model inside the package)")
+    parser.add_argument("--prompt", type=int, default=512, help="tokens of the prompt, at most half of the context")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of the answer")
+    parser.add_argument("--repeats", type=int, default=3, help="answers, each to another prompt")
+    options = parser.parse_args()
+    with Engine(options.model) as engine:
+        size = min(options.prompt, engine.n_ctx // 2)
+        draw = np.random.default_rng(0).integers
+        rounds = [measure(engine, draw(1, engine.n_vocab, size), options.tokens) for _ in range(options.repeats)]
+        print(f"{engine.path}: {engine.isa}, threads {engine.n_threads}, {size} + {options.tokens} tokens")
+    for name in (*PARTS, "parts", "wall", "outside"):
+        print(f"{name:<11} {statistics.median(times[name] for times in rounds) * 1e3:>12.3f} ms")
+    missing = {
+        name: statistics.median(1 - times["parts"] / times[name] for times in rounds) for name in ("wall", "outside")
+    }
+    print(f"in none of the parts: {missing['wall']:.3%} of wall, {missing['outside']:.3%} of the clock outside")
+    return 0 if missing["outside"] <= ALLOWED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+//! Conversations as JSON, and as files, which may hold what was computed.
+//!
+//! A file is the JSON document. With the cache, the contents of its pages follow, then BLAKE3 of all bytes before.
+
+use super::file::write_whole;
+use crate::chat::ChatSession;
+use crate::decode::Decoder;
+use crate::engine::{Engine, NUMERICS};
+use crate::error::{Error, Result};
+use crate::sampler::SamplingParams;
+use crate::template::{ChatTurn, Origin, Role, Template};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+const FORMAT: &str = "bitnet chat 1";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    format: String,
+    system: Option<String>,
+    template: SavedTemplate,
+    turns: Vec<SavedTurn>,
+    forgotten: usize,
+    params: SamplingParams,
+    /// Of the parameters: ids and what is added to their logits, as texts where infinite.
+    logit_bias: Vec<(u32, Json)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cache: Option<SavedCache>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedTemplate {
+    origin: String,
+    bos_token: Option<String>,
+    eos_token: Option<String>,
+    source: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedTurn {
+    role: String,
+    content: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    cancelled: bool,
+}
+
+/// What the pages were computed from; they are of no use to any other engine.
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedCache {
+    model: String,
+    numerics: u32,
+    act_quant: String,
+    ffn_act: String,
+    kv_type: String,
+    ids: Vec<u32>,
+}
+
+fn wrong(what: impl std::fmt::Display) -> Error {
+    Error::Argument(format!("not a saved conversation: {what}"))
+}
+
+impl Saved {
+    fn new(session: &ChatSession, params: &SamplingParams) -> Saved {
+        let template = &session.template;
+        let bias = |x: f32| if x.is_finite() { x.into() } else { x.to_string().into() };
+        let turn = |turn: &ChatTurn| SavedTurn {
+            role: turn.role.name().into(),
+            content: turn.text.clone(),
+            cancelled: turn.cancelled,
+        };
+        Saved {
+            format: FORMAT.into(),
+            system: session.system.clone(),
+            template: SavedTemplate {
+                origin: template.origin.name().into(),
+                bos_token: template.bos_token.clone(),
+                eos_token: template.eos_token.clone(),
+                source: template.source.clone(),
+            },
+            turns: session.turns.iter().map(turn).collect(),
+            forgotten: session.forgotten,
+            params: params.clone(),
+            logit_bias: params.logit_bias.iter().map(|(id, x)| (*id, bias(*x))).collect(),
+            cache: None,
+        }
+    }
+
+    /// The conversation and how its answers are sampled, checked.
+    fn open(self) -> Result<(ChatSession, SamplingParams)> {
+        if self.format != FORMAT {
+            return Err(wrong(format!("its format is {:?}, expected {FORMAT:?}", self.format)));
+        }
+        let SavedTemplate { origin, bos_token, eos_token, source } = self.template;
+        let origin = Origin::ALL
+            .into_iter()
+            .find(|known| known.name() == origin)
+            .ok_or_else(|| wrong("its template has no origin"))?;
+        let mut template = Template::from_jinja(&source, bos_token.as_deref(), eos_token.as_deref())?;
+        template.origin = origin;
+        let mut session = ChatSession::new(template.into(), self.system);
+        for (i, turn) in self.turns.into_iter().enumerate() {
+            let expected = [Role::User, Role::Assistant][i % 2];
+            if turn.role != expected.name() {
+                return Err(wrong(format!("turn {i} has role {:?}, expected {:?}", turn.role, expected.name())));
+            }
+            session.turns.push(ChatTurn { role: expected, text: turn.content, cancelled: turn.cancelled });
+        }
+        let (turns, forgotten) = (session.turns.len(), self.forgotten);
+        if turns % 2 != 0 || forgotten % 2 != 0 || forgotten > turns {
+            return Err(wrong(format!(
+                "it has {turns} turns, {forgotten} of them forgotten; expected whole exchanges"
+            )));
+        }
+        session.forgotten = forgotten;
+        let bias = |(id, x): (u32, Json)| {
+            let number = x.as_f64().map(|x| x as f32).or(x.as_str().and_then(|text| text.parse().ok()));
+            number.map(|number| (id, number)).ok_or_else(|| wrong(format!("the logit_bias of id {id} is {x}")))
+        };
+        let logit_bias = self.logit_bias.into_iter().map(bias).collect::<Result<_>>()?;
+        let params = SamplingParams { logit_bias, ..self.params };
+        params.validate()?;
+        Ok((session, params))
+    }
+}
+
+impl SavedCache {
+    fn new(engine: &Engine, ids: &[u32]) -> Result<SavedCache> {
+        Ok(SavedCache {
+            model: engine.fingerprint()?.into(),
+            numerics: NUMERICS,
+            act_quant: engine.runtime().model.verdict.act_quant.name().into(),
+            ffn_act: engine.config().activation.name().into(),
+            kv_type: engine.kv_type.name().into(),
+            ids: ids.to_vec(),
+        })
+    }
+
+    /// The sequence, whose pages `read` fills; an error if this engine would have computed other ones.
+    fn open(self, engine: &Engine, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Decoder> {
+        let ids: Vec<i64> = self.ids.iter().map(|id| i64::from(*id)).collect();
+        let ids = engine.runtime().check_ids(&ids, 0)?;
+        let own = SavedCache::new(engine, &ids)?;
+        for (name, theirs, own) in [
+            ("model", &self.model, &own.model),
+            ("numerics", &self.numerics.to_string(), &own.numerics.to_string()),
+            ("act_quant", &self.act_quant, &own.act_quant),
+            ("ffn_act", &self.ffn_act, &own.ffn_act),
+            ("kv_type", &self.kv_type, &own.kv_type),
+        ] {
+            if theirs != own {
+                return Err(Error::Argument(format!(
+                    "the saved cache is of another engine: its {name} is '{theirs}', this engine's '{own}'; load the \
+                     conversation without it (cache=False)"
+                )));
+            }
+        }
+        Decoder::restored(engine.runtime().model.new_cache(engine.kv_type), ids, read)
+    }
+}
+
+/// Bytes on their way, and their hash.
+struct Hashed<T> {
+    inner: T,
+    hasher: blake3::Hasher,
+}
+
+impl<T> Hashed<T> {
+    fn new(inner: T) -> Hashed<T> {
+        Hashed { inner, hasher: blake3::Hasher::new() }
+    }
+}
+
+impl<T: Read> Read for Hashed<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+impl<T: Write> Write for Hashed<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// A conversation as JSON, without what was computed.
+pub fn to_json(session: &ChatSession, params: &SamplingParams) -> Result<String> {
+    let text = serde_json::to_string_pretty(&Saved::new(session, params)).map_err(wrong)?;
+    Ok(text + "\n")
+}
+
+/// The conversation of a document.
+pub fn from_json(text: &str) -> Result<(ChatSession, SamplingParams)> {
+    serde_json::from_str::<Saved>(text).map_err(wrong)?.open()
+}
+
+/// Writes a conversation into a file, which appears as a whole or not at all; with what was computed by `engine`.
+pub fn save(session: &ChatSession, params: &SamplingParams, engine: Option<&Engine>, path: &Path) -> Result<()> {
+    let decoder = session.decoder.as_ref().filter(|_| engine.is_some());
+    let mut saved = Saved::new(session, params);
+    if let Some(engine) = engine {
+        session.check_idle()?;
+        saved.cache = decoder.map(|decoder| SavedCache::new(engine, decoder.ids())).transpose()?;
+    }
+    // Nobody but its owner may read it.
+    write_whole(path, |file| {
+        let mut out = Hashed::new(BufWriter::new(file));
+        serde_json::to_writer_pretty(&mut out, &saved)?;
+        out.write_all(b"\n")?;
+        if let Some(decoder) = decoder {
+            decoder.contents().try_for_each(|page| out.write_all(page))?;
+            let hash = out.hasher.finalize();
+            out.write_all(hash.as_bytes())?;
+        }
+        out.flush()
+    })
+}
+
+/// Reads a file that [`save`] wrote; with what was computed, if it is there and wanted.
+pub fn load(engine: &Engine, cache: bool, path: &Path) -> Result<(ChatSession, SamplingParams)> {
+    let io = |source| Error::Io { path: path.into(), source };
+    let damaged = || wrong(format!("{} is damaged; what it holds is not what was written", path.display()));
+    let mut file = Hashed::new(BufReader::new(File::open(path).map_err(io)?));
+    let mut saved = Saved::deserialize(&mut serde_json::Deserializer::from_reader(&mut file)).map_err(wrong)?;
+    let mut decoder = None;
+    if let Some(computed) = saved.cache.take().filter(|_| cache) {
+        let mut read = |bytes: &mut [u8]| file.read_exact(bytes).map_err(|_| damaged());
+        read(&mut [0])?;
+        decoder = Some(computed.open(engine, read)?);
+        let (expected, mut hash) = (file.hasher.finalize(), [0; blake3::OUT_LEN]);
+        let read = file.read_exact(&mut hash).and_then(|()| file.read(&mut [0])).map_err(|_| damaged())?;
+        if hash != *expected.as_bytes() || read != 0 {
+            return Err(damaged());
+        }
+    }
+    let (mut session, params) = saved.open()?;
+    session.decoder = decoder;
+    Ok((session, params))
+}

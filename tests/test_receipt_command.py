@@ -1,0 +1,218 @@
+"""`bitnet receipt`, run as scripts run it, and the JSON Schema of receipts."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import bitnet
+from test_cli import run
+
+SAMPLED: dict[str, Any] = {"max_tokens": 9, "temperature": 0.8, "seed": 3, "ignore_eos": True}
+
+
+@pytest.fixture
+def chain(engine: Any, tmp_path: Path) -> list[Path]:
+    """The receipts of a conversation, one of them of a cancelled answer."""
+    chat = bitnet.ChatSession(engine, "Be brief.", template="bitnet", **SAMPLED)
+    chat.send("hello")
+    stream = chat.stream("hello world", stop="never there")
+    for _ in range(4):
+        next(stream)
+    stream.cancel()
+    chat.send("world")
+    assert [receipt.finish_reason for receipt in chat.receipts] == ["length", "cancelled", "length"]
+    return [receipt.save(tmp_path / f"{i}.json") for i, receipt in enumerate(chat.receipts)]
+
+
+def alter(path: Path, block: str, name: str, value: Any) -> Path:
+    """The receipt in a file with another figure, in another file."""
+    document = json.loads(path.read_text())
+    document[block][name] = value
+    altered = path.with_name(f"altered-{path.name}")
+    altered.write_text(json.dumps(document))
+    return altered
+
+
+def test_verify_checks_each_receipt_and_the_chain(chain: list[Path]) -> None:
+    done = run("receipt", "verify", *chain)
+    assert (done.returncode, done.stderr) == (0, "")
+    digests = [bitnet.Receipt.load(path).digest for path in chain]
+    assert done.stdout.splitlines() == [
+        f"{chain[0]}: valid, {digests[0]}",
+        f"{chain[1]}: valid, {digests[1]}, follows {chain[0]}",
+        f"{chain[2]}: valid, {digests[2]}, follows {chain[1]}",
+    ]
+    assert run("receipt", "verify", chain[2]).returncode == 0
+    assert run("receipt", "verify", *reversed(chain), chain[2]).returncode == 0
+    gap = run("receipt", "verify", chain[0], chain[2])
+    assert gap.returncode == 1
+    assert f"the receipt before it, {digests[1]}, is not among" in gap.stdout
+
+
+def test_verify_names_the_gate(chain: list[Path]) -> None:
+    cached = bitnet.Receipt.load(chain[1]).cached_tokens
+    altered = alter(chain[1], "run", "cached_tokens", cached + 1)
+    done = run("receipt", "verify", chain[0], altered, chain[2])
+    assert done.returncode == 1
+    assert f"{altered}: not valid: receipt, gate 'run.work.projections'" in done.stdout
+    assert f"{chain[2]}: valid" in done.stdout, "the others are checked all the same"
+    assert "is not among the valid files" in done.stdout
+    no_receipt = chain[0].with_name("no.json")
+    no_receipt.write_text("{}")
+    assert "gate 'form'" in run("receipt", "verify", no_receipt).stdout
+    missing = run("receipt", "verify", chain[0].with_name("nowhere.json"))
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "nowhere.json" in missing.stderr
+
+
+def test_replay_computes_again_on_other_instructions_and_threads(chain: list[Path], engine: Any) -> None:
+    """Behaviour 33. The receipts were written with two threads and the best instruction set."""
+    done = run("receipt", "replay", *chain, "--model", engine.path, "--isa", "scalar", "--threads", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    counts = [bitnet.Receipt.load(path).completion_tokens for path in chain]
+    assert counts == [9, 4, 9]
+    lines = [f"{path}: same, {count} ids on scalar, threads 1" for path, count in zip(chain, counts, strict=True)]
+    assert done.stdout.splitlines() == lines
+
+
+def forged(path: Path, changes: dict[str, Any], sampling: dict[str, Any]) -> Path:
+    """A valid receipt that claims something else of the same ids. A forger computes the digest again."""
+    document = json.loads(path.read_text())
+    document["claim"] |= changes
+    document["claim"]["sampling"] |= sampling
+    document["digest"] = bitnet.Receipt.from_json(json.dumps(document)).digest
+    forgery = path.with_name("forged.json")
+    forgery.write_text(json.dumps(document))
+    bitnet.Receipt.load(forgery).validate()
+    return forgery
+
+
+def test_replay_finds_forgery_and_says_where(chain: list[Path], engine: Any) -> None:
+    forgery = forged(chain[0], {}, {"seed": 4})
+    assert run("receipt", "verify", forgery).returncode == 0
+    done = run("receipt", "replay", chain[0], forgery, "--model", engine.path)
+    assert done.returncode == 1
+    assert f"{chain[0]}: same" in done.stdout
+    receipt = bitnet.Receipt.load(forgery)
+    claimed, found = receipt.to_dict()["claim"]["output_ids"], engine.replay_ids(receipt)
+    at = next(i for i in range(9) if claimed[i] != found[i])
+    assert f"{forgery}: different from item {at} on (counted from 0): {claimed[at]} | {found[at]}" in done.stdout
+    forgery = forged(chain[0], {"finish_reason": "stop"}, {"stop": ["never there"]})
+    done = run("receipt", "replay", forgery, "--model", engine.path)
+    assert done.returncode == 1
+    assert "the ids are the same, but the answer does not end by 'stop'" in done.stdout
+
+
+def test_replay_refuses_by_name(chain: list[Path], engine: Any) -> None:
+    other = run("receipt", "replay", chain[0])
+    assert other.returncode == 2
+    assert "gate 'claim.model'" in other.stderr
+    altered = alter(chain[0], "claim", "finish_reason", "stop")
+    invalid = run("receipt", "replay", altered, "--model", engine.path)
+    assert (invalid.returncode, "not valid" in invalid.stdout) == (1, True)
+
+
+def test_replay_of_a_redacted_receipt_asks_for_the_prompt(engine: Any, tmp_path: Path) -> None:
+    whole = engine.generate("hello world", **SAMPLED).receipt
+    path = whole.redact().save(tmp_path / "redacted.json")
+    arguments = ["receipt", "replay", path, "--model", engine.path]
+    assert run("receipt", "verify", path).returncode == 0
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "give its prompt" in done.stderr
+    assert run(*arguments, "--prompt", "hello world").stdout.startswith(f"{path}: same")
+    ids = " ".join(map(str, whole.to_dict()["claim"]["prompt_ids"]))
+    assert run(*arguments, "--prompt-ids", ids).returncode == 0
+    assert "another" in run(*arguments, "--prompt", "hello").stderr
+    assert "expected ids" in run(*arguments, "--prompt-ids", "a").stderr
+
+
+def test_diff_tells_claims_from_runs(chain: list[Path], engine: Any, tmp_path: Path) -> None:
+    first, second = (engine.generate("hello", **SAMPLED).receipt.save(tmp_path / name) for name in ("a", "b"))
+    done = run("receipt", "diff", first, second)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "the claims are the same"
+    assert any(line.startswith("  run.seconds.wall: ") for line in lines)
+    assert not any("claim." in line for line in lines)
+    done = run("receipt", "diff", chain[0], chain[2])
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    claims = [i for i, line in enumerate(lines) if line.startswith("  claim.")]
+    assert (lines[0], claims) == ("the claims differ", list(range(1, len(claims) + 1))), "claims come first"
+    previous = bitnet.Receipt.load(chain[1]).digest
+    assert f'  claim.previous: null | "{previous}"' in lines
+    redacted = bitnet.Receipt.load(chain[0]).redact().save(tmp_path / "redacted.json")
+    done = run("receipt", "diff", chain[0], redacted)
+    assert (done.returncode, done.stdout) == (0, "the claims are the same\n")
+    assert run("receipt", "diff", chain[0], tmp_path / "nowhere").returncode == 2
+
+
+def test_show_is_for_people(chain: list[Path]) -> None:
+    done = run("receipt", "show", *chain)
+    assert done.returncode == 0
+    receipt = bitnet.Receipt.load(chain[0])
+    for fact in (receipt.digest, "threads 2", "seed 3", '"Be brief."', "9 generated", "p95", "attention", ", valid"):
+        assert fact in done.stdout
+    altered = alter(chain[0], "claim", "kv_type", "f32")
+    done = run("receipt", "show", altered)
+    assert done.returncode == 1
+    assert "not valid: receipt, gate 'digest'" in done.stdout
+    redacted = receipt.redact().save(chain[0].with_name("redacted.json"))
+    assert "redacted" in run("receipt", "show", redacted).stdout
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of everything in a document that holds nothing."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    empty = True
+    for key, inside in items:
+        empty = False
+        yield from leaves(inside, (*path, key))
+    if empty:
+        yield path
+
+
+def test_receipts_follow_their_json_schema(chain: list[Path], engine: Any) -> None:
+    schema = bitnet.receipt_schema()
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    bias = {3: 0.5, 4: float("-inf")}
+    with bitnet.Engine(engine.path, act_quant="none", kv_type="f32", n_threads=1) as dense:
+        others = [
+            dense.generate([1, 2], max_tokens=1, logit_bias=bias).receipt,
+            engine.generate([1], **SAMPLED).receipt,
+        ]
+    receipts = [*map(bitnet.Receipt.load, chain), *others]
+    for receipt in [*receipts, *(receipt.redact() for receipt in receipts)]:
+        validator.validate(receipt.to_dict())
+
+
+def test_the_json_schema_leaves_nothing_open(chain: list[Path]) -> None:
+    """No leaf of a receipt may be missing, of another type, or beside one that nobody knows."""
+    validator = Draft202012Validator(bitnet.receipt_schema())
+    whole = bitnet.Receipt.load(chain[1])
+    for document in (whole.to_dict(), whole.redact().to_dict()):
+        for path in leaves(document):
+            *folders, last = path
+            for change in ("type", "missing", "foreign"):
+                changed = copy.deepcopy(document)
+                inside = changed
+                for folder in folders:
+                    inside = inside[folder]
+                if change == "type":
+                    inside[last] = {"no": "leaf"}
+                elif isinstance(inside, list):
+                    continue
+                elif change == "missing":
+                    del inside[last]
+                else:
+                    inside["foreign"] = inside[last]
+                assert not validator.is_valid(changed), (path, change)

@@ -1,0 +1,185 @@
+"""`bitnet chat` at a terminal: line editing, colours, the status line, Ctrl-C. Behaviours 1, 3 and 7."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from text_model import make_text_model
+
+if sys.platform == "win32":
+    pytest.skip("needs pseudo-terminals", allow_module_level=True)
+import fcntl
+import pty
+import struct
+import termios
+
+PROMPT = "\x1b[?2004h"
+"""What the editor sends when it has begun to read, raw: from here on keys are its own."""
+READ = "\x1b[?2004l"
+"""And when it has read an input."""
+UP, ENTER, CTRL_C, CTRL_D = "\x1b[A", "\r", "\x03", "\x04"
+CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLOURS = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
+
+
+def pasted(text: str) -> str:
+    return f"\x1b[200~{text}\x1b[201~"
+
+
+class Terminal:
+    """`bitnet chat` with a terminal of its own."""
+
+    def __init__(self, folder: Path, *arguments: str | Path, **environment: str) -> None:
+        self.keyboard, screen = pty.openpty()
+        fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+        hidden = ("NO_COLOR", "BITNET_ISA")
+        variables = {name: value for name, value in os.environ.items() if name not in hidden}
+        variables |= {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "HOME": str(folder), "PYTHONIOENCODING": "utf-8"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bitnet", "chat", *map(str, arguments)],
+            stdin=screen,
+            stdout=screen,
+            stderr=screen,
+            cwd=folder,
+            env=variables | environment,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that its keys send signals
+        )
+        os.close(screen)
+        self.shown = b""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.keyboard)
+
+    def press(self, keys: str) -> None:
+        os.write(self.keyboard, keys.encode())
+
+    def until(self, done: str | re.Pattern[str]) -> str:
+        """What is shown up to and with this; the rest is left for the next call."""
+        pattern = re.compile(re.escape(done)) if isinstance(done, str) else done
+        deadline = time.monotonic() + 60
+        while True:
+            text = self.shown.decode("utf-8", "ignore")
+            if found := pattern.search(text):
+                self.shown = text[found.end() :].encode()
+                return text[: found.end()]
+            ready, _, _ = select.select([self.keyboard], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"{done!r} was not shown, but {text!r}"
+            try:
+                self.shown += os.read(self.keyboard, 65536)
+            except OSError:  # Linux says so when the other side has closed
+                pytest.fail(f"it left before {done!r} was shown: {text!r}")
+
+    def say(self, text: str) -> str:
+        """What is shown between the end of an input and the next prompt."""
+        self.press(text + ENTER)
+        self.until(READ)
+        return self.until(PROMPT)
+
+    def leaves_with(self) -> int:
+        return self.process.wait(timeout=60)
+
+
+CHAT = ["-n", "4", "--template", "raw", "-t", "1", "--stop", "never"]
+
+
+@pytest.fixture(scope="module")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Long answers, so that one is under way when Ctrl-C comes."""
+    path = tmp_path_factory.mktemp("slow") / "model.gguf"
+    make_text_model(path, context=4096)
+    return path
+
+
+def test_each_answer_has_a_status_line(text_model: Path, tmp_path: Path) -> None:
+    """Behaviour 1: at a terminal alone; the second one reuses the first one's prefix."""
+    with Terminal(tmp_path, text_model, *CHAT) as terminal:
+        banner = terminal.until(PROMPT)
+        assert str(text_model) in banner
+        rate = r"[0-9]+\.[0-9] tokens/s"
+        for reused in ("0", "[1-9][0-9]*"):
+            shown = terminal.say("hello")
+            line = rf"\[prompt [0-9]+ tokens, {reused} reused, {rate}; answer 4 tokens, {rate}; length\]"
+            assert re.search(line, shown), shown
+            assert COLOURS.search(shown)
+        terminal.press("/exit" + ENTER)
+        assert terminal.leaves_with() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_colour_where_none_is_wanted(text_model: Path, tmp_path: Path) -> None:
+    with Terminal(tmp_path, text_model, *CHAT, NO_COLOR="1") as terminal:
+        shown = terminal.until(PROMPT) + terminal.say("hello") + terminal.say("/metrics")
+        assert "answer 4 tokens" in shown
+        assert not COLOURS.search(shown), shown
+        terminal.press(CTRL_D)
+        assert terminal.leaves_with() == 0
+
+
+def test_lines_are_edited_and_remembered(text_model: Path, tmp_path: Path) -> None:
+    """Pasted lines are one input, Alt-Enter begins one; earlier inputs come back, also from a file that was named."""
+    (tmp_path / "home").mkdir()
+    inputs = tmp_path / "inputs"
+    with Terminal(tmp_path / "home", text_model, *CHAT, "--history", inputs) as terminal:
+        terminal.until(PROMPT)
+        terminal.say(pasted("one\ntwo"))
+        terminal.say("threee\x7f")
+        terminal.say("four\x1b\rfive")
+        terminal.say(UP + UP + UP + " again")  # two lines of the last input, then the one before
+        shown = CODES.sub("", terminal.say("/history")).replace("\r", "")
+        assert re.findall(r"(?m)^user: (.*\n?.*)", shown)[0] == "one\ntwo"
+        assert "user: three\n" in shown
+        assert "user: four\nfive\n" in shown
+        assert "user: three again\n" in shown
+        terminal.press(CTRL_D)
+        assert terminal.leaves_with() == 0
+    assert "+one\n+two\n" in inputs.read_text("utf-8")
+    with Terminal(tmp_path / "home", text_model, *CHAT, "--history", inputs) as terminal:
+        terminal.until(PROMPT)
+        terminal.press(UP + UP + ENTER)
+        terminal.until("three again")
+        terminal.until("answer 4 tokens")
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_a_file_for_inputs_that_cannot_be_written_is_an_error(text_model: Path, tmp_path: Path) -> None:
+    with Terminal(tmp_path, text_model, *CHAT, "--history", tmp_path / "none" / "inputs") as terminal:
+        terminal.until("bitnet: [Errno 2]")
+        assert terminal.leaves_with() == 2
+
+
+def test_ctrl_c_stops_the_answer_and_at_the_prompt_leaves(slow_model: Path, tmp_path: Path) -> None:
+    """Behaviour 7, with the keys of a terminal."""
+    arguments: list[Any] = [slow_model, "--template", "raw", "--stop", "never", "-t", "1"]
+    with Terminal(tmp_path, *arguments, BITNET_ISA="scalar") as terminal:
+        terminal.until(PROMPT)
+        terminal.press("hello" + ENTER)
+        terminal.until(READ)
+        terminal.until(re.compile(r"(\x1b\[[0-9;?]*[A-Za-z]|\s)*[^\x1b\s]"))  # the answer has begun
+        terminal.press(CTRL_C)
+        assert "cancelled]" in terminal.until(PROMPT)
+        assert "assistant (stopped): " in terminal.say("/history")
+        # A long prompt takes longer than this to compute; there is no answer yet.
+        terminal.press(pasted("hello " * 2000) + ENTER)
+        terminal.until(READ)
+        time.sleep(0.1)
+        terminal.press(CTRL_C)
+        terminal.until(PROMPT)
+        assert "exchanges  " in terminal.say("/metrics")
+        terminal.press(CTRL_C)
+        assert terminal.leaves_with() == 130
