@@ -26,9 +26,9 @@ SPECS = {
 }
 
 
-def cost(path: Path) -> dict[str, Any]:
+def cost(path: Path, isa: Any) -> dict[str, Any]:
     """Of an answer of eight tokens to a prompt of seventy: per token, and what the kernels counted."""
-    with bitnet.Engine(path, n_threads=1) as engine:
+    with bitnet.Engine(path, n_threads=1, isa=isa) as engine:
         answer = engine.generate([i * 31 % engine.n_vocab for i in range(70)], max_tokens=8, ignore_eos=True)
         memory = {name: size for name, size in engine.memory.items() if name != "file"}
         work = answer.receipt.to_dict()["run"]["work"]
@@ -36,18 +36,29 @@ def cost(path: Path) -> dict[str, Any]:
         return {"per_token": engine.per_token, "work": rows, "memory": memory}
 
 
-def costs() -> dict[str, Any]:
+def costs(isa: Any = "scalar") -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         found = {}
         for name, spec in SPECS.items():
             make_model(path, spec)
-            found[name] = cost(path)
+            found[name] = cost(path, isa)
         return found
 
 
 def test_a_token_costs_what_it_did() -> None:
     assert costs() == json.loads(RECORD.read_text())
+
+
+def test_every_instruction_set_costs_no_more() -> None:
+    """The work is the same; matrices may be packed more tightly."""
+    record = json.loads(RECORD.read_text())
+    for isa in bitnet.isas():
+        for name, found in costs(isa).items():
+            recorded = record[name]
+            assert found["work"] == recorded["work"], isa
+            for figure in (found["memory"], recorded["memory"]), (found["per_token"], recorded["per_token"]):
+                assert all(figure[0][key] <= figure[1][key] for key in figure[1]), (isa, name)
 
 
 if __name__ == "__main__":
