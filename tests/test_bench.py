@@ -122,6 +122,51 @@ def test_against_a_peer(tmp_path: Path) -> None:
         assert float(row[5]) == pytest.approx(float(row[3]) / float(row[4]), rel=0.01, abs=0.005)
 
 
+BATCHED = """
+import sys
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+prompt, tokens, batch = options["-npp"], options["-ntg"], options["-npl"]
+print("llama: a line of the log | with bars")
+print("|    PP |     TG |    B |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |      T s |    S t/s |")
+print(f"| {prompt} | {tokens} | {batch} | 1 | 0.5 | 1.0 | 0.5 | {100 * int(batch) + int(prompt)} | 1.0 | 1.0 |")
+"""
+
+
+def test_against_a_peer_in_batches_and_at_depth(tmp_path: Path) -> None:
+    (tmp_path / "peer.py").write_text(BATCHED)
+    peer = shlex.join([sys.executable, str(tmp_path / "peer.py")])
+    options = [
+        "--ours",
+        str(MODEL),
+        "--batched",
+        peer,
+        "-d",
+        "0,30",
+        "-b",
+        "1,2",
+        "-n",
+        "4",
+        "-t",
+        "1",
+        "--rounds",
+        "1",
+    ]
+    done = run(ROOT / "benches" / "against.py", *options)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [" ".join(row[:-3]) for row in rows] == [
+        f"1 decode 4 at depth {depth}, batch {batch}" for depth in (0, 30) for batch in (1, 2)
+    ]
+    assert [float(row[-2]) for row in rows] == [101, 201, 131, 231]
+    assert all(float(row[-3]) > 0 for row in rows)
+
+
+def test_a_peer_is_asked_for() -> None:
+    done = run(ROOT / "benches" / "against.py", "--ours", str(MODEL))
+    assert done.returncode == 2
+    assert "expected one or both" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("peer", "words"),
     [
