@@ -79,20 +79,40 @@ def test_the_peak_of_the_dot_product() -> None:
         bitnet.dot_peak(1, "abacus")
 
 
-def test_the_examples_run(text_model: Path) -> None:
-    for name, arguments, shown in [
-        ("logits.py", [MODEL, "1", "2"], "Prefill(tokens=2"),
-        ("chat.py", [text_model, "hello"], "replayed: True\nagain: True\n"),
-        ("chat.py", [], "replayed: True\nagain: True\n"),
-        ("templates.py", [], "user      'What is <|eot_id|>?'"),
-        ("receipts.py", [], "replayed with the prompt: True"),
-    ]:
-        example = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
-        done = subprocess.run(
-            example, capture_output=True, text=True, encoding="utf-8", env={**os.environ, "PYTHONUTF8": "1"}
-        )
-        assert done.returncode == 0, done.stderr
-        assert shown in done.stdout
+EXAMPLES = {
+    "asynchronous.py": "cancelled: True\n2+2=4.\n",
+    "batch.py": "7 '7+7=14.'",
+    "chat.py": "replayed: True\nagain: True\n",
+    "choices.py": "right: 5 of 6",
+    "logits.py": "Prefill(tokens=1",
+    "receipts.py": "replayed with the prompt: True",
+    "samplings.py": "greedy  64 of 64 right",
+    "stream.py": "ended by 'stop'",
+    "templates.py": "user      'What is <|eot_id|>?'",
+    "threads.py": "the same alone: True",
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_the_examples_run_as_they_are(name: str) -> None:
+    path = ROOT / "examples" / name
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 40
+    assert EXAMPLES[name] in example(path)
+
+
+def test_an_example_runs_on_another_model(text_model: Path) -> None:
+    assert EXAMPLES["chat.py"] in example(ROOT / "examples" / "chat.py", text_model, "hello")
+
+
+def example(path: Path, *arguments: str | Path) -> str:
+    """What it prints, with every warning an error."""
+    command = [sys.executable, "-X", "dev", "-W", "error", str(path), *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", env={**os.environ, "PYTHONUTF8": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
