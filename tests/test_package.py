@@ -15,8 +15,6 @@ import pytest
 import bitnet
 from conftest import ROOT
 
-MODEL = ROOT / "tests" / "fixtures" / "llama-iq2bn.gguf"
-
 
 def test_every_public_name_is_there() -> None:
     assert sorted(bitnet.__all__) == bitnet.__all__
@@ -77,6 +75,52 @@ def test_the_peak_of_the_dot_product() -> None:
     assert bitnet.dot_peak(1) > peaks[0] or len(peaks) == 1, "vectors do more than plain code"
     with pytest.raises(bitnet.ArgumentError, match="unknown instruction set"):
         bitnet.dot_peak(1, "abacus")
+
+
+QUIET = """
+import asyncio, json, pathlib, sys, bitnet
+folder = pathlib.Path(sys.argv[1])
+with bitnet.Engine() as engine:
+    engine.logits([1, 2]), engine.logits_batch([[1], [2, 3]]), engine.prefill([1, 2]), engine.generate_tokens([1], 2)
+    engine.encode("2+2="), engine.decode([5]), engine.tokenizer, engine.memory, engine.per_token
+    reply = engine.generate("2+2=", max_tokens=4, logprobs=2, temperature=1.0)
+    bitnet.Receipt.load(reply.receipt.save(folder / "receipt.json")).validate()
+    assert engine.replay(reply.receipt)
+    dropped = engine.stream("Hello")
+    next(dropped)
+    del dropped
+    chat = bitnet.ChatSession(engine, "Be brief.")
+    chat.send("What is 2+2?")
+    chat.save(folder / "talk.chat", cache=True)
+    bitnet.ChatSession.load(engine, folder / "talk.chat").fork().send("What is 3+3?")
+    chat.rewind(1)
+    engine.template.spans([bitnet.ChatTurn("user", "Hi")], tokenizer=engine.tokenizer)
+    asyncio.run(engine.agenerate("Hello", max_tokens=2))
+    try:
+        engine.generate("Hello", top_p=2)
+    except bitnet.ArgumentError:
+        pass
+open_at_the_end = bitnet.Engine().stream("Hello")
+next(open_at_the_end)
+bitnet.inspect(engine.path), bitnet.processor(), bitnet.isas(), bitnet.receipt_schema()
+"""
+
+
+def test_nothing_is_printed_with_every_warning_an_error(tmp_path: Path) -> None:
+    strict = [sys.executable, "-X", "dev", "-W", "error"]
+    requests, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    requests.write_text('{"prompt": "2+2="}\n')
+    for command in (
+        ["-c", QUIET, str(tmp_path)],
+        ["-m", "bitnet", "run", "--input", str(requests), "--output", str(answers)],
+        ["-m", "bitnet", "template", str(bitnet.Engine().path), "--user", "Hi"],
+        ["-m", "bitnet", "tokenize", str(bitnet.Engine().path), "Hi"],
+        ["-m", "bitnet", "chat"],
+        ["-m", "bitnet", "inspect"],
+        ["-m", "bitnet", "receipt", "verify", str(tmp_path / "receipt.json")],
+    ):
+        done = subprocess.run([*strict, *command], input="", capture_output=True, text=True, encoding="utf-8")
+        assert (done.stderr, done.returncode) == ("", 0), command
 
 
 EXAMPLES = {
