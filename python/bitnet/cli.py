@@ -351,14 +351,15 @@ def run_run(options: argparse.Namespace) -> None:
 
 def progress(counts: Iterator[tuple[int, int]]) -> None:
     """Go through them with a bar at a terminal."""
-    start, first = time.monotonic(), None
+    at_terminal = sys.stderr and sys.stderr.isatty()
+    start, held = time.monotonic(), None
     for done, total in counts:
-        first = done if first is None else first
-        if sys.stderr and sys.stderr.isatty():
+        held = done if held is None else held
+        if at_terminal:
             bar = "#" * (24 * done // max(total, 1))
-            rate = (done - first) / (time.monotonic() - start)
-            print(f"\r[{bar:<24}] {done} of {total}, {rate:.1f} a second ", end="", file=sys.stderr, flush=True)
-    if sys.stderr and sys.stderr.isatty():
+            rate = f", {(done - held) / (time.monotonic() - start):.1f} a second" if done > held else ""
+            print(f"\r[{bar:<24}] {done} of {total}{rate} ", end="", file=sys.stderr, flush=True)
+    if at_terminal:
         print(file=sys.stderr)
 
 
