@@ -1,6 +1,6 @@
 """The most likely next tokens after some ids, and how fast they were computed.
 
-python examples/logits.py MODEL.gguf 1 2 3
+python examples/logits.py [MODEL.gguf 1 2 3]
 """
 
 import sys
@@ -10,7 +10,7 @@ import numpy as np
 import bitnet
 
 
-def main(path: str, *ids: str) -> None:
+def main(path: str | None = None, *ids: str) -> None:
     """Print the five best ids with their probabilities."""
     with bitnet.Engine(path) as engine:
         prompt = [int(i) for i in ids] or [0]

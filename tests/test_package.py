@@ -15,8 +15,6 @@ import pytest
 import bitnet
 from conftest import ROOT
 
-MODEL = ROOT / "tests" / "fixtures" / "llama-iq2bn.gguf"
-
 
 def test_every_public_name_is_there() -> None:
     assert sorted(bitnet.__all__) == bitnet.__all__
@@ -79,20 +77,86 @@ def test_the_peak_of_the_dot_product() -> None:
         bitnet.dot_peak(1, "abacus")
 
 
-def test_the_examples_run(text_model: Path) -> None:
-    for name, arguments, shown in [
-        ("logits.py", [MODEL, "1", "2"], "Prefill(tokens=2"),
-        ("chat.py", [text_model, "hello"], "replayed: True\nagain: True\n"),
-        ("chat.py", [], "replayed: True\nagain: True\n"),
-        ("templates.py", [], "user      'What is <|eot_id|>?'"),
-        ("receipts.py", [], "replayed with the prompt: True"),
-    ]:
-        example = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
-        done = subprocess.run(
-            example, capture_output=True, text=True, encoding="utf-8", env={**os.environ, "PYTHONUTF8": "1"}
-        )
-        assert done.returncode == 0, done.stderr
-        assert shown in done.stdout
+QUIET = """
+import asyncio, json, pathlib, sys, bitnet
+folder = pathlib.Path(sys.argv[1])
+with bitnet.Engine() as engine:
+    engine.logits([1, 2]), engine.logits_batch([[1], [2, 3]]), engine.prefill([1, 2]), engine.generate_tokens([1], 2)
+    engine.encode("2+2="), engine.decode([5]), engine.tokenizer, engine.memory, engine.per_token
+    reply = engine.generate("2+2=", max_tokens=4, logprobs=2, temperature=1.0)
+    bitnet.Receipt.load(reply.receipt.save(folder / "receipt.json")).validate()
+    assert engine.replay(reply.receipt)
+    dropped = engine.stream("Hello")
+    next(dropped)
+    del dropped
+    chat = bitnet.ChatSession(engine, "Be brief.")
+    chat.send("What is 2+2?")
+    chat.save(folder / "talk.chat", cache=True)
+    bitnet.ChatSession.load(engine, folder / "talk.chat").fork().send("What is 3+3?")
+    chat.rewind(1)
+    engine.template.spans([bitnet.ChatTurn("user", "Hi")], tokenizer=engine.tokenizer)
+    asyncio.run(engine.agenerate("Hello", max_tokens=2))
+    try:
+        engine.generate("Hello", top_p=2)
+    except bitnet.ArgumentError:
+        pass
+open_at_the_end = bitnet.Engine().stream("Hello")
+next(open_at_the_end)
+bitnet.inspect(engine.path), bitnet.processor(), bitnet.isas(), bitnet.receipt_schema()
+"""
+
+
+def test_nothing_is_printed_with_every_warning_an_error(tmp_path: Path) -> None:
+    strict = [sys.executable, "-X", "dev", "-W", "error"]
+    requests, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    requests.write_text('{"prompt": "2+2="}\n')
+    for command in (
+        ["-c", QUIET, str(tmp_path)],
+        ["-m", "bitnet", "run", "--input", str(requests), "--output", str(answers)],
+        ["-m", "bitnet", "template", str(bitnet.Engine().path), "--user", "Hi"],
+        ["-m", "bitnet", "tokenize", str(bitnet.Engine().path), "Hi"],
+        ["-m", "bitnet", "chat"],
+        ["-m", "bitnet", "inspect"],
+        ["-m", "bitnet", "receipt", "verify", str(tmp_path / "receipt.json")],
+    ):
+        done = subprocess.run([*strict, *command], input="", capture_output=True, text=True, encoding="utf-8")
+        assert (done.stderr, done.returncode) == ("", 0), command
+
+
+EXAMPLES = {
+    "asynchronous.py": "cancelled: True\n2+2=4.\n",
+    "batch.py": "7 '7+7=14.'",
+    "chat.py": "replayed: True\nagain: True\n",
+    "choices.py": "right: 5 of 6",
+    "logits.py": "Prefill(tokens=1",
+    "receipts.py": "replayed with the prompt: True",
+    "samplings.py": "greedy  64 of 64 right",
+    "stream.py": "ended by 'stop'",
+    "templates.py": "user      'What is <|eot_id|>?'",
+    "threads.py": "the same alone: True",
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_the_examples_run_as_they_are(name: str) -> None:
+    path = ROOT / "examples" / name
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 40
+    assert EXAMPLES[name] in example(path)
+
+
+def test_an_example_runs_on_another_model(text_model: Path) -> None:
+    assert EXAMPLES["chat.py"] in example(ROOT / "examples" / "chat.py", text_model, "hello")
+
+
+def example(path: Path, *arguments: str | Path) -> str:
+    """What it prints, with every warning an error."""
+    command = [sys.executable, "-X", "dev", "-W", "error", str(path), *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", env={**os.environ, "PYTHONUTF8": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)

@@ -1,7 +1,7 @@
 """The compiled half of the package."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypedDict, final, overload
@@ -302,14 +302,17 @@ class Receipt:
 
 @final
 class Stream:
-    """An answer under way: an iterator of `Piece`.
+    """An answer under way: an iterator of `Piece`, for `for` and for asyncio's `async for`.
 
     Pulled: nothing is computed ahead of its consumer, nothing after it is dropped. It has one consumer; a pull while
-    another thread is pulling raises BitnetError. After Ctrl-C it can be pulled on.
+    another thread or task is pulling raises BitnetError. After Ctrl-C, or once a task that pulled was cancelled, it can
+    be pulled on: the step under way is abandoned, and was before the task ends.
     """
 
     def __iter__(self) -> Stream: ...
     def __next__(self) -> Piece: ...
+    def __aiter__(self) -> Stream: ...
+    def __anext__(self) -> Coroutine[Any, Any, Piece]: ...
     def cancel(self) -> None:
         """End the answer; its finish_reason becomes "cancelled" if it had none."""
     @property
@@ -495,6 +498,10 @@ class ChatSession:
         its first token enters as it is, marked. Raises ArgumentError while another answer is under way."""
     def send(self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]) -> Completion:
         """The whole answer."""
+    def asend(
+        self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
+    ) -> Coroutine[Any, Any, Completion]:
+        """`send` for asyncio: awaited beside the event loop. A task that is cancelled cancels the answer."""
     def clear(self) -> None:
         """Forget turns, receipts and the computed prefix; system prompt, template and parameters stay."""
     def fork(self) -> ChatSession:
@@ -672,6 +679,19 @@ class Engine:
         params: SamplingParams | None = None,
         **keywords: Unpack[_Sampling],
     ) -> list[Completion]: ...
+    @overload
+    def agenerate(
+        self, prompt: str | _TokenIds, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
+    ) -> Coroutine[Any, Any, Completion]:
+        """`generate` for asyncio: awaited beside the event loop, which is never kept waiting, and in steps, so that any
+        number of them take turns. A task that is cancelled abandons the step under way."""
+    @overload
+    def agenerate(
+        self,
+        prompt: list[str] | list[list[int]],
+        params: SamplingParams | None = None,
+        **keywords: Unpack[_Sampling],
+    ) -> Coroutine[Any, Any, list[Completion]]: ...
     def replay(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> bool:
         """Compute a receipt's answer again; whether it has the same ids and ends alike.
 

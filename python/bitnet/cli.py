@@ -5,7 +5,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from . import (
     Template,
     Tokenizer,
     __version__,
+    batch,
     bench,
     inspect,
     isas,
@@ -80,9 +82,19 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--history", type=Path, metavar="FILE", help="keep the inputs of a terminal in this file")
     command.set_defaults(run=run_chat)
 
-    command = commands.add_parser("run", help="continue a prompt, or answer it with --chat")
+    command = commands.add_parser("run", help="continue a prompt, or answer it with --chat; or a file of them")
     add_engine_options(command)
-    command.add_argument("-p", "--prompt", required=True, help="the text to continue; - reads it from standard input")
+    prompt = command.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("-p", "--prompt", help="the text to continue; - reads it from standard input")
+    prompt.add_argument(
+        "--input",
+        type=Path,
+        metavar="FILE",
+        help='a request a line, as JSON: {"prompt": ...} or {"messages": ...}, if wanted with "id", "max_tokens" ...',
+    )
+    command.add_argument(
+        "--output", type=Path, metavar="FILE", help="for --input: an answer a line; goes on with what it holds"
+    )
     command.add_argument("--chat", action="store_true", help="answer the prompt through the model's chat template")
     add_chat_options(command)
     add_sampling_options(command)
@@ -315,8 +327,16 @@ def given(text: str) -> str:
 
 def run_run(options: argparse.Namespace) -> None:
     """`bitnet run MODEL -p PROMPT`."""
+    if (options.input is None) != (options.output is None):
+        raise ArgumentError("--input and --output go together")
     receipts = Receipts(options.receipt_dir) if options.receipt_dir else None
     with open_engine(options) as engine:
+        if options.input:
+            template = chosen_template(engine.template, options.template)
+            save = receipts.save if receipts else None
+            asked = dict(chat=options.chat, system=options.system, template=template, save=save)
+            progress(batch.run(engine, options.input, options.output, **asked, **sampling(options)))
+            return
         prompt = given(options.prompt)
         if options.chat:
             answer = open_chat(engine, options).stream(prompt)
@@ -327,6 +347,20 @@ def run_run(options: argparse.Namespace) -> None:
         print()
         if receipts and answer.receipt:
             receipts.save(answer.receipt)
+
+
+def progress(counts: Iterator[tuple[int, int]]) -> None:
+    """Go through them with a bar at a terminal."""
+    at_terminal = sys.stderr and sys.stderr.isatty()
+    start, held = time.monotonic(), None
+    for done, total in counts:
+        held = done if held is None else held
+        if at_terminal:
+            bar = "#" * (24 * done // max(total, 1))
+            rate = f", {(done - held) / (time.monotonic() - start):.1f} a second" if done > held else ""
+            print(f"\r[{bar:<24}] {done} of {total}{rate} ", end="", file=sys.stderr, flush=True)
+    if at_terminal:
+        print(file=sys.stderr)
 
 
 def run_bench(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 //! `bitnet.ChatSession`.
 
+use super::awaitable::{awaitable, step};
 use super::convert::{count, detached};
 use super::engine::Engine;
 use super::receipt::Receipt;
@@ -8,6 +9,7 @@ use super::session;
 use super::stream::{Completion, Stream};
 use super::template::{ChatTurn, Template, unicode};
 use crate::chat::{ChatSession as Core, ChatStream};
+use crate::decode::Watch;
 use crate::receipt::{Receipt as CoreReceipt, Seconds};
 use crate::sampler::SamplingParams as Params;
 use pyo3::prelude::*;
@@ -83,6 +85,23 @@ impl ChatSession {
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Completion> {
         self.stream(py, text, params, keywords)?.complete(py)
+    }
+
+    #[pyo3(signature = (text, params=None, **keywords))]
+    fn asend<'py>(
+        &self,
+        py: Python<'py>,
+        text: &Bound<'_, PyString>,
+        params: Option<&SamplingParams>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let params = sampling::params_over(&self.params, params, keywords)?;
+        let engine = self.engine.get().core()?;
+        let (session, text) = (self.core.clone(), unicode(text, "text")?);
+        awaitable(py, |wanted| async move {
+            let begin = |_: &mut Watch| Ok(Stream::in_chat(ChatStream::begin(engine, session, text, params)?));
+            step(&wanted, begin).await?.complete_beside(&wanted).await
+        })
     }
 
     fn clear(&self) -> PyResult<()> {

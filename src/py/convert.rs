@@ -1,7 +1,7 @@
 //! Between Python and the core: the one place that releases the interpreter, and the one that converts errors.
 
 use crate::decode::Watch;
-use crate::error::{Error, Result};
+use crate::error::{self, Error};
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError};
 use pyo3::import_exception;
 use pyo3::prelude::*;
@@ -51,12 +51,12 @@ impl From<Error> for PyErr {
 const LOOK: Duration = Duration::from_millis(40);
 
 /// Runs `work` without the interpreter. It is given a watch that looks for signals: Ctrl-C abandons the work and is
-/// raised here. A panic, which is a fault of ours, becomes an error and not the end of the interpreter.
-pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(&mut Watch) -> Result<T> + Send) -> PyResult<T> {
+/// raised here.
+pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(&mut Watch) -> error::Result<T> + Send) -> PyResult<T> {
     let (raised, result) = py.detach(|| {
         let mut raised = None;
         let mut looked = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| {
+        let result = caught(|| {
             work(&mut || {
                 // Another thread may keep the interpreter for a while: short steps do not ask for it each time.
                 if raised.is_none() && looked.elapsed() >= LOOK {
@@ -65,18 +65,25 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(&mut Watch) -> Result
                 }
                 raised.is_some()
             })
-        }));
+        });
         (raised, result)
     });
-    match (raised, result) {
-        (Some(signal), _) => Err(signal),
-        (None, Ok(result)) => Ok(result?),
-        (None, Err(panic)) => {
+    match raised {
+        Some(signal) => Err(signal),
+        None => result,
+    }
+}
+
+/// Runs `work`. A panic, which is a fault of ours, becomes an error and not the end of the interpreter.
+pub fn caught<T, E: Into<PyErr>>(work: impl FnOnce() -> Result<T, E>) -> PyResult<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_or_else(
+        |panic| {
             let what = panic.downcast_ref::<String>().map(String::as_str);
             let what = what.or(panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
             Err(BitnetError::new_err(format!("internal error, please report it: {what}")))
-        }
-    }
+        },
+        |result| result.map_err(E::into),
+    )
 }
 
 /// A path as Python gives it: text, bytes or anything with `__fspath__`.
@@ -142,7 +149,7 @@ pub fn optional_count(value: Option<&Bound<'_, PyAny>>, name: &str) -> PyResult<
 }
 
 /// One of some named choices.
-pub fn choice<T>(value: &str, name: &str, choices: &[(&str, T)]) -> Result<T>
+pub fn choice<T>(value: &str, name: &str, choices: &[(&str, T)]) -> error::Result<T>
 where
     T: Copy,
 {

@@ -1,11 +1,13 @@
 //! `bitnet.Engine`.
 
+use super::awaitable::{Wanted, awaitable, step};
 use super::convert::{choice, detached, named, optional_count, optional_path, token_ids};
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
 use super::stream::{Completion, Stream};
 use super::template::Template;
 use super::tokenizer::{self, Tokenizer};
+use crate::decode::Watch;
 use crate::engine::{Engine as Core, Options, Origin, Request};
 use crate::error::{Error, Result};
 use crate::model::ActQuant;
@@ -59,13 +61,24 @@ impl Prefill {
 }
 
 /// What is to be answered: a text, with BOS where the model expects it, or ids as they are.
-fn request(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>, params: Params) -> PyResult<Request> {
-    if !prompt.is_instance_of::<PyString>() {
-        let ids = token_ids(prompt, "prompt")?;
-        return detached(py, |_| core.request(&ids, params));
+enum Prompt {
+    Text(String),
+    Ids(Vec<i64>),
+}
+
+impl Prompt {
+    fn of(prompt: &Bound<'_, PyAny>) -> PyResult<Prompt> {
+        match prompt.is_instance_of::<PyString>() {
+            true => Ok(Prompt::Text(prompt.extract()?)),
+            false => Ok(Prompt::Ids(token_ids(prompt, "prompt")?)),
+        }
     }
-    let text: String = prompt.extract()?;
-    detached(py, |_| {
+
+    fn request(self, core: &Core, params: Params) -> Result<Request> {
+        let text = match self {
+            Prompt::Ids(ids) => return core.request(&ids, params),
+            Prompt::Text(text) => text,
+        };
         let tokenizer = core.tokenizer()?; // built since the engine was opened: no part of the answer's time
         let start = Instant::now();
         let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos, false);
@@ -73,7 +86,13 @@ fn request(py: Python<'_>, core: &Core, prompt: &Bound<'_, PyAny>, params: Param
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
         let origin = Origin { tokenize, ..Origin::default() };
         Ok(Request { origin, ..core.request(&ids, params)? })
-    })
+    }
+}
+
+/// The whole answer, computed beside the event loop.
+async fn complete_beside(core: Arc<Core>, prompt: Prompt, params: Params, wanted: &Wanted) -> PyResult<Completion> {
+    let begin = move |_: &mut Watch| Ok(Stream::alone(core.clone(), core.stream(prompt.request(&core, params)?)));
+    step(wanted, begin).await?.complete_beside(wanted).await
 }
 
 /// The prompts, if it is a list of them.
@@ -114,9 +133,11 @@ impl Engine {
         prompt: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(bool, Vec<u32>)> {
         let core = self.core()?;
-        let prompt =
-            prompt.map(|prompt| Ok::<_, PyErr>(request(py, &core, prompt, Params::default())?.prompt)).transpose()?;
-        detached(py, |watch| core.replay(&receipt.core, prompt, watch))
+        let prompt = prompt.map(Prompt::of).transpose()?;
+        detached(py, |watch| {
+            let prompt = prompt.map(|prompt| prompt.request(&core, Params::default())).transpose()?;
+            core.replay(&receipt.core, prompt.map(|request| request.prompt), watch)
+        })
     }
 }
 
@@ -252,8 +273,8 @@ impl Engine {
     ) -> PyResult<Stream> {
         let params = sampling::params(params, keywords)?;
         let core = self.core()?;
-        let request = request(py, &core, prompt, params)?;
-        let stream = detached(py, |_| Ok(core.stream(request)))?;
+        let prompt = Prompt::of(prompt)?;
+        let stream = detached(py, |_| Ok(core.stream(prompt.request(&core, params)?)))?;
         Ok(Stream::alone(core, stream))
     }
 
@@ -273,6 +294,30 @@ impl Engine {
                 answers.into_pyobject(py)
             }
         }
+    }
+
+    #[pyo3(signature = (prompt, params=None, **keywords))]
+    fn agenerate<'py>(
+        &self,
+        py: Python<'py>,
+        prompt: &Bound<'py, PyAny>,
+        params: Option<&SamplingParams>,
+        keywords: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let params = sampling::params(params, keywords)?;
+        let core = self.core()?;
+        let Some(prompts) = prompts(prompt)? else {
+            let prompt = Prompt::of(prompt)?;
+            return awaitable(py, |wanted| async move { complete_beside(core, prompt, params, &wanted).await });
+        };
+        let prompts = prompts.iter().map(Prompt::of).collect::<PyResult<Vec<Prompt>>>()?;
+        awaitable(py, |wanted| async move {
+            let mut answers = Vec::new();
+            for prompt in prompts {
+                answers.push(complete_beside(core.clone(), prompt, params.clone(), &wanted).await?);
+            }
+            Ok(answers)
+        })
     }
 
     #[pyo3(signature = (receipt, prompt=None))]

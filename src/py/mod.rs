@@ -1,5 +1,6 @@
 //! The Python face: module `bitnet._core`.
 
+mod awaitable;
 mod chat;
 mod convert;
 mod engine;

@@ -1,13 +1,15 @@
 //! `bitnet.Stream`, what it yields, and `bitnet.Completion`.
 
+use super::awaitable::{Wanted, awaitable, step};
 use super::convert::{BitnetError, detached};
 use super::receipt::Receipt;
 use crate::chat::ChatStream;
 use crate::decode::{Answer, Finish, Watch};
 use crate::engine::{Engine, Piece as CorePiece, Stream as CoreStream};
 use crate::error::Result;
+use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::prelude::*;
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 
 /// An id with its log-probability.
 #[pyclass(frozen, get_all, module = "bitnet")]
@@ -66,10 +68,10 @@ pub struct Completion {
 /// An answer under way. See the stubs for its documentation.
 #[pyclass(frozen, module = "bitnet")]
 pub struct Stream {
-    core: Mutex<Core>,
+    core: Arc<Mutex<Core>>,
 }
 
-/// An answer by itself, or one within a conversation.
+/// An answer by itself, or one within a conversation. A dropped one gives its sequence back; nothing more is computed.
 enum Core {
     Alone(Arc<Engine>, CoreStream),
     InChat(ChatStream),
@@ -103,6 +105,32 @@ impl Core {
 
     fn receipt(&self) -> Option<Receipt> {
         self.stream().receipt.as_ref().map(|core| Receipt { core: core.clone() })
+    }
+
+    /// The whole answer, once it has ended.
+    fn completion(&self, logprobs: Vec<Logprob>) -> Completion {
+        let answer = self.answer();
+        let receipt = self.receipt();
+        let seconds = receipt.as_ref().map(|receipt| receipt.core.run.seconds).unwrap_or_default();
+        Completion {
+            text: self.stream().text.clone(),
+            token_ids: answer.answered().to_vec(),
+            finish_reason: answer.finish.map(Finish::name),
+            prompt_tokens: answer.prompt().len(),
+            cached_tokens: answer.cached,
+            completion_tokens: answer.generated().len(),
+            seed: answer.seed,
+            ttft: seconds.first_token,
+            decode_seconds: seconds.decode,
+            logprobs: answer.params.logprobs.map(|_| logprobs),
+            receipt,
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.cancel();
     }
 }
 
@@ -165,23 +193,17 @@ impl Completion {
 impl Stream {
     /// Wraps an answer that has begun.
     pub fn alone(engine: Arc<Engine>, stream: CoreStream) -> Stream {
-        Stream { core: Mutex::new(Core::Alone(engine, stream)) }
+        Stream { core: Arc::new(Mutex::new(Core::Alone(engine, stream))) }
     }
 
     /// Wraps an answer that has begun in a conversation.
     pub fn in_chat(stream: ChatStream) -> Stream {
-        Stream { core: Mutex::new(Core::InChat(stream)) }
+        Stream { core: Arc::new(Mutex::new(Core::InChat(stream))) }
     }
 
     /// Runs `use_it` on the answer, unless another thread is at it.
     fn with<T>(&self, use_it: impl FnOnce(&mut Core) -> T) -> PyResult<T> {
-        match self.core.try_lock() {
-            Ok(mut core) => Ok(use_it(&mut core)),
-            Err(TryLockError::Poisoned(core)) => Ok(use_it(&mut core.into_inner())),
-            Err(TryLockError::WouldBlock) => Err(BitnetError::new_err(
-                "another thread is pulling from this stream; a stream has one consumer, give each thread its own",
-            )),
-        }
+        with(&self.core, use_it)
     }
 
     fn pull(&self, py: Python<'_>) -> PyResult<Option<Piece>> {
@@ -192,28 +214,34 @@ impl Stream {
     pub fn complete(&self, py: Python<'_>) -> PyResult<Completion> {
         let mut logprobs = Vec::new();
         while let Some(piece) = self.pull(py)? {
-            logprobs.extend(piece.logprob.clone());
+            logprobs.extend(piece.logprob);
             py.check_signals()?;
         }
-        self.with(|core| {
-            let answer = core.answer();
-            let receipt = core.receipt();
-            let seconds = receipt.as_ref().map(|receipt| receipt.core.run.seconds).unwrap_or_default();
-            Completion {
-                text: core.stream().text.clone(),
-                token_ids: answer.answered().to_vec(),
-                finish_reason: answer.finish.map(Finish::name),
-                prompt_tokens: answer.prompt().len(),
-                cached_tokens: answer.cached,
-                completion_tokens: answer.generated().len(),
-                seed: answer.seed,
-                ttft: seconds.first_token,
-                decode_seconds: seconds.decode,
-                logprobs: answer.params.logprobs.map(|_| logprobs),
-                receipt,
-            }
-        })
+        self.with(|core| core.completion(logprobs))
     }
+
+    /// Pulls everything, a step at a time, beside the event loop.
+    pub async fn complete_beside(self, wanted: &Wanted) -> PyResult<Completion> {
+        let mut logprobs = Vec::new();
+        while let Some(piece) = pull_beside(self.core.clone(), wanted).await? {
+            logprobs.extend(piece.logprob);
+        }
+        self.with(|core| core.completion(logprobs))
+    }
+}
+
+fn with<T>(core: &Mutex<Core>, use_it: impl FnOnce(&mut Core) -> T) -> PyResult<T> {
+    match core.try_lock() {
+        Ok(mut core) => Ok(use_it(&mut core)),
+        Err(TryLockError::Poisoned(core)) => Ok(use_it(&mut core.into_inner())),
+        Err(TryLockError::WouldBlock) => Err(BitnetError::new_err(
+            "this stream is being pulled by another thread or task; a stream has one consumer, give each its own",
+        )),
+    }
+}
+
+async fn pull_beside(core: Arc<Mutex<Core>>, wanted: &Wanted) -> PyResult<Option<Piece>> {
+    step(wanted, move |watch| with(&core, |core| core.next(watch))?.map_err(PyErr::from)).await
 }
 
 #[pymethods]
@@ -224,6 +252,17 @@ impl Stream {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Piece>> {
         self.pull(py)
+    }
+
+    fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __anext__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core.clone();
+        awaitable(py, |wanted| async move {
+            pull_beside(core, &wanted).await?.ok_or_else(|| PyStopAsyncIteration::new_err(()))
+        })
     }
 
     fn cancel(&self) -> PyResult<()> {
@@ -268,12 +307,5 @@ impl Stream {
     #[getter]
     fn seed(&self) -> PyResult<u64> {
         self.with(|core| core.answer().seed)
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // A dropped stream gives its sequence back; nothing more is computed.
-        self.core.get_mut().unwrap_or_else(PoisonError::into_inner).cancel();
     }
 }

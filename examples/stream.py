@@ -1,0 +1,31 @@
+"""Streams an answer to the terminal, with the probability of every token; Ctrl-C ends it.
+
+python examples/stream.py [MODEL.gguf ["Once upon"]]
+"""
+
+import math
+import sys
+
+from bitnet import Engine
+
+
+def main(path: str | None = None, prompt: str = "2+2=") -> None:
+    """Print each piece as soon as it is certain."""
+    with Engine(path) as engine:
+        stream = engine.stream(prompt, max_tokens=48, logprobs=0)
+        doubts = []
+        try:
+            print(prompt, end="", flush=True)
+            for piece in stream:
+                print(piece.text, end="", flush=True)
+                if piece.logprob:
+                    doubts.append((math.exp(piece.logprob.logprob), piece.logprob.text))
+        except KeyboardInterrupt:
+            stream.cancel()
+        print(f"\n[{stream.completion_tokens} tokens, ended by {stream.finish_reason!r}]")
+        for odds, text in sorted(doubts)[:3]:
+            print(f"least sure of {text!r}: {odds:.2f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,82 @@
+//! What Python awaits: steps on threads beside the event loop, which never waits for them.
+
+use super::convert::{BitnetError, caught};
+use crate::decode::Watch;
+use pyo3::IntoPyObject;
+use pyo3::prelude::*;
+use pyo3_async_runtimes::tokio::{future_into_py, get_runtime, init};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::runtime::Builder;
+
+/// Whether somebody still waits for the work.
+pub type Wanted = Arc<AtomicBool>;
+type Start = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+
+/// Work that begins when it is awaited; `bitnet.awaiting` does so.
+#[pyclass(frozen, module = "bitnet")]
+struct Work {
+    start: Mutex<Option<Start>>,
+    wanted: Wanted,
+}
+
+#[pymethods]
+impl Work {
+    /// Begins, and returns the running event loop's future of the result.
+    fn start(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        set_up()?;
+        let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
+        start.map(|start| start(py)).transpose()
+    }
+
+    /// Abandons the step under way; nothing once the work is over.
+    fn abandon(&self) {
+        self.wanted.store(false, Relaxed);
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+/// A coroutine that gives what `work` gives. Nothing is done before it is awaited.
+pub fn awaitable<'py, T, F>(py: Python<'py>, work: impl FnOnce(Wanted) -> F) -> PyResult<Bound<'py, PyAny>>
+where
+    T: for<'a> IntoPyObject<'a> + Send + 'static,
+    F: Future<Output = PyResult<T>> + Send + 'static,
+{
+    let wanted = Wanted::new(true.into());
+    let future = work(wanted.clone());
+    let start: Start = Box::new(move |py| Ok(future_into_py(py, future)?.unbind()));
+    py.import("bitnet.awaiting")?.call_method1("result", (Work { start: Mutex::new(Some(start)), wanted },))
+}
+
+/// Runs a step on a thread where it may take its time; it is abandoned once nobody wants it.
+pub async fn step<T: Send + 'static>(
+    wanted: &Wanted,
+    work: impl FnOnce(&mut Watch) -> PyResult<T> + Send + 'static,
+) -> PyResult<T> {
+    let wanted = wanted.clone();
+    let run = move || caught(|| work(&mut || !wanted.load(Relaxed)));
+    get_runtime().spawn_blocking(run).await.map_err(|error| BitnetError::new_err(error.to_string()))?
+}
+
+/// Prepares the threads, which start with the first step: one that hands out, and as many as steps are under way.
+fn set_up() -> PyResult<()> {
+    static PROCESS: OnceLock<u32> = OnceLock::new();
+    let process = *PROCESS.get_or_init(|| {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name("bitnet-await");
+        init(builder);
+        std::process::id()
+    });
+    if process == std::process::id() {
+        return Ok(());
+    }
+    let stayed =
+        "the threads that `await` needs stayed in the process that forked this one off; start processes by 'spawn'";
+    Err(BitnetError::new_err(stayed))
+}
