@@ -23,6 +23,7 @@ __all__ = [
     "Prefill",
     "Receipt",
     "SamplingParams",
+    "Scores",
     "Span",
     "Stream",
     "Template",
@@ -576,6 +577,24 @@ class Prefill:
         """Computed positions a second; 0 if none was computed."""
 
 @final
+class Scores:
+    """How likely continuations of a context are: see `Engine.score`."""
+
+    @property
+    def logprobs(self) -> npt.NDArray[np.float32]:
+        """float32 of shape [len(continuations)]: of each the sum of its ids', taken in float64, in order."""
+    @property
+    def is_greedy(self) -> npt.NDArray[np.bool_]:
+        """bool of the same shape: whether greedy sampling would give exactly these ids."""
+    @property
+    def token_logprobs(self) -> list[npt.NDArray[np.float32]]:
+        """For each continuation float32 of shape [number of its ids]."""
+    @property
+    def computed_tokens(self) -> int:
+        """Positions that were computed, by the kernels' own count: the context once, and of each continuation all ids
+        but the last."""
+
+@final
 class Engine:
     """An open model with its threads; immutable, and shared by any number of Python threads.
 
@@ -618,6 +637,49 @@ class Engine:
         """
     def logits_batch(self, sequences: Sequence[_TokenIds]) -> list[npt.NDArray[np.float32]]:
         """`logits` of several sequences at once, which share every forward pass. The bits are those of `logits`."""
+    def logprobs(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
+        """Natural logarithm of each id's probability after those before it: float32 of shape [len(ids) - 1], since the
+        first has none before it ([0] for no ids).
+
+        A log-softmax in float64, in fixed order, of the logits that `logits` gives; of these `n_batch` rows are in
+        memory at a time. The warm cache is neither used nor changed. Raises as `logits`.
+        """
+    @overload
+    def score(self, context: str, continuations: Sequence[str]) -> Scores:
+        """How likely each of several continuations of a context is. The context is computed once, continuations share
+        forward passes; the bits are those of `logprobs`.
+
+        Texts, or ids that are taken as they are. A text is turned into ids as lm-evaluation-harness does it: the
+        context with BOS where the model expects it; of context and continuation together what follows the context's
+        ids; spaces at the context's end go to the continuations. Control tokens are plain text.
+
+        Context and continuation may have n_ctx + 1 ids together. An empty continuation has log-probability 0. The
+        warm cache is neither used nor changed. Raises as `logits`, and ArgumentError for an empty context, or a
+        text that has no id of its own.
+        """
+    @overload
+    def score(self, context: _TokenIds, continuations: Sequence[_TokenIds]) -> Scores: ...
+    def perplexity(self, text: str | _TokenIds, stride: int | None = None) -> float:
+        """exp of the mean negative log-probability of a text's ids, each of which is counted once.
+
+        A window of n_ctx positions moves over the text by `stride` positions (default: half of n_ctx, rounded up); in
+        each the ids are counted that no window before had, so that all but the first window's have at least
+        n_ctx - stride ids before them. The first id of a window is never counted. A text gets BOS in front where the
+        model expects it, which is not counted.
+
+        Raises as `logits`, and ArgumentError for a stride above n_ctx, or where no id follows another.
+        """
+    def embed(
+        self, texts: Sequence[str] | Sequence[_TokenIds], pooling: Literal["mean", "last"] = "mean"
+    ) -> npt.NDArray[np.float32]:
+        """A vector for each text: float32 of shape [len(texts), width].
+
+        The state behind the output norm, which the output head would read: its mean over all positions (BOS, where
+        the model expects it, included; taken in float64), or that of the last position. Not scaled to unit length.
+        Texts share forward passes; the bits do not depend on that. The warm cache is neither used nor changed.
+
+        Raises as `logits`, TypeError for a single text, and ArgumentError for a text without ids.
+        """
     def prefill(self, ids: _TokenIds) -> Prefill:
         """Compute a prompt and keep its keys and values warm; the cache then holds exactly these positions.
 

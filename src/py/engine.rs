@@ -1,5 +1,6 @@
 //! `bitnet.Engine`.
 
+use super::arrays::{self, Scores};
 use super::convert::{choice, detached, named, optional_count, optional_path, token_ids};
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
@@ -186,6 +187,34 @@ impl Engine {
                 PyArray1::from_slice(py, own).reshape([ids.len(), vocab])
             })
             .collect()
+    }
+
+    fn logprobs<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        arrays::logprobs(py, &*self.core()?, ids)
+    }
+
+    fn score<'py>(
+        &self,
+        py: Python<'py>,
+        context: &Bound<'py, PyAny>,
+        continuations: &Bound<'py, PyAny>,
+    ) -> PyResult<Scores> {
+        arrays::score(py, &*self.core()?, context, continuations)
+    }
+
+    #[pyo3(signature = (text, stride=None))]
+    fn perplexity(&self, py: Python<'_>, text: &Bound<'_, PyAny>, stride: Option<&Bound<'_, PyAny>>) -> PyResult<f64> {
+        arrays::perplexity(py, &*self.core()?, text, optional_count(stride, "stride")?)
+    }
+
+    #[pyo3(signature = (texts, pooling="mean"))]
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'py, PyAny>,
+        pooling: &str,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        arrays::embed(py, &*self.core()?, texts, choice(pooling, "pooling", &[("mean", false), ("last", true)])?)
     }
 
     fn prefill(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Prefill> {
