@@ -38,6 +38,16 @@ __all__ = [
 
 __version__: str
 
+class _Options(TypedDict, total=False):
+    n_ctx: int | None
+    n_threads: int | None
+    isa: str | None
+    kv_type: Literal["f16", "f32"]
+    act_quant: Literal["auto", "int8", "none"]
+    ffn_act: Literal["silu", "relu2"] | None
+    n_batch: int | None
+    lm_head: Literal["auto", "exact"]
+
 class _Sampling(TypedDict, total=False):
     temperature: float
     top_k: int
@@ -629,6 +639,35 @@ class Engine:
         n_batch: int | None = None,
         lm_head: Literal["auto", "exact"] = "auto",
     ) -> Engine: ...
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id: str,
+        filename: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **options: Unpack[_Options],
+    ) -> Engine:
+        """Open a model of a repository on the Hugging Face Hub, downloaded into the cache of `huggingface_hub` if it is
+        not there: pip install 'bitnet-engine[hub]'. The other keywords are those of `Engine`.
+
+        filename: a GGUF file of the repository, of a split model the first part (default: the only one; of several the
+            only one of the first type that is there of I2_S, TQ2_0, TQ1_0, IQ2_BN, IQ1_BN).
+        revision: a branch, a tag or a commit (default: "main").
+        cache_dir: the cache's folder (default: that of `huggingface_hub`, see its HF_HOME).
+        local_files_only: ask the cache alone. A hub that cannot be reached leaves the cache as well.
+        token: for the hub (default: that of `hf auth login`).
+
+        A connection that breaks is taken up again where it broke, and files that are complete stay in the cache.
+        Progress is shown on stderr, which the environment variable HF_HUB_DISABLE_PROGRESS_BARS=1 turns off;
+        HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 is local_files_only everywhere.
+
+        Raises ModelNotFoundError where the repository, the revision or the file is not there, ArgumentError that lists
+        the files where the choice is not clear, BitnetError without huggingface_hub or where a download fails; and
+        as `Engine`.
+        """
     def logits(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
         """Logits after every id: float32 of shape [len(ids), n_vocab]. The warm cache is neither used nor changed.
 

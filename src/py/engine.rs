@@ -16,7 +16,7 @@ use crate::sampler::SamplingParams as Params;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyDict, PyList, PyString, PyType};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -159,6 +159,29 @@ impl Engine {
         // numpy sets itself up at its first array, and a process that forks off meanwhile would wait for it for ever.
         PyArray1::<f32>::from_vec(py, Vec::new());
         Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path })
+    }
+
+    #[classmethod]
+    #[pyo3(signature = (repo_id, filename=None, revision=None, cache_dir=None, local_files_only=false, token=None,
+        **options))]
+    #[allow(clippy::too_many_arguments)]
+    fn from_pretrained<'py>(
+        cls: &Bound<'py, PyType>,
+        repo_id: &Bound<'py, PyAny>,
+        filename: Option<&Bound<'py, PyAny>>,
+        revision: Option<&Bound<'py, PyAny>>,
+        cache_dir: Option<&Bound<'py, PyAny>>,
+        local_files_only: bool,
+        token: Option<&Bound<'py, PyAny>>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let how = PyDict::new(cls.py());
+        how.set_item("revision", revision)?;
+        how.set_item("cache_dir", cache_dir)?;
+        how.set_item("local_files_only", local_files_only)?;
+        how.set_item("token", token)?;
+        let path = cls.py().import("bitnet.hub")?.call_method("model_file", (repo_id, filename), Some(&how))?;
+        cls.call((path,), options)
     }
 
     fn logits<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
