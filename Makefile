@@ -34,7 +34,7 @@ lint: $(VENV)/built  ## Formatting, lints, types and stubs; warnings are errors
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest bitnet --ignore-disjoint-bases
+	$(BIN)/python -m mypy.stubtest bitnet --ignore-disjoint-bases --mypy-config-file pyproject.toml
 
 bench: $(VENV)/built $(MODEL_2B)  ## Time the kernels, then a synthetic model of the shape of BitNet 2B-4T
 	cargo bench --no-default-features -- --quiet

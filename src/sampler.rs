@@ -228,12 +228,33 @@ fn uniform(seed: u64, i: u64) -> f64 {
     ((z ^ z >> 31) >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// What makes natural logarithms of probabilities out of a position's unchanged logits.
+pub struct LogSoftmax {
+    /// The likeliest id.
+    pub best: u32,
+    max: f64,
+    log_sum: f64,
+}
+
+impl LogSoftmax {
+    /// Of these logits.
+    pub fn new(logits: &[f32]) -> LogSoftmax {
+        let best = argmax(logits);
+        let max = logits[best as usize] as f64;
+        let sum: f64 = logits.iter().map(|logit| libm::exp(*logit as f64 - max)).sum();
+        LogSoftmax { best, max, log_sum: libm::log(sum) }
+    }
+
+    /// The log-probability that belongs to one of them.
+    pub fn of(&self, logit: f32) -> f64 {
+        logit as f64 - self.max - self.log_sum
+    }
+}
+
 /// Natural logarithms of the probabilities that unchanged logits give: of `id`, and of the `k` best ids, best first.
 pub fn logprobs(logits: &[f32], id: u32, k: usize) -> (f64, Vec<(u32, f64)>) {
-    let max = logits[argmax(logits) as usize] as f64;
-    let sum: f64 = logits.iter().map(|logit| libm::exp(*logit as f64 - max)).sum();
-    let log = |id: u32| logits[id as usize] as f64 - max - libm::log(sum);
-    (log(id), ranked(logits.iter().copied(), k).map(|(id, _)| (id, log(id))).collect())
+    let log = LogSoftmax::new(logits);
+    (log.of(logits[id as usize]), ranked(logits.iter().copied(), k).map(|(id, logit)| (id, log.of(logit))).collect())
 }
 
 /// The `k` largest values with their ids, best first, of equals the lower id.

@@ -23,6 +23,7 @@ __all__ = [
     "Prefill",
     "Receipt",
     "SamplingParams",
+    "Scores",
     "Span",
     "Stream",
     "Template",
@@ -36,6 +37,16 @@ __all__ = [
 ]
 
 __version__: str
+
+class _Options(TypedDict, total=False):
+    n_ctx: int | None
+    n_threads: int | None
+    isa: str | None
+    kv_type: Literal["f16", "f32"]
+    act_quant: Literal["auto", "int8", "none"]
+    ffn_act: Literal["silu", "relu2"] | None
+    n_batch: int | None
+    lm_head: Literal["auto", "exact"]
 
 class _Sampling(TypedDict, total=False):
     temperature: float
@@ -583,6 +594,24 @@ class Prefill:
         """Computed positions a second; 0 if none was computed."""
 
 @final
+class Scores:
+    """How likely continuations of a context are: see `Engine.score`."""
+
+    @property
+    def logprobs(self) -> npt.NDArray[np.float32]:
+        """float32 of shape [len(continuations)]: of each the sum of its ids', taken in float64, in order."""
+    @property
+    def is_greedy(self) -> npt.NDArray[np.bool_]:
+        """bool of the same shape: whether greedy sampling would give exactly these ids."""
+    @property
+    def token_logprobs(self) -> list[npt.NDArray[np.float32]]:
+        """For each continuation float32 of shape [number of its ids]."""
+    @property
+    def computed_tokens(self) -> int:
+        """Positions that were computed, by the kernels' own count: the context once, and of each continuation all ids
+        but the last."""
+
+@final
 class Engine:
     """An open model with its threads; immutable, and shared by any number of Python threads.
 
@@ -617,6 +646,35 @@ class Engine:
         n_batch: int | None = None,
         lm_head: Literal["auto", "exact"] = "auto",
     ) -> Engine: ...
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id: str,
+        filename: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **options: Unpack[_Options],
+    ) -> Engine:
+        """Open a model of a repository on the Hugging Face Hub, downloaded into the cache of `huggingface_hub` if it is
+        not there: pip install 'bitnet-engine[hub]'. The other keywords are those of `Engine`.
+
+        filename: a GGUF file of the repository, of a split model the first part (default: the only one; of several the
+            only one of the first type that is there of I2_S, TQ2_0, TQ1_0, IQ2_BN, IQ1_BN).
+        revision: a branch, a tag or a commit (default: "main").
+        cache_dir: the cache's folder (default: that of `huggingface_hub`, see its HF_HOME).
+        local_files_only: ask the cache alone. A hub that cannot be reached leaves the cache as well.
+        token: for the hub (default: that of `hf auth login`).
+
+        A connection that breaks is taken up again where it broke, and files that are complete stay in the cache.
+        Progress is shown on stderr, which the environment variable HF_HUB_DISABLE_PROGRESS_BARS=1 turns off;
+        HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 is local_files_only everywhere.
+
+        Raises ModelNotFoundError where the repository, the revision or the file is not there, ArgumentError that lists
+        the files where the choice is not clear, BitnetError without huggingface_hub or where a download fails; and
+        as `Engine`.
+        """
     def logits(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
         """Logits after every id: float32 of shape [len(ids), n_vocab]. The warm cache is neither used nor changed.
 
@@ -625,6 +683,49 @@ class Engine:
         """
     def logits_batch(self, sequences: Sequence[_TokenIds]) -> list[npt.NDArray[np.float32]]:
         """`logits` of several sequences at once, which share every forward pass. The bits are those of `logits`."""
+    def logprobs(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
+        """Natural logarithm of each id's probability after those before it: float32 of shape [len(ids) - 1], since the
+        first has none before it ([0] for no ids).
+
+        A log-softmax in float64, in fixed order, of the logits that `logits` gives; of these `n_batch` rows are in
+        memory at a time. The warm cache is neither used nor changed. Raises as `logits`.
+        """
+    @overload
+    def score(self, context: str, continuations: Sequence[str]) -> Scores:
+        """How likely each of several continuations of a context is. The context is computed once, continuations share
+        forward passes; the bits are those of `logprobs`.
+
+        Texts, or ids that are taken as they are. A text is turned into ids as lm-evaluation-harness does it: the
+        context with BOS where the model expects it; of context and continuation together what follows the context's
+        ids; spaces at the context's end go to the continuations. Control tokens are plain text.
+
+        Context and continuation may have n_ctx + 1 ids together. An empty continuation has log-probability 0. The
+        warm cache is neither used nor changed. Raises as `logits`, and ArgumentError for an empty context, or a
+        text that has no id of its own.
+        """
+    @overload
+    def score(self, context: _TokenIds, continuations: Sequence[_TokenIds]) -> Scores: ...
+    def perplexity(self, text: str | _TokenIds, stride: int | None = None) -> float:
+        """exp of the mean negative log-probability of a text's ids, each of which is counted once.
+
+        A window of n_ctx positions moves over the text by `stride` positions (default: half of n_ctx, rounded up); in
+        each the ids are counted that no window before had, so that all but the first window's have at least
+        n_ctx - stride ids before them. The first id of a window is never counted. A text gets BOS in front where the
+        model expects it, which is not counted.
+
+        Raises as `logits`, and ArgumentError for a stride above n_ctx, or where no id follows another.
+        """
+    def embed(
+        self, texts: Sequence[str] | Sequence[_TokenIds], pooling: Literal["mean", "last"] = "mean"
+    ) -> npt.NDArray[np.float32]:
+        """A vector for each text: float32 of shape [len(texts), width].
+
+        The state behind the output norm, which the output head would read: its mean over all positions (BOS, where
+        the model expects it, included; taken in float64), or that of the last position. Not scaled to unit length.
+        Texts share forward passes; the bits do not depend on that. The warm cache is neither used nor changed.
+
+        Raises as `logits`, TypeError for a single text, and ArgumentError for a text without ids.
+        """
     def prefill(self, ids: _TokenIds) -> Prefill:
         """Compute a prompt and keep its keys and values warm; the cache then holds exactly these positions.
 

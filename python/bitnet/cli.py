@@ -25,6 +25,7 @@ from . import (
     receipts,
 )
 from .errors import ArgumentError, BitnetError
+from .hub import local
 from .models import card, inside
 from .picture import picture, unseen
 from .repl import Receipts, Repl
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     status: int | None = 0
     try:
+        for name in ("model", "source"):
+            if isinstance(model := getattr(options, name, None), str):
+                setattr(options, name, local(model))
         status = options.run(options)
         if sys.stdout:  # None if it was closed before Python started
             sys.stdout.flush()
@@ -65,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("inspect", help="show what is in a model file and how it would be run")
     command.add_argument(
-        "model", metavar="MODEL", nargs="?", help="a GGUF file (default: the model inside, with its card)"
+        "model", metavar="MODEL", nargs="?", help="a GGUF file, or hf:owner/name (default: the model inside)"
     )
     command.add_argument("--tensors", action="store_true", help="list every tensor")
     command.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -102,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("bench", help="measure a model, and how near it comes to what this machine can do")
     command.add_argument(
-        "model", metavar="MODEL", nargs="?", help="a GGUF file (default: the model inside the package)"
+        "model", metavar="MODEL", nargs="?", help="a GGUF file, or hf:owner/name (default: the model inside)"
     )
     cores = processor()["cores"]
     command.add_argument("-p", "--prompt", type=count, default=512, help="tokens of the prefill (default: 512)")
@@ -125,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=run_bench)
 
     command = commands.add_parser("tokenize", help="show the tokens of a text")
-    command.add_argument("model", metavar="MODEL", help="a GGUF file")
+    command.add_argument("model", metavar="MODEL", help="a GGUF file, or hf:owner/name")
     command.add_argument("text", metavar="TEXT", help="- reads it from standard input")
     command.add_argument("--parse-special", action="store_true", help="recognise control tokens in the text")
     command.add_argument("--ids", action="store_true", help="print the ids alone, on one line")
@@ -150,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
 def add_engine_options(command: argparse.ArgumentParser) -> None:
     """The model, and how it is opened."""
     command.add_argument(
-        "model", metavar="MODEL", nargs="?", help="a GGUF file (default: the model inside the package)"
+        "model", metavar="MODEL", nargs="?", help="a GGUF file, or hf:owner/name (default: the model inside)"
     )
     command.add_argument("-t", "--threads", type=int, help="threads that compute (default: all)")
     command.add_argument("-c", "--ctx", type=int, help="positions of the context (default: the model's, at most 4096)")

@@ -204,7 +204,8 @@ impl Engine {
         Ok(self.template.get_or_init(|| template).clone())
     }
 
-    fn new_decoder(&self) -> Decoder {
+    /// An empty sequence.
+    pub fn new_decoder(&self) -> Decoder {
         Decoder::new(self.runtime.model.new_cache(self.kv_type))
     }
 

@@ -44,7 +44,7 @@ pub struct Row<'a> {
 
 impl Model {
     /// Computes a batch: appends every row's keys and values to its cache and returns the logits of the rows that
-    /// want them, `vocab` floats each, in order.
+    /// want them, `vocab` floats each, in order; or their states.
     ///
     /// `cancel` is read between layers; an abandoned pass leaves the caches at their former lengths. Ids are below
     /// the vocabulary's size.
@@ -149,7 +149,7 @@ impl Model {
             [work.ternary_ns, work.dense_ns, work.attention_ns].map(|all| all / n as u64);
         let mut exact = exact.into_iter();
         for row in rows {
-            let head = row.logits.any() as u64;
+            let head = (row.logits.any() && !matches!(row.logits, Wanted::State)) as u64;
             let logits = row.logits.any().then(|| exact.next()).flatten().unwrap_or(0) as u64;
             let head_ns = head * head_ns;
             caches[row.sequence].advance(Work { head, logits, head_ns, ternary_ns, dense_ns, attention_ns, ..work });
@@ -186,7 +186,7 @@ impl Model {
         Ok(Input { floats, ints: Some(ints) })
     }
 
-    /// The logits of the rows that want them, and how many of each were computed exactly.
+    /// The logits of the rows that want them, and how many of each were computed exactly; or the states.
     fn head_logits(&self, kernels: &Kernels, team: &Team, rows: &[Row], x: &[f32]) -> Result<(Vec<f32>, Vec<usize>)> {
         let some = rows.iter().zip(x.chunks(self.config.width)).filter(|(row, _)| row.logits.any());
         let (wanted, x): (Vec<Wanted>, Vec<&[f32]>) = some.map(|(row, x)| (row.logits, x)).unzip();
@@ -196,6 +196,9 @@ impl Model {
         team.for_each_chunk(&mut normed, width, |i, normed| {
             kernels.rms_norm(&x[i * width..][..width], &self.output_norm, eps, normed);
         });
+        if wanted.iter().all(|wanted| matches!(wanted, Wanted::State)) {
+            return Ok((normed, Vec::new()));
+        }
         let matrix = self.output.as_ref().unwrap_or(&self.embedding);
         self.head.logits(kernels, team, matrix, &normed, &wanted)
     }

@@ -30,10 +30,12 @@ pub enum Wanted<'a> {
     All,
     /// Of the ids that a choice can fall on; of others minus infinity may stand.
     Likely(&'a Bounded<'a>),
+    /// None, but the state that the head would read, `width` floats; all rows of a pass that want anything want it.
+    State,
 }
 
 impl Wanted<'_> {
-    /// Whether it is any.
+    /// Whether it is anything.
     pub fn any(&self) -> bool {
         !matches!(self, Wanted::Nothing)
     }

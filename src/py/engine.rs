@@ -1,5 +1,6 @@
 //! `bitnet.Engine`.
 
+use super::arrays::{self, Scores};
 use super::awaitable::{Wanted, awaitable, step};
 use super::convert::{choice, detached, named, optional_count, optional_path, token_ids};
 use super::receipt::Receipt;
@@ -17,7 +18,7 @@ use crate::sampler::SamplingParams as Params;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyDict, PyList, PyString, PyType};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -181,6 +182,29 @@ impl Engine {
         Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path })
     }
 
+    #[classmethod]
+    #[pyo3(signature = (repo_id, filename=None, revision=None, cache_dir=None, local_files_only=false, token=None,
+        **options))]
+    #[allow(clippy::too_many_arguments)]
+    fn from_pretrained<'py>(
+        cls: &Bound<'py, PyType>,
+        repo_id: &Bound<'py, PyAny>,
+        filename: Option<&Bound<'py, PyAny>>,
+        revision: Option<&Bound<'py, PyAny>>,
+        cache_dir: Option<&Bound<'py, PyAny>>,
+        local_files_only: bool,
+        token: Option<&Bound<'py, PyAny>>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let how = PyDict::new(cls.py());
+        how.set_item("revision", revision)?;
+        how.set_item("cache_dir", cache_dir)?;
+        how.set_item("local_files_only", local_files_only)?;
+        how.set_item("token", token)?;
+        let path = cls.py().import("bitnet.hub")?.call_method("model_file", (repo_id, filename), Some(&how))?;
+        cls.call((path,), options)
+    }
+
     fn logits<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let ids = token_ids(ids, "ids")?;
         let n = ids.len();
@@ -207,6 +231,34 @@ impl Engine {
                 PyArray1::from_slice(py, own).reshape([ids.len(), vocab])
             })
             .collect()
+    }
+
+    fn logprobs<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        arrays::logprobs(py, &*self.core()?, ids)
+    }
+
+    fn score<'py>(
+        &self,
+        py: Python<'py>,
+        context: &Bound<'py, PyAny>,
+        continuations: &Bound<'py, PyAny>,
+    ) -> PyResult<Scores> {
+        arrays::score(py, &*self.core()?, context, continuations)
+    }
+
+    #[pyo3(signature = (text, stride=None))]
+    fn perplexity(&self, py: Python<'_>, text: &Bound<'_, PyAny>, stride: Option<&Bound<'_, PyAny>>) -> PyResult<f64> {
+        arrays::perplexity(py, &*self.core()?, text, optional_count(stride, "stride")?)
+    }
+
+    #[pyo3(signature = (texts, pooling="mean"))]
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'py, PyAny>,
+        pooling: &str,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        arrays::embed(py, &*self.core()?, texts, choice(pooling, "pooling", &[("mean", false), ("last", true)])?)
     }
 
     fn prefill(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Prefill> {

@@ -1,5 +1,6 @@
 //! The Python face: module `bitnet._core`.
 
+mod arrays;
 mod awaitable;
 mod chat;
 mod convert;
@@ -19,6 +20,8 @@ use pyo3::prelude::*;
 /// The compiled half of the package; import `bitnet` instead.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::arrays::Scores;
     #[pymodule_export]
     use super::chat::ChatSession;
     #[pymodule_export]

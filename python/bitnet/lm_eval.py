@@ -1,0 +1,158 @@
+"""lm-evaluation-harness runs on this engine: pip install 'bitnet-engine[lm-eval]'.
+
+    python -m bitnet.lm_eval --model bitnet --model_args pretrained=model.gguf --tasks arc_easy
+
+takes the harness's own arguments. In Python, `import bitnet.lm_eval` registers the model "bitnet", and
+`lm_eval.simple_evaluate(BitnetLM(engine), tasks=[…])` takes an open engine.
+"""
+
+import os
+from abc import ABCMeta
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from . import Engine
+from .errors import ArgumentError
+from .hub import local
+from .models import inside
+
+
+@register_model("bitnet")
+class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from which stubtest would know it
+    """A model of the harness. Its log-likelihoods are those of `Engine.score`, bit for bit.
+
+    pretrained: an open engine, a GGUF file, or `hf:owner/name` (default: the model inside the package).
+    max_gen_toks: ids of an answer at most, where a task does not say. Other keywords are those of `Engine`.
+
+    Prompts reach the model as the harness's own models read them: BOS in front where the model expects it, unless the
+    text begins with it; control tokens in a text are recognised, since templates write them. A context that is too long
+    loses its beginning; an answer's max_gen_toks leave it at least half of n_ctx. Equal contexts are computed once.
+    batch_size, max_batch_size and device, which the harness passes to every model, mean nothing here.
+    """
+
+    def __init__(
+        self,
+        pretrained: Engine | str | os.PathLike[str] | None = None,
+        *,
+        max_gen_toks: int = 256,
+        batch_size: Any = None,
+        max_batch_size: Any = None,
+        device: Any = None,
+        **options: Any,
+    ) -> None:
+        """Open the model."""
+        super().__init__()
+        if isinstance(pretrained, Engine):
+            if options:
+                raise ArgumentError(f"an open engine takes no options; found {', '.join(options)}")
+            self.engine = pretrained
+        else:
+            self.engine = Engine(local(os.fspath(pretrained or inside())), **options)
+        self.max_gen_toks = max_gen_toks
+        self.max_length = self.engine.n_ctx
+
+    @property
+    def eot_token_id(self) -> int:
+        """The id that ends a text."""
+        tokenizer = self.engine.tokenizer
+        found = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
+        if found is None:
+            raise ArgumentError(f"{self.engine.path} names no token that begins or ends a text")
+        return found
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The id before a text that has no context."""
+        bos = self.engine.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else bos
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """The ids of a text; BOS as asked, or else where the model expects it and the text does not begin with it."""
+        tokenizer = self.engine.tokenizer
+        ids = tokenizer.encode(string, parse_special=True)
+        if add_special_tokens is None:
+            add_special_tokens = tokenizer.add_bos and ids[:1] != [tokenizer.bos_token_id]
+        bos = [tokenizer.bos_token_id] if add_special_tokens and tokenizer.bos_token_id is not None else []
+        return bos + ids
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
+    ) -> list[tuple[float, bool]]:
+        """Of each (name, context, continuation), ids, the log-likelihood and whether greedy sampling would give it."""
+
+        def context(i: int) -> list[int]:
+            _, before, ids = requests[i]
+            return before[-max(self.max_length + 1 - len(ids), 1) :]
+
+        found: dict[int, tuple[float, bool]] = {}
+        for before, group in groupby(sorted(range(len(requests)), key=context), key=context):
+            same = list(group)
+            scores = self.engine.score(before, [requests[i][2] for i in same])
+            for i, logprob, greedy in zip(same, scores.logprobs, scores.is_greedy, strict=True):
+                found[i] = float(logprob), bool(greedy)
+                if requests[i][0] is not None:
+                    self.cache_hook.add_partial("loglikelihood", requests[i][0], found[i])
+        return [found[i] for i in range(len(requests))]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """The log-likelihood of whole texts: each id once, in windows as long as the context."""
+        totals = []
+        for (text,) in (request.args for request in requests):
+            windows = get_rolling_token_windows(
+                self.tok_encode(text, add_special_tokens=False), self.prefix_token_id, self.max_length, context_len=1
+            )
+            parts = [(None, *make_disjoint_window(window)) for window in windows]
+            total = sum(logprob for logprob, _ in self._loglikelihood_tokens(parts))
+            self.cache_hook.add_partial("loglikelihood_rolling", (text,), total)
+            totals.append(total)
+        return totals
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Answers up to a stop text. Besides `until`, `max_gen_toks` and `do_sample` what `SamplingParams` takes."""
+        answers = []
+        for context, given in (request.args for request in requests):
+            options = dict(given)
+            until = options.pop("until", None) or []
+            limit = options.pop("max_gen_toks", self.max_gen_toks)
+            if not options.pop("do_sample", False):
+                options["temperature"] = 0.0
+            ids = self.tok_encode(context)[-max(self.max_length - limit, self.max_length // 2) :]
+            stop = [until] if isinstance(until, str) else [text for text in until if text]
+            answer = self.engine.generate(ids, max_tokens=limit, stop=stop, **options).text
+            self.cache_hook.add_partial("generate_until", (context, given), answer)
+            answers.append(answer)
+        return answers
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The prompt of a conversation; without a generation prompt it ends inside the last message, to go on there."""
+        text = self.engine.template.render(chat_history, add_generation_prompt=add_generation_prompt)
+        if add_generation_prompt:
+            return text
+        last = chat_history[-1]["content"].strip()
+        return text[: text.rindex(last) + len(last)]
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """The Jinja source, by which the harness knows its caches."""
+        return self.engine.template.source if chat_template else ""
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What the harness knows its caches by."""
+        return Path(self.engine.path).name
+
+
+def main() -> None:
+    """The harness's own command, which knows this model."""
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""lm-evaluation-harness on this engine: task definitions of its own, on a few documents that lie here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bitnet
+
+pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install --group dev")
+
+QUESTIONS = [
+    ("Which one is hello?", ["world", "hello world", "é"], 1),
+    ("Which one is the world?", ["world", "hold", "low hell"], 0),
+    ("Which one is the world? ", ["old", "a"], 1),
+]
+PAGES = ["hello world " * 100, "A short page . The end", "hold the world"]
+
+EVALUATE = """
+import json, pathlib, sys
+import lm_eval
+import bitnet.lm_eval
+
+model, folder = sys.argv[1:]
+own = pathlib.Path(lm_eval.__file__).parent / "tasks"
+tasks = []
+for name, definition in [("arc_easy", "arc/arc_easy"), ("wikitext", "wikitext/wikitext"), ("gsm8k", "gsm8k/gsm8k")]:
+    files = dict.fromkeys(("train", "validation", "test"), f"{folder}/{name}.json")
+    change = {"include": f"{own}/{definition}.yaml", "task": f"local_{name}", "dataset_path": "json",
+              "dataset_name": None, "dataset_kwargs": {"data_files": files}, "num_fewshot": 0}
+    tasks.append(f"{folder}/{name}.yaml")
+    pathlib.Path(tasks[-1]).write_text(json.dumps(change))  # which is YAML as well
+results = lm_eval.simple_evaluate(
+    "bitnet", {"pretrained": model, "n_threads": 1, "max_gen_toks": 20}, tasks, bootstrap_iters=0
+)
+samples = {
+    name: [found for _, found in sorted({sample["doc_id"]: sample["resps"] for sample in all}.items())]
+    for name, all in results["samples"].items()
+}
+print(json.dumps({"results": results["results"], "samples": samples}, default=str))
+"""
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documents of the tasks, in the form of their data sets."""
+    folder = tmp_path_factory.mktemp("documents")
+    arc = [
+        {"question": q, "choices": {"text": texts, "label": ["A", "B", "C"][: len(texts)]}, "answerKey": "ABC"[right]}
+        for q, texts, right in QUESTIONS
+    ]
+    gsm = [{"question": "hello?", "answer": "#### 4"}, {"question": "world?", "answer": "#### 2"}]
+    for name, rows in [("arc_easy", arc), ("wikitext", [{"page": page} for page in PAGES]), ("gsm8k", gsm)]:
+        (folder / f"{name}.json").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def test_its_tasks_give_what_the_engine_gives(text_model: Path, documents: Path, tmp_path: Path) -> None:
+    env = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    command = [sys.executable, "-c", EVALUATE, str(text_model), str(documents)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    results, samples = report["results"], report["samples"]
+
+    with bitnet.Engine(text_model) as engine:
+        right = {"acc": 0, "acc_norm": 0}
+        for (question, texts, answer), found in zip(QUESTIONS, samples["local_arc_easy"], strict=True):
+            scores = engine.score(f"Question: {question}\nAnswer:", [f" {text}" for text in texts])
+            assert [logprob for ((logprob, _),) in found] == scores.logprobs.tolist()
+            assert [greedy for ((_, greedy),) in found] == scores.is_greedy.tolist()
+            right["acc"] += int(scores.logprobs.argmax() == answer)
+            lengths = [len(text) for text in texts]
+            right["acc_norm"] += int((scores.logprobs / lengths).argmax() == answer)
+        assert {name: results["local_arc_easy"][f"{name},none"] * 3 for name in right} == pytest.approx(right)
+
+        total = 0.0
+        for page, found in zip(PAGES, samples["local_wikitext"], strict=True):
+            text = page.replace(" . ", ". ")  # as the task's definition does it
+            assert found == [[sum(rolling(engine, text))]]
+            total += found[0][0]
+        words = sum(len(page.split(" ")) for page in PAGES)
+        assert results["local_wikitext"]["word_perplexity,none"] == pytest.approx(math.exp(-total / words))
+
+        for question, found in zip(("hello?", "world?"), samples["local_gsm8k"], strict=True):
+            stop = ["Question:", "</s>", "<|im_end|>"]
+            answer = engine.generate(f"Question: {question}\nAnswer:", max_tokens=20, stop=stop)
+            assert found == [[answer.text]]
+
+
+def rolling(engine: Any, text: str) -> list[float]:
+    """Log-likelihoods of the windows of a text: the first begins with BOS, the last is as long as the context."""
+    ids, n = engine.encode(text), engine.n_ctx
+    parts = [([engine.tokenizer.bos_token_id], ids[:n])]
+    for start in range(n, len(ids), n):
+        end = min(start + n, len(ids))
+        parts.append((ids[end - n - 1 : start], ids[start:end]))
+    return [float(engine.score(context, [rest]).logprobs[0]) for context, rest in parts]
+
+
+def test_prompts_and_limits(text_model: Path) -> None:
+    from lm_eval.api.instance import Instance
+
+    from bitnet.lm_eval import BitnetLM
+
+    def requests(kind: Any, *arguments: tuple[Any, ...]) -> list[Instance]:
+        return [Instance(kind, {}, one, 0) for one in arguments]
+
+    with bitnet.Engine(text_model) as engine:
+        model, bos = BitnetLM(engine), engine.tokenizer.bos_token_id
+        assert model.tok_encode("hello") == [bos, *engine.encode("hello")]
+        assert model.tok_encode("<|begin_of_text|>hello") == model.tok_encode("hello")
+        assert model.tok_encode("hello", add_special_tokens=False) == engine.encode("hello")
+        assert (model.prefix_token_id, model.eot_token_id) == (bos, engine.tokenizer.eos_token_id)
+        # Without a context, and with one that is too long: it loses its beginning.
+        empty, long = model.loglikelihood(
+            requests("loglikelihood", ("", "world"), ("a" * 400, " world")), disable_tqdm=True
+        )
+        assert empty[0] == engine.score([bos], [engine.encode("world")]).logprobs[0]
+        assert long[0] == engine.score(engine.encode("a" * 256), [engine.encode(" world")]).logprobs[0]
+        assert model.generate_until(requests("generate_until", ("a" * 400, {"until": [], "max_gen_toks": 4}))) == [
+            engine.generate(engine.encode("a" * 252), max_tokens=4).text
+        ]
+        with pytest.raises(TypeError, match="num_beams"):
+            model.generate_until(requests("generate_until", ("a", {"num_beams": 4})))
+        with pytest.raises(bitnet.ArgumentError, match="an open engine takes no options; found n_ctx"):
+            BitnetLM(engine, n_ctx=4)
+
+
+def test_the_chat_template_is_the_models() -> None:
+    from bitnet.lm_eval import BitnetLM
+
+    model = BitnetLM(n_threads=1)
+    turns = [{"role": "user", "content": "What is 2+2?"}]
+    prompt = model.apply_chat_template(turns)
+    assert prompt == model.engine.template.render(turns)
+    assert model.apply_chat_template([*turns, {"role": "assistant", "content": "It is"}], False) == prompt + "It is"
+    assert model.chat_template(True) == model.engine.template.source
+    assert model.chat_template(False) == ""
+    assert model.tokenizer_name == "trit.gguf"
+    model.engine.close()
+
+
+def test_the_command_is_the_harnesss_own() -> None:
+    done = subprocess.run([sys.executable, "-m", "bitnet.lm_eval", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "lm-eval" in done.stdout
