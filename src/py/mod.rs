@@ -1,10 +1,13 @@
 //! The Python face: module `bitnet._core`.
 
+include!(concat!(env!("OUT_DIR"), "/doc.rs")); // `doc!`: the docstrings of the stubs
+
 mod chat;
 mod convert;
 mod engine;
 mod file;
 mod inspect;
+mod notebook;
 mod receipt;
 mod sampling;
 mod session;
