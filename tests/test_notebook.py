@@ -73,6 +73,12 @@ def test_what_others_wrote_is_shown_and_not_run(chat: ChatSession) -> None:
         assert "<script>" in page.text
 
 
+def test_a_long_source_is_cut() -> None:
+    template = Template.from_jinja("{# " + "long " * 1000 + "#}")
+    assert len(template._repr_html_()) < 2500
+    assert f"{len(template.source)} characters in all" in template._repr_html_()
+
+
 def test_a_closed_engine_and_a_redacted_receipt_are_shown_too(chat: ChatSession) -> None:
     engine = Engine()
     engine.close()

@@ -14,6 +14,9 @@ from .receipts import summary
 Rows = Mapping[str, str | list[Span]]
 """What is shown, by name: a text, or a prompt by who wrote which part of it."""
 
+LONGEST = 500
+"""Characters of a template's source that are shown."""
+
 COLOURS = {None: "#80808030", "system": "#b060c040", "user": "#2f6fb050", "assistant": "#4aa04a50"}
 """The ground behind a part of a prompt, by its role; half transparent, for light and dark pages."""
 
@@ -29,7 +32,7 @@ def html(shown: object) -> str:
         f'<td style="text-align:left;white-space:pre-wrap">{cell(value)}</td></tr>'
         for name, value in rows.items()
     )
-    return f"<table><caption style='text-align:left'><b>{escape(title)}</b></caption>{cells}</table>"
+    return f"<table><caption style='caption-side:top;text-align:left'><b>{escape(title)}</b></caption>{cells}</table>"
 
 
 def text(shown: object) -> str:
@@ -97,7 +100,8 @@ def of_template(template: Template) -> tuple[str, Rows]:
         rows["example"] = template.spans(EXAMPLE)
     except TemplateError as error:
         rows["example"] = f"refused: {error}"
-    rows["source"] = template.source
+    source = template.source
+    rows["source"] = source if len(source) <= LONGEST else f"{source[:LONGEST]}… ({len(source)} characters in all)"
     return f"Template {template.name}", rows
 
 
