@@ -83,49 +83,49 @@ class SamplingParams:
     def __new__(cls, **keywords: Unpack[_Sampling]) -> SamplingParams: ...
     @property
     def temperature(self) -> float:
-        """See the class."""
+        """What the logits are divided by; 0: the largest is taken."""
     @property
     def top_k(self) -> int:
-        """See the class."""
+        """How many candidates stay, by rank; 0: all."""
     @property
     def top_p(self) -> float:
-        """See the class."""
+        """The probability that the candidates reach together; 1: all stay."""
     @property
     def min_p(self) -> float:
-        """See the class."""
+        """The least probability of a candidate, as a share of the best one's; 0: all stay."""
     @property
     def repetition_penalty(self) -> float:
-        """See the class."""
+        """Divides positive and multiplies negative logits of the last `repeat_last_n` ids; 1: none."""
     @property
     def repeat_last_n(self) -> int:
-        """See the class."""
+        """How many ids the repetition penalty looks back on."""
     @property
     def presence_penalty(self) -> float:
-        """See the class."""
+        """Subtracted from the logit of each id that was generated."""
     @property
     def frequency_penalty(self) -> float:
-        """See the class."""
+        """Subtracted from the logit of an id for each time that it was generated."""
     @property
     def logit_bias(self) -> dict[int, float]:
-        """See the class."""
+        """Added to the logits, by id."""
     @property
     def seed(self) -> int | None:
-        """See the class."""
+        """Of the draws; None: chosen for each answer, and recorded in its receipt."""
     @property
     def max_tokens(self) -> int | None:
-        """See the class."""
+        """How many ids at most; None: up to a stop or the end of the context."""
     @property
     def stop(self) -> list[str]:
-        """See the class."""
+        """Texts that end an answer and are never shown."""
     @property
     def stop_token_ids(self) -> list[int]:
-        """See the class."""
+        """Ids that end an answer, besides the model's own."""
     @property
     def ignore_eos(self) -> bool:
-        """See the class."""
+        """Whether the model's own stop ids do not end an answer."""
     @property
     def logprobs(self) -> int | None:
-        """See the class."""
+        """How many of the best ids are reported with each token; None: none, and no log-probability."""
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
 
