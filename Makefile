@@ -4,14 +4,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUST_SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock
+RUST_SOURCES := $(shell find src -name '*.rs') build.rs python/bitnet/_core.pyi Cargo.toml Cargo.lock
 MODEL_2B := models/2b-4t.gguf
 AARCH64 := aarch64-unknown-linux-gnu
 EMULATED := --test kernels --test contract --test codec
 
 MODEL ?=
 
-.PHONY: help chat test test-rust test-python lint bench emulate wheel clean
+.PHONY: help chat test test-rust test-python lint docs bench emulate wheel clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -35,6 +35,9 @@ lint: $(VENV)/built  ## Formatting, lints, types and stubs; warnings are errors
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest bitnet --ignore-disjoint-bases --mypy-config-file pyproject.toml
+
+docs: $(VENV)/built  ## Build the API reference from the docstrings: target/docs/bitnet.html
+	$(BIN)/pdoc --template-directory docs/reference --output-directory target/docs bitnet bitnet.evaluate bitnet.models
 
 bench: $(VENV)/built $(MODEL_2B)  ## Time the kernels, then a synthetic model of the shape of BitNet 2B-4T
 	cargo bench --no-default-features -- --quiet

@@ -1,11 +1,16 @@
 """Ternary (BitNet, 1.58-bit) language models on an ordinary processor: exact and fast.
 
 >>> import bitnet
->>> engine = bitnet.Engine("ggml-model-i2_s.gguf")  # doctest: +SKIP
->>> engine.logits([1, 2, 3]).shape  # doctest: +SKIP
-(3, 128256)
+>>> engine = bitnet.Engine()  # the small model inside the package; bitnet.Engine("model.gguf") opens another
+>>> chat = bitnet.ChatSession(engine)
+>>> reply = chat.send("What is 2+2?")
+>>> reply.text
+'2+2=4.'
+>>> engine.replay(reply.receipt)
+True
 """
 
+from . import plot
 from ._core import (
     ChatSession,
     ChatTurn,
@@ -75,6 +80,7 @@ __all__ = [
     "dot_peak",
     "inspect",
     "isas",
+    "plot",
     "processor",
     "read_bandwidth",
     "receipt_schema",

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, final, overload
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 from typing_extensions import Unpack
 
 _Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -83,54 +84,59 @@ class SamplingParams:
     logprobs: how many of the best ids to report with each token.
 
     Raises ArgumentError outside a range, TypeError for an unknown name.
+
+    >>> from bitnet import SamplingParams
+    >>> params = SamplingParams(temperature=0.5, top_p=0.95, seed=1)
+    >>> params.temperature, params.top_k, params.seed
+    (0.5, 0, 1)
     """
 
     def __new__(cls, **keywords: Unpack[_Sampling]) -> SamplingParams: ...
     @property
     def temperature(self) -> float:
-        """See the class."""
+        """What the logits are divided by; 0: the largest is taken."""
     @property
     def top_k(self) -> int:
-        """See the class."""
+        """How many candidates stay, by rank; 0: all."""
     @property
     def top_p(self) -> float:
-        """See the class."""
+        """The probability that the candidates reach together; 1: all stay."""
     @property
     def min_p(self) -> float:
-        """See the class."""
+        """The least probability of a candidate, as a share of the best one's; 0: all stay."""
     @property
     def repetition_penalty(self) -> float:
-        """See the class."""
+        """Divides positive and multiplies negative logits of the last `repeat_last_n` ids; 1: none."""
     @property
     def repeat_last_n(self) -> int:
-        """See the class."""
+        """How many ids the repetition penalty looks back on."""
     @property
     def presence_penalty(self) -> float:
-        """See the class."""
+        """Subtracted from the logit of each id that was generated."""
     @property
     def frequency_penalty(self) -> float:
-        """See the class."""
+        """Subtracted from the logit of an id for each time that it was generated."""
     @property
     def logit_bias(self) -> dict[int, float]:
-        """See the class."""
+        """Added to the logits, by id."""
     @property
     def seed(self) -> int | None:
-        """See the class."""
+        """Of the draws; None: chosen for each answer, and recorded in its receipt."""
     @property
     def max_tokens(self) -> int | None:
-        """See the class."""
+        """How many ids at most; None: up to a stop or the end of the context."""
     @property
     def stop(self) -> list[str]:
-        """See the class."""
+        """Texts that end an answer and are never shown."""
     @property
     def stop_token_ids(self) -> list[int]:
-        """See the class."""
+        """Ids that end an answer, besides the model's own."""
     @property
     def ignore_eos(self) -> bool:
-        """See the class."""
+        """Whether the model's own stop ids do not end an answer."""
     @property
     def logprobs(self) -> int | None:
-        """See the class."""
+        """How many of the best ids are reported with each token; None: none, and no log-probability."""
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
 
@@ -141,6 +147,15 @@ class Tokenizer:
     A GGUF file without a tokenizer takes the `tokenizer.json` beside it. Beside a `tokenizer.json`, the files
     `tokenizer_config.json` and `generation_config.json` name the tokens that begin and end a text.
     pre: overrides the pre-tokenizer that a GGUF file names. Raises as `Engine`.
+
+    >>> from bitnet import Tokenizer, models
+    >>> tokenizer = Tokenizer(models.inside())
+    >>> tokenizer.decode(tokenizer.encode("Hello, world!"))
+    'Hello, world!'
+    >>> tokenizer.decode(tokenizer.encode("a<|eot_id|>"))  # plain text, not the control token
+    'a<|eot_id|>'
+    >>> tokenizer.decode(tokenizer.encode("a<|eot_id|>", parse_special=True))
+    'a'
     """
 
     def __new__(cls, path: _Path, *, pre: str | None = None) -> Tokenizer: ...
@@ -251,6 +266,17 @@ class Receipt:
     ids) and is hashed into `digest`, which is the same on every processor and number of threads. The run tells how:
     kernels with the rows and the time that they counted, threads, seconds of each part. The digest finds accidents;
     `Engine.replay` finds forgery. docs/receipts.md describes it, `bitnet.receipt_schema` is its JSON Schema.
+
+    >>> from bitnet import Engine, Receipt
+    >>> engine = Engine()
+    >>> receipt = engine.generate("2+2=", max_tokens=4).receipt
+    >>> receipt.validate()
+    >>> Receipt.from_json(receipt.to_json()) == receipt
+    True
+    >>> receipt.redact().digest == receipt.digest
+    True
+    >>> engine.replay(receipt)
+    True
     """
 
     @staticmethod
@@ -273,6 +299,8 @@ class Receipt:
         """The document as indented JSON text."""
     def to_dict(self) -> dict[str, Any]:
         """The document."""
+    def plot(self) -> Figure:
+        """The picture of `bitnet.plot.timeline` for this answer alone. Raises ImportError without matplotlib."""
     def with_test_results(self, *, total_tests: int, passed: int, failed: int = 0, skipped: int = 0) -> Receipt:
         """A copy with the results of tests that were run on the answer."""
     @property
@@ -310,6 +338,8 @@ class Receipt:
         spent between pulls; it is in none of the others.
         """
     def __eq__(self, other: object, /) -> bool: ...
+    def _repr_html_(self) -> str: ...
+    def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]: ...
 
 @final
 class Stream:
@@ -410,6 +440,13 @@ class Template:
 
     A template is a stranger's program: it runs with a limit on steps and on output. What goes wrong is a
     TemplateError with the line.
+
+    >>> from bitnet import Template
+    >>> template = Template.named("bitnet")
+    >>> template.render([{"role": "user", "content": "Hi"}])
+    'User: Hi<|eot_id|>Assistant: '
+    >>> [(span.role, span.text) for span in template.spans([{"role": "user", "content": "Hi"}])]
+    [(None, 'User: '), ('user', 'Hi'), (None, '<|eot_id|>Assistant: ')]
     """
 
     @staticmethod
@@ -483,6 +520,8 @@ class Template:
     def add_bos(self) -> bool:
         """Whether a BOS token has to be put in front of its prompts, because it does not write one itself."""
     def __eq__(self, other: object, /) -> bool: ...
+    def _repr_html_(self) -> str: ...
+    def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]: ...
 
 @final
 class ChatSession:
@@ -493,6 +532,15 @@ class ChatSession:
 
     The next prompt computes only what follows the longest common prefix with what the cache holds. When the context is
     full, whole exchanges leave the prompt, the oldest first, down to three quarters of it; the history keeps all.
+
+    >>> from bitnet import ChatSession, Engine
+    >>> chat = ChatSession(Engine(), max_tokens=32)
+    >>> chat.send("What is 2+2?").text
+    '2+2=4.'
+    >>> chat.send("What is 3+3?").cached_tokens > 0  # the first exchange is not computed again
+    True
+    >>> [turn.role for turn in chat.history]
+    ['user', 'assistant', 'user', 'assistant']
     """
 
     def __new__(
@@ -575,6 +623,8 @@ class ChatSession:
     def metrics(self) -> dict[str, float]:
         """Sums over the receipts: exchanges, prompt_tokens, cached_tokens, completion_tokens, prefill_seconds,
         decode_seconds, wall_seconds, and the rates prefill_tokens_per_second and decode_tokens_per_second."""
+    def _repr_html_(self) -> str: ...
+    def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]: ...
 
 @final
 class Prefill:
@@ -628,9 +678,19 @@ class Engine:
     n_batch: positions that one forward pass takes at most (default 128). The logits do not depend on it.
     lm_head: "auto" keeps a copy of the output head in 8 bits, which says which few ids a choice can fall on, so that
         only their logits are computed exactly; "exact" computes all of them. The answers do not depend on it.
+    progress: read the file beforehand, with a progress bar (tqdm, of the extra "notebook").
 
     Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ModelError, ArgumentError, OutOfMemoryError
     or OSError; KeyboardInterrupt on Ctrl-C.
+
+    >>> from bitnet import Engine
+    >>> with Engine() as engine:
+    ...     ids = engine.encode("User: What is 2+2?")
+    ...     engine.logits(ids).shape == (len(ids), engine.n_vocab)
+    ...     pieces = [piece.text for piece in engine.stream(ids, max_tokens=5)]
+    ...     "".join(pieces) == engine.generate(ids, max_tokens=5).text
+    True
+    True
     """
 
     def __new__(
@@ -645,6 +705,7 @@ class Engine:
         ffn_act: Literal["silu", "relu2"] | None = None,
         n_batch: int | None = None,
         lm_head: Literal["auto", "exact"] = "auto",
+        progress: bool = False,
     ) -> Engine: ...
     @classmethod
     def from_pretrained(
@@ -726,11 +787,11 @@ class Engine:
 
         Raises as `logits`, TypeError for a single text, and ArgumentError for a text without ids.
         """
-    def prefill(self, ids: _TokenIds) -> Prefill:
+    def prefill(self, ids: _TokenIds, *, progress: bool = False) -> Prefill:
         """Compute a prompt and keep its keys and values warm; the cache then holds exactly these positions.
 
         Only what follows the longest common prefix with the warm cache is computed. After an error or Ctrl-C the cache
-        is as it was. Raises as `logits`.
+        is as it was; with a progress bar it keeps the passes that were finished. Raises as `logits`.
         """
     @overload
     def generate_tokens(
@@ -770,14 +831,22 @@ class Engine:
         Raises as `logits`, and ArgumentError."""
     @overload
     def generate(
-        self, prompt: str | _TokenIds, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
+        self,
+        prompt: str | _TokenIds,
+        params: SamplingParams | None = None,
+        *,
+        progress: bool = False,
+        **keywords: Unpack[_Sampling],
     ) -> Completion:
-        """The whole answer to a prompt; of a list of prompts, a list of answers. As `stream`."""
+        """The whole answer to a prompt; of a list of prompts, a list of answers, with a progress bar if wanted.
+        As `stream`."""
     @overload
     def generate(
         self,
         prompt: list[str] | list[list[int]],
         params: SamplingParams | None = None,
+        *,
+        progress: bool = False,
         **keywords: Unpack[_Sampling],
     ) -> list[Completion]: ...
     @overload
@@ -855,6 +924,8 @@ class Engine:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
+    def _repr_html_(self) -> str: ...
+    def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]: ...
 
 def isas() -> list[str]:
     """The instruction sets of this processor that the engine has kernels for, best last."""

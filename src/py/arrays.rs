@@ -15,16 +15,16 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 use std::ops::Range;
 
-/// How likely continuations are. See the stubs for its documentation.
+#[doc = doc!(Scores)]
 #[pyclass(frozen, get_all, module = "bitnet")]
 pub struct Scores {
-    /// Of each continuation.
+    #[doc = doc!(Scores.logprobs)]
     logprobs: Py<PyArray1<f32>>,
-    /// Whether each id of a continuation is the likeliest.
+    #[doc = doc!(Scores.is_greedy)]
     is_greedy: Py<PyArray1<bool>>,
-    /// Of each id of each continuation.
+    #[doc = doc!(Scores.token_logprobs)]
     token_logprobs: Py<PyList>,
-    /// Positions that were computed.
+    #[doc = doc!(Scores.computed_tokens)]
     computed_tokens: usize,
 }
 

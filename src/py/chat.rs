@@ -3,6 +3,7 @@
 use super::awaitable::{awaitable, step};
 use super::convert::{count, detached};
 use super::engine::Engine;
+use super::notebook::said_by;
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
 use super::session;
@@ -17,7 +18,7 @@ use pyo3::types::{PyDict, PyString};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A conversation with a model. See the stubs for its documentation.
+#[doc = doc!(ChatSession)]
 #[pyclass(frozen, module = "bitnet")]
 pub struct ChatSession {
     engine: Py<Engine>,
@@ -61,6 +62,7 @@ impl ChatSession {
         Ok(ChatSession::of(engine, Core::new(template, system), params))
     }
 
+    #[doc = doc!(ChatSession.stream)]
     #[pyo3(signature = (text, params=None, **keywords))]
     fn stream(
         &self,
@@ -76,6 +78,7 @@ impl ChatSession {
         Ok(Stream::in_chat(stream))
     }
 
+    #[doc = doc!(ChatSession.send)]
     #[pyo3(signature = (text, params=None, **keywords))]
     fn send(
         &self,
@@ -87,6 +90,7 @@ impl ChatSession {
         self.stream(py, text, params, keywords)?.complete(py)
     }
 
+    #[doc = doc!(ChatSession.asend)]
     #[pyo3(signature = (text, params=None, **keywords))]
     fn asend<'py>(
         &self,
@@ -104,10 +108,12 @@ impl ChatSession {
         })
     }
 
+    #[doc = doc!(ChatSession.clear)]
     fn clear(&self) -> PyResult<()> {
         Ok(self.core().clear()?)
     }
 
+    #[doc = doc!(ChatSession.fork)]
     fn fork(&self, py: Python<'_>) -> PyResult<ChatSession> {
         let (engine, params) = (self.engine.clone_ref(py), self.params.clone());
         let core = self.core();
@@ -115,21 +121,25 @@ impl ChatSession {
         Ok(ChatSession::of(engine, core.clone(), params))
     }
 
+    #[doc = doc!(ChatSession.rewind)]
     fn rewind(&self, n: &Bound<'_, PyAny>) -> PyResult<()> {
         let n = count(n, "n", 0)?;
         Ok(self.core().rewind(n)?)
     }
 
+    #[doc = doc!(ChatSession.to_json)]
     fn to_json(&self) -> PyResult<String> {
         Ok(session::to_json(&self.core(), &self.params)?)
     }
 
+    #[doc = doc!(ChatSession.from_json)]
     #[staticmethod]
     fn from_json(engine: Py<Engine>, text: &str) -> PyResult<ChatSession> {
         let (core, params) = session::from_json(text)?;
         Ok(ChatSession::of(engine, core, params))
     }
 
+    #[doc = doc!(ChatSession.save)]
     #[pyo3(signature = (path, *, cache=false))]
     fn save(&self, py: Python<'_>, path: PathBuf, cache: bool) -> PyResult<PathBuf> {
         let (engine, core) = (self.engine.get().core()?, self.core().clone());
@@ -137,6 +147,7 @@ impl ChatSession {
         Ok(path)
     }
 
+    #[doc = doc!(ChatSession.load)]
     #[staticmethod]
     #[pyo3(signature = (engine, path, *, cache=true))]
     fn load(py: Python<'_>, engine: Py<Engine>, path: PathBuf, cache: bool) -> PyResult<ChatSession> {
@@ -145,41 +156,49 @@ impl ChatSession {
         Ok(ChatSession::of(engine, core, params))
     }
 
+    #[doc = doc!(ChatSession.engine)]
     #[getter]
     fn engine(&self, py: Python<'_>) -> Py<Engine> {
         self.engine.clone_ref(py)
     }
 
+    #[doc = doc!(ChatSession.template)]
     #[getter]
     fn template(&self) -> Template {
         Template::of(self.core().template.clone())
     }
 
+    #[doc = doc!(ChatSession.system)]
     #[getter]
     fn system(&self) -> Option<String> {
         self.core().system.clone()
     }
 
+    #[doc = doc!(ChatSession.params)]
     #[getter]
     fn params(&self) -> SamplingParams {
         SamplingParams { core: self.params.clone() }
     }
 
+    #[doc = doc!(ChatSession.history)]
     #[getter]
     fn history(&self) -> Vec<ChatTurn> {
         self.core().turns.iter().map(|turn| ChatTurn { core: turn.clone() }).collect()
     }
 
+    #[doc = doc!(ChatSession.forgotten)]
     #[getter]
     fn forgotten(&self) -> usize {
         self.core().forgotten
     }
 
+    #[doc = doc!(ChatSession.receipts)]
     #[getter]
     fn receipts(&self) -> Vec<Receipt> {
         self.core().receipts.iter().map(|receipt| Receipt { core: receipt.clone() }).collect()
     }
 
+    #[doc = doc!(ChatSession.metrics)]
     #[getter]
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let receipts = self.core().receipts.clone();
@@ -208,5 +227,17 @@ impl ChatSession {
     fn __repr__(&self) -> String {
         let core = self.core();
         format!("<ChatSession {} turns, template {}>", core.turns.len(), core.template.name())
+    }
+
+    fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        said_by("html", "bitnet.display", slf)
+    }
+
+    #[pyo3(signature = (**_options))]
+    fn _repr_mimebundle_<'py>(
+        slf: &Bound<'py, Self>,
+        _options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        said_by("bundle", "bitnet.display", slf)
     }
 }

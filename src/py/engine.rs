@@ -3,6 +3,7 @@
 use super::arrays::{self, Scores};
 use super::awaitable::{Wanted, awaitable, step};
 use super::convert::{choice, detached, named, optional_count, optional_path, token_ids};
+use super::notebook::{Bar, said_by};
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
 use super::stream::{Completion, Stream};
@@ -23,27 +24,27 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// An open model. See the stubs for its documentation.
+#[doc = doc!(Engine)]
 #[pyclass(frozen, module = "bitnet")]
 pub struct Engine {
     core: Mutex<Option<Arc<Core>>>,
     path: PathBuf,
 }
 
-/// What a prefill did.
+#[doc = doc!(Prefill)]
 #[pyclass(frozen, get_all, module = "bitnet")]
 pub struct Prefill {
-    /// Positions of the prompt.
+    #[doc = doc!(Prefill.tokens)]
     tokens: usize,
-    /// Of these, positions that the cache held already.
+    #[doc = doc!(Prefill.cached_tokens)]
     cached_tokens: usize,
-    /// Seconds spent computing the others.
+    #[doc = doc!(Prefill.seconds)]
     seconds: f64,
 }
 
 #[pymethods]
 impl Prefill {
-    /// Computed positions a second; 0 if none was computed.
+    #[doc = doc!(Prefill.tokens_per_second)]
     #[getter]
     fn tokens_per_second(&self) -> f64 {
         let computed = self.tokens - self.cached_tokens;
@@ -146,7 +147,7 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (path=None, *, n_ctx=None, n_threads=None, isa=None, kv_type="f16", act_quant="auto",
-        ffn_act=None, n_batch=None, lm_head="auto"))]
+        ffn_act=None, n_batch=None, lm_head="auto", progress=false))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -159,6 +160,7 @@ impl Engine {
         ffn_act: Option<&str>,
         n_batch: Option<&Bound<'_, PyAny>>,
         lm_head: &str,
+        progress: bool,
     ) -> PyResult<Engine> {
         let quants = [("auto", None), ("int8", Some(ActQuant::Int8)), ("none", Some(ActQuant::None))];
         let activations = Activation::ALL.map(|a| (a.name(), a));
@@ -176,12 +178,16 @@ impl Engine {
             Some(path) => path,
             None => py.import("bitnet.models")?.call_method0("inside")?.extract()?,
         };
+        if progress {
+            py.import("bitnet.progress")?.call_method1("read", (&path,))?;
+        }
         let core = detached(py, |watch| Core::open(&path, options, watch))?;
         // numpy sets itself up at its first array, and a process that forks off meanwhile would wait for it for ever.
         PyArray1::<f32>::from_vec(py, Vec::new());
         Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path })
     }
 
+    #[doc = doc!(Engine.from_pretrained)]
     #[classmethod]
     #[pyo3(signature = (repo_id, filename=None, revision=None, cache_dir=None, local_files_only=false, token=None,
         **options))]
@@ -205,6 +211,7 @@ impl Engine {
         cls.call((path,), options)
     }
 
+    #[doc = doc!(Engine.logits)]
     fn logits<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let ids = token_ids(ids, "ids")?;
         let n = ids.len();
@@ -213,6 +220,7 @@ impl Engine {
         PyArray1::from_vec(py, logits).reshape([n, core.config().vocab])
     }
 
+    #[doc = doc!(Engine.logits_batch)]
     fn logits_batch<'py>(
         &self,
         py: Python<'py>,
@@ -233,10 +241,12 @@ impl Engine {
             .collect()
     }
 
+    #[doc = doc!(Engine.logprobs)]
     fn logprobs<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<f32>>> {
         arrays::logprobs(py, &*self.core()?, ids)
     }
 
+    #[doc = doc!(Engine.score)]
     fn score<'py>(
         &self,
         py: Python<'py>,
@@ -246,11 +256,13 @@ impl Engine {
         arrays::score(py, &*self.core()?, context, continuations)
     }
 
+    #[doc = doc!(Engine.perplexity)]
     #[pyo3(signature = (text, stride=None))]
     fn perplexity(&self, py: Python<'_>, text: &Bound<'_, PyAny>, stride: Option<&Bound<'_, PyAny>>) -> PyResult<f64> {
         arrays::perplexity(py, &*self.core()?, text, optional_count(stride, "stride")?)
     }
 
+    #[doc = doc!(Engine.embed)]
     #[pyo3(signature = (texts, pooling="mean"))]
     fn embed<'py>(
         &self,
@@ -261,14 +273,29 @@ impl Engine {
         arrays::embed(py, &*self.core()?, texts, choice(pooling, "pooling", &[("mean", false), ("last", true)])?)
     }
 
-    fn prefill(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Prefill> {
+    #[doc = doc!(Engine.prefill)]
+    #[pyo3(signature = (ids, *, progress=false))]
+    fn prefill(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, progress: bool) -> PyResult<Prefill> {
         let ids = token_ids(ids, "ids")?;
         let core = self.core()?;
-        let done = detached(py, |watch| core.prefill(&ids, watch))?;
+        core.runtime().check_ids(&ids, 0)?;
+        let bar = Bar::begin(py, progress, "prefill", ids.len(), "token")?;
+        // With a bar pass by pass. The first goes as far as the warm cache may be of use: a shorter one would cut it.
+        let step = if progress { core.runtime().n_batch } else { ids.len() };
+        let first = (core.cached_tokens() + step).min(ids.len());
+        let mut done = detached(py, |watch| core.prefill(&ids[..first], watch))?;
+        bar.advance(first)?;
+        while done.tokens < ids.len() {
+            let next = (done.tokens + step).min(ids.len());
+            done.elapsed += detached(py, |watch| core.prefill(&ids[..next], watch))?.elapsed;
+            bar.advance(next - done.tokens)?;
+            done.tokens = next;
+        }
         let (tokens, cached_tokens) = (done.tokens, done.cached_tokens);
         Ok(Prefill { tokens, cached_tokens, seconds: done.elapsed.as_secs_f64() })
     }
 
+    #[doc = doc!(Engine.generate_tokens)]
     #[pyo3(signature = (ids, max_tokens=None, stop_token_ids=None))]
     fn generate_tokens<'py>(
         &self,
@@ -292,29 +319,34 @@ impl Engine {
         }
     }
 
+    #[doc = doc!(Engine.tokenizer)]
     #[getter]
     fn tokenizer(&self, py: Python<'_>) -> PyResult<Tokenizer> {
         let core = self.core()?;
         detached(py, |_| Tokenizer::of(core))
     }
 
+    #[doc = doc!(Engine.template)]
     #[getter]
     fn template(&self, py: Python<'_>) -> PyResult<Template> {
         let core = self.core()?;
         Ok(Template::of(detached(py, |_| core.template())?))
     }
 
+    #[doc = doc!(Engine.encode)]
     #[pyo3(signature = (text, add_bos=false, parse_special=false))]
     fn encode(&self, py: Python<'_>, text: String, add_bos: bool, parse_special: bool) -> PyResult<Vec<u32>> {
         let core = self.core()?;
         detached(py, |_| Ok(tokenizer::encode(core.tokenizer()?, &text, add_bos, parse_special)))
     }
 
+    #[doc = doc!(Engine.decode)]
     #[pyo3(signature = (ids, skip_special_tokens=true))]
     fn decode(&self, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
         tokenizer::decode(self.core()?.tokenizer()?, ids, skip_special_tokens)
     }
 
+    #[doc = doc!(Engine.stream)]
     #[pyo3(signature = (prompt, params=None, **keywords))]
     fn stream(
         &self,
@@ -330,24 +362,29 @@ impl Engine {
         Ok(Stream::alone(core, stream))
     }
 
-    #[pyo3(signature = (prompt, params=None, **keywords))]
+    #[doc = doc!(Engine.generate)]
+    #[pyo3(signature = (prompt, params=None, *, progress=false, **keywords))]
     fn generate<'py>(
         &self,
         py: Python<'py>,
         prompt: &Bound<'py, PyAny>,
         params: Option<&SamplingParams>,
+        progress: bool,
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let one = |prompt: &Bound<'py, PyAny>| self.stream(py, prompt, params, keywords)?.complete(py);
         match prompts(prompt)? {
             None => Ok(Bound::new(py, one(prompt)?)?.into_any()),
             Some(prompts) => {
-                let answers = prompts.iter().map(one).collect::<PyResult<Vec<Completion>>>()?;
+                let bar = Bar::begin(py, progress, "generate", prompts.len(), "prompt")?;
+                let counted = |prompt| one(prompt).and_then(|answer| bar.advance(1).map(|()| answer));
+                let answers = prompts.iter().map(counted).collect::<PyResult<Vec<Completion>>>()?;
                 answers.into_pyobject(py)
             }
         }
     }
 
+    #[doc = doc!(Engine.agenerate)]
     #[pyo3(signature = (prompt, params=None, **keywords))]
     fn agenerate<'py>(
         &self,
@@ -372,21 +409,25 @@ impl Engine {
         })
     }
 
+    #[doc = doc!(Engine.replay)]
     #[pyo3(signature = (receipt, prompt=None))]
     fn replay(&self, py: Python<'_>, receipt: &Receipt, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         Ok(self.replayed(py, receipt, prompt)?.0)
     }
 
+    #[doc = doc!(Engine.replay_ids)]
     #[pyo3(signature = (receipt, prompt=None))]
     fn replay_ids(&self, py: Python<'_>, receipt: &Receipt, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<u32>> {
         Ok(self.replayed(py, receipt, prompt)?.1)
     }
 
+    #[doc = doc!(Engine.cached_tokens)]
     #[getter]
     fn cached_tokens(&self) -> Result<usize> {
         Ok(self.core()?.cached_tokens())
     }
 
+    #[doc = doc!(Engine.memory)]
     #[getter]
     fn memory<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let core = self.core()?;
@@ -400,6 +441,7 @@ impl Engine {
         Ok(dict)
     }
 
+    #[doc = doc!(Engine.per_token)]
     #[getter]
     fn per_token<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let core = self.core()?;
@@ -411,61 +453,73 @@ impl Engine {
         Ok(dict)
     }
 
+    #[doc = doc!(Engine.path)]
     #[getter]
     fn path(&self) -> PathBuf {
         self.path.clone()
     }
 
+    #[doc = doc!(Engine.arch)]
     #[getter]
     fn arch(&self) -> Result<&'static str> {
         Ok(self.core()?.config().arch.name())
     }
 
+    #[doc = doc!(Engine.n_vocab)]
     #[getter]
     fn n_vocab(&self) -> Result<usize> {
         Ok(self.core()?.config().vocab)
     }
 
+    #[doc = doc!(Engine.n_ctx)]
     #[getter]
     fn n_ctx(&self) -> Result<usize> {
         Ok(self.core()?.runtime().n_ctx)
     }
 
+    #[doc = doc!(Engine.n_threads)]
     #[getter]
     fn n_threads(&self) -> Result<usize> {
         Ok(self.core()?.runtime().pool.size())
     }
 
+    #[doc = doc!(Engine.n_batch)]
     #[getter]
     fn n_batch(&self) -> Result<usize> {
         Ok(self.core()?.runtime().n_batch)
     }
 
+    #[doc = doc!(Engine.isa)]
     #[getter]
     fn isa(&self) -> Result<&'static str> {
         Ok(self.core()?.runtime().kernels.isa.name())
     }
 
+    #[doc = doc!(Engine.kv_type)]
     #[getter]
     fn kv_type(&self) -> Result<&'static str> {
         Ok(self.core()?.kv_type.name())
     }
 
+    #[doc = doc!(Engine.act_quant)]
     #[getter]
     fn act_quant(&self) -> Result<&'static str> {
         Ok(self.core()?.runtime().model.verdict.act_quant.name())
     }
 
+    #[doc = doc!(Engine.ffn_act)]
     #[getter]
     fn ffn_act(&self) -> Result<&'static str> {
         Ok(self.core()?.config().activation.name())
     }
 
+    #[doc = doc!(Engine.closed)]
     #[getter]
     fn closed(&self) -> bool {
         self.core().is_err()
     }
 
+    #[doc = doc!(Engine.close)]
     fn close(&self, py: Python<'_>) {
         let core = self.core.lock().unwrap_or_else(PoisonError::into_inner).take();
         py.detach(|| drop(core));
@@ -498,5 +552,17 @@ impl Engine {
                 )
             }
         }
+    }
+
+    fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        said_by("html", "bitnet.display", slf)
+    }
+
+    #[pyo3(signature = (**_options))]
+    fn _repr_mimebundle_<'py>(
+        slf: &Bound<'py, Self>,
+        _options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        said_by("bundle", "bitnet.display", slf)
     }
 }

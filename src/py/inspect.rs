@@ -15,13 +15,13 @@ use std::path::PathBuf;
 /// Items of an array that are given; the count of all of them stands beside.
 const SHOWN_ITEMS: usize = 64;
 
-/// The instruction sets of this processor, best last.
+#[doc = doc!(isas)]
 #[pyfunction]
 pub fn isas() -> Vec<&'static str> {
     Isa::available().into_iter().map(Isa::name).collect()
 }
 
-/// The processor's name, the cores that this process may use, its instruction sets.
+#[doc = doc!(processor)]
 #[pyfunction]
 pub fn processor(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let dict = PyDict::new(py);
@@ -32,7 +32,7 @@ pub fn processor(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(dict)
 }
 
-/// Gigabytes a second that threads read from memory.
+#[doc = doc!(read_bandwidth)]
 #[pyfunction]
 #[pyo3(signature = (n_threads, megabytes=None))]
 pub fn read_bandwidth(
@@ -45,7 +45,7 @@ pub fn read_bandwidth(
     detached(py, |_| Ok(machine::read_bandwidth(threads, megabytes.saturating_mul(1 << 20))? / 1e9))
 }
 
-/// Multiply-adds a second of the integer dot product, in registers alone.
+#[doc = doc!(dot_peak)]
 #[pyfunction]
 #[pyo3(signature = (n_threads, isa=None))]
 pub fn dot_peak(py: Python<'_>, n_threads: &Bound<'_, PyAny>, isa: Option<&str>) -> PyResult<f64> {
@@ -54,7 +54,7 @@ pub fn dot_peak(py: Python<'_>, n_threads: &Bound<'_, PyAny>, isa: Option<&str>)
     detached(py, |_| machine::dot_peak(threads, kernels))
 }
 
-/// Everything about a model file that can be said without running it; of one that cannot be run, why, and what it holds.
+#[doc = doc!(inspect)]
 #[pyfunction]
 pub fn inspect(py: Python<'_>, #[pyo3(from_py_with = file_path)] path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
     let dict = PyDict::new(py);

@@ -1,5 +1,7 @@
 //! The Python face: module `bitnet._core`.
 
+include!(concat!(env!("OUT_DIR"), "/doc.rs")); // `doc!`: the docstrings of the stubs
+
 mod arrays;
 mod awaitable;
 mod chat;
@@ -7,6 +9,7 @@ mod convert;
 mod engine;
 mod file;
 mod inspect;
+mod notebook;
 mod receipt;
 mod sampling;
 mod session;

@@ -2,6 +2,7 @@
 
 use super::convert::detached;
 use super::file::write_whole;
+use super::notebook::said_by;
 use crate::error::Error;
 use crate::receipt::{Receipt as Core, TestResults};
 use pyo3::prelude::*;
@@ -10,7 +11,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The receipt of one answer. See the stubs for its documentation.
+#[doc = doc!(Receipt)]
 #[pyclass(frozen, module = "bitnet")]
 #[derive(Clone)]
 pub struct Receipt {
@@ -19,6 +20,7 @@ pub struct Receipt {
 
 #[pymethods]
 impl Receipt {
+    #[doc = doc!(Receipt.load)]
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let core = detached(py, |_| {
@@ -28,11 +30,13 @@ impl Receipt {
         Ok(Receipt { core: Arc::new(core) })
     }
 
+    #[doc = doc!(Receipt.from_json)]
     #[staticmethod]
     fn from_json(text: &str) -> PyResult<Self> {
         Ok(Receipt { core: Arc::new(Core::from_json(text)?) })
     }
 
+    #[doc = doc!(Receipt.save)]
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<PathBuf> {
         detached(py, |_| {
             let text = self.core.to_json()?;
@@ -46,69 +50,88 @@ impl Receipt {
         Ok(path)
     }
 
+    #[doc = doc!(Receipt.validate)]
     fn validate(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, |_| self.core.validate())
     }
 
+    #[doc = doc!(Receipt.redact)]
     fn redact(&self, py: Python<'_>) -> PyResult<Receipt> {
         let core = detached(py, |_| self.core.redact())?;
         Ok(Receipt { core: Arc::new(core) })
     }
 
+    #[doc = doc!(Receipt.to_json)]
     fn to_json(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, |_| self.core.to_json())
     }
 
+    #[doc = doc!(Receipt.to_dict)]
     fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         py.import("json")?.call_method1("loads", (self.to_json(py)?,))
     }
 
+    #[doc = doc!(Receipt.plot)]
+    fn plot<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        said_by("receipt", "bitnet.plot", slf)
+    }
+
+    #[doc = doc!(Receipt.with_test_results)]
     #[pyo3(signature = (*, total_tests, passed, failed=0, skipped=0))]
     fn with_test_results(&self, total_tests: u64, passed: u64, failed: u64, skipped: u64) -> Self {
         let results = TestResults { total_tests, passed, failed, skipped };
         Receipt { core: Arc::new(self.core.with_test_results(results)) }
     }
 
+    #[doc = doc!(Receipt.digest)]
     #[getter]
     fn digest(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, |_| self.core.digest().map(str::to_string))
     }
 
+    #[doc = doc!(Receipt.timestamp)]
     #[getter]
     fn timestamp(&self) -> &str {
         &self.core.timestamp
     }
 
+    #[doc = doc!(Receipt.prompt_tokens)]
     #[getter]
     fn prompt_tokens(&self) -> usize {
         self.core.claim.prompt_ids.len()
     }
 
+    #[doc = doc!(Receipt.cached_tokens)]
     #[getter]
     fn cached_tokens(&self) -> u64 {
         self.core.run.cached_tokens
     }
 
+    #[doc = doc!(Receipt.computed_tokens)]
     #[getter]
     fn computed_tokens(&self) -> u64 {
         self.core.run.computed(&self.core.claim)
     }
 
+    #[doc = doc!(Receipt.completion_tokens)]
     #[getter]
     fn completion_tokens(&self) -> usize {
         self.core.claim.output_ids.len()
     }
 
+    #[doc = doc!(Receipt.finish_reason)]
     #[getter]
     fn finish_reason(&self) -> &str {
         &self.core.claim.finish_reason
     }
 
+    #[doc = doc!(Receipt.kernels)]
     #[getter]
     fn kernels(&self) -> Vec<String> {
         self.core.run.kernels()
     }
 
+    #[doc = doc!(Receipt.seconds)]
     #[getter]
     fn seconds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let seconds = PyDict::new(py);
@@ -131,5 +154,17 @@ impl Receipt {
             self.completion_tokens(),
             self.finish_reason()
         )
+    }
+
+    fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        said_by("html", "bitnet.display", slf)
+    }
+
+    #[pyo3(signature = (**_options))]
+    fn _repr_mimebundle_<'py>(
+        slf: &Bound<'py, Self>,
+        _options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        said_by("bundle", "bitnet.display", slf)
     }
 }

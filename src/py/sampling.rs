@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// How to choose the next id. See the stubs for its documentation.
+#[doc = doc!(SamplingParams)]
 #[pyclass(frozen, eq, module = "bitnet")]
 #[derive(PartialEq, Clone)]
 pub struct SamplingParams {
@@ -111,64 +111,79 @@ impl SamplingParams {
     fn new(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         Ok(SamplingParams { core: params(None, keywords)? })
     }
+    #[doc = doc!(SamplingParams.temperature)]
     #[getter]
     fn temperature(&self) -> f32 {
         self.core.temperature
     }
+    #[doc = doc!(SamplingParams.top_k)]
     #[getter]
     fn top_k(&self) -> usize {
         self.core.top_k
     }
+    #[doc = doc!(SamplingParams.top_p)]
     #[getter]
     fn top_p(&self) -> f32 {
         self.core.top_p
     }
+    #[doc = doc!(SamplingParams.min_p)]
     #[getter]
     fn min_p(&self) -> f32 {
         self.core.min_p
     }
+    #[doc = doc!(SamplingParams.repetition_penalty)]
     #[getter]
     fn repetition_penalty(&self) -> f32 {
         self.core.repetition_penalty
     }
+    #[doc = doc!(SamplingParams.repeat_last_n)]
     #[getter]
     fn repeat_last_n(&self) -> usize {
         self.core.repeat_last_n
     }
+    #[doc = doc!(SamplingParams.presence_penalty)]
     #[getter]
     fn presence_penalty(&self) -> f32 {
         self.core.presence_penalty
     }
+    #[doc = doc!(SamplingParams.frequency_penalty)]
     #[getter]
     fn frequency_penalty(&self) -> f32 {
         self.core.frequency_penalty
     }
+    #[doc = doc!(SamplingParams.logit_bias)]
     #[getter]
     fn logit_bias<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         self.core.logit_bias.iter().try_for_each(|(id, bias)| dict.set_item(id, bias))?;
         Ok(dict)
     }
+    #[doc = doc!(SamplingParams.seed)]
     #[getter]
     fn seed(&self) -> Option<u64> {
         self.core.seed
     }
+    #[doc = doc!(SamplingParams.max_tokens)]
     #[getter]
     fn max_tokens(&self) -> Option<usize> {
         self.core.max_tokens
     }
+    #[doc = doc!(SamplingParams.stop)]
     #[getter]
     fn stop(&self) -> Vec<String> {
         self.core.stop.clone()
     }
+    #[doc = doc!(SamplingParams.stop_token_ids)]
     #[getter]
     fn stop_token_ids(&self) -> Vec<u32> {
         self.core.stop_token_ids.clone()
     }
+    #[doc = doc!(SamplingParams.ignore_eos)]
     #[getter]
     fn ignore_eos(&self) -> bool {
         self.core.ignore_eos
     }
+    #[doc = doc!(SamplingParams.logprobs)]
     #[getter]
     fn logprobs(&self) -> Option<usize> {
         self.core.logprobs

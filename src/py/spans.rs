@@ -14,23 +14,23 @@ use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 
-/// A stretch of a prompt. See the stubs for its documentation.
+#[doc = doc!(Span)]
 #[pyclass(frozen, get_all, eq, module = "bitnet")]
 #[derive(Clone, PartialEq)]
 pub struct Span {
-    /// Its text.
+    #[doc = doc!(Span.text)]
     text: String,
-    /// The role of the message that it stands in; `None` if the template wrote it.
+    #[doc = doc!(Span.role)]
     role: Option<String>,
-    /// The position of that message.
+    #[doc = doc!(Span.message)]
     message: Option<usize>,
-    /// Where it begins in the prompt's UTF-8.
+    #[doc = doc!(Span.start)]
     start: usize,
-    /// Where it ends.
+    #[doc = doc!(Span.end)]
     end: usize,
-    /// Whether it is not the message's text, but for white space at its ends.
+    #[doc = doc!(Span.rewritten)]
     rewritten: bool,
-    /// The tokens that begin in it.
+    #[doc = doc!(Span.token_ids)]
     token_ids: Option<Vec<u32>>,
 }
 

@@ -11,61 +11,61 @@ use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::prelude::*;
 use std::sync::{Arc, Mutex, TryLockError};
 
-/// An id with its log-probability.
+#[doc = doc!(Logprob)]
 #[pyclass(frozen, get_all, module = "bitnet")]
 #[derive(Clone)]
 pub struct Logprob {
-    /// The id.
+    #[doc = doc!(Logprob.id)]
     id: u32,
-    /// Its text.
+    #[doc = doc!(Logprob.text)]
     text: String,
-    /// Natural logarithm of its probability before any sampling parameter.
+    #[doc = doc!(Logprob.logprob)]
     logprob: f64,
 }
 
-/// A piece of an answer.
+#[doc = doc!(Piece)]
 #[pyclass(frozen, get_all, module = "bitnet")]
 pub struct Piece {
-    /// The characters that have become certain.
+    #[doc = doc!(Piece.text)]
     text: String,
-    /// The id; `None` in the last piece if a stop id ended the answer.
+    #[doc = doc!(Piece.token_id)]
     token_id: Option<u32>,
-    /// The id with its log-probability, if asked for.
+    #[doc = doc!(Piece.logprob)]
     logprob: Option<Logprob>,
-    /// The best ids with theirs, best first, if asked for.
+    #[doc = doc!(Piece.top_logprobs)]
     top_logprobs: Option<Vec<Logprob>>,
-    /// Why the answer ends with this piece, if it does.
+    #[doc = doc!(Piece.finish_reason)]
     finish_reason: Option<&'static str>,
 }
 
-/// A whole answer.
+#[doc = doc!(Completion)]
 #[pyclass(frozen, get_all, module = "bitnet")]
 pub struct Completion {
-    /// Its text.
+    #[doc = doc!(Completion.text)]
     text: String,
-    /// Its ids, without a stop id.
+    #[doc = doc!(Completion.token_ids)]
     token_ids: Vec<u32>,
-    /// Why it ended.
+    #[doc = doc!(Completion.finish_reason)]
     finish_reason: Option<&'static str>,
-    /// Positions of the prompt.
+    #[doc = doc!(Completion.prompt_tokens)]
     prompt_tokens: usize,
-    /// Of these, positions that the cache held already.
+    #[doc = doc!(Completion.cached_tokens)]
     cached_tokens: usize,
-    /// Ids that were sampled, a stop id included.
+    #[doc = doc!(Completion.completion_tokens)]
     completion_tokens: usize,
-    /// The seed of its draws.
+    #[doc = doc!(Completion.seed)]
     seed: u64,
-    /// Seconds to the first id, computing the prompt included.
+    #[doc = doc!(Completion.ttft)]
     ttft: f64,
-    /// Seconds for all later ids.
+    #[doc = doc!(Completion.decode_seconds)]
     decode_seconds: f64,
-    /// For each id its log-probability, if asked for.
+    #[doc = doc!(Completion.logprobs)]
     logprobs: Option<Vec<Logprob>>,
-    /// What was computed and how.
+    #[doc = doc!(Completion.receipt)]
     receipt: Option<Receipt>,
 }
 
-/// An answer under way. See the stubs for its documentation.
+#[doc = doc!(Stream)]
 #[pyclass(frozen, module = "bitnet")]
 pub struct Stream {
     core: Arc<Mutex<Core>>,
@@ -265,45 +265,54 @@ impl Stream {
         })
     }
 
+    #[doc = doc!(Stream.cancel)]
     fn cancel(&self) -> PyResult<()> {
         self.with(Core::cancel)
     }
 
+    #[doc = doc!(Stream.text)]
     #[getter]
     fn text(&self) -> PyResult<String> {
         self.with(|core| core.stream().text.clone())
     }
 
+    #[doc = doc!(Stream.token_ids)]
     #[getter]
     fn token_ids(&self) -> PyResult<Vec<u32>> {
         self.with(|core| core.answer().answered().to_vec())
     }
 
+    #[doc = doc!(Stream.finish_reason)]
     #[getter]
     fn finish_reason(&self) -> PyResult<Option<&'static str>> {
         self.with(|core| core.answer().finish.map(Finish::name))
     }
 
+    #[doc = doc!(Stream.prompt_tokens)]
     #[getter]
     fn prompt_tokens(&self) -> PyResult<usize> {
         self.with(|core| core.answer().prompt().len())
     }
 
+    #[doc = doc!(Stream.cached_tokens)]
     #[getter]
     fn cached_tokens(&self) -> PyResult<usize> {
         self.with(|core| core.answer().cached)
     }
 
+    #[doc = doc!(Stream.completion_tokens)]
     #[getter]
     fn completion_tokens(&self) -> PyResult<usize> {
         self.with(|core| core.answer().generated().len())
     }
 
+    #[doc = doc!(Stream.receipt)]
     #[getter]
     fn receipt(&self) -> PyResult<Option<Receipt>> {
         self.with(|core| core.receipt())
     }
 
+    #[doc = doc!(Stream.seed)]
     #[getter]
     fn seed(&self) -> PyResult<u64> {
         self.with(|core| core.answer().seed)

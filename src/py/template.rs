@@ -1,6 +1,7 @@
 //! `bitnet.Template` and `bitnet.ChatTurn`.
 
 use super::convert::{TemplateError, detached};
+use super::notebook::said_by;
 use super::spans::{Span, spans};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// How deep messages may be nested.
 const MOST_NESTING: usize = 200;
 
-/// A turn of a conversation. See the stubs for its documentation.
+#[doc = doc!(ChatTurn)]
 #[pyclass(frozen, eq, hash, from_py_object, module = "bitnet")]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ChatTurn {
@@ -31,16 +32,19 @@ impl ChatTurn {
         Ok(ChatTurn { core: CoreTurn { role: role.parse()?, text: unicode(text, "text")?, cancelled } })
     }
 
+    #[doc = doc!(ChatTurn.role)]
     #[getter]
     fn role(&self) -> &'static str {
         self.core.role.name()
     }
 
+    #[doc = doc!(ChatTurn.text)]
     #[getter]
     fn text(&self) -> &str {
         &self.core.text
     }
 
+    #[doc = doc!(ChatTurn.cancelled)]
     #[getter]
     fn cancelled(&self) -> bool {
         self.core.cancelled
@@ -53,7 +57,7 @@ impl ChatTurn {
     }
 }
 
-/// A chat template. See the stubs for its documentation.
+#[doc = doc!(Template)]
 #[pyclass(frozen, eq, module = "bitnet")]
 #[derive(PartialEq)]
 pub struct Template {
@@ -74,18 +78,21 @@ impl Template {
 
 #[pymethods]
 impl Template {
+    #[doc = doc!(Template.from_jinja)]
     #[staticmethod]
     #[pyo3(signature = (source, bos_token=None, eos_token=None))]
     fn from_jinja(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> PyResult<Template> {
         Ok(Template::of(Arc::new(Core::from_jinja(source, bos_token, eos_token)?)))
     }
 
+    #[doc = doc!(Template.named)]
     #[staticmethod]
     #[pyo3(signature = (name, bos_token=None, eos_token=None))]
     fn named(name: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> PyResult<Template> {
         Ok(Template::of(Arc::new(Core::named(name, bos_token, eos_token)?)))
     }
 
+    #[doc = doc!(Template.detect)]
     #[staticmethod]
     #[pyo3(signature = (jinja=None, tokenizer_name=None, bos_token=None, eos_token=None))]
     fn detect(
@@ -97,11 +104,13 @@ impl Template {
         Ok(Template::of(Arc::new(Core::detect(jinja, tokenizer_name, bos_token, eos_token)?)))
     }
 
+    #[doc = doc!(Template.from_model)]
     #[staticmethod]
     fn from_model(py: Python<'_>, path: PathBuf) -> PyResult<Template> {
         Ok(Template::of(Arc::new(detached(py, |_| of_gguf(&Gguf::open(&path)?))?)))
     }
 
+    #[doc = doc!(Template.render)]
     #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, **variables))]
     fn render(
         &self,
@@ -115,6 +124,7 @@ impl Template {
         detached(py, |_| self.core.render_conversation(&conversation))
     }
 
+    #[doc = doc!(Template.spans)]
     #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, *, tokenizer=None, **variables))]
     fn spans(
         &self,
@@ -129,6 +139,7 @@ impl Template {
         detached(py, |_| spans(&self.core, &conversation, tokenizer.map(Tokenizer::core)))
     }
 
+    #[doc = doc!(Template.render_chat)]
     #[pyo3(signature = (history, system=None))]
     fn render_chat(&self, py: Python<'_>, history: Vec<ChatTurn>, system: Option<&str>) -> PyResult<String> {
         let turns: Vec<CoreTurn> = history.into_iter().map(|turn| turn.core).collect();
@@ -136,50 +147,60 @@ impl Template {
         detached(py, |_| self.core.render_conversation(&conversation))
     }
 
+    #[doc = doc!(Template.apply)]
     #[pyo3(signature = (user, system=None))]
     fn apply(&self, py: Python<'_>, user: &str, system: Option<&str>) -> PyResult<String> {
         detached(py, |_| self.core.apply(user, system))
     }
 
+    #[doc = doc!(Template.at)]
     fn at(&self, now: &str) -> PyResult<Template> {
         Ok(Template::of(Arc::new(self.core.at(now)?)))
     }
 
+    #[doc = doc!(Template.name)]
     #[getter]
     fn name(&self) -> &str {
         self.core.name()
     }
 
+    #[doc = doc!(Template.source)]
     #[getter]
     fn source(&self) -> &str {
         &self.core.source
     }
 
+    #[doc = doc!(Template.origin)]
     #[getter]
     fn origin(&self) -> &'static str {
         self.core.origin.name()
     }
 
+    #[doc = doc!(Template.warning)]
     #[getter]
     fn warning(&self) -> Option<&str> {
         self.core.warning.as_deref()
     }
 
+    #[doc = doc!(Template.bos_token)]
     #[getter]
     fn bos_token(&self) -> Option<&str> {
         self.core.bos_token.as_deref()
     }
 
+    #[doc = doc!(Template.eos_token)]
     #[getter]
     fn eos_token(&self) -> Option<&str> {
         self.core.eos_token.as_deref()
     }
 
+    #[doc = doc!(Template.stop_sequences)]
     #[getter]
     fn stop_sequences(&self) -> Vec<String> {
         self.core.stop_sequences()
     }
 
+    #[doc = doc!(Template.add_bos)]
     #[getter]
     fn add_bos(&self, py: Python<'_>) -> PyResult<bool> {
         let text = detached(py, |_| self.core.apply("text", None))?;
@@ -188,6 +209,18 @@ impl Template {
 
     fn __repr__(&self) -> String {
         format!("<Template {} from {}>", self.name(), self.origin())
+    }
+
+    fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        said_by("html", "bitnet.display", slf)
+    }
+
+    #[pyo3(signature = (**_options))]
+    fn _repr_mimebundle_<'py>(
+        slf: &Bound<'py, Self>,
+        _options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        said_by("bundle", "bitnet.display", slf)
     }
 }
 

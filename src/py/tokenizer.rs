@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A vocabulary with its rules. See the stubs for its documentation.
+#[doc = doc!(Tokenizer)]
 #[pyclass(frozen, module = "bitnet")]
 pub struct Tokenizer {
     owner: Owner,
@@ -58,49 +58,59 @@ impl Tokenizer {
         Ok(Tokenizer { owner: Owner::Alone(Box::new(core)) })
     }
 
+    #[doc = doc!(Tokenizer.encode)]
     #[pyo3(signature = (text, add_bos=false, parse_special=false))]
     fn encode(&self, py: Python<'_>, text: String, add_bos: bool, parse_special: bool) -> PyResult<Vec<u32>> {
         detached(py, |_| Ok(encode(self.core(), &text, add_bos, parse_special)))
     }
 
+    #[doc = doc!(Tokenizer.decode)]
     #[pyo3(signature = (ids, skip_special_tokens=true))]
     fn decode(&self, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
         decode(self.core(), ids, skip_special_tokens)
     }
 
+    #[doc = doc!(Tokenizer.id_to_token)]
     fn id_to_token(&self, id: u32) -> Option<String> {
         self.core().text_of(id).map(str::to_string)
     }
 
+    #[doc = doc!(Tokenizer.token_to_id)]
     fn token_to_id(&self, token: &str) -> Option<u32> {
         self.core().id_of(token)
     }
 
+    #[doc = doc!(Tokenizer.vocab_size)]
     #[getter]
     fn vocab_size(&self) -> usize {
         self.core().vocab_size()
     }
 
+    #[doc = doc!(Tokenizer.bos_token_id)]
     #[getter]
     fn bos_token_id(&self) -> Option<u32> {
         self.core().bos
     }
 
+    #[doc = doc!(Tokenizer.eos_token_id)]
     #[getter]
     fn eos_token_id(&self) -> Option<u32> {
         self.core().eos
     }
 
+    #[doc = doc!(Tokenizer.add_bos)]
     #[getter]
     fn add_bos(&self) -> bool {
         self.core().add_bos
     }
 
+    #[doc = doc!(Tokenizer.stop_token_ids)]
     #[getter]
     fn stop_token_ids(&self) -> Vec<u32> {
         self.core().stop.to_vec()
     }
 
+    #[doc = doc!(Tokenizer.pre)]
     #[getter]
     fn pre(&self) -> String {
         self.core().pre.to_string()

@@ -1,0 +1,107 @@
+"""Pictures of receipts: where the time of an answer went, and how much of its prompt was reused. Needs matplotlib."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ._core import Receipt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+PARTS = {
+    "prompt to ids": ("#9aa5b1", ("render", "tokenize")),
+    "prefill": ("#2f6fb0", ("prefill",)),
+    "decode": ("#e08a2c", ("decode",)),
+    "sample, detokenize": ("#6aa56a", ("sample", "detokenize")),
+}
+"""What the time of an answer is made of: colour, and the fields of `Receipt.seconds`."""
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure that is shown where it is a cell's value, and only there. Raises ImportError that names the extra."""
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'bitnet-engine[notebook]'") from error
+    figure = pyplot.figure(figsize=(width, height), layout="constrained")
+    pyplot.close(figure)  # otherwise a notebook shows it once more at the cell's end
+    return figure
+
+
+def timeline(receipts: Sequence[Receipt]) -> "Figure":
+    """Where the time of answers went, a bar for each, the first at the top; what each token took; what was reused.
+
+    receipts: those of a conversation, `chat.receipts`, or any others. Returns a figure, which a notebook shows as a
+    cell's value and `savefig` writes. Raises ImportError without matplotlib, ValueError without receipts.
+
+    >>> import bitnet, bitnet.plot
+    >>> chat = bitnet.ChatSession(bitnet.Engine(), max_tokens=8)
+    >>> replies = [chat.send(text) for text in ("What is 2+2?", "What is 3+3?")]
+    >>> [axes.get_title() for axes in bitnet.plot.timeline(chat.receipts).axes]
+    ['time of each answer', 'time of each token', 'prompt of each answer']
+    """
+    if not receipts:
+        raise ValueError("there is no receipt to draw; give at least one")
+    heights = [0.3 + 0.3 * min(len(receipts), 30), 2.4]
+    figure = new_figure(9, sum(heights) + 1.5)
+    axes = figure.subplot_mosaic([["times", "times"], ["tokens", "prompts"]], height_ratios=heights)
+    times, tokens, prompts = axes.values()
+    draw_times(times, receipts)
+    draw_tokens(tokens, receipts)
+    draw_prompts(prompts, receipts)
+    return figure
+
+
+def receipt(one: Receipt) -> "Figure":
+    """`timeline` of a single receipt."""
+    return timeline([one])
+
+
+def draw_times(axes: "Axes", receipts: Sequence[Receipt]) -> None:
+    """A bar for each answer, of its parts; a mark at the first token."""
+    turns = range(1, len(receipts) + 1)
+    left = [0.0] * len(receipts)
+    for name, (colour, fields) in PARTS.items():
+        spent = [1e3 * sum(one.seconds[field] for field in fields) for one in receipts]
+        axes.barh(turns, spent, left=left, color=colour, label=name, height=0.7)
+        left = [a + b for a, b in zip(left, spent, strict=True)]
+    rest = [max(1e3 * one.seconds["wall"] - before, 0) for one, before in zip(receipts, left, strict=True)]
+    axes.barh(turns, rest, left=left, color="#dddddd", label="other", height=0.7)
+    first = [1e3 * one.seconds["first_token"] for one in receipts]
+    axes.scatter(first, turns, marker="|", s=200, color="black", label="first token", zorder=3)
+    axes.set(title="time of each answer", xlabel="ms", ylabel="answer")
+    number(axes.yaxis, len(receipts))
+    axes.invert_yaxis()
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")
+
+
+def draw_tokens(axes: "Axes", receipts: Sequence[Receipt]) -> None:
+    """A line for each answer: what every token after the first took."""
+    for turn, one in enumerate(receipts, 1):
+        steps = [1e-6 * step for step in one.to_dict()["run"]["step_ns"]]
+        axes.plot(range(2, len(steps) + 2), steps, ".-", linewidth=0.8, markersize=4, label=f"answer {turn}")
+    axes.set(title="time of each token", xlabel="token of the answer", ylabel="ms")
+    axes.set_ylim(bottom=0)
+    axes.locator_params(axis="x", integer=True)
+    if 1 < len(receipts) <= 6:
+        axes.legend(frameon=False, fontsize="small")
+
+
+def draw_prompts(axes: "Axes", receipts: Sequence[Receipt]) -> None:
+    """A column for each answer: positions of its prompt that the cache held, and those that were computed."""
+    turns = range(1, len(receipts) + 1)
+    cached = [one.cached_tokens for one in receipts]
+    computed = [one.prompt_tokens - one.cached_tokens for one in receipts]
+    axes.bar(turns, cached, color="#a8c6e2", label="reused", width=0.7)
+    axes.bar(turns, computed, bottom=cached, color=PARTS["prefill"][0], label="computed", width=0.7)
+    axes.set(title="prompt of each answer", xlabel="answer", ylabel="tokens")
+    axes.set_xlim(0.3, max(len(receipts), 3) + 0.7)  # so that one column is no wall
+    number(axes.xaxis, len(receipts))
+    axes.legend(frameon=False, fontsize="small")
+
+
+def number(axis: "Axis", answers: int) -> None:
+    """Ticks at answers: at each while they are few."""
+    axis.set_ticks(range(1, answers + 1, max(answers // 10, 1)))

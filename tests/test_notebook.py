@@ -1,0 +1,173 @@
+"""What notebooks see: objects as tables, plots of receipts, progress bars."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+import bitnet
+from bitnet import ChatSession, Engine, Template, progress
+from conftest import ROOT
+
+EVIL = "<script>alert('x')</script> & \"<img src=x onerror=y>"
+
+
+class Tags(HTMLParser):
+    """The tags of a page, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def inside() -> Any:
+    with Engine(n_threads=2) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def chat(inside: Engine) -> ChatSession:
+    chat = ChatSession(inside, system=EVIL, max_tokens=12)
+    for text in ("What is 2+2?", EVIL, "Spell cat."):
+        chat.send(text)
+    return chat
+
+
+def test_objects_are_tables_and_text(inside: Engine, chat: ChatSession) -> None:
+    for shown, said in [
+        (inside, ["Engine trit.gguf", "bitnet-b1.58", inside.isa, "threads 2", f"{inside.n_ctx} positions"]),
+        (inside.template, ["Template bitnet", "gguf", "User: Hello<|eot_id|>", inside.template.source]),
+        (chat, ["ChatSession", "1 user", "What is 2+2?", "3 assistant", chat.history[-1].text, "reused"]),
+        (chat.receipts[0], ["Receipt", chat.receipts[0].digest, chat.receipts[0].timestamp]),
+    ]:
+        bundle = shown._repr_mimebundle_(include=None, exclude=None)
+        assert set(bundle) == {"text/plain", "text/html"}
+        assert bundle["text/html"] == shown._repr_html_()
+        page = Tags(bundle["text/html"])
+        for text in said:
+            assert text in bundle["text/plain"]
+            assert text in page.text
+
+
+def test_what_others_wrote_is_shown_and_not_run(chat: ChatSession) -> None:
+    template = Template.from_jinja(f"{{# {EVIL} #}}{EVIL}{{{{ messages[0].content }}}}", bos_token=EVIL)
+    for shown in (chat, chat.receipts[1], template, Template.from_jinja("{{ raise_exception('<script>no') }}")):
+        page = Tags(shown._repr_html_())
+        assert page.tags <= {"table", "caption", "b", "tr", "th", "td", "span"}
+        assert "<script>" in page.text
+
+
+def test_a_long_source_is_cut() -> None:
+    template = Template.from_jinja("{# " + "long " * 1000 + "#}")
+    assert len(template._repr_html_()) < 2500
+    assert f"{len(template.source)} characters in all" in template._repr_html_()
+
+
+def test_a_closed_engine_and_a_redacted_receipt_are_shown_too(chat: ChatSession) -> None:
+    engine = Engine()
+    engine.close()
+    assert "closed" in engine._repr_html_()
+    redacted = chat.receipts[0].redact()
+    assert "What is" not in redacted._repr_html_()
+    assert "redacted" in redacted._repr_html_()
+
+
+def test_the_timeline_shows_what_the_receipts_say(chat: ChatSession) -> None:
+    times, tokens, prompts = bitnet.plot.timeline(chat.receipts).axes
+    drawn = {container.get_label(): [bar.get_width() for bar in container] for container in times.containers}
+    for turn, receipt in enumerate(chat.receipts):
+        assert drawn["prefill"][turn] == pytest.approx(1e3 * receipt.seconds["prefill"])
+        assert drawn["decode"][turn] == pytest.approx(1e3 * receipt.seconds["decode"])
+        assert sum(part[turn] for part in drawn.values()) == pytest.approx(1e3 * receipt.seconds["wall"])
+        steps = tokens.lines[turn].get_ydata()
+        assert list(steps) == pytest.approx([s / 1e6 for s in receipt.to_dict()["run"]["step_ns"]])
+    marks = times.collections[0].get_offsets()
+    assert [x for x, _ in marks] == pytest.approx([1e3 * one.seconds["first_token"] for one in chat.receipts])
+    reused, computed = ([bar.get_height() for bar in container] for container in prompts.containers)
+    assert reused == [one.cached_tokens for one in chat.receipts]
+    assert reused[1] > 0
+    assert [a + b for a, b in zip(reused, computed, strict=True)] == [one.prompt_tokens for one in chat.receipts]
+    for axes in (times, tokens, prompts):
+        assert axes.get_title() and axes.get_xlabel() and axes.get_ylabel()
+
+
+def test_one_receipt_is_a_picture(chat: ChatSession) -> None:
+    picture = io.BytesIO()
+    chat.receipts[0].plot().savefig(picture, format="png")
+    assert picture.getvalue().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="no receipt"):
+        bitnet.plot.timeline([])
+
+
+def test_progress_is_shown_where_it_is_asked_for(inside: Engine, capfd: pytest.CaptureFixture[str]) -> None:
+    """Bars go to Python's `sys.stderr`; nothing is written past it."""
+    ids = [1 + i % (inside.n_vocab - 1) for i in range(300)]
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown), Engine(progress=True) as engine:
+        assert engine.prefill(ids[:150]).cached_tokens == 0
+        quiet, before = shown.getvalue(), inside.prefill(ids)
+        done = engine.prefill(ids, progress=True)
+        assert (done.tokens, done.cached_tokens, engine.cached_tokens) == (before.tokens, 150, 300)
+        assert engine.generate_tokens(ids, max_tokens=8) == inside.generate_tokens(ids, max_tokens=8)
+        loud = shown.getvalue()
+        answers = engine.generate(["a", "b", "c"], max_tokens=2, progress=True)
+    assert re.search(r"read trit.gguf: 100%.*1.08M/1.08M", quiet)
+    assert re.search(r"prefill: 100%.*300/300", loud) and "prefill" not in quiet
+    assert re.search(r"generate: 100%.*3/3", shown.getvalue()) and "generate" not in loud
+    assert [one.text for one in answers] == [inside.generate(text, max_tokens=2).text for text in "abc"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_changes_no_error(inside: Engine, capfd: pytest.CaptureFixture[str]) -> None:
+    inside.prefill([1, 2, 3])
+    with pytest.raises(bitnet.ContextLengthError):
+        inside.prefill([1] * (inside.n_ctx + 1), progress=True)
+    with pytest.raises(bitnet.TokenIdError, match="position 299"):
+        inside.prefill([1] * 299 + [inside.n_vocab], progress=True)
+    assert inside.cached_tokens == 3
+    with pytest.raises(bitnet.ModelNotFoundError):
+        Engine("absent.gguf", progress=True)
+    assert inside.prefill([], progress=True).tokens == 0
+
+
+def test_the_files_of_a_split_model_are_read(tmp_path: Any) -> None:
+    one = tmp_path / "m.gguf"
+    assert progress.parts(one) == [one]
+    split = progress.parts(tmp_path / "m-00001-of-00003.gguf")
+    assert [file.name for file in split] == [f"m-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+
+
+def test_without_the_extra_the_package_says_what_to_install() -> None:
+    """Nothing of it is needed for anything else."""
+    code = """
+import sys
+sys.modules.update(matplotlib=None, tqdm=None)
+import bitnet
+engine = bitnet.Engine()
+receipt = engine.generate([1, 2], max_tokens=2).receipt
+engine._repr_html_()
+for call in (receipt.plot, lambda: engine.prefill([1], progress=True), lambda: bitnet.Engine(progress=True)):
+    try:
+        call()
+    except ImportError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr == ""
+    assert done.stdout.count("pip install 'bitnet-engine[notebook]'") == 3
