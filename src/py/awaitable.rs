@@ -4,10 +4,12 @@ use super::convert::{BitnetError, caught};
 use crate::decode::Watch;
 use pyo3::IntoPyObject;
 use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyTuple};
 use pyo3_async_runtimes::tokio::{future_into_py, get_runtime, init};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 
 /// Whether somebody still waits for the work.
@@ -25,7 +27,7 @@ struct Work {
 impl Work {
     /// Begins, and returns the running event loop's future of the result.
     fn start(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        set_up()?;
+        set_up(py)?;
         let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
         start.map(|start| start(py)).transpose()
     }
@@ -65,18 +67,38 @@ pub async fn step<T: Send + 'static>(
 }
 
 /// Prepares the threads, which start with the first step: one that hands out, and as many as steps are under way.
-fn set_up() -> PyResult<()> {
+fn set_up(py: Python<'_>) -> PyResult<()> {
     static PROCESS: OnceLock<u32> = OnceLock::new();
+    let own = std::process::id();
+    let mut first = false;
     let process = *PROCESS.get_or_init(|| {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(1).thread_name("bitnet-await");
         init(builder);
-        std::process::id()
+        first = true;
+        own
     });
-    if process == std::process::id() {
+    if first {
+        let leave =
+            PyCFunction::new_closure(py, None, None, move |args: &Bound<'_, PyTuple>, _| leave(args.py(), own))?;
+        py.import("atexit")?.call_method1("register", (leave,))?;
+    }
+    if process == own {
         return Ok(());
     }
     let stayed =
         "the threads that `await` needs stayed in the process that forked this one off; start processes by 'spawn'";
     Err(BitnetError::new_err(stayed))
+}
+
+/// Before Python ends: waits until the threads hold nothing of it, for a step's time at most.
+fn leave(py: Python<'_>, process: u32) {
+    if process == std::process::id() {
+        let end = Instant::now() + Duration::from_secs(10);
+        py.detach(|| {
+            while get_runtime().metrics().num_alive_tasks() > 0 && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+    }
 }
