@@ -5,12 +5,16 @@ use crate::decode::Watch;
 use pyo3::IntoPyObject;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyTuple};
-use pyo3_async_runtimes::tokio::{future_into_py, get_runtime, init};
+use pyo3_async_runtimes::TaskLocals;
+use pyo3_async_runtimes::generic::{ContextExt, Runtime, future_into_py};
+use pyo3_async_runtimes::tokio::{get_runtime, init};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
+use tokio::task::{JoinError, JoinHandle};
 
 /// Whether somebody still waits for the work.
 pub type Wanted = Arc<AtomicBool>;
@@ -52,7 +56,7 @@ where
 {
     let wanted = Wanted::new(true.into());
     let future = work(wanted.clone());
-    let start: Start = Box::new(move |py| Ok(future_into_py(py, future)?.unbind()));
+    let start: Start = Box::new(move |py| Ok(future_into_py::<Beside, _, _>(py, future)?.unbind()));
     py.import("bitnet.awaiting")?.call_method1("result", (Work { start: Mutex::new(Some(start)), wanted },))
 }
 
@@ -96,9 +100,66 @@ fn leave(py: Python<'_>, process: u32) {
     if process == std::process::id() {
         let end = Instant::now() + Duration::from_secs(10);
         py.detach(|| {
-            while get_runtime().metrics().num_alive_tasks() > 0 && Instant::now() < end {
+            while AT_WORK.load(SeqCst) > 0 && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
+    }
+}
+
+/// What the threads are at: a thread that still wants the interpreter when Python ends would take the process down.
+static AT_WORK: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts itself in [`AT_WORK`].
+struct Counted;
+
+impl Counted {
+    fn new() -> Counted {
+        AT_WORK.fetch_add(1, SeqCst);
+        Counted
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        AT_WORK.fetch_sub(1, SeqCst);
+    }
+}
+
+/// The runtime of `pyo3_async_runtimes::tokio`, with everything counted that it is at.
+struct Beside;
+
+impl Runtime for Beside {
+    type JoinError = JoinError;
+    type JoinHandle = JoinHandle<()>;
+
+    fn spawn<F: Future<Output = ()> + Send + 'static>(future: F) -> JoinHandle<()> {
+        let counted = Counted::new();
+        get_runtime().spawn(async move {
+            future.await;
+            drop(counted);
+        })
+    }
+
+    fn spawn_blocking<F: FnOnce() + Send + 'static>(work: F) -> JoinHandle<()> {
+        let counted = Counted::new();
+        get_runtime().spawn_blocking(move || {
+            work();
+            drop(counted);
+        })
+    }
+}
+
+/// No task asks for its event loop again, so none is kept with it.
+impl ContextExt for Beside {
+    fn scope<F, R>(_: TaskLocals, future: F) -> Pin<Box<dyn Future<Output = R> + Send>>
+    where
+        F: Future<Output = R> + Send + 'static,
+    {
+        Box::pin(future)
+    }
+
+    fn get_task_locals() -> Option<TaskLocals> {
+        None
     }
 }
