@@ -22,6 +22,11 @@ from text_model import make_text_model  # noqa: E402
 ModelMaker = Callable[[Spec], Path]
 
 
+def likelihoods(answer: Any) -> list[float]:
+    """Of its ids. The ids of a small random model may be the same after another prompt; these are not."""
+    return [choice.logprob for choice in answer.logprobs]
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelMaker:
     """`model(spec)` gives the path of that model; it is made once, whichever worker asks first."""

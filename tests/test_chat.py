@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import bitnet
 from bitnet import ChatSession, ChatTurn
+from conftest import likelihoods
 from text_model import CONTROL, EOT, TOKENS
 
 SHORT: dict[str, Any] = {"max_tokens": 6, "temperature": 1.0, "seed": 3, "ignore_eos": True}
@@ -63,16 +65,17 @@ def test_control_tokens_that_users_write_stay_text(engine: Any) -> None:
 
 def test_a_second_turn_computes_only_what_is_new(engine: Any, chat: Any) -> None:
     """Behaviours 21 and 23: the whole first prompt is reused, and the answer as far as its text gives the same ids."""
-    first = chat.send("hello")
-    second = chat.send("world")
+    first = chat.send("hello", logprobs=1)
+    second = chat.send("world", logprobs=1)
     claims = [reply.receipt.to_dict()["claim"] for reply in (first, second)]
     held = claims[0]["prompt_ids"] + claims[0]["output_ids"][:-1]
     common = next((i for i, (a, b) in enumerate(zip(held, claims[1]["prompt_ids"], strict=False)) if a != b), len(held))
     assert len(claims[0]["prompt_ids"]) <= common == second.cached_tokens
     for reply in (first, second):
         reply.receipt.validate()
-    fresh = engine.generate(claims[1]["prompt_ids"], **SHORT)
+    fresh = engine.generate(claims[1]["prompt_ids"], logprobs=1, **SHORT)
     assert fresh.token_ids == second.token_ids
+    assert likelihoods(fresh) == likelihoods(second) != likelihoods(first)
 
 
 def test_each_receipt_claims_the_one_before(engine: Any, chat: Any) -> None:
@@ -151,10 +154,8 @@ def test_nothing_else_can_begin_while_an_answer_is_under_way(chat: Any) -> None:
 
 def test_an_error_leaves_the_conversation_as_it_was(engine: Any, chat: Any) -> None:
     """Behaviour 26."""
-    chat.send("hello")
+    first = chat.send("hello", logprobs=1)
     before = chat.history
-    with pytest.raises(bitnet.ContextLengthError):
-        chat.send("x" * 5000)
     with pytest.raises(bitnet.BitnetError, match="surrogate"):
         chat.send("\ud800")
     with pytest.raises(bitnet.ArgumentError, match="temperature"):
@@ -165,21 +166,35 @@ def test_an_error_leaves_the_conversation_as_it_was(engine: Any, chat: Any) -> N
     with pytest.raises(bitnet.TemplateError, match="no"):
         ChatSession(engine, template=raising).send("x")
     assert chat.history == before
-    assert chat.send("world").finish_reason == "length"
+    second = chat.send("world", logprobs=1)
+    assert second.finish_reason == "length"
+    assert second.cached_tokens >= first.prompt_tokens, "what was computed is kept, too"
+    undisturbed = ChatSession(engine, "Be brief.", template="llama3-chat", **SHORT)
+    undisturbed.send("hello")
+    assert likelihoods(undisturbed.send("world", logprobs=1)) == likelihoods(second) != likelihoods(first)
+    before = chat.history
+    with pytest.raises(bitnet.ContextLengthError):
+        chat.send("x" * 5000)
+    assert chat.history == before
+    assert chat.send("hello").finish_reason == "length"
 
 
 def test_a_full_context_lets_the_oldest_exchanges_go(text_model: Path) -> None:
     """Behaviour 27."""
     with bitnet.Engine(text_model, n_ctx=128, n_threads=1) as engine:
         chat = ChatSession(engine, "S", template="bitnet", **SHORT)
-        forgotten, longest = [], 0
+        forgotten, longest, before, answers = [0], 0, 0, []
         for i in range(24):
-            reply = chat.send(f"turn number {i}")
+            reply = chat.send(f"turn number {i}", logprobs=1)
             forgotten.append(chat.forgotten)
+            answers.append(likelihoods(reply))
             prompt = engine.decode(reply.receipt.to_dict()["claim"]["prompt_ids"], skip_special_tokens=False)
             longest = max(longest, reply.prompt_tokens)
             if len(set(forgotten[-2:])) == 2:
                 assert reply.prompt_tokens <= 96
+            else:
+                assert reply.cached_tokens >= before, "the prefix lives again"
+            before = reply.prompt_tokens
             assert prompt.count("System: S") == 1
             assert f"turn number {i}" in prompt
             kept = chat.history[chat.forgotten : -2]
@@ -189,6 +204,7 @@ def test_a_full_context_lets_the_oldest_exchanges_go(text_model: Path) -> None:
         assert forgotten[-1] > 0
         assert all(count % 2 == 0 for count in forgotten)
         assert len(chat.history) == 48
+        assert all(a != b for a, b in pairwise(answers)), "each prompt is another"
 
 
 def test_a_stop_sequence_of_the_template_ends_the_answer(engine: Any) -> None:

@@ -146,6 +146,18 @@ def test_generated_ids_are_those_of_one_forward(engine: Any, spec: Spec) -> None
     assert answer == [int(i) for i in logits[39:-1].argmax(axis=1)]
 
 
+def test_decoding_reads_the_cache(engine: Any, spec: Spec) -> None:
+    """Each step computes one position, yet the first id of the prompt shows in its logits."""
+    ids = ids_for(spec, 70)
+    seen = []
+    for prompt in (ids, [(ids[0] + 1) % spec.vocab_size, *ids[1:]]):
+        engine.prefill(prompt)
+        answer = engine.generate(prompt, max_tokens=4, logprobs=1, ignore_eos=True)
+        assert answer.cached_tokens == len(prompt) - 1
+        seen.append([choice.logprob for choice in answer.logprobs])
+    assert all(a != b for a, b in zip(*seen, strict=True))
+
+
 def common_prefix(a: list[int], b: list[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 

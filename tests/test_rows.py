@@ -94,6 +94,7 @@ ROWS = {
     20: [
         "test_text.py::test_a_prompt_is_computed_once_and_its_logits_are_not",
         "test_contract.py::test_turns_reuse_the_longest_common_prefix",
+        "test_contract.py::test_decoding_reads_the_cache",
         "test_contract.py::test_prefill_tells_its_rate",
     ],
     21: [
@@ -104,6 +105,7 @@ ROWS = {
         "contract.rs::the_kernels_count_what_they_computed",
         "test_contract.py::test_cached_is_recomputed",
         "test_contract.py::test_generated_ids_are_those_of_one_forward",
+        "test_contract.py::test_decoding_reads_the_cache",
     ],
     23: [
         "test_chat.py::test_a_second_turn_computes_only_what_is_new",

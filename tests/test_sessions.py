@@ -14,7 +14,7 @@ import pytest
 
 import bitnet
 from bitnet import ChatSession, ChatTurn
-from conftest import ROOT
+from conftest import ROOT, likelihoods
 
 SHORT: dict[str, Any] = {"max_tokens": 6, "temperature": 1.0, "seed": 3, "ignore_eos": True}
 TEXTS = ["hello", "world", "hello world"]
@@ -41,19 +41,21 @@ def prompt_of(reply: Any) -> list[int]:
 def test_a_fork_shares_what_is_computed_and_nothing_else(engine: Any, chat: Any) -> None:
     """Behaviour 23: a fork reuses the prefix; it and the other answer as if each were alone, whoever goes first."""
     before = chat.history
-    expected = [fresh(chat).send(text) for text in ("one", "two")]
+    expected = [fresh(chat).send(text, logprobs=1) for text in ("one", "two")]
+    assert likelihoods(expected[0]) != likelihoods(expected[1])
     for order in ((0, 1), (1, 0)):
         both = [chat.fork(), chat.fork()]
-        replies: dict[int, Any] = {i: both[i].send(("one", "two")[i]) for i in order}
+        replies: dict[int, Any] = {i: both[i].send(("one", "two")[i], logprobs=1) for i in order}
         for i, reply in replies.items():
             assert (reply.text, reply.token_ids) == (expected[i].text, expected[i].token_ids)
+            assert likelihoods(reply) == likelihoods(expected[i])
             assert reply.cached_tokens >= chat.receipts[-1].prompt_tokens > 0 == expected[i].cached_tokens
             reply.receipt.validate()
             assert engine.replay(reply.receipt)
         # Once more each: what one wrote into a page is not what the other reads.
         for i in order:
-            again = ChatSession.from_json(engine, both[i].to_json()).send("more")
-            assert both[i].send("more").token_ids == again.token_ids
+            again = ChatSession.from_json(engine, both[i].to_json()).send("more", logprobs=1)
+            assert likelihoods(both[i].send("more", logprobs=1)) == likelihoods(again)
     assert (chat.history, len(chat.receipts)) == (before, 3)
 
 
@@ -204,9 +206,10 @@ def test_a_file_brings_back_what_was_computed(text_model: Path, tmp_path: Path, 
             chat.send(text)
         assert chat.save(path, cache=True) == path
         assert list(path.parent.iterdir()) == [path]
-        expected = chat.send("hello")
+        expected = chat.send("hello", logprobs=1)
     with bitnet.Engine(text_model, kv_type=kv_type, isa="scalar", n_threads=1) as engine:
-        reply = ChatSession.load(engine, path).send("hello")
+        reply = ChatSession.load(engine, path).send("hello", logprobs=1)
+        assert likelihoods(reply) == likelihoods(expected)
         assert (reply.token_ids, reply.cached_tokens) == (expected.token_ids, expected.cached_tokens)
         assert reply.cached_tokens > 64
         reply.receipt.validate()

@@ -106,6 +106,7 @@ def test_it_stops_at_a_stop_id_which_is_no_part_of_the_answer(engine: Any) -> No
     whole = engine.generate("hello", max_tokens=30, temperature=1.0, seed=3, ignore_eos=True)
     stop = whole.token_ids[10]
     first = whole.token_ids.index(stop)
+    assert first > 0, "an answer of one id would show nothing"
     stream = engine.stream("hello", max_tokens=30, temperature=1.0, seed=3, ignore_eos=True, stop_token_ids=[stop])
     pieces = list(stream)
     assert stream.token_ids == whole.token_ids[:first]
@@ -163,10 +164,12 @@ def test_a_second_prompt_computes_only_what_is_new(engine: Any) -> None:
 
 def test_a_dropped_or_cancelled_stream_loses_nothing(engine: Any) -> None:
     whole = engine.generate("hello", max_tokens=30, ignore_eos=True)
+    other = engine.generate("oh, hello", max_tokens=30, ignore_eos=True)
+    assert other.token_ids != whole.token_ids, "else what a stream leaves behind would not show"
     stream = engine.stream("hello", max_tokens=30, ignore_eos=True)
     next(stream)
     del stream
-    assert engine.cached_tokens > 0
+    assert engine.cached_tokens == whole.prompt_tokens, "nothing was computed ahead, and nothing after"
     stream = engine.stream("hello", max_tokens=30, ignore_eos=True)
     next(stream)
     stream.cancel()
