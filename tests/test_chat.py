@@ -162,6 +162,8 @@ def test_an_error_leaves_the_conversation_as_it_was(engine: Any, chat: Any) -> N
         chat.send("x", temperature=-1.0)
     with pytest.raises(TypeError):
         chat.send(5)
+    with pytest.raises(bitnet.ContextLengthError):
+        chat.send("x" * 5000)
     raising = bitnet.Template.from_jinja("{{ raise_exception('no') }}")
     with pytest.raises(bitnet.TemplateError, match="no"):
         ChatSession(engine, template=raising).send("x")
@@ -172,11 +174,6 @@ def test_an_error_leaves_the_conversation_as_it_was(engine: Any, chat: Any) -> N
     undisturbed = ChatSession(engine, "Be brief.", template="llama3-chat", **SHORT)
     undisturbed.send("hello")
     assert likelihoods(undisturbed.send("world", logprobs=1)) == likelihoods(second) != likelihoods(first)
-    before = chat.history
-    with pytest.raises(bitnet.ContextLengthError):
-        chat.send("x" * 5000)
-    assert chat.history == before
-    assert chat.send("hello").finish_reason == "length"
 
 
 def test_a_full_context_lets_the_oldest_exchanges_go(text_model: Path) -> None:

@@ -87,7 +87,8 @@ impl ChatSession {
     /// The conversation as a request. If the context is full, whole exchanges leave it, the oldest first, down to three
     /// quarters at once, so that the prefix of the prompts to come is reused again.
     fn request(&mut self, engine: &Engine, user: &str, mut params: SamplingParams) -> Result<Request> {
-        let mut turns = self.turns[self.forgotten..].to_vec();
+        let mut forgotten = self.forgotten;
+        let mut turns = self.turns[forgotten..].to_vec();
         turns.push(ChatTurn::new(Role::User, user));
         let n_ctx = engine.runtime().n_ctx;
         let room = params.max_tokens.unwrap_or(n_ctx).min(n_ctx / 8);
@@ -97,7 +98,7 @@ impl ChatSession {
                 turns.drain(..2);
                 (ids, origin) = self.encode(engine, &turns)?;
             }
-            self.forgotten = self.turns.len() + 1 - turns.len();
+            forgotten = self.turns.len() + 1 - turns.len();
         }
         if !params.ignore_eos {
             let tokenizer = engine.tokenizer()?;
@@ -109,7 +110,9 @@ impl ChatSession {
             }
         }
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
-        Ok(Request { origin, ..engine.request(&ids, params)? })
+        let request = Request { origin, ..engine.request(&ids, params)? };
+        self.forgotten = forgotten; // an error leaves everything as it was
+        Ok(request)
     }
 
     /// A conversation as ids, and where they come from.
