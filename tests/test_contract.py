@@ -24,7 +24,7 @@ SPECS = {
     "heads-of-36": Spec("bitnet", 2, 144, 208, 4, 2, vocab_size=97),
     "llama-iq2-q6k": Spec("llama", 2, 256, 384, 8, 2, vocab_size=103, untied=True, linear="IQ2_BN", embedding="Q6_K"),
     "dense-shards": dataclasses.replace(BASE, linear="F16", shards=2),
-    "five-codes-a-byte": Spec("bitnet-b1.58", 1, 640, 1280, 5, 5, vocab_size=97),
+    "five-codes-a-byte": Spec("bitnet-b1.58", 1, 640, 1280, 5, 5, vocab_size=97, untied=True),
     "odd": Spec("bitnet-b1.58", 1, 30, 50, 3, 1, vocab_size=33, linear="F32", embedding="BF16"),
 }
 KV_TYPES: tuple[Any, ...] = ("f16", "f32")
