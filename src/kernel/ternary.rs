@@ -3,6 +3,7 @@
 //! One word meets dwords of activations, each broadcast to all rows: one dot-product instruction per code plane.
 
 use super::Kernels;
+use super::float::prefetch;
 use super::memory::{Arena, Pages, grow};
 pub use super::packing::{BLOCK, GROUP};
 use super::packing::{EXPANDED_WORDS, FIVE_WORDS, Packing, Word};
@@ -179,17 +180,20 @@ impl Ternary {
         let tokens: Vec<&[i8]> = x.q.chunks(x.stride).take(x.tokens()).map(|q| &q[..padded]).collect();
         team.for_each_rows(out, self.rows, STRIP, |first, out| {
             let groups = out.len().div_ceil(GROUP);
-            let words = &self.words[first / GROUP * group_words..][..groups * group_words];
-            // Unpacking five codes a byte again for every tile is slower than doing it once.
+            let (words, rest) = self.words[first / GROUP * group_words..].split_at(groups * group_words);
+            // Unpacking five codes a byte again for every tile is slower than doing it once. Meanwhile the next strip comes.
             let (mut packing, mut fours) = (self.packing, Vec::new());
             if packing == Packing::Five && tokens.len() > TILE {
                 fours = vec![Word([0; 64]); words.len() / FIVE_WORDS * EXPANDED_WORDS];
                 kernels.expand(words, &mut fours);
                 packing = Packing::Four;
             }
+            let next = if fours.is_empty() { &[] } else { &rest[..rest.len().min(words.len())] };
+            let mut next = next.chunks(words.len().div_ceil(tokens.len().div_ceil(TILE)));
             let words = if fours.is_empty() { words } else { &fours };
             let mut sums = [[0i32; STRIP]; TILE];
             for (tile, tokens) in tokens.chunks(TILE).enumerate() {
+                next.next().into_iter().flatten().for_each(|word| prefetch(word));
                 kernels.ternary_sums(packing, words, tokens, &mut sums);
                 for (t, sums) in sums.iter().take(tokens.len()).enumerate() {
                     let token = tile * TILE + t;
