@@ -53,7 +53,8 @@ def peer_batched(command: str, depth: int, batch: int, tokens: int, threads: int
     """One round of the peer's."""
     context = (depth + 1 + tokens) * batch + 64
     options = {"-c": context, "-b": 2048, "-ub": 512, "-t": threads, "-npp": depth + 1, "-ntg": tokens, "-npl": batch}
-    table = run([*shlex.split(command), *(str(word) for option in options.items() for word in option)])
+    words = [*shlex.split(command), *(str(word) for option in options.items() for word in option)]
+    table = run(words, stderr=subprocess.STDOUT)  # some print it among their log
     for line in table.splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
         if len(cells) > 7 and cells[:3] == [str(depth + 1), str(tokens), str(batch)]:
@@ -70,9 +71,9 @@ def output(command: list[str], prompt: int, tokens: int, threads: int) -> Any:
         raise SystemExit(f"{shlex.join(command)}: printed no JSON: {error}") from error
 
 
-def run(command: list[str]) -> str:
+def run(command: list[str], stderr: int | None = None) -> str:
     """What a command prints."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, errors="replace")
     if done.returncode:
         raise SystemExit(f"{shlex.join(command)}: ended with status {done.returncode}")
     return done.stdout
