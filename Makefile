@@ -8,10 +8,12 @@ RUST_SOURCES := $(shell find src -name '*.rs') build.rs python/bitnet/_core.pyi 
 MODEL_2B := models/2b-4t.gguf
 AARCH64 := aarch64-unknown-linux-gnu
 EMULATED := --test kernels --test contract --test codec
+FREE_PYTHON ?= python3.14t
+THREADED := $(addprefix tests/test_,threads.py asyncio.py batch.py chat.py contract.py lm_head.py receipt.py sessions.py text.py)
 
 MODEL ?=
 
-.PHONY: help chat test test-rust test-python lint docs bench emulate wheel clean
+.PHONY: help chat test test-rust test-python lint docs bench emulate wheel wheel-free-threaded clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -67,6 +69,12 @@ wheel: $(VENV)/tools  ## Build a manylinux wheel, and try it in a clean environm
 	$(VENV)/clean/bin/python -m pip install --quiet dist/*.whl
 	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/bitnet inspect ../tests/fixtures/relu2-i2s.gguf
 	cd $(VENV) && echo 'What is 2+2?' | PATH=/usr/bin:/bin clean/bin/bitnet chat --receipt-dir receipts
+
+wheel-free-threaded: $(VENV)/tools  ## The same for a Python without the GIL, and its tests: FREE_PYTHON=python3.14t
+	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(CURDIR)/$(VENV) maturin build --release --quiet --zig --compatibility manylinux2014 --out dist --interpreter $(FREE_PYTHON)
+	rm -rf $(VENV)/free && $(FREE_PYTHON) -m venv $(VENV)/free
+	$(VENV)/free/bin/python -m pip install --quiet dist/*-cp3??t-*.whl pytest pytest-xdist blake3 gguf
+	$(VENV)/free/bin/python -m pytest -n auto -p no:cacheprovider $(THREADED)
 
 clean:  ## Remove everything that was built
 	rm -rf target $(VENV) models dist

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_answers(engine: bitnet.Engine, prompt: dict[str, Any]) -> None:
 
 def test_the_package_opens_it_by_itself() -> None:
     with bitnet.Engine() as engine:
-        assert engine.path == MODEL
+        assert engine.path == Path(bitnet.__file__).parent / "models" / MODEL.name
         assert (engine.template.name, engine.template.origin) == ("bitnet", "gguf")
         chat = bitnet.ChatSession(engine)
         assert [chat.send(text).text for text in ("What is 2+2?", "What about 3+3?")] == ["2+2=4.", "3+3=6."]

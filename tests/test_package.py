@@ -118,6 +118,7 @@ EXAMPLES = {
     "choices.py": "right: 5 of 6",
     "logits.py": "Prefill(tokens=1",
     "receipts.py": "replayed with the prompt: True",
+    "repl.py": "> 2+2=4.\n[5 tokens, receipts/inference.json]\n> 2+2+5=9.\n",
     "samplings.py": "greedy  64 of 64 right",
     "stream.py": "ended by 'stop'",
     "templates.py": "user      'What is <|eot_id|>?'",

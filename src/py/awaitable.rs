@@ -29,7 +29,7 @@ struct Work {
 
 #[pymethods]
 impl Work {
-    /// Begins, and returns the running event loop's future of the result.
+    /// Begins, and returns the running event loop's future of result and error, of which one is None.
     fn start(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         set_up(py)?;
         let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -56,6 +56,7 @@ where
 {
     let wanted = Wanted::new(true.into());
     let future = work(wanted.clone());
+    let future = async { Ok(future.await.map_or_else(|error| (None, Some(error)), |value| (Some(value), None))) };
     let start: Start = Box::new(move |py| Ok(future_into_py::<Beside, _, _>(py, future)?.unbind()));
     py.import("bitnet.awaiting")?.call_method1("result", (Work { start: Mutex::new(Some(start)), wanted },))
 }
