@@ -118,7 +118,7 @@ EXAMPLES = {
     "choices.py": "right: 5 of 6",
     "logits.py": "Prefill(tokens=1",
     "receipts.py": "replayed with the prompt: True",
-    "repl.py": "> 2+2=4.\n[5 tokens, receipts/inference.json]\n> 2+2+5=9.\n",
+    "repl.py": "> 2+2=4.\n[7 tokens] ",
     "samplings.py": "greedy  64 of 64 right",
     "stream.py": "ended by 'stop'",
     "templates.py": "user      'What is <|eot_id|>?'",
@@ -127,21 +127,44 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
-def test_the_examples_run_as_they_are(name: str) -> None:
+def test_the_examples_run_as_they_are(name: str, tmp_path: Path) -> None:
     path = ROOT / "examples" / name
     assert len(path.read_text(encoding="utf-8").splitlines()) < 40
-    assert EXAMPLES[name] in example(path)
+    assert EXAMPLES[name] in example(path, tmp_path)
 
 
-def test_an_example_runs_on_another_model(text_model: Path) -> None:
-    assert EXAMPLES["chat.py"] in example(ROOT / "examples" / "chat.py", text_model, "hello")
+def test_an_example_runs_on_another_model(text_model: Path, tmp_path: Path) -> None:
+    assert EXAMPLES["chat.py"] in example(ROOT / "examples" / "chat.py", tmp_path, text_model, "hello")
 
 
-def example(path: Path, *arguments: str | Path) -> str:
-    """What it prints, with every warning an error."""
+def test_twelve_lines_are_the_seeds_first_drawing(tmp_path: Path) -> None:
+    """Read; obey or stream; count; write the receipt; remember; repeat; until `/exit` or the end of the input."""
+    path = ROOT / "examples" / "repl.py"
+    code = path.read_text(encoding="utf-8").split('"""')[2]
+    assert len([line for line in code.splitlines() if line.strip()]) == 12
+    lines = "What is 2+2?", "What about 3+3?", "/metrics", "/help", "/clear", "What is 3+4?"
+    shown = example(path, tmp_path, input="\n".join(lines))
+    answers = "2+2=4.", "3+3=6.", "{'exchanges': 2, ", "/help /clear", "None", "3+4=7."
+    for line, answer in zip(shown.split("> ")[1:-1], answers, strict=True):
+        assert line.startswith(answer)
+    first, second, after_clear = map(bitnet.Receipt.load, sorted((tmp_path / "receipts").iterdir(), key=os.path.getmtime))
+    assert second.to_dict()["claim"]["previous"] == first.digest
+    assert after_clear.to_dict()["claim"]["previous"] is None
+    assert second.cached_tokens > 0
+    assert bitnet.Engine().replay(second)
+
+
+def example(path: Path, folder: Path, *arguments: str | Path, input: str = "What is 2+2?\n/metrics\n/exit\n") -> str:
+    """What it prints in this folder, with every warning an error."""
     command = [sys.executable, "-X", "dev", "-W", "error", str(path), *map(str, arguments)]
     done = subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", env={**os.environ, "PYTHONUTF8": "1"}
+        command,
+        input=input,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONUTF8": "1"},
     )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
