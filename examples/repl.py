@@ -16,4 +16,4 @@ with suppress(EOFError):
         else:
             for piece in (stream := chat.stream(line)):
                 print(piece.text, end="", flush=True)
-            print(f"\n[{stream.completion_tokens} tokens]", stream.receipt.save(f"receipts/{stream.receipt.digest}.json"))
+            print(f"\n[{stream.completion_tokens} tokens]", stream.receipt.save(f"chat/{stream.receipt.digest}.json"))

@@ -147,7 +147,7 @@ def test_twelve_lines_are_the_seeds_first_drawing(tmp_path: Path) -> None:
     answers = "2+2=4.", "3+3=6.", "{'exchanges': 2, ", "/help /clear", "None", "3+4=7."
     for line, answer in zip(shown.split("> ")[1:-1], answers, strict=True):
         assert line.startswith(answer)
-    first, second, after_clear = map(bitnet.Receipt.load, sorted((tmp_path / "receipts").iterdir(), key=os.path.getmtime))
+    first, second, after_clear = map(bitnet.Receipt.load, sorted((tmp_path / "chat").iterdir(), key=os.path.getmtime))
     assert second.to_dict()["claim"]["previous"] == first.digest
     assert after_clear.to_dict()["claim"]["previous"] is None
     assert second.cached_tokens > 0
