@@ -8,6 +8,7 @@ RUST_SOURCES := $(shell find src -name '*.rs') build.rs python/bitnet/_core.pyi 
 MODEL_2B := models/2b-4t.gguf
 AARCH64 := aarch64-unknown-linux-gnu
 EMULATED := --test kernels --test contract --test codec
+DOCUMENTED := bitnet bitnet.batch bitnet.errors bitnet.evaluate bitnet.hub bitnet.models pytest_bitnet
 FREE_PYTHON ?= python3.14t
 THREADED := $(addprefix tests/test_,threads.py asyncio.py batch.py chat.py contract.py lm_head.py receipt.py sessions.py text.py)
 
@@ -39,7 +40,8 @@ lint: $(VENV)/built  ## Formatting, lints, types and stubs; warnings are errors
 	$(BIN)/python -m mypy.stubtest bitnet --ignore-disjoint-bases --mypy-config-file pyproject.toml
 
 docs: $(VENV)/built  ## Build the API reference from the docstrings: target/docs/bitnet.html
-	$(BIN)/pdoc --template-directory docs/reference --output-directory target/docs bitnet bitnet.evaluate bitnet.models
+	mkdir -p target/types && sed 1d python/bitnet/_core.pyi > target/types/bitnet.pyi  # where pdoc finds types
+	PYTHONPATH=target/types $(BIN)/pdoc --template-directory docs/reference --output-directory target/docs $(DOCUMENTED)
 
 bench: $(VENV)/built $(MODEL_2B)  ## Time the kernels, then a synthetic model of the shape of BitNet 2B-4T
 	cargo bench --no-default-features -- --quiet

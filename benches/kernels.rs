@@ -34,7 +34,7 @@ fn on_every_isa(group: &mut BenchmarkGroup<WallTime>, what: &str, pool: &Pool, j
     for isa in Isa::available() {
         let kernels = kernels(Some(isa.name())).expect("available");
         group.bench_function(format!("{what}/{}", isa.name()), |bencher| {
-            bencher.iter(|| pool.run(|team| job(kernels, team), || {}));
+            bencher.iter(|| pool.run(|team| job(kernels, team)));
         });
     }
 }
@@ -61,7 +61,7 @@ fn ternary(criterion: &mut Criterion) {
     group.sampling_mode(SamplingMode::Flat);
     for packing in Packing::ALL {
         let pack = |team: &Team| Ternary::from_rows(team, &Arena::default(), packing, FFN, WIDTH, read);
-        let Ok(matrix) = pool.run(pack, || {}).expect("memory");
+        let Ok(matrix) = pool.run(pack).expect("memory");
         for tokens in [1, 128] {
             let x = floats(tokens * WIDTH);
             group.throughput(Throughput::Elements((tokens * FFN * WIDTH) as u64));

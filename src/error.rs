@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The model's path does not exist.
-    #[error("{path}: no such file; check the path of the model")]
+    #[error("{path}: no such file; check the path (Engine.from_pretrained opens models of the Hugging Face Hub)")]
     NotFound {
         /// As given by the caller.
         path: PathBuf,

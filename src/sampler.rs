@@ -43,6 +43,11 @@ pub struct SamplingParams {
     pub logprobs: Option<usize>,
 }
 
+/// The decimal number that a binary32 parameter stands for.
+pub fn decimal(x: f32) -> f64 {
+    x.to_string().parse().expect("a number as Rust writes it")
+}
+
 impl Default for SamplingParams {
     fn default() -> Self {
         SamplingParams {

@@ -195,12 +195,9 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
     let rows: Vec<_> =
         (0..3).map(|i| bitnet::model::Row { sequence: 0, position: i, id: 1, logits: Wanted::All }).collect();
     let cancelled = std::sync::atomic::AtomicBool::new(true);
-    let result = runtime.pool.run(
-        |team| {
-            runtime.model.forward(runtime.kernels, team, &mut [&mut cache], &rows, &mut Default::default(), &cancelled)
-        },
-        || {},
-    );
+    let result = runtime.pool.run(|team| {
+        runtime.model.forward(runtime.kernels, team, &mut [&mut cache], &rows, &mut Default::default(), &cancelled)
+    });
     assert!(matches!(result, Err(Error::Cancelled)));
     assert_eq!(cache.len(), 0);
 

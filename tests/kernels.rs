@@ -50,7 +50,7 @@ fn same_bits(what: &str, compute: impl Fn(&Kernels) -> Vec<f32>) {
 }
 
 fn in_team<R: Send>(threads: usize, job: impl FnOnce(&Team) -> R + Send) -> R {
-    Pool::new(threads).expect("threads").run(job, || {})
+    Pool::new(threads).expect("threads").run(job)
 }
 
 const LENGTHS: [usize; 15] = [1, 2, 15, 16, 17, 31, 63, 64, 65, 100, 127, 128, 129, 400, 2560];
@@ -384,23 +384,17 @@ fn values_that_are_not_finite_are_handed_on() {
         for (bad, at) in [(f32::NAN, 3), (f32::INFINITY, 200), (-f32::NAN, 299)] {
             let mut x = floats(300, 1);
             x[at] = bad;
-            let ternary = pool.run(
-                |team| {
-                    Ternary::from_rows(team, &Arena::default(), Packing::Four, 1, 300, |_, trits| {
-                        trits.fill(1);
-                        Ok::<_, Infallible>(Some(1.0))
-                    })
-                },
-                || {},
-            );
+            let ternary = pool.run(|team| {
+                Ternary::from_rows(team, &Arena::default(), Packing::Four, 1, 300, |_, trits| {
+                    trits.fill(1);
+                    Ok::<_, Infallible>(Some(1.0))
+                })
+            });
             let mut y = [0f32];
-            pool.run(
-                |team| {
-                    let ints = quantized(kernels, &x, 300);
-                    ternary.expect("memory").unwrap_or_else(|e| match e {}).matmul(kernels, team, &ints, &mut y);
-                },
-                || {},
-            );
+            pool.run(|team| {
+                let ints = quantized(kernels, &x, 300);
+                ternary.expect("memory").unwrap_or_else(|e| match e {}).matmul(kernels, team, &ints, &mut y);
+            });
             assert!(!y[0].is_finite(), "{} in int8 activations", kernels.isa.name());
         }
         let mut scores = vec![1f32; PAGE];
@@ -428,20 +422,37 @@ fn a_panic_in_a_loop_reaches_the_caller_and_the_pool_lives_on() {
     let pool = Pool::new(3).expect("threads");
     for _ in 0..20 {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            pool.run(|team| team.for_each(100, |i| assert_ne!(i, 57)), || {});
+            pool.run(|team| team.for_each(100, |i| assert_ne!(i, 57)));
         }));
         assert!(result.is_err());
         let sum = std::sync::atomic::AtomicUsize::new(0);
-        pool.run(
-            |team| {
-                team.for_each(1000, |i| {
-                    sum.fetch_add(i, std::sync::atomic::Ordering::Relaxed);
-                })
-            },
-            || {},
-        );
+        pool.run(|team| {
+            team.for_each(1000, |i| {
+                sum.fetch_add(i, std::sync::atomic::Ordering::Relaxed);
+            })
+        });
         assert_eq!(sum.into_inner(), 499_500);
     }
+}
+
+#[test]
+fn a_caller_that_is_not_wanted_any_more_leaves_the_queue() {
+    let pool = Pool::new(1).expect("threads");
+    let (begun, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            pool.run(|_| {
+                begun.wait();
+                end.wait();
+            })
+        });
+        begun.wait();
+        // The job under way does not end before this caller has given up.
+        assert_eq!(pool.run_watched(|_| 1, || true), None);
+        end.wait();
+    });
+    assert_eq!(pool.run_watched(|_| 2, || true), None, "asked when its turn has come");
+    assert_eq!(pool.run_watched(|_| 3, || false), Some(3));
 }
 
 #[test]
@@ -452,7 +463,7 @@ fn threads_of_many_callers_take_turns() {
             scope.spawn(|| {
                 for n in 1..200usize {
                     let mut data = vec![0usize; n];
-                    pool.run(|team| team.for_each_chunk(&mut data, 3, |i, c| c.fill(i + 1)), || {});
+                    pool.run(|team| team.for_each_chunk(&mut data, 3, |i, c| c.fill(i + 1)));
                     assert!(data.iter().enumerate().all(|(i, v)| *v == i / 3 + 1));
                 }
             });

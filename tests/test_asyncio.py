@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -170,7 +171,7 @@ def test_a_stream_has_one_consumer(slow: Any) -> None:
         return await asyncio.gather(first(stream), first(stream), return_exceptions=True)
 
     kinds = {type(result) for result in asyncio.run(main())}
-    assert kinds == {bitnet.Piece, BitnetError}
+    assert kinds == {bitnet.Piece, bitnet.ArgumentError}
 
 
 def test_a_hundred_conversations_at_once() -> None:
@@ -288,3 +289,66 @@ os.waitpid(child, 0)
 """
     done = script(code)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_task_is_stopped_from_outside(slow: Any) -> None:
+    """A button, or `aclosing`, ends an answer whose step is under way; the task that pulls finds its end."""
+
+    async def main() -> tuple[int, str | None]:
+        stream = slow.stream(LONG)
+        pieces = asyncio.ensure_future(read(stream))
+        await asyncio.sleep(0.1)
+        assert (stream.prompt_tokens, stream.completion_tokens, stream.finish_reason) == (len(LONG), 0, None)
+        stream.cancel()
+        return len(await pieces), stream.finish_reason
+
+    assert asyncio.run(main()) == (0, "cancelled")
+
+    async def closed() -> Any:
+        async with contextlib.aclosing(slow.stream(SHORT)) as stream:
+            async for _ in stream:
+                break
+        return stream
+
+    stream = asyncio.run(closed())
+    assert (stream.finish_reason, list(stream)) == ("cancelled", [])
+
+
+def test_steps_in_the_queue_are_given_up_where_they_stand(model: ModelMaker) -> None:
+    """They do not wait for the step at the engine's threads, which here is a whole prompt."""
+
+    async def main(slow: bitnet.Engine) -> list[bool]:
+        first, *others = [asyncio.ensure_future(slow.agenerate(LONG[:200])) for _ in range(9)]
+        await asyncio.sleep(0.1)
+        for other in others:
+            other.cancel()
+        await asyncio.wait(others, timeout=60)
+        before = [first.done(), *(other.cancelled() for other in others)]
+        first.cancel()
+        return before
+
+    with bitnet.Engine(model(SLOW), isa="scalar", n_batch=200) as engine:
+        assert asyncio.run(main(engine)) == [False] + [True] * 8
+
+
+def test_leaving_ends_the_loops_of_other_threads() -> None:
+    code = """
+import asyncio, atexit, sys, threading, bitnet
+engine = bitnet.Engine()
+begun = threading.Event()
+async def forever():
+    while True:
+        await engine.agenerate("Hello", ignore_eos=True)
+        begun.set()
+thread = threading.Thread(target=lambda: asyncio.run(forever()), daemon=True)
+atexit.register(lambda: (thread.join(60), print(thread.is_alive())))
+thread.start()
+begun.wait()
+"""
+    done = script(code)
+    assert (done.stdout, done.stderr, done.returncode) == ("False\n", "", 0)
+
+
+def test_a_coroutine_that_is_never_awaited_says_which() -> None:
+    with pytest.warns(RuntimeWarning, match=r"coroutine 'Engine\.agenerate' was never awaited"):
+        bitnet.Engine().agenerate("Hello")

@@ -13,7 +13,7 @@ import pytest
 
 import bitnet
 import gguf
-from bitnet import ChatTurn, Template, TemplateError
+from bitnet import ArgumentError, ChatTurn, Template, TemplateError
 from conftest import ROOT
 
 USER = [{"role": "user", "content": "Hi"}]
@@ -145,11 +145,11 @@ def nested() -> list[Any]:
         (lambda t: t.render([{"x": {5: 1}}]), TypeError, "messages[0]['x'][5]: the key is of type int"),
         (lambda t: t.render([{"x": 2**64}]), TemplateError, "messages[0]['x'] is an int of more than 64 bits"),
         (lambda t: t.render([{"x": float("nan")}]), TemplateError, "messages[0]['x'] is nan"),
-        (lambda t: t.render([{"x": "\ud800"}]), TemplateError, "messages[0]['x'] holds a lone surrogate"),
+        (lambda t: t.render([{"x": "\ud800"}]), ArgumentError, "messages[0]['x'] holds a lone surrogate"),
         (lambda t: t.render([{"x": nested()}]), TemplateError, "deep"),
         (lambda t: t.render([]), TemplateError, "empty"),
         (lambda t: ChatTurn("bot", "x"), bitnet.ArgumentError, "system, user, assistant"),
-        (lambda t: ChatTurn("user", "\udc00"), TemplateError, "lone surrogate"),
+        (lambda t: ChatTurn("user", "\udc00"), ArgumentError, "lone surrogate"),
         (lambda t: Template.named("llama9"), TemplateError, "llama3-chat"),
         (lambda t: Template.from_jinja("\n{{ raise_exception('no!') }}").render(USER), TemplateError, "line 2: no!"),
         (lambda t: t.at("noon"), TemplateError, "time"),

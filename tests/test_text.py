@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +217,9 @@ def test_streams_of_many_threads_give_what_each_gives_alone(text_model: Path) ->
         ({"stop": [""]}, bitnet.ArgumentError, "stop"),
         ({"temprature": 1.0}, TypeError, "temprature"),
         ({"temperature": "hot"}, TypeError, "temperature"),
-        ({"params": bitnet.SamplingParams(), "top_k": 1}, TypeError, "not both"),
+        ({"params": bitnet.SamplingParams(), "top_p": 2.0}, bitnet.ArgumentError, "top_p"),
+        ({"seed": -1}, bitnet.ArgumentError, "seed is -1, expected 0 to"),
+        ({"seed": 2**64}, bitnet.ArgumentError, "seed is 18446744073709551616"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(
@@ -227,10 +232,89 @@ def test_wrong_parameters_are_refused_by_name(
 def test_wrong_prompts_are_refused(engine: Any) -> None:
     with pytest.raises(bitnet.ArgumentError, match="empty"):
         engine.generate([])
-    with pytest.raises(UnicodeEncodeError, match="surrogate"):
-        engine.generate("\ud800")
     with pytest.raises(bitnet.TokenIdError):
         engine.generate([1, 99999])
+    for wrong in (5, None, ("a", "b")):
+        with pytest.raises(TypeError, match="prompt must be a text or a sequence of int, found"):
+            engine.generate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("prompt", lambda e, text: e.generate(text)),
+        ("prompt", lambda e, text: e.agenerate(text)),
+        ("text", lambda e, text: e.encode(text)),
+        ("text", lambda e, text: e.tokenizer.encode(text)),
+        ("text", lambda e, text: e.perplexity(text)),
+        ("texts[0]", lambda e, text: e.embed([text])),
+        ("context", lambda e, text: e.score(text, ["a"])),
+        ("continuations[1]", lambda e, text: e.score("a", ["a", text])),
+        ("text", lambda e, text: bitnet.ChatSession(e).send(text)),
+        ("system", lambda e, text: bitnet.ChatSession(e, text)),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(engine: Any, name: str, call: Callable[[Any, Any], Any]) -> None:
+    with pytest.raises(bitnet.ArgumentError, match=re.escape(f"{name} holds a lone surrogate")):
+        call(engine, "a\ud800")
+    with pytest.raises(TypeError, match=name.partition("[")[0]):
+        call(engine, 5)
+
+
+def test_keywords_change_some_of_the_parameters(engine: Any) -> None:
+    params = bitnet.SamplingParams(temperature=0.7, max_tokens=9, seed=3)
+    both = engine.generate("hello", params, max_tokens=2).receipt.to_dict()["claim"]["sampling"]
+    assert (both["temperature"], both["max_tokens"], both["seed"]) == (0.7, 2, 3)
+    chat = bitnet.ChatSession(engine, params=params, top_k=5)
+    assert (chat.params.top_k, chat.params.max_tokens) == (5, 9)
+    other = chat.send("hello", bitnet.SamplingParams(max_tokens=3), temperature=0.5).receipt.to_dict()["claim"][
+        "sampling"
+    ]
+    assert (other["temperature"], other["max_tokens"], other["top_k"]) == (0.5, 3, 0)
+
+
+def test_parameters_are_shown_as_they_were_given() -> None:
+    params = bitnet.SamplingParams(temperature=0.7, top_p=0.95, logit_bias={3: 0.1, 1: float("-inf")})
+    assert (params.temperature, params.top_p, params.logit_bias) == (0.7, 0.95, {1: float("-inf"), 3: 0.1})
+    assert "temperature=0.7," in repr(params)
+    defaults = inspect.signature(bitnet.SamplingParams).parameters
+    assert {name: getattr(bitnet.SamplingParams(), name) or None for name in defaults} == {
+        name: parameter.default or None for name, parameter in defaults.items()
+    }
+
+
+def test_the_alternatives_of_each_token(engine: Any) -> None:
+    settings = {"max_tokens": 5, "logprobs": 3, "ignore_eos": True}
+    whole = engine.generate("hello", **settings)
+    pieces = list(engine.stream("hello", **settings))
+    shown = [[one.id for one in piece.top_logprobs] for piece in pieces]
+    assert [[one.id for one in best] for best in whole.top_logprobs] == shown
+    assert [len(best) for best in shown] == [3] * 5
+    assert engine.generate("hello", max_tokens=2).top_logprobs is None
+
+
+def test_a_stream_is_watched_and_cancelled_while_another_thread_pulls(engine: Any) -> None:
+    stream = engine.stream("hello", ignore_eos=True)
+    ids: list[int] = []
+    watching = threading.Event()
+
+    def pull() -> None:
+        for piece in stream:
+            ids.append(piece.token_id)
+            watching.set()
+
+    thread = threading.Thread(target=pull)
+    thread.start()
+    watching.wait()
+    assert stream.prompt_tokens == len(engine.encode("hello", add_bos=engine.tokenizer.add_bos))
+    assert 1 <= stream.completion_tokens <= engine.n_ctx
+    assert stream.token_ids == ids[: len(stream.token_ids)] or len(stream.token_ids) > len(ids)
+    stream.cancel()
+    thread.join()
+    assert stream.finish_reason in ("cancelled", "context")
+    assert stream.token_ids == ids
+    assert stream.receipt.finish_reason == stream.finish_reason
+    assert repr(stream).endswith(f"{len(ids)} tokens, finish_reason='{stream.finish_reason}'>")
 
 
 def test_a_file_without_tokenizer_still_takes_ids() -> None:

@@ -61,7 +61,7 @@ def test_a_stream_in_many_hands_loses_no_piece(engine: bitnet.Engine) -> None:
             try:
                 ids.extend(piece.token_id for piece in stream if piece.token_id is not None)
                 return ids
-            except bitnet.BitnetError as error:
+            except bitnet.ArgumentError as error:
                 assert "one consumer" in str(error)
 
     assert sorted(id for ids in at_once(work) for id in ids) == sorted(whole.token_ids)

@@ -1,5 +1,7 @@
 """The compiled half of the package."""
 
+from __future__ import annotations  # for pdoc, which runs this file
+
 import os
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing_extensions import Unpack
 
 _Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
+_Prompts: TypeAlias = list[str] | list[list[int]] | list[npt.NDArray[np.integer[Any]]] | list[str | list[int]]
 
 __all__ = [
     "ChatSession",
@@ -68,20 +71,27 @@ class _Sampling(TypedDict, total=False):
 
 @final
 class SamplingParams:
-    """How to choose the next id. All of it can be given as flat keywords too, wherever something is sampled.
+    """How to choose the next id. All of it can be given as flat keywords too, wherever something is sampled; beside
+    `params`, keywords change some of them.
 
     Order: logit_bias, repetition, presence and frequency penalties, (temperature 0: the largest, of equals the lowest
     id), temperature, top_k, top_p, min_p, draw. Draw number i depends on (seed, i) alone.
 
-    temperature: divides the logits (default 0: greedy). top_k: candidates by rank (0: all). top_p: the fewest
-    candidates whose probabilities reach it (1: all). min_p: candidates at least as probable as this share of
-    the best (0: all).
+    temperature: divides the logits (default 0: greedy).
+    top_k: candidates by rank (default 0: all).
+    top_p: the fewest candidates whose probabilities reach it (default 1: all).
+    min_p: candidates at least as probable as this share of the best (default 0: all).
     repetition_penalty: divides positive and multiplies negative logits of the last repeat_last_n ids (default 64), the
-    prompt's included (1: none). presence_penalty, frequency_penalty: subtracted from the logits of generated ids, once,
-    and once for each time. logit_bias: id -> what is added. seed: of the draws (None: chosen and recorded).
-    max_tokens: ids at most (None: up to a stop or the end of the context). stop: texts that end the answer and are
-    never shown. stop_token_ids: ids that end it, besides the model's own. ignore_eos: the model's own do not end it.
-    logprobs: how many of the best ids to report with each token.
+        prompt's included (default 1: none).
+    presence_penalty, frequency_penalty: subtracted from the logits of generated ids, once, and once for each time
+        (default 0).
+    logit_bias: id -> what is added; ids outside the vocabulary are left out.
+    seed: of the draws, 0 to 2**64 - 1 (default None: chosen for each answer, and recorded).
+    max_tokens: ids at most (default None: up to a stop or the end of the context).
+    stop: a text or texts that end the answer and are never shown.
+    stop_token_ids: ids that end it, besides the model's own.
+    ignore_eos: the model's own do not end it.
+    logprobs: how many of the best ids to report with each token (default None: none, and no log-probability).
 
     Raises ArgumentError outside a range, TypeError for an unknown name.
 
@@ -91,7 +101,25 @@ class SamplingParams:
     (0.5, 0, 1)
     """
 
-    def __new__(cls, **keywords: Unpack[_Sampling]) -> SamplingParams: ...
+    def __new__(
+        cls,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        repeat_last_n: int = 64,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        logit_bias: dict[int, float] = {},
+        seed: int | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = (),
+        stop_token_ids: _TokenIds = (),
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+    ) -> SamplingParams: ...
     @property
     def temperature(self) -> float:
         """What the logits are divided by; 0: the largest is taken."""
@@ -255,6 +283,9 @@ class Completion:
     def logprobs(self) -> list[Logprob] | None:
         """For each id its log-probability, if asked for."""
     @property
+    def top_logprobs(self) -> list[list[Logprob]] | None:
+        """For each id the best ones of its place, best first, if asked for."""
+    @property
     def receipt(self) -> Receipt | None:
         """What was computed and how."""
 
@@ -345,9 +376,10 @@ class Receipt:
 class Stream:
     """An answer under way: an iterator of `Piece`, for `for` and for asyncio's `async for`.
 
-    Pulled: nothing is computed ahead of its consumer, nothing after it is dropped. It has one consumer; a pull while
-    another thread or task is pulling raises BitnetError. After Ctrl-C, or once a task that pulled was cancelled, it can
-    be pulled on: the step under way is abandoned, and was before the task ends.
+    Pulled: nothing is computed ahead of its consumer, nothing after it is dropped. It has one consumer: a pull while
+    another thread or task is pulling raises ArgumentError. Others may look on meanwhile, at the answer as it was after
+    the last step, and cancel it. After Ctrl-C, or once a task that pulled was cancelled, it can be pulled on: the step
+    under way is abandoned, and was before the task ends.
     """
 
     def __iter__(self) -> Stream: ...
@@ -355,7 +387,10 @@ class Stream:
     def __aiter__(self) -> Stream: ...
     def __anext__(self) -> Coroutine[Any, Any, Piece]: ...
     def cancel(self) -> None:
-        """End the answer; its finish_reason becomes "cancelled" if it had none."""
+        """End the answer, from any thread: the step under way is abandoned, and its consumer finds the end. The
+        finish_reason becomes "cancelled" if there was none."""
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        """`cancel` for asyncio, as `contextlib.aclosing` awaits it."""
     @property
     def text(self) -> str:
         """The text so far."""
@@ -758,11 +793,11 @@ class Engine:
 
         Texts, or ids that are taken as they are. A text is turned into ids as lm-evaluation-harness does it: the
         context with BOS where the model expects it; of context and continuation together what follows the context's
-        ids; spaces at the context's end go to the continuations. Control tokens are plain text.
+        ids; white space at the context's end goes to the continuations. Control tokens are plain text.
 
         Context and continuation may have n_ctx + 1 ids together. An empty continuation has log-probability 0. The
-        warm cache is neither used nor changed. Raises as `logits`, and ArgumentError for an empty context, or a
-        text that has no id of its own.
+        warm cache is neither used nor changed. Raises as `logits`, and ArgumentError for a context without ids, or
+        a text that has no id of its own.
         """
     @overload
     def score(self, context: _TokenIds, continuations: Sequence[_TokenIds]) -> Scores: ...
@@ -828,6 +863,8 @@ class Engine:
         """Answer a prompt piece by piece. A text gets BOS in front where the model expects it, and its control tokens
         are plain text; ids are taken as they are. Uses and keeps the warm cache.
 
+        params: how to sample, see `SamplingParams`; keywords are the same one by one, and change some of `params`.
+
         Raises as `logits`, and ArgumentError."""
     @overload
     def generate(
@@ -838,12 +875,12 @@ class Engine:
         progress: bool = False,
         **keywords: Unpack[_Sampling],
     ) -> Completion:
-        """The whole answer to a prompt; of a list of prompts, a list of answers, with a progress bar if wanted.
-        As `stream`."""
+        """The whole answer to a prompt; of a list of prompts, a list of answers, computed one after the other, with a
+        progress bar if wanted. Prompts, params and keywords as for `stream`, which it raises as."""
     @overload
     def generate(
         self,
-        prompt: list[str] | list[list[int]],
+        prompt: _Prompts,
         params: SamplingParams | None = None,
         *,
         progress: bool = False,
@@ -854,11 +891,12 @@ class Engine:
         self, prompt: str | _TokenIds, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
     ) -> Coroutine[Any, Any, Completion]:
         """`generate` for asyncio: awaited beside the event loop, which is never kept waiting, and in steps, so that any
-        number of them take turns. A task that is cancelled abandons the step under way."""
+        number of them take turns. A task that is cancelled abandons the step under way. What is wrong with the call
+        itself (a closed engine, parameters out of range) raises at once, the rest where it is awaited."""
     @overload
     def agenerate(
         self,
-        prompt: list[str] | list[list[int]],
+        prompt: _Prompts,
         params: SamplingParams | None = None,
         **keywords: Unpack[_Sampling],
     ) -> Coroutine[Any, Any, list[Completion]]: ...
@@ -919,7 +957,7 @@ class Engine:
     def closed(self) -> bool:
         """Whether `close` was called."""
     def close(self) -> None:
-        """Release the model. Calls under way in other threads finish first; later ones raise ClosedError."""
+        """Release the model. Calls and streams that have begun go on to their end; later calls raise ClosedError."""
     def __enter__(self) -> Engine: ...
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /

@@ -85,13 +85,6 @@ impl Decoder {
         self.contents().map(<[u8]>::len).sum()
     }
 
-    /// A sequence of its own that holds what is common with `ids`.
-    pub fn copy_of_prefix(&self, ids: &[u32]) -> Decoder {
-        let mut copy = self.clone();
-        copy.keep_prefix(ids);
-        copy
-    }
-
     /// How many ids at the beginning are common with `ids`.
     pub fn common(&self, ids: &[u32]) -> usize {
         self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count()
@@ -121,10 +114,15 @@ impl Decoder {
 impl Runtime {
     /// Checks ids that would stand at `position` and after.
     pub fn check_ids(&self, ids: &[i64], position: usize) -> Result<Vec<u32>> {
-        let n_vocab = self.model.config().vocab;
         if position + ids.len() > self.n_ctx {
             return Err(Error::Context { needed: position + ids.len(), n_ctx: self.n_ctx });
         }
+        self.check_vocabulary(ids)
+    }
+
+    /// Checks ids, however many.
+    pub fn check_vocabulary(&self, ids: &[i64]) -> Result<Vec<u32>> {
+        let n_vocab = self.model.config().vocab;
         ids.iter()
             .enumerate()
             .map(|(i, id)| match u32::try_from(*id) {
@@ -184,8 +182,8 @@ impl Runtime {
         let logits = if steps.len() * self.model.weight_bytes() < SMALL {
             self.pool.run_here(forward)
         } else {
-            let look = || cancel.store(cancel.load(Ordering::Relaxed) || watch(), Ordering::Relaxed);
-            self.pool.run(forward, look)
+            let look = || cancel.fetch_or(watch(), Ordering::Relaxed) || cancel.load(Ordering::Relaxed);
+            self.pool.run_watched(forward, look).unwrap_or(Err(Error::Cancelled))
         };
         let logits = logits.map_err(|error| error.of_file(self.model.gguf().path()))?;
         steps.iter().for_each(|step| decoders[step.sequence].ids.push(step.id));

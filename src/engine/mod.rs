@@ -148,10 +148,11 @@ impl Engine {
         let threads = options.n_threads.unwrap_or_else(machine::cores);
         let pool = Pool::new(threads)?;
         let cancel = AtomicBool::new(false);
-        let model = pool.run(
-            |team| Model::load(gguf, options.ffn_act, options.act_quant, !options.exact_head, kernels, team, &cancel),
-            || cancel.store(cancel.load(Relaxed) || watch(), Relaxed),
-        )?;
+        let load = |team: &_| {
+            Model::load(gguf, options.ffn_act, options.act_quant, !options.exact_head, kernels, team, &cancel)
+        };
+        let look = || cancel.fetch_or(watch(), Relaxed) || cancel.load(Relaxed);
+        let model = pool.run_watched(load, look).unwrap_or(Err(Error::Cancelled))?;
         let context = model.config().context;
         let n_ctx = options.n_ctx.unwrap_or(context.min(DEFAULT_CONTEXT));
         if n_ctx > context {
@@ -287,9 +288,7 @@ impl Engine {
     ) -> Result<Vec<Vec<u32>>> {
         let greedy = prompts.iter().map(|ids| self.greedy(ids, max_tokens, stop));
         let greedy = greedy.collect::<Result<Vec<Request>>>()?;
-        let mut decoders = self.with_warm(|warm| {
-            Ok(greedy.iter().map(|request| warm.copy_of_prefix(&request.prompt)).collect::<Vec<Decoder>>())
-        })?;
+        let mut decoders = self.with_warm(|warm| Ok(vec![warm.clone(); greedy.len()]))?;
         let begin = |(request, decoder): (Request, &mut Decoder)| {
             Answer::begin(decoder, request.prompt, request.params, 0, request.stop_ids)
         };

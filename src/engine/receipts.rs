@@ -7,7 +7,7 @@ use crate::gguf::{Gguf, fingerprint};
 use crate::kernel::machine;
 use crate::model::config::Config;
 use crate::receipt::{Claim, Late, ModelInfo, Part, Previous, Receipt, Run, Sampling, Seconds, gate, seconds, wrong};
-use crate::sampler::SamplingParams;
+use crate::sampler::{SamplingParams, decimal};
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
 
@@ -47,11 +47,6 @@ impl Identity {
             environment: facts.map(|(name, value)| (name.to_string(), value.into())).into_iter().collect(),
         }
     }
-}
-
-/// The decimal number that a binary32 parameter stands for.
-fn decimal(x: f32) -> f64 {
-    x.to_string().parse().expect("a number as Rust writes it")
 }
 
 fn sampling(params: &SamplingParams, seed: u64, stop_ids: &[u32]) -> Sampling {

@@ -91,18 +91,15 @@ pub fn read_bandwidth(threads: usize, bytes: usize) -> Result<f64> {
     let mut buffer = Pages::<u64>::zeros((bytes / 8).next_multiple_of(CHUNK))?;
     let pass = |buffer: &mut [u64]| {
         let start = Instant::now();
-        pool.run(
-            |team| {
-                team.for_each(buffer.len() / CHUNK, |i| {
-                    let sum = buffer[i * CHUNK..][..CHUNK].iter().fold(0u64, |s, x| s ^ x);
-                    std::hint::black_box(sum);
-                })
-            },
-            || {},
-        );
+        pool.run(|team| {
+            team.for_each(buffer.len() / CHUNK, |i| {
+                let sum = buffer[i * CHUNK..][..CHUNK].iter().fold(0u64, |s, x| s ^ x);
+                std::hint::black_box(sum);
+            })
+        });
         (buffer.len() * 8) as f64 / start.elapsed().as_secs_f64()
     };
-    pool.run(|team| team.for_each_chunk(&mut buffer, CHUNK, |i, chunk| chunk.fill(i as u64)), || {});
+    pool.run(|team| team.for_each_chunk(&mut buffer, CHUNK, |i, chunk| chunk.fill(i as u64)));
     Ok((0..3).map(|_| pass(&mut buffer)).fold(0.0, f64::max))
 }
 
@@ -124,12 +121,12 @@ pub fn dot_peak(threads: usize, kernels: &Kernels) -> Result<f64> {
             rounds *= 2;
         }
     };
-    let rounds = pool.run(|_| rounds(), || {});
+    let rounds = pool.run(|_| rounds());
     let pass = || {
         let done = AtomicU64::new(0);
         let start = Instant::now();
         let share = |_| _ = done.fetch_add(kernels.dots(rounds), Relaxed);
-        pool.run(|team| team.for_each(threads * SHARES, share), || {});
+        pool.run(|team| team.for_each(threads * SHARES, share));
         done.into_inner() as f64 / start.elapsed().as_secs_f64()
     };
     Ok((0..3).map(|_| pass()).fold(0.0, f64::max))

@@ -50,8 +50,9 @@ struct Shared {
     size: usize,
     desk: Mutex<Desk>,
     changed: Condvar,
-    /// Held by the caller whose job is at the desk.
-    turn: Mutex<()>,
+    /// Whether a caller's job is at the desk, and news that none is any more.
+    taken: Mutex<bool>,
+    free: Condvar,
     state: AtomicU64,
     next: AtomicUsize,
     work: UnsafeCell<Work>,
@@ -126,16 +127,26 @@ impl Pool {
         job(&self.solo)
     }
 
-    /// Runs `job` on the leader and waits for it, calling `watch` every 50 ms. Callers take turns.
-    pub fn run<R: Send>(&self, job: impl FnOnce(&Team) -> R + Send, mut watch: impl FnMut()) -> R {
+    /// Runs `job` on the leader and waits for it. Callers take turns.
+    pub fn run<R: Send>(&self, job: impl FnOnce(&Team) -> R + Send) -> R {
+        self.run_watched(job, || false).expect("nobody gives up")
+    }
+
+    /// As `run`. `watch` is asked every 50 ms, and when it is this caller's turn: if it says yes before the job has begun,
+    /// there is no result.
+    pub fn run_watched<R: Send>(
+        &self,
+        job: impl FnOnce(&Team) -> R + Send,
+        mut watch: impl FnMut() -> bool,
+    ) -> Option<R> {
         assert!(self.is_here(), "the threads stayed behind in the process that forked this one off");
+        let _turn = self.shared.turn(&mut watch)?;
         let mut result = None;
         let slot = &mut result;
         let job: Box<Job<'_>> = Box::new(move |team| *slot = Some(job(team)));
         // SAFETY: only the lifetime changes. This function does not return, nor unwind (`watch` is caught), before
         // the leader has run and dropped the job.
         let job: Box<Job<'static>> = unsafe { std::mem::transmute(job) };
-        let _turn = lock(&self.shared.turn);
         let mut desk = lock(&self.shared.desk);
         desk.job = Some(job);
         self.shared.changed.notify_all();
@@ -154,7 +165,7 @@ impl Pool {
         drop(desk);
         match panic {
             Some(panic) => resume_unwind(panic),
-            None => result.expect("the job ran to its end"),
+            None => Some(result.expect("the job ran to its end")),
         }
     }
 }
@@ -318,7 +329,8 @@ impl Shared {
             size,
             desk: Mutex::default(),
             changed: Condvar::new(),
-            turn: Mutex::default(),
+            taken: Mutex::default(),
+            free: Condvar::new(),
             state: AtomicU64::new(0),
             next: AtomicUsize::new(0),
             work: UnsafeCell::new(Work { task: None, items: 0 }),
@@ -326,6 +338,24 @@ impl Shared {
             panic: Mutex::default(),
             closing: AtomicBool::new(false),
         }
+    }
+
+    /// Waits until no other caller's job is at the desk, or `give_up` says yes.
+    fn turn(&self, give_up: &mut impl FnMut() -> bool) -> Option<Turn<'_>> {
+        loop {
+            let waited = self.free.wait_timeout_while(lock(&self.taken), WATCH, |taken| *taken);
+            let (mut taken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            if !timeout.timed_out() {
+                *taken = true;
+                break;
+            }
+            drop(taken);
+            if give_up() {
+                return None;
+            }
+        }
+        let turn = Turn(self);
+        (!give_up()).then_some(turn)
     }
 
     /// Works on the loop until its items are claimed: by ever smaller batches, so that all threads end together.
@@ -382,6 +412,16 @@ impl Shared {
             lock(&self.panic).get_or_insert(panic);
         }
         self.state.fetch_sub(1, Release);
+    }
+}
+
+/// Held by the caller whose job is at the desk.
+struct Turn<'a>(&'a Shared);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.taken) = false;
+        self.0.free.notify_one();
     }
 }
 

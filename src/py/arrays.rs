@@ -2,7 +2,7 @@
 //!
 //! Whatever the length of a text, the logits of one pass are in memory at a time.
 
-use super::convert::{detached, named, token_ids};
+use super::convert::{detached, ids_or_text, named, token_ids, type_name, unicode};
 use super::tokenizer;
 use crate::decode::{Decoder, Runtime, Step, Watch};
 use crate::engine::Engine;
@@ -84,7 +84,7 @@ fn likelihoods(
             let logits = &logits[i * vocab..][..vocab];
             found[0] = Likelihood::new(logits, &LogSoftmax::new(logits), next[i]);
         };
-        runtime.pool.run(|team| team.for_each_chunk(found, 1, each), || ());
+        runtime.pool.run(|team| team.for_each_chunk(found, 1, each));
     })?;
     Ok(found)
 }
@@ -118,9 +118,9 @@ fn groups(rows: impl Iterator<Item = usize>, most: usize) -> Vec<Range<usize>> {
 /// The ids of a text, with BOS where the model expects it, or ids as they are.
 fn ids_of(py: Python<'_>, core: &Engine, text: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
     if !text.is_instance_of::<PyString>() {
-        return token_ids(text, name);
+        return ids_or_text(text, name);
     }
-    let text: String = text.extract()?;
+    let text = unicode(text, name)?;
     detached(py, |_| {
         let tokenizer = core.tokenizer()?;
         Ok(tokenizer::encode(tokenizer, &text, tokenizer.add_bos, false).into_iter().map(i64::from).collect())
@@ -129,12 +129,10 @@ fn ids_of(py: Python<'_>, core: &Engine, text: &Bound<'_, PyAny>, name: &str) ->
 
 /// The items of a list; a text is none, although it can be walked over.
 fn items<'py>(list: &Bound<'py, PyAny>, name: &str) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    if list.is_instance_of::<PyString>() {
-        return Err(PyTypeError::new_err(format!(
-            "{name} must be a list of texts, or of lists of ids; found one text"
-        )));
-    }
-    list.try_iter()?.collect()
+    let found = if list.is_instance_of::<PyString>() { "one text".into() } else { type_name(list) };
+    let wrong = |_| PyTypeError::new_err(format!("{name} must be a list of texts, or of lists of ids; found {found}"));
+    let list = if list.is_instance_of::<PyString>() { Err(()) } else { list.try_iter().map_err(|_| ()) };
+    list.map_err(wrong)?.collect()
 }
 
 /// Checks ids that would stand at `position` and after; an error says which of the sequences it is about.
@@ -174,8 +172,9 @@ pub fn score<'py>(
         return Err(PyTypeError::new_err(wrong));
     }
     let (context, continuations) = if is_text {
-        let context: String = context.extract()?;
-        let texts = continuations.iter().map(|text| text.extract()).collect::<PyResult<Vec<String>>>()?;
+        let context = unicode(context, "context")?;
+        let text = |(i, text): (usize, &Bound<'py, PyAny>)| unicode(text, &format!("continuations[{i}]"));
+        let texts = continuations.iter().enumerate().map(text).collect::<PyResult<Vec<_>>>()?;
         detached(py, |_| split(core, &context, &texts))?
     } else {
         let ids = |(i, ids): (usize, &Bound<'py, PyAny>)| token_ids(ids, &format!("continuations[{i}]"));
@@ -256,6 +255,7 @@ pub fn perplexity(py: Python<'_>, core: &Engine, text: &Bound<'_, PyAny>, stride
     let ids = ids_of(py, core, text, "text")?;
     let n_ctx = core.runtime().n_ctx;
     let stride = stride.unwrap_or(n_ctx.div_ceil(2));
+    let ids = core.runtime().check_vocabulary(&ids)?;
     if stride > n_ctx {
         return Err(Error::Argument(format!("stride is {stride}, expected at most n_ctx, which is {n_ctx}")).into());
     }
@@ -263,8 +263,7 @@ pub fn perplexity(py: Python<'_>, core: &Engine, text: &Bound<'_, PyAny>, stride
         let (mut sum, mut count, mut seen) = (0f64, 0usize, 0);
         for begin in (0..ids.len()).step_by(stride) {
             let end = (begin + n_ctx).min(ids.len());
-            let window = core.runtime().check_ids(&ids[begin..end], 0)?;
-            let found = likelihoods_from(core, &window, (seen.max(begin + 1)) - begin, watch)?;
+            let found = likelihoods_from(core, &ids[begin..end], (seen.max(begin + 1)) - begin, watch)?;
             sum = found.iter().fold(sum, |sum, found| sum + found.logprob as f64);
             (count, seen) = (count + found.len(), end);
             if end == ids.len() {
@@ -272,7 +271,10 @@ pub fn perplexity(py: Python<'_>, core: &Engine, text: &Bound<'_, PyAny>, stride
             }
         }
         match count {
-            0 => Err(Error::Argument(format!("text has {} tokens, of which none follows another", ids.len()))),
+            0 => Err(Error::Argument(format!(
+                "text has {} tokens, but none has one before it; give at least two",
+                ids.len()
+            ))),
             _ => Ok(libm::exp(-sum / count as f64)),
         }
     })

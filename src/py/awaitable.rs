@@ -3,6 +3,7 @@
 use super::convert::{BitnetError, caught};
 use crate::decode::Watch;
 use pyo3::IntoPyObject;
+use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyTuple};
 use pyo3_async_runtimes::TaskLocals;
@@ -49,7 +50,7 @@ impl Drop for Work {
 }
 
 /// A coroutine that gives what `work` gives. Nothing is done before it is awaited.
-pub fn awaitable<'py, T, F>(py: Python<'py>, work: impl FnOnce(Wanted) -> F) -> PyResult<Bound<'py, PyAny>>
+pub fn awaitable<'py, T, F>(py: Python<'py>, name: &str, work: impl FnOnce(Wanted) -> F) -> PyResult<Bound<'py, PyAny>>
 where
     T: for<'a> IntoPyObject<'a> + Send + 'static,
     F: Future<Output = PyResult<T>> + Send + 'static,
@@ -58,7 +59,10 @@ where
     let future = work(wanted.clone());
     let future = async { Ok(future.await.map_or_else(|error| (None, Some(error)), |value| (Some(value), None))) };
     let start: Start = Box::new(move |py| Ok(future_into_py::<Beside, _, _>(py, future)?.unbind()));
-    py.import("bitnet.awaiting")?.call_method1("result", (Work { start: Mutex::new(Some(start)), wanted },))
+    let work = Work { start: Mutex::new(Some(start)), wanted };
+    let coroutine = py.import("bitnet.awaiting")?.call_method1("result", (work,))?;
+    coroutine.setattr("__qualname__", name)?; // for the warning about one that is never awaited
+    Ok(coroutine)
 }
 
 /// Runs a step on a thread where it may take its time; it is abandoned once nobody wants it.
@@ -67,8 +71,12 @@ pub async fn step<T: Send + 'static>(
     work: impl FnOnce(&mut Watch) -> PyResult<T> + Send + 'static,
 ) -> PyResult<T> {
     let wanted = wanted.clone();
-    let run = move || caught(|| work(&mut || !wanted.load(Relaxed)));
-    get_runtime().spawn_blocking(run).await.map_err(|error| BitnetError::new_err(error.to_string()))?
+    let run = move || caught(|| work(&mut || !wanted.load(Relaxed) || LEAVING.load(Relaxed)));
+    let done = get_runtime().spawn_blocking(run).await;
+    if LEAVING.load(Relaxed) {
+        return Err(PySystemExit::new_err(())); // which ends the thread of the event loop without a word
+    }
+    done.map_err(|error| BitnetError::new_err(error.to_string()))?
 }
 
 /// Prepares the threads, which start with the first step: one that hands out, and as many as steps are under way.
@@ -96,9 +104,13 @@ fn set_up(py: Python<'_>) -> PyResult<()> {
     Err(BitnetError::new_err(stayed))
 }
 
-/// Before Python ends: waits until the threads hold nothing of it, for a step's time at most.
+/// Whether Python ends.
+static LEAVING: AtomicBool = AtomicBool::new(false);
+
+/// Before Python ends: abandons every step, and waits until the threads hold nothing of it.
 fn leave(py: Python<'_>, process: u32) {
     if process == std::process::id() {
+        LEAVING.store(true, Relaxed);
         let end = Instant::now() + Duration::from_secs(10);
         py.detach(|| {
             while AT_WORK.load(SeqCst) > 0 && Instant::now() < end {

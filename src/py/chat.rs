@@ -1,20 +1,20 @@
 //! `bitnet.ChatSession`.
 
 use super::awaitable::{awaitable, step};
-use super::convert::{count, detached};
+use super::convert::{count, detached, unicode};
 use super::engine::Engine;
 use super::notebook::said_by;
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
 use super::session;
 use super::stream::{Completion, Stream};
-use super::template::{ChatTurn, Template, unicode};
+use super::template::{ChatTurn, Template};
 use crate::chat::{ChatSession as Core, ChatStream};
 use crate::decode::Watch;
 use crate::receipt::{Receipt as CoreReceipt, Seconds};
 use crate::sampler::SamplingParams as Params;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -43,7 +43,7 @@ impl ChatSession {
     fn new(
         py: Python<'_>,
         engine: Py<Engine>,
-        system: Option<&Bound<'_, PyString>>,
+        system: Option<&Bound<'_, PyAny>>,
         template: Option<&Bound<'_, PyAny>>,
         params: Option<&SamplingParams>,
         keywords: Option<&Bound<'_, PyDict>>,
@@ -54,7 +54,7 @@ impl ChatSession {
             None => own()?,
             Some(template) => match template.cast::<Template>() {
                 Ok(template) => template.get().core().clone(),
-                Err(_) => own()?.sibling(template.extract::<&str>()?)?.into(),
+                Err(_) => own()?.sibling(&unicode(template, "template")?)?.into(),
             },
         };
         let system = system.map(|text| unicode(text, "system")).transpose()?;
@@ -67,7 +67,7 @@ impl ChatSession {
     fn stream(
         &self,
         py: Python<'_>,
-        text: &Bound<'_, PyString>,
+        text: &Bound<'_, PyAny>,
         params: Option<&SamplingParams>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Stream> {
@@ -83,7 +83,7 @@ impl ChatSession {
     fn send(
         &self,
         py: Python<'_>,
-        text: &Bound<'_, PyString>,
+        text: &Bound<'_, PyAny>,
         params: Option<&SamplingParams>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Completion> {
@@ -95,14 +95,14 @@ impl ChatSession {
     fn asend<'py>(
         &self,
         py: Python<'py>,
-        text: &Bound<'_, PyString>,
+        text: &Bound<'_, PyAny>,
         params: Option<&SamplingParams>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let params = sampling::params_over(&self.params, params, keywords)?;
         let engine = self.engine.get().core()?;
         let (session, text) = (self.core.clone(), unicode(text, "text")?);
-        awaitable(py, |wanted| async move {
+        awaitable(py, "ChatSession.asend", |wanted| async move {
             let begin = |_: &mut Watch| Ok(Stream::in_chat(ChatStream::begin(engine, session, text, params)?));
             step(&wanted, begin).await?.complete_beside(&wanted).await
         })

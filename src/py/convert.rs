@@ -5,7 +5,7 @@ use crate::error::{self, Error};
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError};
 use pyo3::import_exception;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyByteArray, PyBytes, PySequence};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PySequence, PyString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -96,13 +96,32 @@ pub fn optional_path(path: &Bound<'_, PyAny>) -> PyResult<Option<PathBuf>> {
     if path.is_none() { Ok(None) } else { file_path(path).map(Some) }
 }
 
-fn type_name(value: &Bound<'_, PyAny>) -> String {
+pub fn type_name(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map(|name| name.to_string()).unwrap_or_default()
+}
+
+/// A text, unless it holds what is no character.
+pub fn unicode(text: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
+    let Ok(text) = text.cast::<PyString>() else {
+        return Err(PyTypeError::new_err(format!("{name} must be a str, found {}", type_name(text))));
+    };
+    let surrogate =
+        |_| ArgumentError::new_err(format!("{name} holds a lone surrogate, which is no character; remove it"));
+    text.extract().map_err(surrogate)
 }
 
 /// Token ids from a sequence of ints or an array of integers.
 pub fn token_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
-    let wrong = |what: String| PyTypeError::new_err(format!("{name} must be a sequence of int, found {what}"));
+    ids_or(ids, name, "a sequence of int")
+}
+
+/// Token ids where a text, which the caller has looked for, would do as well.
+pub fn ids_or_text(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
+    ids_or(ids, name, "a text or a sequence of int")
+}
+
+fn ids_or(ids: &Bound<'_, PyAny>, name: &str, expected: &str) -> PyResult<Vec<i64>> {
+    let wrong = |what: String| PyTypeError::new_err(format!("{name} must be {expected}, found {what}"));
     let is_bytes = ids.is_instance_of::<PyBytes>() || ids.is_instance_of::<PyByteArray>();
     if is_bytes || !(ids.cast::<PySequence>().is_ok() || ids.hasattr("__array__")?) {
         return Err(wrong(type_name(ids)));

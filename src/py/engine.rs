@@ -2,7 +2,7 @@
 
 use super::arrays::{self, Scores};
 use super::awaitable::{Wanted, awaitable, step};
-use super::convert::{choice, detached, named, optional_count, optional_path, token_ids};
+use super::convert::{choice, detached, ids_or_text, named, optional_count, optional_path, token_ids, unicode};
 use super::notebook::{Bar, said_by};
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
@@ -71,8 +71,8 @@ enum Prompt {
 impl Prompt {
     fn of(prompt: &Bound<'_, PyAny>) -> PyResult<Prompt> {
         match prompt.is_instance_of::<PyString>() {
-            true => Ok(Prompt::Text(prompt.extract()?)),
-            false => Ok(Prompt::Ids(token_ids(prompt, "prompt")?)),
+            true => Ok(Prompt::Text(unicode(prompt, "prompt")?)),
+            false => Ok(Prompt::Ids(ids_or_text(prompt, "prompt")?)),
         }
     }
 
@@ -335,7 +335,14 @@ impl Engine {
 
     #[doc = doc!(Engine.encode)]
     #[pyo3(signature = (text, add_bos=false, parse_special=false))]
-    fn encode(&self, py: Python<'_>, text: String, add_bos: bool, parse_special: bool) -> PyResult<Vec<u32>> {
+    fn encode(
+        &self,
+        py: Python<'_>,
+        text: &Bound<'_, PyAny>,
+        add_bos: bool,
+        parse_special: bool,
+    ) -> PyResult<Vec<u32>> {
+        let text = unicode(text, "text")?;
         let core = self.core()?;
         detached(py, |_| Ok(tokenizer::encode(core.tokenizer()?, &text, add_bos, parse_special)))
     }
@@ -397,10 +404,12 @@ impl Engine {
         let core = self.core()?;
         let Some(prompts) = prompts(prompt)? else {
             let prompt = Prompt::of(prompt)?;
-            return awaitable(py, |wanted| async move { complete_beside(core, prompt, params, &wanted).await });
+            return awaitable(py, "Engine.agenerate", |wanted| async move {
+                complete_beside(core, prompt, params, &wanted).await
+            });
         };
         let prompts = prompts.iter().map(Prompt::of).collect::<PyResult<Vec<Prompt>>>()?;
-        awaitable(py, |wanted| async move {
+        awaitable(py, "Engine.agenerate", |wanted| async move {
             let mut answers = Vec::new();
             for prompt in prompts {
                 answers.push(complete_beside(core.clone(), prompt, params.clone(), &wanted).await?);

@@ -1,8 +1,8 @@
 //! `bitnet.SamplingParams`, and the same as flat keywords.
 
-use super::convert::{count, named, token_ids};
-use crate::sampler::SamplingParams as Core;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use super::convert::{ArgumentError, count, named, token_ids};
+use crate::sampler::{SamplingParams as Core, decimal};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -31,25 +31,19 @@ const NAMES: [&str; 15] = [
     "logprobs",
 ];
 
-/// `params` or keywords, as every call that samples takes them.
+/// `params` and keywords, as every call that samples takes them.
 pub fn params(params: Option<&SamplingParams>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Core> {
     params_over(&Core::default(), params, keywords)
 }
 
-/// `params`, or keywords that change some of `base`.
+/// `params`, or else `base`, with what the keywords change of it.
 pub fn params_over(
     base: &Core,
     params: Option<&SamplingParams>,
     keywords: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Core> {
-    match (params, keywords.filter(|keywords| !keywords.is_empty())) {
-        (Some(_), Some(_)) => {
-            Err(PyTypeError::new_err("give params or sampling keywords, not both; see SamplingParams"))
-        }
-        (Some(params), None) => Ok(params.core.clone()),
-        (None, None) => Ok(base.clone()),
-        (None, Some(keywords)) => changed(base.clone(), keywords),
-    }
+    let base = params.map_or(base, |params| &params.core).clone();
+    keywords.map_or(Ok(base.clone()), |keywords| changed(base, keywords))
 }
 
 fn changed(mut core: Core, keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
@@ -62,6 +56,13 @@ fn changed(mut core: Core, keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
     }
     core.validate()?;
     Ok(core)
+}
+
+fn seed(value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    value.extract().map_err(|error: PyErr| match error.is_instance_of::<PyOverflowError>(value.py()) {
+        true => ArgumentError::new_err(format!("seed is {value}, expected 0 to {}", u64::MAX)),
+        false => error,
+    })
 }
 
 fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -81,7 +82,7 @@ fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
             core.logit_bias = pairs.map(|(id, bias)| Ok((id.extract()?, bias.extract()?))).collect::<PyResult<_>>()?;
             core.logit_bias.sort_unstable_by_key(|(id, _)| *id);
         }
-        "seed" => core.seed = if is_none { None } else { Some(value.extract()?) },
+        "seed" => core.seed = if is_none { None } else { Some(seed(value)?) },
         "max_tokens" => core.max_tokens = if is_none { None } else { Some(count(1)?) },
         "stop" => {
             core.stop = match value.extract::<String>() {
@@ -98,7 +99,7 @@ fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
         "ignore_eos" => core.ignore_eos = value.extract()?,
         "logprobs" => core.logprobs = if is_none { None } else { Some(count(0)?) },
         _ => {
-            return Err(PyTypeError::new_err(format!("'{name}' is not a sampling parameter; see SamplingParams")));
+            return Err(PyTypeError::new_err(format!("{name} is not a sampling parameter; see SamplingParams")));
         }
     }
     Ok(())
@@ -107,14 +108,16 @@ fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
 #[pymethods]
 impl SamplingParams {
     #[new]
-    #[pyo3(signature = (**keywords))]
+    #[pyo3(signature = (**keywords), text_signature = "(*, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, \
+        repetition_penalty=1.0, repeat_last_n=64, presence_penalty=0.0, frequency_penalty=0.0, logit_bias={}, seed=None, \
+        max_tokens=None, stop=(), stop_token_ids=(), ignore_eos=False, logprobs=None)")]
     fn new(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         Ok(SamplingParams { core: params(None, keywords)? })
     }
     #[doc = doc!(SamplingParams.temperature)]
     #[getter]
-    fn temperature(&self) -> f32 {
-        self.core.temperature
+    fn temperature(&self) -> f64 {
+        decimal(self.core.temperature)
     }
     #[doc = doc!(SamplingParams.top_k)]
     #[getter]
@@ -123,18 +126,18 @@ impl SamplingParams {
     }
     #[doc = doc!(SamplingParams.top_p)]
     #[getter]
-    fn top_p(&self) -> f32 {
-        self.core.top_p
+    fn top_p(&self) -> f64 {
+        decimal(self.core.top_p)
     }
     #[doc = doc!(SamplingParams.min_p)]
     #[getter]
-    fn min_p(&self) -> f32 {
-        self.core.min_p
+    fn min_p(&self) -> f64 {
+        decimal(self.core.min_p)
     }
     #[doc = doc!(SamplingParams.repetition_penalty)]
     #[getter]
-    fn repetition_penalty(&self) -> f32 {
-        self.core.repetition_penalty
+    fn repetition_penalty(&self) -> f64 {
+        decimal(self.core.repetition_penalty)
     }
     #[doc = doc!(SamplingParams.repeat_last_n)]
     #[getter]
@@ -143,19 +146,19 @@ impl SamplingParams {
     }
     #[doc = doc!(SamplingParams.presence_penalty)]
     #[getter]
-    fn presence_penalty(&self) -> f32 {
-        self.core.presence_penalty
+    fn presence_penalty(&self) -> f64 {
+        decimal(self.core.presence_penalty)
     }
     #[doc = doc!(SamplingParams.frequency_penalty)]
     #[getter]
-    fn frequency_penalty(&self) -> f32 {
-        self.core.frequency_penalty
+    fn frequency_penalty(&self) -> f64 {
+        decimal(self.core.frequency_penalty)
     }
     #[doc = doc!(SamplingParams.logit_bias)]
     #[getter]
     fn logit_bias<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
-        self.core.logit_bias.iter().try_for_each(|(id, bias)| dict.set_item(id, bias))?;
+        self.core.logit_bias.iter().try_for_each(|(id, bias)| dict.set_item(id, decimal(*bias)))?;
         Ok(dict)
     }
     #[doc = doc!(SamplingParams.seed)]

@@ -1,15 +1,17 @@
 //! `bitnet.Stream`, what it yields, and `bitnet.Completion`.
 
 use super::awaitable::{Wanted, awaitable, step};
-use super::convert::{BitnetError, detached};
+use super::convert::detached;
 use super::receipt::Receipt;
 use crate::chat::ChatStream;
 use crate::decode::{Answer, Finish, Watch};
 use crate::engine::{Engine, Piece as CorePiece, Stream as CoreStream};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::prelude::*;
-use std::sync::{Arc, Mutex, TryLockError};
+use pyo3::types::PyString;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 #[doc = doc!(Logprob)]
 #[pyclass(frozen, get_all, module = "bitnet")]
@@ -61,6 +63,8 @@ pub struct Completion {
     decode_seconds: f64,
     #[doc = doc!(Completion.logprobs)]
     logprobs: Option<Vec<Logprob>>,
+    #[doc = doc!(Completion.top_logprobs)]
+    top_logprobs: Option<Vec<Vec<Logprob>>>,
     #[doc = doc!(Completion.receipt)]
     receipt: Option<Receipt>,
 }
@@ -68,7 +72,28 @@ pub struct Completion {
 #[doc = doc!(Stream)]
 #[pyclass(frozen, module = "bitnet")]
 pub struct Stream {
-    core: Arc<Mutex<Core>>,
+    shared: Arc<Shared>,
+}
+
+/// What a stream's consumer and those who look on share.
+struct Shared {
+    core: Mutex<Core>,
+    /// Whether the step under way is to be the last.
+    cancelled: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+/// The answer as it was after the last step, for those who look on during the next.
+#[derive(Default)]
+struct Seen {
+    text: String,
+    ids: Vec<u32>,
+    finish: Option<&'static str>,
+    prompt: usize,
+    cached: usize,
+    sampled: usize,
+    seed: u64,
+    receipt: Option<Receipt>,
 }
 
 /// An answer by itself, or one within a conversation. A dropped one gives its sequence back; nothing more is computed.
@@ -108,7 +133,7 @@ impl Core {
     }
 
     /// The whole answer, once it has ended.
-    fn completion(&self, logprobs: Vec<Logprob>) -> Completion {
+    fn completion(&self, said: Said) -> Completion {
         let answer = self.answer();
         let receipt = self.receipt();
         let seconds = receipt.as_ref().map(|receipt| receipt.core.run.seconds).unwrap_or_default();
@@ -122,8 +147,73 @@ impl Core {
             seed: answer.seed,
             ttft: seconds.first_token,
             decode_seconds: seconds.decode,
-            logprobs: answer.params.logprobs.map(|_| logprobs),
+            logprobs: answer.params.logprobs.map(|_| said.logprobs),
+            top_logprobs: answer.params.logprobs.map(|_| said.top_logprobs),
             receipt,
+        }
+    }
+}
+
+impl Seen {
+    /// Takes in what is new.
+    fn update(&mut self, core: &Core) {
+        let (answer, text) = (core.answer(), &core.stream().text);
+        self.text.push_str(&text[self.text.len()..]);
+        self.ids.extend_from_slice(&answer.answered()[self.ids.len()..]);
+        self.finish = answer.finish.map(Finish::name);
+        (self.prompt, self.cached) = (answer.prompt().len(), answer.cached);
+        (self.sampled, self.seed) = (answer.generated().len(), answer.seed);
+        self.receipt = core.receipt();
+    }
+}
+
+impl Shared {
+    fn new(core: Core) -> Arc<Shared> {
+        let mut seen = Seen::default();
+        seen.update(&core);
+        Arc::new(Shared { core: Mutex::new(core), cancelled: AtomicBool::new(false), seen: Mutex::new(seen) })
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer, unless another thread is at it.
+    fn idle(&self) -> Option<MutexGuard<'_, Core>> {
+        match self.core.try_lock() {
+            Ok(core) => Some(core),
+            Err(TryLockError::Poisoned(core)) => Some(core.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// The answer for its one consumer.
+    fn own(&self) -> Result<MutexGuard<'_, Core>> {
+        let taken =
+            "this stream is being pulled by another thread or task; a stream has one consumer, give each its own";
+        self.idle().ok_or_else(|| Error::Argument(taken.into()))
+    }
+
+    /// The next piece. The last step of an answer that is cancelled meanwhile is abandoned.
+    fn next(&self, watch: &mut Watch) -> Result<Option<Piece>> {
+        let mut core = self.own()?;
+        let piece = core.next(&mut || self.cancelled.load(Relaxed) || watch());
+        if self.cancelled.load(Relaxed) {
+            core.cancel();
+        }
+        self.seen().update(&core);
+        match piece {
+            Err(Error::Cancelled) if self.cancelled.load(Relaxed) => Ok(None),
+            piece => piece,
+        }
+    }
+
+    /// Ends the answer now, or by abandoning the step under way.
+    fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+        if let Some(mut core) = self.idle() {
+            core.cancel();
+            self.seen().update(&core);
         }
     }
 }
@@ -190,58 +280,57 @@ impl Completion {
     }
 }
 
+/// The log-probabilities of an answer's pieces, if asked for.
+#[derive(Default)]
+struct Said {
+    logprobs: Vec<Logprob>,
+    top_logprobs: Vec<Vec<Logprob>>,
+}
+
+impl Said {
+    fn push(&mut self, piece: Piece) {
+        self.logprobs.extend(piece.logprob);
+        self.top_logprobs.extend(piece.top_logprobs.filter(|_| piece.token_id.is_some()));
+    }
+}
+
 impl Stream {
     /// Wraps an answer that has begun.
     pub fn alone(engine: Arc<Engine>, stream: CoreStream) -> Stream {
-        Stream { core: Arc::new(Mutex::new(Core::Alone(engine, stream))) }
+        Stream { shared: Shared::new(Core::Alone(engine, stream)) }
     }
 
     /// Wraps an answer that has begun in a conversation.
     pub fn in_chat(stream: ChatStream) -> Stream {
-        Stream { core: Arc::new(Mutex::new(Core::InChat(stream))) }
-    }
-
-    /// Runs `use_it` on the answer, unless another thread is at it.
-    fn with<T>(&self, use_it: impl FnOnce(&mut Core) -> T) -> PyResult<T> {
-        with(&self.core, use_it)
+        Stream { shared: Shared::new(Core::InChat(stream)) }
     }
 
     fn pull(&self, py: Python<'_>) -> PyResult<Option<Piece>> {
-        self.with(|core| detached(py, |watch| core.next(watch)))?
+        detached(py, |watch| self.shared.next(watch))
     }
 
     /// Pulls everything.
     pub fn complete(&self, py: Python<'_>) -> PyResult<Completion> {
-        let mut logprobs = Vec::new();
+        let mut said = Said::default();
         while let Some(piece) = self.pull(py)? {
-            logprobs.extend(piece.logprob);
+            said.push(piece);
             py.check_signals()?;
         }
-        self.with(|core| core.completion(logprobs))
+        Ok(self.shared.own()?.completion(said))
     }
 
     /// Pulls everything, a step at a time, beside the event loop.
     pub async fn complete_beside(self, wanted: &Wanted) -> PyResult<Completion> {
-        let mut logprobs = Vec::new();
-        while let Some(piece) = pull_beside(self.core.clone(), wanted).await? {
-            logprobs.extend(piece.logprob);
+        let mut said = Said::default();
+        while let Some(piece) = pull_beside(self.shared.clone(), wanted).await? {
+            said.push(piece);
         }
-        self.with(|core| core.completion(logprobs))
+        Ok(self.shared.own()?.completion(said))
     }
 }
 
-fn with<T>(core: &Mutex<Core>, use_it: impl FnOnce(&mut Core) -> T) -> PyResult<T> {
-    match core.try_lock() {
-        Ok(mut core) => Ok(use_it(&mut core)),
-        Err(TryLockError::Poisoned(core)) => Ok(use_it(&mut core.into_inner())),
-        Err(TryLockError::WouldBlock) => Err(BitnetError::new_err(
-            "this stream is being pulled by another thread or task; a stream has one consumer, give each its own",
-        )),
-    }
-}
-
-async fn pull_beside(core: Arc<Mutex<Core>>, wanted: &Wanted) -> PyResult<Option<Piece>> {
-    step(wanted, move |watch| with(&core, |core| core.next(watch))?.map_err(PyErr::from)).await
+async fn pull_beside(shared: Arc<Shared>, wanted: &Wanted) -> PyResult<Option<Piece>> {
+    step(wanted, move |watch| Ok(shared.next(watch)?)).await
 }
 
 #[pymethods]
@@ -259,62 +348,80 @@ impl Stream {
     }
 
     fn __anext__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        awaitable(py, |wanted| async move {
-            pull_beside(core, &wanted).await?.ok_or_else(|| PyStopAsyncIteration::new_err(()))
+        let shared = self.shared.clone();
+        awaitable(py, "Stream.__anext__", |wanted| async move {
+            pull_beside(shared, &wanted).await?.ok_or_else(|| PyStopAsyncIteration::new_err(()))
         })
     }
 
     #[doc = doc!(Stream.cancel)]
-    fn cancel(&self) -> PyResult<()> {
-        self.with(Core::cancel)
+    fn cancel(&self, py: Python<'_>) {
+        py.detach(|| self.shared.cancel());
+    }
+
+    #[doc = doc!(Stream.aclose)]
+    fn aclose<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let shared = self.shared.clone();
+        awaitable(py, "Stream.aclose", |_| async move {
+            shared.cancel();
+            Ok(None::<()>)
+        })
     }
 
     #[doc = doc!(Stream.text)]
     #[getter]
-    fn text(&self) -> PyResult<String> {
-        self.with(|core| core.stream().text.clone())
+    fn text(&self) -> String {
+        self.shared.seen().text.clone()
     }
 
     #[doc = doc!(Stream.token_ids)]
     #[getter]
-    fn token_ids(&self) -> PyResult<Vec<u32>> {
-        self.with(|core| core.answer().answered().to_vec())
+    fn token_ids(&self) -> Vec<u32> {
+        self.shared.seen().ids.clone()
     }
 
     #[doc = doc!(Stream.finish_reason)]
     #[getter]
-    fn finish_reason(&self) -> PyResult<Option<&'static str>> {
-        self.with(|core| core.answer().finish.map(Finish::name))
+    fn finish_reason(&self) -> Option<&'static str> {
+        self.shared.seen().finish
     }
 
     #[doc = doc!(Stream.prompt_tokens)]
     #[getter]
-    fn prompt_tokens(&self) -> PyResult<usize> {
-        self.with(|core| core.answer().prompt().len())
+    fn prompt_tokens(&self) -> usize {
+        self.shared.seen().prompt
     }
 
     #[doc = doc!(Stream.cached_tokens)]
     #[getter]
-    fn cached_tokens(&self) -> PyResult<usize> {
-        self.with(|core| core.answer().cached)
+    fn cached_tokens(&self) -> usize {
+        self.shared.seen().cached
     }
 
     #[doc = doc!(Stream.completion_tokens)]
     #[getter]
-    fn completion_tokens(&self) -> PyResult<usize> {
-        self.with(|core| core.answer().generated().len())
+    fn completion_tokens(&self) -> usize {
+        self.shared.seen().sampled
     }
 
     #[doc = doc!(Stream.receipt)]
     #[getter]
-    fn receipt(&self) -> PyResult<Option<Receipt>> {
-        self.with(|core| core.receipt())
+    fn receipt(&self) -> Option<Receipt> {
+        self.shared.seen().receipt.clone()
     }
 
     #[doc = doc!(Stream.seed)]
     #[getter]
-    fn seed(&self) -> PyResult<u64> {
-        self.with(|core| core.answer().seed)
+    fn seed(&self) -> u64 {
+        self.shared.seen().seed
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let text = PyString::new(py, &self.text()).repr()?;
+        Ok(format!(
+            "<Stream {text} {} tokens, finish_reason={}>",
+            self.completion_tokens(),
+            quoted(self.finish_reason())
+        ))
     }
 }

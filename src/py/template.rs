@@ -1,6 +1,6 @@
 //! `bitnet.Template` and `bitnet.ChatTurn`.
 
-use super::convert::{TemplateError, detached};
+use super::convert::{TemplateError, detached, unicode};
 use super::notebook::said_by;
 use super::spans::{Span, spans};
 use super::tokenizer::Tokenizer;
@@ -28,7 +28,7 @@ pub struct ChatTurn {
 impl ChatTurn {
     #[new]
     #[pyo3(signature = (role, text, cancelled=false))]
-    fn new(role: &str, text: &Bound<'_, PyString>, cancelled: bool) -> PyResult<ChatTurn> {
+    fn new(role: &str, text: &Bound<'_, PyAny>, cancelled: bool) -> PyResult<ChatTurn> {
         Ok(ChatTurn { core: CoreTurn { role: role.parse()?, text: unicode(text, "text")?, cancelled } })
     }
 
@@ -312,10 +312,4 @@ fn json_like(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Jso
         let kind = type_name(value);
         Err(PyTypeError::new_err(format!("{path} is of type {kind}, which JSON does not know")))
     }
-}
-
-/// The text of a Python string, unless it holds what is no character.
-pub fn unicode(text: &Bound<'_, PyString>, path: &str) -> PyResult<String> {
-    text.extract()
-        .map_err(|_| TemplateError::new_err(format!("{path} holds a lone surrogate, which is no character; remove it")))
 }

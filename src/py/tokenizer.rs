@@ -1,6 +1,6 @@
 //! `bitnet.Tokenizer`.
 
-use super::convert::{detached, file_path, token_ids};
+use super::convert::{detached, file_path, token_ids, unicode};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer as Core;
@@ -60,7 +60,14 @@ impl Tokenizer {
 
     #[doc = doc!(Tokenizer.encode)]
     #[pyo3(signature = (text, add_bos=false, parse_special=false))]
-    fn encode(&self, py: Python<'_>, text: String, add_bos: bool, parse_special: bool) -> PyResult<Vec<u32>> {
+    fn encode(
+        &self,
+        py: Python<'_>,
+        text: &Bound<'_, PyAny>,
+        add_bos: bool,
+        parse_special: bool,
+    ) -> PyResult<Vec<u32>> {
+        let text = unicode(text, "text")?;
         detached(py, |_| Ok(encode(self.core(), &text, add_bos, parse_special)))
     }
 

@@ -45,7 +45,6 @@ proptest! {
                     let copy = Coarse::new(kernels, team, rows.len(), n, widen).expect("finite");
                     copy.bounds(kernels, team, &xs, &mut bounds);
                 },
-                || {},
             );
             for (bounds, x) in bounds.chunks(2 * rows.len()).zip(&xs) {
                 let (low, high) = bounds.split_at(rows.len());
