@@ -20,7 +20,10 @@ def main(source: Path, target: Path, model: str | None = None) -> None:
     print(file=sys.stderr)
     for line in target.read_text(encoding="utf-8").splitlines():
         answer = json.loads(line)
-        print(answer["id"], repr(answer["text"]), answer["digest"][:12])
+        if "error" in answer:
+            print(answer["id"], "was not answered:", answer["error"])
+        else:
+            print(answer["id"], repr(answer["text"]), answer["digest"][:12])
 
 
 if __name__ == "__main__":

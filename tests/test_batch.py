@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import bitnet
-from bitnet import ArgumentError, ChatSession, ChatTurn, Engine
-from bitnet.batch import run
+from bitnet import ArgumentError, ChatSession, ChatTurn, Engine, SamplingParams
+from bitnet.batch import Request, run
+from conftest import ROOT
 
 REQUESTS: list[dict[str, Any]] = [
     {"prompt": "2+2="},
@@ -138,7 +140,46 @@ def another_file(source: Path, target: Path) -> dict[str, Any]:
     return {"max_tokens": 4}
 
 
-@pytest.mark.parametrize("change", [another_request, other_sampling, fewer_requests, another_file])
+def notes_without_a_newline(source: Path, target: Path) -> dict[str, Any]:
+    target.write_text("precious")
+    return {"max_tokens": 4}
+
+
+def notes_after_an_answer(source: Path, target: Path) -> dict[str, Any]:
+    target.write_bytes(target.read_bytes().splitlines(keepends=True)[0] + b"precious")
+    return {"max_tokens": 4}
+
+
+def notes_after_the_last_answer(source: Path, target: Path) -> dict[str, Any]:
+    target.write_bytes(target.read_bytes() + b"{")
+    return {"max_tokens": 4}
+
+
+def the_torn_line_of_another_run(source: Path, target: Path) -> dict[str, Any]:
+    target.write_bytes(target.read_bytes().split(b"\n")[0][:-20])
+    return {"max_tokens": 5}
+
+
+def a_line_torn_and_written_over(source: Path, target: Path) -> dict[str, Any]:
+    first, second, _ = target.read_bytes().split(b"\n")
+    target.write_bytes(first + b"\n" + second[:-20] + second + b"\n")
+    return {"max_tokens": 4}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        another_request,
+        other_sampling,
+        fewer_requests,
+        another_file,
+        notes_without_a_newline,
+        notes_after_an_answer,
+        notes_after_the_last_answer,
+        the_torn_line_of_another_run,
+        a_line_torn_and_written_over,
+    ],
+)
 def test_the_output_of_something_else_is_refused(tmp_path: Path, change: Callable[..., dict[str, Any]]) -> None:
     source, target = write(tmp_path / "in.jsonl", REQUESTS[:2]), tmp_path / "out.jsonl"
     with Engine() as engine:
@@ -150,17 +191,202 @@ def test_the_output_of_something_else_is_refused(tmp_path: Path, change: Callabl
         assert target.read_bytes() == before
 
 
+def test_the_input_is_no_output(tmp_path: Path) -> None:
+    """By whatever name, and whether or not it ends with a newline."""
+    source, link = tmp_path / "in.jsonl", tmp_path / "link.jsonl"
+    source.write_text('{"prompt": "2+2="}')
+    link.symlink_to(source)
+    for target in (source, link):
+        done = subprocess.run(command(source, target), capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (2, f"bitnet: {target} is the input itself; name another output\n")
+        assert source.read_text() == '{"prompt": "2+2="}'
+
+
+def test_the_output_is_a_regular_file(tmp_path: Path) -> None:
+    """Others hold nothing that a second run could go on with, and may never end when read."""
+    source, pipe = write(tmp_path / "in.jsonl", REQUESTS[:1]), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with Engine() as engine:
+        for target in (Path(os.devnull), pipe, tmp_path):
+            with pytest.raises(ArgumentError, match="expected a regular file"):
+                list(run(engine, source, target))
+    done = subprocess.run(command(source, Path("/dev/stdout")), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_two_runs_do_not_write_the_same_file(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in.jsonl", REQUESTS[:2]), tmp_path / "out.jsonl"
+    with Engine() as engine:
+        first = run(engine, source, target, max_tokens=4)
+        assert next(first) == (0, 2)
+        done = subprocess.run(command(source, target, "-n", "4"), capture_output=True, text=True)
+        assert (done.returncode, "another process is writing this file" in done.stderr) == (2, True)
+        assert list(first) == [(1, 2), (2, 2)]
+        assert list(run(engine, source, target, max_tokens=4)) == [(2, 2)]
+
+
+def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
+    """The run fails with whole lines only, and goes on once there is space."""
+    source, target, whole = write(tmp_path / "in.jsonl", REQUESTS[:4]), tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    subprocess.run(command(source, whole, "-n", "8", "--seed", "1"), check=True)
+    ask = command(source, target, "-n", "8", "--seed", "1")
+    limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({whole.stat().st_size - 10},) * 2)"
+    limited = f"import resource, sys, bitnet.cli; {limit}; sys.exit(bitnet.cli.main())"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", limited, *ask[3:]], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert str(target) in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert target.read_bytes() == b"".join(whole.read_bytes().splitlines(keepends=True)[:3])
+    subprocess.run(ask, check=True)
+    assert target.read_bytes() == whole.read_bytes()
+
+
+def test_what_decides_the_answers_is_the_same_after_a_kill(tmp_path: Path) -> None:
+    """Not so the threads and the instruction set, on which no answer depends."""
+    source, target = write(tmp_path / "in.jsonl", REQUESTS[:2]), tmp_path / "out.jsonl"
+    with Engine() as engine:
+        list(run(engine, source, target, max_tokens=4))
+    before = target.read_bytes()
+    changes: list[dict[str, Any]] = [{"n_ctx": 64}, {"kv_type": "f32"}, {"act_quant": "none"}, {"ffn_act": "silu"}]
+    for change in changes:
+        with Engine(**change) as engine, pytest.raises(ArgumentError, match="name another output"):
+            list(run(engine, source, target, max_tokens=4))
+        assert target.read_bytes() == before
+    with Engine(n_threads=1, isa="scalar", n_batch=8, lm_head="exact") as engine:
+        assert list(run(engine, source, target, max_tokens=4)) == [(2, 2)]
+        own = engine.template
+        for template in (bitnet.Template.named("raw"), bitnet.Template.from_jinja(own.source, "<s>", own.eos_token)):
+            with pytest.raises(ArgumentError, match="name another output"):
+                list(run(engine, source, target, template=template, max_tokens=4))
+
+
+def test_the_same_request_in_other_words_is_the_same(tmp_path: Path) -> None:
+    """Options in the line or for all, as keywords or as an object, numbers of numpy or not."""
+    source, target = (
+        write(tmp_path / "in.jsonl", [{"prompt": "2+2=", "max_tokens": 4, "seed": 3}]),
+        tmp_path / "o.jsonl",
+    )
+    with Engine() as engine:
+        list(run(engine, source, target))
+        write(source, [{"seed": 3, "prompt": "2+2="}])
+        options: list[dict[str, Any]] = [
+            {"max_tokens": 4},
+            {"max_tokens": np.int64(4), "seed": np.int32(3), "temperature": np.float32(0)},
+            {"params": SamplingParams(max_tokens=4, seed=9)},
+        ]
+        for option in options:
+            assert list(run(engine, str(source), str(target), **option)) == [(1, 1)]
+
+
+def test_a_request_changes_some_of_the_options(tmp_path: Path) -> None:
+    params = SamplingParams(max_tokens=6, temperature=0.7, seed=3, logit_bias={5: -1.5}, stop=["="])
+    source, target = write(tmp_path / "in.jsonl", [{"prompt": "2+2=", "seed": 4}]), tmp_path / "out.jsonl"
+    with Engine() as engine:
+        list(run(engine, source, target, params=params))
+        expected = engine.generate("2+2=", max_tokens=6, temperature=0.7, seed=4, logit_bias={5: -1.5}, stop=["="])
+    assert expected.receipt is not None
+    assert read(target)[0]["digest"] == expected.receipt.digest
+
+
+def test_a_bias_has_texts_as_keys(tmp_path: Path) -> None:
+    """As JSON wants it."""
+    source = write(tmp_path / "in.jsonl", [{"prompt": "2+2=", "logit_bias": {"5": 100}, "max_tokens": 3}])
+    with Engine() as engine:
+        list(run(engine, source, tmp_path / "out.jsonl"))
+        expected = engine.generate("2+2=", logit_bias={5: 100.0}, max_tokens=3).text
+    assert read(tmp_path / "out.jsonl")[0]["text"] == expected
+
+
+def test_the_name_of_a_template(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in.jsonl", [{"prompt": "2+2="}]), tmp_path / "out.jsonl"
+    with Engine() as engine:
+        list(bitnet.batch.run(engine, source, target, chat=True, template="raw", max_tokens=8))
+        assert read(target)[0]["text"] == ChatSession(engine, template="raw", max_tokens=8).send("2+2=").text
+
+
+@pytest.mark.parametrize("options", [{"temperature": -1}, {"heat": 1}, {"template": "nope"}, {"system": 5}])
+def test_options_are_checked_though_nothing_is_asked(tmp_path: Path, options: dict[str, Any]) -> None:
+    source = write(tmp_path / "in.jsonl", [])
+    with Engine() as engine, pytest.raises((TypeError, ValueError)):
+        list(run(engine, source, tmp_path / "out.jsonl", **options))
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_failure_that_passes_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was answered stays, and the next run goes on."""
+    source, target = write(tmp_path / "in.jsonl", REQUESTS[:3]), tmp_path / "out.jsonl"
+    engine = Engine()
+    answers = run(engine, source, target, max_tokens=4)
+    assert [next(answers), next(answers)] == [(0, 3), (1, 3)]
+    engine.close()
+    with pytest.raises(bitnet.ClosedError):
+        list(answers)
+    with Engine() as engine:
+        for error in (bitnet.OutOfMemoryError("none left"), bitnet.BitnetError("internal error")):
+            monkeypatch.setattr(Request, "answer", lambda *_, error=error: (_ for _ in ()).throw(error))
+            with pytest.raises(type(error)):
+                list(run(engine, source, target, max_tokens=4))
+            monkeypatch.undo()
+        assert next(run(engine, source, target, max_tokens=4)) == (1, 3)
+        list(run(engine, source, target, max_tokens=4))
+    assert ["text" in answer for answer in read(target)] == [True, True, True]
+
+
+def test_standard_input(tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    ask = [sys.executable, "-m", "bitnet", "run", "--input", "-", "--output", str(target), "-n", "4"]
+    subprocess.run(ask, input=b'{"prompt": "2+2="}\n{"prompt": "3+3="}\n', check=True)
+    whole = target.read_bytes()
+    assert whole.count(b"\n") == 2
+    subprocess.run(ask, input=b'{"prompt": "2+2="}\n{"prompt": "3+3="}\n', check=True)
+    assert target.read_bytes() == whole
+    done = subprocess.run(ask, input=b"nonsense", capture_output=True)
+    assert (done.returncode, done.stderr.startswith(b"bitnet: standard input, line 1 is not JSON")) == (2, True)
+
+
+def test_any_character_in_a_text_or_an_id(tmp_path: Path) -> None:
+    """Some readers of lines take a line separator inside of a text for the end of the line: it is written escaped."""
+    requests = [{"prompt": "a\u2028b", "id": "\u2028\u0085ü😀", "max_tokens": 2}, {"prompt": [], "id": "x"}]
+    source, target = write(tmp_path / "in.jsonl", requests), tmp_path / "out.jsonl"
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "batch.py", source, target],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    answers = read(target)
+    assert [answer["id"] for answer in answers] == ["\u2028\u0085ü😀", "x"]
+    assert answers[1]["error"] in done.stdout
+    assert target.read_bytes().isascii()
+
+
 @pytest.mark.parametrize(
     ("line", "fact"),
     [
         ("nonsense", "line 2 is not JSON"),
+        ("[" * 100_000, "line 2 is nested too deeply"),
+        ('{"prompt": "a", "id": NaN}', "line 2 is not JSON"),
+        ('{"prompt": "\\ud800 x"}', "line 2 holds a lone surrogate"),
+        ('{"prompt": "a", "id": "\\ud800"}', "line 2 holds a lone surrogate"),
+        ('{"prompt": "a", "stop": ["\\ud800"]}', "line 2 holds a lone surrogate"),
+        ('{"prompt": "a", "seed": -1}', "line 2: seed"),
+        ('{"prompt": "a", "temperature": "hot"}', "line 2: temperature"),
+        ('{"prompt": "a", "logit_bias": {"x": 1}}', "line 2: logit_bias"),
+        ('{"prompt": "a", "logit_bias": {"-1": 1}}', "line 2: logit_bias"),
+        ('{"prompt": "a", "logit_bias": [5]}', "line 2: logit_bias"),
+        ('{"prompt": null}', '"prompt" is null'),
+        ('{"messages": null}', '"messages" is null'),
+        ('{"messages": [{"role": "user", "content": ["x"]}]}', 'messages[0]["content"] is ["x"], expected a text'),
+        ('{"messages": [{"role": "user", "content": "x", "name": "y"}]}', '"role" and "content"'),
         ("[1]", 'either "prompt" or "messages"'),
         ('{"prompt": "a", "messages": []}', 'either "prompt" or "messages"'),
         ('{"prompt": 5}', "neither a text nor a list of ids"),
         ('{"messages": []}', "the last a user's"),
         ('{"messages": [{"role": "assistant", "content": "x"}]}', "the last a user's"),
         ('{"messages": [{"role": "user"}]}', '"role" and "content"'),
-        ('{"prompt": "a", "heat": 1}', "'heat' is not a sampling parameter"),
+        ('{"prompt": "a", "heat": 1}', "line 2: 'heat' is not a sampling parameter"),
         ('{"prompt": "a", "top_p": 7}', "line 2: top_p"),
     ],
 )

@@ -27,6 +27,14 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
+def test_standard_input_that_is_no_text_is_named() -> None:
+    command = [sys.executable, "-m", "bitnet", "run", "-p", "-"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, input=b"a\xff", capture_output=True, env=environment)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert done.stderr.startswith(b"bitnet: standard input is not a text in UTF-8")
+
+
 def test_inspect_shows_the_verdicts() -> None:
     done = run("inspect", MODEL, "--tensors")
     assert done.returncode == 0

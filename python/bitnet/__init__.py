@@ -10,7 +10,7 @@
 True
 """
 
-from . import plot
+from . import batch, plot
 from ._core import (
     ChatSession,
     ChatTurn,
@@ -77,6 +77,7 @@ __all__ = [
     "Tokenizer",
     "UnsupportedModelError",
     "__version__",
+    "batch",
     "dot_peak",
     "inspect",
     "isas",

@@ -94,7 +94,8 @@ def parser() -> argparse.ArgumentParser:
         "--input",
         type=Path,
         metavar="FILE",
-        help='a request a line, as JSON: {"prompt": ...} or {"messages": ...}, if wanted with "id", "max_tokens" ...',
+        help='a request a line, as JSON: {"prompt": ...} or {"messages": ...}, if wanted with "id", "max_tokens" ...; '
+        "- reads them from standard input",
     )
     command.add_argument(
         "--output", type=Path, metavar="FILE", help="for --input: an answer a line; goes on with what it holds"
@@ -326,7 +327,12 @@ def run_doctor(options: argparse.Namespace) -> None:
 
 def given(text: str) -> str:
     """An argument that may stand for standard input."""
-    return sys.stdin.read() if text == "-" else text
+    if text != "-":
+        return text
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"standard input is not a text in UTF-8: {error}") from error
 
 
 def run_run(options: argparse.Namespace) -> None:
