@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,27 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, repos: dict[str, dict[str, bytes]]) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
         self.repos = repos
+        self.commit = COMMIT
         self.log: list[tuple[str, str, str | None]] = []
         self.tokens: set[str | None] = set()
         self.breaks = 0
         """How many of the next downloads break off in the middle."""
+        self.goes_on = threading.Event()
+        """Unset, downloads stop in the middle until it is set."""
+        self.goes_on.set()
+        self.fails = False
+        self.knows_ranges = True
+        self.redirects = False
+        """Whether the bytes lie on another server, as on the hub: with ETags of its own, and no right to the token."""
+        self.lies = False
+        """Whether the bytes of a file are others than its name says."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed is no error."""
+
+    def ranges(self, name: str = "model.gguf") -> list[str | None]:
+        """From where each download of a file began."""
+        return [wanted for method, path, wanted in self.log if method == "GET" and path.endswith(f"/{name}")]
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -63,24 +82,46 @@ class Answers(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         wanted = self.headers.get("Range")
         self.server.log.append((self.command, path, wanted))
-        self.server.tokens.add(self.headers.get("Authorization"))
+        token = self.headers.get("Authorization")
+        self.server.tokens.add(token)
+        if token and token.startswith("Bearer answer_"):  # answer_403_GatedRepo: with this status and this code
+            _, status, *code = token.split("_")
+            return self.send(int(status), b"", {"X-Error-Code": code[0]} if code else {}, with_body)
+        commit = self.server.commit
         for repo, files in self.server.repos.items():
             if path.startswith(f"/api/models/{repo}"):
+                if not path.endswith((repo, "/main", commit)):
+                    return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"}, with_body)
                 siblings = [{"rfilename": name} for name in files]
-                info = {"id": repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], "downloads": 0}
+                info = {"id": repo, "sha": commit, "siblings": siblings, "private": False, "tags": [], "downloads": 0}
                 return self.send(200, json.dumps(info).encode(), {"Content-Type": "application/json"}, with_body)
-            for revision in ("main", COMMIT):
+            for revision in ("main", commit):
                 name = path.removeprefix(f"/{repo}/resolve/{revision}/")
                 if name in files:
                     return self.send_file(files[name], wanted, with_body)
             if path.startswith(f"/{repo}/"):
-                return self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, with_body)
+                return self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, with_body)
         return self.send(404, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "no such thing"}, with_body)
 
     def send_file(self, data: bytes, wanted: str | None, with_body: bool) -> None:
-        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        if self.server.fails and with_body:
+            return self.send(500, b"", {}, with_body)
+        name = hashlib.sha256(data).hexdigest()
+        headers = {"ETag": f'"{name}"', "X-Repo-Commit": self.server.commit, "Accept-Ranges": "bytes"}
         status = 200
-        if wanted:
+        if self.server.redirects and not self.headers["Host"].startswith("localhost"):
+            headers = {"Location": f"http://localhost:{self.server.server_port}{self.path}"} | {
+                "X-Repo-Commit": self.server.commit,
+                "X-Linked-ETag": f'"{name}"',
+                "X-Linked-Size": str(len(data)),
+            }
+            return self.send(302, b"", headers, with_body)
+        if self.server.redirects:
+            assert "Authorization" not in self.headers
+            headers["ETag"] = '"of the storage"'
+        if self.server.lies:
+            data = data[::-1]
+        if wanted and self.server.knows_ranges:
             start = int(wanted.removeprefix("bytes=").split("-")[0])
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
             data, status = data[start:], 206
@@ -96,7 +137,11 @@ class Answers(BaseHTTPRequestHandler):
             self.wfile.write(data[: len(data) // 2])
             self.close_connection = True
         elif with_body:
-            self.wfile.write(data)
+            half = len(data) // 2
+            self.wfile.write(data[:half])
+            if "ETag" in headers:
+                self.server.goes_on.wait(60)
+            self.wfile.write(data[half:])
 
 
 @pytest.fixture
@@ -116,17 +161,25 @@ def server() -> Iterator[Hub]:
         thread.join()
 
 
-def python(code: str, home: Path, endpoint: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run it with this hub and this cache; both are read when `huggingface_hub` is imported."""
+def started(code: str, home: Path, endpoint: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    """Start it with this hub and this cache; both are read when `huggingface_hub` is imported."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     env = kept | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"} | more
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def python(code: str, home: Path, endpoint: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run it so to its end."""
+    process = started(code, home, endpoint, *arguments, **more)
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 OPEN = """
-import sys, bitnet
+import signal, sys, bitnet
 from huggingface_hub import constants
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 constants.DOWNLOAD_CHUNK_SIZE = 1000  # what breaks off is kept by chunks, of 10 MB
 name, *rest = sys.argv[1:]
 try:
@@ -139,17 +192,39 @@ except bitnet.BitnetError as error:
 
 def opened(home: Path, server: Hub | None, *arguments: str, token: str | None = None, **more: str) -> str:
     """What opening a model says."""
-    endpoint = f"http://127.0.0.1:{server.server_port}" if server else "http://127.0.0.1:9"
-    done = python(OPEN.replace("TOKEN", repr(token)), home, endpoint, *arguments, **more)
+    done = python(OPEN.replace("TOKEN", repr(token)), home, endpoint(server), *arguments, **more)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def endpoint(server: Hub | None) -> str:
+    """Where the hub is; without one, where nobody listens."""
+    return f"http://127.0.0.1:{server.server_port if server else 9}"
+
+
+FIND = """
+import json, sys
+from bitnet import BitnetError, hub
+for arguments, options in json.loads(sys.argv[1]):
+    try:
+        print(hub.model_file(*arguments, **options).name)
+    except BitnetError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def found(home: Path, server: Hub | None, *calls: tuple[list[Any], dict[str, Any]], **more: str) -> list[str]:
+    """What `model_file` says to each call, in a line each."""
+    done = python(FIND, home, endpoint(server), json.dumps(calls), **more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def test_a_model_is_downloaded_once_and_then_found_without_a_network(server: Hub, tmp_path: Path) -> None:
     assert opened(tmp_path, server, "maker/one", token="hf_secret") == "model.gguf 1 2\n"
     assert "Bearer hf_secret" in server.tokens
     assert [path for method, path, _ in server.log if method == "GET" and "/resolve/" in path] == [
-        "/maker/one/resolve/main/model.gguf"
+        f"/maker/one/resolve/{COMMIT}/model.gguf"
     ]
     before = len(server.log)
     assert opened(tmp_path, server, "maker/one") == "model.gguf 1 2\n"
@@ -164,8 +239,121 @@ def test_a_model_is_downloaded_once_and_then_found_without_a_network(server: Hub
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(server: Hub, tmp_path: Path) -> None:
     server.breaks = 1
     assert opened(tmp_path, server, "maker/one") == "model.gguf 1 2\n"
-    ranges = [wanted for method, path, wanted in server.log if method == "GET" and path.endswith("model.gguf")]
-    assert ranges == [None, f"bytes={RELU2.stat().st_size // 2 // 1000 * 1000}-"]
+    assert server.ranges() == [None, f"bytes={RELU2.stat().st_size // 2 // 1000 * 1000}-"]
+
+
+def interrupted(home: Path, server: Hub, how: signal.Signals) -> int:
+    """Interrupt a download of `maker/one` in the middle; returns the bytes of it that are kept."""
+    server.goes_on.clear()
+    process = started(OPEN.replace("TOKEN", "None"), home, endpoint(server), "maker/one")
+    until(lambda: any(partial.stat().st_size > 20_000 for partial in partials(home)))
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    server.goes_on.set()
+    (partial,) = partials(home)
+    return partial.stat().st_size
+
+
+def partials(home: Path) -> list[Path]:
+    """The files in the cache that are not complete."""
+    return list(home.rglob("*.incomplete"))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_what_an_interrupted_process_has_is_not_asked_for_again(
+    server: Hub, tmp_path: Path, how: signal.Signals
+) -> None:
+    kept = interrupted(tmp_path, server, how)
+    assert opened(tmp_path, server, "maker/one") == "model.gguf 1 2\n"
+    assert server.ranges() == [None, f"bytes={kept}-"]
+    # The cache is as huggingface_hub would have left it.
+    code = """
+import os
+from huggingface_hub import hf_hub_download, scan_cache_dir, try_to_load_from_cache
+path = hf_hub_download("maker/one", "model.gguf", local_files_only=True)
+assert path == try_to_load_from_cache("maker/one", "model.gguf")
+(repo,) = scan_cache_dir().repos
+print(path, os.path.islink(path), repo.refs["main"].commit_hash, repo.nb_files, repo.size_on_disk)
+"""
+    path, *rest = python(code, tmp_path, endpoint(server)).stdout.split()
+    assert Path(path).read_bytes() == RELU2.read_bytes()
+    assert rest == ["True", COMMIT, "1", str(RELU2.stat().st_size)]
+    assert not partials(tmp_path)
+
+
+def test_a_file_that_has_changed_since_is_downloaded_anew(server: Hub, tmp_path: Path) -> None:
+    interrupted(tmp_path, server, signal.SIGKILL)
+    server.repos["maker/one"]["model.gguf"] = SILU.read_bytes()
+    server.commit = hashlib.sha1(b"the next").hexdigest()
+    assert opened(tmp_path, server, "maker/one") == "model.gguf 1 2\n"
+    assert server.ranges() == [None, None]
+    assert next(tmp_path.rglob("model.gguf")).read_bytes() == SILU.read_bytes()
+
+
+def test_the_bytes_come_from_a_server_behind_the_hub(server: Hub, tmp_path: Path) -> None:
+    server.redirects = True
+    server.breaks = 1
+    assert opened(tmp_path, server, "maker/one", token="hf_secret") == "model.gguf 1 2\n"
+    both = [None, f"bytes={RELU2.stat().st_size // 2 // 1000 * 1000}-"]
+    assert server.ranges() == [wanted for wanted in both for _ in ("the hub", "the storage")]
+
+
+@pytest.mark.parametrize("fault", ["other bytes", "too long", "complete", "a server without ranges"])
+def test_a_rest_that_does_not_fit_is_downloaded_anew(server: Hub, tmp_path: Path, fault: str) -> None:
+    data = RELU2.read_bytes()
+    partial = tmp_path / f"hub/models--maker--one/blobs/{hashlib.sha256(data).hexdigest()}.incomplete"
+    partial.parent.mkdir(parents=True)
+    kept = {"other bytes": data[1:1001], "too long": data + b"x", "complete": data}.get(fault, data[:1000])
+    partial.write_bytes(kept)
+    server.knows_ranges = fault != "a server without ranges"
+    assert opened(tmp_path, server, "maker/one") == "model.gguf 1 2\n"
+    if fault == "other bytes":
+        assert server.ranges() == ["bytes=1000-", None]
+    if fault == "complete":
+        assert server.ranges() == []
+    assert next(tmp_path.rglob("model.gguf")).read_bytes() == data
+    assert not partials(tmp_path)
+
+
+def test_a_file_that_is_not_what_the_hub_announces_is_refused(server: Hub, tmp_path: Path) -> None:
+    server.lies = True
+    assert opened(tmp_path, server, "maker/one") == (
+        "BitnetError maker/one: model.gguf came damaged: its SHA-256 is not the one that the hub gives; try again\n"
+    )
+    assert not [*partials(tmp_path), *tmp_path.rglob("model.gguf")]
+
+
+def test_two_processes_download_a_file_once(server: Hub, tmp_path: Path) -> None:
+    server.goes_on.clear()
+    code = OPEN.replace("TOKEN", "None")
+    both = [started(code, tmp_path, endpoint(server), "maker/one") for _ in range(2)]
+    until(lambda: sum(method == "HEAD" for method, _, _ in server.log) == 2)
+    until(lambda: server.ranges() != [])
+    server.goes_on.set()
+    assert [process.communicate(timeout=60)[0] for process in both] == ["model.gguf 1 2\n"] * 2
+    assert server.ranges() == [None]
+
+
+def test_without_links_a_model_takes_its_size_once(server: Hub, tmp_path: Path) -> None:
+    code = """
+from huggingface_hub import file_download
+file_download.are_symlinks_supported = lambda *_: False  # Windows, as it comes
+from bitnet import hub
+print(hub.model_file("maker/one"), hub.model_file("maker/one"))
+"""
+    done = python(code, tmp_path, endpoint(server))
+    first, second = done.stdout.split()
+    assert first == second
+    assert Path(first).read_bytes() == RELU2.read_bytes()
+    assert not [file for file in tmp_path.rglob("blobs/*") if file.is_file()]
 
 
 def test_the_right_file_of_several(server: Hub, tmp_path: Path) -> None:
@@ -179,9 +367,72 @@ def test_what_is_not_there_is_named(server: Hub, tmp_path: Path) -> None:
     said = opened(tmp_path, server, "maker/unclear")
     assert said.startswith("ArgumentError maker/unclear has several models; give one as filename: a-q4.gguf, b-q8.gguf")
     assert opened(tmp_path, server, "maker/none").startswith("ModelNotFoundError maker/none has no GGUF file")
-    assert opened(tmp_path, server, "maker/nobody").startswith("ModelNotFoundError maker/nobody: the hub refuses: ")
     assert opened(tmp_path, server, "maker/one", "x.gguf").startswith("ModelNotFoundError maker/one: x.gguf is not")
     assert opened(tmp_path, None, "maker/one").startswith("ModelNotFoundError maker/one is not in the cache, and the")
+
+
+def test_what_the_hub_does_not_have_or_refuses(server: Hub, tmp_path: Path) -> None:
+    server.repos["maker/parts"] = {f"m-0000{i}-of-00003.gguf": b"x" for i in (1, 3)} | {"m-f16.gguf": b"x"}
+    log_in = "and pass token or log in by `hf auth login`"
+    none = f"the hub has none by that name, or a private one: check the name, {log_in}"
+    gated = f"the repository is gated: ask for access on its page, {log_in}"
+    refused = "the hub refuses it: 403 Forbidden: None.; pass token or log in by `hf auth login`"
+    uncached = "maker/one is not in the cache, and"
+    split = ", ".join(sorted(server.repos["maker/parts"]))
+    one, nobody = "maker/one", "maker/nobody"
+    calls: list[tuple[list[str], dict[str, str], str]] = [
+        ([nobody], {}, f"ModelNotFoundError {nobody}: {none}"),
+        ([nobody, "model.gguf"], {}, f"ModelNotFoundError {nobody}: {none}"),
+        ([one], {"revision": "dev"}, f"ModelNotFoundError {one}: the hub has no revision 'dev' of it"),
+        ([one, "model.gguf"], {"revision": "dev"}, f"ModelNotFoundError {one}: the hub has no revision 'dev' of it"),
+        ([one, "modle.gguf"], {}, f"ModelNotFoundError {one}: modle.gguf is not there; its GGUF files: model.gguf"),
+        ([one, "../x.gguf"], {}, f"ModelNotFoundError {one}: ../x.gguf is not there; its GGUF files: model.gguf"),
+        (["maker/none", "x"], {}, "ModelNotFoundError maker/none: x is not there; its GGUF files: none"),
+        (
+            ["maker/parts", "m-00001-of-00003.gguf"],
+            {},
+            f"ModelNotFoundError maker/parts: m-00002-of-00003.gguf is not there; its GGUF files: {split}",
+        ),
+        ([one], {"token": "answer_401_RepoNotFound"}, f"ModelNotFoundError {uncached} {none}"),
+        ([one], {"token": "answer_403_GatedRepo"}, f"BitnetError {uncached} the hub refuses it: {gated}"),
+        ([one], {"token": "answer_403"}, f"BitnetError {uncached} {refused}"),
+        ([one, "model.gguf"], {"token": "answer_403"}, f"BitnetError {uncached} {refused}"),
+    ]
+    assert found(tmp_path, server, *[call[:2] for call in calls]) == [call[2] for call in calls]
+    assert server.ranges() == []
+
+
+def test_what_fails_on_the_way(server: Hub, tmp_path: Path) -> None:
+    nowhere = tmp_path / "a file"
+    nowhere.write_bytes(b"")
+    server.fails = True
+    busy, offline, disk, broken = found(
+        tmp_path,
+        server,
+        (["maker/one"], {"token": "answer_429"}),
+        (["maker/one"], {"local_files_only": True}),
+        (["maker/one"], {"cache_dir": str(nowhere)}),
+        (["maker/one"], {}),
+    )
+    assert busy.startswith("ModelNotFoundError maker/one is not in the cache, and the hub fails: ") and "429" in busy
+    assert offline == "ModelNotFoundError maker/one is not in the cache, and local_files_only asks for no other"
+    assert disk.startswith("BitnetError maker/one: the cache cannot be used: ")
+    assert disk.endswith("; cache_dir or HF_HOME names another") and str(nowhere) in disk
+    assert broken.startswith("BitnetError maker/one: the hub fails: ") and "500" in broken
+    assert broken.endswith("; the next call goes on where this one stopped")
+
+
+@pytest.mark.parametrize("repo_id", ["a/b/c", "hf:m/one", "one", "", "a/b--c", "/etc/x.gguf", 5, None])
+def test_a_repository_is_owner_and_name(repo_id: Any) -> None:
+    with pytest.raises(bitnet.ArgumentError) as error:
+        bitnet.Engine.from_pretrained(repo_id)
+    assert str(error.value) == f"repo_id is {repo_id!r}, expected 'owner/name' of letters, digits, '-', '_' and '.'"
+
+
+def test_names_are_texts() -> None:
+    for what in ("filename", "revision"):
+        with pytest.raises(bitnet.ArgumentError, match=f"^{what} is 5, expected a text$"):
+            hub.model_file("maker/one", **{what: 5})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -211,13 +462,45 @@ def test_a_laid_out_cache_needs_no_network(cache: Path) -> None:
             assert engine.logits([1]).shape == (1, 64)
     with pytest.raises(bitnet.ModelNotFoundError, match="not in the cache, and local_files_only"):
         bitnet.Engine.from_pretrained("maker/split", revision="dev", cache_dir=cache, local_files_only=True)
+    with pytest.raises(
+        bitnet.ModelNotFoundError,
+        match=r"^in the cache, maker/split: x\.gguf is not there; its GGUF files: q/m-00001-.*; local_files_only asks",
+    ):
+        bitnet.Engine.from_pretrained("maker/split", "x.gguf", cache_dir=cache, local_files_only=True)
     with pytest.raises(TypeError, match="n_thread"):
         bitnet.Engine.from_pretrained("maker/split", cache_dir=cache, local_files_only=True, n_thread=1)  # type: ignore[call-arg]
+
+
+def test_a_cached_model_opens_whatever_the_hub_says_but_that_it_has_none(server: Hub, cache: Path) -> None:
+    server.repos["maker/split"] = {}
+    refusals = ("429", "401", "403", "403_GatedRepo", "500", "503")
+    names: list[list[str]] = [["maker/split"], ["maker/split", "q/m-00001-of-00002.gguf"]]
+    final = ("404", "404_RepoNotFound", "404_RevisionNotFound")
+    said = found(
+        cache,
+        server,
+        *((name, {"token": f"answer_{how}", "cache_dir": str(cache)}) for how in refusals + final for name in names),
+    )
+    assert said[:12] == ["m-00001-of-00002.gguf"] * 12
+    assert all(line.startswith("ModelNotFoundError maker/split: the hub has no") for line in said[12:])
+
+
+def test_the_beginning_of_a_commit_is_found_in_the_cache(cache: Path) -> None:
+    def path(revision: str) -> Path:
+        return hub.model_file("maker/split", revision=revision, cache_dir=cache, local_files_only=True)
+
+    assert path(COMMIT[:7]) == path(COMMIT)
+    other = cache / "models--maker--split" / "snapshots" / (COMMIT[:39] + "x")
+    other.mkdir()
+    for unclear in (COMMIT[:7], COMMIT[:6], "*"):
+        with pytest.raises(bitnet.ModelNotFoundError, match="is not in the cache"):
+            path(unclear)
 
 
 @pytest.mark.parametrize(
     ("names", "chosen"),
     [
+        (["model.gguf", "mmproj-model-f16.gguf", "q/x.mmproj-i2_s.gguf"], "model.gguf"),
         (["model.gguf"], "model.gguf"),
         (["a/Model-I2_S.GGUF", "a/model-f16.gguf"], "a/Model-I2_S.GGUF"),
         (["m-tq1_0.gguf", "m-tq2_0.gguf", "m-q4_0.gguf"], "m-tq2_0.gguf"),
@@ -237,14 +520,16 @@ def test_an_unclear_choice_lists_the_files() -> None:
 
 def test_the_command_line_takes_names(server: Hub, tmp_path: Path) -> None:
     run = "import sys; from bitnet.cli import main; sys.exit(main(sys.argv[1:]))"
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    done = python(run, tmp_path, endpoint, "inspect", "hf:maker/types/m-f16.gguf")
-    assert (done.returncode, "m-f16.gguf" in done.stdout) == (0, True), done.stderr
+    for file in ("hf:maker/types/m-f16.gguf", f"hf:maker/types@{COMMIT}/m-f16.gguf"):
+        done = python(run, tmp_path, endpoint(server), "inspect", file)
+        assert (done.returncode, "m-f16.gguf" in done.stdout) == (0, True), done.stderr
     for name, message in [
-        ("hf:maker", "bitnet: hf:maker is no hf:owner/name or hf:owner/name/file\n"),
+        ("hf:maker", "bitnet: hf:maker is no hf:owner/name[@revision][/file]\n"),
+        ("hf:maker/types@", "bitnet: hf:maker/types@ is no hf:owner/name[@revision][/file]\n"),
+        ("hf:maker/types@dev/m-f16.gguf", "bitnet: maker/types: the hub has no revision 'dev' of it\n"),
         ("hf:maker/none", "bitnet: maker/none has no GGUF file\n"),
     ]:
-        done = python(run, tmp_path, endpoint, "inspect", name)
+        done = python(run, tmp_path, endpoint(server), "inspect", name)
         assert (done.returncode, done.stderr) == (2, message)
 
 
@@ -255,5 +540,5 @@ sys.modules["huggingface_hub"] = None
 import bitnet
 bitnet.Engine.from_pretrained("maker/one")
 """
-    done = python(code, tmp_path, "http://127.0.0.1:9")
+    done = python(code, tmp_path, endpoint(None))
     assert done.stderr.endswith("models by name need huggingface_hub: pip install 'bitnet-engine[hub]'\n")

@@ -701,7 +701,8 @@ class Engine:
     """An open model with its threads; immutable, and shared by any number of Python threads.
 
     path: a GGUF file, or the first file of a split model (default: the model inside the package, see
-        `bitnet.models`). It is mapped into memory and must not change meanwhile.
+        `bitnet.models`). It is mapped into memory and must not change meanwhile. `from_pretrained` opens models of the
+        Hugging Face Hub by name.
     n_ctx: positions that one sequence may have (default: the model's, at most 4096).
     n_threads: threads that compute (default: all processors that this process may use).
     isa: one of `bitnet.isas()` (default: the environment variable BITNET_ISA, else the best). The logits do not depend
@@ -757,19 +758,23 @@ class Engine:
         not there: pip install 'bitnet-engine[hub]'. The other keywords are those of `Engine`.
 
         filename: a GGUF file of the repository, of a split model the first part (default: the only one; of several the
-            only one of the first type that is there of I2_S, TQ2_0, TQ1_0, IQ2_BN, IQ1_BN).
-        revision: a branch, a tag or a commit (default: "main").
+            only one of the first type that is there of I2_S, TQ2_0, TQ1_0, IQ2_BN, IQ1_BN; projectors of images,
+            `mmproj`, do not count).
+        revision: a branch, a tag, or a commit or the first 7 digits of it or more (default: "main").
         cache_dir: the cache's folder (default: that of `huggingface_hub`, see its HF_HOME).
-        local_files_only: ask the cache alone. A hub that cannot be reached leaves the cache as well.
+        local_files_only: ask the cache alone. A hub that cannot be reached, fails or refuses leaves the cache as well;
+            one that does not have the repository or the revision is believed.
         token: for the hub (default: that of `hf auth login`).
 
-        A connection that breaks is taken up again where it broke, and files that are complete stay in the cache.
+        A connection that breaks is taken up again where it broke, and the next call goes on with a download that Ctrl-C
+        or a kill of the process interrupted. The SHA-256 of what came is checked. Two processes download a file once.
         Progress is shown on stderr, which the environment variable HF_HUB_DISABLE_PROGRESS_BARS=1 turns off;
         HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 is local_files_only everywhere.
 
-        Raises ModelNotFoundError where the repository, the revision or the file is not there, ArgumentError that lists
-        the files where the choice is not clear, BitnetError without huggingface_hub or where a download fails; and
-        as `Engine`.
+        Raises ModelNotFoundError where the repository, the revision or the file is not there, or the hub cannot be
+        reached and the cache does not have it; ArgumentError where repo_id is no `owner/name`, or, with a list of the
+        files, where the choice is not clear; BitnetError without huggingface_hub, where the hub refuses, a download
+        fails or the cache cannot be used; and as `Engine`.
         """
     def logits(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
         """Logits after every id: float32 of shape [len(ids), n_vocab]. The warm cache is neither used nor changed.
