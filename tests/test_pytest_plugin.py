@@ -465,3 +465,15 @@ def test_what_runs_no_tests_keeps_the_report(pytester: pytest.Pytester, options:
     report = (pytester.path / "out" / "report.json").read_text()
     run(pytester, "--bitnet-receipts=out", *options)
     assert (pytester.path / "out" / "report.json").read_text() == report
+
+
+def test_in_asks_of_an_answers_text(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+def test(bitnet_case):
+    answer = bitnet_case.ask("What is 2+2?")
+    assert "=4" in answer
+    assert "=5" not in answer
+"""
+    )
+    run(pytester).assert_outcomes(passed=1)

@@ -67,6 +67,10 @@ class Answer:
     prompt: str
     completion: Completion
 
+    def __contains__(self, text: str) -> bool:
+        """Whether its text has this one in it."""
+        return text in self.text
+
     @property
     def text(self) -> str:
         """Its text."""
