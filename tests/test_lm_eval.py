@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,9 @@ import bitnet.lm_eval
 model, folder = sys.argv[1:]
 own = pathlib.Path(lm_eval.__file__).parent / "tasks"
 tasks = []
-for name, definition in [("arc_easy", "arc/arc_easy"), ("wikitext", "wikitext/wikitext"), ("gsm8k", "gsm8k/gsm8k")]:
+definitions = {"arc_easy": "arc/arc_easy", "wikitext": "wikitext/wikitext", "gsm8k": "gsm8k/gsm8k",
+               "noridiom": "noreval/noridiom/nob/noridiom_nob_p0"}
+for name, definition in definitions.items():
     files = dict.fromkeys(("train", "validation", "test"), f"{folder}/{name}.json")
     change = {"include": f"{own}/{definition}.yaml", "task": f"local_{name}", "dataset_path": "json",
               "dataset_name": None, "dataset_kwargs": {"data_files": files}, "num_fewshot": 0}
@@ -57,7 +60,9 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for q, texts, right in QUESTIONS
     ]
     gsm = [{"question": "hello?", "answer": "#### 4"}, {"question": "world?", "answer": "#### 2"}]
-    for name, rows in [("arc_easy", arc), ("wikitext", [{"page": page} for page in PAGES]), ("gsm8k", gsm)]:
+    idioms = [{"language": "nob", "idiom_start": "hello", "completion": "world", "accepted_completions": ["world"]}]
+    pages = [{"page": page} for page in PAGES]
+    for name, rows in [("arc_easy", arc), ("wikitext", pages), ("gsm8k", gsm), ("noridiom", idioms)]:
         (folder / f"{name}.json").write_text("\n".join(map(json.dumps, rows)))
     return folder
 
@@ -94,6 +99,10 @@ def test_its_tasks_give_what_the_engine_gives(text_model: Path, documents: Path,
             answer = engine.generate(f"Question: {question}\nAnswer:", max_tokens=20, stop=stop)
             assert found == [[answer.text]]
 
+        # Its settings: until, do_sample, num_beams, max_new_tokens.
+        answer = engine.generate("Fullfør dette uttrykket: hello", max_tokens=16, stop="\n")
+        assert samples["local_noridiom"] == [[[answer.text]]]
+
 
 def rolling(engine: Any, text: str) -> list[float]:
     """Log-likelihoods of the windows of a text: the first begins with BOS, the last is as long as the context."""
@@ -105,13 +114,29 @@ def rolling(engine: Any, text: str) -> list[float]:
     return [float(engine.score(context, [rest]).logprobs[0]) for context, rest in parts]
 
 
-def test_prompts_and_limits(text_model: Path) -> None:
+def requests(kind: Any, *arguments: tuple[Any, ...]) -> list[Any]:
+    """What the harness asks a model."""
     from lm_eval.api.instance import Instance
 
+    return [Instance(kind, {}, one, 0) for one in arguments]
+
+
+def answers(engine: Any, *settings: dict[str, Any]) -> list[str]:
+    """What the model says to "hello" under each of these settings."""
     from bitnet.lm_eval import BitnetLM
 
-    def requests(kind: Any, *arguments: tuple[Any, ...]) -> list[Instance]:
-        return [Instance(kind, {}, one, 0) for one in arguments]
+    asked = requests("generate_until", *(("hello", given) for given in settings))
+    return BitnetLM(engine).generate_until(asked, disable_tqdm=True)
+
+
+def says(engine: Any, **keywords: Any) -> str:
+    """What the engine says to it."""
+    text: str = engine.generate("hello", **keywords).text
+    return text
+
+
+def test_prompts_and_limits(text_model: Path) -> None:
+    from bitnet.lm_eval import BitnetLM
 
     with bitnet.Engine(text_model) as engine:
         model, bos = BitnetLM(engine), engine.tokenizer.bos_token_id
@@ -128,10 +153,46 @@ def test_prompts_and_limits(text_model: Path) -> None:
         assert model.generate_until(requests("generate_until", ("a" * 400, {"until": [], "max_gen_toks": 4}))) == [
             engine.generate(engine.encode("a" * 252), max_tokens=4).text
         ]
-        with pytest.raises(TypeError, match="num_beams"):
-            model.generate_until(requests("generate_until", ("a", {"num_beams": 4})))
         with pytest.raises(bitnet.ArgumentError, match="an open engine takes no options; found n_ctx"):
             BitnetLM(engine, n_ctx=4)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"max_new_tokens": 5, "num_beams": 1, "do_sample": False},
+        {"max_tokens": 5, "until": None, "temperature": None},
+        {"max_gen_toks": "5", "until": "", "temperature": "0"},
+    ],
+)
+def test_settings_mean_what_they_mean_to_the_harness(engine: Any, given: dict[str, Any]) -> None:
+    assert answers(engine, given) == [says(engine, max_tokens=5)]
+
+
+def test_unknown_settings_are_refused_before_anything_is_computed(engine: Any) -> None:
+    unknown = r"found the generation settings length_penalty=2, num_beams=4; this engine has until, .*, top_p"
+    with pytest.raises(bitnet.ArgumentError, match=unknown):
+        answers(engine, {}, {"num_beams": 4, "length_penalty": 2, "top_p": 0.9})
+    assert engine.cached_tokens == 0
+
+
+def test_a_temperature_or_do_sample_samples(engine: Any) -> None:
+    greedy, warm, hot = ({"max_tokens": 16, "seed": 1, "temperature": temperature} for temperature in (0.0, 1.0, 2.0))
+    limits = {"max_gen_toks": 16, "seed": 1}
+    given: list[dict[str, Any]] = [{"temperature": 2.0}, {"do_sample": True}, {"do_sample": False, "temperature": 2.0}]
+    assert answers(engine, *(limits | one for one in given)) == [says(engine, **one) for one in (hot, warm, greedy)]
+    assert len({says(engine, **one) for one in (greedy, warm, hot)}) == 3
+
+
+def test_draws_follow_the_harnesss_seed(engine: Any) -> None:
+    def sampled(seed: int) -> list[str]:
+        random.seed(seed)
+        return answers(engine, *[{"do_sample": True, "max_gen_toks": 16}] * 2)
+
+    first, second = sampled(0)
+    assert sampled(0) == [first, second]
+    assert first != second
+    assert sampled(1) != [first, second]
 
 
 def test_the_chat_template_is_the_models() -> None:

@@ -7,20 +7,24 @@ takes the harness's own arguments. In Python, `import bitnet.lm_eval` registers 
 """
 
 import os
+import random
 from abc import ABCMeta
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from . import Engine
+from . import Engine, SamplingParams
 from .errors import ArgumentError
 from .hub import local
 from .models import inside
+
+SAMPLING = sorted({name for name in vars(SamplingParams) if not name.startswith("_")} - {"max_tokens", "stop"})
 
 
 @register_model("bitnet")
@@ -114,20 +118,38 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         return totals
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers up to a stop text. Besides `until`, `max_gen_toks` and `do_sample` what `SamplingParams` takes."""
+        """Answers up to a stop text. Raises ArgumentError for an unknown setting before anything is computed.
+
+        Settings: `until`; `max_gen_toks`, also as `max_new_tokens`, `max_tokens` or `max_completion_tokens`;
+        `num_beams` if it is 1; `do_sample`; and what else `SamplingParams` takes. As in the harness, a temperature
+        above 0 samples unless `do_sample` is False; `do_sample` without a temperature samples at 1, as in
+        transformers. Without a `seed`, draws follow the harness's seed of Python's `random`.
+        """
+        arguments = [request.args for request in requests]
+        settings = [self._sampling(given) for _, given in arguments]
         answers = []
-        for context, given in (request.args for request in requests):
-            options = dict(given)
-            until = options.pop("until", None) or []
-            limit = options.pop("max_gen_toks", self.max_gen_toks)
-            if not options.pop("do_sample", False):
-                options["temperature"] = 0.0
+        for (context, given), params in zip(arguments, settings, strict=True):
+            limit = params.max_tokens or 0
             ids = self.tok_encode(context)[-max(self.max_length - limit, self.max_length // 2) :]
-            stop = [until] if isinstance(until, str) else [text for text in until if text]
-            answer = self.engine.generate(ids, max_tokens=limit, stop=stop, **options).text
-            self.cache_hook.add_partial("generate_until", (context, given), answer)
-            answers.append(answer)
+            answers.append(self.engine.generate(ids, params).text)
+            self.cache_hook.add_partial("generate_until", (context, given), answers[-1])
         return answers
+
+    def _sampling(self, given: Mapping[str, Any]) -> SamplingParams:
+        """A request's settings in this engine's words."""
+        options = {name: value for name, value in given.items() if value is not None}
+        options["temperature"] = float(options.get("temperature", 1 if options.get("do_sample") else 0))
+        options = dict(normalize_gen_kwargs(options, self.max_gen_toks))
+        limit, until = options.pop("max_gen_toks"), options.pop("until")
+        if options.pop("do_sample"):
+            options.setdefault("seed", random.getrandbits(64))
+        if options.get("num_beams") == 1:
+            del options["num_beams"]
+        if unknown := sorted(options.keys() - SAMPLING):
+            found = ", ".join(f"{name}={options[name]!r}" for name in unknown)
+            known = ", ".join(["until", "max_gen_toks", "do_sample", *SAMPLING])
+            raise ArgumentError(f"found the generation settings {found}; this engine has {known}")
+        return SamplingParams(max_tokens=limit, stop=[text for text in until if text], **options)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The prompt of a conversation; without a generation prompt it ends inside the last message, to go on there."""
