@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import random
@@ -47,7 +48,7 @@ samples = {
     name: [found for _, found in sorted({sample["doc_id"]: sample["resps"] for sample in all}.items())]
     for name, all in results["samples"].items()
 }
-print(json.dumps({"results": results["results"], "samples": samples}, default=str))
+print(json.dumps({"results": results["results"], "samples": samples, "config": results["config"]}, default=str))
 """
 
 
@@ -102,6 +103,19 @@ def test_its_tasks_give_what_the_engine_gives(text_model: Path, documents: Path,
         # Its settings: until, do_sample, num_beams, max_new_tokens.
         answer = engine.generate("Fullfør dette uttrykket: hello", max_tokens=16, stop="\n")
         assert samples["local_noridiom"] == [[[answer.text]]]
+
+        receipt = answer.receipt
+        assert receipt is not None
+        claim = receipt.to_dict()["claim"]
+        settings = ("n_ctx", "kv_type", "act_quant", "ffn_act", "numerics")
+        expected = {name: claim[name] for name in settings} | {
+            "model_file": "model.gguf",
+            "model_fingerprint": claim["model"],
+            "tokenizer_fingerprint": claim["tokenizer"],
+            "architecture": "llama",
+            "bitnet_version": bitnet.__version__,
+        }
+        assert report["config"] | expected == report["config"]
 
 
 def rolling(engine: Any, text: str) -> list[float]:
@@ -195,6 +209,50 @@ def test_draws_follow_the_harnesss_seed(engine: Any) -> None:
     assert sampled(1) != [first, second]
 
 
+def test_progress_is_shown_unless_disabled(engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from bitnet.lm_eval import BitnetLM
+
+    model = BitnetLM(engine)
+    arguments: dict[str, tuple[Any, ...]] = {
+        "loglikelihood": ("hello", " world"),
+        "loglikelihood_rolling": ("hello world",),
+        "generate_until": ("hello", {"max_gen_toks": 1}),
+    }
+    for kind, one in arguments.items():
+        asked = requests(kind, one, one)
+        quiet = getattr(model, kind)(asked, disable_tqdm=True)
+        assert capsys.readouterr().err == ""
+        assert getattr(model, kind)(asked) == quiet
+        shown = capsys.readouterr().err
+        assert f"Running {kind} requests: 100%" in shown
+        assert "2/2" in shown
+
+
+def test_one_warning_tells_how_many_contexts_are_cut(engine: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from bitnet.lm_eval import BitnetLM
+
+    model = BitnetLM(engine)
+    caplog.set_level(logging.WARNING, logger="lm_eval")
+    model.loglikelihood(requests("loglikelihood", ("a" * 400, "b"), ("b" * 400, "c"), ("c", "d")), disable_tqdm=True)
+    model.loglikelihood_rolling(requests("loglikelihood_rolling", ("a" * 400,)), disable_tqdm=True)
+    settings = {"max_gen_toks": 4}
+    model.generate_until(requests("generate_until", ("a" * 253, settings), ("a" * 251, settings)), disable_tqdm=True)
+    cut = "contexts do not fit into n_ctx 256 with what follows, and lose their beginning"
+    assert [record.getMessage() for record in caplog.records] == [f"2 of 3 {cut}", f"1 of 2 {cut}"]
+
+
+def test_arguments(text_model: Path) -> None:
+    from bitnet.lm_eval import BitnetLM
+
+    model = BitnetLM(text_model, max_length=64, n_threads=1)
+    assert (model.engine.n_ctx, model.max_length, model.device) == (64, 64, "cpu")
+    model.engine.close()
+    with pytest.raises(bitnet.ArgumentError, match=r"no argument dtype, trust_remote_code; it has pretrained, .*n_ctx"):
+        BitnetLM(text_model, dtype="float16", trust_remote_code=True)
+    with pytest.raises(bitnet.ArgumentError, match="give one of them"):
+        BitnetLM(text_model, n_ctx=64, max_length=64)
+
+
 def test_the_chat_template_is_the_models() -> None:
     from bitnet.lm_eval import BitnetLM
 
@@ -213,3 +271,21 @@ def test_the_command_is_the_harnesss_own() -> None:
     done = subprocess.run([sys.executable, "-m", "bitnet.lm_eval", "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "lm-eval" in done.stdout
+
+
+def test_the_command_says_in_one_line_what_is_wrong(documents: Path, tmp_path: Path) -> None:
+    task = {
+        "task": "local_hello", "dataset_path": "json", "test_split": "test", "output_type": "generate_until",
+        "dataset_kwargs": {"data_files": {"test": str(documents / "gsm8k.json")}},
+        "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}",
+        "metric_list": [{"metric": "exact_match"}],
+    }  # fmt: skip
+    (tmp_path / "hello.yaml").write_text(json.dumps(task))
+    env = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    run = [sys.executable, "-m", "bitnet.lm_eval", "run", "--model", "bitnet", "--tasks", str(tmp_path / "hello.yaml")]
+    for wrong, found in [("--model_args dtype=float16", "dtype"), ("--gen_kwargs num_beams=4", "num_beams=4")]:
+        done = subprocess.run([*run, *wrong.split()], capture_output=True, text=True, env=env, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert found in done.stderr.splitlines()[-1]
+        assert done.stderr.splitlines()[-1].startswith("bitnet: ")

@@ -6,10 +6,13 @@ takes the harness's own arguments. In Python, `import bitnet.lm_eval` registers 
 `lm_eval.simple_evaluate(BitnetLM(engine), tasks=[…])` takes an open engine.
 """
 
+import logging
 import os
 import random
+import sys
 from abc import ABCMeta
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,12 +21,16 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from tqdm import tqdm
 
 from . import Engine, SamplingParams
-from .errors import ArgumentError
+from .errors import ArgumentError, BitnetError
 from .hub import local
 from .models import inside
 
+eval_logger = logging.getLogger("lm_eval.bitnet")  # the harness shows what is logged below its own name
+
+OPTIONS = [name for name in signature(Engine).parameters if name != "path"]
 SAMPLING = sorted({name for name in vars(SamplingParams) if not name.startswith("_")} - {"max_tokens", "stop"})
 
 
@@ -32,26 +39,35 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
     """A model of the harness. Its log-likelihoods are those of `Engine.score`, bit for bit.
 
     pretrained: an open engine, a GGUF file, or `hf:owner/name` (default: the model inside the package).
-    max_gen_toks: ids of an answer at most, where a task does not say. Other keywords are those of `Engine`.
+    max_length: another name of `n_ctx`. max_gen_toks: ids of an answer at most, where a task does not say.
+    Other keywords are those of `Engine`.
 
     Prompts reach the model as the harness's own models read them: BOS in front where the model expects it, unless the
     text begins with it; control tokens in a text are recognised, since templates write them. A context that is too long
-    loses its beginning; an answer's max_gen_toks leave it at least half of n_ctx. Equal contexts are computed once.
-    batch_size, max_batch_size and device, which the harness passes to every model, mean nothing here.
+    loses its beginning, with a warning; an answer's max_gen_toks leave it at least half of n_ctx. Equal contexts are
+    computed once. batch_size, max_batch_size and device, which the harness passes to every model, mean nothing here.
     """
 
     def __init__(
         self,
         pretrained: Engine | str | os.PathLike[str] | None = None,
         *,
+        max_length: int | None = None,
         max_gen_toks: int = 256,
         batch_size: Any = None,
         max_batch_size: Any = None,
         device: Any = None,
         **options: Any,
     ) -> None:
-        """Open the model."""
+        """Open the model. Raises ArgumentError for an argument that does not exist, and as `Engine`."""
         super().__init__()
+        if unknown := sorted(options.keys() - OPTIONS):
+            known = ", ".join(["pretrained", "max_length", "max_gen_toks", *OPTIONS])
+            raise ArgumentError(f"the model bitnet has no argument {', '.join(unknown)}; it has {known}")
+        if max_length is not None:
+            if "n_ctx" in options:
+                raise ArgumentError("max_length and n_ctx are the same; give one of them")
+            options["n_ctx"] = max_length
         if isinstance(pretrained, Engine):
             if options:
                 raise ArgumentError(f"an open engine takes no options; found {', '.join(options)}")
@@ -60,6 +76,11 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
             self.engine = Engine(local(os.fspath(pretrained or inside())), **options)
         self.max_gen_toks = max_gen_toks
         self.max_length = self.engine.n_ctx
+
+    @property
+    def device(self) -> str:
+        """Where it computes."""
+        return "cpu"
 
     @property
     def eot_token_id(self) -> int:
@@ -85,40 +106,48 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         bos = [tokenizer.bos_token_id] if add_special_tokens and tokenizer.bos_token_id is not None else []
         return bos + ids
 
+    def _ends(self, contexts: Iterable[tuple[list[int], int]]) -> list[list[int]]:
+        """Of each (ids, n) the last n ids. Warns once if some have more."""
+        contexts = list(contexts)
+        if cut := sum(len(ids) > n for ids, n in contexts):
+            message = "%d of %d contexts do not fit into n_ctx %d with what follows, and lose their beginning"
+            eval_logger.warning(message, cut, len(contexts), self.max_length)
+        return [ids[-n:] for ids, n in contexts]
+
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
         """Of each (name, context, continuation), ids, the log-likelihood and whether greedy sampling would give it."""
-
-        def context(i: int) -> list[int]:
-            _, before, ids = requests[i]
-            return before[-max(self.max_length + 1 - len(ids), 1) :]
-
+        contexts = self._ends((before, max(self.max_length + 1 - len(ids), 1)) for _, before, ids in requests)
         found: dict[int, tuple[float, bool]] = {}
-        for before, group in groupby(sorted(range(len(requests)), key=context), key=context):
-            same = list(group)
-            scores = self.engine.score(before, [requests[i][2] for i in same])
-            for i, logprob, greedy in zip(same, scores.logprobs, scores.is_greedy, strict=True):
-                found[i] = float(logprob), bool(greedy)
-                if requests[i][0] is not None:
-                    self.cache_hook.add_partial("loglikelihood", requests[i][0], found[i])
+        with tqdm(total=len(requests), desc="Running loglikelihood requests", disable=disable_tqdm) as bar:
+            order = sorted(range(len(requests)), key=contexts.__getitem__)
+            for before, group in groupby(order, key=contexts.__getitem__):
+                same = list(group)
+                scores = self.engine.score(before, [requests[i][2] for i in same])
+                for i, logprob, greedy in zip(same, scores.logprobs, scores.is_greedy, strict=True):
+                    found[i] = float(logprob), bool(greedy)
+                    if requests[i][0] is not None:
+                        self.cache_hook.add_partial("loglikelihood", requests[i][0], found[i])
+                bar.update(len(same))
         return [found[i] for i in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood of whole texts: each id once, in windows as long as the context."""
+        """The log-likelihood of whole texts: each id once, in windows as long as the context, the first behind BOS."""
         totals = []
-        for (text,) in (request.args for request in requests):
+        texts = [text for (text,) in (request.args for request in requests)]
+        for text in tqdm(texts, desc="Running loglikelihood_rolling requests", disable=disable_tqdm):
             windows = get_rolling_token_windows(
                 self.tok_encode(text, add_special_tokens=False), self.prefix_token_id, self.max_length, context_len=1
             )
             parts = [(None, *make_disjoint_window(window)) for window in windows]
-            total = sum(logprob for logprob, _ in self._loglikelihood_tokens(parts))
+            total = sum(logprob for logprob, _ in self._loglikelihood_tokens(parts, disable_tqdm=True))
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), total)
             totals.append(total)
         return totals
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers up to a stop text. Raises ArgumentError for an unknown setting before anything is computed.
+        """Answers up to a stop text. Raises ArgumentError for an unknown setting before the first is computed.
 
         Settings: `until`; `max_gen_toks`, also as `max_new_tokens`, `max_tokens` or `max_completion_tokens`;
         `num_beams` if it is 1; `do_sample`; and what else `SamplingParams` takes. As in the harness, a temperature
@@ -127,10 +156,13 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         """
         arguments = [request.args for request in requests]
         settings = [self._sampling(given) for _, given in arguments]
+        contexts = self._ends(
+            (self.tok_encode(context), max(self.max_length - (params.max_tokens or 0), self.max_length // 2))
+            for (context, _), params in zip(arguments, settings, strict=True)
+        )
         answers = []
-        for (context, given), params in zip(arguments, settings, strict=True):
-            limit = params.max_tokens or 0
-            ids = self.tok_encode(context)[-max(self.max_length - limit, self.max_length // 2) :]
+        bar = tqdm(arguments, desc="Running generate_until requests", disable=disable_tqdm)
+        for (context, given), ids, params in zip(bar, contexts, settings, strict=True):
             answers.append(self.engine.generate(ids, params).text)
             self.cache_hook.add_partial("generate_until", (context, given), answers[-1])
         return answers
@@ -168,12 +200,31 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         """What the harness knows its caches by."""
         return Path(self.engine.path).name
 
+    def get_model_info(self) -> dict[str, Any]:
+        """What the harness writes into its results: the model's fingerprint and what decides its numbers."""
+        answer: Any = self.engine.generate([0], max_tokens=1)  # only a receipt tells the fingerprint
+        document = answer.receipt.to_dict()
+        claim, model = document["claim"], document["model_info"]
+        settings = {name: claim[name] for name in ("n_ctx", "kv_type", "act_quant", "ffn_act", "numerics")}
+        return {
+            "model_file": model["file"],
+            "model_fingerprint": claim["model"],
+            "tokenizer_fingerprint": claim["tokenizer"],
+            "architecture": model["architecture"],
+            **settings,
+            "bitnet_version": document["run"]["version"],
+        }
+
 
 def main() -> None:
     """The harness's own command, which knows this model."""
     from lm_eval.__main__ import cli_evaluate
 
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except BitnetError as error:
+        print(f"bitnet: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
