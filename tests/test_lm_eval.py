@@ -263,8 +263,68 @@ def test_the_chat_template_is_the_models() -> None:
     assert model.apply_chat_template([*turns, {"role": "assistant", "content": "It is"}], False) == prompt + "It is"
     assert model.chat_template(True) == model.engine.template.source
     assert model.chat_template(False) == ""
-    assert model.tokenizer_name == "trit.gguf"
+    assert model.tokenizer_name.startswith("trit.gguf-")
     model.engine.close()
+
+
+TRIMMED = "{% for m in messages %}[{{ m.role }}] {{ m.content | trim }}<|eot_id|>{% endfor %}"
+SPACED = "{% for m in messages %}[{{ m.role }}] {{ m.content | trim + ' ' }}<|eot_id|>{% endfor %}"
+KEPT = "{% for m in messages %}[{{ m.role }}] {{ m.content }}<|eot_id|>{% endfor %}"
+OMITTED = "{% for m in messages if m.content %}[{{ m.role }}] {{ m.content | trim }}<|eot_id|>{% endfor %}"
+
+
+@pytest.mark.parametrize("source", [TRIMMED, SPACED, KEPT, OMITTED], ids=["trimmed", "spaced", "kept", "omitted"])
+@pytest.mark.parametrize("content", ["t", "", " ", "It is ", "\nIt is <|eot_id|> [user] Hi", "Hi"])
+def test_a_prompt_can_end_inside_the_last_message(engine: Any, source: str, content: str) -> None:
+    from bitnet.lm_eval import BitnetLM
+
+    model = BitnetLM(engine, template=bitnet.Template.from_jinja(source))
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": content}]
+    shown = content if source == KEPT else content.strip()
+    before = model.template.render(turns[:1])
+    assert model.apply_chat_template(turns, False) == f"{before}[assistant] {shown}"
+
+
+def test_a_template_that_hides_the_last_message_is_refused(engine: Any) -> None:
+    from bitnet.lm_eval import BitnetLM
+
+    model = BitnetLM(engine, template=bitnet.Template.from_jinja("{{ messages[0].content }}"))
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "It is"}]
+    with pytest.raises(bitnet.TemplateError, match="does not show the last message"):
+        model.apply_chat_template(turns, add_generation_prompt=False)
+
+
+def test_a_system_message_that_the_template_refuses_is_left_out(engine: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from bitnet.lm_eval import BitnetLM
+
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}" + TRIMMED
+    model = BitnetLM(engine, template=bitnet.Template.from_jinja(refuses))
+    turns = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
+    caplog.set_level(logging.WARNING, logger="lm_eval")
+    assert model.apply_chat_template(turns[:2]) == "[user] user<|eot_id|>"
+    assert model.apply_chat_template(turns, False) == "[user] user<|eot_id|>[assistant] assistant"
+    (record,) = caplog.records
+    assert "no system here" in record.getMessage()
+    with pytest.raises(bitnet.TemplateError, match="empty"):
+        model.apply_chat_template([])
+
+
+def test_another_template_is_an_argument(engine: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from bitnet.lm_eval import BitnetLM
+
+    model = BitnetLM(engine, template="bitnet")
+    turns = [{"role": "user", "content": "Hi"}]
+    assert model.apply_chat_template(turns) == bitnet.Template.named("bitnet").render(turns)
+    assert model.chat_template("bitnet") == model.template.source
+    assert caplog.records == []
+    # The harness gives a name to chat_template alone, not to apply_chat_template.
+    assert model.chat_template("llama3-chat") == model.template.source
+    assert "choose by the argument template" in caplog.text
+    # Prompts that the harness stores are found again for the same template alone.
+    names = [BitnetLM(engine, template=name).tokenizer_name for name in ("bitnet", "bitnet", "instruct")]
+    assert names[0] == names[1] != names[2]
+    with pytest.raises(bitnet.TemplateError, match="'chatml' is not known"):
+        BitnetLM(engine, template="chatml")
 
 
 def test_the_command_is_the_harnesss_own() -> None:

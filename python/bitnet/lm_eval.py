@@ -6,6 +6,7 @@ takes the harness's own arguments. In Python, `import bitnet.lm_eval` registers 
 `lm_eval.simple_evaluate(BitnetLM(engine), tasks=[…])` takes an open engine.
 """
 
+import hashlib
 import logging
 import os
 import random
@@ -20,11 +21,11 @@ from typing import Any
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, warning_once
 from tqdm import tqdm
 
-from . import Engine, SamplingParams
-from .errors import ArgumentError, BitnetError
+from . import ChatSession, Engine, SamplingParams, Template
+from .errors import ArgumentError, BitnetError, TemplateError
 from .hub import local
 from .models import inside
 
@@ -32,6 +33,8 @@ eval_logger = logging.getLogger("lm_eval.bitnet")  # the harness shows what is l
 
 OPTIONS = [name for name in signature(Engine).parameters if name != "path"]
 SAMPLING = sorted({name for name in vars(SamplingParams) if not name.startswith("_")} - {"max_tokens", "stop"})
+MARK = "\ufdd0"
+"""Marks the end of a message in a prompt: a code point that is never a character of a text."""
 
 
 @register_model("bitnet")
@@ -40,7 +43,7 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
 
     pretrained: an open engine, a GGUF file, or `hf:owner/name` (default: the model inside the package).
     max_length: another name of `n_ctx`. max_gen_toks: ids of an answer at most, where a task does not say.
-    Other keywords are those of `Engine`.
+    template: a Template or the name of a built-in one (default: the model's). Other keywords are those of `Engine`.
 
     Prompts reach the model as the harness's own models read them: BOS in front where the model expects it, unless the
     text begins with it; control tokens in a text are recognised, since templates write them. A context that is too long
@@ -54,6 +57,7 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         *,
         max_length: int | None = None,
         max_gen_toks: int = 256,
+        template: Template | str | None = None,
         batch_size: Any = None,
         max_batch_size: Any = None,
         device: Any = None,
@@ -62,7 +66,7 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         """Open the model. Raises ArgumentError for an argument that does not exist, and as `Engine`."""
         super().__init__()
         if unknown := sorted(options.keys() - OPTIONS):
-            known = ", ".join(["pretrained", "max_length", "max_gen_toks", *OPTIONS])
+            known = ", ".join(["pretrained", "max_length", "max_gen_toks", "template", *OPTIONS])
             raise ArgumentError(f"the model bitnet has no argument {', '.join(unknown)}; it has {known}")
         if max_length is not None:
             if "n_ctx" in options:
@@ -76,6 +80,12 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
             self.engine = Engine(local(os.fspath(pretrained or inside())), **options)
         self.max_gen_toks = max_gen_toks
         self.max_length = self.engine.n_ctx
+        self._template = None if template is None else ChatSession(self.engine, template=template).template
+
+    @property
+    def template(self) -> Template:
+        """What formats conversations."""
+        return self._template or self.engine.template
 
     @property
     def device(self) -> str:
@@ -184,21 +194,47 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         return SamplingParams(max_tokens=limit, stop=[text for text in until if text], **options)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The prompt of a conversation; without a generation prompt it ends inside the last message, to go on there."""
-        text = self.engine.template.render(chat_history, add_generation_prompt=add_generation_prompt)
+        """The prompt of a conversation; without a generation prompt it ends with the last message, to go on there.
+
+        Where the template refuses a system message, it is left out, with a warning, as the harness's own models do.
+        """
         if add_generation_prompt:
+            return self._render(chat_history, True)
+        *before, last = chat_history
+        marked = self._render([*before, last | {"content": last["content"] + MARK}], False)
+        text, mark, after = marked.rpartition(MARK)
+        if not mark:
+            raise TemplateError(f"the chat template does not show the last message, {last}: nothing can go on there")
+        # The mark keeps white space that the template trims: prefer what it writes without the mark.
+        plain = self._render(chat_history, False).removesuffix(after)
+        return plain if plain.rstrip() == text.rstrip() else text
+
+    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        try:
+            return self.template.render(messages, add_generation_prompt=add_generation_prompt)
+        except TemplateError as error:
+            others = [message for message in messages if message["role"] != "system"]
+            if len(others) == len(messages):
+                raise
+            text = self.template.render(others, add_generation_prompt=add_generation_prompt)
+            warning_once(eval_logger, f"system messages are left out, which the chat template refuses: {error}")
             return text
-        last = chat_history[-1]["content"].strip()
-        return text[: text.rindex(last) + len(last)]
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """The Jinja source, by which the harness knows its caches."""
-        return self.engine.template.source if chat_template else ""
+        """The Jinja source, which the harness writes into its results."""
+        if not chat_template:
+            return ""
+        if isinstance(chat_template, str) and chat_template != self.template.name:
+            message = "the harness asks for chat template %r, but its prompts take %r; choose by the argument template"
+            eval_logger.warning(message, chat_template, self.template.name)
+        return self.template.source
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness knows its caches by."""
-        return Path(self.engine.path).name
+        """What the harness knows its caches of prompts by: the file's name and a hash of the chat template."""
+        template = self.template
+        known = repr((template.source, template.bos_token, template.eos_token)).encode()
+        return f"{Path(self.engine.path).name}-{hashlib.sha256(known).hexdigest()[:16]}"
 
     def get_model_info(self) -> dict[str, Any]:
         """What the harness writes into its results: the model's fingerprint and what decides its numbers."""
