@@ -6,21 +6,35 @@ takes the harness's own arguments. In Python, `import bitnet.lm_eval` registers 
 `lm_eval.simple_evaluate(BitnetLM(engine), tasks=[…])` takes an open engine.
 """
 
+import hashlib
+import logging
 import os
+import random
+import sys
 from abc import ABCMeta
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, warning_once
+from tqdm import tqdm
 
-from . import Engine
-from .errors import ArgumentError
+from . import ChatSession, Engine, SamplingParams, Template
+from .errors import ArgumentError, BitnetError, TemplateError
 from .hub import local
 from .models import inside
+
+eval_logger = logging.getLogger("lm_eval.bitnet")  # the harness shows what is logged below its own name
+
+OPTIONS = [name for name in signature(Engine).parameters if name != "path"]
+SAMPLING = sorted({name for name in vars(SamplingParams) if not name.startswith("_")} - {"max_tokens", "stop"})
+MARK = "\ufdd0"
+"""Marks the end of a message in a prompt: a code point that is never a character of a text."""
 
 
 @register_model("bitnet")
@@ -28,26 +42,36 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
     """A model of the harness. Its log-likelihoods are those of `Engine.score`, bit for bit.
 
     pretrained: an open engine, a GGUF file, or `hf:owner/name` (default: the model inside the package).
-    max_gen_toks: ids of an answer at most, where a task does not say. Other keywords are those of `Engine`.
+    max_length: another name of `n_ctx`. max_gen_toks: ids of an answer at most, where a task does not say.
+    template: a Template or the name of a built-in one (default: the model's). Other keywords are those of `Engine`.
 
     Prompts reach the model as the harness's own models read them: BOS in front where the model expects it, unless the
     text begins with it; control tokens in a text are recognised, since templates write them. A context that is too long
-    loses its beginning; an answer's max_gen_toks leave it at least half of n_ctx. Equal contexts are computed once.
-    batch_size, max_batch_size and device, which the harness passes to every model, mean nothing here.
+    loses its beginning, with a warning; an answer's max_gen_toks leave it at least half of n_ctx. Equal contexts are
+    computed once. batch_size, max_batch_size and device, which the harness passes to every model, mean nothing here.
     """
 
     def __init__(
         self,
         pretrained: Engine | str | os.PathLike[str] | None = None,
         *,
+        max_length: int | None = None,
         max_gen_toks: int = 256,
+        template: Template | str | None = None,
         batch_size: Any = None,
         max_batch_size: Any = None,
         device: Any = None,
         **options: Any,
     ) -> None:
-        """Open the model."""
+        """Open the model. Raises ArgumentError for an argument that does not exist, and as `Engine`."""
         super().__init__()
+        if unknown := sorted(options.keys() - OPTIONS):
+            known = ", ".join(["pretrained", "max_length", "max_gen_toks", "template", *OPTIONS])
+            raise ArgumentError(f"the model bitnet has no argument {', '.join(unknown)}; it has {known}")
+        if max_length is not None:
+            if "n_ctx" in options:
+                raise ArgumentError("max_length and n_ctx are the same; give one of them")
+            options["n_ctx"] = max_length
         if isinstance(pretrained, Engine):
             if options:
                 raise ArgumentError(f"an open engine takes no options; found {', '.join(options)}")
@@ -56,6 +80,17 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
             self.engine = Engine(local(os.fspath(pretrained or inside())), **options)
         self.max_gen_toks = max_gen_toks
         self.max_length = self.engine.n_ctx
+        self._template = None if template is None else ChatSession(self.engine, template=template).template
+
+    @property
+    def template(self) -> Template:
+        """What formats conversations."""
+        return self._template or self.engine.template
+
+    @property
+    def device(self) -> str:
+        """Where it computes."""
+        return "cpu"
 
     @property
     def eot_token_id(self) -> int:
@@ -81,77 +116,151 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         bos = [tokenizer.bos_token_id] if add_special_tokens and tokenizer.bos_token_id is not None else []
         return bos + ids
 
+    def _ends(self, contexts: Iterable[tuple[list[int], int]]) -> list[list[int]]:
+        """Of each (ids, n) the last n ids. Warns once if some have more."""
+        contexts = list(contexts)
+        if cut := sum(len(ids) > n for ids, n in contexts):
+            message = "%d of %d contexts do not fit into n_ctx %d with what follows, and lose their beginning"
+            eval_logger.warning(message, cut, len(contexts), self.max_length)
+        return [ids[-n:] for ids, n in contexts]
+
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
         """Of each (name, context, continuation), ids, the log-likelihood and whether greedy sampling would give it."""
-
-        def context(i: int) -> list[int]:
-            _, before, ids = requests[i]
-            return before[-max(self.max_length + 1 - len(ids), 1) :]
-
+        contexts = self._ends((before, max(self.max_length + 1 - len(ids), 1)) for _, before, ids in requests)
         found: dict[int, tuple[float, bool]] = {}
-        for before, group in groupby(sorted(range(len(requests)), key=context), key=context):
-            same = list(group)
-            scores = self.engine.score(before, [requests[i][2] for i in same])
-            for i, logprob, greedy in zip(same, scores.logprobs, scores.is_greedy, strict=True):
-                found[i] = float(logprob), bool(greedy)
-                if requests[i][0] is not None:
-                    self.cache_hook.add_partial("loglikelihood", requests[i][0], found[i])
+        with tqdm(total=len(requests), desc="Running loglikelihood requests", disable=disable_tqdm) as bar:
+            order = sorted(range(len(requests)), key=contexts.__getitem__)
+            for before, group in groupby(order, key=contexts.__getitem__):
+                same = list(group)
+                scores = self.engine.score(before, [requests[i][2] for i in same])
+                for i, logprob, greedy in zip(same, scores.logprobs, scores.is_greedy, strict=True):
+                    found[i] = float(logprob), bool(greedy)
+                    if requests[i][0] is not None:
+                        self.cache_hook.add_partial("loglikelihood", requests[i][0], found[i])
+                bar.update(len(same))
         return [found[i] for i in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood of whole texts: each id once, in windows as long as the context."""
+        """The log-likelihood of whole texts: each id once, in windows as long as the context, the first behind BOS."""
         totals = []
-        for (text,) in (request.args for request in requests):
+        texts = [text for (text,) in (request.args for request in requests)]
+        for text in tqdm(texts, desc="Running loglikelihood_rolling requests", disable=disable_tqdm):
             windows = get_rolling_token_windows(
                 self.tok_encode(text, add_special_tokens=False), self.prefix_token_id, self.max_length, context_len=1
             )
             parts = [(None, *make_disjoint_window(window)) for window in windows]
-            total = sum(logprob for logprob, _ in self._loglikelihood_tokens(parts))
+            total = sum(logprob for logprob, _ in self._loglikelihood_tokens(parts, disable_tqdm=True))
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), total)
             totals.append(total)
         return totals
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers up to a stop text. Besides `until`, `max_gen_toks` and `do_sample` what `SamplingParams` takes."""
+        """Answers up to a stop text. Raises ArgumentError for an unknown setting before the first is computed.
+
+        Settings: `until`; `max_gen_toks`, also as `max_new_tokens`, `max_tokens` or `max_completion_tokens`;
+        `num_beams` if it is 1; `do_sample`; and what else `SamplingParams` takes. As in the harness, a temperature
+        above 0 samples unless `do_sample` is False; `do_sample` without a temperature samples at 1, as in
+        transformers. Without a `seed`, draws follow the harness's seed of Python's `random`.
+        """
+        arguments = [request.args for request in requests]
+        settings = [self._sampling(given) for _, given in arguments]
+        contexts = self._ends(
+            (self.tok_encode(context), max(self.max_length - (params.max_tokens or 0), self.max_length // 2))
+            for (context, _), params in zip(arguments, settings, strict=True)
+        )
         answers = []
-        for context, given in (request.args for request in requests):
-            options = dict(given)
-            until = options.pop("until", None) or []
-            limit = options.pop("max_gen_toks", self.max_gen_toks)
-            if not options.pop("do_sample", False):
-                options["temperature"] = 0.0
-            ids = self.tok_encode(context)[-max(self.max_length - limit, self.max_length // 2) :]
-            stop = [until] if isinstance(until, str) else [text for text in until if text]
-            answer = self.engine.generate(ids, max_tokens=limit, stop=stop, **options).text
-            self.cache_hook.add_partial("generate_until", (context, given), answer)
-            answers.append(answer)
+        bar = tqdm(arguments, desc="Running generate_until requests", disable=disable_tqdm)
+        for (context, given), ids, params in zip(bar, contexts, settings, strict=True):
+            answers.append(self.engine.generate(ids, params).text)
+            self.cache_hook.add_partial("generate_until", (context, given), answers[-1])
         return answers
 
+    def _sampling(self, given: Mapping[str, Any]) -> SamplingParams:
+        """A request's settings in this engine's words."""
+        options = {name: value for name, value in given.items() if value is not None}
+        options["temperature"] = float(options.get("temperature", 1 if options.get("do_sample") else 0))
+        options = dict(normalize_gen_kwargs(options, self.max_gen_toks))
+        limit, until = options.pop("max_gen_toks"), options.pop("until")
+        if options.pop("do_sample"):
+            options.setdefault("seed", random.getrandbits(64))
+        if options.get("num_beams") == 1:
+            del options["num_beams"]
+        if unknown := sorted(options.keys() - SAMPLING):
+            found = ", ".join(f"{name}={options[name]!r}" for name in unknown)
+            known = ", ".join(["until", "max_gen_toks", "do_sample", *SAMPLING])
+            raise ArgumentError(f"found the generation settings {found}; this engine has {known}")
+        return SamplingParams(max_tokens=limit, stop=[text for text in until if text], **options)
+
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The prompt of a conversation; without a generation prompt it ends inside the last message, to go on there."""
-        text = self.engine.template.render(chat_history, add_generation_prompt=add_generation_prompt)
+        """The prompt of a conversation; without a generation prompt it ends with the last message, to go on there.
+
+        Where the template refuses a system message, it is left out, with a warning, as the harness's own models do.
+        """
         if add_generation_prompt:
+            return self._render(chat_history, True)
+        *before, last = chat_history
+        marked = self._render([*before, last | {"content": last["content"] + MARK}], False)
+        text, mark, after = marked.rpartition(MARK)
+        if not mark:
+            raise TemplateError(f"the chat template does not show the last message, {last}: nothing can go on there")
+        # The mark keeps white space that the template trims: prefer what it writes without the mark.
+        plain = self._render(chat_history, False).removesuffix(after)
+        return plain if plain.rstrip() == text.rstrip() else text
+
+    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        try:
+            return self.template.render(messages, add_generation_prompt=add_generation_prompt)
+        except TemplateError as error:
+            others = [message for message in messages if message["role"] != "system"]
+            if len(others) == len(messages):
+                raise
+            text = self.template.render(others, add_generation_prompt=add_generation_prompt)
+            warning_once(eval_logger, f"system messages are left out, which the chat template refuses: {error}")
             return text
-        last = chat_history[-1]["content"].strip()
-        return text[: text.rindex(last) + len(last)]
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """The Jinja source, by which the harness knows its caches."""
-        return self.engine.template.source if chat_template else ""
+        """The Jinja source, which the harness writes into its results."""
+        if not chat_template:
+            return ""
+        if isinstance(chat_template, str) and chat_template != self.template.name:
+            message = "the harness asks for chat template %r, but its prompts take %r; choose by the argument template"
+            eval_logger.warning(message, chat_template, self.template.name)
+        return self.template.source
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness knows its caches by."""
-        return Path(self.engine.path).name
+        """What the harness knows its caches of prompts by: the file's name and a hash of the chat template."""
+        template = self.template
+        known = repr((template.source, template.bos_token, template.eos_token)).encode()
+        return f"{Path(self.engine.path).name}-{hashlib.sha256(known).hexdigest()[:16]}"
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What the harness writes into its results: the model's fingerprint and what decides its numbers."""
+        answer: Any = self.engine.generate([0], max_tokens=1)  # only a receipt tells the fingerprint
+        document = answer.receipt.to_dict()
+        claim, model = document["claim"], document["model_info"]
+        settings = {name: claim[name] for name in ("n_ctx", "kv_type", "act_quant", "ffn_act", "numerics")}
+        return {
+            "model_file": model["file"],
+            "model_fingerprint": claim["model"],
+            "tokenizer_fingerprint": claim["tokenizer"],
+            "architecture": model["architecture"],
+            **settings,
+            "bitnet_version": document["run"]["version"],
+        }
 
 
 def main() -> None:
     """The harness's own command, which knows this model."""
     from lm_eval.__main__ import cli_evaluate
 
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except BitnetError as error:
+        print(f"bitnet: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
