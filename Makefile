@@ -8,7 +8,7 @@ RUST_SOURCES := $(shell find src -name '*.rs') build.rs python/bitnet/_core.pyi 
 MODEL_2B := models/2b-4t.gguf
 AARCH64 := aarch64-unknown-linux-gnu
 EMULATED := --test kernels --test contract --test codec
-DOCUMENTED := bitnet bitnet.batch bitnet.errors bitnet.evaluate bitnet.hub bitnet.models pytest_bitnet
+DOCUMENTED := bitnet bitnet.errors bitnet.evaluate bitnet.hub bitnet.models pytest_bitnet
 FREE_PYTHON ?= python3.14t
 THREADED := $(addprefix tests/test_,threads.py asyncio.py batch.py chat.py contract.py lm_head.py receipt.py sessions.py text.py)
 

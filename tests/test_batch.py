@@ -386,7 +386,7 @@ def test_any_character_in_a_text_or_an_id(tmp_path: Path) -> None:
         ('{"messages": []}', "the last a user's"),
         ('{"messages": [{"role": "assistant", "content": "x"}]}', "the last a user's"),
         ('{"messages": [{"role": "user"}]}', '"role" and "content"'),
-        ('{"prompt": "a", "heat": 1}', "line 2: 'heat' is not a sampling parameter"),
+        ('{"prompt": "a", "heat": 1}', "line 2: heat is not a sampling parameter"),
         ('{"prompt": "a", "top_p": 7}', "line 2: top_p"),
     ],
 )

@@ -183,7 +183,7 @@ def sampled(fields: dict[str, Any], place: str) -> dict[str, Any]:
     taken = {}
     for name, value in fields.items():
         if not hasattr(SamplingParams, name):
-            raise ArgumentError(f"{place}: '{name}' is not a sampling parameter; see SamplingParams")
+            raise ArgumentError(f"{place}: {name} is not a sampling parameter; see SamplingParams")
         try:
             if name == "logit_bias" and isinstance(value, dict):
                 value = {int(id): bias for id, bias in value.items()}
