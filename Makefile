@@ -9,6 +9,7 @@ MODEL_2B := models/2b-4t.gguf
 AARCH64 := aarch64-unknown-linux-gnu
 EMULATED := --test kernels --test contract --test codec
 DOCUMENTED := bitnet bitnet.errors bitnet.evaluate bitnet.hub bitnet.models pytest_bitnet
+TRIAL_TOOLS := pytest pytest-xdist nbclient ipykernel gguf
 FREE_PYTHON ?= python3.14t
 THREADED := $(addprefix tests/test_,threads.py asyncio.py batch.py chat.py contract.py lm_head.py receipt.py sessions.py text.py)
 
@@ -63,7 +64,7 @@ emulate:  ## Run the core's tests on AArch64 and on an x86-64 without AVX, emula
 	  cargo test --no-default-features --target x86_64-unknown-linux-gnu $(EMULATED) || exit 1; \
 	done
 
-wheel: $(VENV)/tools  ## Build a manylinux wheel, and try it in a clean environment without Rust
+wheel: $(VENV)/tools  ## Build a manylinux wheel, and try it without Rust: commands, examples, notebooks
 	$(BIN)/python -m pip install --quiet ziglang
 	rm -rf dist
 	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(CURDIR)/$(VENV) maturin build --release --quiet --zig --compatibility manylinux2014 --out dist
@@ -71,6 +72,8 @@ wheel: $(VENV)/tools  ## Build a manylinux wheel, and try it in a clean environm
 	$(VENV)/clean/bin/python -m pip install --quiet dist/*.whl
 	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/bitnet inspect ../tests/fixtures/relu2-i2s.gguf
 	cd $(VENV) && echo 'What is 2+2?' | PATH=/usr/bin:/bin clean/bin/bitnet chat --receipt-dir receipts
+	$(VENV)/clean/bin/python -m pip install --quiet "$$(echo dist/*.whl)[notebook]" $(TRIAL_TOOLS)
+	$(VENV)/clean/bin/python -m pytest -n auto -p no:cacheprovider tests/test_package.py tests/test_notebooks.py
 
 wheel-free-threaded: $(VENV)/tools  ## The same for a Python without the GIL, and its tests: FREE_PYTHON=python3.14t
 	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(CURDIR)/$(VENV) maturin build --release --quiet --zig --compatibility manylinux2014 --out dist --interpreter $(FREE_PYTHON)
