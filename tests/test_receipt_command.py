@@ -216,3 +216,18 @@ def test_the_json_schema_leaves_nothing_open(chain: list[Path]) -> None:
                 else:
                     inside["foreign"] = inside[last]
                 assert not validator.is_valid(changed), (path, change)
+
+
+def test_redact_copies_what_is_valid_without_its_texts(chain: list[Path]) -> None:
+    output = chain[0].with_name("folder") / "redacted.json"
+    receipt = bitnet.Receipt.load(chain[1])
+    done = run("receipt", "redact", chain[1], output)
+    assert (done.stdout, done.stderr, done.returncode) == (f"{output}: {receipt.digest}\n", "", 0)
+    copied = bitnet.Receipt.load(output)
+    assert copied == receipt.redact()
+    assert "never there" in chain[1].read_text()
+    assert "never there" not in output.read_text()
+    altered = alter(chain[0], "run", "cached_tokens", 99)
+    done = run("receipt", "redact", altered, output)
+    assert ("not valid" in done.stdout, done.returncode) == (True, 1)
+    assert bitnet.Receipt.load(output) == copied, "what was there stays"

@@ -1,4 +1,4 @@
-"""Receipts at the command line, `bitnet receipt verify|replay|diff|show`, and their JSON Schema."""
+"""Receipts at the command line, `bitnet receipt verify|replay|diff|redact|show`, and their JSON Schema."""
 
 import argparse
 import json
@@ -47,6 +47,13 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     action.add_argument("files", metavar="FILE", nargs=2)
     action.set_defaults(run=diff)
+
+    action = actions.add_parser(
+        "redact", help="copy a receipt with hashes in place of its texts and ids", epilog=STATUS
+    )
+    action.add_argument("file", metavar="FILE")
+    action.add_argument("output", metavar="OUTPUT")
+    action.set_defaults(run=redact)
 
     action = actions.add_parser("show", help="show what receipts say", epilog=STATUS)
     action.add_argument("files", metavar="FILE", nargs="+")
@@ -152,6 +159,15 @@ def differences(path: str, one: Any, other: Any) -> Iterator[str]:
         yield f"{path}: {len(one)} | {len(other)} items, different from {apart(one, other)}"
     elif one != other:
         yield f"{path}: {json.dumps(one)} | {json.dumps(other)}"
+
+
+def redact(options: argparse.Namespace) -> int:
+    """`bitnet receipt redact FILE OUTPUT`. What is not valid is not copied."""
+    receipt = checked(options.file)
+    if receipt is None:
+        return NOT_VALID
+    print(f"{receipt.redact().save(options.output)}: {receipt.digest}")
+    return 0
 
 
 def show(options: argparse.Namespace) -> int:
