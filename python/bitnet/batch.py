@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,8 @@ class Request:
 
 def run(
     engine: Engine,
-    source: Path,
-    target: Path,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
     *,
     chat: bool = False,
     system: str | None = None,
@@ -58,7 +59,7 @@ def run(
     What `target` holds is kept: a line that a killed process left unfinished is dropped, and the rest is answered.
     Raises ArgumentError if the lines of `source` are not such requests, or those of `target` not answers to them.
     """
-    template = template or engine.template
+    source, target, template = Path(source), Path(target), template or engine.template
     common = {"chat": chat, "system": system, "template": template.source, "model": engine.path.name, **sampling}
     requests = [
         request(line, f"{source}, line {number}", index, common, sampling)
