@@ -52,3 +52,13 @@ def test_a_notebook_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for picture in pictures:
         pixels = imread(io.BytesIO(base64.b64decode(picture)))
         assert np.std(pixels[..., :3]) > 0.05, "an empty picture"
+
+
+def test_a_copy_elsewhere_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One notebook makes its model with a script of the checkout."""
+    monkeypatch.delenv("BITNET_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    notebook = nbformat.read(ROOT / "notebooks" / "prefill_and_decode.ipynb", as_version=4)
+    first = next(cell["source"] for cell in notebook.cells if cell["cell_type"] == "code")
+    with pytest.raises(FileNotFoundError, match=r"benches/make_model\.py.*BITNET_MODEL"):
+        exec(first, {})
