@@ -80,6 +80,16 @@ def test_a_long_source_is_cut() -> None:
     assert f"{len(template.source)} characters in all" in template._repr_html_()
 
 
+def test_a_long_conversation_shows_its_last_turns(inside: Engine) -> None:
+    chat = ChatSession(inside, max_tokens=1)
+    for i in range(13):
+        chat.send(f"Turn {i}!")
+    page = Tags(chat._repr_html_()).text
+    assert re.findall(r"Turn (\d+)!", page) == [str(i) for i in range(3, 13)]
+    assert "6 turns, in chat.history" in page
+    assert "4 userTurn 3!" in page
+
+
 def test_a_closed_engine_and_a_redacted_receipt_are_shown_too(chat: ChatSession) -> None:
     engine = Engine()
     engine.close()
