@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -85,6 +86,14 @@ def test_chat_options_and_receipts(tmp_path: Path) -> None:
     assert receipt.to_dict()["claim"]["system"] == "Be brief."
     assert read(target)[0]["digest"] == receipt.digest
     assert read(target)[0]["text"] == "2+2=4."
+
+
+def test_the_call_in_the_docs_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [example] = re.findall(r"```python\n(.+?)```", (ROOT / "docs" / "batch.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    write(Path("requests.jsonl"), REQUESTS[:2])
+    exec(example, {})
+    assert [answer["id"] for answer in read(Path("answers.jsonl"))] == [0, "ids"]
 
 
 def test_it_goes_on_after_a_kill(tmp_path: Path) -> None:

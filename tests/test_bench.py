@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +61,24 @@ def test_shares_are_of_the_lower_limit() -> None:
         assert test["limit"] == pytest.approx(limit)
         assert test["limited_by"] == ("arithmetic" if limit == arithmetic else "memory")
         assert test["share_of_limit"] == pytest.approx(test["tokens_per_second"]["median"] / limit)
+
+
+def test_a_pause_never_passes_for_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of a token a second that is held up in some calls, by their number."""
+
+    class Slow:
+        now, call = 0.0, 0
+
+        def generate_tokens(self, prompts: list[list[int]], max_tokens: int) -> None:
+            self.call += 1
+            self.now += max_tokens + pauses.get(self.call, 0)
+
+    for pauses in [{call: 4.0} for call in range(1, 10)] + [{1: 4.0, 3: 4.0}, {1: 9.0, 3: 9.0, 5: 2.0}]:
+        machine: Any = Slow()
+        monkeypatch.setattr(bench.time, "perf_counter", lambda machine=machine: machine.now)
+        seconds = bench.step_seconds([bench.time_decode(machine, [[0]], 8) for _ in range(3)])
+        assert min(seconds) == 8, pauses
+        assert statistics.median(seconds) == 8, pauses
 
 
 def test_the_model_inside_as_a_table() -> None:

@@ -10,6 +10,7 @@ import sys
 from html.parser import HTMLParser
 from typing import Any
 
+import matplotlib.style
 import pytest
 
 import bitnet
@@ -79,6 +80,16 @@ def test_a_long_source_is_cut() -> None:
     assert f"{len(template.source)} characters in all" in template._repr_html_()
 
 
+def test_a_long_conversation_shows_its_last_turns(inside: Engine) -> None:
+    chat = ChatSession(inside, max_tokens=1)
+    for i in range(13):
+        chat.send(f"Turn {i}!")
+    page = Tags(chat._repr_html_()).text
+    assert re.findall(r"Turn (\d+)!", page) == [str(i) for i in range(3, 13)]
+    assert "6 turns, in chat.history" in page
+    assert "4 userTurn 3!" in page
+
+
 def test_a_closed_engine_and_a_redacted_receipt_are_shown_too(chat: ChatSession) -> None:
     engine = Engine()
     engine.close()
@@ -105,6 +116,42 @@ def test_the_timeline_shows_what_the_receipts_say(chat: ChatSession) -> None:
     assert [a + b for a, b in zip(reused, computed, strict=True)] == [one.prompt_tokens for one in chat.receipts]
     for axes in (times, tokens, prompts):
         assert axes.get_title() and axes.get_xlabel() and axes.get_ylabel()
+
+
+def test_answers_of_one_token_have_no_later_ones(inside: Engine, chat: ChatSession) -> None:
+    short = inside.generate([1, 2], max_tokens=1).receipt
+    tokens = bitnet.plot.timeline([short, short]).axes[1]
+    assert list(tokens.lines) == []
+    assert [text.get_text() for text in tokens.texts] == ["no later tokens"]
+    assert list(tokens.get_xticks()) == [] == list(tokens.get_yticks())
+    assert tokens.get_legend() is None
+    mixed = bitnet.plot.timeline([short, *chat.receipts]).axes[1]
+    assert [text.get_text() for text in mixed.get_legend().get_texts()] == ["answer 2", "answer 3", "answer 4"]
+    assert list(mixed.texts) == []
+
+
+def test_many_answers_can_be_told_apart(chat: ChatSession) -> None:
+    """By a colour for each, of which the legend names some; no legend lies over what is drawn."""
+    figure = bitnet.plot.timeline(chat.receipts * 15)
+    figure.canvas.draw()
+    times, tokens, prompts = figure.axes
+    assert len({line.get_color() for line in tokens.lines}) == 45
+    named = [text.get_text() for text in tokens.get_legend().get_texts()]
+    assert 3 < len(named) < 8
+    assert (named[0], named[-1]) == ("answer 1", "answer 45")
+    for axes in (times, tokens, prompts):
+        assert axes.get_legend().get_window_extent().x0 > axes.bbox.x1
+
+
+def test_the_first_token_is_marked_on_a_dark_ground_too(chat: ChatSession) -> None:
+    for style, colour in (("default", (0, 0, 0, 1)), ("dark_background", (1, 1, 1, 1))):
+        with matplotlib.style.context(style):
+            times = bitnet.plot.timeline(chat.receipts).axes[0]
+        assert tuple(times.collections[0].get_edgecolor()[0]) == colour
+
+
+def test_the_module_of_plots_names_what_is_for_users() -> None:
+    assert bitnet.plot.__all__ == ["receipt", "timeline"]
 
 
 def test_one_receipt_is_a_picture(chat: ChatSession) -> None:

@@ -24,6 +24,8 @@ PROMISES = {
     "receipts": (1, len(bitnet.isas()) + 5),
     "templates": (0, 0),
 }
+# The one line of all of them that says that something is not the same.
+FORGERY = "'7+8=14.', replayed: False"
 
 
 def run(path: Path) -> list[dict[str, Any]]:
@@ -46,9 +48,19 @@ def test_a_notebook_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = run(ROOT / "notebooks" / f"{name}.ipynb")
     assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
     pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
-    texts = "".join(output.get("text") or output["data"].get("text/plain", "") for output in outputs)
+    texts = "\n".join(output.get("text") or output["data"].get("text/plain", "") for output in outputs)
     assert (len(pictures), texts.count("True")) == PROMISES[name]
-    assert "False" not in texts
+    assert [line for line in texts.splitlines() if "False" in line] == [FORGERY] * (name == "receipts")
     for picture in pictures:
         pixels = imread(io.BytesIO(base64.b64decode(picture)))
         assert np.std(pixels[..., :3]) > 0.05, "an empty picture"
+
+
+def test_a_copy_elsewhere_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One notebook makes its model with a script of the checkout."""
+    monkeypatch.delenv("BITNET_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    notebook = nbformat.read(ROOT / "notebooks" / "prefill_and_decode.ipynb", as_version=4)
+    first = next(cell["source"] for cell in notebook.cells if cell["cell_type"] == "code")
+    with pytest.raises(FileNotFoundError, match=r"benches/make_model\.py.*BITNET_MODEL"):
+        exec(first, {})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,7 +111,9 @@ def test_nothing_is_printed_with_every_warning_an_error(tmp_path: Path) -> None:
         ["-m", "bitnet", "receipt", "verify", str(tmp_path / "receipt.json")],
     ):
         done = subprocess.run([*strict, *command], input="", capture_output=True, text=True, encoding="utf-8")
-        assert (done.stderr, done.returncode) == ("", 0), command
+        # Through pipes `bitnet chat` says there what it has opened.
+        said = re.sub(r"model .+\ntemplate .+\n/help lists the commands\.\n\n", "", done.stderr)
+        assert (said, done.returncode) == ("", 0), command
 
 
 EXAMPLES = {
@@ -131,6 +136,17 @@ def test_the_examples_run_as_they_are(name: str, tmp_path: Path) -> None:
     path = ROOT / "examples" / name
     assert len(path.read_text(encoding="utf-8").splitlines()) < 40
     assert EXAMPLES[name] in example(path, tmp_path)
+
+
+def test_the_readme_runs_on_the_model_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [shown] = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    lines = shown.replace('Engine("ggml-model-i2_s.gguf")', "Engine()")
+    code = compile(lines, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    names: dict[str, Any] = {}
+    asyncio.run(eval(code, names))
+    assert len(names["chat"].history) == 6
+    assert bitnet.Receipt.load("receipt.json") == names["reply"].receipt
 
 
 def test_an_example_runs_on_another_model(text_model: Path, tmp_path: Path) -> None:

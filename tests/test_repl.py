@@ -30,9 +30,9 @@ def talk(model: Path, lines: str, *options: str | Path) -> subprocess.CompletedP
     return subprocess.run(command, input=lines, capture_output=True, text=True, encoding="utf-8", env=environment)
 
 
-def answers(done: subprocess.CompletedProcess[str]) -> str:
+def complaints(done: subprocess.CompletedProcess[str]) -> str:
     """What follows the banner."""
-    return done.stdout.split("/help lists the commands.\n\n", 1)[1]
+    return done.stderr.split("/help lists the commands.\n\n", 1)[1]
 
 
 @pytest.fixture
@@ -50,22 +50,23 @@ def expected(text_model: Path) -> Any:
 def test_it_answers_lines_and_ends_with_its_input(text_model: Path, expected: Any) -> None:
     """Behaviour 1: empty lines are ignored; pipes carry nothing but text."""
     done = talk(text_model, "hello\n\n   \nworld\n")
-    assert (done.returncode, answers(done)) == (0, expected("hello", "world"))
+    assert (done.returncode, done.stdout) == (0, expected("hello", "world"))
     assert "\x1b" not in done.stdout
     assert talk(text_model, "").returncode == 0
 
 
 def test_it_says_what_it_opened(text_model: Path, tmp_path: Path) -> None:
-    """Behaviour 8."""
+    """Behaviour 8: through pipes beside the answers, not among them."""
     done = talk(text_model, "")
-    assert str(text_model) in done.stdout
-    assert "template  bitnet (from: argument)" in done.stdout
+    assert done.stdout == ""
+    assert str(text_model) in done.stderr
+    assert "template  bitnet (from: argument)" in done.stderr
     own = subprocess.run(bitnet_command("chat", text_model), input="", capture_output=True, text=True)
-    assert "template  raw (from: fallback)" in own.stdout
+    assert "template  raw (from: fallback)" in own.stderr
     assert "warning" in own.stderr
     source = tmp_path / "template.jinja"
     source.write_text("{{ messages[0]['content'] }}")
-    assert "template  jinja (from: argument)" in talk(text_model, "", "--template", source).stdout
+    assert "template  jinja (from: argument)" in talk(text_model, "", "--template", source).stderr
     unknown = talk(text_model, "", "--template", "llama9")
     assert unknown.returncode == 2
     assert "llama3-chat" in unknown.stderr
@@ -87,7 +88,7 @@ def test_commands_never_reach_the_model(text_model: Path, tmp_path: Path, expect
 
 def test_clear_gives_a_fresh_conversation(text_model: Path, expected: Any) -> None:
     """Behaviour 4."""
-    assert answers(talk(text_model, "hello\nworld\n/clear\nhello\n")) == expected("hello", "world") + expected("hello")
+    assert talk(text_model, "hello\nworld\n/clear\nhello\n").stdout == expected("hello", "world") + expected("hello")
 
 
 def test_metrics_are_shown(text_model: Path) -> None:
@@ -112,9 +113,9 @@ def test_a_conversation_is_saved_and_goes_on(text_model: Path, tmp_path: Path, e
         saved = tmp_path / f"a chat{option.strip()}"
         first = talk(text_model, f"hello\n/save {option}{saved}\nworld\n", "-s", "S")
         second = talk(text_model, f"never mind\n/load {saved}\nworld\n/history\n")
-        assert (first.stderr, second.stderr) == ("", "")
-        world = answers(first)[len(answers(talk(text_model, "hello\n", "-s", "S"))) :]
-        assert answers(second).startswith(expected("never mind") + world + "user: hello\n")
+        assert (complaints(first), complaints(second)) == ("", "")
+        world = first.stdout[len(talk(text_model, "hello\n", "-s", "S").stdout) :]
+        assert second.stdout.startswith(expected("never mind") + world + "user: hello\n")
         with bitnet.Engine(text_model) as engine:
             loaded = bitnet.ChatSession.load(engine, saved)
             assert (loaded.system, loaded.template.origin) == ("S", "argument")
@@ -125,8 +126,8 @@ def test_a_file_that_cannot_be_loaded_or_saved_is_an_error(text_model: Path, tmp
     """Behaviour 6: the conversation goes on as it was."""
     missing, folder = tmp_path / "missing", tmp_path
     done = talk(text_model, f"hello\n/load {missing}\n/load {text_model}\n/load\n/save\n/save {folder}\nworld\n")
-    assert (done.returncode, answers(done)) == (0, expected("hello", "world"))
-    lines = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (0, expected("hello", "world"))
+    lines = complaints(done).splitlines()
     assert len(lines) == 5
     for word, line in zip(("missing", "saved conversation", "/load", "/save", str(folder)), lines, strict=True):
         assert word in line
@@ -152,8 +153,9 @@ def test_ctrl_c_stops_the_answer_and_at_the_prompt_leaves(tmp_path: Path) -> Non
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
+        assert process.stderr is not None
         for _ in range(4):
-            process.stdout.readline()
+            process.stderr.readline()
         process.stdin.write("hello " * 10 + "\n")
         process.stdin.flush()
         assert process.stdout.read(1)
@@ -175,7 +177,7 @@ def test_a_closed_pipe_ends_it_quietly(text_model: Path) -> None:
     """Behaviour 1."""
     command = f"yes hello | {' '.join(bitnet_command('chat', text_model, *CHAT))} | head -n 5; exit ${{PIPESTATUS[1]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done)) == (0, "")
 
 
 def test_receipts_are_written_where_they_are_asked_for(text_model: Path, tmp_path: Path) -> None:
@@ -188,7 +190,7 @@ def test_receipts_are_written_where_they_are_asked_for(text_model: Path, tmp_pat
         talk(text_model, "hello\nworld\nhello\n", option, folder)
     files = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert len(files) == 7
-    newest = [path for path in files if path.name != "inference.json"][-1]
+    newest = [path for path in files if re.fullmatch(r"chat-\d{8}T.+\.json", path.name)][-1]
     assert (folder / "inference.json").read_bytes() == newest.read_bytes()
     with bitnet.Engine(text_model) as engine:
         for path in files:
@@ -208,7 +210,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(text_model: Path, tmp_path:
 def test_an_answer_that_fails_leaves_the_conversation_going(text_model: Path, expected: Any) -> None:
     done = talk(text_model, "x" * 3000 + "\nhello\n")
     assert "context" in done.stderr
-    assert (done.returncode, answers(done)) == (0, expected("hello"))
+    assert (done.returncode, done.stdout) == (0, expected("hello"))
 
 
 def test_a_full_context_is_told(text_model: Path) -> None:
@@ -226,3 +228,4 @@ def test_run_answers_a_prompt_through_the_template(text_model: Path, expected: A
     assert done.stdout == expected("hello")
     claim = json.loads((tmp_path / "inference.json").read_text())["claim"]
     assert claim["template"]["name"] == "bitnet"
+    assert [path.name[:6] for path in tmp_path.glob("*-*.json")] == ["run-20"]

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +56,9 @@ def measure(plan: Plan, n_threads: int, isa: str | None, kv_type: Literal["f16",
     bandwidth: list[float] = []
     peak: list[float] = []
     prefill: list[float] = []
-    decode: dict[tuple[int, int], list[float]] = {point: [] for point in product(sorted(plan.depths), plan.batches)}
+    decode: dict[tuple[int, int], list[tuple[float, float]]] = {
+        point: [] for point in product(sorted(plan.depths), plan.batches)
+    }
     for round_ in range(plan.repeats):
         start = time.perf_counter()
         with Engine(plan.model, n_ctx=n_ctx, n_threads=n_threads, isa=isa, kv_type=kv_type) as engine:
@@ -67,7 +69,7 @@ def measure(plan: Plan, n_threads: int, isa: str | None, kv_type: Literal["f16",
             for depth, batch in decode:
                 engine.prefill(ids[:depth])
                 prompts = [[*ids[:depth], ids[-1 - i % n_ctx]] for i in range(batch)]
-                decode[depth, batch].append(batch * plan.tokens / decode_seconds(engine, prompts, plan.tokens))
+                decode[depth, batch].append(time_decode(engine, prompts, plan.tokens))
             if round_ == 0:
                 most = peak_resident_bytes() - before
             isa, file, cost = engine.isa, engine.memory["file"], engine.per_token
@@ -76,7 +78,8 @@ def measure(plan: Plan, n_threads: int, isa: str | None, kv_type: Literal["f16",
 
     arithmetic = statistics.median(peak) / cost["ternary_macs"] if cost["ternary_macs"] else None
     tests = [test("prefill", plan.prompt, 0, 1, prefill, {"arithmetic": arithmetic})]
-    for (depth, batch), rates in decode.items():
+    for (depth, batch), calls in decode.items():
+        rates = [batch * plan.tokens / seconds for seconds in step_seconds(calls)]
         read = cost["weight_bytes"] / batch + cost["kv_bytes"] * (depth + plan.tokens / 2)
         limits = {"arithmetic": arithmetic, "memory": statistics.median(bandwidth) / read}
         tests.append(test("decode", plan.tokens, depth, batch, rates, limits))
@@ -93,16 +96,28 @@ def measure(plan: Plan, n_threads: int, isa: str | None, kv_type: Literal["f16",
     }
 
 
-def decode_seconds(engine: Engine, prompts: list[list[int]], tokens: int) -> float:
-    """Seconds that `tokens` steps take after the first one, which copies what the warm cache holds of the prompts."""
+def time_decode(engine: Engine, prompts: list[list[int]], tokens: int) -> tuple[float, float]:
+    """Seconds of a call that gives each prompt one token, the lesser of two, and of one that gives `tokens` more.
+
+    Both copy what the warm cache holds of the prompts, and compute the rest of them.
+    """
     while True:
-        start = time.perf_counter()
-        engine.generate_tokens(prompts, max_tokens=1)
-        middle = time.perf_counter()
-        engine.generate_tokens(prompts, max_tokens=tokens + 1)
-        seconds = (time.perf_counter() - middle) - (middle - start)
-        if seconds > 0:  # otherwise the machine paused in the shorter call
-            return seconds
+        times = [time.perf_counter()]
+        for count in (1, tokens + 1, 1):
+            engine.generate_tokens(prompts, max_tokens=count)
+            times.append(time.perf_counter())
+        before, long, after = (end - start for start, end in pairwise(times))
+        if min(before, after) < long:  # otherwise the machine paused in both short calls
+            return min(before, after), long
+
+
+def step_seconds(calls: Sequence[tuple[float, float]]) -> list[float]:
+    """Seconds of the steps after the first, for each of `time_decode`'s measurements of the same thing.
+
+    The shortest of the short calls is taken off each long one: a short call that was held up would pass for speed.
+    """
+    shortest = min(short for short, _ in calls)
+    return [long - shortest for _, long in calls]
 
 
 def test(

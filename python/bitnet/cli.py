@@ -173,7 +173,7 @@ def add_chat_options(command: argparse.ArgumentParser) -> None:
         "--emit-receipt-dir",
         type=Path,
         metavar="DIR",
-        help="write each answer's receipt into this folder",
+        help="write each answer's receipt into this folder, and the newest as inference.json",
     )
 
 
@@ -245,7 +245,7 @@ def chosen_template(own: Template, choice: str | None) -> Template:
 
 def run_chat(options: argparse.Namespace) -> None:
     """`bitnet chat MODEL`."""
-    receipts = Receipts(options.receipt_dir) if options.receipt_dir else None
+    receipts = Receipts(options.receipt_dir, "chat") if options.receipt_dir else None
     with open_engine(options) as engine:
         Repl(open_chat(engine, options), receipts, options.history).run()
 
@@ -339,7 +339,7 @@ def run_run(options: argparse.Namespace) -> None:
     """`bitnet run MODEL -p PROMPT`."""
     if (options.input is None) != (options.output is None):
         raise ArgumentError("--input and --output go together")
-    receipts = Receipts(options.receipt_dir) if options.receipt_dir else None
+    receipts = Receipts(options.receipt_dir, "run") if options.receipt_dir else None
     with open_engine(options) as engine:
         if options.input:
             template = chosen_template(engine.template, options.template)

@@ -17,6 +17,9 @@ Rows = Mapping[str, str | list[Span]]
 LONGEST = 500
 """Characters of a template's source that are shown."""
 
+LAST = 20
+"""Turns of a conversation that are shown."""
+
 COLOURS = {None: "#80808030", "system": "#b060c040", "user": "#2f6fb050", "assistant": "#4aa04a50"}
 """The ground behind a part of a prompt, by its role; half transparent, for light and dark pages."""
 
@@ -107,11 +110,14 @@ def of_template(template: Template) -> tuple[str, Rows]:
 
 @described.register
 def of_chat(chat: ChatSession) -> tuple[str, Rows]:
-    """A conversation, with its sums."""
+    """The end of a conversation, with the sums of all."""
     metrics = chat.metrics
     # Rows have names of their own: a turn's is its number with its role.
     rows = {} if chat.system is None else {"system": chat.system}
-    for i, turn in enumerate(chat.history):
+    earlier = max(len(chat.history) - LAST, 0)
+    if earlier:
+        rows["earlier"] = f"{earlier} turns, in chat.history"
+    for i, turn in enumerate(chat.history[earlier:], earlier):
         note = " (stopped)" * turn.cancelled + " (left the prompt)" * (i < chat.forgotten)
         rows[f"{i // 2 + 1} {turn.role}{note}"] = turn.text
     rows["tokens"] = (

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
+__all__ = ["receipt", "timeline"]
+
 PARTS = {
     "prompt to ids": ("#9aa5b1", ("render", "tokenize")),
     "prefill": ("#2f6fb0", ("prefill",)),
@@ -48,7 +50,7 @@ def timeline(receipts: Sequence[Receipt]) -> "Figure":
     figure = new_figure(9, sum(heights) + 1.5)
     axes = figure.subplot_mosaic([["times", "times"], ["tokens", "prompts"]], height_ratios=heights)
     times, tokens, prompts = axes.values()
-    draw_times(times, receipts)
+    draw_times(times, receipts, points=72 * heights[0] / len(receipts))
     draw_tokens(tokens, receipts)
     draw_prompts(prompts, receipts)
     return figure
@@ -59,8 +61,10 @@ def receipt(one: Receipt) -> "Figure":
     return timeline([one])
 
 
-def draw_times(axes: "Axes", receipts: Sequence[Receipt]) -> None:
-    """A bar for each answer, of its parts; a mark at the first token."""
+def draw_times(axes: "Axes", receipts: Sequence[Receipt], points: float) -> None:
+    """A bar for each answer, of its parts; a mark at the first token. `points` is the height that each has."""
+    from matplotlib import rcParams
+
     turns = range(1, len(receipts) + 1)
     left = [0.0] * len(receipts)
     for name, (colour, fields) in PARTS.items():
@@ -70,23 +74,34 @@ def draw_times(axes: "Axes", receipts: Sequence[Receipt]) -> None:
     rest = [max(1e3 * one.seconds["wall"] - before, 0) for one, before in zip(receipts, left, strict=True)]
     axes.barh(turns, rest, left=left, color="#dddddd", label="other", height=0.7)
     first = [1e3 * one.seconds["first_token"] for one in receipts]
-    axes.scatter(first, turns, marker="|", s=200, color="black", label="first token", zorder=3)
-    axes.set(title="time of each answer", xlabel="ms", ylabel="answer")
+    mark = 0.7 * points  # as high as a bar
+    axes.scatter(first, turns, marker="|", s=mark**2, color=rcParams["text.color"], label="first token", zorder=3)
+    axes.set(title="time of each answer", xlabel="ms", ylabel="answer", ylim=(len(receipts) + 0.5, 0.5))
     number(axes.yaxis, len(receipts))
-    axes.invert_yaxis()
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")
+    legend(axes, markerscale=10 / mark)
 
 
 def draw_tokens(axes: "Axes", receipts: Sequence[Receipt]) -> None:
-    """A line for each answer: what every token after the first took."""
-    for turn, one in enumerate(receipts, 1):
-        steps = [1e-6 * step for step in one.to_dict()["run"]["step_ns"]]
-        axes.plot(range(2, len(steps) + 2), steps, ".-", linewidth=0.8, markersize=4, label=f"answer {turn}")
+    """A line for each answer: what every token after the first took. Early answers are dark, late ones light."""
+    from matplotlib import colormaps
+
     axes.set(title="time of each token", xlabel="token of the answer", ylabel="ms")
-    axes.set_ylim(bottom=0)
+    steps = {turn: one.to_dict()["run"]["step_ns"] for turn, one in enumerate(receipts, 1)}
+    drawn = [turn for turn in steps if steps[turn]]
+    if not drawn:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "no later tokens", ha="center", va="center", transform=axes.transAxes)
+        return
+    named = {drawn[i * (len(drawn) - 1) // 5] for i in range(6)}
+    for i, turn in enumerate(drawn):
+        colour = colormaps["plasma"](0.3 + 0.55 * i / max(len(drawn) - 1, 1))
+        label = f"answer {turn}" if turn in named else None
+        times = [1e-6 * step for step in steps[turn]]
+        axes.plot(range(2, len(times) + 2), times, ".-", color=colour, linewidth=0.8, markersize=4, label=label)
+    axes.set_ylim(0, 1.08e-6 * max(max(steps[turn]) for turn in drawn))
     axes.locator_params(axis="x", integer=True)
-    if 1 < len(receipts) <= 6:
-        axes.legend(frameon=False, fontsize="small")
+    if len(receipts) > 1:
+        legend(axes)
 
 
 def draw_prompts(axes: "Axes", receipts: Sequence[Receipt]) -> None:
@@ -99,9 +114,14 @@ def draw_prompts(axes: "Axes", receipts: Sequence[Receipt]) -> None:
     axes.set(title="prompt of each answer", xlabel="answer", ylabel="tokens")
     axes.set_xlim(0.3, max(len(receipts), 3) + 0.7)  # so that one column is no wall
     number(axes.xaxis, len(receipts))
-    axes.legend(frameon=False, fontsize="small")
+    legend(axes)
 
 
 def number(axis: "Axis", answers: int) -> None:
     """Ticks at answers: at each while they are few."""
-    axis.set_ticks(range(1, answers + 1, max(answers // 10, 1)))
+    axis.set_ticks(range(1, answers + 1, -(-answers // 10)))
+
+
+def legend(axes: "Axes", markerscale: float = 1) -> None:
+    """Beside what is drawn, never over it."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small", markerscale=markerscale)

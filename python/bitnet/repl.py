@@ -21,9 +21,9 @@ Ask = Callable[[], str]
 
 
 class Receipts:
-    """Writes receipts into a folder: one file each, and `inference.json` as a copy of the newest."""
+    """Writes a command's receipts into a folder: one file each, and `inference.json` as a copy of the newest."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: str) -> None:
         """Make the folder; raises OSError if nothing can be written into it."""
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -31,13 +31,14 @@ class Receipts:
                 13, "nothing can be written into this folder; choose another --receipt-dir", str(folder)
             )
         self.folder = folder
+        self.command = command
         self.count = 0
 
     def save(self, receipt: Receipt) -> None:
         """Write one. Process and number keep apart what ends in the same millisecond."""
         self.count += 1
         stamp = receipt.timestamp.replace("-", "").replace(":", "")
-        receipt.save(self.folder / f"chat-{stamp}-{os.getpid()}-{self.count}.json")
+        receipt.save(self.folder / f"{self.command}-{stamp}-{os.getpid()}-{self.count}.json")
         receipt.save(self.folder / "inference.json")
 
 
@@ -64,11 +65,12 @@ class Repl:
     def run(self) -> None:
         """Read and answer up to the end of the input, or a command to leave."""
         template = self.chat.template
-        print(f"model     {self.chat.engine.path}")
-        print(f"template  {template.name} (from: {template.origin})")
+        aside = sys.stdout if self.terminal else sys.stderr  # through pipes, stdout is for answers
+        print(f"model     {self.chat.engine.path}", file=aside)
+        print(f"template  {template.name} (from: {template.origin})", file=aside)
         if template.warning:
             print(f"warning: {template.warning}", file=sys.stderr)
-        print("/help lists the commands.\n", flush=True)
+        print("/help lists the commands.\n", file=aside, flush=True)
         while True:
             try:
                 text = self.ask()
