@@ -77,7 +77,7 @@ def test_commands_never_reach_the_model(text_model: Path, tmp_path: Path, expect
     folder = tmp_path / "receipts"
     done = talk(text_model, "/help\n/nonsense\n/metrics\nhello\n/quit\nworld\n", "--receipt-dir", folder)
     assert done.returncode == 0
-    commands = ("/help", "/clear", "/metrics", "/history", "/save", "/load", "/exit", "/quit")
+    commands = ("/help", "/clear", "/metrics", "/history", "/rewind", "/save", "/load", "/exit", "/quit")
     for command in (*commands, "Ctrl-C", "Ctrl-D", "Alt-Enter", "Up, Down"):
         assert command in done.stdout
     assert "/nonsense" in done.stderr
@@ -98,6 +98,14 @@ def test_metrics_are_shown(text_model: Path) -> None:
     assert "exchanges  1" in shown
     assert "0 prompt (0 reused), 0 generated" in shown
     assert "6 generated" in shown
+
+
+def test_exchanges_are_taken_back(text_model: Path) -> None:
+    done = talk(text_model, "one\ntwo\nthree\n/rewind\n/rewind x\n/rewind 1\n/history\n/rewind 9\n/history\n")
+    shown = [line for line in done.stdout.splitlines() if line.startswith("user:")]
+    assert shown == ["user: one"] * 2
+    assert "/rewind takes a number of exchanges, found 'x'" in done.stderr
+    assert "9" in done.stderr.splitlines()[-1]
 
 
 def test_the_history_is_shown(text_model: Path, expected: Any) -> None:

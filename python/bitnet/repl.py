@@ -56,6 +56,7 @@ class Repl:
             "/clear": ("forget the conversation; system prompt and template stay", self.clear),
             "/metrics": ("show tokens, times and rates of the conversation", self.metrics),
             "/history": ("show the turns", self.history),
+            "/rewind": ("N: take back the last N exchanges (default 1)", self.rewind),
             "/save": ("FILE: write the conversation; --cache FILE: with what is computed", self.save),
             "/load": ("FILE: go on with a conversation that was saved", self.load),
             "/exit": ("leave", lambda rest: False),
@@ -149,6 +150,13 @@ class Repl:
         for turn in self.chat.history:
             print(f"{turn.role}{' (stopped)' if turn.cancelled else ''}: {turn.text}")
         sys.stdout.flush()
+        return True
+
+    def rewind(self, rest: str) -> bool:
+        """`/rewind`."""
+        if rest and not rest.isdecimal():
+            raise ArgumentError(f"/rewind takes a number of exchanges, found {rest!r}")
+        self.chat.rewind(int(rest or 1))
         return True
 
     def save(self, rest: str) -> bool:
