@@ -489,7 +489,7 @@ class Template:
         """A template from its source; the tokens are what the source knows as `bos_token` and `eos_token`."""
     @staticmethod
     def named(name: str, bos_token: str | None = None, eos_token: str | None = None) -> Template:
-        """A built-in template: "raw", "instruct", "llama3-chat" or "bitnet" (that of BitNet b1.58 2B-4T). The prompts of
+        """A built-in template: "raw", "instruct", "llama3-chat" or "bitnet" (that of BitNet b1.58 2B-4T). Prompts of
         "llama3-chat" begin with bos_token, which has to be given for it."""
     @staticmethod
     def detect(
