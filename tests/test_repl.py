@@ -185,7 +185,9 @@ def test_a_closed_pipe_ends_it_quietly(text_model: Path) -> None:
     """Behaviour 1."""
     command = f"yes hello | {' '.join(bitnet_command('chat', text_model, *CHAT))} | head -n 5; exit ${{PIPESTATUS[1]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, complaints(done)) == (0, "")
+    # How much it says before it finds the pipe closed, and with it whether the context gets full, is chance.
+    others = [line for line in complaints(done).splitlines() if "no longer fit into the context" not in line]
+    assert (done.returncode, others) == (0, [])
 
 
 def test_receipts_are_written_where_they_are_asked_for(text_model: Path, tmp_path: Path) -> None:
