@@ -128,7 +128,8 @@ class Repository:
         with WeakFileLock(lock):
             earlier = partial.exists()
             while not blob.exists():
-                with partial.open("ab") as target:
+                # A killed process loses what is buffered: 128 KiB, where Python 3.14 decides.
+                with partial.open("ab", buffering=8192) as target:
                     start = target.tell()
                     try:
                         if file.size is None or start < file.size:
