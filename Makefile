@@ -76,6 +76,7 @@ wheel: $(VENV)/tools  ## Build a manylinux wheel, and try it without Rust: comma
 	$(VENV)/clean/bin/python -m pytest -n auto -p no:cacheprovider tests/test_package.py tests/test_notebooks.py
 
 wheel-free-threaded: $(VENV)/tools  ## The same for a Python without the GIL, and its tests: FREE_PYTHON=python3.14t
+	rm -f dist/*-cp3??t-*.whl
 	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(CURDIR)/$(VENV) maturin build --release --quiet --zig --compatibility manylinux2014 --out dist --interpreter $(FREE_PYTHON)
 	rm -rf $(VENV)/free && $(FREE_PYTHON) -m venv $(VENV)/free
 	$(VENV)/free/bin/python -m pip install --quiet dist/*-cp3??t-*.whl pytest pytest-xdist blake3 gguf

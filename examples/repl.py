@@ -1,4 +1,4 @@
-"""The seed's first drawing, in twelve lines: read; obey, or answer as it comes; keep the receipt; remember; repeat.
+"""A chat in twelve lines: read; obey, or answer as it comes; keep the receipt; remember; repeat.
 
 python examples/repl.py
 """

@@ -318,7 +318,8 @@ def test_steps_in_the_queue_are_given_up_where_they_stand(model: ModelMaker) -> 
     """They do not wait for the step at the engine's threads, which here is a whole prompt."""
 
     async def main(slow: bitnet.Engine) -> list[bool]:
-        first, *others = [asyncio.ensure_future(slow.agenerate(LONG[:200])) for _ in range(9)]
+        asks = [slow.agenerate(LONG[:200], max_tokens=1) for _ in range(9)]
+        first, *others = map(asyncio.ensure_future, asks)
         await asyncio.sleep(0.1)
         for other in others:
             other.cancel()

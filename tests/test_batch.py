@@ -424,3 +424,15 @@ def test_a_bar_at_a_terminal(tmp_path: Path) -> None:
     os.close(ours)
     assert f"[{' ' * 24}] 0 of 2" in shown
     assert f"[{'#' * 24}] 2 of 2" in shown
+
+
+def test_a_templates_stopped_clock_stays_stopped(tmp_path: Path) -> None:
+    dated = "{{ strftime_now('%d %b %Y') }} {% for message in messages %}{{ message['content'] }}{% endfor %}"
+    template = bitnet.Template.from_jinja(dated).at("2020-01-01T00:00:00")
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"messages": [{"role": "user", "content": "2+2="}]}\n')
+    with Engine() as engine:
+        list(run(engine, source, target, template=template, max_tokens=4, seed=1))
+        expected = ChatSession(engine, template=template, max_tokens=4, seed=1).send("2+2=").receipt
+    assert expected is not None
+    assert json.loads(target.read_text())["digest"] == expected.digest

@@ -153,7 +153,7 @@ def test_an_example_runs_on_another_model(text_model: Path, tmp_path: Path) -> N
     assert EXAMPLES["chat.py"] in example(ROOT / "examples" / "chat.py", tmp_path, text_model, "hello")
 
 
-def test_twelve_lines_are_the_seeds_first_drawing(tmp_path: Path) -> None:
+def test_a_chat_in_twelve_lines(tmp_path: Path) -> None:
     """Read; obey or stream; count; write the receipt; remember; repeat; until `/exit` or the end of the input."""
     path = ROOT / "examples" / "repl.py"
     code = path.read_text(encoding="utf-8").split('"""')[2]
@@ -163,7 +163,8 @@ def test_twelve_lines_are_the_seeds_first_drawing(tmp_path: Path) -> None:
     answers = "2+2=4.", "3+3=6.", "{'exchanges': 2, ", "/help /clear", "None", "3+4=7."
     for line, answer in zip(shown.split("> ")[1:-1], answers, strict=True):
         assert line.startswith(answer)
-    first, second, after_clear = map(bitnet.Receipt.load, sorted((tmp_path / "chat").iterdir(), key=os.path.getmtime))
+    files = re.findall(r"^\[\d+ tokens\] (.+)$", shown, re.MULTILINE)
+    first, second, after_clear = (bitnet.Receipt.load(tmp_path / file) for file in files)
     assert second.to_dict()["claim"]["previous"] == first.digest
     assert after_clear.to_dict()["claim"]["previous"] is None
     assert second.cached_tokens > 0

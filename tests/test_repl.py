@@ -101,7 +101,10 @@ def test_metrics_are_shown(text_model: Path) -> None:
 
 
 def test_exchanges_are_taken_back(text_model: Path) -> None:
-    done = talk(text_model, "one\ntwo\nthree\n/rewind\n/rewind x\n/rewind 1\n/history\n/rewind 9\n/history\n")
+    done = talk(
+        text_model,
+        "one\ntwo\nthree\n/rewind\n/rewind x\n/rewind " + "9" * 5000 + "\n/rewind 1\n/history\n/rewind 9\n/history\n",
+    )
     shown = [line for line in done.stdout.splitlines() if line.startswith("user:")]
     assert shown == ["user: one"] * 2
     assert "/rewind takes a number of exchanges, found 'x'" in done.stderr
@@ -198,9 +201,11 @@ def test_receipts_are_written_where_they_are_asked_for(text_model: Path, tmp_pat
     assert set(tmp_path.rglob("*")) == before
     for option in ("--receipt-dir", "--emit-receipt-dir"):
         talk(text_model, "hello\nworld\nhello\n", option, folder)
-    files = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    files = list(folder.iterdir())
     assert len(files) == 7
-    newest = [path for path in files if re.fullmatch(r"chat-\d{8}T.+\.json", path.name)][-1]
+    # Two processes, one after the other: their stamps differ, and within one the number counts.
+    named = [re.fullmatch(r"chat-(\d{8}T.+)-\d+-(\d+)\.json", path.name) for path in files]
+    newest = folder / max((name for name in named if name), key=lambda name: (name[1], int(name[2])))[0]
     assert (folder / "inference.json").read_bytes() == newest.read_bytes()
     with bitnet.Engine(text_model) as engine:
         for path in files:

@@ -218,6 +218,12 @@ def test_streams_of_many_threads_give_what_each_gives_alone(text_model: Path) ->
         ({"temprature": 1.0}, TypeError, "temprature"),
         ({"temperature": "hot"}, TypeError, "temperature"),
         ({"params": bitnet.SamplingParams(), "top_p": 2.0}, bitnet.ArgumentError, "top_p"),
+        ({"stop": ["a", "\ud800"]}, bitnet.ArgumentError, "stop holds a lone surrogate"),
+        ({"stop": 5}, TypeError, "stop"),
+        ({"logit_bias": {0: 1e300}}, bitnet.ArgumentError, "logit_bias is 1"),
+        ({"logit_bias": {-1: 1.0}}, bitnet.ArgumentError, "logit_bias has the id -1, expected 0 to"),
+        ({"logit_bias": {2**40: 1.0}}, bitnet.ArgumentError, "logit_bias has the id 1099511627776"),
+        ({"logit_bias": {"a": 1.0}}, TypeError, "logit_bias"),
         ({"seed": -1}, bitnet.ArgumentError, "seed is -1, expected 0 to"),
         ({"seed": 2**64}, bitnet.ArgumentError, "seed is 18446744073709551616"),
     ],
@@ -302,19 +308,36 @@ def test_a_stream_is_watched_and_cancelled_while_another_thread_pulls(engine: An
         for piece in stream:
             ids.append(piece.token_id)
             watching.set()
+        ids.append(-1)  # the end was found, without an error
 
     thread = threading.Thread(target=pull)
     thread.start()
     watching.wait()
+    seen = stream.token_ids
     assert stream.prompt_tokens == len(engine.encode("hello", add_bos=engine.tokenizer.add_bos))
     assert 1 <= stream.completion_tokens <= engine.n_ctx
-    assert stream.token_ids == ids[: len(stream.token_ids)] or len(stream.token_ids) > len(ids)
     stream.cancel()
     thread.join()
+    assert ids.pop() == -1
+    assert seen == ids[: len(seen)]
     assert stream.finish_reason in ("cancelled", "context")
     assert stream.token_ids == ids
     assert stream.receipt.finish_reason == stream.finish_reason
     assert repr(stream).endswith(f"{len(ids)} tokens, finish_reason='{stream.finish_reason}'>")
+
+
+def test_whoever_pulls_a_cancelled_stream_finds_its_end(engine: Any) -> None:
+    for i in range(200):
+        chat = bitnet.ChatSession(engine, template="bitnet", ignore_eos=True)
+        stream = (chat if i % 2 else engine).stream("hello", ignore_eos=True)
+        next(stream)
+        canceller = threading.Thread(target=stream.cancel)
+        canceller.start()
+        rest = len(list(stream))
+        canceller.join()
+        assert stream.finish_reason in ("cancelled", "context")
+        assert stream.receipt.completion_tokens == rest + 1
+        chat.clear()  # nothing is under way
 
 
 def test_a_file_without_tokenizer_still_takes_ids() -> None:

@@ -85,7 +85,7 @@ class SamplingParams:
         prompt's included (default 1: none).
     presence_penalty, frequency_penalty: subtracted from the logits of generated ids, once, and once for each time
         (default 0).
-    logit_bias: id -> what is added; ids outside the vocabulary are left out.
+    logit_bias: id -> what is added; ids above the vocabulary's are left out.
     seed: of the draws, 0 to 2**64 - 1 (default None: chosen for each answer, and recorded).
     max_tokens: ids at most (default None: up to a stop or the end of the context).
     stop: a text or texts that end the answer and are never shown.
@@ -613,10 +613,11 @@ class ChatSession:
     def to_json(self) -> str:
         """System prompt, template, turns and parameters as JSON text; receipts have files of their own."""
     @staticmethod
-    def from_json(engine: Engine, text: str) -> ChatSession:
+    def from_json(engine: Engine, text: str, *, template: Template | None = None) -> ChatSession:
         """The conversation of such a text, which goes on with the next prompt that the saved one would have had.
 
-        Raises ArgumentError if it is none, TemplateError for its template. A template's stopped clock runs again.
+        template: in place of the saved one, whose stopped clock would run again.
+        Raises ArgumentError if it is none, TemplateError for its template.
         """
     def save(self, path: str | os.PathLike[str], *, cache: bool = False) -> Path:
         """Write `to_json` into a file, which appears as a whole or not at all; make missing folders. Returns the path.

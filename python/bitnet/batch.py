@@ -40,7 +40,7 @@ class Request:
         messages = list(self.messages)
         system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
         conversation = json.loads(chat.to_json()) | {"system": system, "turns": messages[:-1]}
-        chat = ChatSession.from_json(engine, json.dumps(conversation))
+        chat = ChatSession.from_json(engine, json.dumps(conversation), template=chat.template)
         return chat.send(messages[-1]["content"], params=self.params)
 
 

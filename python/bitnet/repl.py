@@ -154,8 +154,8 @@ class Repl:
 
     def rewind(self, rest: str) -> bool:
         """`/rewind`."""
-        if rest and not rest.isdecimal():
-            raise ArgumentError(f"/rewind takes a number of exchanges, found {rest!r}")
+        if rest and not (rest.isdecimal() and len(rest) < 10):
+            raise ArgumentError(f"/rewind takes a number of exchanges, found {rest[:20]!r}")
         self.chat.rewind(int(rest or 1))
         return True
 

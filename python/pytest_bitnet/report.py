@@ -173,9 +173,12 @@ def committed(file: Path, update: bool) -> Digests:
     if not (update or file.exists()):
         return {}
     try:
+        existed = file.exists()
         with file.open("a+" if update else "r", encoding="utf-8") as opened:
             opened.seek(0)
             text = opened.read() or "{}"
+        if not existed:
+            file.unlink()
         found: Digests = json.loads(text)
         if not (isinstance(found, dict) and all(isinstance(one, list) for one in found.values())):
             raise ValueError(f"found {text[:40].strip()!r}, expected an object with a list of digests for each test")

@@ -74,7 +74,7 @@ pub async fn step<T: Send + 'static>(
     let run = move || caught(|| work(&mut || !wanted.load(Relaxed) || LEAVING.load(Relaxed)));
     let done = get_runtime().spawn_blocking(run).await;
     if LEAVING.load(Relaxed) {
-        return Err(PySystemExit::new_err(())); // which ends the thread of the event loop without a word
+        return Err(PySystemExit::new_err("Python ends")); // which ends the thread of an event loop without a word
     }
     done.map_err(|error| BitnetError::new_err(error.to_string()))?
 }

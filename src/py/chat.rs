@@ -134,8 +134,12 @@ impl ChatSession {
 
     #[doc = doc!(ChatSession.from_json)]
     #[staticmethod]
-    fn from_json(engine: Py<Engine>, text: &str) -> PyResult<ChatSession> {
-        let (core, params) = session::from_json(text)?;
+    #[pyo3(signature = (engine, text, *, template=None))]
+    fn from_json(engine: Py<Engine>, text: &str, template: Option<&Template>) -> PyResult<ChatSession> {
+        let (mut core, params) = session::from_json(text)?;
+        if let Some(template) = template {
+            core.template = template.core().clone();
+        }
         Ok(ChatSession::of(engine, core, params))
     }
 

@@ -342,9 +342,7 @@ impl Engine {
         add_bos: bool,
         parse_special: bool,
     ) -> PyResult<Vec<u32>> {
-        let text = unicode(text, "text")?;
-        let core = self.core()?;
-        detached(py, |_| Ok(tokenizer::encode(core.tokenizer()?, &text, add_bos, parse_special)))
+        self.tokenizer(py)?.encode(py, text, add_bos, parse_special)
     }
 
     #[doc = doc!(Engine.decode)]

@@ -1,10 +1,10 @@
 //! `bitnet.SamplingParams`, and the same as flat keywords.
 
-use super::convert::{ArgumentError, count, named, token_ids};
+use super::convert::{ArgumentError, count, named, token_ids, unicode};
 use crate::sampler::{SamplingParams as Core, decimal};
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
 #[doc = doc!(SamplingParams)]
 #[pyclass(frozen, eq, module = "bitnet")]
@@ -78,18 +78,27 @@ fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
         "presence_penalty" => core.presence_penalty = value.extract()?,
         "frequency_penalty" => core.frequency_penalty = value.extract()?,
         "logit_bias" => {
-            let pairs = value.cast::<PyDict>()?.iter();
-            core.logit_bias = pairs.map(|(id, bias)| Ok((id.extract()?, bias.extract()?))).collect::<PyResult<_>>()?;
+            let dict = value.cast::<PyDict>()?;
+            let ids = token_ids(dict.keys().as_any(), name)?;
+            core.logit_bias = Vec::new();
+            for (id, bias) in ids.into_iter().zip(dict.values()) {
+                let bias: f64 = bias.extract()?;
+                if bias.is_finite() && (bias as f32).is_infinite() {
+                    return Err(ArgumentError::new_err(format!("logit_bias is {bias}, more than a float32 holds")));
+                }
+                let no_id =
+                    |_| ArgumentError::new_err(format!("logit_bias has the id {id}, expected 0 to {}", u32::MAX));
+                core.logit_bias.push((u32::try_from(id).map_err(no_id)?, bias as f32));
+            }
             core.logit_bias.sort_unstable_by_key(|(id, _)| *id);
         }
         "seed" => core.seed = if is_none { None } else { Some(seed(value)?) },
         "max_tokens" => core.max_tokens = if is_none { None } else { Some(count(1)?) },
         "stop" => {
-            core.stop = match value.extract::<String>() {
-                Ok(one) => vec![one],
-                Err(_) if is_none => Vec::new(),
-                Err(error) if error.is_instance_of::<PyValueError>(value.py()) => return Err(error),
-                Err(_) => value.extract()?,
+            core.stop = match value.is_instance_of::<PyString>() {
+                true => vec![unicode(value, name)?],
+                false if is_none => Vec::new(),
+                false => value.try_iter()?.map(|text| unicode(&text?, name)).collect::<PyResult<_>>()?,
             }
         }
         "stop_token_ids" => {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::*, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 #[doc = doc!(Logprob)]
@@ -78,6 +78,8 @@ pub struct Stream {
 /// What a stream's consumer and those who look on share.
 struct Shared {
     core: Mutex<Core>,
+    /// Whether its one consumer is pulling.
+    pulled: AtomicBool,
     /// Whether the step under way is to be the last.
     cancelled: AtomicBool,
     seen: Mutex<Seen>,
@@ -171,50 +173,62 @@ impl Shared {
     fn new(core: Core) -> Arc<Shared> {
         let mut seen = Seen::default();
         seen.update(&core);
-        Arc::new(Shared { core: Mutex::new(core), cancelled: AtomicBool::new(false), seen: Mutex::new(seen) })
+        let (pulled, cancelled) = Default::default();
+        Arc::new(Shared { core: Mutex::new(core), pulled, cancelled, seen: Mutex::new(seen) })
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer, unless another thread is at it.
-    fn idle(&self) -> Option<MutexGuard<'_, Core>> {
-        match self.core.try_lock() {
-            Ok(core) => Some(core),
-            Err(TryLockError::Poisoned(core)) => Some(core.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    /// The answer for its one consumer.
-    fn own(&self) -> Result<MutexGuard<'_, Core>> {
-        let taken =
-            "this stream is being pulled by another thread or task; a stream has one consumer, give each its own";
-        self.idle().ok_or_else(|| Error::Argument(taken.into()))
+    /// The answer; waits for who is at it.
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next piece. The last step of an answer that is cancelled meanwhile is abandoned.
     fn next(&self, watch: &mut Watch) -> Result<Option<Piece>> {
-        let mut core = self.own()?;
-        let piece = core.next(&mut || self.cancelled.load(Relaxed) || watch());
-        if self.cancelled.load(Relaxed) {
-            core.cancel();
+        if self.pulled.swap(true, Acquire) {
+            return Err(Error::Argument(
+                "this stream is being pulled by another thread or task; a stream has one consumer, give each its own"
+                    .into(),
+            ));
         }
+        let _pulled = Reset(&self.pulled);
+        let mut core = self.core();
+        let piece = core.next(&mut || self.cancelled.load(Relaxed) || watch());
         self.seen().update(&core);
+        drop(core);
+        fence(SeqCst);
+        if self.cancelled.load(Relaxed) {
+            self.cancel(); // who cancelled may have found the answer locked
+        }
         match piece {
             Err(Error::Cancelled) if self.cancelled.load(Relaxed) => Ok(None),
             piece => piece,
         }
     }
 
-    /// Ends the answer now, or by abandoning the step under way.
+    /// Ends the answer now, or by abandoning the step under way, after which its consumer ends it.
     fn cancel(&self) {
         self.cancelled.store(true, Relaxed);
-        if let Some(mut core) = self.idle() {
-            core.cancel();
-            self.seen().update(&core);
-        }
+        fence(SeqCst);
+        let mut core = match self.core.try_lock() {
+            Ok(core) => core,
+            Err(TryLockError::Poisoned(core)) => core.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        core.cancel();
+        self.seen().update(&core);
+    }
+}
+
+/// Sets a flag back, also where the thread panics.
+struct Reset<'a>(&'a AtomicBool);
+
+impl Drop for Reset<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Release);
     }
 }
 
@@ -316,7 +330,7 @@ impl Stream {
             said.push(piece);
             py.check_signals()?;
         }
-        Ok(self.shared.own()?.completion(said))
+        Ok(self.shared.core().completion(said))
     }
 
     /// Pulls everything, a step at a time, beside the event loop.
@@ -325,7 +339,7 @@ impl Stream {
         while let Some(piece) = pull_beside(self.shared.clone(), wanted).await? {
             said.push(piece);
         }
-        Ok(self.shared.own()?.completion(said))
+        Ok(self.shared.core().completion(said))
     }
 }
 

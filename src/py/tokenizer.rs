@@ -60,7 +60,7 @@ impl Tokenizer {
 
     #[doc = doc!(Tokenizer.encode)]
     #[pyo3(signature = (text, add_bos=false, parse_special=false))]
-    fn encode(
+    pub fn encode(
         &self,
         py: Python<'_>,
         text: &Bound<'_, PyAny>,
