@@ -1,4 +1,4 @@
-"""Draw how the cost grows with the prompt's length, the depth, the batch and the threads: docs/performance.png.
+"""Draw how the cost grows with the prompt's length, the depth, the batch and the threads: docs/curves.png.
 
 python benches/curves.py MODEL PICTURE        # needs matplotlib
 """
