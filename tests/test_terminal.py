@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from conftest import ROOT
 from text_model import make_text_model
 
 if sys.platform == "win32":
@@ -183,3 +184,20 @@ def test_ctrl_c_stops_the_answer_and_at_the_prompt_leaves(slow_model: Path, tmp_
         assert "exchanges  " in terminal.say("/metrics")
         terminal.press(CTRL_C)
         assert terminal.leaves_with() == 130
+
+
+def test_the_readmes_transcript_is_a_real_one(tmp_path: Path) -> None:
+    """But for the path of the model and the rates of the machine."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [transcript] = re.findall(r"```\n\$ bitnet chat\n(.+?)> /exit\n```", readme, re.DOTALL)
+
+    def comparable(text: str) -> str:
+        text = CODES.sub("", text).replace("\r", "")
+        return re.sub(r"[\d.]+ tokens/s", "N tokens/s", re.sub(r"^(model +).*/bitnet/", r"\1…/bitnet/", text)).strip()
+
+    start, *exchanges = transcript.split("> ")
+    with Terminal(tmp_path) as terminal:
+        assert comparable(terminal.until(PROMPT)) == comparable(start)
+        for exchange in exchanges:
+            line, _, answer = exchange.partition("\n")
+            assert comparable(terminal.say(line)) == comparable(answer)
