@@ -1,11 +1,13 @@
 """Markdown files: no line of text over 100 columns, every relative link names a file of the repository, and
-`tests/README.md` has a line for every test file.
+`tests/README.md` has a line for every test file; the README's figures of speed are the recorded ones.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,20 @@ def test_every_test_file_has_a_line() -> None:
     elsewhere = ("tests/data/", "tests/fixtures/")
     files = [name for name in tracked("tests/*.py", "tests/*.rs") if not name.startswith(elsewhere)]
     assert sorted(f"tests/{name}" for name in listed if not name.startswith("data/")) == sorted(files)
+
+
+def test_the_speed_in_the_readme_is_that_of_the_record() -> None:
+    with (ROOT / "benches" / "speed.csv").open(newline="", encoding="utf-8") as file:
+        record = list(csv.DictReader(file))
+    readme, page = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/performance.md"))
+    assert all(row[end] in page for row in record for end in ("lowest", "highest"))
+    for (test, threads), rows in groupby(record, lambda row: (row["test"], row["threads"])):
+        engines, middles = zip(
+            *((row["engine"], float(row["lowest"]) + float(row["highest"])) for row in rows), strict=True
+        )
+        assert engines == ("bitnet", "ik_llama.cpp", "bitnet.cpp", "limit")
+        figures = " | ".join(f"{twice / 2:.0f}" for twice in middles)
+        assert re.search(rf"^\| {test} \d+ \| {threads} \| {re.escape(figures)} \|$", readme, re.MULTILINE)
 
 
 def test_the_checks_find_what_they_look_for() -> None:
