@@ -14,7 +14,7 @@ import matplotlib.style
 import pytest
 
 import bitnet
-from bitnet import ChatSession, Engine, Template, progress
+from bitnet import ChatSession, Engine, Template, _progress
 from conftest import ROOT
 
 EVIL = "<script>alert('x')</script> & \"<img src=x onerror=y>"
@@ -195,8 +195,8 @@ def test_progress_changes_no_error(inside: Engine, capfd: pytest.CaptureFixture[
 
 def test_the_files_of_a_split_model_are_read(tmp_path: Any) -> None:
     one = tmp_path / "m.gguf"
-    assert progress.parts(one) == [one]
-    split = progress.parts(tmp_path / "m-00001-of-00003.gguf")
+    assert _progress.parts(one) == [one]
+    split = _progress.parts(tmp_path / "m-00001-of-00003.gguf")
     assert [file.name for file in split] == [f"m-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
 
 

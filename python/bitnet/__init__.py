@@ -47,7 +47,7 @@ from .errors import (
     TokenIdError,
     UnsupportedModelError,
 )
-from .receipts import receipt_schema
+from ._receipts import receipt_schema
 
 __all__ = [
     "ArgumentError",

@@ -22,7 +22,7 @@ from . import (
     isas,
     processor,
     read_bandwidth,
-    receipts,
+    _receipts,
 )
 from .errors import ArgumentError, BitnetError
 from .hub import local
@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--source", action="store_true", dest="show_source", help="print the template, not a prompt")
     command.set_defaults(run=run_template)
 
-    receipts.add_command(commands)
+    _receipts.add_command(commands)
     return top
 
 

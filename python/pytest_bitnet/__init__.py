@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .report import PROPERTY, Report, key, option, whole
+from ._report import PROPERTY, Report, key, option, whole
 
 if TYPE_CHECKING:
     from bitnet import ChatSession, Completion, Engine

@@ -9,7 +9,7 @@ from html import escape
 
 from ._core import ChatSession, Engine, Receipt, Span, Template
 from .errors import TemplateError
-from .receipts import summary
+from ._receipts import summary
 
 Rows = Mapping[str, str | list[Span]]
 """What is shown, by name: a text, or a prompt by who wrote which part of it."""
