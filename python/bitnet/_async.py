@@ -1,4 +1,4 @@
-"""How `await` and `async for` wait for work of the engine."""
+"""How `await` and `async for` wait for work that the compiled engine does on another thread."""
 
 import asyncio
 from contextlib import suppress
@@ -6,17 +6,24 @@ from typing import Any, Protocol
 
 
 class Work(Protocol):
-    """A coroutine's work, as the compiled half hands it over."""
+    """Work for one coroutine. The compiled module implements it (`src/py/awaitable.rs`)."""
 
     def start(self) -> "asyncio.Future[tuple[Any, BaseException | None]]":
-        """Begin beside the running event loop. An error is handed over, for `shield` logs those that nobody awaits."""
+        """Start the work beside the running event loop.
+
+        The future's result is a pair: the value, and the error or None. The future itself never fails, because
+        `asyncio.shield` would log an error that nobody awaits.
+        """
 
     def abandon(self) -> None:
-        """Give up the step under way."""
+        """Ask the step that is running to stop early."""
 
 
 async def result(work: Work) -> Any:
-    """What the work gives. A cancelled task ends after its step is abandoned, so that what it used is free again."""
+    """Run the work and return its value, or raise its error.
+
+    If the task is cancelled, wait until the abandoned step has ended, so that the stream or session it used is free.
+    """
     future = work.start()
     try:
         value, error = await asyncio.shield(future)
@@ -31,4 +38,4 @@ async def result(work: Work) -> Any:
     try:
         raise error
     finally:
-        del error  # or the frame would keep the error that keeps the frame
+        del error  # otherwise this frame and the error's traceback keep each other alive

@@ -1,15 +1,16 @@
-"""Progress bars, shown only where `progress=True` asks for them: `tqdm.auto`, which suits notebooks and terminals."""
+"""Progress bars for calls with `progress=True`: `tqdm.auto`, which draws in notebooks and in terminals."""
 
-import re
 from pathlib import Path
 from typing import Any
 
-CHUNK = 16 << 20
-"""Bytes that are read between two looks at the bar."""
+from ._shards import shard_names
+
+_CHUNK = 16 << 20
+"""Bytes to read between two updates of the bar."""
 
 
 def bar(what: str, total: int, unit: str) -> Any:
-    """A bar of `total` units. Raises ImportError that names the extra if tqdm is not there."""
+    """A bar of `total` units. Raises ImportError if tqdm is not installed; the message names the extra to install."""
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
@@ -18,23 +19,15 @@ def bar(what: str, total: int, unit: str) -> Any:
 
 
 def read(path: Path) -> None:
-    """Read a model's files into the system's cache, so that the engine does not wait for the disk unseen.
+    """Read a model's files into the operating system's cache with a bar, so that opening it does not wait for the disk.
 
-    A path that cannot be read is left to the engine, which says what is wrong with it.
+    A file that does not exist is skipped: the engine raises the error for it.
     """
-    files = [file for file in parts(path) if file.is_file()]
+    files = [file for name in shard_names(path.name) if (file := path.parent / name).is_file()]
     shown = bar(f"read {path.name}", sum(file.stat().st_size for file in files), "B")
-    buffer = memoryview(bytearray(CHUNK))
+    buffer = memoryview(bytearray(_CHUNK))
     with shown:
         for file in files:
             with file.open("rb", buffering=0) as source:
                 while count := source.readinto(buffer):
                     shown.update(count)
-
-
-def parts(path: Path) -> list[Path]:
-    """The files of a model: a split one has several, with their numbers in their names."""
-    split = re.fullmatch(r"(.*-)00001(-of-(\d{5})\.gguf)", path.name)
-    if not split:
-        return [path]
-    return [path.with_name(f"{split[1]}{n:05}{split[2]}") for n in range(1, int(split[3]) + 1)]
