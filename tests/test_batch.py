@@ -18,7 +18,7 @@ import pytest
 
 import bitnet
 from bitnet import ArgumentError, ChatSession, ChatTurn, Engine, SamplingParams
-from bitnet.batch import Request, run
+from bitnet.batch import _Request, run
 from conftest import ROOT
 
 REQUESTS: list[dict[str, Any]] = [
@@ -207,7 +207,10 @@ def test_the_input_is_no_output(tmp_path: Path) -> None:
     link.symlink_to(source)
     for target in (source, link):
         done = subprocess.run(command(source, target), capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (2, f"bitnet: {target} is the input itself; name another output\n")
+        assert (done.returncode, done.stderr) == (
+            2,
+            f"bitnet: {target} is the input file itself; name another output\n",
+        )
         assert source.read_text() == '{"prompt": "2+2="}'
 
 
@@ -217,7 +220,7 @@ def test_the_output_is_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with Engine() as engine:
         for target in (Path(os.devnull), pipe, tmp_path):
-            with pytest.raises(ArgumentError, match="expected a regular file"):
+            with pytest.raises(ArgumentError, match="must be a regular file"):
                 list(run(engine, source, target))
     done = subprocess.run(command(source, Path("/dev/stdout")), capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
@@ -333,7 +336,7 @@ def test_a_failure_that_passes_is_no_answer(tmp_path: Path, monkeypatch: pytest.
         list(answers)
     with Engine() as engine:
         for error in (bitnet.OutOfMemoryError("none left"), bitnet.BitnetError("internal error")):
-            monkeypatch.setattr(Request, "answer", lambda *_, error=error: (_ for _ in ()).throw(error))
+            monkeypatch.setattr(_Request, "answer", lambda *_, error=error: (_ for _ in ()).throw(error))
             with pytest.raises(type(error)):
                 list(run(engine, source, target, max_tokens=4))
             monkeypatch.undo()
@@ -391,9 +394,9 @@ def test_any_character_in_a_text_or_an_id(tmp_path: Path) -> None:
         ('{"messages": [{"role": "user", "content": "x", "name": "y"}]}', '"role" and "content"'),
         ("[1]", 'either "prompt" or "messages"'),
         ('{"prompt": "a", "messages": []}', 'either "prompt" or "messages"'),
-        ('{"prompt": 5}', "neither a text nor a list of ids"),
-        ('{"messages": []}', "the last a user's"),
-        ('{"messages": [{"role": "assistant", "content": "x"}]}', "the last a user's"),
+        ('{"prompt": 5}', "expected a text or a list of token ids"),
+        ('{"messages": []}', "the last to be user"),
+        ('{"messages": [{"role": "assistant", "content": "x"}]}', "the last to be user"),
         ('{"messages": [{"role": "user"}]}', '"role" and "content"'),
         ('{"prompt": "a", "heat": 1}', "line 2: heat is not a sampling parameter"),
         ('{"prompt": "a", "top_p": 7}', "line 2: top_p"),

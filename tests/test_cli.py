@@ -32,7 +32,7 @@ def test_standard_input_that_is_no_text_is_named() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run(command, input=b"a\xff", capture_output=True, env=environment)
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
-    assert done.stderr.startswith(b"bitnet: standard input is not a text in UTF-8")
+    assert done.stderr.startswith(b"bitnet: standard input is not UTF-8 text")
 
 
 def test_inspect_shows_the_verdicts() -> None:

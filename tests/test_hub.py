@@ -326,7 +326,7 @@ def test_a_rest_that_does_not_fit_is_downloaded_anew(server: Hub, tmp_path: Path
 def test_a_file_that_is_not_what_the_hub_announces_is_refused(server: Hub, tmp_path: Path) -> None:
     server.lies = True
     assert opened(tmp_path, server, "maker/one") == (
-        "BitnetError maker/one: model.gguf came damaged: its SHA-256 is not the one that the hub gives; try again\n"
+        "BitnetError maker/one: the download of model.gguf is damaged: its SHA-256 is not the hub's; try again\n"
     )
     assert not [*partials(tmp_path), *tmp_path.rglob("model.gguf")]
 
@@ -365,38 +365,46 @@ def test_the_right_file_of_several(server: Hub, tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_named(server: Hub, tmp_path: Path) -> None:
     said = opened(tmp_path, server, "maker/unclear")
-    assert said.startswith("ArgumentError maker/unclear has several models; give one as filename: a-q4.gguf, b-q8.gguf")
+    assert said.startswith(
+        "ArgumentError maker/unclear has several models; pass one of them as filename: a-q4.gguf, b-q8.gguf"
+    )
     assert opened(tmp_path, server, "maker/none").startswith("ModelNotFoundError maker/none has no GGUF file")
-    assert opened(tmp_path, server, "maker/one", "x.gguf").startswith("ModelNotFoundError maker/one: x.gguf is not")
+    assert opened(tmp_path, server, "maker/one", "x.gguf").startswith(
+        "ModelNotFoundError maker/one has no file x.gguf;"
+    )
     assert opened(tmp_path, None, "maker/one").startswith("ModelNotFoundError maker/one is not in the cache, and the")
 
 
 def test_what_the_hub_does_not_have_or_refuses(server: Hub, tmp_path: Path) -> None:
     server.repos["maker/parts"] = {f"m-0000{i}-of-00003.gguf": b"x" for i in (1, 3)} | {"m-f16.gguf": b"x"}
-    log_in = "and pass token or log in by `hf auth login`"
-    none = f"the hub has none by that name, or a private one: check the name, {log_in}"
-    gated = f"the repository is gated: ask for access on its page, {log_in}"
-    refused = "the hub refuses it: 403 Forbidden: None.; pass token or log in by `hf auth login`"
+    log_in = "pass token or run `hf auth login`"
+    none = f"the hub has no public repository of this name; check it, or {log_in}"
+    gated = f"the repository is gated; request access on its page, then {log_in}"
+    denied = f"the hub denies access: 403 Forbidden: None.; {log_in}"
     uncached = "maker/one is not in the cache, and"
     split = ", ".join(sorted(server.repos["maker/parts"]))
     one, nobody = "maker/one", "maker/nobody"
     calls: list[tuple[list[str], dict[str, str], str]] = [
         ([nobody], {}, f"ModelNotFoundError {nobody}: {none}"),
         ([nobody, "model.gguf"], {}, f"ModelNotFoundError {nobody}: {none}"),
-        ([one], {"revision": "dev"}, f"ModelNotFoundError {one}: the hub has no revision 'dev' of it"),
-        ([one, "model.gguf"], {"revision": "dev"}, f"ModelNotFoundError {one}: the hub has no revision 'dev' of it"),
-        ([one, "modle.gguf"], {}, f"ModelNotFoundError {one}: modle.gguf is not there; its GGUF files: model.gguf"),
-        ([one, "../x.gguf"], {}, f"ModelNotFoundError {one}: ../x.gguf is not there; its GGUF files: model.gguf"),
-        (["maker/none", "x"], {}, "ModelNotFoundError maker/none: x is not there; its GGUF files: none"),
+        ([one], {"revision": "dev"}, f"ModelNotFoundError {one}: the hub has no revision 'dev' of this repository"),
+        (
+            [one, "model.gguf"],
+            {"revision": "dev"},
+            f"ModelNotFoundError {one}: the hub has no revision 'dev' of this repository",
+        ),
+        ([one, "modle.gguf"], {}, f"ModelNotFoundError {one} has no file modle.gguf; its GGUF files: model.gguf"),
+        ([one, "../x.gguf"], {}, f"ModelNotFoundError {one} has no file ../x.gguf; its GGUF files: model.gguf"),
+        (["maker/none", "x"], {}, "ModelNotFoundError maker/none has no file x; its GGUF files: none"),
         (
             ["maker/parts", "m-00001-of-00003.gguf"],
             {},
-            f"ModelNotFoundError maker/parts: m-00002-of-00003.gguf is not there; its GGUF files: {split}",
+            f"ModelNotFoundError maker/parts has no file m-00002-of-00003.gguf; its GGUF files: {split}",
         ),
         ([one], {"token": "answer_401_RepoNotFound"}, f"ModelNotFoundError {uncached} {none}"),
-        ([one], {"token": "answer_403_GatedRepo"}, f"BitnetError {uncached} the hub refuses it: {gated}"),
-        ([one], {"token": "answer_403"}, f"BitnetError {uncached} {refused}"),
-        ([one, "model.gguf"], {"token": "answer_403"}, f"BitnetError {uncached} {refused}"),
+        ([one], {"token": "answer_403_GatedRepo"}, f"BitnetError {uncached} {gated}"),
+        ([one], {"token": "answer_403"}, f"BitnetError {uncached} {denied}"),
+        ([one, "model.gguf"], {"token": "answer_403"}, f"BitnetError {uncached} {denied}"),
     ]
     assert found(tmp_path, server, *[call[:2] for call in calls]) == [call[2] for call in calls]
     assert server.ranges() == []
@@ -414,12 +422,15 @@ def test_what_fails_on_the_way(server: Hub, tmp_path: Path) -> None:
         (["maker/one"], {"cache_dir": str(nowhere)}),
         (["maker/one"], {}),
     )
-    assert busy.startswith("ModelNotFoundError maker/one is not in the cache, and the hub fails: ") and "429" in busy
-    assert offline == "ModelNotFoundError maker/one is not in the cache, and local_files_only asks for no other"
+    assert (
+        busy.startswith("ModelNotFoundError maker/one is not in the cache, and the hub returned an error: ")
+        and "429" in busy
+    )
+    assert offline == "ModelNotFoundError maker/one is not in the cache, and local_files_only=True allows no download"
     assert disk.startswith("BitnetError maker/one: the cache cannot be used: ")
-    assert disk.endswith("; cache_dir or HF_HOME names another") and str(nowhere) in disk
-    assert broken.startswith("BitnetError maker/one: the hub fails: ") and "500" in broken
-    assert broken.endswith("; the next call goes on where this one stopped")
+    assert disk.endswith("; choose another with cache_dir or HF_HOME") and str(nowhere) in disk
+    assert broken.startswith("BitnetError maker/one: the hub returned an error: ") and "500" in broken
+    assert broken.endswith("; the next call resumes the download")
 
 
 @pytest.mark.parametrize("repo_id", ["a/b/c", "hf:m/one", "one", "", "a/b--c", "/etc/x.gguf", 5, None])
@@ -431,7 +442,7 @@ def test_a_repository_is_owner_and_name(repo_id: Any) -> None:
 
 def test_names_are_texts() -> None:
     for what in ("filename", "revision"):
-        with pytest.raises(bitnet.ArgumentError, match=f"^{what} is 5, expected a text$"):
+        with pytest.raises(bitnet.ArgumentError, match=f"^{what} is 5, expected a str$"):
             hub.model_file("maker/one", **{what: 5})  # type: ignore[arg-type]
 
 
@@ -460,11 +471,11 @@ def test_a_laid_out_cache_needs_no_network(cache: Path) -> None:
         ) as engine:
             assert engine.path.name == "m-00001-of-00002.gguf"
             assert engine.logits([1]).shape == (1, 64)
-    with pytest.raises(bitnet.ModelNotFoundError, match="not in the cache, and local_files_only"):
+    with pytest.raises(bitnet.ModelNotFoundError, match="not in the cache, and local_files_only=True"):
         bitnet.Engine.from_pretrained("maker/split", revision="dev", cache_dir=cache, local_files_only=True)
     with pytest.raises(
         bitnet.ModelNotFoundError,
-        match=r"^in the cache, maker/split: x\.gguf is not there; its GGUF files: q/m-00001-.*; local_files_only asks",
+        match=r"^in the cache, maker/split has no file x\.gguf; its GGUF files: q/m-00001-.*; local_files_only=True",
     ):
         bitnet.Engine.from_pretrained("maker/split", "x.gguf", cache_dir=cache, local_files_only=True)
     with pytest.raises(TypeError, match="n_thread"):
@@ -510,12 +521,12 @@ def test_the_beginning_of_a_commit_is_found_in_the_cache(cache: Path) -> None:
     ],
 )
 def test_the_choice(names: list[str], chosen: str) -> None:
-    assert hub.choose(names, "a/b") == chosen
+    assert hub._choose(names, "a/b") == chosen
 
 
 def test_an_unclear_choice_lists_the_files() -> None:
     with pytest.raises(bitnet.ArgumentError, match=r"a-i2_s\.gguf, b-i2_s\.gguf, c\.gguf"):
-        hub.choose(["b-i2_s.gguf", "a-i2_s.gguf", "c.gguf"], "a/b")
+        hub._choose(["b-i2_s.gguf", "a-i2_s.gguf", "c.gguf"], "a/b")
 
 
 def test_the_command_line_takes_names(server: Hub, tmp_path: Path) -> None:
@@ -524,9 +535,9 @@ def test_the_command_line_takes_names(server: Hub, tmp_path: Path) -> None:
         done = python(run, tmp_path, endpoint(server), "inspect", file)
         assert (done.returncode, "m-f16.gguf" in done.stdout) == (0, True), done.stderr
     for name, message in [
-        ("hf:maker", "bitnet: hf:maker is no hf:owner/name[@revision][/file]\n"),
-        ("hf:maker/types@", "bitnet: hf:maker/types@ is no hf:owner/name[@revision][/file]\n"),
-        ("hf:maker/types@dev/m-f16.gguf", "bitnet: maker/types: the hub has no revision 'dev' of it\n"),
+        ("hf:maker", "bitnet: 'hf:maker' is not of the form hf:owner/name[@revision][/file]\n"),
+        ("hf:maker/types@", "bitnet: 'hf:maker/types@' is not of the form hf:owner/name[@revision][/file]\n"),
+        ("hf:maker/types@dev/m-f16.gguf", "bitnet: maker/types: the hub has no revision 'dev' of this repository\n"),
         ("hf:maker/none", "bitnet: maker/none has no GGUF file\n"),
     ]:
         done = python(run, tmp_path, endpoint(server), "inspect", name)
@@ -541,4 +552,6 @@ import bitnet
 bitnet.Engine.from_pretrained("maker/one")
 """
     done = python(code, tmp_path, endpoint(None))
-    assert done.stderr.endswith("models by name need huggingface_hub: pip install 'bitnet-engine[hub]'\n")
+    assert done.stderr.endswith(
+        "models of the Hugging Face Hub need huggingface_hub: pip install 'bitnet-engine[hub]'\n"
+    )
