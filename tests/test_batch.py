@@ -415,7 +415,7 @@ def test_input_and_output_go_together(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bitnet", "run", "--input", "x"], capture_output=True, text=True, cwd=tmp_path
     )
-    assert (done.returncode, done.stderr) == (2, "bitnet: --input and --output go together\n")
+    assert (done.returncode, done.stderr) == (2, "bitnet: --input and --output need each other; give both\n")
 
 
 def test_a_bar_at_a_terminal(tmp_path: Path) -> None:

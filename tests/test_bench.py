@@ -92,8 +92,8 @@ def test_the_model_inside_as_a_table() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-t", "0"], ["--threads", "'0'", "from 1 up"]),
-        (["-d", "1,-2"], ["--depth", "'-2'", "from 0 up"]),
+        (["-t", "0"], ["--threads", "'0'", "at least 1"]),
+        (["-d", "1,-2"], ["--depth", "'-2'", "at least 0"]),
         (["-b", "1,,2"], ["--batch", "''"]),
         (["--isa", "abacus"], ["--isa", "'abacus'", bitnet.isas()[0]]),
         (["--kv-type", "f16,q8"], ["--kv-type", "'q8'", "f16, f32"]),

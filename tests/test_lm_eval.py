@@ -167,7 +167,7 @@ def test_prompts_and_limits(text_model: Path) -> None:
         assert model.generate_until(requests("generate_until", ("a" * 400, {"until": [], "max_gen_toks": 4}))) == [
             engine.generate(engine.encode("a" * 252), max_tokens=4).text
         ]
-        with pytest.raises(bitnet.ArgumentError, match="an open engine takes no options; found n_ctx"):
+        with pytest.raises(bitnet.ArgumentError, match="pretrained is an open engine, so n_ctx cannot be set"):
             BitnetLM(engine, n_ctx=4)
 
 
@@ -184,7 +184,7 @@ def test_settings_mean_what_they_mean_to_the_harness(engine: Any, given: dict[st
 
 
 def test_unknown_settings_are_refused_before_anything_is_computed(engine: Any) -> None:
-    unknown = r"found the generation settings length_penalty=2, num_beams=4; this engine has until, .*, top_p"
+    unknown = r"no generation setting length_penalty=2, num_beams=4; its settings are until, .*, top_p"
     with pytest.raises(bitnet.ArgumentError, match=unknown):
         answers(engine, {}, {"num_beams": 4, "length_penalty": 2, "top_p": 0.9})
     assert engine.cached_tokens == 0
@@ -237,7 +237,7 @@ def test_one_warning_tells_how_many_contexts_are_cut(engine: Any, caplog: pytest
     model.loglikelihood_rolling(requests("loglikelihood_rolling", ("a" * 400,)), disable_tqdm=True)
     settings = {"max_gen_toks": 4}
     model.generate_until(requests("generate_until", ("a" * 253, settings), ("a" * 251, settings)), disable_tqdm=True)
-    cut = "contexts do not fit into n_ctx 256 with what follows, and lose their beginning"
+    cut = "contexts are too long for n_ctx 256 with what follows: their beginnings are cut off"
     assert [record.getMessage() for record in caplog.records] == [f"2 of 3 {cut}", f"1 of 2 {cut}"]
 
 
@@ -247,9 +247,11 @@ def test_arguments(text_model: Path) -> None:
     model = BitnetLM(text_model, max_length=64, n_threads=1)
     assert (model.engine.n_ctx, model.max_length, model.device) == (64, 64, "cpu")
     model.engine.close()
-    with pytest.raises(bitnet.ArgumentError, match=r"no argument dtype, trust_remote_code; it has pretrained, .*n_ctx"):
+    with pytest.raises(
+        bitnet.ArgumentError, match=r"no argument dtype, trust_remote_code; its arguments are pretrained, .*n_ctx"
+    ):
         BitnetLM(text_model, dtype="float16", trust_remote_code=True)
-    with pytest.raises(bitnet.ArgumentError, match="give one of them"):
+    with pytest.raises(bitnet.ArgumentError, match="give only one of them"):
         BitnetLM(text_model, n_ctx=64, max_length=64)
 
 
@@ -290,7 +292,7 @@ def test_a_template_that_hides_the_last_message_is_refused(engine: Any) -> None:
 
     model = BitnetLM(engine, template=bitnet.Template.from_jinja("{{ messages[0].content }}"))
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "It is"}]
-    with pytest.raises(bitnet.TemplateError, match="does not show the last message"):
+    with pytest.raises(bitnet.TemplateError, match="does not write the last message"):
         model.apply_chat_template(turns, add_generation_prompt=False)
 
 
@@ -319,7 +321,7 @@ def test_another_template_is_an_argument(engine: Any, caplog: pytest.LogCaptureF
     assert caplog.records == []
     # The harness gives a name to chat_template alone, not to apply_chat_template.
     assert model.chat_template("llama3-chat") == model.template.source
-    assert "choose by the argument template" in caplog.text
+    assert "choose with the model argument template=" in caplog.text
     # Prompts that the harness stores are found again for the same template alone.
     names = [BitnetLM(engine, template=name).tokenizer_name for name in ("bitnet", "bitnet", "instruct")]
     assert names[0] == names[1] != names[2]

@@ -8,13 +8,15 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import matplotlib.style
 import pytest
 
 import bitnet
-from bitnet import ChatSession, Engine, Template, _progress
+from bitnet import ChatSession, Engine, Template
+from bitnet._shards import shard_names, shard_number
 from conftest import ROOT
 
 EVIL = "<script>alert('x')</script> & \"<img src=x onerror=y>"
@@ -193,11 +195,20 @@ def test_progress_changes_no_error(inside: Engine, capfd: pytest.CaptureFixture[
     assert inside.prefill([], progress=True).tokens == 0
 
 
-def test_the_files_of_a_split_model_are_read(tmp_path: Any) -> None:
-    one = tmp_path / "m.gguf"
-    assert _progress.parts(one) == [one]
-    split = _progress.parts(tmp_path / "m-00001-of-00003.gguf")
-    assert [file.name for file in split] == [f"m-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+def test_the_files_of_a_split_model_are_read(tmp_path: Path) -> None:
+    """Progress counts the bytes of all of them; the engine then says what is wrong with these."""
+    for i, size in ((1, 1000), (2, 2000), (3, 4000)):
+        (tmp_path / f"m-{i:05}-of-00003.gguf").write_bytes(bytes(size))
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown), pytest.raises(bitnet.ModelFileError):
+        Engine(tmp_path / "m-00001-of-00003.gguf", progress=True)
+    assert re.search(r"100%.*7.00k/7.00k", shown.getvalue())
+
+
+def test_the_names_of_a_split_model() -> None:
+    names = [f"m-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    assert [shard_names(name) for name in ("m.gguf", *names)] == [["m.gguf"], names, names, names]
+    assert [shard_number(name) for name in ("m.gguf", *names)] == [None, 1, 2, 3]
 
 
 def test_without_the_extra_the_package_says_what_to_install() -> None:

@@ -99,7 +99,7 @@ def test_digests_that_are_committed(pytester: pytest.Pytester) -> None:
     compare = ("--bitnet-digests", "digests.json")
     missing = run(pytester, *compare)
     missing.assert_outcomes(failed=3)
-    missing.stdout.fnmatch_lines(["*has no digests of this test; add them by --bitnet-update-digests*"])
+    missing.stdout.fnmatch_lines(["*has no digests of this test; add them with --bitnet-update-digests*"])
     run(pytester, *compare, "--bitnet-update-digests").assert_outcomes(passed=3)
     path = pytester.path / "digests.json"
     written = path.read_text()
@@ -114,7 +114,9 @@ def test_digests_that_are_committed(pytester: pytest.Pytester) -> None:
     )
     changed = run(pytester, *compare)
     changed.assert_outcomes(passed=2, failed=1)
-    changed.stdout.fnmatch_lines(["the answers are not those of digests.json; found", "*prompt '2+2=', answer '4', *"])
+    changed.stdout.fnmatch_lines(
+        ["the digests differ from those in digests.json; found", "*prompt '2+2=', answer '4', *"]
+    )
     # An update of one test keeps the others.
     run(pytester, *compare, "--bitnet-update-digests", "-k", "plain").assert_outcomes(passed=1, deselected=2)
     now = json.loads(path.read_text())
@@ -192,7 +194,7 @@ class Test(unittest.TestCase):
     changed = run(pytester, "--bitnet-digests=d.json")
     changed.assert_outcomes(failed=2)
     changed.stdout.fnmatch_lines(
-        ["the answers are not those of d.json; found", "*prompt '3+3=', answer '6', *", "*assert '4' == '5'"]
+        ["the digests differ from those in d.json; found", "*prompt '3+3=', answer '6', *", "*assert '4' == '5'"]
     )
 
 
@@ -262,7 +264,7 @@ def test_digests_of_a_test_that_asks_nothing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_suite="def test(bitnet_case): pass")
     stopped = run(pytester, "--bitnet-digests=d.json")
     stopped.assert_outcomes(failed=1)
-    stopped.stdout.fnmatch_lines(["the answers are not those of d.json; found", "expected", "  ????????*"])
+    stopped.stdout.fnmatch_lines(["the digests differ from those in d.json; found", "expected", "  ????????*"])
     run(pytester, "--bitnet-digests=d.json", "--bitnet-update-digests").assert_outcomes(passed=1)
     assert json.loads((pytester.path / "d.json").read_text()) == {}
     run(pytester, "--bitnet-digests=d.json").assert_outcomes(passed=1)
@@ -431,12 +433,16 @@ def test_a_case_whose_process_ends_is_counted(pytester: pytest.Pytester) -> None
     [
         (("--bitnet-receipts=there",), "", "--bitnet-receipts: *there cannot be a folder (File exists); *"),
         (("--bitnet-receipts=there/out",), "", "--bitnet-receipts: *there/out cannot be a folder (*); *"),
-        (("--bitnet-digests=there",), "{", "--bitnet-digests: *there is no file of digests (Expecting *line 1*); *"),
-        (("--bitnet-digests=there",), "[]", "--bitnet-digests: *there is no file of digests (*list*); *"),
-        (("--bitnet-digests=there",), '{"test": "blake3:"}', "--bitnet-digests: *there is no file of digests (*); *"),
-        (("--bitnet-digests=.",), "", "--bitnet-digests: * is no file of digests (Is a directory); *"),
+        (("--bitnet-digests=there",), "{", "--bitnet-digests: *there is not a file of digests (Expecting *line 1*); *"),
+        (("--bitnet-digests=there",), "[]", "--bitnet-digests: *there is not a file of digests (*list*); *"),
+        (
+            ("--bitnet-digests=there",),
+            '{"test": "blake3:"}',
+            "--bitnet-digests: *there is not a file of digests (*); *",
+        ),
+        (("--bitnet-digests=.",), "", "--bitnet-digests: * is not a file of digests (Is a directory); *"),
         (("--bitnet-digests=there/d", "--bitnet-update-digests"), "", "--bitnet-digests: * cannot be a folder (*); *"),
-        (("--bitnet-digests=there", "--bitnet-update-digests"), "{", "--bitnet-digests: *there is no file of *"),
+        (("--bitnet-digests=there", "--bitnet-update-digests"), "{", "--bitnet-digests: *there is not a file of *"),
     ],
     ids=["receipts", "receipts-below", "no-json", "list", "no-lists", "folder", "digests-below", "update"],
 )

@@ -78,7 +78,7 @@ def test_replay_computes_again_on_other_instructions_and_threads(chain: list[Pat
     assert (done.returncode, done.stderr) == (0, "")
     counts = [bitnet.Receipt.load(path).completion_tokens for path in chain]
     assert counts == [9, 4, 9]
-    lines = [f"{path}: same, {count} ids on scalar, threads 1" for path, count in zip(chain, counts, strict=True)]
+    lines = [f"{path}: same; {count} ids on scalar, threads 1" for path, count in zip(chain, counts, strict=True)]
     assert done.stdout.splitlines() == lines
 
 
@@ -103,11 +103,11 @@ def test_replay_finds_forgery_and_says_where(chain: list[Path], engine: Any) -> 
     receipt = bitnet.Receipt.load(forgery)
     claimed, found = receipt.to_dict()["claim"]["output_ids"], engine.replay_ids(receipt)
     at = next(i for i in range(9) if claimed[i] != found[i])
-    assert f"{forgery}: different from item {at} on (counted from 0): {claimed[at]} | {found[at]}" in done.stdout
+    assert f"{forgery}: different from index {at} on: {claimed[at]} | {found[at]}" in done.stdout
     forgery = forged(chain[0], {"finish_reason": "stop"}, {"stop": ["never there"]})
     done = run("receipt", "replay", forgery, "--model", engine.path)
     assert done.returncode == 1
-    assert "the ids are the same, but the answer does not end by 'stop'" in done.stdout
+    assert "the ids are the same, but the answer does not end with 'stop'" in done.stdout
 
 
 def test_replay_refuses_by_name(chain: list[Path], engine: Any) -> None:
@@ -131,7 +131,7 @@ def test_replay_of_a_redacted_receipt_asks_for_the_prompt(engine: Any, tmp_path:
     ids = " ".join(map(str, whole.to_dict()["claim"]["prompt_ids"]))
     assert run(*arguments, "--prompt-ids", ids).returncode == 0
     assert "another" in run(*arguments, "--prompt", "hello").stderr
-    assert "expected ids" in run(*arguments, "--prompt-ids", "a").stderr
+    assert "expected token ids" in run(*arguments, "--prompt-ids", "a").stderr
 
 
 def test_diff_tells_claims_from_runs(chain: list[Path], engine: Any, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from ..hub import local
 from ..models import inside
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Options: TypeAlias = argparse._ActionsContainer
+"""A parser, or a group of its options."""
 
 MODEL = "a GGUF file, or hf:OWNER/NAME[@REVISION][/FILE] for a model of the Hugging Face Hub"
 
@@ -28,7 +30,7 @@ def add_command(
 # -- The model --------------------------------------------------------------------------------------------------------
 
 
-def add_model(command: argparse.ArgumentParser) -> None:
+def add_model(command: Options) -> None:
     """Add the optional argument MODEL."""
     command.add_argument("model", metavar="MODEL", nargs="?", help=f"{MODEL} (default: Trit, the model in the package)")
 
@@ -41,20 +43,24 @@ def model_path(model: str | None) -> str:
 def add_engine_options(command: argparse.ArgumentParser) -> None:
     """Add the model, and the options with which it is opened."""
     add_model(command)
-    add_threads(command)
-    command.add_argument(
+    group = command.add_argument_group("engine options")
+    add_threads(group)
+    group.add_argument(
         "-c",
         "--ctx",
         type=int,
         metavar="N",
         help="context length in tokens, for prompt and answer together (default: the model's own, at most 4096)",
     )
-    command.add_argument(
-        "--kv-type", choices=["f16", "f32"], default="f16", help="number format of the KV cache (default: f16)"
+    group.add_argument(
+        "--kv-type",
+        choices=["f16", "f32"],
+        default="f16",
+        help="number format of the KV cache; f32 takes twice the memory (default: f16)",
     )
 
 
-def add_threads(command: argparse.ArgumentParser) -> None:
+def add_threads(command: Options) -> None:
     """Add --threads."""
     command.add_argument(
         "-t", "--threads", type=int, metavar="N", help="threads that compute (default: one per available core)"
@@ -70,7 +76,7 @@ def open_engine(options: argparse.Namespace) -> Engine:
 # -- Conversations ----------------------------------------------------------------------------------------------------
 
 
-def add_template(command: argparse.ArgumentParser) -> None:
+def add_template(command: Options) -> None:
     """Add --template."""
     command.add_argument(
         "--template",
@@ -92,8 +98,9 @@ def chosen_template(own: Template, choice: str | None) -> Template:
 
 def add_chat_options(command: argparse.ArgumentParser) -> None:
     """Add the options of a conversation."""
-    command.add_argument("-s", "--system", metavar="TEXT", help="system prompt (default: none)")
-    add_template(command)
+    group = command.add_argument_group("conversation options")
+    group.add_argument("-s", "--system", metavar="TEXT", help="system prompt (default: none)")
+    add_template(group)
 
 
 def open_chat(engine: Engine, options: argparse.Namespace) -> ChatSession:
@@ -174,7 +181,7 @@ SAMPLING_OPTIONS = (
     ),
     SamplingOption(
         "stop",
-        "end the answer where this text would begin; may be given several times",
+        "stop string: end the answer before this text; may be given several times",
         "none",
         str,
         "TEXT",
@@ -187,6 +194,7 @@ SAMPLING_OPTIONS = (
 
 def add_sampling_options(command: argparse.ArgumentParser) -> None:
     """Add the options that say how tokens are sampled."""
+    group = command.add_argument_group("sampling options")
     defaults = SamplingParams()
     for option in SAMPLING_OPTIONS:
         how: dict[str, Any] = {"action": "store_true"}
@@ -195,7 +203,7 @@ def add_sampling_options(command: argparse.ArgumentParser) -> None:
         if option.repeated:
             how["action"] = "append"
         flag = f"--{option.name.replace('_', '-')}"
-        command.add_argument(*option.short, flag, help=f"{option.help} (default: {option.default})", **how)
+        group.add_argument(*option.short, flag, help=f"{option.help} (default: {option.default})", **how)
 
 
 def sampling(options: argparse.Namespace) -> dict[str, Any]:

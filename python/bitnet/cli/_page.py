@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from . import _parser
 
 _WIDTH = 98
-_OPTION_COLUMNS = 26
+_OPTION_COLUMNS = 28
 
 _HEAD = """\
 <!-- Generated: python -m bitnet.cli._page > docs/cli.md -->
 # The command `bitnet`
 
-`bitnet COMMAND --help` shows the same at a terminal. MODEL may be left out: then the commands use
-Trit, the small model in the package.
+`bitnet COMMAND --help` prints the same at a terminal. Without MODEL, most commands use Trit, the
+small model in the package.
 
 | command | |
 |---|---|
@@ -41,7 +41,7 @@ def page() -> str:
     rows, sections = [], []
     for name, parser, help in _commands("bitnet", _parser()):
         anchor = name.replace(" ", "-")
-        rows.append(f"| [`{name}`](#{anchor}) | {help} |\n")
+        rows.append(f"| [{name.removeprefix('bitnet ')}](#{anchor}) | {help} |\n")
         sections.append(_section(name, parser))
     return "".join([_HEAD, *rows, "\n", *sections, _TAIL])
 
@@ -59,9 +59,12 @@ def _commands(name: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str,
 def _section(name: str, parser: argparse.ArgumentParser) -> str:
     """The section of one command: description, usage, arguments and options."""
     described = "\n".join(textwrap.wrap(parser.description or "", _WIDTH))
-    lines = [f"## `{name}`", described, "```", *_usage(name, parser), ""]
-    for action in parser._actions:
-        lines += _option(action)
+    lines = [f"## `{name}`", described, "```", *_usage(name, parser)]
+    for group in parser._action_groups:
+        options = [action for action in group._group_actions if not isinstance(action, argparse._HelpAction)]
+        if options:
+            title = "arguments" if group.title == "positional arguments" else group.title
+            lines += ["", f"{title}:", *(line for action in options for line in _option(action))]
     lines += ["```", *textwrap.wrap(parser.epilog or "", _WIDTH)]
     return "\n".join(lines) + "\n\n"
 
@@ -91,7 +94,7 @@ def _value(action: argparse.Action) -> str:
 
 def _option(action: argparse.Action) -> list[str]:
     """An option or argument with its help, in two columns. The help begins on a line of its own if the name is long."""
-    name = f"{', '.join(action.option_strings)} {_value(action)}".strip()
+    name = "  " + f"{', '.join(action.option_strings)} {_value(action)}".strip()
     column = " " * _OPTION_COLUMNS
     lines = textwrap.wrap(action.help or "", _WIDTH - _OPTION_COLUMNS, break_on_hyphens=False)
     lines = [column + line for line in lines]

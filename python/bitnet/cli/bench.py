@@ -17,7 +17,7 @@ def add_parser(commands: Commands) -> None:
         commands,
         "bench",
         run,
-        help="measure how fast a model runs, and what share of this machine's limits that is",
+        help="measure a model's speed, and its share of this machine's limits",
         description="Measure prefill and decode in tokens per second, and the share of this machine's limit that they "
         "reach. The limit is what the processor can multiply or the memory can deliver, whichever is lower. Options "
         "that take a LIST, such as 1,2,4, measure every combination.",
@@ -27,7 +27,12 @@ def add_parser(commands: Commands) -> None:
         "-p", "--prompt", type=_count, default=512, metavar="N", help="tokens of the prefill test (default: 512)"
     )
     command.add_argument(
-        "-n", "--tokens", type=_count, default=128, metavar="N", help="steps of each decode test (default: 128)"
+        "-n",
+        "--tokens",
+        type=_count,
+        default=128,
+        metavar="N",
+        help="tokens that each decode test generates (default: 128)",
     )
     command.add_argument(
         "-d",

@@ -16,7 +16,7 @@ def add_parser(commands: Commands) -> None:
         commands,
         "doctor",
         run,
-        help="show what this machine has and what the engine would use of it",
+        help="show what this machine has and what the engine would use",
         description="Show this machine's processor, memory and read bandwidth, and the instruction set that the engine "
         "would use. The environment variable BITNET_ISA chooses another instruction set.",
     )

@@ -44,7 +44,7 @@ def add_parser(commands: Commands) -> None:
         actions,
         "replay",
         _replay,
-        help="compute the answers of receipts again and compare them",
+        help="compute the answers again and compare them",
         description="Compute the answer of each receipt again, and compare its token ids with the receipt's.",
     )
     action.add_argument("files", metavar="FILE", nargs="+", help="a receipt")
@@ -58,10 +58,10 @@ def add_parser(commands: Commands) -> None:
         "-p",
         "--prompt",
         metavar="TEXT",
-        help="the prompt, which a redacted receipt does not hold; - reads it from standard input",
+        help="the prompt, or - to read it from standard input; needed for redacted receipts, which do not hold it",
     )
     prompt.add_argument(
-        "--prompt-ids", type=_ids, metavar="IDS", help="the same as token ids, with spaces or commas between them"
+        "--prompt-ids", type=_ids, metavar="IDS", help="the prompt as token ids, with spaces or commas between them"
     )
     action.epilog = _STATUS.format("0 if all answers are the same, 1 if not")
 

@@ -38,13 +38,13 @@ def add_parser(commands: Commands) -> None:
     )
     add_engine_options(command)
     prompt = command.add_mutually_exclusive_group(required=True)
-    prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt; - reads it from standard input")
+    prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt, or - to read it from standard input")
     prompt.add_argument(
         "--input",
         type=Path,
         metavar="FILE",
-        help='requests, one JSON object per line, with "prompt" or "messages", and optionally "id" and sampling '
-        'parameters such as "max_tokens", which override the options; - reads standard input',
+        help="a file of requests, or - for standard input. Each line is a JSON object with a prompt or messages, and "
+        "optionally an id and sampling parameters such as max_tokens, which override the options",
     )
     command.add_argument(
         "--output",

@@ -25,7 +25,7 @@ def add_parser(commands: Commands) -> None:
     command.add_argument(
         "--messages",
         metavar="FILE",
-        help='a JSON list of messages, such as [{"role": "user", "content": "Hi"}]; - reads it from standard input',
+        help='a file with a JSON list of messages such as [{"role": "user", "content": "Hi"}], or - for standard input',
     )
     command.add_argument("--system", metavar="TEXT", help="system prompt, put before the messages (default: none)")
     command.add_argument("--user", metavar="TEXT", help="a user's message, put after the messages (default: none)")

@@ -17,7 +17,7 @@ def add_parser(commands: Commands) -> None:
         description="Show the tokens of a text: id and text of each, one per line.",
     )
     command.add_argument("model", metavar="MODEL", help=f"{MODEL}; or a tokenizer.json file")
-    command.add_argument("text", metavar="TEXT", help="the text; - reads it from standard input")
+    command.add_argument("text", metavar="TEXT", help="the text, or - to read it from standard input")
     command.add_argument(
         "--parse-special",
         action="store_true",
