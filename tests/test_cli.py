@@ -1,4 +1,4 @@
-"""The command `bitnet`, run as its users run it."""
+"""The command `bitnet` in a process of its own, the parsers, and the page docs/cli.md."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_reader_that_leaves_ends_it_quietly() -> None:
 
 
 def test_ctrl_c_abandons_a_prefill_and_the_engine_lives_on() -> None:
-    """A prompt that takes long (scalar kernels) is interrupted from outside; the same engine then answers."""
+    """Ctrl-C interrupts a long prefill (scalar kernels); the same engine then answers."""
     code = """
 import sys, time, bitnet
 engine = bitnet.Engine(sys.argv[1], isa="scalar", n_threads=1, n_ctx=512)
@@ -229,11 +229,11 @@ def test_the_page_shows_every_command_and_option() -> None:
 
 
 WITHOUT_AN_OPTION = {
-    "logit_bias",  # a table: requests in a file (--input) and Python take it
-    "stop_token_ids",  # ids of one model's vocabulary: as above
-    "logprobs",  # the commands print texts alone
+    "logit_bias",  # a table from id to bias, too long for an option
+    "stop_token_ids",  # ids depend on the model's vocabulary; --stop takes texts
+    "logprobs",  # the commands print texts only
 }
-"""The keywords of SamplingParams that the command line leaves to files of requests and to Python."""
+"""Keywords of SamplingParams without an option. Python takes them, and so do files of requests (--input)."""
 
 
 def test_every_sampling_parameter_has_an_option_with_the_same_default() -> None:

@@ -1,4 +1,4 @@
-"""Models by name: from a server that speaks the hub's protocol, and from its cache."""
+"""Models by name: from a local server that speaks the hub's protocol, and from the cache."""
 
 from __future__ import annotations
 
@@ -44,33 +44,33 @@ class Hub(ThreadingHTTPServer):
         self.log: list[tuple[str, str, str | None]] = []
         self.tokens: set[str | None] = set()
         self.breaks = 0
-        """How many of the next downloads break off in the middle."""
+        """How many of the next downloads break in the middle."""
         self.goes_on = threading.Event()
-        """Unset, downloads stop in the middle until it is set."""
+        """While this is unset, downloads wait in the middle."""
         self.goes_on.set()
         self.fails = False
         self.knows_ranges = True
         self.redirects = False
-        """Whether the bytes lie on another server, as on the hub: with ETags of its own, and no right to the token."""
+        """Whether another server holds the bytes, as for the hub. Its ETags differ, and it must not get the token."""
         self.lies = False
-        """Whether the bytes of a file are others than its name says."""
+        """Whether a file's bytes do not match its SHA-256."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed is no error."""
+        """Ignore clients that were killed."""
 
     def ranges(self, name: str = "model.gguf") -> list[str | None]:
-        """From where each download of a file began."""
+        """The Range header of each download of a file."""
         return [wanted for method, path, wanted in self.log if method == "GET" and path.endswith(f"/{name}")]
 
 
 class Answers(BaseHTTPRequestHandler):
-    """One request."""
+    """Answers requests."""
 
     protocol_version = "HTTP/1.1"
     server: Hub
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Write no log to standard error."""
 
     def do_HEAD(self) -> None:
         self.answer(with_body=False)
@@ -84,7 +84,7 @@ class Answers(BaseHTTPRequestHandler):
         self.server.log.append((self.command, path, wanted))
         token = self.headers.get("Authorization")
         self.server.tokens.add(token)
-        if token and token.startswith("Bearer answer_"):  # answer_403_GatedRepo: with this status and this code
+        if token and token.startswith("Bearer answer_"):  # answer_403_GatedRepo: answer with this status and error code
             _, status, *code = token.split("_")
             return self.send(int(status), b"", {"X-Error-Code": code[0]} if code else {}, with_body)
         commit = self.server.commit
@@ -162,7 +162,7 @@ def server() -> Iterator[Hub]:
 
 
 def started(code: str, home: Path, endpoint: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    """Start it with this hub and this cache; both are read when `huggingface_hub` is imported."""
+    """Start Python code with this hub and cache. `huggingface_hub` reads both when it is imported."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     env = kept | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"} | more
     command = [sys.executable, "-c", code, *arguments]
@@ -170,7 +170,7 @@ def started(code: str, home: Path, endpoint: str, *arguments: str, **more: str) 
 
 
 def python(code: str, home: Path, endpoint: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run it so to its end."""
+    """Run Python code as `started` does, and wait for its end."""
     process = started(code, home, endpoint, *arguments, **more)
     out, err = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -180,7 +180,7 @@ OPEN = """
 import signal, sys, bitnet
 from huggingface_hub import constants
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-constants.DOWNLOAD_CHUNK_SIZE = 1000  # what breaks off is kept by chunks, of 10 MB
+constants.DOWNLOAD_CHUNK_SIZE = 1000  # a broken download keeps whole chunks; their usual size is 10 MB
 name, *rest = sys.argv[1:]
 try:
     with bitnet.Engine.from_pretrained(name, *rest, n_threads=1, token=TOKEN) as engine:
@@ -191,14 +191,14 @@ except bitnet.BitnetError as error:
 
 
 def opened(home: Path, server: Hub | None, *arguments: str, token: str | None = None, **more: str) -> str:
-    """What opening a model says."""
+    """The output of a process that opens a model."""
     done = python(OPEN.replace("TOKEN", repr(token)), home, endpoint(server), *arguments, **more)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def endpoint(server: Hub | None) -> str:
-    """Where the hub is; without one, where nobody listens."""
+    """The URL of the hub; without one, a port on which nothing listens."""
     return f"http://127.0.0.1:{server.server_port if server else 9}"
 
 
@@ -214,7 +214,7 @@ for arguments, options in json.loads(sys.argv[1]):
 
 
 def found(home: Path, server: Hub | None, *calls: tuple[list[Any], dict[str, Any]], **more: str) -> list[str]:
-    """What `model_file` says to each call, in a line each."""
+    """The results or errors of calls of `model_file`, one line each."""
     done = python(FIND, home, endpoint(server), json.dumps(calls), **more)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -232,7 +232,7 @@ def test_a_model_is_downloaded_once_and_then_found_without_a_network(server: Hub
     before = len(server.log)
     assert opened(tmp_path, server, "maker/one", HF_HUB_OFFLINE="1") == "model.gguf 1 2\n"
     assert len(server.log) == before
-    # Nobody listens there.
+    # Without a hub: nothing listens on the port.
     assert opened(tmp_path, None, "maker/one") == "model.gguf 1 2\n"
 
 
@@ -243,7 +243,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(server: Hub, tmp_pa
 
 
 def interrupted(home: Path, server: Hub, how: signal.Signals) -> int:
-    """Interrupt a download of `maker/one` in the middle; returns the bytes of it that are kept."""
+    """Interrupt a download of `maker/one` in the middle. Returns how many bytes are kept."""
     server.goes_on.clear()
     process = started(OPEN.replace("TOKEN", "None"), home, endpoint(server), "maker/one")
     until(lambda: any(partial.stat().st_size > 20_000 for partial in partials(home)))
@@ -255,12 +255,12 @@ def interrupted(home: Path, server: Hub, how: signal.Signals) -> int:
 
 
 def partials(home: Path) -> list[Path]:
-    """The files in the cache that are not complete."""
+    """The unfinished files in the cache."""
     return list(home.rglob("*.incomplete"))
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another process does."""
+    """Wait until another process has made the condition true."""
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
@@ -274,7 +274,7 @@ def test_what_an_interrupted_process_has_is_not_asked_for_again(
     kept = interrupted(tmp_path, server, how)
     assert opened(tmp_path, server, "maker/one") == "model.gguf 1 2\n"
     assert server.ranges() == [None, f"bytes={kept}-"]
-    # The cache is as huggingface_hub would have left it.
+    # huggingface_hub finds everything in the cache as if it had downloaded it.
     code = """
 import os
 from huggingface_hub import hf_hub_download, scan_cache_dir, try_to_load_from_cache
@@ -345,7 +345,7 @@ def test_two_processes_download_a_file_once(server: Hub, tmp_path: Path) -> None
 def test_without_links_a_model_takes_its_size_once(server: Hub, tmp_path: Path) -> None:
     code = """
 from huggingface_hub import file_download
-file_download.are_symlinks_supported = lambda *_: False  # Windows, as it comes
+file_download.are_symlinks_supported = lambda *_: False  # the default on Windows
 from bitnet import hub
 print(hub.model_file("maker/one"), hub.model_file("maker/one"))
 """
@@ -359,7 +359,7 @@ print(hub.model_file("maker/one"), hub.model_file("maker/one"))
 def test_the_right_file_of_several(server: Hub, tmp_path: Path) -> None:
     assert opened(tmp_path, server, "maker/types") == "m-i2_s.gguf 1 2\n"
     assert opened(tmp_path, server, "maker/types", "m-f16.gguf") == "m-f16.gguf 1 2\n"
-    # Offline, the choice is among what is in the cache.
+    # Offline, the choice is among the cached files.
     assert opened(tmp_path, None, "maker/types") == "m-i2_s.gguf 1 2\n"
 
 

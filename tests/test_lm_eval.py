@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on this engine: task definitions of its own, on a few documents that lie here."""
+"""lm-evaluation-harness on this engine: its own task definitions, on a few local documents."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ for name, definition in definitions.items():
     change = {"include": f"{own}/{definition}.yaml", "task": f"local_{name}", "dataset_path": "json",
               "dataset_name": None, "dataset_kwargs": {"data_files": files}, "num_fewshot": 0}
     tasks.append(f"{folder}/{name}.yaml")
-    pathlib.Path(tasks[-1]).write_text(json.dumps(change))  # which is YAML as well
+    pathlib.Path(tasks[-1]).write_text(json.dumps(change))  # JSON is valid YAML
 results = lm_eval.simple_evaluate(
     "bitnet", {"pretrained": model, "n_threads": 1, "max_gen_toks": 20}, tasks, bootstrap_iters=0
 )
@@ -54,7 +54,7 @@ print(json.dumps({"results": results["results"], "samples": samples, "config": r
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documents of the tasks, in the form of their data sets."""
+    """Documents for the tasks, in the format of their data sets."""
     folder = tmp_path_factory.mktemp("documents")
     arc = [
         {"question": q, "choices": {"text": texts, "label": ["A", "B", "C"][: len(texts)]}, "answerKey": "ABC"[right]}
@@ -89,7 +89,7 @@ def test_its_tasks_give_what_the_engine_gives(text_model: Path, documents: Path,
 
         total = 0.0
         for page, found in zip(PAGES, samples["local_wikitext"], strict=True):
-            text = page.replace(" . ", ". ")  # as the task's definition does it
+            text = page.replace(" . ", ". ")  # as the task's definition does
             assert found == [[sum(rolling(engine, text))]]
             total += found[0][0]
         words = sum(len(page.split(" ")) for page in PAGES)
@@ -100,7 +100,7 @@ def test_its_tasks_give_what_the_engine_gives(text_model: Path, documents: Path,
             answer = engine.generate(f"Question: {question}\nAnswer:", max_tokens=20, stop=stop)
             assert found == [[answer.text]]
 
-        # Its settings: until, do_sample, num_beams, max_new_tokens.
+        # This task sets until, do_sample, num_beams and max_new_tokens.
         answer = engine.generate("Fullfør dette uttrykket: hello", max_tokens=16, stop="\n")
         assert samples["local_noridiom"] == [[[answer.text]]]
 
@@ -129,14 +129,14 @@ def rolling(engine: Any, text: str) -> list[float]:
 
 
 def requests(kind: Any, *arguments: tuple[Any, ...]) -> list[Any]:
-    """What the harness asks a model."""
+    """Requests as the harness makes them."""
     from lm_eval.api.instance import Instance
 
     return [Instance(kind, {}, one, 0) for one in arguments]
 
 
 def answers(engine: Any, *settings: dict[str, Any]) -> list[str]:
-    """What the model says to "hello" under each of these settings."""
+    """The harness model's answers to "hello" with each of these settings."""
     from bitnet.lm_eval import BitnetLM
 
     asked = requests("generate_until", *(("hello", given) for given in settings))
@@ -144,7 +144,7 @@ def answers(engine: Any, *settings: dict[str, Any]) -> list[str]:
 
 
 def says(engine: Any, **keywords: Any) -> str:
-    """What the engine says to it."""
+    """The engine's own answer to "hello"."""
     text: str = engine.generate("hello", **keywords).text
     return text
 
@@ -158,7 +158,7 @@ def test_prompts_and_limits(text_model: Path) -> None:
         assert model.tok_encode("<|begin_of_text|>hello") == model.tok_encode("hello")
         assert model.tok_encode("hello", add_special_tokens=False) == engine.encode("hello")
         assert (model.prefix_token_id, model.eot_token_id) == (bos, engine.tokenizer.eos_token_id)
-        # Without a context, and with one that is too long: it loses its beginning.
+        # An empty context, and one that is too long and loses its beginning.
         empty, long = model.loglikelihood(
             requests("loglikelihood", ("", "world"), ("a" * 400, " world")), disable_tqdm=True
         )
@@ -319,10 +319,10 @@ def test_another_template_is_an_argument(engine: Any, caplog: pytest.LogCaptureF
     assert model.apply_chat_template(turns) == bitnet.Template.named("bitnet").render(turns)
     assert model.chat_template("bitnet") == model.template.source
     assert caplog.records == []
-    # The harness gives a name to chat_template alone, not to apply_chat_template.
+    # The harness passes a template's name to chat_template, but not to apply_chat_template.
     assert model.chat_template("llama3-chat") == model.template.source
     assert "choose with the model argument template=" in caplog.text
-    # Prompts that the harness stores are found again for the same template alone.
+    # The harness finds its stored prompts by this name, which depends on the template.
     names = [BitnetLM(engine, template=name).tokenizer_name for name in ("bitnet", "bitnet", "instruct")]
     assert names[0] == names[1] != names[2]
     with pytest.raises(bitnet.TemplateError, match="'chatml' is not known"):

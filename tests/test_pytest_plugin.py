@@ -1,4 +1,4 @@
-"""The pytest plugin, in test suites of its own."""
+"""The pytest plugin, run in small test suites of its own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pytest_runtest_protocol(item, nextitem):
             item.ihook.pytest_runtest_logreport(report=report)
     return True
 """
-"""As pytest-rerunfailures runs tests: their reports come after those of their subtests."""
+"""Runs tests as pytest-rerunfailures does: a test's report comes after those of its subtests."""
 
 
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
@@ -108,7 +108,7 @@ def test_digests_that_are_committed(pytester: pytest.Pytester) -> None:
     run(pytester, *compare, "-n", "2").assert_outcomes(passed=3)
     assert path.read_text() == written
 
-    # The same text, sampled otherwise, is another answer.
+    # The same text with another seed is another answer.
     pytester.makepyfile(
         test_suite=SUITE.replace("3+3=7.", "3+3=6.").replace('complete("2+2=",', 'complete("2+2=", seed=1,')
     )
@@ -166,7 +166,7 @@ def test(bitnet_case, question):
     names = {answer["receipt"] for facts in report.values() for answer in facts["answers"]}
     assert {path.name for path in (pytester.path / "out").iterdir()} == {"report.json", *names}
     assert len(names) == 4
-    assert max(map(len, names)) < 144  # encrypted home folders take no longer ones
+    assert max(map(len, names)) < 144  # encrypted home folders allow no longer names
 
 
 def test_digests_of_unittest(pytester: pytest.Pytester) -> None:
@@ -199,7 +199,7 @@ class Test(unittest.TestCase):
 
 
 def test_digests_are_found_from_any_root(pytester: pytest.Pytester, text_model: Path) -> None:
-    """Of pytest, which is where its configuration lies, or above all paths that it takes for those of tests."""
+    """pytest's root is the folder of its configuration, or the common parent of the test paths it is given."""
     tests = pytester.mkdir("sub") / "tests"
     tests.mkdir()
     (tests / "test_suite.py").write_text("def test(bitnet_case): bitnet_case.complete('2+2=', max_tokens=1)")
@@ -340,7 +340,7 @@ def test_every_outcome_is_told(pytester: pytest.Pytester, options: tuple[str, ..
         "passes": 1,
         "asks_after": 1,
     }
-    # Digests are compared of what would pass, and hide no other failure.
+    # Only tests that would pass are compared, so other failures stay visible.
     (pytester.path / "d.json").write_text(json.dumps(digests))
     done = run(pytester, *files)
     done.assert_outcomes(**{**outcomes, "passed": 2, "failed": 3})
@@ -382,7 +382,7 @@ class Test(unittest.TestCase):
 """,
     )
     done = run(pytester, "--bitnet-receipts=out", "--bitnet-digests=d.json", "--bitnet-update-digests", *options)
-    if "no:terminal" not in options:  # it is the terminal that fails a test for its subtests
+    if "no:terminal" not in options:  # the terminal plugin makes a test fail for its subtests
         done.stdout.fnmatch_lines(["bitnet: 2 of 4 evaluation cases passed"])
     report = json.loads((pytester.path / "out" / "report.json").read_text())
     assert [(facts["outcome"], len(facts["answers"])) for _, facts in sorted(report.items())] == [

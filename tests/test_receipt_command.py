@@ -1,4 +1,4 @@
-"""`bitnet receipt`, run as scripts run it, and the JSON Schema of receipts."""
+"""`bitnet receipt` in a process of its own, and the JSON Schema of receipts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLED: dict[str, Any] = {"max_tokens": 9, "temperature": 0.8, "seed": 3, "igno
 
 @pytest.fixture
 def chain(engine: Any, tmp_path: Path) -> list[Path]:
-    """The receipts of a conversation, one of them of a cancelled answer."""
+    """Files with the receipts of a conversation; the second answer was cancelled."""
     chat = bitnet.ChatSession(engine, "Be brief.", template="bitnet", **SAMPLED)
     chat.send("hello")
     stream = chat.stream("hello world", stop="never there")
@@ -32,7 +32,7 @@ def chain(engine: Any, tmp_path: Path) -> list[Path]:
 
 
 def alter(path: Path, block: str, name: str, value: Any) -> Path:
-    """The receipt in a file with another figure, in another file."""
+    """Copy a receipt with one field changed. Returns the new file."""
     document = json.loads(path.read_text())
     document[block][name] = value
     altered = path.with_name(f"altered-{path.name}")
@@ -83,7 +83,7 @@ def test_replay_computes_again_on_other_instructions_and_threads(chain: list[Pat
 
 
 def forged(path: Path, changes: dict[str, Any], sampling: dict[str, Any]) -> Path:
-    """A valid receipt that claims something else of the same ids. A forger computes the digest again."""
+    """Copy a receipt with other claims for the same ids, and a digest computed anew, as a forger would."""
     document = json.loads(path.read_text())
     document["claim"] |= changes
     document["claim"]["sampling"] |= sampling
@@ -170,7 +170,7 @@ def test_show_is_for_people(chain: list[Path]) -> None:
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of everything in a document that holds nothing."""
+    """The paths of all values in a document that hold no others."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     empty = True
     for key, inside in items:
@@ -196,7 +196,7 @@ def test_receipts_follow_their_json_schema(chain: list[Path], engine: Any) -> No
 
 
 def test_the_json_schema_leaves_nothing_open(chain: list[Path]) -> None:
-    """No leaf of a receipt may be missing, of another type, or beside one that nobody knows."""
+    """The schema refuses a receipt if a field is missing, unknown or of another type."""
     validator = Draft202012Validator(bitnet.receipt_schema())
     whole = bitnet.Receipt.load(chain[1])
     for document in (whole.to_dict(), whole.redact().to_dict()):
