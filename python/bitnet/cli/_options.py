@@ -4,16 +4,23 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from .. import ChatSession, Engine, SamplingParams, Template
 from .._text_input import read_text
 from ..hub import local
 from ..models import inside
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Options: TypeAlias = argparse._ActionsContainer
 """A parser, or a group of its options."""
+
+
+class Commands(Protocol):
+    """What `ArgumentParser.add_subparsers` returns."""
+
+    def add_parser(self, name: str, *, help: str, description: str) -> argparse.ArgumentParser:
+        """Add a command, and return its parser."""
+
 
 MODEL = "a GGUF file, or hf:OWNER/NAME[@REVISION][/FILE] for a model of the Hugging Face Hub"
 
