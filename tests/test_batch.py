@@ -1,4 +1,4 @@
-"""`bitnet run --input --output`: a file of requests, answered a line each, also after a kill."""
+"""`bitnet run --input --output`: answering a file of requests, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 import bitnet
 from bitnet import ArgumentError, ChatSession, ChatTurn, Engine, SamplingParams
-from bitnet.batch import Request, run
+from bitnet.batch import _Request, run
 from conftest import ROOT
 
 REQUESTS: list[dict[str, Any]] = [
@@ -97,7 +97,7 @@ def test_the_call_in_the_docs_runs_as_it_stands(tmp_path: Path, monkeypatch: pyt
 
 
 def test_it_goes_on_after_a_kill(tmp_path: Path) -> None:
-    """Killed in the middle by SIGKILL, any number of times: in the end the file is that of a run without kills."""
+    """After any number of kills (SIGKILL), the finished file equals that of a run without kills."""
     requests = [{"prompt": f"{i}+{i}=", "max_tokens": 200, "ignore_eos": True, "seed": i} for i in range(40)]
     source, target, whole = write(tmp_path / "in.jsonl", requests), tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     subprocess.run(command(source, whole), check=True)
@@ -121,7 +121,7 @@ def test_a_torn_line_is_dropped(tmp_path: Path) -> None:
     with Engine() as engine:
         assert list(run(engine, source, target, max_tokens=8, seed=1)) == [(0, 3), (1, 3), (2, 3), (3, 3)]
         whole = target.read_bytes()
-        # One answer is marked, to see that it is not computed again.
+        # Mark one answer: if the mark stays, it was not computed again.
         first, rest = whole.split(b"\n", 1)
         marked = first.replace(b'"text": "', b'"text": "kept ')
         for cut in (len(marked), len(marked) + 1, len(marked) + 30, len(marked) + len(rest)):
@@ -201,23 +201,26 @@ def test_the_output_of_something_else_is_refused(tmp_path: Path, change: Callabl
 
 
 def test_the_input_is_no_output(tmp_path: Path) -> None:
-    """By whatever name, and whether or not it ends with a newline."""
+    """Also under another name, and without a final newline."""
     source, link = tmp_path / "in.jsonl", tmp_path / "link.jsonl"
     source.write_text('{"prompt": "2+2="}')
     link.symlink_to(source)
     for target in (source, link):
         done = subprocess.run(command(source, target), capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (2, f"bitnet: {target} is the input itself; name another output\n")
+        assert (done.returncode, done.stderr) == (
+            2,
+            f"bitnet: {target} is the input file itself; name another output\n",
+        )
         assert source.read_text() == '{"prompt": "2+2="}'
 
 
 def test_the_output_is_a_regular_file(tmp_path: Path) -> None:
-    """Others hold nothing that a second run could go on with, and may never end when read."""
+    """Devices and pipes cannot be resumed, and reading them may never end."""
     source, pipe = write(tmp_path / "in.jsonl", REQUESTS[:1]), tmp_path / "pipe"
     os.mkfifo(pipe)
     with Engine() as engine:
         for target in (Path(os.devnull), pipe, tmp_path):
-            with pytest.raises(ArgumentError, match="expected a regular file"):
+            with pytest.raises(ArgumentError, match="must be a regular file"):
                 list(run(engine, source, target))
     done = subprocess.run(command(source, Path("/dev/stdout")), capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
@@ -235,7 +238,7 @@ def test_two_runs_do_not_write_the_same_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
-    """The run fails with whole lines only, and goes on once there is space."""
+    """The run fails with whole lines in the file, and resumes once there is space."""
     source, target, whole = write(tmp_path / "in.jsonl", REQUESTS[:4]), tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     subprocess.run(command(source, whole, "-n", "8", "--seed", "1"), check=True)
     ask = command(source, target, "-n", "8", "--seed", "1")
@@ -252,7 +255,7 @@ def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
 
 
 def test_what_decides_the_answers_is_the_same_after_a_kill(tmp_path: Path) -> None:
-    """Not so the threads and the instruction set, on which no answer depends."""
+    """Settings that change answers are refused; threads and instruction set may differ."""
     source, target = write(tmp_path / "in.jsonl", REQUESTS[:2]), tmp_path / "out.jsonl"
     with Engine() as engine:
         list(run(engine, source, target, max_tokens=4))
@@ -271,7 +274,7 @@ def test_what_decides_the_answers_is_the_same_after_a_kill(tmp_path: Path) -> No
 
 
 def test_the_same_request_in_other_words_is_the_same(tmp_path: Path) -> None:
-    """Options in the line or for all, as keywords or as an object, numbers of numpy or not."""
+    """Options in the request or in the call, as keywords or as SamplingParams, as Python or numpy numbers."""
     source, target = (
         write(tmp_path / "in.jsonl", [{"prompt": "2+2=", "max_tokens": 4, "seed": 3}]),
         tmp_path / "o.jsonl",
@@ -299,7 +302,7 @@ def test_a_request_changes_some_of_the_options(tmp_path: Path) -> None:
 
 
 def test_a_bias_has_texts_as_keys(tmp_path: Path) -> None:
-    """As JSON wants it."""
+    """JSON objects have texts as keys."""
     source = write(tmp_path / "in.jsonl", [{"prompt": "2+2=", "logit_bias": {"5": 100}, "max_tokens": 3}])
     with Engine() as engine:
         list(run(engine, source, tmp_path / "out.jsonl"))
@@ -323,7 +326,7 @@ def test_options_are_checked_though_nothing_is_asked(tmp_path: Path, options: di
 
 
 def test_a_failure_that_passes_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was answered stays, and the next run goes on."""
+    """Answers before the failure stay, and the next run resumes."""
     source, target = write(tmp_path / "in.jsonl", REQUESTS[:3]), tmp_path / "out.jsonl"
     engine = Engine()
     answers = run(engine, source, target, max_tokens=4)
@@ -333,7 +336,7 @@ def test_a_failure_that_passes_is_no_answer(tmp_path: Path, monkeypatch: pytest.
         list(answers)
     with Engine() as engine:
         for error in (bitnet.OutOfMemoryError("none left"), bitnet.BitnetError("internal error")):
-            monkeypatch.setattr(Request, "answer", lambda *_, error=error: (_ for _ in ()).throw(error))
+            monkeypatch.setattr(_Request, "answer", lambda *_, error=error: (_ for _ in ()).throw(error))
             with pytest.raises(type(error)):
                 list(run(engine, source, target, max_tokens=4))
             monkeypatch.undo()
@@ -355,7 +358,7 @@ def test_standard_input(tmp_path: Path) -> None:
 
 
 def test_any_character_in_a_text_or_an_id(tmp_path: Path) -> None:
-    """Some readers of lines take a line separator inside of a text for the end of the line: it is written escaped."""
+    """Line separators such as U+2028 are written escaped, since some readers would split the line there."""
     requests = [{"prompt": "a\u2028b", "id": "\u2028\u0085ü😀", "max_tokens": 2}, {"prompt": [], "id": "x"}]
     source, target = write(tmp_path / "in.jsonl", requests), tmp_path / "out.jsonl"
     done = subprocess.run(
@@ -391,9 +394,9 @@ def test_any_character_in_a_text_or_an_id(tmp_path: Path) -> None:
         ('{"messages": [{"role": "user", "content": "x", "name": "y"}]}', '"role" and "content"'),
         ("[1]", 'either "prompt" or "messages"'),
         ('{"prompt": "a", "messages": []}', 'either "prompt" or "messages"'),
-        ('{"prompt": 5}', "neither a text nor a list of ids"),
-        ('{"messages": []}', "the last a user's"),
-        ('{"messages": [{"role": "assistant", "content": "x"}]}', "the last a user's"),
+        ('{"prompt": 5}', "expected a text or a list of token ids"),
+        ('{"messages": []}', "the last to be user"),
+        ('{"messages": [{"role": "assistant", "content": "x"}]}', "the last to be user"),
         ('{"messages": [{"role": "user"}]}', '"role" and "content"'),
         ('{"prompt": "a", "heat": 1}', "line 2: heat is not a sampling parameter"),
         ('{"prompt": "a", "top_p": 7}', "line 2: top_p"),
@@ -412,7 +415,7 @@ def test_input_and_output_go_together(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bitnet", "run", "--input", "x"], capture_output=True, text=True, cwd=tmp_path
     )
-    assert (done.returncode, done.stderr) == (2, "bitnet: --input and --output go together\n")
+    assert (done.returncode, done.stderr) == (2, "bitnet: --input and --output need each other; give both\n")
 
 
 def test_a_bar_at_a_terminal(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`bitnet bench`, and `benches/against.py` with a peer that is none."""
+"""`bitnet bench`, and `benches/against.py` with a fake peer."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_shares_are_of_the_lower_limit() -> None:
 
 
 def test_a_pause_never_passes_for_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine of a token a second that is held up in some calls, by their number."""
+    """A fake engine takes a second per token, and pauses in the calls with these numbers."""
 
     class Slow:
         now, call = 0.0, 0
@@ -92,8 +92,8 @@ def test_the_model_inside_as_a_table() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-t", "0"], ["--threads", "'0'", "from 1 up"]),
-        (["-d", "1,-2"], ["--depth", "'-2'", "from 0 up"]),
+        (["-t", "0"], ["--threads", "'0'", "at least 1"]),
+        (["-d", "1,-2"], ["--depth", "'-2'", "at least 0"]),
         (["-b", "1,,2"], ["--batch", "''"]),
         (["--isa", "abacus"], ["--isa", "'abacus'", bitnet.isas()[0]]),
         (["--kv-type", "f16,q8"], ["--kv-type", "'q8'", "f16, f32"]),
@@ -136,7 +136,7 @@ def test_against_a_peer(tmp_path: Path) -> None:
     assert asked == [{"-o": "json", "-p": "20", "-n": "4", "-t": n, "-r": "1"} for n in "111222"]
     rows = [line.split() for line in done.stdout.splitlines()[1:]]
     assert [row[:3] for row in rows] == [[n, *test] for n in "12" for test in (["prefill", "20"], ["decode", "4"])]
-    # The peer claims more at each call: 1 to 3 times on one thread, 4 to 6 times on two.
+    # The fake peer's rates grow with each call: factors 1 to 3 on one thread, 4 to 6 on two.
     assert [float(row[4]) for row in rows] == [200, 20, 500, 50]
     for row in rows:
         assert float(row[5]) == pytest.approx(float(row[3]) / float(row[4]), rel=0.01, abs=0.005)

@@ -1,7 +1,9 @@
-"""The command `bitnet`, run as its users run it."""
+"""The command `bitnet` in a process of its own, the parsers, and the page docs/cli.md."""
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
 import os
 import re
@@ -11,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import bitnet
+from bitnet.cli import _options, _page
 from conftest import ROOT, ModelMaker
 from gguf_writer import Tensor, Value, write_gguf
 from make_model import Spec, metadata, tensors
@@ -32,7 +36,7 @@ def test_standard_input_that_is_no_text_is_named() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run(command, input=b"a\xff", capture_output=True, env=environment)
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
-    assert done.stderr.startswith(b"bitnet: standard input is not a text in UTF-8")
+    assert done.stderr.startswith(b"bitnet: standard input is not UTF-8 text")
 
 
 def test_inspect_shows_the_verdicts() -> None:
@@ -120,7 +124,7 @@ def test_doctor_names_what_the_engine_would_use() -> None:
     assert report["instruction_sets"] == bitnet.isas()
     assert report["chosen"] == os.environ.get("BITNET_ISA", bitnet.isas()[-1])
     assert all(rate > 0 for rate in report["read_gb_per_s"].values())
-    assert "scalar (by BITNET_ISA)" in run("doctor", BITNET_ISA="scalar").stdout
+    assert "scalar (from BITNET_ISA)" in run("doctor", BITNET_ISA="scalar").stdout
 
 
 def test_the_environment_chooses_the_instruction_set() -> None:
@@ -138,7 +142,7 @@ def test_a_reader_that_leaves_ends_it_quietly() -> None:
 
 
 def test_ctrl_c_abandons_a_prefill_and_the_engine_lives_on() -> None:
-    """A prompt that takes long (scalar kernels) is interrupted from outside; the same engine then answers."""
+    """Ctrl-C interrupts a long prefill (scalar kernels); the same engine then answers."""
     code = """
 import sys, time, bitnet
 engine = bitnet.Engine(sys.argv[1], isa="scalar", n_threads=1, n_ctx=512)
@@ -205,3 +209,70 @@ print(engine.generate_tokens(prompt, max_tokens=3) == want)
 
 def test_version() -> None:
     assert run("--version").stdout == f"bitnet {bitnet.__version__}\n"
+
+
+def test_the_page_of_the_docs_is_up_to_date() -> None:
+    """If this fails: python -m bitnet.cli._page > docs/cli.md"""
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == _page.page()
+
+
+def test_the_page_shows_every_command_and_option() -> None:
+    page = _page.page()
+    assert max(map(len, page.splitlines())) <= 100
+    for command in ("chat", "run", "bench", "inspect", "tokenize", "template", "receipt replay", "doctor"):
+        _, _, section = page.partition(f"\n## `bitnet {command}`\n")
+        section, _, _ = section.partition("\n## ")
+        shown = run(*command.split(), "--help").stdout
+        flags = set(re.findall(r"(?m)^  (?:-\w(?: [A-Z]+)?, )?(--[\w-]+)", shown)) - {"--help"}
+        assert flags
+        assert all(flag in section for flag in flags), command
+
+
+WITHOUT_AN_OPTION = {
+    "logit_bias",  # a table from id to bias, too long for an option
+    "stop_token_ids",  # ids depend on the model's vocabulary; --stop takes texts
+    "logprobs",  # the commands print texts only
+}
+"""Keywords of SamplingParams without an option. Python takes them, and so do files of requests (--input)."""
+
+
+def test_every_sampling_parameter_has_an_option_with_the_same_default() -> None:
+    keywords = inspect.signature(bitnet.SamplingParams).parameters
+    assert {option.name for option in _options.SAMPLING_OPTIONS} == keywords.keys() - WITHOUT_AN_OPTION
+    assert keywords.keys() >= WITHOUT_AN_OPTION
+    command = argparse.ArgumentParser()
+    _options.add_sampling_options(command)
+    given = _options.sampling(command.parse_args([]))
+    assert bitnet.SamplingParams(**given) == bitnet.SamplingParams()
+    for option in _options.SAMPLING_OPTIONS:
+        if isinstance(given[option.name], (int, float)) and option.type:
+            said, _, _ = option.default.partition(",")
+            assert float(said) == given[option.name], option.name
+
+
+def test_sampling_options_take_their_values(text_model: Path, tmp_path: Path) -> None:
+    values: dict[str, tuple[list[str], Any]] = {
+        "max_tokens": (["5"], 5),
+        "temperature": (["0.5"], 0.5),
+        "top_k": (["9"], 9),
+        "top_p": (["0.75"], 0.75),
+        "min_p": (["0.25"], 0.25),
+        "repetition_penalty": (["1.5"], 1.5),
+        "repeat_last_n": (["7"], 7),
+        "presence_penalty": (["0.5"], 0.5),
+        "frequency_penalty": (["0.125"], 0.125),
+        "seed": (["3"], 3),
+        "stop": (["never", "--stop", "ever"], ["never", "ever"]),
+        "ignore_eos": ([], True),
+    }
+    assert values.keys() == {option.name for option in _options.SAMPLING_OPTIONS}
+    given = [text for name, (texts, _) in values.items() for text in (f"--{name.replace('_', '-')}", *texts)]
+    expected = {name: value for name, (_, value) in values.items()}
+    command = argparse.ArgumentParser()
+    _options.add_sampling_options(command)
+    assert _options.sampling(command.parse_args(given)) == expected
+    done = run("run", text_model, "-p", "hello", "--receipt-dir", tmp_path, *given)
+    assert (done.returncode, done.stderr) == (0, "")
+    claimed = bitnet.Receipt.load(tmp_path / "inference.json").to_dict()["claim"]["sampling"]
+    del expected["ignore_eos"]  # the claim holds the resulting stop ids instead
+    assert {name: claimed[name] for name in expected} == expected

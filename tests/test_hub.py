@@ -1,4 +1,4 @@
-"""Models by name: from a server that speaks the hub's protocol, and from its cache."""
+"""Models by name: from a local server that speaks the hub's protocol, and from the cache."""
 
 from __future__ import annotations
 
@@ -44,33 +44,33 @@ class Hub(ThreadingHTTPServer):
         self.log: list[tuple[str, str, str | None]] = []
         self.tokens: set[str | None] = set()
         self.breaks = 0
-        """How many of the next downloads break off in the middle."""
+        """How many of the next downloads break in the middle."""
         self.goes_on = threading.Event()
-        """Unset, downloads stop in the middle until it is set."""
+        """While this is unset, downloads wait in the middle."""
         self.goes_on.set()
         self.fails = False
         self.knows_ranges = True
         self.redirects = False
-        """Whether the bytes lie on another server, as on the hub: with ETags of its own, and no right to the token."""
+        """Whether another server holds the bytes, as for the hub. Its ETags differ, and it must not get the token."""
         self.lies = False
-        """Whether the bytes of a file are others than its name says."""
+        """Whether a file's bytes do not match its SHA-256."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed is no error."""
+        """Ignore clients that were killed."""
 
     def ranges(self, name: str = "model.gguf") -> list[str | None]:
-        """From where each download of a file began."""
+        """The Range header of each download of a file."""
         return [wanted for method, path, wanted in self.log if method == "GET" and path.endswith(f"/{name}")]
 
 
 class Answers(BaseHTTPRequestHandler):
-    """One request."""
+    """Answers requests."""
 
     protocol_version = "HTTP/1.1"
     server: Hub
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Write no log to standard error."""
 
     def do_HEAD(self) -> None:
         self.answer(with_body=False)
@@ -84,7 +84,7 @@ class Answers(BaseHTTPRequestHandler):
         self.server.log.append((self.command, path, wanted))
         token = self.headers.get("Authorization")
         self.server.tokens.add(token)
-        if token and token.startswith("Bearer answer_"):  # answer_403_GatedRepo: with this status and this code
+        if token and token.startswith("Bearer answer_"):  # answer_403_GatedRepo: answer with this status and error code
             _, status, *code = token.split("_")
             return self.send(int(status), b"", {"X-Error-Code": code[0]} if code else {}, with_body)
         commit = self.server.commit
@@ -162,7 +162,7 @@ def server() -> Iterator[Hub]:
 
 
 def started(code: str, home: Path, endpoint: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    """Start it with this hub and this cache; both are read when `huggingface_hub` is imported."""
+    """Start Python code with this hub and cache. `huggingface_hub` reads both when it is imported."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     env = kept | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"} | more
     command = [sys.executable, "-c", code, *arguments]
@@ -170,7 +170,7 @@ def started(code: str, home: Path, endpoint: str, *arguments: str, **more: str) 
 
 
 def python(code: str, home: Path, endpoint: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run it so to its end."""
+    """Run Python code as `started` does, and wait for its end."""
     process = started(code, home, endpoint, *arguments, **more)
     out, err = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -180,7 +180,7 @@ OPEN = """
 import signal, sys, bitnet
 from huggingface_hub import constants
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-constants.DOWNLOAD_CHUNK_SIZE = 1000  # what breaks off is kept by chunks, of 10 MB
+constants.DOWNLOAD_CHUNK_SIZE = 1000  # a broken download keeps whole chunks; their usual size is 10 MB
 name, *rest = sys.argv[1:]
 try:
     with bitnet.Engine.from_pretrained(name, *rest, n_threads=1, token=TOKEN) as engine:
@@ -191,14 +191,14 @@ except bitnet.BitnetError as error:
 
 
 def opened(home: Path, server: Hub | None, *arguments: str, token: str | None = None, **more: str) -> str:
-    """What opening a model says."""
+    """The output of a process that opens a model."""
     done = python(OPEN.replace("TOKEN", repr(token)), home, endpoint(server), *arguments, **more)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def endpoint(server: Hub | None) -> str:
-    """Where the hub is; without one, where nobody listens."""
+    """The URL of the hub; without one, a port on which nothing listens."""
     return f"http://127.0.0.1:{server.server_port if server else 9}"
 
 
@@ -214,7 +214,7 @@ for arguments, options in json.loads(sys.argv[1]):
 
 
 def found(home: Path, server: Hub | None, *calls: tuple[list[Any], dict[str, Any]], **more: str) -> list[str]:
-    """What `model_file` says to each call, in a line each."""
+    """The results or errors of calls of `model_file`, one line each."""
     done = python(FIND, home, endpoint(server), json.dumps(calls), **more)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -232,7 +232,7 @@ def test_a_model_is_downloaded_once_and_then_found_without_a_network(server: Hub
     before = len(server.log)
     assert opened(tmp_path, server, "maker/one", HF_HUB_OFFLINE="1") == "model.gguf 1 2\n"
     assert len(server.log) == before
-    # Nobody listens there.
+    # Without a hub: nothing listens on the port.
     assert opened(tmp_path, None, "maker/one") == "model.gguf 1 2\n"
 
 
@@ -243,7 +243,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(server: Hub, tmp_pa
 
 
 def interrupted(home: Path, server: Hub, how: signal.Signals) -> int:
-    """Interrupt a download of `maker/one` in the middle; returns the bytes of it that are kept."""
+    """Interrupt a download of `maker/one` in the middle. Returns how many bytes are kept."""
     server.goes_on.clear()
     process = started(OPEN.replace("TOKEN", "None"), home, endpoint(server), "maker/one")
     until(lambda: any(partial.stat().st_size > 20_000 for partial in partials(home)))
@@ -255,12 +255,12 @@ def interrupted(home: Path, server: Hub, how: signal.Signals) -> int:
 
 
 def partials(home: Path) -> list[Path]:
-    """The files in the cache that are not complete."""
+    """The unfinished files in the cache."""
     return list(home.rglob("*.incomplete"))
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another process does."""
+    """Wait until another process has made the condition true."""
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
@@ -274,7 +274,7 @@ def test_what_an_interrupted_process_has_is_not_asked_for_again(
     kept = interrupted(tmp_path, server, how)
     assert opened(tmp_path, server, "maker/one") == "model.gguf 1 2\n"
     assert server.ranges() == [None, f"bytes={kept}-"]
-    # The cache is as huggingface_hub would have left it.
+    # huggingface_hub finds everything in the cache as if it had downloaded it.
     code = """
 import os
 from huggingface_hub import hf_hub_download, scan_cache_dir, try_to_load_from_cache
@@ -326,7 +326,7 @@ def test_a_rest_that_does_not_fit_is_downloaded_anew(server: Hub, tmp_path: Path
 def test_a_file_that_is_not_what_the_hub_announces_is_refused(server: Hub, tmp_path: Path) -> None:
     server.lies = True
     assert opened(tmp_path, server, "maker/one") == (
-        "BitnetError maker/one: model.gguf came damaged: its SHA-256 is not the one that the hub gives; try again\n"
+        "BitnetError maker/one: the download of model.gguf is damaged: its SHA-256 is not the hub's; try again\n"
     )
     assert not [*partials(tmp_path), *tmp_path.rglob("model.gguf")]
 
@@ -345,7 +345,7 @@ def test_two_processes_download_a_file_once(server: Hub, tmp_path: Path) -> None
 def test_without_links_a_model_takes_its_size_once(server: Hub, tmp_path: Path) -> None:
     code = """
 from huggingface_hub import file_download
-file_download.are_symlinks_supported = lambda *_: False  # Windows, as it comes
+file_download.are_symlinks_supported = lambda *_: False  # the default on Windows
 from bitnet import hub
 print(hub.model_file("maker/one"), hub.model_file("maker/one"))
 """
@@ -359,44 +359,52 @@ print(hub.model_file("maker/one"), hub.model_file("maker/one"))
 def test_the_right_file_of_several(server: Hub, tmp_path: Path) -> None:
     assert opened(tmp_path, server, "maker/types") == "m-i2_s.gguf 1 2\n"
     assert opened(tmp_path, server, "maker/types", "m-f16.gguf") == "m-f16.gguf 1 2\n"
-    # Offline, the choice is among what is in the cache.
+    # Offline, the choice is among the cached files.
     assert opened(tmp_path, None, "maker/types") == "m-i2_s.gguf 1 2\n"
 
 
 def test_what_is_not_there_is_named(server: Hub, tmp_path: Path) -> None:
     said = opened(tmp_path, server, "maker/unclear")
-    assert said.startswith("ArgumentError maker/unclear has several models; give one as filename: a-q4.gguf, b-q8.gguf")
+    assert said.startswith(
+        "ArgumentError maker/unclear has several models; pass one of them as filename: a-q4.gguf, b-q8.gguf"
+    )
     assert opened(tmp_path, server, "maker/none").startswith("ModelNotFoundError maker/none has no GGUF file")
-    assert opened(tmp_path, server, "maker/one", "x.gguf").startswith("ModelNotFoundError maker/one: x.gguf is not")
+    assert opened(tmp_path, server, "maker/one", "x.gguf").startswith(
+        "ModelNotFoundError maker/one has no file x.gguf;"
+    )
     assert opened(tmp_path, None, "maker/one").startswith("ModelNotFoundError maker/one is not in the cache, and the")
 
 
 def test_what_the_hub_does_not_have_or_refuses(server: Hub, tmp_path: Path) -> None:
     server.repos["maker/parts"] = {f"m-0000{i}-of-00003.gguf": b"x" for i in (1, 3)} | {"m-f16.gguf": b"x"}
-    log_in = "and pass token or log in by `hf auth login`"
-    none = f"the hub has none by that name, or a private one: check the name, {log_in}"
-    gated = f"the repository is gated: ask for access on its page, {log_in}"
-    refused = "the hub refuses it: 403 Forbidden: None.; pass token or log in by `hf auth login`"
+    log_in = "pass token or run `hf auth login`"
+    none = f"the hub has no public repository of this name; check it, or {log_in}"
+    gated = f"the repository is gated; request access on its page, then {log_in}"
+    denied = f"the hub denies access: 403 Forbidden: None.; {log_in}"
     uncached = "maker/one is not in the cache, and"
     split = ", ".join(sorted(server.repos["maker/parts"]))
     one, nobody = "maker/one", "maker/nobody"
     calls: list[tuple[list[str], dict[str, str], str]] = [
         ([nobody], {}, f"ModelNotFoundError {nobody}: {none}"),
         ([nobody, "model.gguf"], {}, f"ModelNotFoundError {nobody}: {none}"),
-        ([one], {"revision": "dev"}, f"ModelNotFoundError {one}: the hub has no revision 'dev' of it"),
-        ([one, "model.gguf"], {"revision": "dev"}, f"ModelNotFoundError {one}: the hub has no revision 'dev' of it"),
-        ([one, "modle.gguf"], {}, f"ModelNotFoundError {one}: modle.gguf is not there; its GGUF files: model.gguf"),
-        ([one, "../x.gguf"], {}, f"ModelNotFoundError {one}: ../x.gguf is not there; its GGUF files: model.gguf"),
-        (["maker/none", "x"], {}, "ModelNotFoundError maker/none: x is not there; its GGUF files: none"),
+        ([one], {"revision": "dev"}, f"ModelNotFoundError {one}: the hub has no revision 'dev' of this repository"),
+        (
+            [one, "model.gguf"],
+            {"revision": "dev"},
+            f"ModelNotFoundError {one}: the hub has no revision 'dev' of this repository",
+        ),
+        ([one, "modle.gguf"], {}, f"ModelNotFoundError {one} has no file modle.gguf; its GGUF files: model.gguf"),
+        ([one, "../x.gguf"], {}, f"ModelNotFoundError {one} has no file ../x.gguf; its GGUF files: model.gguf"),
+        (["maker/none", "x"], {}, "ModelNotFoundError maker/none has no file x; its GGUF files: none"),
         (
             ["maker/parts", "m-00001-of-00003.gguf"],
             {},
-            f"ModelNotFoundError maker/parts: m-00002-of-00003.gguf is not there; its GGUF files: {split}",
+            f"ModelNotFoundError maker/parts has no file m-00002-of-00003.gguf; its GGUF files: {split}",
         ),
         ([one], {"token": "answer_401_RepoNotFound"}, f"ModelNotFoundError {uncached} {none}"),
-        ([one], {"token": "answer_403_GatedRepo"}, f"BitnetError {uncached} the hub refuses it: {gated}"),
-        ([one], {"token": "answer_403"}, f"BitnetError {uncached} {refused}"),
-        ([one, "model.gguf"], {"token": "answer_403"}, f"BitnetError {uncached} {refused}"),
+        ([one], {"token": "answer_403_GatedRepo"}, f"BitnetError {uncached} {gated}"),
+        ([one], {"token": "answer_403"}, f"BitnetError {uncached} {denied}"),
+        ([one, "model.gguf"], {"token": "answer_403"}, f"BitnetError {uncached} {denied}"),
     ]
     assert found(tmp_path, server, *[call[:2] for call in calls]) == [call[2] for call in calls]
     assert server.ranges() == []
@@ -414,12 +422,15 @@ def test_what_fails_on_the_way(server: Hub, tmp_path: Path) -> None:
         (["maker/one"], {"cache_dir": str(nowhere)}),
         (["maker/one"], {}),
     )
-    assert busy.startswith("ModelNotFoundError maker/one is not in the cache, and the hub fails: ") and "429" in busy
-    assert offline == "ModelNotFoundError maker/one is not in the cache, and local_files_only asks for no other"
+    assert (
+        busy.startswith("ModelNotFoundError maker/one is not in the cache, and the hub returned an error: ")
+        and "429" in busy
+    )
+    assert offline == "ModelNotFoundError maker/one is not in the cache, and local_files_only=True allows no download"
     assert disk.startswith("BitnetError maker/one: the cache cannot be used: ")
-    assert disk.endswith("; cache_dir or HF_HOME names another") and str(nowhere) in disk
-    assert broken.startswith("BitnetError maker/one: the hub fails: ") and "500" in broken
-    assert broken.endswith("; the next call goes on where this one stopped")
+    assert disk.endswith("; choose another with cache_dir or HF_HOME") and str(nowhere) in disk
+    assert broken.startswith("BitnetError maker/one: the hub returned an error: ") and "500" in broken
+    assert broken.endswith("; the next call resumes the download")
 
 
 @pytest.mark.parametrize("repo_id", ["a/b/c", "hf:m/one", "one", "", "a/b--c", "/etc/x.gguf", 5, None])
@@ -431,7 +442,7 @@ def test_a_repository_is_owner_and_name(repo_id: Any) -> None:
 
 def test_names_are_texts() -> None:
     for what in ("filename", "revision"):
-        with pytest.raises(bitnet.ArgumentError, match=f"^{what} is 5, expected a text$"):
+        with pytest.raises(bitnet.ArgumentError, match=f"^{what} is 5, expected a str$"):
             hub.model_file("maker/one", **{what: 5})  # type: ignore[arg-type]
 
 
@@ -460,11 +471,11 @@ def test_a_laid_out_cache_needs_no_network(cache: Path) -> None:
         ) as engine:
             assert engine.path.name == "m-00001-of-00002.gguf"
             assert engine.logits([1]).shape == (1, 64)
-    with pytest.raises(bitnet.ModelNotFoundError, match="not in the cache, and local_files_only"):
+    with pytest.raises(bitnet.ModelNotFoundError, match="not in the cache, and local_files_only=True"):
         bitnet.Engine.from_pretrained("maker/split", revision="dev", cache_dir=cache, local_files_only=True)
     with pytest.raises(
         bitnet.ModelNotFoundError,
-        match=r"^in the cache, maker/split: x\.gguf is not there; its GGUF files: q/m-00001-.*; local_files_only asks",
+        match=r"^in the cache, maker/split has no file x\.gguf; its GGUF files: q/m-00001-.*; local_files_only=True",
     ):
         bitnet.Engine.from_pretrained("maker/split", "x.gguf", cache_dir=cache, local_files_only=True)
     with pytest.raises(TypeError, match="n_thread"):
@@ -510,12 +521,12 @@ def test_the_beginning_of_a_commit_is_found_in_the_cache(cache: Path) -> None:
     ],
 )
 def test_the_choice(names: list[str], chosen: str) -> None:
-    assert hub.choose(names, "a/b") == chosen
+    assert hub._choose(names, "a/b") == chosen
 
 
 def test_an_unclear_choice_lists_the_files() -> None:
     with pytest.raises(bitnet.ArgumentError, match=r"a-i2_s\.gguf, b-i2_s\.gguf, c\.gguf"):
-        hub.choose(["b-i2_s.gguf", "a-i2_s.gguf", "c.gguf"], "a/b")
+        hub._choose(["b-i2_s.gguf", "a-i2_s.gguf", "c.gguf"], "a/b")
 
 
 def test_the_command_line_takes_names(server: Hub, tmp_path: Path) -> None:
@@ -524,9 +535,9 @@ def test_the_command_line_takes_names(server: Hub, tmp_path: Path) -> None:
         done = python(run, tmp_path, endpoint(server), "inspect", file)
         assert (done.returncode, "m-f16.gguf" in done.stdout) == (0, True), done.stderr
     for name, message in [
-        ("hf:maker", "bitnet: hf:maker is no hf:owner/name[@revision][/file]\n"),
-        ("hf:maker/types@", "bitnet: hf:maker/types@ is no hf:owner/name[@revision][/file]\n"),
-        ("hf:maker/types@dev/m-f16.gguf", "bitnet: maker/types: the hub has no revision 'dev' of it\n"),
+        ("hf:maker", "bitnet: 'hf:maker' is not of the form hf:owner/name[@revision][/file]\n"),
+        ("hf:maker/types@", "bitnet: 'hf:maker/types@' is not of the form hf:owner/name[@revision][/file]\n"),
+        ("hf:maker/types@dev/m-f16.gguf", "bitnet: maker/types: the hub has no revision 'dev' of this repository\n"),
         ("hf:maker/none", "bitnet: maker/none has no GGUF file\n"),
     ]:
         done = python(run, tmp_path, endpoint(server), "inspect", name)
@@ -541,4 +552,6 @@ import bitnet
 bitnet.Engine.from_pretrained("maker/one")
 """
     done = python(code, tmp_path, endpoint(None))
-    assert done.stderr.endswith("models by name need huggingface_hub: pip install 'bitnet-engine[hub]'\n")
+    assert done.stderr.endswith(
+        "models of the Hugging Face Hub need huggingface_hub: pip install 'bitnet-engine[hub]'\n"
+    )

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 import bitnet
-from bitnet.evaluate import converse, evaluate, problems
 from closeness import EXACT, FLIPPED
 from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "examples" / "train"))
+
+from score import converse, evaluate, problems
 
 MODEL = ROOT / "python" / "bitnet" / "models" / "trit.gguf"
 HELD_OUT = ROOT / "tests" / "data" / "heldout.jsonl.gz"

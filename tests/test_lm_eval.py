@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on this engine: task definitions of its own, on a few documents that lie here."""
+"""lm-evaluation-harness on this engine: its own task definitions, on a few local documents."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ for name, definition in definitions.items():
     change = {"include": f"{own}/{definition}.yaml", "task": f"local_{name}", "dataset_path": "json",
               "dataset_name": None, "dataset_kwargs": {"data_files": files}, "num_fewshot": 0}
     tasks.append(f"{folder}/{name}.yaml")
-    pathlib.Path(tasks[-1]).write_text(json.dumps(change))  # which is YAML as well
+    pathlib.Path(tasks[-1]).write_text(json.dumps(change))  # JSON is valid YAML
 results = lm_eval.simple_evaluate(
     "bitnet", {"pretrained": model, "n_threads": 1, "max_gen_toks": 20}, tasks, bootstrap_iters=0
 )
@@ -54,7 +54,7 @@ print(json.dumps({"results": results["results"], "samples": samples, "config": r
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documents of the tasks, in the form of their data sets."""
+    """Documents for the tasks, in the format of their data sets."""
     folder = tmp_path_factory.mktemp("documents")
     arc = [
         {"question": q, "choices": {"text": texts, "label": ["A", "B", "C"][: len(texts)]}, "answerKey": "ABC"[right]}
@@ -89,7 +89,7 @@ def test_its_tasks_give_what_the_engine_gives(text_model: Path, documents: Path,
 
         total = 0.0
         for page, found in zip(PAGES, samples["local_wikitext"], strict=True):
-            text = page.replace(" . ", ". ")  # as the task's definition does it
+            text = page.replace(" . ", ". ")  # as the task's definition does
             assert found == [[sum(rolling(engine, text))]]
             total += found[0][0]
         words = sum(len(page.split(" ")) for page in PAGES)
@@ -100,7 +100,7 @@ def test_its_tasks_give_what_the_engine_gives(text_model: Path, documents: Path,
             answer = engine.generate(f"Question: {question}\nAnswer:", max_tokens=20, stop=stop)
             assert found == [[answer.text]]
 
-        # Its settings: until, do_sample, num_beams, max_new_tokens.
+        # This task sets until, do_sample, num_beams and max_new_tokens.
         answer = engine.generate("Fullfør dette uttrykket: hello", max_tokens=16, stop="\n")
         assert samples["local_noridiom"] == [[[answer.text]]]
 
@@ -129,14 +129,14 @@ def rolling(engine: Any, text: str) -> list[float]:
 
 
 def requests(kind: Any, *arguments: tuple[Any, ...]) -> list[Any]:
-    """What the harness asks a model."""
+    """Requests as the harness makes them."""
     from lm_eval.api.instance import Instance
 
     return [Instance(kind, {}, one, 0) for one in arguments]
 
 
 def answers(engine: Any, *settings: dict[str, Any]) -> list[str]:
-    """What the model says to "hello" under each of these settings."""
+    """The harness model's answers to "hello" with each of these settings."""
     from bitnet.lm_eval import BitnetLM
 
     asked = requests("generate_until", *(("hello", given) for given in settings))
@@ -144,7 +144,7 @@ def answers(engine: Any, *settings: dict[str, Any]) -> list[str]:
 
 
 def says(engine: Any, **keywords: Any) -> str:
-    """What the engine says to it."""
+    """The engine's own answer to "hello"."""
     text: str = engine.generate("hello", **keywords).text
     return text
 
@@ -158,7 +158,7 @@ def test_prompts_and_limits(text_model: Path) -> None:
         assert model.tok_encode("<|begin_of_text|>hello") == model.tok_encode("hello")
         assert model.tok_encode("hello", add_special_tokens=False) == engine.encode("hello")
         assert (model.prefix_token_id, model.eot_token_id) == (bos, engine.tokenizer.eos_token_id)
-        # Without a context, and with one that is too long: it loses its beginning.
+        # An empty context, and one that is too long and loses its beginning.
         empty, long = model.loglikelihood(
             requests("loglikelihood", ("", "world"), ("a" * 400, " world")), disable_tqdm=True
         )
@@ -167,7 +167,7 @@ def test_prompts_and_limits(text_model: Path) -> None:
         assert model.generate_until(requests("generate_until", ("a" * 400, {"until": [], "max_gen_toks": 4}))) == [
             engine.generate(engine.encode("a" * 252), max_tokens=4).text
         ]
-        with pytest.raises(bitnet.ArgumentError, match="an open engine takes no options; found n_ctx"):
+        with pytest.raises(bitnet.ArgumentError, match="pretrained is an open engine, so n_ctx cannot be set"):
             BitnetLM(engine, n_ctx=4)
 
 
@@ -184,7 +184,7 @@ def test_settings_mean_what_they_mean_to_the_harness(engine: Any, given: dict[st
 
 
 def test_unknown_settings_are_refused_before_anything_is_computed(engine: Any) -> None:
-    unknown = r"found the generation settings length_penalty=2, num_beams=4; this engine has until, .*, top_p"
+    unknown = r"no generation setting length_penalty=2, num_beams=4; its settings are until, .*, top_p"
     with pytest.raises(bitnet.ArgumentError, match=unknown):
         answers(engine, {}, {"num_beams": 4, "length_penalty": 2, "top_p": 0.9})
     assert engine.cached_tokens == 0
@@ -237,7 +237,7 @@ def test_one_warning_tells_how_many_contexts_are_cut(engine: Any, caplog: pytest
     model.loglikelihood_rolling(requests("loglikelihood_rolling", ("a" * 400,)), disable_tqdm=True)
     settings = {"max_gen_toks": 4}
     model.generate_until(requests("generate_until", ("a" * 253, settings), ("a" * 251, settings)), disable_tqdm=True)
-    cut = "contexts do not fit into n_ctx 256 with what follows, and lose their beginning"
+    cut = "contexts are too long for n_ctx 256 with what follows: their beginnings are cut off"
     assert [record.getMessage() for record in caplog.records] == [f"2 of 3 {cut}", f"1 of 2 {cut}"]
 
 
@@ -247,9 +247,11 @@ def test_arguments(text_model: Path) -> None:
     model = BitnetLM(text_model, max_length=64, n_threads=1)
     assert (model.engine.n_ctx, model.max_length, model.device) == (64, 64, "cpu")
     model.engine.close()
-    with pytest.raises(bitnet.ArgumentError, match=r"no argument dtype, trust_remote_code; it has pretrained, .*n_ctx"):
+    with pytest.raises(
+        bitnet.ArgumentError, match=r"no argument dtype, trust_remote_code; its arguments are pretrained, .*n_ctx"
+    ):
         BitnetLM(text_model, dtype="float16", trust_remote_code=True)
-    with pytest.raises(bitnet.ArgumentError, match="give one of them"):
+    with pytest.raises(bitnet.ArgumentError, match="give only one of them"):
         BitnetLM(text_model, n_ctx=64, max_length=64)
 
 
@@ -290,7 +292,7 @@ def test_a_template_that_hides_the_last_message_is_refused(engine: Any) -> None:
 
     model = BitnetLM(engine, template=bitnet.Template.from_jinja("{{ messages[0].content }}"))
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "It is"}]
-    with pytest.raises(bitnet.TemplateError, match="does not show the last message"):
+    with pytest.raises(bitnet.TemplateError, match="does not write the last message"):
         model.apply_chat_template(turns, add_generation_prompt=False)
 
 
@@ -317,10 +319,10 @@ def test_another_template_is_an_argument(engine: Any, caplog: pytest.LogCaptureF
     assert model.apply_chat_template(turns) == bitnet.Template.named("bitnet").render(turns)
     assert model.chat_template("bitnet") == model.template.source
     assert caplog.records == []
-    # The harness gives a name to chat_template alone, not to apply_chat_template.
+    # The harness passes a template's name to chat_template, but not to apply_chat_template.
     assert model.chat_template("llama3-chat") == model.template.source
-    assert "choose by the argument template" in caplog.text
-    # Prompts that the harness stores are found again for the same template alone.
+    assert "choose with the model argument template=" in caplog.text
+    # The harness finds its stored prompts by this name, which depends on the template.
     names = [BitnetLM(engine, template=name).tokenizer_name for name in ("bitnet", "bitnet", "instruct")]
     assert names[0] == names[1] != names[2]
     with pytest.raises(bitnet.TemplateError, match="'chatml' is not known"):

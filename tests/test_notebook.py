@@ -1,4 +1,4 @@
-"""What notebooks see: objects as tables, plots of receipts, progress bars."""
+"""Notebook support: objects as tables, plots of receipts, progress bars."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import matplotlib.style
 import pytest
 
 import bitnet
-from bitnet import ChatSession, Engine, Template, progress
+from bitnet import ChatSession, Engine, Template
+from bitnet._shards import shard_names, shard_number
 from conftest import ROOT
 
 EVIL = "<script>alert('x')</script> & \"<img src=x onerror=y>"
 
 
 class Tags(HTMLParser):
-    """The tags of a page, and its text."""
+    """Collects the tags and the text of an HTML page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -131,7 +133,7 @@ def test_answers_of_one_token_have_no_later_ones(inside: Engine, chat: ChatSessi
 
 
 def test_many_answers_can_be_told_apart(chat: ChatSession) -> None:
-    """By a colour for each, of which the legend names some; no legend lies over what is drawn."""
+    """Each answer has a colour; the legend names some of them, and covers nothing."""
     figure = bitnet.plot.timeline(chat.receipts * 15)
     figure.canvas.draw()
     times, tokens, prompts = figure.axes
@@ -163,7 +165,7 @@ def test_one_receipt_is_a_picture(chat: ChatSession) -> None:
 
 
 def test_progress_is_shown_where_it_is_asked_for(inside: Engine, capfd: pytest.CaptureFixture[str]) -> None:
-    """Bars go to Python's `sys.stderr`; nothing is written past it."""
+    """Bars go to Python's `sys.stderr`; nothing writes to the file descriptors directly."""
     ids = [1 + i % (inside.n_vocab - 1) for i in range(300)]
     shown = io.StringIO()
     with contextlib.redirect_stderr(shown), Engine(progress=True) as engine:
@@ -193,15 +195,24 @@ def test_progress_changes_no_error(inside: Engine, capfd: pytest.CaptureFixture[
     assert inside.prefill([], progress=True).tokens == 0
 
 
-def test_the_files_of_a_split_model_are_read(tmp_path: Any) -> None:
-    one = tmp_path / "m.gguf"
-    assert progress.parts(one) == [one]
-    split = progress.parts(tmp_path / "m-00001-of-00003.gguf")
-    assert [file.name for file in split] == [f"m-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+def test_the_files_of_a_split_model_are_read(tmp_path: Path) -> None:
+    """The bar counts the bytes of all files; then the engine refuses them, since they are not GGUF."""
+    for i, size in ((1, 1000), (2, 2000), (3, 4000)):
+        (tmp_path / f"m-{i:05}-of-00003.gguf").write_bytes(bytes(size))
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown), pytest.raises(bitnet.ModelFileError):
+        Engine(tmp_path / "m-00001-of-00003.gguf", progress=True)
+    assert re.search(r"100%.*7.00k/7.00k", shown.getvalue())
+
+
+def test_the_names_of_a_split_model() -> None:
+    names = [f"m-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    assert [shard_names(name) for name in ("m.gguf", *names)] == [["m.gguf"], names, names, names]
+    assert [shard_number(name) for name in ("m.gguf", *names)] == [None, 1, 2, 3]
 
 
 def test_without_the_extra_the_package_says_what_to_install() -> None:
-    """Nothing of it is needed for anything else."""
+    """And everything else works without the extra."""
     code = """
 import sys
 sys.modules.update(matplotlib=None, tqdm=None)

@@ -1,4 +1,4 @@
-"""The package: its names, its version, its examples."""
+"""The package: its names, its version, its silence, its examples."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_the_version_is_cargos() -> None:
 
 
 def test_memory_is_the_sum_of_the_tensors() -> None:
-    """The packed projections take two bits a weight; the rest is read where it lies in the file."""
+    """Packed projections take two bits per weight; all other tensors are read from the mapped file."""
     path = ROOT / "tests" / "fixtures" / "relu2-i2s.gguf"
     with bitnet.Engine(path) as engine:
         before = engine.memory
         weights = sum(t["shape"][0] * t["shape"][1] for t in bitnet.inspect(path)["tensors"] if t["type"] == "I2_S")
-        # Rows are filled up to 16, columns to 128.
+        # Rows are padded to multiples of 16, columns to multiples of 128.
         assert weights // 4 <= before["packed_weights"] <= weights // 4 * 2
         assert before["mapped_weights"] == 96 * 128 * 2
         assert before["file"] == path.stat().st_size
@@ -108,7 +108,7 @@ def test_nothing_is_printed_with_every_warning_an_error(tmp_path: Path) -> None:
         ["-m", "bitnet", "receipt", "verify", str(tmp_path / "receipt.json")],
     ):
         done = subprocess.run([*strict, *command], input="", capture_output=True, text=True, encoding="utf-8")
-        # Through pipes `bitnet chat` says there what it has opened.
+        # Through pipes, `bitnet chat` prints its banner on standard error.
         said = re.sub(r"model .+\ntemplate .+\n/help lists the commands\.\n\n", "", done.stderr)
         assert (said, done.returncode) == ("", 0), command
 
@@ -147,7 +147,7 @@ def test_an_example_runs_on_another_model(text_model: Path, tmp_path: Path) -> N
 
 
 def test_a_chat_in_twelve_lines(tmp_path: Path) -> None:
-    """Read; obey or stream; count; write the receipt; remember; repeat; until `/exit` or the end of the input."""
+    """The example reads inputs, executes commands or streams answers, writes receipts, and ends at /exit."""
     path = ROOT / "examples" / "repl.py"
     code = path.read_text(encoding="utf-8").split('"""')[2]
     assert len([line for line in code.splitlines() if line.strip()]) == 12
@@ -165,7 +165,7 @@ def test_a_chat_in_twelve_lines(tmp_path: Path) -> None:
 
 
 def example(path: Path, folder: Path, *arguments: str | Path, input: str = "What is 2+2?\n/metrics\n/exit\n") -> str:
-    """What it prints in this folder, with every warning an error."""
+    """Run an example in this folder with warnings as errors, and return its output."""
     command = [sys.executable, "-X", "dev", "-W", "error", str(path), *map(str, arguments)]
     done = subprocess.run(
         command,

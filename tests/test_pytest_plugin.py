@@ -1,4 +1,4 @@
-"""The pytest plugin, in test suites of its own."""
+"""The pytest plugin, run in small test suites of its own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pytest_runtest_protocol(item, nextitem):
             item.ihook.pytest_runtest_logreport(report=report)
     return True
 """
-"""As pytest-rerunfailures runs tests: their reports come after those of their subtests."""
+"""Runs tests as pytest-rerunfailures does: a test's report comes after those of its subtests."""
 
 
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
@@ -99,7 +99,7 @@ def test_digests_that_are_committed(pytester: pytest.Pytester) -> None:
     compare = ("--bitnet-digests", "digests.json")
     missing = run(pytester, *compare)
     missing.assert_outcomes(failed=3)
-    missing.stdout.fnmatch_lines(["*has no digests of this test; add them by --bitnet-update-digests*"])
+    missing.stdout.fnmatch_lines(["*has no digests of this test; add them with --bitnet-update-digests*"])
     run(pytester, *compare, "--bitnet-update-digests").assert_outcomes(passed=3)
     path = pytester.path / "digests.json"
     written = path.read_text()
@@ -108,13 +108,15 @@ def test_digests_that_are_committed(pytester: pytest.Pytester) -> None:
     run(pytester, *compare, "-n", "2").assert_outcomes(passed=3)
     assert path.read_text() == written
 
-    # The same text, sampled otherwise, is another answer.
+    # The same text with another seed is another answer.
     pytester.makepyfile(
         test_suite=SUITE.replace("3+3=7.", "3+3=6.").replace('complete("2+2=",', 'complete("2+2=", seed=1,')
     )
     changed = run(pytester, *compare)
     changed.assert_outcomes(passed=2, failed=1)
-    changed.stdout.fnmatch_lines(["the answers are not those of digests.json; found", "*prompt '2+2=', answer '4', *"])
+    changed.stdout.fnmatch_lines(
+        ["the digests differ from those in digests.json; found", "*prompt '2+2=', answer '4', *"]
+    )
     # An update of one test keeps the others.
     run(pytester, *compare, "--bitnet-update-digests", "-k", "plain").assert_outcomes(passed=1, deselected=2)
     now = json.loads(path.read_text())
@@ -164,7 +166,7 @@ def test(bitnet_case, question):
     names = {answer["receipt"] for facts in report.values() for answer in facts["answers"]}
     assert {path.name for path in (pytester.path / "out").iterdir()} == {"report.json", *names}
     assert len(names) == 4
-    assert max(map(len, names)) < 144  # encrypted home folders take no longer ones
+    assert max(map(len, names)) < 144  # encrypted home folders allow no longer names
 
 
 def test_digests_of_unittest(pytester: pytest.Pytester) -> None:
@@ -192,12 +194,12 @@ class Test(unittest.TestCase):
     changed = run(pytester, "--bitnet-digests=d.json")
     changed.assert_outcomes(failed=2)
     changed.stdout.fnmatch_lines(
-        ["the answers are not those of d.json; found", "*prompt '3+3=', answer '6', *", "*assert '4' == '5'"]
+        ["the digests differ from those in d.json; found", "*prompt '3+3=', answer '6', *", "*assert '4' == '5'"]
     )
 
 
 def test_digests_are_found_from_any_root(pytester: pytest.Pytester, text_model: Path) -> None:
-    """Of pytest, which is where its configuration lies, or above all paths that it takes for those of tests."""
+    """pytest's root is the folder of its configuration, or the common parent of the test paths it is given."""
     tests = pytester.mkdir("sub") / "tests"
     tests.mkdir()
     (tests / "test_suite.py").write_text("def test(bitnet_case): bitnet_case.complete('2+2=', max_tokens=1)")
@@ -262,7 +264,7 @@ def test_digests_of_a_test_that_asks_nothing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_suite="def test(bitnet_case): pass")
     stopped = run(pytester, "--bitnet-digests=d.json")
     stopped.assert_outcomes(failed=1)
-    stopped.stdout.fnmatch_lines(["the answers are not those of d.json; found", "expected", "  ????????*"])
+    stopped.stdout.fnmatch_lines(["the digests differ from those in d.json; found", "expected", "  ????????*"])
     run(pytester, "--bitnet-digests=d.json", "--bitnet-update-digests").assert_outcomes(passed=1)
     assert json.loads((pytester.path / "d.json").read_text()) == {}
     run(pytester, "--bitnet-digests=d.json").assert_outcomes(passed=1)
@@ -338,7 +340,7 @@ def test_every_outcome_is_told(pytester: pytest.Pytester, options: tuple[str, ..
         "passes": 1,
         "asks_after": 1,
     }
-    # Digests are compared of what would pass, and hide no other failure.
+    # Only tests that would pass are compared, so other failures stay visible.
     (pytester.path / "d.json").write_text(json.dumps(digests))
     done = run(pytester, *files)
     done.assert_outcomes(**{**outcomes, "passed": 2, "failed": 3})
@@ -380,7 +382,7 @@ class Test(unittest.TestCase):
 """,
     )
     done = run(pytester, "--bitnet-receipts=out", "--bitnet-digests=d.json", "--bitnet-update-digests", *options)
-    if "no:terminal" not in options:  # it is the terminal that fails a test for its subtests
+    if "no:terminal" not in options:  # the terminal plugin makes a test fail for its subtests
         done.stdout.fnmatch_lines(["bitnet: 2 of 4 evaluation cases passed"])
     report = json.loads((pytester.path / "out" / "report.json").read_text())
     assert [(facts["outcome"], len(facts["answers"])) for _, facts in sorted(report.items())] == [
@@ -431,12 +433,16 @@ def test_a_case_whose_process_ends_is_counted(pytester: pytest.Pytester) -> None
     [
         (("--bitnet-receipts=there",), "", "--bitnet-receipts: *there cannot be a folder (File exists); *"),
         (("--bitnet-receipts=there/out",), "", "--bitnet-receipts: *there/out cannot be a folder (*); *"),
-        (("--bitnet-digests=there",), "{", "--bitnet-digests: *there is no file of digests (Expecting *line 1*); *"),
-        (("--bitnet-digests=there",), "[]", "--bitnet-digests: *there is no file of digests (*list*); *"),
-        (("--bitnet-digests=there",), '{"test": "blake3:"}', "--bitnet-digests: *there is no file of digests (*); *"),
-        (("--bitnet-digests=.",), "", "--bitnet-digests: * is no file of digests (Is a directory); *"),
+        (("--bitnet-digests=there",), "{", "--bitnet-digests: *there is not a file of digests (Expecting *line 1*); *"),
+        (("--bitnet-digests=there",), "[]", "--bitnet-digests: *there is not a file of digests (*list*); *"),
+        (
+            ("--bitnet-digests=there",),
+            '{"test": "blake3:"}',
+            "--bitnet-digests: *there is not a file of digests (*); *",
+        ),
+        (("--bitnet-digests=.",), "", "--bitnet-digests: * is not a file of digests (Is a directory); *"),
         (("--bitnet-digests=there/d", "--bitnet-update-digests"), "", "--bitnet-digests: * cannot be a folder (*); *"),
-        (("--bitnet-digests=there", "--bitnet-update-digests"), "{", "--bitnet-digests: *there is no file of *"),
+        (("--bitnet-digests=there", "--bitnet-update-digests"), "{", "--bitnet-digests: *there is not a file of *"),
     ],
     ids=["receipts", "receipts-below", "no-json", "list", "no-lists", "folder", "digests-below", "update"],
 )

@@ -1,4 +1,4 @@
-"""`bitnet receipt`, run as scripts run it, and the JSON Schema of receipts."""
+"""`bitnet receipt` in a process of its own, and the JSON Schema of receipts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLED: dict[str, Any] = {"max_tokens": 9, "temperature": 0.8, "seed": 3, "igno
 
 @pytest.fixture
 def chain(engine: Any, tmp_path: Path) -> list[Path]:
-    """The receipts of a conversation, one of them of a cancelled answer."""
+    """Files with the receipts of a conversation; the second answer was cancelled."""
     chat = bitnet.ChatSession(engine, "Be brief.", template="bitnet", **SAMPLED)
     chat.send("hello")
     stream = chat.stream("hello world", stop="never there")
@@ -32,7 +32,7 @@ def chain(engine: Any, tmp_path: Path) -> list[Path]:
 
 
 def alter(path: Path, block: str, name: str, value: Any) -> Path:
-    """The receipt in a file with another figure, in another file."""
+    """Copy a receipt with one field changed. Returns the new file."""
     document = json.loads(path.read_text())
     document[block][name] = value
     altered = path.with_name(f"altered-{path.name}")
@@ -78,12 +78,12 @@ def test_replay_computes_again_on_other_instructions_and_threads(chain: list[Pat
     assert (done.returncode, done.stderr) == (0, "")
     counts = [bitnet.Receipt.load(path).completion_tokens for path in chain]
     assert counts == [9, 4, 9]
-    lines = [f"{path}: same, {count} ids on scalar, threads 1" for path, count in zip(chain, counts, strict=True)]
+    lines = [f"{path}: same; {count} ids on scalar, threads 1" for path, count in zip(chain, counts, strict=True)]
     assert done.stdout.splitlines() == lines
 
 
 def forged(path: Path, changes: dict[str, Any], sampling: dict[str, Any]) -> Path:
-    """A valid receipt that claims something else of the same ids. A forger computes the digest again."""
+    """Copy a receipt with other claims for the same ids, and a digest computed anew, as a forger would."""
     document = json.loads(path.read_text())
     document["claim"] |= changes
     document["claim"]["sampling"] |= sampling
@@ -103,11 +103,11 @@ def test_replay_finds_forgery_and_says_where(chain: list[Path], engine: Any) -> 
     receipt = bitnet.Receipt.load(forgery)
     claimed, found = receipt.to_dict()["claim"]["output_ids"], engine.replay_ids(receipt)
     at = next(i for i in range(9) if claimed[i] != found[i])
-    assert f"{forgery}: different from item {at} on (counted from 0): {claimed[at]} | {found[at]}" in done.stdout
+    assert f"{forgery}: different from index {at} on: {claimed[at]} | {found[at]}" in done.stdout
     forgery = forged(chain[0], {"finish_reason": "stop"}, {"stop": ["never there"]})
     done = run("receipt", "replay", forgery, "--model", engine.path)
     assert done.returncode == 1
-    assert "the ids are the same, but the answer does not end by 'stop'" in done.stdout
+    assert "the ids are the same, but the answer does not end with 'stop'" in done.stdout
 
 
 def test_replay_refuses_by_name(chain: list[Path], engine: Any) -> None:
@@ -131,7 +131,7 @@ def test_replay_of_a_redacted_receipt_asks_for_the_prompt(engine: Any, tmp_path:
     ids = " ".join(map(str, whole.to_dict()["claim"]["prompt_ids"]))
     assert run(*arguments, "--prompt-ids", ids).returncode == 0
     assert "another" in run(*arguments, "--prompt", "hello").stderr
-    assert "expected ids" in run(*arguments, "--prompt-ids", "a").stderr
+    assert "expected token ids" in run(*arguments, "--prompt-ids", "a").stderr
 
 
 def test_diff_tells_claims_from_runs(chain: list[Path], engine: Any, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_show_is_for_people(chain: list[Path]) -> None:
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of everything in a document that holds nothing."""
+    """The paths of all values in a document that hold no others."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     empty = True
     for key, inside in items:
@@ -196,7 +196,7 @@ def test_receipts_follow_their_json_schema(chain: list[Path], engine: Any) -> No
 
 
 def test_the_json_schema_leaves_nothing_open(chain: list[Path]) -> None:
-    """No leaf of a receipt may be missing, of another type, or beside one that nobody knows."""
+    """The schema refuses a receipt if a field is missing, unknown or of another type."""
     validator = Draft202012Validator(bitnet.receipt_schema())
     whole = bitnet.Receipt.load(chain[1])
     for document in (whole.to_dict(), whole.redact().to_dict()):

@@ -31,13 +31,13 @@ def talk(model: Path, lines: str, *options: str | Path) -> subprocess.CompletedP
 
 
 def complaints(done: subprocess.CompletedProcess[str]) -> str:
-    """What follows the banner."""
+    """Standard error after the banner."""
     return done.stderr.split("/help lists the commands.\n\n", 1)[1]
 
 
 @pytest.fixture
 def expected(text_model: Path) -> Any:
-    """What the same conversation gives in Python."""
+    """A function that holds the same conversation in Python and returns the expected output."""
 
     def replies(*texts: str) -> str:
         with bitnet.Engine(text_model) as engine:
@@ -48,7 +48,7 @@ def expected(text_model: Path) -> Any:
 
 
 def test_it_answers_lines_and_ends_with_its_input(text_model: Path, expected: Any) -> None:
-    """Behaviour 1: empty lines are ignored; pipes carry nothing but text."""
+    """Behaviour 1: empty lines are ignored, and piped output has no control codes."""
     done = talk(text_model, "hello\n\n   \nworld\n")
     assert (done.returncode, done.stdout) == (0, expected("hello", "world"))
     assert "\x1b" not in done.stdout
@@ -56,7 +56,7 @@ def test_it_answers_lines_and_ends_with_its_input(text_model: Path, expected: An
 
 
 def test_it_says_what_it_opened(text_model: Path, tmp_path: Path) -> None:
-    """Behaviour 8: through pipes beside the answers, not among them."""
+    """Behaviour 8: through pipes, on standard error, not among the answers."""
     done = talk(text_model, "")
     assert done.stdout == ""
     assert str(text_model) in done.stderr
@@ -112,14 +112,14 @@ def test_exchanges_are_taken_back(text_model: Path) -> None:
 
 
 def test_the_history_is_shown(text_model: Path, expected: Any) -> None:
-    """Behaviours 2 and 9: turns, no commands."""
+    """Behaviours 2 and 9: the history has turns, not commands."""
     done = talk(text_model, "/history\nhello\n/metrics\n/history\n")
     assert done.stdout.endswith(f"user: hello\nassistant: {expected('hello')}")
     assert done.stdout.count("user: ") == 1
 
 
 def test_a_conversation_is_saved_and_goes_on(text_model: Path, tmp_path: Path, expected: Any) -> None:
-    """Behaviour 11, from the command line: with the cache or without, the next answer is what it would have been."""
+    """Behaviour 11, from the command line: saving and loading, with the cache or without, changes no answer."""
     for option in ("", "--cache "):
         saved = tmp_path / f"a chat{option.strip()}"
         first = talk(text_model, f"hello\n/save {option}{saved}\nworld\n", "-s", "S")
@@ -134,7 +134,7 @@ def test_a_conversation_is_saved_and_goes_on(text_model: Path, tmp_path: Path, e
 
 
 def test_a_file_that_cannot_be_loaded_or_saved_is_an_error(text_model: Path, tmp_path: Path, expected: Any) -> None:
-    """Behaviour 6: the conversation goes on as it was."""
+    """Behaviour 6: after the error the conversation continues unchanged."""
     missing, folder = tmp_path / "missing", tmp_path
     done = talk(text_model, f"hello\n/load {missing}\n/load {text_model}\n/load\n/save\n/save {folder}\nworld\n")
     assert (done.returncode, done.stdout) == (0, expected("hello", "world"))
@@ -157,7 +157,7 @@ def test_pipes_load_no_line_editor(text_model: Path) -> None:
 def test_ctrl_c_stops_the_answer_and_at_the_prompt_leaves(tmp_path: Path) -> None:
     """Behaviour 7."""
     slow = tmp_path / "model.gguf"
-    make_text_model(slow, context=4096)  # so that the answer is still under way when the signal comes
+    make_text_model(slow, context=4096)  # a long answer, which is still running when the signal arrives
     command = bitnet_command("chat", slow, "--template", "raw", "--stop", "never", "-t", "1")
     environment = {**os.environ, "BITNET_ISA": "scalar", "PYTHONUNBUFFERED": "1"}
     pipe = subprocess.PIPE
@@ -188,7 +188,7 @@ def test_a_closed_pipe_ends_it_quietly(text_model: Path) -> None:
     """Behaviour 1."""
     command = f"yes hello | {' '.join(bitnet_command('chat', text_model, *CHAT))} | head -n 5; exit ${{PIPESTATUS[1]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    # How much it says before it finds the pipe closed, and with it whether the context gets full, is chance.
+    # It may or may not fill the context before it notices that the pipe is closed.
     others = [line for line in complaints(done).splitlines() if "no longer fit into the context" not in line]
     assert (done.returncode, others) == (0, [])
 
@@ -203,7 +203,7 @@ def test_receipts_are_written_where_they_are_asked_for(text_model: Path, tmp_pat
         talk(text_model, "hello\nworld\nhello\n", option, folder)
     files = list(folder.iterdir())
     assert len(files) == 7
-    # Two processes, one after the other: their stamps differ, and within one the number counts.
+    # Two processes ran one after the other, so their time stamps differ; within one process the count decides.
     named = [re.fullmatch(r"chat-(\d{8}T.+)-\d+-(\d+)\.json", path.name) for path in files]
     newest = folder / max((name for name in named if name), key=lambda name: (name[1], int(name[2])))[0]
     assert (folder / "inference.json").read_bytes() == newest.read_bytes()
@@ -229,7 +229,7 @@ def test_an_answer_that_fails_leaves_the_conversation_going(text_model: Path, ex
 
 
 def test_a_full_context_is_told(text_model: Path) -> None:
-    """Behaviour 27: and the history keeps what left the prompt."""
+    """Behaviour 27: a message says so, and the history keeps the turns that left the prompt."""
     done = talk(text_model, "".join(f"turn number {i}\n" for i in range(12)) + "/history\n", "-c", "128")
     assert re.search(r"the oldest \d+ turns no longer fit into the context", done.stderr)
     assert done.returncode == 0
@@ -237,7 +237,7 @@ def test_a_full_context_is_told(text_model: Path) -> None:
 
 
 def test_run_answers_a_prompt_through_the_template(text_model: Path, expected: Any, tmp_path: Path) -> None:
-    """Behaviour 12: the single-turn command formats its prompt as the conversation does."""
+    """Behaviour 12: `bitnet run --chat` formats its prompt as `bitnet chat` does."""
     command = bitnet_command("run", text_model, "-p", "hello", "--chat", *CHAT, "--receipt-dir", tmp_path)
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert done.stdout == expected("hello")

@@ -25,9 +25,9 @@ import struct
 import termios
 
 PROMPT = "\x1b[?2004h"
-"""What the editor sends when it has begun to read, raw: from here on keys are its own."""
+"""The editor sends this (bracketed paste on) when it begins to read keys."""
 READ = "\x1b[?2004l"
-"""And when it has read an input."""
+"""The editor sends this (bracketed paste off) when it has read an input."""
 UP, ENTER, CTRL_C, CTRL_D = "\x1b[A", "\r", "\x03", "\x04"
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOURS = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
@@ -38,7 +38,7 @@ def pasted(text: str) -> str:
 
 
 class Terminal:
-    """`bitnet chat` with a terminal of its own."""
+    """A `bitnet chat` process on a pseudo-terminal."""
 
     def __init__(self, folder: Path, *arguments: str | Path, **environment: str) -> None:
         self.keyboard, screen = pty.openpty()
@@ -54,7 +54,9 @@ class Terminal:
             cwd=folder,
             env=variables | environment,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that its keys send signals
+            preexec_fn=lambda: fcntl.ioctl(
+                0, termios.TIOCSCTTY, 0
+            ),  # its controlling terminal, so that Ctrl-C sends SIGINT
         )
         os.close(screen)
         self.shown = b""
@@ -71,7 +73,7 @@ class Terminal:
         os.write(self.keyboard, keys.encode())
 
     def until(self, done: str | re.Pattern[str]) -> str:
-        """What is shown up to and with this; the rest is left for the next call."""
+        """Wait until this appears. Return the output up to its end; the next call gets the rest."""
         pattern = re.compile(re.escape(done)) if isinstance(done, str) else done
         deadline = time.monotonic() + 60
         while True:
@@ -83,11 +85,11 @@ class Terminal:
             assert ready, f"{done!r} was not shown, but {text!r}"
             try:
                 self.shown += os.read(self.keyboard, 65536)
-            except OSError:  # Linux says so when the other side has closed
+            except OSError:  # Linux raises this when the process has closed its side
                 pytest.fail(f"it left before {done!r} was shown: {text!r}")
 
     def say(self, text: str) -> str:
-        """What is shown between the end of an input and the next prompt."""
+        """Type an input, and return the output until the next prompt."""
         self.press(text + ENTER)
         self.until(READ)
         return self.until(PROMPT)
@@ -101,14 +103,14 @@ CHAT = ["-n", "4", "--template", "raw", "-t", "1", "--stop", "never"]
 
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Long answers, so that one is under way when Ctrl-C comes."""
+    """A model whose answers are long enough to be interrupted."""
     path = tmp_path_factory.mktemp("slow") / "model.gguf"
     make_text_model(path, context=4096)
     return path
 
 
 def test_each_answer_has_a_status_line(text_model: Path, tmp_path: Path) -> None:
-    """Behaviour 1: at a terminal alone; the second one reuses the first one's prefix."""
+    """Behaviour 1: the line is for terminals only; the second answer reuses the first prompt."""
     with Terminal(tmp_path, text_model, *CHAT) as terminal:
         banner = terminal.until(PROMPT)
         assert str(text_model) in banner
@@ -133,7 +135,7 @@ def test_no_colour_where_none_is_wanted(text_model: Path, tmp_path: Path) -> Non
 
 
 def test_lines_are_edited_and_remembered(text_model: Path, tmp_path: Path) -> None:
-    """Pasted lines are one input, Alt-Enter begins one; earlier inputs come back, also from a file that was named."""
+    """Pasted lines stay one input; Alt-Enter adds a line; Up recalls inputs, also from the file of --history."""
     (tmp_path / "home").mkdir()
     inputs = tmp_path / "inputs"
     with Terminal(tmp_path / "home", text_model, *CHAT, "--history", inputs) as terminal:
@@ -141,7 +143,7 @@ def test_lines_are_edited_and_remembered(text_model: Path, tmp_path: Path) -> No
         terminal.say(pasted("one\ntwo"))
         terminal.say("threee\x7f")
         terminal.say("four\x1b\rfive")
-        terminal.say(UP + UP + UP + " again")  # two lines of the last input, then the one before
+        terminal.say(UP + UP + UP + " again")  # Up moves through the two lines of the last input first
         shown = CODES.sub("", terminal.say("/history")).replace("\r", "")
         assert re.findall(r"(?m)^user: (.*\n?.*)", shown)[0] == "one\ntwo"
         assert "user: three\n" in shown
@@ -175,7 +177,7 @@ def test_ctrl_c_stops_the_answer_and_at_the_prompt_leaves(slow_model: Path, tmp_
         terminal.press(CTRL_C)
         assert "cancelled]" in terminal.until(PROMPT)
         assert "assistant (stopped): " in terminal.say("/history")
-        # A long prompt takes longer than this to compute; there is no answer yet.
+        # Computing this prompt takes longer than the sleep, so Ctrl-C arrives before the answer begins.
         terminal.press(pasted("hello " * 2000) + ENTER)
         terminal.until(READ)
         time.sleep(0.1)

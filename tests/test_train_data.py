@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import bitnet
-from bitnet.evaluate import problems
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "examples" / "train"))
 
 import arithmetic
 import data
+from score import problems
 
 HELD_OUT = ROOT / "tests" / "data" / "heldout.jsonl.gz"
 STEP = re.compile(r"(?<![\d+*-])(\d+)([-+*])(\d+)=(-?\d+)")

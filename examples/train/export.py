@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Export a trained model.")
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--scores", type=Path, help="what `python -m bitnet.evaluate --json` wrote")
+    parser.add_argument("--scores", type=Path, metavar="FILE", help="add the scores of this file (score.py --json)")
     parser.add_argument("--golden", action="store_true", help="write golden logits instead of the model")
     options = parser.parse_args()
     model, state = load(options.run)

@@ -33,6 +33,7 @@ from ._core import (
     processor,
     read_bandwidth,
 )
+from ._receipts import receipt_schema
 from .errors import (
     ArgumentError,
     BitnetError,
@@ -47,7 +48,6 @@ from .errors import (
     TokenIdError,
     UnsupportedModelError,
 )
-from .receipts import receipt_schema
 
 __all__ = [
     "ArgumentError",

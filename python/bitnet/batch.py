@@ -1,4 +1,4 @@
-"""Files of requests: `bitnet run --input FILE.jsonl --output FILE.jsonl`."""
+"""Answer a file of requests; a run that was stopped is resumed. The library behind `bitnet run --input --output`."""
 
 import hashlib
 import json
@@ -11,30 +11,37 @@ from pathlib import Path
 from typing import Any
 
 from ._core import ChatSession, Completion, Engine, Receipt, SamplingParams, Template
+from ._format import one_line
+from ._text_input import read_text
 from .errors import ArgumentError, ContextLengthError, TemplateError, TokenIdError
 
 if sys.platform != "win32":
     import fcntl
 
-REFUSALS = (ArgumentError, ContextLengthError, TemplateError, TokenIdError)
-"""The errors that a request meets each time: they are its answer. Others may pass, and end the run."""
+__all__ = ["run"]
+
+_REFUSALS = (ArgumentError, ContextLengthError, TemplateError, TokenIdError)
+"""Errors that a request causes every time: they are its answer. Any other error ends the run, which can be resumed."""
+
+_VALUE_CHARACTERS = 60
+"""A longer value is cut to this many characters in an error message."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """A line of a file."""
+class _Request:
+    """One line of the input file."""
 
     index: int
     prompt: str | list[int] | None
-    """A text to be continued, or its ids."""
+    """A text or token ids to continue, or None if the request has messages."""
     messages: list[dict[str, str]]
-    """Else a conversation to be answered: an optional system prompt, then turns up to the user's last."""
+    """A conversation to answer: an optional system prompt, then turns; the last one is the user's."""
     params: SamplingParams
     head: bytes
-    """How the line of its answer begins: with index, id and a hash of all that decides the answer."""
+    """The beginning of the answer's line: index, id, and a hash of everything that the answer depends on."""
 
     def answer(self, engine: Engine, chat: ChatSession) -> Completion:
-        """Compute it; `chat` says how conversations are formatted."""
+        """Compute the answer. `chat` has the template and the settings for conversations."""
         if self.prompt is not None:
             return engine.generate(self.prompt, params=self.params)
         messages = list(self.messages)
@@ -56,92 +63,95 @@ def run(
     params: SamplingParams | None = None,
     **sampling: Any,
 ) -> Iterator[tuple[int, int]]:
-    """Answer every request of `source` by a line of `target`, in order; yields how many are answered, and of how many.
+    """Answer each request of the file `source` with one line in the file `target`, in order. Yields, before the first
+    answer and after each one, how many requests are answered and how many there are.
 
-    A request is a JSON object: a `prompt` (a text or ids) or `messages`, an `id` if wanted (else its index), and
-    sampling parameters, which change those given here. `chat` takes a text as what a user says, `system` stands before
-    conversations that have no system prompt, `template` is that of `ChatSession`; `save` is given each receipt before
-    its answer is written. The source "-" is standard input. An answer has index, id, request (a hash of all that
-    decides it), text, finish_reason, prompt_tokens, completion_tokens and its receipt's digest; or the error of a
-    request that cannot be answered.
+    A request is a JSON object on one line. It has a "prompt" (a text or token ids) or "messages"; it may have an "id"
+    (default: its index) and sampling parameters, which override those of this call.
+    source: a path; "-" is standard input.
+    chat: treat a "prompt" that is a text as a user's message to the chat template.
+    system: the system prompt of conversations that have none.
+    template: as for `ChatSession`.
+    save: is called with each receipt before its answer is written.
 
-    What `target` holds is kept: a line that a killed process left unfinished is dropped, and the rest is answered.
-    Raises ArgumentError if the lines of `source` are not such requests, if `target` holds anything but answers to
-    them, is no regular file or is being written; OSError if it cannot be written; as `Engine.generate` where memory is
-    short or the engine closed. After any error `target` has whole lines, and another run goes on with it.
+    An answer is a JSON object with index, id, request (a hash of everything that the answer depends on), text,
+    finish_reason, prompt_tokens, completion_tokens and digest (of its receipt). If the request cannot be answered, it
+    has "error" in place of the last five.
+
+    Answers that `target` already holds are kept. A last line that a killed process did not finish is dropped, and the
+    remaining requests are answered.
+
+    Raises ArgumentError if a line of `source` is not a valid request, or if `target` holds something other than
+    answers to these requests, is not a regular file, or is being written by another process; OSError if it cannot be
+    written; and as `Engine.generate` if memory runs out or the engine is closed. After any error `target` has whole
+    lines only, and the next call resumes.
     """
     pattern = ChatSession(engine, system, template=template, params=params, **sampling)
-    requests = read(source, engine, pattern, chat)
+    requests = _read_requests(source, engine, pattern, chat)
     target = Path(target)
     if target.exists():
         if not target.is_file():
-            raise ArgumentError(f"{target}: expected a regular file for the answers; name another output")
+            raise ArgumentError(f"{target}: the output must be a regular file; name another output")
         if str(source) != "-" and target.samefile(source):
-            raise ArgumentError(f"{target} is the input itself; name another output")
+            raise ArgumentError(f"{target} is the input file itself; name another output")
     with target.open("a+b", buffering=0) as file:
-        lock(file)
-        done = answered(file, requests)
+        _lock(file)
+        done = _count_answered(file, requests)
         yield done, len(requests)
-        for one in requests[done:]:
-            facts: dict[str, Any] = {}
+        for request in requests[done:]:
+            fields: dict[str, Any] = {}
             try:
-                answer = one.answer(engine, pattern)
-            except REFUSALS as error:
-                facts["error"] = str(error)
+                answer = request.answer(engine, pattern)
+            except _REFUSALS as error:
+                fields["error"] = str(error)
             else:
                 for name in ("text", "finish_reason", "prompt_tokens", "completion_tokens"):
-                    facts[name] = getattr(answer, name)
+                    fields[name] = getattr(answer, name)
                 if answer.receipt:
-                    facts["digest"] = answer.receipt.digest
+                    fields["digest"] = answer.receipt.digest
                     if save:
                         save(answer.receipt)
-            append(file, one.head + b", " + json.dumps(facts)[1:].encode() + b"\n")
-            yield one.index + 1, len(requests)
+            _append(file, request.head + b", " + json.dumps(fields)[1:].encode() + b"\n")
+            yield request.index + 1, len(requests)
 
 
-def read(source: str | os.PathLike[str], engine: Engine, pattern: ChatSession, chat: bool) -> list[Request]:
-    """All requests, checked. What they leave open is as in `pattern`."""
+def _read_requests(source: str | os.PathLike[str], engine: Engine, pattern: ChatSession, chat: bool) -> list[_Request]:
+    """All requests, checked. `pattern` has the system prompt, template and sampling parameters for all of them."""
     system, template = pattern.system, pattern.template
     common = {name: getattr(pattern.params, name) for name in dir(SamplingParams) if not name.startswith("_")}
     model = [engine.path.name, engine.memory["file"], engine.n_ctx, engine.kv_type, engine.act_quant, engine.ffn_act]
     setting = [*model, template.source, template.bos_token, template.eos_token]
-    requests: list[Request] = []
-    for place, line in lines(source):
-        index, fields = len(requests), parsed(line, place)
+    requests: list[_Request] = []
+    for place, line in _lines(source):
+        index, fields = len(requests), _parsed(line, place)
         name = fields.pop("id", index)
-        prompt, messages = asked(fields, place)
+        prompt, messages = _take_prompt(fields, place)
         if chat and isinstance(prompt, str):
             messages = [{"role": "user", "content": prompt}]
             prompt = None
         if messages and messages[0]["role"] != "system" and system is not None:
             messages = [{"role": "system", "content": system}, *messages]
-        params = SamplingParams(**(common | sampled(fields, place)))
+        params = SamplingParams(**(common | _sampling(fields, place)))
         mark = hashlib.sha256(json.dumps([setting, prompt, messages, repr(params)], sort_keys=True).encode())
         head = json.dumps({"index": index, "id": name, "request": mark.hexdigest()}).removesuffix("}").encode()
-        requests.append(Request(index, prompt, messages, params, head))
+        requests.append(_Request(index, prompt, messages, params, head))
     return requests
 
 
-def lines(source: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """The lines that are not blank, each after its place: the file and the number from 1."""
-    piped = str(source) == "-"
-    name = "standard input" if piped else source
-    with open(0 if piped else source, "rb", closefd=not piped) as file:
-        content = file.read()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ArgumentError(f"{name} is not a text in UTF-8: {error}") from error
-    return [(f"{name}, line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+def _lines(source: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """The lines that are not blank, each with its place: the file's name and the line's number, from 1."""
+    name = "standard input" if str(source) == "-" else source
+    lines = read_text(source).removeprefix("\ufeff").split("\n")
+    return [(f"{name}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def parsed(line: str, place: str) -> dict[str, Any]:
-    """The fields of a line, which can be written again."""
+def _parsed(line: str, place: str) -> dict[str, Any]:
+    """The fields of a line, all of which can be written as JSON again."""
     try:
         fields = json.loads(line)
         json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
-        raise ArgumentError(f"{place} holds a lone surrogate, which is no character; remove it") from error
+        raise ArgumentError(f"{place} holds a lone surrogate, which is not a character; remove it") from error
     except RecursionError as error:
         raise ArgumentError(f"{place} is nested too deeply") from error
     except ValueError as error:
@@ -151,39 +161,42 @@ def parsed(line: str, place: str) -> dict[str, Any]:
     return fields
 
 
-def asked(fields: dict[str, Any], place: str) -> tuple[str | list[int] | None, list[dict[str, str]]]:
-    """Takes the prompt out of the fields, or else the messages."""
+def _take_prompt(fields: dict[str, Any], place: str) -> tuple[str | list[int] | None, list[dict[str, str]]]:
+    """Remove prompt or messages from the fields, and return (prompt, no messages) or (None, messages)."""
     if "messages" in fields:
         messages = fields.pop("messages")
-        check(messages, place)
+        _check_messages(messages, place)
         return None, messages
     prompt = fields.pop("prompt")
     if not isinstance(prompt, str) and not (isinstance(prompt, list) and all(type(id) is int for id in prompt)):
-        raise ArgumentError(f'{place}: "prompt" is {shown(prompt)}, which is neither a text nor a list of ids')
+        raise ArgumentError(f'{place}: "prompt" is {_shown(prompt)}, expected a text or a list of token ids')
     return prompt, []
 
 
-def check(messages: Any, place: str) -> None:
-    """A conversation that waits for an answer, or an error."""
+def _check_messages(messages: Any, place: str) -> None:
+    """Raise ArgumentError unless this is a conversation whose last turn is the user's."""
     if not isinstance(messages, list):
-        raise ArgumentError(f'{place}: "messages" is {shown(messages)}, expected a list')
+        raise ArgumentError(f'{place}: "messages" is {_shown(messages)}, expected a list')
     for i, message in enumerate(messages):
         if not isinstance(message, dict) or set(message) != {"role", "content"}:
-            raise ArgumentError(f'{place}: messages[{i}] is {shown(message)}, expected "role" and "content" alone')
+            what = f"messages[{i}] is {_shown(message)}"
+            raise ArgumentError(f'{place}: {what}, expected an object with "role" and "content" only')
         if not isinstance(content := message["content"], str):
-            raise ArgumentError(f'{place}: messages[{i}]["content"] is {shown(content)}, expected a text')
+            raise ArgumentError(f'{place}: messages[{i}]["content"] is {_shown(content)}, expected a text')
     roles = [message["role"] for message in messages]
     turns = roles[roles[:1] == ["system"] :]
     if turns != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
-        raise ArgumentError(f"{place}: expected user and assistant in turn, the last a user's; found {shown(roles)}")
+        raise ArgumentError(
+            f"{place}: the roles are {_shown(roles)}; expected user and assistant in turn, and the last to be user"
+        )
 
 
-def sampled(fields: dict[str, Any], place: str) -> dict[str, Any]:
-    """Sampling parameters as Python takes them; JSON has texts for the ids of a bias."""
+def _sampling(fields: dict[str, Any], place: str) -> dict[str, Any]:
+    """The sampling parameters of a request, as `SamplingParams` takes them. JSON has texts as the keys of a bias."""
     taken = {}
     for name, value in fields.items():
         if not hasattr(SamplingParams, name):
-            raise ArgumentError(f"{place}: {name} is not a sampling parameter; see SamplingParams")
+            raise ArgumentError(f"{place}: {name} is not a sampling parameter; see help(bitnet.SamplingParams)")
         try:
             if name == "logit_bias" and isinstance(value, dict):
                 value = {int(id): bias for id, bias in value.items()}
@@ -195,35 +208,35 @@ def sampled(fields: dict[str, Any], place: str) -> dict[str, Any]:
     return taken
 
 
-def shown(value: Any) -> str:
-    """A value as JSON, cut."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+def _shown(value: Any) -> str:
+    """A value for an error message."""
+    return one_line(value, _VALUE_CHARACTERS)
 
 
-def lock(file: FileIO) -> None:
-    """Keep other processes from writing the file until it is closed, where the system can."""
+def _lock(file: FileIO) -> None:
+    """Keep other processes from writing the file until it is closed, if the system can."""
     if sys.platform == "win32":
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise ArgumentError(f"{file.name}: another process is writing this file; wait, or name another") from error
+        message = f"{file.name}: another process is writing this file; wait for it, or name another output"
+        raise ArgumentError(message) from error
     except OSError:
-        pass  # a file system without locks
+        pass  # the file system has no locks
 
 
-def answered(file: FileIO, requests: list[Request]) -> int:
-    """How many of the requests have an answer already. Drops the next one's, if it is unfinished."""
+def _count_answered(file: FileIO, requests: list[_Request]) -> int:
+    """How many requests have an answer in the file. Truncates the last line if it is unfinished."""
     file.seek(0)
     *whole, torn = file.read().split(b"\n")
     for number, line in enumerate([*whole, torn] if torn else whole):
-        head = requests[number].head if number < len(requests) else b"\n"  # with which no line begins
-        kept = number < len(whole) and line.startswith(head) and is_json(line)
+        head = requests[number].head if number < len(requests) else b"\n"  # no line begins with a newline
+        kept = number < len(whole) and line.startswith(head) and _is_json(line)
         dropped = number == len(whole) and (line.startswith(head) or head.startswith(line))
         if not (kept or dropped):
             raise ArgumentError(
-                f"{file.name}, line {number + 1} is not the answer to request {number} with this model and these "
+                f"{file.name}, line {number + 1} is not an answer to request {number} with this model and these "
                 "options; name another output"
             )
     if torn:
@@ -231,8 +244,8 @@ def answered(file: FileIO, requests: list[Request]) -> int:
     return len(whole)
 
 
-def is_json(line: bytes) -> bool:
-    """Whether it can be read; a line that was torn and written over cannot."""
+def _is_json(line: bytes) -> bool:
+    """Whether the line is valid JSON; a line that was torn and then written over is not."""
     try:
         json.loads(line)
     except ValueError:
@@ -240,8 +253,8 @@ def is_json(line: bytes) -> bool:
     return True
 
 
-def append(file: FileIO, line: bytes) -> None:
-    """Write a whole line; where that fails, nothing."""
+def _append(file: FileIO, line: bytes) -> None:
+    """Write a whole line, or nothing if that fails."""
     end = file.seek(0, os.SEEK_END)
     try:
         while line:

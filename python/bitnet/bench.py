@@ -1,4 +1,4 @@
-"""Measure a model, and how near it comes to what the machine can do: `bitnet bench`."""
+"""Measure a model's speed, and compare it with the limits of the machine: the library behind `bitnet bench`."""
 
 import multiprocessing
 import os
@@ -15,28 +15,39 @@ import numpy as np
 
 from . import Engine, __version__, dot_peak, processor, read_bandwidth
 
+__all__ = ["Plan", "bench", "measure", "step_seconds", "time_decode"]
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured in each process."""
+    """What to measure, in tokens unless stated otherwise."""
 
     model: str
+    """Path of the model file."""
     prompt: int
+    """Length of the prompt that the prefill test computes."""
     tokens: int
+    """Steps of each decode test."""
     depths: Sequence[int]
+    """Positions that are in the KV cache before a decode test begins."""
     batches: Sequence[int]
+    """Numbers of sequences that a decode test computes at once."""
     repeats: int
+    """Rounds of everything; the report has the medians."""
 
 
 def bench(
     plan: Plan, threads: Iterable[int], isas: Iterable[str | None], kv_types: Iterable[Literal["f16", "f32"]]
 ) -> dict[str, Any]:
-    """The report: a run for each combination, in a process of its own, so that its peak memory is its own."""
+    """Measure every combination of threads, instruction set and cache format, and return the report.
+
+    Each combination runs in a process of its own, so that its peak memory can be measured.
+    """
     runs = []
     for setting in product(threads, isas, kv_types):
-        # Ctrl-C is for the parent, which ends the process.
-        quiet = (signal.SIGINT, signal.SIG_IGN)
-        with multiprocessing.get_context("spawn").Pool(1, signal.signal, quiet) as process:
+        # Only this process reacts to Ctrl-C; leaving the `with` block then ends the child.
+        ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
+        with multiprocessing.get_context("spawn").Pool(1, signal.signal, ignore_ctrl_c) as process:
             runs.append(process.apply(measure, (plan, *setting)))
     path = Path(plan.model)
     return {
@@ -49,8 +60,12 @@ def bench(
 
 
 def measure(plan: Plan, n_threads: int, isa: str | None, kv_type: Literal["f16", "f32"]) -> dict[str, Any]:
-    """One run. Each round opens the model and measures everything once, the machine as well."""
-    before = peak_resident_bytes()
+    """Measure one combination in this process.
+
+    Each round opens the model and measures everything once, the machine's limits included, so that a slow phase of the
+    machine affects both.
+    """
+    before = _peak_resident_bytes()
     n_ctx = max(plan.prompt, max(plan.depths) + plan.tokens + 1)
     first_token: list[float] = []
     bandwidth: list[float] = []
@@ -71,35 +86,37 @@ def measure(plan: Plan, n_threads: int, isa: str | None, kv_type: Literal["f16",
                 prompts = [[*ids[:depth], ids[-1 - i % n_ctx]] for i in range(batch)]
                 decode[depth, batch].append(time_decode(engine, prompts, plan.tokens))
             if round_ == 0:
-                most = peak_resident_bytes() - before
+                most = _peak_resident_bytes() - before
             isa, file, cost = engine.isa, engine.memory["file"], engine.per_token
         bandwidth.append(read_bandwidth(n_threads) * 1e9)
         peak.append(dot_peak(n_threads, isa))
 
     arithmetic = statistics.median(peak) / cost["ternary_macs"] if cost["ternary_macs"] else None
-    tests = [test("prefill", plan.prompt, 0, 1, prefill, {"arithmetic": arithmetic})]
+    tests = [_row("prefill", plan.prompt, 0, 1, prefill, {"arithmetic": arithmetic})]
     for (depth, batch), calls in decode.items():
         rates = [batch * plan.tokens / seconds for seconds in step_seconds(calls)]
         read = cost["weight_bytes"] / batch + cost["kv_bytes"] * (depth + plan.tokens / 2)
         limits = {"arithmetic": arithmetic, "memory": statistics.median(bandwidth) / read}
-        tests.append(test("decode", plan.tokens, depth, batch, rates, limits))
+        tests.append(_row("decode", plan.tokens, depth, batch, rates, limits))
     return {
         "threads": n_threads,
         "isa": isa,
         "kv_type": kv_type,
-        "open_to_first_token_seconds": spread(first_token),
+        "open_to_first_token_seconds": _spread(first_token),
         "peak_memory_over_file": most / file if before else None,
-        "read_bytes_per_second": spread(bandwidth),
-        "multiply_adds_per_second": spread(peak),
+        "read_bytes_per_second": _spread(bandwidth),
+        "multiply_adds_per_second": _spread(peak),
         "per_token": cost,
         "tests": tests,
     }
 
 
 def time_decode(engine: Engine, prompts: list[list[int]], tokens: int) -> tuple[float, float]:
-    """Seconds of a call that gives each prompt one token, the lesser of two, and of one that gives `tokens` more.
+    """Time two calls: one that generates 1 token for each prompt, and one that generates `tokens` + 1.
 
-    Both copy what the warm cache holds of the prompts, and compute the rest of them.
+    Both calls do the same work before the first token: they copy the warm cache's prefix and compute the rest of the
+    prompts. So their difference is the time of `tokens` decode steps. Returns both times in seconds; the short call is
+    timed twice, and the lesser time counts.
     """
     while True:
         times = [time.perf_counter()]
@@ -107,23 +124,24 @@ def time_decode(engine: Engine, prompts: list[list[int]], tokens: int) -> tuple[
             engine.generate_tokens(prompts, max_tokens=count)
             times.append(time.perf_counter())
         before, long, after = (end - start for start, end in pairwise(times))
-        if min(before, after) < long:  # otherwise the machine paused in both short calls
+        if min(before, after) < long:  # otherwise the machine was held up in both short calls: measure again
             return min(before, after), long
 
 
 def step_seconds(calls: Sequence[tuple[float, float]]) -> list[float]:
-    """Seconds of the steps after the first, for each of `time_decode`'s measurements of the same thing.
+    """The decode time of each measurement by `time_decode`, in seconds for all its steps together.
 
-    The shortest of the short calls is taken off each long one: a short call that was held up would pass for speed.
+    Subtracts the shortest of all short calls from each long one: a short call that was held up would make the decoding
+    look faster than it is.
     """
     shortest = min(short for short, _ in calls)
     return [long - shortest for _, long in calls]
 
 
-def test(
+def _row(
     kind: str, tokens: int, depth: int, batch: int, rates: list[float], limits: dict[str, float | None]
 ) -> dict[str, Any]:
-    """One line of the table: the rate, and the share that it is of the lowest limit."""
+    """One test of the report: its rate, the lowest limit, and the share of that limit which the rate reaches."""
     known = {name: limit for name, limit in limits.items() if limit is not None}
     by = min(known, key=known.__getitem__, default=None)
     return {
@@ -131,49 +149,20 @@ def test(
         "tokens": tokens,
         "depth": depth,
         "batch": batch,
-        "tokens_per_second": spread(rates),
+        "tokens_per_second": _spread(rates),
         "limit": known[by] if by else None,
         "limited_by": by,
         "share_of_limit": statistics.median(rates) / known[by] if by else None,
     }
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """The median of some measurements, with the least and the greatest."""
+def _spread(values: list[float]) -> dict[str, float]:
+    """The median, the minimum and the maximum of some measurements."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def peak_resident_bytes() -> int:
-    """The most memory that this process has had resident (Linux; 0 elsewhere)."""
+def _peak_resident_bytes() -> int:
+    """The peak resident memory of this process (Linux; 0 elsewhere)."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
-
-
-def shown(report: dict[str, Any]) -> str:
-    """The report for people."""
-    cost = report["runs"][0]["per_token"]
-    lines = [
-        f"{report['processor']}, {Path(report['model']['path']).name}: of weights, a token takes "
-        f"{cost['weight_bytes'] / 1e6:.4g} MB and {cost['ternary_macs'] / 1e6:.4g} M ternary multiply-adds"
-    ]
-    for run in report["runs"]:
-        most = run["peak_memory_over_file"]
-        lines += [
-            "",
-            f"threads {run['threads']}, {run['isa']}, {run['kv_type']} cache: opens to the first token in "
-            f"{run['open_to_first_token_seconds']['median']:.2f} s"
-            + (f", peak memory {most:.2f} times the file" if most is not None else ""),
-            f"the machine reads {run['read_bytes_per_second']['median'] / 1e9:.1f} GB/s and does "
-            f"{run['multiply_adds_per_second']['median'] / 1e9:.1f} G multiply-adds/s",
-            f"{'':<32} {'tokens/s':>10} {'limit':>10}  share",
-        ]
-        for row in run["tests"]:
-            name = f"{row['test']} {row['tokens']}"
-            name += f" at depth {row['depth']}" if row["depth"] else ""
-            name += f", batch {row['batch']}" if row["batch"] > 1 else ""
-            line = f"{name:<32} {row['tokens_per_second']['median']:>10.1f}"
-            if row["limit"] is not None:
-                line += f" {row['limit']:>10.1f}  {100 * row['share_of_limit']:.0f} % ({row['limited_by']})"
-            lines.append(line)
-    return "\n".join(lines)

@@ -1,48 +1,48 @@
-"""The errors of this package. Each message says what was found, what was expected and what to do."""
+"""The exceptions of this package. Each message says what was found, what was expected and what to do."""
 
 
 class BitnetError(Exception):
-    """Base of every error that this package raises by itself."""
+    """Base class of every error that this package raises itself."""
 
 
 class ModelNotFoundError(BitnetError, FileNotFoundError):
-    """The model's path does not exist."""
+    """There is no model file at this path, or no model of this name on the hub."""
 
 
 class ModelFileError(BitnetError, ValueError):
-    """The file is not a GGUF file, or a broken one."""
+    """The file is not a GGUF file, or it is damaged."""
 
 
 class UnsupportedModelError(BitnetError, ValueError):
-    """A sound file with an architecture, a tensor type or a feature that this engine does not run."""
+    """The file is valid, but has an architecture, a tensor type or a feature that this engine does not support."""
 
 
 class ModelError(BitnetError, ValueError):
-    """Tensors and metadata contradict each other or the architecture, or hold values that cannot be."""
+    """The model's tensors and metadata contradict each other or the architecture, or hold impossible values."""
 
 
 class TemplateError(BitnetError, ValueError):
-    """A chat template that cannot be used, or that refuses a conversation; the message gives the template's line."""
+    """A chat template is invalid, or it refuses a conversation. The message gives the line in the template."""
 
 
 class ReceiptError(BitnetError, ValueError):
-    """A receipt whose figures do not agree, or that cannot be replayed here; the message names the gate that failed."""
+    """A receipt is not valid, or it cannot be replayed here. The message names the check ("gate") that failed."""
 
 
 class ArgumentError(BitnetError, ValueError):
-    """An argument outside its range."""
+    """An argument is outside its range."""
 
 
 class ContextLengthError(BitnetError, ValueError):
-    """More positions than the context holds; the message gives both numbers."""
+    """More tokens than the context holds. The message gives both numbers."""
 
 
 class TokenIdError(BitnetError, ValueError):
-    """A token id outside the vocabulary; the message gives the id and its position."""
+    """A token id outside the vocabulary. The message gives the id and its position."""
 
 
 class OutOfMemoryError(BitnetError, MemoryError):
-    """The machine does not give the memory that the call needs; nothing was changed."""
+    """The memory for a call could not be allocated. Nothing was changed."""
 
 
 class ClosedError(BitnetError, RuntimeError):

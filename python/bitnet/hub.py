@@ -1,4 +1,4 @@
-"""Models by name: files of a repository on the Hugging Face Hub, by `huggingface_hub` and in its cache."""
+"""Models by name: files of repositories on the Hugging Face Hub, kept in the cache of `huggingface_hub`."""
 
 import hashlib
 import os
@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from ._shards import shard_names, shard_number
 from .errors import ArgumentError, BitnetError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
 
-PREFERRED = ("i2_s", "tq2_0", "tq1_0", "iq2_bn", "iq1_bn")
-"""Tensor types in the names of files, the first choice first: those that lose nothing of a ternary model."""
-PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-REPOSITORY = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
-NAME = re.compile(r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?")
-"""A model's name in a command."""
+__all__ = ["local", "model_file"]
+
+_PREFERRED = ("i2_s", "tq2_0", "tq1_0", "iq2_bn", "iq1_bn")
+"""Tensor types as file names spell them, the first choice first. All of them store ternary weights without loss."""
+_REPOSITORY = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
+_COMMAND_LINE_NAME = re.compile(r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?")
+_LOG_IN = "pass token or run `hf auth login`"
 
 
 def model_file(
@@ -30,46 +32,60 @@ def model_file(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Path:
-    """The path of a repository's model in the cache, downloaded if it is not there; see `Engine.from_pretrained`."""
+    """The path of a repository's model in the cache. Downloads it if it is not there.
+
+    Arguments and errors are those of `Engine.from_pretrained`.
+    """
     try:
         from huggingface_hub import constants
     except ImportError as error:
-        raise BitnetError("models by name need huggingface_hub: pip install 'bitnet-engine[hub]'") from error
-    check(repo_id, filename, revision)
-    repo = Repository(repo_id, revision, Path(cache_dir or constants.HF_HUB_CACHE).expanduser(), token)
+        message = "models of the Hugging Face Hub need huggingface_hub: pip install 'bitnet-engine[hub]'"
+        raise BitnetError(message) from error
+    _check_names(repo_id, filename, revision)
+    repo = _Repository(repo_id, revision, Path(cache_dir or constants.HF_HUB_CACHE).expanduser(), token)
     if local_files_only:
-        return repo.cached(filename, ModelNotFoundError("local_files_only asks for no other"))
+        return repo.find_cached(filename, ModelNotFoundError("local_files_only=True allows no download"))
     try:
-        names, missing = repo.ask(filename)
+        names, missing = repo.ask_hub(filename)
     except BitnetError:
         raise
-    except Exception as error:  # whichever HTTP library this version of huggingface_hub uses
-        failure = explained(error, revision)
-        if status(error) == 404:
+    except Exception as error:  # the HTTP library and its errors depend on the version of huggingface_hub
+        failure = _explained(error, revision)
+        if _http_status(error) == 404:
             raise type(failure)(f"{repo_id}: {failure}") from error
-        return repo.cached(filename, failure)
+        return repo.find_cached(filename, failure)
     try:
-        return repo.take(names, missing)
+        return repo.fetch(names, missing)
     except BitnetError:
         raise
     except Exception as error:
-        failure = explained(error, revision)
-        kept = "; the next call goes on where this one stopped" if isinstance(failure, ModelNotFoundError) else ""
-        raise BitnetError(f"{repo_id}: {failure}{kept}") from error
+        failure = _explained(error, revision)
+        resumes = "; the next call resumes the download" if isinstance(failure, ModelNotFoundError) else ""
+        raise BitnetError(f"{repo_id}: {failure}{resumes}") from error
 
 
-def check(repo_id: Any, filename: Any, revision: Any) -> None:
-    """Raise ArgumentError for what cannot be a name."""
-    if not (isinstance(repo_id, str) and REPOSITORY.fullmatch(repo_id)):
+def local(model: str) -> str:
+    """The path of a model as commands take it: a path as it is; `hf:owner/name[@revision][/file]` by `model_file`."""
+    if not model.startswith("hf:"):
+        return model
+    name = _COMMAND_LINE_NAME.fullmatch(model)
+    if name is None:
+        raise ArgumentError(f"{model!r} is not of the form hf:owner/name[@revision][/file]")
+    return str(model_file(name[1], name[3] or None, revision=name[2]))
+
+
+def _check_names(repo_id: Any, filename: Any, revision: Any) -> None:
+    """Raise ArgumentError for values that cannot be names."""
+    if not (isinstance(repo_id, str) and _REPOSITORY.fullmatch(repo_id)):
         raise ArgumentError(f"repo_id is {repo_id!r}, expected 'owner/name' of letters, digits, '-', '_' and '.'")
     for what, value in (("filename", filename), ("revision", revision)):
         if value is not None and not isinstance(value, str):
-            raise ArgumentError(f"{what} is {value!r}, expected a text")
+            raise ArgumentError(f"{what} is {value!r}, expected a str")
 
 
 @dataclass(frozen=True)
-class Repository:
-    """A revision of a repository, on the hub and in the cache."""
+class _Repository:
+    """One revision of a repository, on the hub and in the cache."""
 
     name: str
     revision: str | None
@@ -78,25 +94,25 @@ class Repository:
 
     @property
     def folder(self) -> Path:
-        """Its place in the cache: `blobs`, named by what they hold; `snapshots` of links to them; `refs` to commits."""
+        """Its folder in the cache, with `blobs` (files named by ETag), `snapshots` (links to them) and `refs`."""
         return self.cache / f"models--{self.name.replace('/', '--')}"
 
-    def ask(self, filename: str | None) -> tuple[list[str], "dict[str, HfFileMetadata]"]:
-        """The files of the model, and what the hub says about those that are not in the cache."""
+    def ask_hub(self, filename: str | None) -> tuple[list[str], "dict[str, HfFileMetadata]"]:
+        """The names of the model's files, and the hub's metadata of those that are not in the cache."""
         from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
         info = HfApi(token=self.token).model_info(
             self.name, revision=self.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
-        names = parts_of(filename, [file.rfilename for file in info.siblings or []], self.name)
+        names = _files_of(filename, [file.rfilename for file in info.siblings or []], self.name)
         return names, {
             name: get_hf_file_metadata(hf_hub_url(self.name, name, revision=info.sha), token=self.token)
             for name in names
             if not isinstance(try_to_load_from_cache(self.name, name, self.cache, revision=info.sha), str)
         }
 
-    def take(self, names: list[str], missing: "dict[str, HfFileMetadata]") -> Path:
-        """Download what is missing; `huggingface_hub` then finds the blobs, or says why not, and makes the snapshot."""
+    def fetch(self, names: list[str], missing: "dict[str, HfFileMetadata]") -> Path:
+        """Download the missing files and return the path of the first. `huggingface_hub` then links the snapshot."""
         from huggingface_hub import hf_hub_download
 
         blobs = {name: self.download(name, file) for name, file in missing.items() if file.etag}
@@ -105,16 +121,16 @@ class Repository:
             for name in names
         ]
         for name, path in zip(names, paths, strict=True):
-            if name in blobs and not path.is_symlink():  # a system without links: the snapshot has a copy
+            if name in blobs and not path.is_symlink():  # without symbolic links the snapshot has a copy of its own
                 blobs[name].unlink(missing_ok=True)
         return paths[0]
 
     def download(self, name: str, file: "HfFileMetadata") -> Path:
-        """The blob of a file, downloaded from where an earlier download of it stopped.
+        """Download a file into the cache as a blob, and resume an earlier download of it.
 
-        `hf_hub_download` begins anew in each process, and over Xet always. So this takes plain HTTP, and writes into
-        the file and under the lock that the cache has for it. Its name, the hub's ETag, says to what the bytes belong;
-        If-Range cannot, since the servers that hold the files have ETags of their own.
+        `hf_hub_download` cannot resume in another process, nor over Xet. So this uses plain HTTP, with the cache's own
+        partial file and lock. The hub's ETag is the blob's name, and tells which file a partial one belongs to;
+        If-Range cannot, because the servers that hold the files have other ETags.
         """
         from huggingface_hub import hf_hub_url
         from huggingface_hub.file_download import http_get
@@ -126,9 +142,9 @@ class Repository:
         for folder in (blob.parent, lock.parent):
             folder.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
-            earlier = partial.exists()
+            resumed = partial.exists()
             while not blob.exists():
-                # A killed process loses what is buffered: 128 KiB, where Python 3.14 decides.
+                # A killed process loses its buffer, which Python 3.14 makes 128 KiB by default.
                 with partial.open("ab", buffering=8192) as target:
                     start = target.tell()
                     try:
@@ -139,112 +155,93 @@ class Repository:
                     except Exception:
                         if target.tell() <= start:
                             raise
-                        continue  # something came; before version 1, http_get gives up at the first break
-                if not (fault := damage(partial, file)):
+                        continue  # some bytes arrived: go on; before 1.0, http_get gives up at the first break
+                if not (fault := _damage(partial, file)):
                     partial.replace(blob)
                     break
                 partial.unlink()
-                if not earlier:
-                    raise BitnetError(f"{self.name}: {name} came damaged: {fault}; try again")
-                earlier = False
+                if not resumed:
+                    raise BitnetError(f"{self.name}: the download of {name} is damaged: {fault}; try again")
+                resumed = False  # the earlier part may have been wrong: download all of it once
         return blob
 
-    def cached(self, filename: str | None, failure: BitnetError) -> Path:
-        """The model in the cache; `failure` is why the hub does not tell."""
+    def find_cached(self, filename: str | None, failure: BitnetError) -> Path:
+        """The model in the cache. If it is not there, raises an error of `failure`'s class, with its text as reason."""
         snapshot = self.snapshot()
         if snapshot is None:
             raise type(failure)(f"{self.name} is not in the cache, and {failure}")
         names = [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file()]
         try:
-            return snapshot / parts_of(filename, names, self.name)[0]
+            return snapshot / _files_of(filename, names, self.name)[0]
         except ModelNotFoundError as error:
             raise type(failure)(f"in the cache, {error}; {failure}") from error
 
     def snapshot(self) -> Path | None:
-        """The cache's folder of the revision: of a commit, its beginning, or a branch or tag that it remembers."""
-        remembered = self.folder / "refs" / (self.revision or "main")
-        commit = remembered.read_text().strip() if remembered.is_file() else self.revision or ""
+        """The cache's folder of the revision: a branch or tag that the cache knows, or 7 digits or more of a commit."""
+        ref = self.folder / "refs" / (self.revision or "main")
+        commit = ref.read_text().strip() if ref.is_file() else self.revision or ""
         found = [folder for folder in (self.folder / "snapshots").glob("*") if folder.name.startswith(commit)]
         return found[0] if len(found) == 1 and len(commit) >= 7 else None
 
 
-def damage(path: Path, file: "HfFileMetadata") -> str | None:
-    """Why a file is not the one that the hub describes, whose ETag is the SHA-256 of all large files."""
-    if file.size is not None and path.stat().st_size != file.size:
-        return f"{path.stat().st_size} bytes, and {file.size} are right"
+def _damage(path: Path, file: "HfFileMetadata") -> str | None:
+    """Why a downloaded file is not the hub's file, or None. The ETag of a large file is its SHA-256."""
+    size = path.stat().st_size
+    if file.size is not None and size != file.size:
+        return f"it has {size} bytes, expected {file.size}"
     if re.fullmatch("[0-9a-f]{64}", str(file.etag)):
         digest = hashlib.sha256()
         with path.open("rb") as source:
             while chunk := source.read(1 << 20):
                 digest.update(chunk)
         if digest.hexdigest() != file.etag:
-            return "its SHA-256 is not the one that the hub gives"
+            return "its SHA-256 is not the hub's"
     return None
 
 
-def explained(error: Exception, revision: str | None) -> BitnetError:
-    """What went wrong, in a clause of one line; ModelNotFoundError unless somebody refuses."""
+def _explained(error: Exception, revision: str | None) -> BitnetError:
+    """The error of a request as a clause of one line: BitnetError if access is denied, else ModelNotFoundError."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    code = status(error)
-    enter = "pass token or log in by `hf auth login`"
+    code = _http_status(error)
     if isinstance(error, RevisionNotFoundError):
-        return ModelNotFoundError(f"the hub has no revision {revision!r} of it")
+        return ModelNotFoundError(f"the hub has no revision {revision!r} of this repository")
     if isinstance(error, GatedRepoError):
-        return BitnetError(f"the hub refuses it: the repository is gated: ask for access on its page, and {enter}")
+        return BitnetError(f"the repository is gated; request access on its page, then {_LOG_IN}")
     if isinstance(error, RepositoryNotFoundError) or code == 404:
-        return ModelNotFoundError(f"the hub has none by that name, or a private one: check the name, and {enter}")
+        return ModelNotFoundError(f"the hub has no public repository of this name; check it, or {_LOG_IN}")
     if code in (401, 403):
-        return BitnetError(f"the hub refuses it: {said}; {enter}")
+        return BitnetError(f"the hub denies access: {said}; {_LOG_IN}")
     if isinstance(error, OSError) and error.errno:
-        return BitnetError(f"the cache cannot be used: {error}; cache_dir or HF_HOME names another")
-    return ModelNotFoundError(f"the hub {'fails' if code else 'cannot be reached'}: {said}")
+        return BitnetError(f"the cache cannot be used: {error}; choose another with cache_dir or HF_HOME")
+    return ModelNotFoundError(f"the hub {'returned an error' if code else 'cannot be reached'}: {said}")
 
 
-def status(error: Exception) -> int | None:
-    """The HTTP status that the hub answered with, if it did."""
+def _http_status(error: Exception) -> int | None:
+    """The HTTP status of the hub's answer, if there was an answer."""
     code: int | None = getattr(getattr(error, "response", None), "status_code", None)
     return code
 
 
-def parts_of(filename: str | None, names: list[str], repo_id: str) -> list[str]:
-    """The parts of a model of which all names are there; without `filename`, of the one that is chosen."""
-    wanted = parts(choose(names, repo_id) if filename is None else filename)
+def _files_of(filename: str | None, names: list[str], repo_id: str) -> list[str]:
+    """The names of all files of a model; without `filename`, of the model that `_choose` picks."""
+    wanted = shard_names(_choose(names, repo_id) if filename is None else filename)
     if missing := next((name for name in wanted if name not in names), None):
         there = ", ".join(name for name in sorted(names) if name.lower().endswith(".gguf")) or "none"
-        raise ModelNotFoundError(f"{repo_id}: {missing} is not there; its GGUF files: {there}")
+        raise ModelNotFoundError(f"{repo_id} has no file {missing}; its GGUF files: {there}")
     return wanted
 
 
-def choose(names: Iterable[str], repo_id: str) -> str:
-    """The model among a repository's files; of a split one its first part. Projectors of images are none."""
+def _choose(names: Iterable[str], repo_id: str) -> str:
+    """Pick the model among a repository's files: a GGUF file that is no image projector; the first of a split model."""
     kinds = {name: PurePosixPath(name).name.lower().replace("-", "_") for name in sorted(names)}
     files = [name for name, kind in kinds.items() if kind.endswith(".gguf") and "mmproj" not in kind]
-    models = [name for name in files if not (part := PART.search(name)) or int(part[1]) == 1]
+    models = [name for name in files if shard_number(name) in (None, 1)]
     if not models:
         raise ModelNotFoundError(f"{repo_id} has no GGUF file")
-    by_type = ([name for name in models if kind in kinds[name]] for kind in PREFERRED)
+    by_type = ([name for name in models if kind in kinds[name]] for kind in _PREFERRED)
     best = next((found for found in by_type if found), models)
     if len(best) > 1:
-        raise ArgumentError(f"{repo_id} has several models; give one as filename: {', '.join(models)}")
+        raise ArgumentError(f"{repo_id} has several models; pass one of them as filename: {', '.join(models)}")
     return best[0]
-
-
-def parts(filename: str) -> list[str]:
-    """All parts of a split model by the name of one; of any other file its name."""
-    part = PART.search(filename)
-    if part is None:
-        return [filename]
-    stem = filename[: part.start()]
-    return [f"{stem}-{i:05}-of-{part[2]}.gguf" for i in range(1, int(part[2]) + 1)]
-
-
-def local(model: str) -> str:
-    """A model's path as the commands take it: `hf:owner/name[@revision][/file]` is fetched by name."""
-    if not model.startswith("hf:"):
-        return model
-    name = NAME.fullmatch(model)
-    if name is None:
-        raise ArgumentError(f"{model} is no hf:owner/name[@revision][/file]")
-    return str(model_file(name[1], name[3] or None, revision=name[2]))

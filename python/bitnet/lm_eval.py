@@ -1,9 +1,9 @@
-"""lm-evaluation-harness runs on this engine: pip install 'bitnet-engine[lm-eval]'.
+"""Run lm-evaluation-harness on this engine: pip install 'bitnet-engine[lm-eval]'.
 
     python -m bitnet.lm_eval --model bitnet --model_args pretrained=model.gguf --tasks arc_easy
 
-takes the harness's own arguments. In Python, `import bitnet.lm_eval` registers the model "bitnet", and
-`lm_eval.simple_evaluate(BitnetLM(engine), tasks=[…])` takes an open engine.
+This command takes the harness's own arguments. In Python, `import bitnet.lm_eval` registers the model "bitnet", and
+`lm_eval.simple_evaluate(BitnetLM(engine), tasks=[…])` uses an open engine.
 """
 
 import hashlib
@@ -29,26 +29,31 @@ from .errors import ArgumentError, BitnetError, TemplateError
 from .hub import local
 from .models import inside
 
-eval_logger = logging.getLogger("lm_eval.bitnet")  # the harness shows what is logged below its own name
+__all__ = ["BitnetLM"]
 
-OPTIONS = [name for name in signature(Engine).parameters if name != "path"]
-SAMPLING = sorted({name for name in vars(SamplingParams) if not name.startswith("_")} - {"max_tokens", "stop"})
-MARK = "\ufdd0"
-"""Marks the end of a message in a prompt: a code point that is never a character of a text."""
+_logger = logging.getLogger("lm_eval.bitnet")  # the harness shows the messages of loggers below its own name
+
+_ENGINE_OPTIONS = [name for name in signature(Engine).parameters if name != "path"]
+_SAMPLING = sorted({name for name in vars(SamplingParams) if not name.startswith("_")} - {"max_tokens", "stop"})
+_MARK = "\ufdd0"
+"""Marks the end of a message in a prompt: a noncharacter, which no text contains."""
 
 
 @register_model("bitnet")
-class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from which stubtest would know it
+class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the metaclass: the harness has no types
     """A model of the harness. Its log-likelihoods are those of `Engine.score`, bit for bit.
 
-    pretrained: an open engine, a GGUF file, or `hf:owner/name` (default: the model inside the package).
-    max_length: another name of `n_ctx`. max_gen_toks: ids of an answer at most, where a task does not say.
-    template: a Template or the name of a built-in one (default: the model's). Other keywords are those of `Engine`.
+    pretrained: an open engine, a GGUF file, or `hf:owner/name` (default: the model in the package).
+    max_length: another name of `n_ctx`.
+    max_gen_toks: limit of generated tokens for tasks that set none (default 256).
+    template: a Template, or the name of a built-in one (default: the model's own).
+    Other keywords are those of `Engine`. The harness passes batch_size, max_batch_size and device to every model; they
+    have no effect here.
 
-    Prompts reach the model as the harness's own models read them: BOS in front where the model expects it, unless the
-    text begins with it; control tokens in a text are recognised, since templates write them. A context that is too long
-    loses its beginning, with a warning; an answer's max_gen_toks leave it at least half of n_ctx. Equal contexts are
-    computed once. batch_size, max_batch_size and device, which the harness passes to every model, mean nothing here.
+    Prompts are read as by the harness's own models: BOS is put in front if the model expects it and the text does not
+    begin with it, and control tokens in a text are recognised, since templates write them. A context that is too long
+    loses its beginning, with a warning; max_gen_toks never takes more than half of n_ctx from it. Equal contexts are
+    computed once.
     """
 
     def __init__(
@@ -63,18 +68,19 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         device: Any = None,
         **options: Any,
     ) -> None:
-        """Open the model. Raises ArgumentError for an argument that does not exist, and as `Engine`."""
+        """Open the model. Raises ArgumentError for an unknown argument, and as `Engine`."""
         super().__init__()
-        if unknown := sorted(options.keys() - OPTIONS):
-            known = ", ".join(["pretrained", "max_length", "max_gen_toks", "template", *OPTIONS])
-            raise ArgumentError(f"the model bitnet has no argument {', '.join(unknown)}; it has {known}")
+        if unknown := sorted(options.keys() - _ENGINE_OPTIONS):
+            known = ", ".join(["pretrained", "max_length", "max_gen_toks", "template", *_ENGINE_OPTIONS])
+            raise ArgumentError(f"the model bitnet has no argument {', '.join(unknown)}; its arguments are {known}")
         if max_length is not None:
             if "n_ctx" in options:
-                raise ArgumentError("max_length and n_ctx are the same; give one of them")
+                raise ArgumentError("max_length and n_ctx mean the same; give only one of them")
             options["n_ctx"] = max_length
         if isinstance(pretrained, Engine):
             if options:
-                raise ArgumentError(f"an open engine takes no options; found {', '.join(options)}")
+                names = ", ".join(options)
+                raise ArgumentError(f"pretrained is an open engine, so {names} cannot be set; pass a path instead")
             self.engine = pretrained
         else:
             self.engine = Engine(local(os.fspath(pretrained or inside())), **options)
@@ -84,31 +90,31 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
 
     @property
     def template(self) -> Template:
-        """What formats conversations."""
+        """The chat template that formats conversations."""
         return self._template or self.engine.template
 
     @property
     def device(self) -> str:
-        """Where it computes."""
+        """The device that the harness reports: always "cpu"."""
         return "cpu"
 
     @property
     def eot_token_id(self) -> int:
-        """The id that ends a text."""
+        """The id of the token that ends a text: EOS, or else BOS."""
         tokenizer = self.engine.tokenizer
         found = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
         if found is None:
-            raise ArgumentError(f"{self.engine.path} names no token that begins or ends a text")
+            raise ArgumentError(f"{self.engine.path} has neither an EOS nor a BOS token")
         return found
 
     @property
     def prefix_token_id(self) -> int:
-        """The id before a text that has no context."""
+        """The id that stands before a text without a context: BOS, or else EOS."""
         bos = self.engine.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else bos
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """The ids of a text; BOS as asked, or else where the model expects it and the text does not begin with it."""
+        """The ids of a text. Unless told otherwise, BOS is added if the model expects it and the text has none."""
         tokenizer = self.engine.tokenizer
         ids = tokenizer.encode(string, parse_special=True)
         if add_special_tokens is None:
@@ -116,19 +122,19 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         bos = [tokenizer.bos_token_id] if add_special_tokens and tokenizer.bos_token_id is not None else []
         return bos + ids
 
-    def _ends(self, contexts: Iterable[tuple[list[int], int]]) -> list[list[int]]:
-        """Of each (ids, n) the last n ids. Warns once if some have more."""
+    def _cut(self, contexts: Iterable[tuple[list[int], int]]) -> list[list[int]]:
+        """The last n ids of each (ids, n). Warns once if some have more."""
         contexts = list(contexts)
         if cut := sum(len(ids) > n for ids, n in contexts):
-            message = "%d of %d contexts do not fit into n_ctx %d with what follows, and lose their beginning"
-            eval_logger.warning(message, cut, len(contexts), self.max_length)
+            message = "%d of %d contexts are too long for n_ctx %d with what follows: their beginnings are cut off"
+            _logger.warning(message, cut, len(contexts), self.max_length)
         return [ids[-n:] for ids, n in contexts]
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
-        """Of each (name, context, continuation), ids, the log-likelihood and whether greedy sampling would give it."""
-        contexts = self._ends((before, max(self.max_length + 1 - len(ids), 1)) for _, before, ids in requests)
+        """For each (name, context ids, continuation ids): the log-likelihood, and whether greedy sampling gives it."""
+        contexts = self._cut((before, max(self.max_length + 1 - len(ids), 1)) for _, before, ids in requests)
         found: dict[int, tuple[float, bool]] = {}
         with tqdm(total=len(requests), desc="Running loglikelihood requests", disable=disable_tqdm) as bar:
             order = sorted(range(len(requests)), key=contexts.__getitem__)
@@ -143,7 +149,7 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         return [found[i] for i in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood of whole texts: each id once, in windows as long as the context, the first behind BOS."""
+        """The log-likelihood of whole texts. Windows of n_ctx tokens count each id once; the first begins with BOS."""
         totals = []
         texts = [text for (text,) in (request.args for request in requests)]
         for text in tqdm(texts, desc="Running loglikelihood_rolling requests", disable=disable_tqdm):
@@ -157,16 +163,17 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         return totals
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers up to a stop text. Raises ArgumentError for an unknown setting before the first is computed.
+        """Generate answers. Raises ArgumentError for an unknown setting, before the first answer is computed.
 
-        Settings: `until`; `max_gen_toks`, also as `max_new_tokens`, `max_tokens` or `max_completion_tokens`;
-        `num_beams` if it is 1; `do_sample`; and what else `SamplingParams` takes. As in the harness, a temperature
-        above 0 samples unless `do_sample` is False; `do_sample` without a temperature samples at 1, as in
-        transformers. Without a `seed`, draws follow the harness's seed of Python's `random`.
+        Settings: `until` (stop strings); `max_gen_toks`, also as `max_new_tokens`, `max_tokens` or
+        `max_completion_tokens`; `num_beams`, which must be 1; `do_sample`; and all other keywords of `SamplingParams`.
+        As in the harness, a temperature above 0 samples unless `do_sample` is False. `do_sample` without a temperature
+        samples at temperature 1, as in transformers. Without `seed`, seeds are drawn from Python's `random`, which the
+        harness seeds.
         """
         arguments = [request.args for request in requests]
         settings = [self._sampling(given) for _, given in arguments]
-        contexts = self._ends(
+        contexts = self._cut(
             (self.tok_encode(context), max(self.max_length - (params.max_tokens or 0), self.max_length // 2))
             for (context, _), params in zip(arguments, settings, strict=True)
         )
@@ -178,7 +185,7 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
         return answers
 
     def _sampling(self, given: Mapping[str, Any]) -> SamplingParams:
-        """A request's settings in this engine's words."""
+        """The `SamplingParams` of a request's settings."""
         options = {name: value for name, value in given.items() if value is not None}
         options["temperature"] = float(options.get("temperature", 1 if options.get("do_sample") else 0))
         options = dict(normalize_gen_kwargs(options, self.max_gen_toks))
@@ -187,25 +194,25 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
             options.setdefault("seed", random.getrandbits(64))
         if options.get("num_beams") == 1:
             del options["num_beams"]
-        if unknown := sorted(options.keys() - SAMPLING):
+        if unknown := sorted(options.keys() - _SAMPLING):
             found = ", ".join(f"{name}={options[name]!r}" for name in unknown)
-            known = ", ".join(["until", "max_gen_toks", "do_sample", *SAMPLING])
-            raise ArgumentError(f"found the generation settings {found}; this engine has {known}")
+            known = ", ".join(["until", "max_gen_toks", "do_sample", *_SAMPLING])
+            raise ArgumentError(f"this engine has no generation setting {found}; its settings are {known}")
         return SamplingParams(max_tokens=limit, stop=[text for text in until if text], **options)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The prompt of a conversation; without a generation prompt it ends with the last message, to go on there.
+        """The prompt of a conversation. Without a generation prompt it ends inside the last message, to continue it.
 
-        Where the template refuses a system message, it is left out, with a warning, as the harness's own models do.
+        If the template refuses system messages, they are left out with a warning, as by the harness's own models.
         """
         if add_generation_prompt:
             return self._render(chat_history, True)
         *before, last = chat_history
-        marked = self._render([*before, last | {"content": last["content"] + MARK}], False)
-        text, mark, after = marked.rpartition(MARK)
+        marked = self._render([*before, last | {"content": last["content"] + _MARK}], False)
+        text, mark, after = marked.rpartition(_MARK)
         if not mark:
-            raise TemplateError(f"the chat template does not show the last message, {last}: nothing can go on there")
-        # The mark keeps white space that the template trims: prefer what it writes without the mark.
+            raise TemplateError(f"the chat template does not write the last message, {last}, so it cannot be continued")
+        # A template that trims messages keeps white space before the mark: prefer its text without the mark.
         plain = self._render(chat_history, False).removesuffix(after)
         return plain if plain.rstrip() == text.rstrip() else text
 
@@ -217,28 +224,28 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
             if len(others) == len(messages):
                 raise
             text = self.template.render(others, add_generation_prompt=add_generation_prompt)
-            warning_once(eval_logger, f"system messages are left out, which the chat template refuses: {error}")
+            warning_once(_logger, f"system messages are left out, because the chat template refuses them: {error}")
             return text
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """The Jinja source, which the harness writes into its results."""
+        """The Jinja source of the chat template, for the harness's results."""
         if not chat_template:
             return ""
         if isinstance(chat_template, str) and chat_template != self.template.name:
-            message = "the harness asks for chat template %r, but its prompts take %r; choose by the argument template"
-            eval_logger.warning(message, chat_template, self.template.name)
+            message = "--apply_chat_template asks for %r, but prompts use %r; choose with the model argument template="
+            _logger.warning(message, chat_template, self.template.name)
         return self.template.source
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness knows its caches of prompts by: the file's name and a hash of the chat template."""
+        """The key of the harness's cache of prompts: the model file's name and a hash of the chat template."""
         template = self.template
         known = repr((template.source, template.bos_token, template.eos_token)).encode()
         return f"{Path(self.engine.path).name}-{hashlib.sha256(known).hexdigest()[:16]}"
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the harness writes into its results: the model's fingerprint and what decides its numbers."""
-        answer: Any = self.engine.generate([0], max_tokens=1)  # only a receipt tells the fingerprint
+        """Facts for the harness's results: the model's fingerprint, and the settings that its numbers depend on."""
+        answer: Any = self.engine.generate([0], max_tokens=1)  # the fingerprint is in receipts only
         document = answer.receipt.to_dict()
         claim, model = document["claim"], document["model_info"]
         settings = {name: claim[name] for name in ("n_ctx", "kv_type", "act_quant", "ffn_act", "numerics")}
@@ -253,7 +260,7 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # the harness has no types from 
 
 
 def main() -> None:
-    """The harness's own command, which knows this model."""
+    """Run the harness's own command, with this model registered."""
     from lm_eval.__main__ import cli_evaluate
 
     try:

@@ -1,6 +1,7 @@
-"""A pytest plugin for evaluation cases. It imports `bitnet` only where a test uses one of its fixtures.
+"""A pytest plugin for evaluation cases. It imports `bitnet` only when a test uses one of its fixtures.
 
-A package of its own: pytest loads it at every start, and loading a module of `bitnet` loads the engine.
+It is a package of its own, because pytest loads it at every start, and importing any module of `bitnet` loads the
+engine.
 """
 
 from __future__ import annotations
@@ -14,85 +15,101 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .report import PROPERTY, Report, key, option, whole
+from ._report import PROPERTY, Report, digest_key, full_path, option_path
 
 if TYPE_CHECKING:
     from bitnet import ChatSession, Completion, Engine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options."""
-    group = parser.getgroup("bitnet", "ternary language models")
-    model = "the model of bitnet_engine: a GGUF file, or hf:owner/name (default: the model inside)"
-    group.addoption("--bitnet-model", metavar="MODEL", help=model)
-    group.addoption("--bitnet-receipts", metavar="DIR", help="write receipts and a report.json into DIR")
-    group.addoption("--bitnet-digests", metavar="FILE", help="fail where digests are not those of FILE")
-    group.addoption("--bitnet-update-digests", action="store_true", help="write them into FILE instead")
+    """Add the plugin's options."""
+    group = parser.getgroup("bitnet", "evaluation cases for language models")
+    group.addoption(
+        "--bitnet-model",
+        metavar="MODEL",
+        help="model of the fixture bitnet_engine: a GGUF file, or hf:OWNER/NAME for a model of the Hugging Face Hub "
+        "(default: Trit, the model in the package)",
+    )
+    group.addoption(
+        "--bitnet-receipts",
+        metavar="DIR",
+        help="write a receipt of each answer, and report.json with all outcomes, into DIR (default: write nothing)",
+    )
+    group.addoption(
+        "--bitnet-digests",
+        metavar="FILE",
+        help="fail tests whose answers do not have the digests that FILE holds (default: compare nothing)",
+    )
+    group.addoption(
+        "--bitnet-update-digests",
+        action="store_true",
+        help="write the digests of the tests that pass into the FILE of --bitnet-digests, instead of comparing them",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker, and the report."""
-    config.addinivalue_line("markers", "bitnet_eval: an evaluation case; the summary counts those that passed")
+    """Register the marker and the report."""
+    config.addinivalue_line("markers", "bitnet_eval: an evaluation case; the summary counts the cases that passed")
     if config.getoption("--bitnet-update-digests") and not config.getoption("--bitnet-digests"):
-        raise pytest.UsageError("--bitnet-update-digests takes the file from --bitnet-digests FILE")
+        raise pytest.UsageError("--bitnet-update-digests needs --bitnet-digests FILE, the file to write")
     config.pluginmanager.register(Report(config), "bitnet-report")
 
 
 @pytest.fixture(scope="session")
 def bitnet_engine(pytestconfig: pytest.Config) -> Iterator[Engine]:
-    """An engine for the whole run: of `--bitnet-model`, else of the model inside the package."""
+    """An engine for the whole run, with the model of `--bitnet-model`, or else the model in the package."""
     from bitnet import Engine
     from bitnet.hub import local
 
     model: str | None = pytestconfig.getoption("--bitnet-model")
-    with Engine(whole(pytestconfig, local(model)) if model else None) as engine:
+    with Engine(full_path(pytestconfig, local(model)) if model else None) as engine:
         yield engine
 
 
 @pytest.fixture
 def bitnet_case(bitnet_engine: Engine, request: pytest.FixtureRequest) -> Case:
-    """Asks the engine, and keeps the answers' receipts for the report and the comparison of digests."""
-    case = Case(bitnet_engine, request.node.nodeid, option(request.config, "--bitnet-receipts"))
+    """Asks the engine questions. Keeps the answers for the report and for the comparison of digests."""
+    case = Case(bitnet_engine, request.node.nodeid, option_path(request.config, "--bitnet-receipts"))
     asked: dict[str, Any] = {"answers": case.answers}
-    if file := option(request.config, "--bitnet-digests"):
-        asked["key"] = key(request.node, file)
+    if file := option_path(request.config, "--bitnet-digests"):
+        asked["key"] = digest_key(request.node, file)
     request.node.user_properties.append((PROPERTY, asked))
     return case
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that can be asserted about: what fails shows prompt, answer and the receipt's digest."""
+    """An answer to assert about. The message of a failure has prompt, answer and the receipt's digest."""
 
     prompt: str
     completion: Completion
 
     def __contains__(self, text: str) -> bool:
-        """Whether its text has this one in it."""
+        """Whether the answer's text contains this text."""
         return text in self.text
 
     @property
     def text(self) -> str:
-        """Its text."""
+        """The text of the answer."""
         return self.completion.text
 
     @property
     def digest(self) -> str | None:
-        """Its receipt's."""
+        """The digest of the answer's receipt."""
         return self.completion.receipt.digest if self.completion.receipt else None
 
     def must_be(self, text: str) -> None:
-        """Fail unless it is this text."""
+        """Fail unless the answer is exactly this text."""
         __tracebackhide__ = True
         self._check(self.text == text, f"to be {text!r}")
 
     def must_contain(self, text: str) -> None:
-        """Fail unless it has this text in it."""
+        """Fail unless the answer contains this text."""
         __tracebackhide__ = True
         self._check(text in self.text, f"to contain {text!r}")
 
     def must_match(self, pattern: str) -> None:
-        """Fail unless the regular expression is found in it."""
+        """Fail unless this regular expression matches somewhere in the answer."""
         __tracebackhide__ = True
         self._check(re.search(pattern, self.text) is not None, f"to match {pattern!r}")
 
@@ -105,32 +122,33 @@ class Answer:
 
 @dataclass
 class Case:
-    """A test's answers. Without a seed they are sampled with seed 0, so that a digest is the same in every run."""
+    """The answers of one test. Sampling uses seed 0 unless a seed is given, so that every run has the same digests."""
 
     engine: Engine
     nodeid: str
     folder: Path | None
+    """Where receipts are written, if they are."""
     answers: list[dict[str, Any]] = field(default_factory=list)
 
     def chat(self, system: str | None = None, **sampling: Any) -> Chat:
-        """A conversation that has not begun."""
+        """Start a conversation."""
         from bitnet import ChatSession
 
         return Chat(self, ChatSession(self.engine, system, **{"seed": 0, **sampling}))
 
     def ask(self, text: str, system: str | None = None, **sampling: Any) -> Answer:
-        """The answer to a single question."""
+        """Ask a single question in a conversation of its own."""
         return self.chat(system, **sampling).ask(text)
 
     def complete(self, prompt: str, **sampling: Any) -> Answer:
-        """What continues a text."""
+        """Continue a text, without a chat template."""
         return self.keep(Answer(prompt, self.engine.generate(prompt, **{"seed": 0, **sampling})))
 
     def keep(self, answer: Answer) -> Answer:
-        """Take it into the report."""
+        """Add an answer to the report, and write its receipt if there is a folder for it."""
         facts = {"prompt": answer.prompt, "answer": answer.text, "digest": answer.digest}
         if self.folder and answer.completion.receipt:
-            # Short enough for any file system, and no other test's.
+            # The test's name, cut to what any file system takes; the hash keeps two tests apart.
             plain = re.sub(r"[^\w.-]+", "-", self.nodeid, flags=re.ASCII)[:100]
             own = hashlib.sha256(self.nodeid.encode()).hexdigest()[:8]
             path = self.folder / f"{plain}-{own}-{len(self.answers)}.json"
@@ -141,11 +159,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation of a test."""
+    """A conversation in a test."""
 
     case: Case
     session: ChatSession
 
     def ask(self, text: str, **sampling: Any) -> Answer:
-        """The answer to the next question."""
+        """Ask the next question of the conversation."""
         return self.case.keep(Answer(text, self.session.send(text, **sampling)))

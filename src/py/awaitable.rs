@@ -21,7 +21,7 @@ use tokio::task::{JoinError, JoinHandle};
 pub type Wanted = Arc<AtomicBool>;
 type Start = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
-/// Work that begins when it is awaited; `bitnet.awaiting` does so.
+/// Work that begins when it is awaited; `bitnet._async` does so.
 #[pyclass(frozen, module = "bitnet")]
 struct Work {
     start: Mutex<Option<Start>>,
@@ -60,7 +60,7 @@ where
     let future = async { Ok(future.await.map_or_else(|error| (None, Some(error)), |value| (Some(value), None))) };
     let start: Start = Box::new(move |py| Ok(future_into_py::<Beside, _, _>(py, future)?.unbind()));
     let work = Work { start: Mutex::new(Some(start)), wanted };
-    let coroutine = py.import("bitnet.awaiting")?.call_method1("result", (work,))?;
+    let coroutine = py.import("bitnet._async")?.call_method1("result", (work,))?;
     coroutine.setattr("__qualname__", name)?; // for the warning about one that is never awaited
     Ok(coroutine)
 }

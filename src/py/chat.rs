@@ -234,7 +234,7 @@ impl ChatSession {
     }
 
     fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        said_by("html", "bitnet.display", slf)
+        said_by("html", "bitnet._display", slf)
     }
 
     #[pyo3(signature = (**_options))]
@@ -242,6 +242,6 @@ impl ChatSession {
         slf: &Bound<'py, Self>,
         _options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        said_by("bundle", "bitnet.display", slf)
+        said_by("bundle", "bitnet._display", slf)
     }
 }

@@ -179,7 +179,7 @@ impl Engine {
             None => py.import("bitnet.models")?.call_method0("inside")?.extract()?,
         };
         if progress {
-            py.import("bitnet.progress")?.call_method1("read", (&path,))?;
+            py.import("bitnet._progress")?.call_method1("read", (&path,))?;
         }
         let core = detached(py, |watch| Core::open(&path, options, watch))?;
         // numpy sets itself up at its first array, and a process that forks off meanwhile would wait for it for ever.
@@ -562,7 +562,7 @@ impl Engine {
     }
 
     fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        said_by("html", "bitnet.display", slf)
+        said_by("html", "bitnet._display", slf)
     }
 
     #[pyo3(signature = (**_options))]
@@ -570,6 +570,6 @@ impl Engine {
         slf: &Bound<'py, Self>,
         _options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        said_by("bundle", "bitnet.display", slf)
+        said_by("bundle", "bitnet._display", slf)
     }
 }

@@ -13,7 +13,7 @@ pub struct Bar<'py>(Option<Bound<'py, PyAny>>);
 impl<'py> Bar<'py> {
     /// Begins one of `total` units.
     pub fn begin(py: Python<'py>, wanted: bool, what: &str, total: usize, unit: &str) -> PyResult<Bar<'py>> {
-        let begin = || py.import("bitnet.progress")?.call_method1("bar", (what, total, unit));
+        let begin = || py.import("bitnet._progress")?.call_method1("bar", (what, total, unit));
         Ok(Bar(wanted.then(begin).transpose()?))
     }
 

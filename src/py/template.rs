@@ -212,7 +212,7 @@ impl Template {
     }
 
     fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        said_by("html", "bitnet.display", slf)
+        said_by("html", "bitnet._display", slf)
     }
 
     #[pyo3(signature = (**_options))]
@@ -220,7 +220,7 @@ impl Template {
         slf: &Bound<'py, Self>,
         _options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        said_by("bundle", "bitnet.display", slf)
+        said_by("bundle", "bitnet._display", slf)
     }
 }
 

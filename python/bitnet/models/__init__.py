@@ -1,4 +1,4 @@
-"""The model inside the package, and its card."""
+"""Trit, the small model that comes with the package, and its model card."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -10,5 +10,5 @@ def inside() -> Path:
 
 
 def card() -> str:
-    """What it is, how it was trained, how well it does, what it cannot do; Markdown."""
+    """The model card as Markdown: what the model is, how it was trained, its scores and its limits."""
     return (files(__name__) / "trit.md").read_text(encoding="utf-8")

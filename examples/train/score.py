@@ -1,11 +1,16 @@
-"""How often a model answers held-out problems exactly as it should.
+"""Score a chat model on held-out problems: how often is its answer exactly the right one?
 
-    python -m bitnet.evaluate MODEL PROBLEMS [--json SCORES]
+    python examples/train/score.py MODEL PROBLEMS [--json SCORES]
 
-PROBLEMS holds a conversation a line, as JSON: the skill that it tests, digits of its largest number (0: does not
-matter), how it asks (alone, after other turns, in a held-out wording), and turns of what the user says and what the
-answer should be. The model's own answers make the history; the last one is scored, by the whole text.
+PROBLEMS is a file with one JSON object per line:
+    skill   what the problem tests, such as "add"
+    digits  number of digits of its largest number; 0 if that does not matter
+    how     how it is asked: "single", "multi" (after other turns) or "unseen wording" (which training never had)
+    turns   pairs of what the user says and what the answer should be
+The model's own answers form the conversation. Only the last answer is scored, and its whole text has to match.
 """
+
+from __future__ import annotations
 
 import argparse
 import gzip
@@ -14,16 +19,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import ChatSession, Engine
+from bitnet import ChatSession, Engine
 
 Problem = dict[str, Any]
-Counts = dict[str, list[int]]  # group -> [right, asked]
-LONGEST = 200
-"""Tokens of an answer at most: more than any right one has."""
+Counts = dict[str, list[int]]
+"""For each group of problems: how many were answered right, and how many were asked."""
 
 
 def problems(path: Path) -> Iterator[Problem]:
-    """The problems of a file, which may be compressed by gzip."""
+    """Read the problems of a file; a name that ends with .gz means that it is compressed by gzip."""
     raw = path.read_bytes()
     text = gzip.decompress(raw) if path.suffix == ".gz" else raw
     for line in text.decode().splitlines():
@@ -32,13 +36,17 @@ def problems(path: Path) -> Iterator[Problem]:
 
 
 def converse(engine: Engine, users: Iterable[str]) -> list[str]:
-    """What the model answers, turn after turn."""
+    """Hold a conversation with these user turns and return the model's answers."""
     chat = ChatSession(engine)
     return [chat.send(user).text for user in users]
 
 
 def evaluate(engine: Engine, asked: Iterable[Problem]) -> tuple[dict[str, Counts], list[Problem]]:
-    """Right answers by skill, by skill and way of asking, by operation and digits; and the problems that went wrong."""
+    """Ask every problem. Returns the scores, and the problems that were answered wrong.
+
+    The scores are grouped by skill ("skill"), by skill and way of asking ("how"), and by operation and number of
+    digits ("digits").
+    """
     scores: dict[str, Counts] = {"skill": {}, "how": {}, "digits": {}}
     wrong = []
     for problem in asked:
@@ -57,7 +65,7 @@ def evaluate(engine: Engine, asked: Iterable[Problem]) -> tuple[dict[str, Counts
 
 
 def table(scores: dict[str, Counts]) -> str:
-    """The scores as Markdown: a row for each skill, with a column for each way of asking."""
+    """Format the scores as Markdown: one row per skill, one column per way of asking; then one row per operation."""
     ways = list(dict.fromkeys(group.split(", ")[1] for group in scores["how"]))
     lines = ["| skill | all | " + " | ".join(ways) + " |", "|---" * (len(ways) + 2) + "|"]
     for skill, count in scores["skill"].items():
@@ -69,20 +77,20 @@ def table(scores: dict[str, Counts]) -> str:
 
 
 def percent(count: list[int] | None) -> str:
-    """A share, with its counts."""
+    """Format [right, asked] as a percentage with both counts; empty for None."""
     return "" if count is None else f"{100 * count[0] / count[1]:.1f} % ({count[0]}/{count[1]})"
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bitnet.evaluate", description="Score a model on held-out problems."
+    """Score the model that the command line names, and print the table."""
+    parser = argparse.ArgumentParser(description="Score a model on held-out problems.")
+    parser.add_argument("model", metavar="MODEL", help="a GGUF file")
+    parser.add_argument("problems", metavar="PROBLEMS", type=Path, help="a .jsonl or .jsonl.gz file of problems")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores into FILE, as JSON")
+    parser.add_argument(
+        "--wrong", type=Path, metavar="FILE", help="also write the problems that were answered wrong into FILE"
     )
-    parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("problems", metavar="PROBLEMS", type=Path, help="a .jsonl file, or .jsonl.gz")
-    parser.add_argument("--json", type=Path, help="write the scores to this file, too")
-    parser.add_argument("--wrong", type=Path, help="write the problems that went wrong, with what was said")
-    parser.add_argument("--every", type=int, default=1, help="score only every n-th problem")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="ask only every N-th problem (default: 1)")
     options = parser.parse_args()
     with Engine(options.model) as engine:
         scores, wrong = evaluate(engine, list(problems(options.problems))[:: options.every])

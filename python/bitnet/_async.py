@@ -1,0 +1,41 @@
+"""How `await` and `async for` wait for work that the compiled engine does on another thread."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Protocol
+
+
+class Work(Protocol):
+    """Work for one coroutine. The compiled module implements it (`src/py/awaitable.rs`)."""
+
+    def start(self) -> "asyncio.Future[tuple[Any, BaseException | None]]":
+        """Start the work beside the running event loop.
+
+        The future's result is a pair: the value, and the error or None. The future itself never fails, because
+        `asyncio.shield` would log an error that nobody awaits.
+        """
+
+    def abandon(self) -> None:
+        """Ask the step that is running to stop early."""
+
+
+async def result(work: Work) -> Any:
+    """Run the work and return its value, or raise its error.
+
+    If the task is cancelled, wait until the abandoned step has ended, so that the stream or session it used is free.
+    """
+    future = work.start()
+    try:
+        value, error = await asyncio.shield(future)
+    except asyncio.CancelledError:
+        work.abandon()
+        while not future.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
+        raise
+    if error is None:
+        return value
+    try:
+        raise error
+    finally:
+        del error  # otherwise this frame and the error's traceback keep each other alive

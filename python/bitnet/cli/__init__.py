@@ -1,0 +1,58 @@
+"""The command `bitnet`: one module for each of its commands.
+
+A command's module has two functions. `add_parser(commands)` describes the command and its options; `run(options)`
+executes it and returns its exit status, or None for 0. To add a command, write its module and name it in `_COMMANDS`.
+"""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from .. import __version__
+from ..errors import BitnetError
+
+__all__ = ["main"]
+
+_COMMANDS = ("chat", "run", "bench", "inspect", "tokenize", "template", "receipt", "doctor")
+"""The command modules, in the order of `bitnet --help`."""
+
+_FAILED = 2
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    0: success. 1: a receipt is not valid or differs (`bitnet receipt`). 2: an error. 130: Ctrl-C.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    options = _parser().parse_args(argv)
+    status: int | None = 0
+    try:
+        status = options.run(options)
+        if sys.stdout:  # None if it was closed before Python started
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has closed the pipe. Python flushes stdout once more at exit: give it somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BitnetError, OSError) as error:
+        print(f"bitnet: {error}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return status or 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = argparse.ArgumentParser(prog="bitnet", description="Run ternary (BitNet) language models on this processor.")
+    top.add_argument("--version", action="version", version=f"bitnet {__version__}", help="print the version and exit")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in _COMMANDS:
+        import_module(f".{name}", __name__).add_parser(commands)
+    return top

@@ -1,0 +1,45 @@
+"""`bitnet chat`."""
+
+import argparse
+from pathlib import Path
+
+from ._options import (
+    Commands,
+    add_chat_options,
+    add_command,
+    add_engine_options,
+    add_sampling_options,
+    open_chat,
+    open_engine,
+)
+from ._receipt_folder import add_receipt_dir, receipt_folder
+from ._repl import Repl
+
+
+def add_parser(commands: Commands) -> None:
+    """Describe the command and its options."""
+    command = add_command(
+        commands,
+        "chat",
+        run,
+        help="talk with a model",
+        description="Talk with a model. At a terminal, /help lists the commands and keys. Through pipes, each line of "
+        "standard input is a message, and standard output has the answers only.",
+    )
+    add_engine_options(command)
+    add_chat_options(command)
+    add_sampling_options(command)
+    add_receipt_dir(command)
+    command.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="at a terminal: keep what you type in this file, for the Up key in later sessions (default: keep nothing)",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Open the model and hold the conversation."""
+    receipts = receipt_folder(options, "chat")
+    with open_engine(options) as engine:
+        Repl(open_chat(engine, options), receipts, options.history).run()

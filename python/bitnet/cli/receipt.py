@@ -1,0 +1,223 @@
+"""`bitnet receipt verify|replay|diff|redact|show`."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from itertools import groupby, zip_longest
+from typing import Any
+
+from .. import Engine, Receipt
+from .._format import two_columns
+from .._receipts import summary
+from .._text_input import read_text
+from ..errors import ReceiptError
+from ._options import MODEL, Commands, add_command, add_threads, model_path
+
+_NOT_VALID = 1
+"""The exit status if a receipt is not valid, a replay differs, or two claims differ."""
+
+_STATUS = "Exit status: {0}; 2 after an error."
+
+
+def add_parser(commands: Commands) -> None:
+    """Describe the command, its actions and their options."""
+    top = commands.add_parser(
+        "receipt",
+        help="check receipts, replay them, compare them or show them",
+        description="Work with receipts. A receipt says what an answer was computed from, and how. `bitnet chat` and "
+        "`bitnet run` write receipts with --receipt-dir.",
+    )
+    actions = top.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    action = add_command(
+        actions,
+        "verify",
+        _verify,
+        help="check that receipts are valid",
+        description="Check that each receipt's figures add up and its digest is right. If several files are given, "
+        "also check that the receipt before each one in its conversation is among them.",
+    )
+    action.add_argument("files", metavar="FILE", nargs="+", help="a receipt")
+    action.epilog = _STATUS.format("0 if all of this is so, 1 if not")
+
+    action = add_command(
+        actions,
+        "replay",
+        _replay,
+        help="compute the answers again and compare them",
+        description="Compute the answer of each receipt again, and compare its token ids with the receipt's.",
+    )
+    action.add_argument("files", metavar="FILE", nargs="+", help="a receipt")
+    action.add_argument("-m", "--model", metavar="MODEL", help=f"{MODEL} (default: Trit, the model in the package)")
+    add_threads(action)
+    action.add_argument(
+        "--isa", metavar="NAME", help="instruction set, as `bitnet doctor` lists them (default: the best one)"
+    )
+    prompt = action.add_mutually_exclusive_group()
+    prompt.add_argument(
+        "-p",
+        "--prompt",
+        metavar="TEXT",
+        help="the prompt, or - to read it from standard input; needed for redacted receipts, which do not hold it",
+    )
+    prompt.add_argument(
+        "--prompt-ids", type=_ids, metavar="IDS", help="the prompt as token ids, with spaces or commas between them"
+    )
+    action.epilog = _STATUS.format("0 if all answers are the same, 1 if not")
+
+    action = add_command(
+        actions,
+        "diff",
+        _diff,
+        help="show the differences between two receipts",
+        description="Show the differences between two receipts: first those of the claims (what was computed), then "
+        "those of the runs (how).",
+    )
+    action.add_argument("files", metavar="FILE", nargs=2, help="a receipt")
+    action.epilog = _STATUS.format("0 if the claims are the same, whatever the runs are; 1 if not")
+
+    action = add_command(
+        actions,
+        "redact",
+        _redact,
+        help="copy a receipt without its texts and token ids",
+        description="Copy a receipt, with hashes in place of its texts and token ids. The copy has the same digest.",
+    )
+    action.add_argument("file", metavar="FILE", help="a receipt")
+    action.add_argument("output", metavar="OUTPUT", help="the file to write")
+    action.epilog = _STATUS.format("0 if the copy was written, 1 if the receipt is not valid")
+
+    action = add_command(
+        actions,
+        "show",
+        _show,
+        help="show what receipts say",
+        description="Show what receipts say, in a form for people.",
+    )
+    action.add_argument("files", metavar="FILE", nargs="+", help="a receipt")
+    action.epilog = _STATUS.format("0 if all receipts are valid, 1 if not")
+
+
+def _ids(text: str) -> list[int]:
+    """Parse a list of token ids."""
+    try:
+        return [int(item) for item in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected token ids such as 1,2,3") from error
+
+
+def _load_valid(path: str) -> Receipt | None:
+    """Load a receipt. If it is not valid, print why, and return None."""
+    try:
+        receipt = Receipt.load(path)
+        receipt.validate()
+    except ReceiptError as error:
+        print(f"{path}: not valid: {error}")
+        return None
+    return receipt
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """Run `bitnet receipt verify`."""
+    receipts = [(path, _load_valid(path)) for path in options.files]
+    files = {receipt.digest: path for path, receipt in reversed(receipts) if receipt}
+    status = 0 if all(receipt for _, receipt in receipts) else _NOT_VALID
+    for path, receipt in receipts:
+        if receipt is None:
+            continue
+        previous = receipt.to_dict()["claim"]["previous"]
+        follows = f", follows {files.get(previous, previous)}" if previous else ""
+        if previous and len(receipts) > 1 and previous not in files:
+            status = _NOT_VALID
+            follows = f", but the receipt before it, {previous}, is not among the valid files"
+        print(f"{path}: valid, {receipt.digest}{follows}")
+    return status
+
+
+def _engine_options(receipt: Receipt) -> dict[str, Any]:
+    """The options with which an engine has to be opened to replay a receipt."""
+    claim = receipt.to_dict()["claim"]
+    return {name: claim[name] for name in ("act_quant", "ffn_act", "kv_type", "n_ctx")}
+
+
+def _replay(options: argparse.Namespace) -> int:
+    """Run `bitnet receipt replay`."""
+    prompt = read_text("-") if options.prompt == "-" else options.prompt or options.prompt_ids
+    model = model_path(options.model)
+    receipts = [(path, _load_valid(path)) for path in options.files]
+    status = 0 if all(receipt for _, receipt in receipts) else _NOT_VALID
+    valid = [(path, receipt) for path, receipt in receipts if receipt]
+    for common, group in groupby(valid, key=lambda one: _engine_options(one[1])):
+        with Engine(model, n_threads=options.threads, isa=options.isa, **common) as engine:
+            for path, receipt in group:
+                same = engine.replay(receipt, prompt)
+                found = "same" if same else _difference(receipt, engine.replay_ids(receipt, prompt))
+                print(f"{path}: {found}; {receipt.completion_tokens} ids on {engine.isa}, threads {engine.n_threads}")
+                status = status if same else _NOT_VALID
+    return status
+
+
+def _difference(receipt: Receipt, ids: list[int]) -> str:
+    """Describe how the ids of a replay differ from those of the receipt."""
+    claimed = receipt.to_dict()["claim"]["output_ids"]
+    if isinstance(claimed, dict):  # redacted: only hashes can be compared
+        return "different"
+    if claimed == ids:
+        return f"different: the ids are the same, but the answer does not end with {receipt.finish_reason!r}"
+    return f"different from {_first_difference(claimed, ids)}"
+
+
+def _first_difference(one: list[Any], other: list[Any]) -> str:
+    """Describe where two lists begin to differ."""
+    pairs = enumerate(zip_longest(one, other, fillvalue="nothing"))
+    at, (a, b) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+    return f"index {at} on: {a} | {b}"
+
+
+def _diff(options: argparse.Namespace) -> int:
+    """Run `bitnet receipt diff`."""
+    one, other = (Receipt.load(path) for path in options.files)
+    # A redacted receipt holds hashes: redact the other one as well, to compare like with like.
+    if any(isinstance(receipt.to_dict()["claim"]["prompt_ids"], dict) for receipt in (one, other)):
+        one, other = one.redact(), other.redact()
+    first, second = one.to_dict(), other.to_dict()
+    same = one.digest == other.digest
+    print("the claims are the same" if same else "the claims differ")
+    for block in ("claim", "run", "model_info", "environment"):
+        for line in _differences(block, first[block], second[block]):
+            print(f"  {line}")
+    return 0 if same else _NOT_VALID
+
+
+def _differences(path: str, one: Any, other: Any) -> Iterator[str]:
+    """Yield a line for each value that differs, with its path in the document."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys([*one, *other]):
+            yield from _differences(f"{path}.{key}", one.get(key), other.get(key))
+    elif isinstance(one, list) and isinstance(other, list) and one != other:
+        yield f"{path}: {len(one)} | {len(other)} items, different from {_first_difference(one, other)}"
+    elif one != other:
+        yield f"{path}: {json.dumps(one)} | {json.dumps(other)}"
+
+
+def _redact(options: argparse.Namespace) -> int:
+    """Run `bitnet receipt redact`. A receipt that is not valid is not copied."""
+    receipt = _load_valid(options.file)
+    if receipt is None:
+        return _NOT_VALID
+    print(f"{receipt.redact().save(options.output)}: {receipt.digest}")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    """Run `bitnet receipt show`."""
+    status = 0
+    for path in options.files:
+        receipt = Receipt.load(path)
+        valid = "valid"
+        try:
+            receipt.validate()
+        except ReceiptError as error:
+            valid, status = f"not valid: {error}", _NOT_VALID
+        print(two_columns({"file": f"{path}, {valid}"} | summary(receipt)), end="\n\n")
+    return status

@@ -1,0 +1,87 @@
+"""`bitnet template`."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from .. import Template, Tokenizer
+from .._text_input import read_text
+from ..errors import ArgumentError
+from ._options import MODEL, Commands, add_command, add_template, chosen_template, model_path
+from ._spans_view import spans_view, unseen_messages
+
+
+def add_parser(commands: Commands) -> None:
+    """Describe the command and its options."""
+    command = add_command(
+        commands,
+        "template",
+        run,
+        help="show the prompt that a chat template makes of a conversation",
+        description="Print the prompt that a chat template makes of a conversation.",
+    )
+    command.add_argument("source", metavar="MODEL_OR_JINJA", help=f"{MODEL}; or a file with Jinja source")
+    command.add_argument(
+        "--messages",
+        metavar="FILE",
+        help='a file with a JSON list of messages such as [{"role": "user", "content": "Hi"}], or - for standard input',
+    )
+    command.add_argument("--system", metavar="TEXT", help="system prompt, put before the messages (default: none)")
+    command.add_argument("--user", metavar="TEXT", help="a user's message, put after the messages (default: none)")
+    add_template(command)
+    command.add_argument(
+        "--no-generation-prompt",
+        action="store_true",
+        help="end after the last message (default: begin the assistant's turn)",
+    )
+    command.add_argument(
+        "--show", action="store_true", help="show which parts come from the template and which from messages"
+    )
+    command.add_argument(
+        "--tokens", action="store_true", help="like --show, and show each part's tokens; needs a model file"
+    )
+    command.add_argument(
+        "--source", action="store_true", dest="show_source", help="print the template's Jinja source, not a prompt"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the prompt, a view of it, or the template's source."""
+    path = model_path(options.source)
+    with open(path, "rb") as file:
+        is_model = file.read(4) == b"GGUF"
+    own = Template.from_model(path) if is_model else Template.from_jinja(read_text(path))
+    template = chosen_template(own, options.template)
+    if template.warning:
+        print(f"bitnet: warning: {template.warning}", file=sys.stderr)
+    if options.show_source:
+        print(f"{template.name}, from {template.origin}\n{template.source}")
+        return
+    messages = _messages(options)
+    answer = not options.no_generation_prompt
+    if not (options.show or options.tokens):
+        sys.stdout.write(template.render(messages, add_generation_prompt=answer))
+        return
+    if options.tokens and not is_model:
+        raise ArgumentError(f"{path} has no tokenizer; --tokens needs a model file")
+    tokenizer = Tokenizer(path) if options.tokens else None
+    spans = template.spans(messages, add_generation_prompt=answer, tokenizer=tokenizer)
+    sys.stdout.write(spans_view(spans, tokenizer))
+    for i in unseen_messages(spans, messages):
+        print(f"bitnet: the template leaves out or takes apart the text of message {i}", file=sys.stderr)
+    if tokenizer and any(span.token_ids is None for span in spans):
+        print("bitnet: the tokens do not spell the prompt exactly; see `bitnet tokenize`", file=sys.stderr)
+
+
+def _messages(options: argparse.Namespace) -> list[Any]:
+    """The conversation that --system, --messages and --user give."""
+    messages: list[Any] = [{"role": "system", "content": options.system}] if options.system is not None else []
+    if options.messages is not None:
+        try:
+            messages += json.loads(read_text(options.messages))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise ArgumentError(f"--messages {options.messages} is not a JSON list of messages: {error}") from error
+    if options.user is not None:
+        messages.append({"role": "user", "content": options.user})
+    return messages

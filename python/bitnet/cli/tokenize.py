@@ -1,0 +1,38 @@
+"""`bitnet tokenize`."""
+
+import argparse
+
+from .. import Tokenizer
+from .._text_input import read_text
+from ._options import MODEL, Commands, add_command, model_path
+
+
+def add_parser(commands: Commands) -> None:
+    """Describe the command and its options."""
+    command = add_command(
+        commands,
+        "tokenize",
+        run,
+        help="show the tokens of a text",
+        description="Show the tokens of a text: id and text of each, one per line.",
+    )
+    command.add_argument("model", metavar="MODEL", help=f"{MODEL}; or a tokenizer.json file")
+    command.add_argument("text", metavar="TEXT", help="the text, or - to read it from standard input")
+    command.add_argument(
+        "--parse-special",
+        action="store_true",
+        help="turn the names of control tokens, such as <|eot_id|>, into these tokens (default: keep them as text)",
+    )
+    command.add_argument("--ids", action="store_true", help="print only the ids, on one line")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the tokens."""
+    tokenizer = Tokenizer(model_path(options.model))
+    text = read_text("-") if options.text == "-" else options.text
+    ids = tokenizer.encode(text, parse_special=options.parse_special)
+    if options.ids:
+        print(*ids)
+        return
+    for token in ids:
+        print(f"{token:>8}  {tokenizer.decode([token], skip_special_tokens=False)!r}")
