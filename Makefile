@@ -4,7 +4,7 @@
 #   python  the virtual environment, with pip and maturin
 #   built   the package and its two dependencies: all that `make chat` needs
 #   ruff    the formatter
-#   tools   the group "dev" of pyproject.toml, for tests, lints and the API reference: about 1 GB
+#   tools   the group "test" of pyproject.toml, for tests, lints and the API reference: about 1 GB
 #   zig     the linker for manylinux wheels
 
 SHELL := /bin/bash
@@ -118,7 +118,7 @@ $(VENV)/ruff: $(VENV)/python pyproject.toml
 
 $(VENV)/tools: $(VENV)/python pyproject.toml
 	@echo "==> Installing the tools for tests, lints and docs: about 1 GB"
-	@$(PIP) install --quiet --group dev
+	@$(PIP) install --quiet --group test
 	@touch $@
 
 $(VENV)/zig: $(VENV)/python
