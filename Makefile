@@ -58,7 +58,7 @@ format: $(VENV)/ruff  ## Format the Rust and Python code; apply ruff's automatic
 
 docs: $(VENV)/built $(VENV)/tools  ## Build the API reference from the docstrings: target/docs/bitnet.html
 	mkdir -p target/types && sed 1d python/bitnet/_core.pyi > target/types/bitnet.pyi  # pdoc reads types here
-	PYTHONPATH=target/types $(BIN)/pdoc --template-directory docs/reference --output-directory target/docs $(DOCUMENTED)
+	PYTHONPATH=target/types $(BIN)/pdoc --docformat google -t docs/reference -o target/docs $(DOCUMENTED)
 
 bench: $(VENV)/built $(MODEL_2B)  ## Measure the kernels, then a synthetic model in the shape of BitNet 2B-4T
 	cargo bench --no-default-features -- --quiet
