@@ -189,8 +189,7 @@ class Tokenizer:
         path: A GGUF file or a `tokenizer.json`.
         pre: Name of the pre-tokenizer to use instead of the one that the GGUF file names.
 
-    Raises:
-        ModelNotFoundError, ModelFileError, UnsupportedModelError, ModelError, OSError: As for `Engine`.
+    Raises the errors of `Engine` for a file that is missing, damaged or not supported.
 
     >>> from bitnet import Tokenizer, models
     >>> tokenizer = Tokenizer(models.inside())
@@ -607,7 +606,7 @@ class Template:
             messages: Dicts or `ChatTurn`s. Dicts reach the template unchanged.
             tools: JSON schemas of functions, as dicts.
             add_generation_prompt: End with the start of an assistant turn.
-            **variables: More variables for the template.
+            variables: More variables for the template.
 
         Raises:
             TemplateError: The template fails, or refuses the conversation.
@@ -632,7 +631,7 @@ class Template:
             tools: As for `render`.
             add_generation_prompt: As for `render`.
             tokenizer: Fills `Span.token_ids`.
-            **variables: As for `render`.
+            variables: As for `render`.
         """
     def render_chat(self, history: Sequence[ChatTurn], system: str | None = None) -> str:
         """Render turns that wait for an answer, after an optional system prompt. Short for `render`."""
@@ -689,8 +688,8 @@ class ChatSession:
         system: System prompt.
         template: A `Template` or the name of a built-in one. Default: the engine's.
         params: Sampling parameters of all answers.
-        **keywords: Sampling parameters one by one; they override `params`. `send` and `stream` can override both for
-            one answer.
+        keywords: Sampling parameters one by one; they override `params`. `send` and `stream` can override both for one
+            answer.
 
     >>> from bitnet import ChatSession, Engine
     >>> chat = ChatSession(Engine(), max_tokens=32)
@@ -714,8 +713,8 @@ class ChatSession:
     def stream(self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]) -> Stream:
         """Start an answer and return it as a stream.
 
-        The question and the answer enter the history when the answer ends. An answer that is cancelled or deleted after
-        its first token enters as it is, marked as cancelled.
+        The question and the answer enter the history when the answer ends. An answer that is cancelled, or whose stream
+        is deleted, after its first token enters as it is, marked as cancelled.
 
         Raises:
             ArgumentError: Another answer is in progress, or a parameter is out of range.
@@ -953,7 +952,7 @@ class Engine:
             local_files_only: Do not use the network. Without it, the cache is also used if the hub is unreachable or
                 fails; only a hub that says that the repository or revision does not exist (404) overrides the cache.
             token: Access token for the hub. Default: the token of `hf auth login`.
-            **options: The other arguments of `Engine`.
+            options: The other arguments of `Engine`.
 
         Raises:
             ModelNotFoundError: The repository, revision or file does not exist; or the hub is unreachable and the cache
@@ -963,7 +962,7 @@ class Engine:
             BitnetError: huggingface_hub is not installed, the hub refuses access, the download fails, or the cache
                 cannot be used.
 
-        All errors of `Engine` are possible, too.
+        Also raises the errors of `Engine`.
         """
     def logits(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
         """Logits after every token. The prefix cache is neither used nor changed.
@@ -997,8 +996,7 @@ class Engine:
         Returns:
             float32 of shape [len(ids) - 1]: the first token has none. Shape [0] if there are no ids.
 
-        Raises:
-            The errors of `logits`.
+        Raises the errors of `logits`.
         """
     @overload
     def score(self, context: str, continuations: Sequence[str]) -> Scores:
@@ -1016,10 +1014,13 @@ class Engine:
             continuations: Texts if the context is a text, else sequences of ids. Context and continuation may have
                 n_ctx + 1 ids together. An empty continuation has log-probability 0.
 
+        Returns:
+            `Scores` with one entry per continuation, in order.
+
         Raises:
             ArgumentError: The context has no ids, or a text has no id of its own after the context.
 
-        All errors of `logits` are possible, too.
+        Also raises the errors of `logits`.
         """
     @overload
     def score(self, context: _TokenIds, continuations: Sequence[_TokenIds]) -> Scores: ...
@@ -1037,7 +1038,7 @@ class Engine:
         Raises:
             ArgumentError: stride is larger than n_ctx, or the text has fewer than two tokens.
 
-        All errors of `logits` are possible, too.
+        Also raises the errors of `logits`.
         """
     def embed(
         self, texts: Sequence[str] | Sequence[_TokenIds], pooling: Literal["mean", "last"] = "mean"
@@ -1057,7 +1058,7 @@ class Engine:
             ArgumentError: A text has no ids.
             TypeError: texts is a single text.
 
-        All errors of `logits` are possible, too.
+        Also raises the errors of `logits`.
         """
     def prefill(self, ids: _TokenIds, *, progress: bool = False) -> Prefill:
         """Compute a prompt and keep it in the prefix cache, which then holds exactly these tokens.
@@ -1069,8 +1070,7 @@ class Engine:
             ids: Token ids.
             progress: Show a progress bar (needs tqdm).
 
-        Raises:
-            The errors of `logits`.
+        Raises the errors of `logits`.
         """
     @overload
     def generate_tokens(
@@ -1095,7 +1095,7 @@ class Engine:
         Raises:
             ArgumentError: A prompt is empty.
 
-        All errors of `logits` are possible, too.
+        Also raises the errors of `logits`.
         """
     @overload
     def generate_tokens(
@@ -1131,12 +1131,12 @@ class Engine:
             prompt: A text or token ids. A text gets a BOS token if the model expects one, and control tokens in it are
                 plain text. Ids are used unchanged.
             params: Sampling parameters.
-            **keywords: Sampling parameters one by one, see `SamplingParams`; they override `params`.
+            keywords: Sampling parameters one by one, see `SamplingParams`; they override `params`.
 
         Raises:
             ArgumentError: The prompt is empty, or a parameter is out of range.
 
-        All errors of `logits` are possible, too.
+        Also raises the errors of `logits`.
         """
     @overload
     def generate(
@@ -1154,10 +1154,9 @@ class Engine:
             prompt: As for `stream`, or a list of prompts.
             params: As for `stream`.
             progress: Show a progress bar over a list of prompts (needs tqdm).
-            **keywords: As for `stream`.
+            keywords: As for `stream`.
 
-        Raises:
-            The errors of `stream`.
+        Raises the errors of `stream`.
         """
     @overload
     def generate(
@@ -1277,8 +1276,7 @@ def inspect(path: _Path) -> dict[str, Any]:
         cannot run it, error says why; config, activation and act_quant are None, and the bytes of a tensor reach up to
         the next tensor.
 
-    Raises:
-        The errors of `Engine` for a file that is missing or damaged.
+    Raises the errors of `Engine` for a file that is missing or damaged.
     """
 
 def processor() -> dict[str, Any]:
