@@ -1,9 +1,17 @@
-# On a fresh machine with Rust, Python 3.10+ and gcc, each target sets up what it needs.
+# Every target first builds and installs what it needs. The machine needs Rust, Python 3.10+ and gcc.
+#
+# Files in .venv record which of these steps are done:
+#   python  the virtual environment, with pip and maturin
+#   built   the package and its two dependencies: all that `make chat` needs
+#   ruff    the formatter
+#   tools   the group "test" of pyproject.toml, for tests, lints and the API reference: about 1 GB
+#   zig     the linker for manylinux wheels
 
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUST_SOURCES := $(shell find src -name '*.rs') build.rs python/bitnet/_core.pyi Cargo.toml Cargo.lock
 MODEL_2B := models/2b-4t.gguf
 AARCH64 := aarch64-unknown-linux-gnu
@@ -11,46 +19,54 @@ EMULATED := --test kernels --test contract --test codec
 DOCUMENTED := bitnet bitnet.errors bitnet.hub bitnet.models pytest_bitnet
 TRIAL_TOOLS := pytest pytest-xdist nbclient ipykernel gguf
 FREE_PYTHON ?= python3.14t
-THREADED := $(addprefix tests/test_,threads.py asyncio.py batch.py chat.py contract.py lm_head.py receipt.py sessions.py text.py)
+THREADED := threads asyncio batch chat contract lm_head receipt sessions text
+IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)"
+BUILD_WHEEL := $(IN_VENV) maturin build --release --zig --compatibility manylinux2014 --out dist
 
 MODEL ?=
 
-.PHONY: help chat test test-rust test-python lint docs bench emulate wheel wheel-free-threaded clean
+.PHONY: help chat test test-rust test-python lint format docs bench emulate wheel wheel-free-threaded clean
+.NOTPARALLEL:  # the steps share one virtual environment
 
-help:  ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 21
 
-chat: $(VENV)/built  ## Talk with the model inside the package, or another: make chat MODEL=file.gguf
+chat: $(VENV)/built  ## Chat with the bundled model, or with another: make chat MODEL=file.gguf
 	@$(BIN)/bitnet chat $(MODEL)
 
-test: test-rust test-python  ## Build, install, run every test
+test: test-rust test-python  ## Run all tests
 
-test-rust:  # The core, without Python
+test-rust:  ## Run the tests of the Rust core
 	cargo test --no-default-features
 
-test-python: $(VENV)/built
+test-python: $(VENV)/built $(VENV)/tools  ## Run the tests of the Python package
 	$(BIN)/python -m pytest -n auto
 
-lint: $(VENV)/built  ## Formatting, lints, types and stubs; warnings are errors
+lint: $(VENV)/built $(VENV)/tools  ## Check formatting, lints, types and stubs; a warning is an error
 	cargo fmt --check
+	cargo clippy --all-targets --features python -- -D warnings
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --all-targets --no-default-features -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest bitnet --ignore-disjoint-bases --mypy-config-file pyproject.toml
 
-docs: $(VENV)/built  ## Build the API reference from the docstrings: target/docs/bitnet.html
-	mkdir -p target/types && sed 1d python/bitnet/_core.pyi > target/types/bitnet.pyi  # where pdoc finds types
-	PYTHONPATH=target/types $(BIN)/pdoc --template-directory docs/reference --output-directory target/docs $(DOCUMENTED)
+format: $(VENV)/ruff  ## Format the Rust and Python code; apply ruff's automatic fixes
+	cargo fmt
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
-bench: $(VENV)/built $(MODEL_2B)  ## Time the kernels, then a synthetic model of the shape of BitNet 2B-4T
+docs: $(VENV)/built $(VENV)/tools  ## Build the API reference from the docstrings: target/docs/bitnet.html
+	mkdir -p target/types && sed 1d python/bitnet/_core.pyi > target/types/bitnet.pyi  # pdoc reads types here
+	PYTHONPATH=target/types $(BIN)/pdoc --docformat google -t docs/reference -o target/docs $(DOCUMENTED)
+
+bench: $(VENV)/built $(MODEL_2B)  ## Measure the kernels, then a synthetic model in the shape of BitNet 2B-4T
 	cargo bench --no-default-features -- --quiet
 	$(BIN)/bitnet bench $(MODEL_2B)
 	$(BIN)/python benches/timings.py
 	$(BIN)/python benches/timings.py $(MODEL_2B)
 
-emulate:  ## Run the core's tests on AArch64 and on an x86-64 without AVX, emulated (Debian, as root)
+emulate:  ## Run core tests under QEMU: AArch64, and x86-64 without AVX (needs Debian and root)
 	command -v qemu-aarch64 aarch64-linux-gnu-gcc >/dev/null || \
 	  (apt-get update -qq && apt-get install -y -qq qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 	rustup target add $(AARCH64)
@@ -64,37 +80,53 @@ emulate:  ## Run the core's tests on AArch64 and on an x86-64 without AVX, emula
 	  cargo test --no-default-features --target x86_64-unknown-linux-gnu $(EMULATED) || exit 1; \
 	done
 
-wheel: $(VENV)/tools  ## Build a manylinux wheel, and try it without Rust: commands, examples, notebooks
-	$(BIN)/python -m pip install --quiet ziglang
+wheel: $(VENV)/zig  ## Build a manylinux wheel; test it in a fresh environment, with the examples and notebooks
 	rm -rf dist
-	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(CURDIR)/$(VENV) maturin build --release --quiet --zig --compatibility manylinux2014 --out dist
+	$(BUILD_WHEEL)
 	rm -rf $(VENV)/clean && $(PYTHON) -m venv $(VENV)/clean
 	$(VENV)/clean/bin/python -m pip install --quiet dist/*.whl
 	cd $(VENV) && PATH=/usr/bin:/bin clean/bin/bitnet inspect ../tests/fixtures/relu2-i2s.gguf
 	cd $(VENV) && echo 'What is 2+2?' | PATH=/usr/bin:/bin clean/bin/bitnet chat --receipt-dir receipts
+	@echo "==> Installing the test tools into $(VENV)/clean"
 	$(VENV)/clean/bin/python -m pip install --quiet "$$(echo dist/*.whl)[notebook]" $(TRIAL_TOOLS)
 	$(VENV)/clean/bin/python -m pytest -n auto -p no:cacheprovider tests/test_package.py tests/test_notebooks.py
 
-wheel-free-threaded: $(VENV)/tools  ## The same for a Python without the GIL, and its tests: FREE_PYTHON=python3.14t
+wheel-free-threaded: $(VENV)/zig  ## Build and test a wheel for Python without the GIL: FREE_PYTHON=python3.14t
 	rm -f dist/*-cp3??t-*.whl
-	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(CURDIR)/$(VENV) maturin build --release --quiet --zig --compatibility manylinux2014 --out dist --interpreter $(FREE_PYTHON)
+	$(BUILD_WHEEL) --interpreter $(FREE_PYTHON)
 	rm -rf $(VENV)/free && $(FREE_PYTHON) -m venv $(VENV)/free
 	$(VENV)/free/bin/python -m pip install --quiet dist/*-cp3??t-*.whl pytest pytest-xdist blake3 gguf
-	$(VENV)/free/bin/python -m pytest -n auto -p no:cacheprovider $(THREADED)
+	$(VENV)/free/bin/python -m pytest -n auto -p no:cacheprovider $(THREADED:%=tests/test_%.py)
 
-clean:  ## Remove everything that was built
+clean:  ## Remove everything that make has built and installed
 	rm -rf target $(VENV) models dist
 
-$(VENV)/tools: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet maturin --group dev
-	touch $@
+$(VENV)/python:
+	@echo "==> Creating $(VENV) with maturin"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --upgrade pip "maturin>=1.16,<2"
+	@touch $@
 
-$(VENV)/built: $(VENV)/tools $(RUST_SOURCES)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet >/dev/null  # what pip finds satisfied
-	touch $@
+$(VENV)/built: $(VENV)/python pyproject.toml $(RUST_SOURCES)
+	@echo "==> Compiling and installing the package: a few minutes the first time"
+	@$(IN_VENV) maturin develop --release >/dev/null  # on stdout pip lists packages that are already installed
+	@touch $@
+
+$(VENV)/ruff: $(VENV)/python pyproject.toml
+	@$(PIP) install --quiet --group format
+	@touch $@
+
+$(VENV)/tools: $(VENV)/python pyproject.toml
+	@echo "==> Installing the tools for tests, lints and docs: about 1 GB"
+	@$(PIP) install --quiet --group test
+	@touch $@
+
+$(VENV)/zig: $(VENV)/python
+	@echo "==> Installing zig"
+	@$(PIP) install --quiet ziglang
+	@touch $@
 
 $(MODEL_2B): | $(VENV)/built
+	@echo "==> Writing $@"
 	mkdir -p models
 	$(BIN)/python benches/make_model.py --preset 2b-4t $@

@@ -1,12 +1,16 @@
-"""Run a peer's benchmark and ours in turn, A B A B, so that both see the same machine; print medians and ratios.
+"""Alternate another engine's benchmark with ours (A B A B) and print the medians and their ratio.
 
     python benches/against.py --ours MODEL --peer 'llama-bench -m X.gguf' [-p 512] [-n 128] [-t 1,2] [--rounds 3]
     python benches/against.py --ours MODEL --batched 'llama-batched-bench -m X.gguf' -d 0,2048 -b 1,8 [-n 32]
 
-The first peer is any command that takes llama-bench's options -p, -n, -t, -r, -o json and prints its JSON: a list of
-objects with n_prompt, n_gen, n_threads, avg_ts. The second decodes after prompts, and several sequences at once: it
-takes llama-batched-bench's options -c, -b, -ub, -t, -npp, -ntg, -npl and prints its table, whose rows begin
-| PP | TG | B | N_KV | T_PP | S_PP | T_TG | S_TG |. Without --ours the model inside the package is measured.
+Alternating makes both see the same load of the machine.
+
+--peer takes a command that accepts llama-bench's options -p, -n, -t, -r, -o json and prints its JSON: a list of objects
+with n_prompt, n_gen, n_threads and avg_ts. It compares prefill and decode of one sequence.
+
+--batched takes a command that accepts llama-batched-bench's options -c, -b, -ub, -t, -npp, -ntg, -npl and prints its
+table, whose rows begin | PP | TG | B | N_KV | T_PP | S_PP | T_TG | S_TG |. It compares decode after a prompt, of one or
+several sequences.
 """
 
 import argparse
@@ -18,18 +22,18 @@ import sys
 from itertools import product
 from typing import Any
 
-Rates = dict[str, float]  # test -> tokens a second
+Rates = dict[str, float]  # test -> tokens/s
 
 
 def ours(model: str | None, prompt: int, tokens: int, threads: int) -> Rates:
-    """One round of `bitnet bench`."""
+    """Run `bitnet bench` once; return its rates."""
     command = [sys.executable, "-m", "bitnet", "bench", *([model] if model else []), "--json"]
     report = output(command, prompt, tokens, threads)
     return {test["test"]: test["tokens_per_second"]["median"] for test in report["runs"][0]["tests"]}
 
 
 def peer(command: str, prompt: int, tokens: int, threads: int) -> Rates:
-    """One round of the peer's benchmark."""
+    """Run the peer's llama-bench once; return its rates."""
     rates = {}
     for test in output([*shlex.split(command), "-o", "json"], prompt, tokens, threads):
         if test["n_threads"] != threads:
@@ -43,18 +47,18 @@ def peer(command: str, prompt: int, tokens: int, threads: int) -> Rates:
 
 
 def ours_batched(model: str | None, depth: int, batch: int, tokens: int, threads: int) -> float:
-    """One round of `bitnet bench`: all sequences together."""
+    """Run `bitnet bench` once; return the decode rate of all sequences together, in tokens/s."""
     command = [sys.executable, "-m", "bitnet", "bench", *([model] if model else []), "--json"]
     report = output([*command, "-d", str(depth), "-b", str(batch)], 1, tokens, threads)
     return next(t["tokens_per_second"]["median"] for t in report["runs"][0]["tests"] if t["test"] == "decode")
 
 
 def peer_batched(command: str, depth: int, batch: int, tokens: int, threads: int) -> float:
-    """One round of the peer's."""
+    """Run the peer's llama-batched-bench once; return the decode rate of all sequences together, in tokens/s."""
     context = (depth + 1 + tokens) * batch + 64
     options = {"-c": context, "-b": 2048, "-ub": 512, "-t": threads, "-npp": depth + 1, "-ntg": tokens, "-npl": batch}
     words = [*shlex.split(command), *(str(word) for option in options.items() for word in option)]
-    table = run(words, stderr=subprocess.STDOUT)  # some print it among their log
+    table = run(words, stderr=subprocess.STDOUT)  # some peers print the table to stderr
     for line in table.splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
         if len(cells) > 7 and cells[:3] == [str(depth + 1), str(tokens), str(batch)]:
@@ -63,7 +67,7 @@ def peer_batched(command: str, depth: int, batch: int, tokens: int, threads: int
 
 
 def output(command: list[str], prompt: int, tokens: int, threads: int) -> Any:
-    """The JSON that a benchmark prints."""
+    """Run a benchmark with these options; return the JSON that it prints."""
     command += ["-p", str(prompt), "-n", str(tokens), "-t", str(threads), "-r", "1"]
     try:
         return json.loads(run(command))
@@ -72,7 +76,7 @@ def output(command: list[str], prompt: int, tokens: int, threads: int) -> Any:
 
 
 def run(command: list[str], stderr: int | None = None) -> str:
-    """What a command prints."""
+    """Run a command; return what it prints to stdout."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, errors="replace")
     if done.returncode:
         raise SystemExit(f"{shlex.join(command)}: ended with status {done.returncode}")
@@ -80,26 +84,28 @@ def run(command: list[str], stderr: int | None = None) -> str:
 
 
 def line(threads: int, test: str, rounds: list[tuple[float, float]]) -> None:
-    """A row of the report."""
+    """Print a row of the report: the medians of both sides and their ratio."""
     a, b = (statistics.median(side) for side in zip(*rounds, strict=True))
     print(f"{threads:<8} {test:<32} {a:>10.1f} {b:>10.1f} {a / b:>12.2f}", flush=True)
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line, run all rounds and print the report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--ours", metavar="MODEL", help="the model of `bitnet bench`")
+    parser.add_argument(
+        "--ours", metavar="MODEL", help="model for `bitnet bench` (default: the one inside the package)"
+    )
     parser.add_argument("--peer", metavar="COMMAND", help="the peer's llama-bench with its model")
     parser.add_argument("--batched", metavar="COMMAND", help="the peer's llama-batched-bench with its model")
-    parser.add_argument("-p", "--prompt", type=int, default=512, help="tokens of the prefill")
-    parser.add_argument("-n", "--tokens", type=int, default=128, help="tokens to decode")
-    parser.add_argument("-t", "--threads", type=numbers, default=[1, 2], help="thread counts, as a list")
-    parser.add_argument("-d", "--depth", type=numbers, default=[0], help="with --batched: positions before, as a list")
-    parser.add_argument("-b", "--batch", type=numbers, default=[1], help="with --batched: sequences, as a list")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("-p", "--prompt", type=int, default=512, help="tokens in the prompt (default: 512)")
+    parser.add_argument("-n", "--tokens", type=int, default=128, help="tokens to decode (default: 128)")
+    parser.add_argument("-t", "--threads", type=numbers, default=[1, 2], help="thread counts (default: 1,2)")
+    parser.add_argument("-d", "--depth", type=numbers, default=[0], help="with --batched: prompt lengths (default: 0)")
+    parser.add_argument("-b", "--batch", type=numbers, default=[1], help="with --batched: sequences (default: 1)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of both sides (default: 3)")
     options = parser.parse_args()
     if not options.peer and not options.batched:
-        parser.error("found neither --peer nor --batched, expected one or both")
+        parser.error("give --peer, --batched or both")
     turns = range(options.rounds)
     print(f"{'threads':<8} {'test':<32} {'ours':>10} {'peer':>10} {'ours / peer':>12}")
     for threads in options.threads:
@@ -115,7 +121,7 @@ def main() -> None:
 
 
 def numbers(text: str) -> list[int]:
-    """An argument that is a list of numbers."""
+    """Parse numbers that are separated by commas."""
     return [int(number) for number in text.split(",")]
 
 

@@ -1,6 +1,6 @@
-"""Draw how the cost grows with the prompt's length, the depth, the batch and the threads: docs/curves.png.
+"""Plot speed over prompt length, depth, batch size and threads: docs/curves.png. Needs matplotlib.
 
-python benches/curves.py MODEL PICTURE        # needs matplotlib
+python benches/curves.py MODEL PICTURE
 """
 
 import json
@@ -15,7 +15,7 @@ PROMPTS, DEPTHS, BATCHES, THREADS = (16, 64, 128, 256, 512, 1024), (0, 512, 1024
 
 
 def bench(model: str, *options: str) -> list[dict[str, Any]]:
-    """The runs of `bitnet bench`, one for each number of threads."""
+    """Run `bitnet bench`; return its runs, one for each number of threads."""
     threads = ",".join(map(str, THREADS))
     command = [sys.executable, "-m", "bitnet", "bench", model, "--json", "-r", "2", "-t", threads, *options]
     runs: list[dict[str, Any]] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["runs"]
@@ -27,7 +27,7 @@ def listed(numbers: Iterable[int]) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Measure everything, then save the picture."""
     model, picture = sys.argv[1:]
     prefill = [bench(model, "-p", str(n), "-n", "1") for n in PROMPTS]
     depth = bench(model, "-p", "1", "-n", "32", "-d", listed(DEPTHS))

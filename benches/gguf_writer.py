@@ -1,6 +1,6 @@
-"""Write GGUF v3 files, tensor by tensor, and copy the tokenizer of another one.
+"""Write GGUF v3 files tensor by tensor; copy the tokenizer of another GGUF file.
 
-The `gguf` package knows neither I2_S nor the IQ*_BN types; this writer takes any type id and any bytes.
+The `gguf` package supports neither I2_S nor the IQ*_BN types. This writer accepts any type id and any bytes.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ Value = str | bool | int | float | Sequence[str] | Sequence[int] | bytes
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor to be written: its entry in the directory and a function that produces its bytes in order."""
+    """A tensor to write: its entry in the header, and a function that produces its bytes in order."""
 
     name: str
-    shape: tuple[int, ...]  # rows first; the file lists the fastest dimension first
+    shape: tuple[int, ...]  # rows first; the file stores the fastest dimension first
     type_id: int
     nbytes: int
     chunks: Callable[[], Iterable[bytes]]
 
 
 def write_gguf(path: Path, metadata: Mapping[str, Value], tensors: Sequence[Tensor]) -> None:
-    """Write the file; no more than one chunk of one tensor is in memory at a time."""
+    """Write the file. At most one chunk of one tensor is in memory at a time."""
     with path.open("wb") as file:
         file.write(header(metadata, tensors))
         for tensor in tensors:
             written = sum(file.write(chunk) for chunk in tensor.chunks())
             if written != tensor.nbytes:
-                raise ValueError(f"{tensor.name}: wrote {written} bytes where the directory says {tensor.nbytes}")
+                raise ValueError(f"{tensor.name}: wrote {written} bytes, but the header says {tensor.nbytes}")
             file.write(_padding(written))
 
 
 def header(metadata: Mapping[str, Value], tensors: Sequence[Tensor]) -> bytes:
-    """Everything before the data, padded to where the data starts."""
+    """Return everything before the tensor data, padded to its start."""
     out = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
     for key, value in metadata.items():
         out += _string(key) + (value if isinstance(value, bytes) else _value(value))
@@ -54,7 +54,7 @@ def header(metadata: Mapping[str, Value], tensors: Sequence[Tensor]) -> bytes:
 
 
 def _value(value: Value) -> bytes:
-    """The type id and the value; integers are u32, floats f32, lists arrays of strings or of i32."""
+    """Encode type id and value: integers as u32, floats as f32, lists as arrays of strings or of i32."""
     match value:
         case bool():
             return struct.pack("<I?", BOOL, value)
@@ -80,13 +80,13 @@ def _padding(size: int) -> bytes:
 
 
 def copy_tokenizer(path: Path) -> tuple[dict[str, Value], int]:
-    """The `tokenizer.*` entries of a GGUF file, byte for byte, and the number of its tokens."""
+    """Return the `tokenizer.*` entries of a GGUF file, byte for byte, and its number of tokens."""
     found: dict[str, Value] = {}
     n_tokens = 0
     with path.open("rb") as file:
         magic, _, _, n_kv = struct.unpack("<4sIQQ", file.read(24))
         if magic != b"GGUF":
-            raise ValueError(f"{path}: not a GGUF file; --vocab takes one that holds a tokenizer")
+            raise ValueError(f"{path}: not a GGUF file; --vocab needs a GGUF file with a tokenizer")
         for _ in range(n_kv):
             key = file.read(_u64(file)).decode()
             start = file.tell()
@@ -100,7 +100,7 @@ def copy_tokenizer(path: Path) -> tuple[dict[str, Value], int]:
             if key == "tokenizer.ggml.tokens":
                 n_tokens = int(struct.unpack_from("<Q", raw, 8)[0])
     if not n_tokens:
-        raise ValueError(f"{path}: no tokenizer.ggml.tokens in it; --vocab takes a file that holds a tokenizer")
+        raise ValueError(f"{path}: no tokenizer.ggml.tokens; --vocab needs a GGUF file with a tokenizer")
     return found, n_tokens
 
 

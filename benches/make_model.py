@@ -1,10 +1,10 @@
-"""Make synthetic ternary models: any shape, any supported tensor type, random trits, the same file from the same seed.
+"""Make synthetic ternary models: any shape, any supported tensor type, random trits.
 
     python benches/make_model.py 2b-4t.gguf --preset 2b-4t
     python benches/make_model.py odd.gguf --arch bitnet --width 400 --heads 4 --linear TQ1_0 --embedding Q6_K
 
-Trits, scales, norms and embeddings depend on the seed, the tensor's name and its shape, never on its type: files that
-differ only in `--linear` hold the same model. A model is written tensor by tensor; 2b-4t takes some seconds.
+The same options and seed give the same file. Trits, scales, norms and embeddings depend on the seed, the tensor's name
+and its shape, not on its type: files that differ only in `--linear` hold the same model. Writing 2b-4t takes seconds.
 """
 
 from __future__ import annotations
@@ -25,10 +25,22 @@ from gguf_writer import Tensor, Value, copy_tokenizer, write_gguf
 ARCHS = ("bitnet-b1.58", "bitnet-25", "bitnet", "llama")
 LINEAR_TYPES = ("I2_S", "TQ1_0", "TQ2_0", "IQ1_BN", "IQ2_BN", "F16", "F32", "BF16", "Q8_0")
 EMBEDDING_TYPES = tuple(tt.FLOAT)
-CHUNK_ELEMENTS = 1 << 22  # bounds the memory of drawing and encoding
+SIZES = {
+    "layers": "number of layers",
+    "width": "hidden size",
+    "ffn": "intermediate size of the feed-forward network",
+    "heads": "number of attention heads",
+    "kv-heads": "number of heads of keys and values",
+    "head-dim": "channels per head (default: width / heads)",
+    "vocab-size": "number of tokens in the vocabulary",
+    "context": "context length in tokens",
+    "shards": "scales per projection, each for an equal share of its rows (default: 1)",
+    "seed": "seed of all random values (default: 1)",
+}
+CHUNK_ELEMENTS = 1 << 22  # limits the memory for random numbers and encoding
 
-# A random byte gives four trits: each of the 81 combinations three times, and the 13 bytes left over give four zeros.
-# So 37 % are zeros, much as in trained models, and the signs are even.
+# Maps a random byte to four trits. Each of the 81 combinations occurs three times; the remaining 13 bytes map to four
+# zeros. So 37 % of the trits are zeros, about as in trained models, and both signs are equally frequent.
 FOUR_TRITS = bytes(a << 6 | b << 4 | c << 2 | d for a, b, c, d in itertools.product((0, 1, 2), repeat=4))
 CODES_OF_BYTE = FOUR_TRITS * 3 + bytes([0b01010101] * 13)
 
@@ -56,7 +68,7 @@ class Spec:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what no model can be; the types check their own block sizes."""
+        """Raise ValueError for a shape that no model can have. Block sizes are checked when tensors are made."""
         for field, allowed in (("arch", ARCHS), ("linear", LINEAR_TYPES), ("embedding", EMBEDDING_TYPES)):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} is one of {', '.join(allowed)}; found {getattr(self, field)!r}")
@@ -65,11 +77,11 @@ class Spec:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads must be a multiple of kv_heads; found {self.heads} and {self.kv_heads}")
         if self.head_dim is None and self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads; give head_dim")
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads; give head_dim")
         if self.hd % 2:
             raise ValueError(f"rope needs an even head_dim; found {self.hd}")
         if self.linear == "I2_S" and self.shards > 1:
-            raise ValueError("I2_S holds one scale per tensor; several shards need another type")
+            raise ValueError("I2_S has one scale per tensor; several shards need another type")
 
     @property
     def hd(self) -> int:
@@ -91,12 +103,12 @@ PRESETS = {
 
 
 def make_model(path: Path, spec: Spec, vocab: Path | None = None) -> None:
-    """Write the model; `vocab` names a GGUF file whose tokenizer is copied instead of the minimal one."""
+    """Write the model. `vocab` is a GGUF file whose tokenizer is copied; the default is a minimal tokenizer."""
     write_gguf(path, metadata(spec, vocab), tensors(spec))
 
 
 def metadata(spec: Spec, vocab: Path | None = None) -> dict[str, Value]:
-    """The keys that the published files of these architectures carry."""
+    """Return the metadata keys that the published files of these architectures have."""
     shape: dict[str, Value] = {
         "vocab_size": spec.vocab_size,
         "context_length": spec.context,
@@ -116,7 +128,7 @@ def metadata(spec: Spec, vocab: Path | None = None) -> dict[str, Value]:
 
 
 def tokenizer(spec: Spec, vocab: Path | None) -> dict[str, Value]:
-    """The tokenizer of another file, or one in which every id has a text of its own and nothing merges."""
+    """Return the tokenizer of another file, or one in which every id has a text of its own and nothing merges."""
     if vocab is None:
         tokens = [f"<{i}>" for i in range(spec.vocab_size)]
         return {
@@ -131,7 +143,7 @@ def tokenizer(spec: Spec, vocab: Path | None) -> dict[str, Value]:
 
 
 def tensors(spec: Spec) -> list[Tensor]:
-    """All tensors in the order of the published files: embedding, layers, final norm, output."""
+    """Return all tensors in the order of the published files: embedding, layers, final norm, output."""
     attention, kv = spec.heads * spec.hd, spec.kv_heads * spec.hd
     layer: list[tuple[str, tuple[int, ...]]] = [
         ("attn_norm", (spec.width,)),
@@ -161,10 +173,10 @@ def tensors(spec: Spec) -> list[Tensor]:
 
 
 def _linear(spec: Spec, name: str, m: int, k: int) -> Tensor:
-    """A projection: random trits, one scale per shard of its rows."""
+    """Return a projection: random trits, one scale per shard of its rows."""
 
     def i2_s() -> Iterator[bytes]:
-        # Drawn codes are I2_S's own, so this type, the one of the large files, costs no packing at all.
+        # The random codes are already in the layout of I2_S, so large I2_S files need no packing.
         rng = _generator(spec, name)
         for start in range(0, m * k // 4, CHUNK_ELEMENTS):
             yield _draw_codes(rng, min(CHUNK_ELEMENTS, m * k // 4 - start))
@@ -185,9 +197,9 @@ def _draw_codes(rng: np.random.Generator, n: int) -> bytes:
 
 
 def _scales(spec: Spec, name: str, m: int, k: int) -> tt.Floats:
-    """The scale of each row: about 1 / sqrt(k), so that activations keep their size through the layers.
+    """Return the scale of each row: about 1 / sqrt(k), so that activations keep their size through the layers.
 
-    Cut to eight significant bits, which f16, bf16 and f32 all hold: the same scale in every type.
+    Scales are rounded to eight significant bits, so that f16, bf16 and f32 hold the same value.
     """
     mantissa, exponent = np.frexp(_generator(spec, name + ".scale").uniform(0.8, 1.6, spec.shards) / np.sqrt(k))
     scales = np.ldexp(np.round(mantissa * 256) / 256, exponent).astype(np.float32)
@@ -197,7 +209,7 @@ def _scales(spec: Spec, name: str, m: int, k: int) -> tt.Floats:
 
 
 def _dense(spec: Spec, name: str, kind: str) -> Tensor:
-    """Embedding or output matrix, N(0, 0.7): logits spread over tens, so that greedy choices have margins."""
+    """Return an embedding or output matrix, N(0, 0.7). Logits then spread widely, so greedy choices are clear."""
 
     def chunks() -> Iterator[bytes]:
         rng = _generator(spec, name)
@@ -225,7 +237,7 @@ def _tensor(name: str, shape: tuple[int, ...], kind: str, chunks: Callable[[], I
 
 
 def _generator(spec: Spec, name: str) -> np.random.Generator:
-    """Each tensor has its own stream: its content does not depend on what stands before it."""
+    """Return a generator for one tensor, so that its values do not depend on other tensors."""
     return np.random.default_rng([spec.seed, zlib.crc32(name.encode())])
 
 
@@ -235,19 +247,24 @@ def _row_chunks(m: int, k: int) -> Iterator[slice]:
 
 
 def main() -> None:
-    """Command line: a preset, and any field of it replaced."""
+    """Make the model that the command line describes: a preset, with some of its fields replaced."""
     parser = argparse.ArgumentParser(description="Make a synthetic ternary model as a GGUF file.")
     parser.add_argument("path", type=Path, help="the file to write")
-    parser.add_argument("--preset", choices=PRESETS, default="tiny", help="shape to start from (default: tiny)")
-    parser.add_argument("--arch", choices=ARCHS)
-    for name in ("layers", "width", "ffn", "heads", "kv-heads", "head-dim", "vocab-size", "context", "shards", "seed"):
-        parser.add_argument(f"--{name}", type=int)
-    parser.add_argument("--rope-theta", type=float)
-    parser.add_argument("--eps", type=float)
-    parser.add_argument("--untied", action=argparse.BooleanOptionalAction, help="an output matrix of its own")
-    parser.add_argument("--linear", choices=LINEAR_TYPES, help="type of the projections")
-    parser.add_argument("--embedding", choices=EMBEDDING_TYPES, help="type of the embedding")
-    parser.add_argument("--output", choices=EMBEDDING_TYPES, help="of the output matrix (default: as embedding)")
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="tiny",
+        help="shape to start from; the other options change it (default: tiny)",
+    )
+    parser.add_argument("--arch", choices=ARCHS, help="architecture")
+    for name, meaning in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, help=meaning)
+    parser.add_argument("--rope-theta", type=float, help="base of the rotary embedding")
+    parser.add_argument("--eps", type=float, help="epsilon of the norms")
+    parser.add_argument("--untied", action=argparse.BooleanOptionalAction, help="separate output matrix")
+    parser.add_argument("--linear", choices=LINEAR_TYPES, help="tensor type of the projections")
+    parser.add_argument("--embedding", choices=EMBEDDING_TYPES, help="tensor type of the embedding")
+    parser.add_argument("--output", choices=EMBEDDING_TYPES, help="tensor type of the output matrix")
     parser.add_argument("--vocab", type=Path, metavar="FILE.gguf", help="copy the tokenizer of this file")
     args = vars(parser.parse_args())
     path, preset, vocab = args.pop("path"), args.pop("preset"), args.pop("vocab")

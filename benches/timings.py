@@ -1,8 +1,8 @@
-"""Hold the times in a receipt against a clock outside: do the parts add up to the time inside the engine?
+"""Compare the times in a receipt with a clock outside the engine: do the parts add up?
 
 python benches/timings.py [MODEL.gguf] [--prompt 512] [--tokens 64] [--repeats 3]
 
-Exits with 1 if in the median more than 2 % of the time between the first pull and the last is in none of the parts.
+Exits with status 1 if the median time that no part accounts for is more than 2 % of the time spent in pulls.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ALLOWED = 0.02
 
 
 def measure(engine: Engine, prompt: Iterable[int], tokens: int) -> dict[str, float]:
-    """The times of one answer, and what the pulls took by a clock outside of the engine."""
+    """Stream one completion; return the times of its receipt, and the time that the pulls took outside."""
     stream = engine.stream(list(prompt), max_tokens=tokens, temperature=0.7, seed=0, ignore_eos=True)
     outside = 0.0
     for _ in range(tokens):
@@ -37,12 +37,14 @@ def measure(engine: Engine, prompt: Iterable[int], tokens: int) -> dict[str, flo
 
 
 def main() -> int:
-    """Print the table; whether the parts add up."""
+    """Print the table; return 0 if the parts add up, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", help="a GGUF file (default: the model inside the package)")
-    parser.add_argument("--prompt", type=int, default=512, help="tokens of the prompt, at most half of the context")
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of the answer")
-    parser.add_argument("--repeats", type=int, default=3, help="answers, each to another prompt")
+    parser.add_argument(
+        "--prompt", type=int, default=512, help="tokens in the prompt, at most half of the context (default: 512)"
+    )
+    parser.add_argument("--tokens", type=int, default=64, help="tokens to generate (default: 64)")
+    parser.add_argument("--repeats", type=int, default=3, help="completions, each of another prompt (default: 3)")
     options = parser.parse_args()
     with Engine(options.model) as engine:
         size = min(options.prompt, engine.n_ctx // 2)
@@ -54,7 +56,7 @@ def main() -> int:
     missing = {
         name: statistics.median(1 - times["parts"] / times[name] for times in rounds) for name in ("wall", "outside")
     }
-    print(f"in none of the parts: {missing['wall']:.3%} of wall, {missing['outside']:.3%} of the clock outside")
+    print(f"not in any part: {missing['wall']:.3%} of wall, {missing['outside']:.3%} of the outside clock")
     return 0 if missing["outside"] <= ALLOWED else 1
 
 

@@ -1,4 +1,4 @@
-"""Answers the prompts of a JSONL file, a line each, and shows how far it is; as `bitnet run --input` does.
+"""Answer the requests of a JSONL file and show the progress, as `bitnet run --input` does.
 
 python examples/batch.py [PROMPTS.jsonl ANSWERS.jsonl [MODEL.gguf]]
 """
@@ -13,7 +13,7 @@ from bitnet.batch import run
 
 
 def main(source: Path, target: Path, model: str | None = None) -> None:
-    """Answer what is not answered yet."""
+    """Answer the requests that have no answer in the target file yet; print all answers."""
     with Engine(model) as engine:
         for done, total in run(engine, source, target, max_tokens=32):
             print(f"\r{done} of {total}", end="", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A short conversation, streamed, with what its receipts say; then one question asked in two ways.
+"""Stream a short conversation and print figures from its receipts; then rewind it and fork it.
 
 python examples/chat.py [MODEL.gguf "What is 2+2?" "What about 3+3?"]
 """
@@ -9,7 +9,7 @@ from bitnet import ChatSession, Engine
 
 
 def main(path: str | None = None, *questions: str) -> None:
-    """Ask each question after the other, in one conversation."""
+    """Ask the questions in one conversation, replay the answers, ask the last question again."""
     with Engine(path) as engine:
         chat = ChatSession(engine, system="Be brief.", max_tokens=64)
         for question in questions or ("What is 2+2?", "What about 3+3?"):
@@ -23,7 +23,7 @@ def main(path: str | None = None, *questions: str) -> None:
         print("replayed:", all(engine.replay(receipt) for receipt in chat.receipts))
 
         last = chat.history[-2].text
-        other = chat.fork()  # shares what is computed
+        other = chat.fork()  # shares the KV cache
         chat.rewind(1)
         print("again:", chat.send(last).text == other.history[-1].text)
         print("once more:", other.send(last).text)

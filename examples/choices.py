@@ -1,4 +1,4 @@
-"""Scores a multiple-choice set: which of the answers a model finds likeliest.
+"""Answer multiple-choice questions by the log-probability of each choice.
 
 python examples/choices.py [MODEL.gguf]
 """
@@ -11,7 +11,7 @@ SUMS = [(2, 2), (3, 4), (5, 1), (6, 2), (8, 7), (12, 9)]
 
 
 def main(path: str | None = None) -> None:
-    """Print the choice for each question, and the share of right ones."""
+    """Print the most likely choice for each question, and how many are right."""
     right = 0
     with Engine(path) as engine:
         template = engine.template

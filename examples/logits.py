@@ -1,4 +1,4 @@
-"""The most likely next tokens after some ids, and how fast they were computed.
+"""Print the most likely next tokens after some ids, and the speed of the prefill.
 
 python examples/logits.py [MODEL.gguf 1 2 3]
 """

@@ -1,4 +1,4 @@
-"""A chat in twelve lines: read; obey, or answer as it comes; keep the receipt; remember; repeat.
+"""A chat in twelve lines: read a line, run a command or stream an answer, save the receipt, repeat.
 
 python examples/repl.py
 """

@@ -1,4 +1,4 @@
-"""Compares two ways of sampling: how often each answers right, and how often both say the same.
+"""Compare two sets of sampling parameters: how often each is right, and how often both agree.
 
 python examples/samplings.py [MODEL.gguf]
 """
@@ -14,7 +14,7 @@ SAMPLINGS = {
 
 
 def main(path: str | None = None) -> None:
-    """Ask both the same questions."""
+    """Ask the same questions with both; print the scores and three disagreements."""
     sums = [(i, j) for i in range(2, 10) for j in range(2, 10)]
     said: dict[str, list[str]] = {}
     with Engine(path) as engine:

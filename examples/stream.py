@@ -1,4 +1,4 @@
-"""Streams an answer to the terminal, with the probability of every token; Ctrl-C ends it.
+"""Stream a completion to the terminal, then list the least certain tokens. Ctrl-C ends it.
 
 python examples/stream.py [MODEL.gguf ["Once upon"]]
 """
@@ -10,7 +10,7 @@ from bitnet import Engine
 
 
 def main(path: str | None = None, prompt: str = "2+2=") -> None:
-    """Print each piece as soon as it is certain."""
+    """Print each piece as it arrives, then the three tokens with the lowest probability."""
     with Engine(path) as engine:
         stream = engine.stream(prompt, max_tokens=48, logprobs=0)
         doubts = []

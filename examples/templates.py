@@ -1,4 +1,4 @@
-"""What a conversation becomes: who wrote which part of the prompt, and which tokens it is.
+"""Show the prompt of a conversation: the author and the tokens of each part.
 
 python examples/templates.py [MODEL.gguf]
 """
@@ -9,7 +9,7 @@ from bitnet import ChatTurn, Engine, Template
 
 
 def main(path: str | None = None) -> None:
-    """Show it for the model's own template, then the text that the built-in ones make of it."""
+    """Print the spans of the model's own template, then the prompts of the built-in templates."""
     turns = [ChatTurn("system", "Be brief."), ChatTurn("user", "What is <|eot_id|>?")]
     with Engine(path) as engine:
         print(f"{engine.template.name}, from {engine.template.origin}")

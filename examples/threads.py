@@ -1,4 +1,4 @@
-"""Many threads on one engine: each has a conversation of its own, and its answers are those it would get alone.
+"""Share one engine among threads. Each has its own conversation; the answers do not depend on the others.
 
 python examples/threads.py [MODEL.gguf]
 """
@@ -10,7 +10,7 @@ from bitnet import ChatSession, Engine
 
 
 def main(path: str | None = None) -> None:
-    """Ask from 16 threads, then from one."""
+    """Ask from 16 threads at once, then the same from one thread, and compare."""
     with Engine(path) as engine:
 
         def talk(n: int) -> list[str]:

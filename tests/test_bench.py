@@ -184,7 +184,7 @@ def test_against_a_peer_in_batches_and_at_depth(tmp_path: Path) -> None:
 def test_a_peer_is_asked_for() -> None:
     done = run(ROOT / "benches" / "against.py", "--ours", str(MODEL))
     assert done.returncode == 2
-    assert "expected one or both" in done.stderr
+    assert "give --peer, --batched or both" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 
 import bitnet
 
-pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install --group dev")
+pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install --group test")
 
 QUESTIONS = [
     ("Which one is hello?", ["world", "hello world", "é"], 1),

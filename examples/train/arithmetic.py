@@ -1,7 +1,7 @@
-"""What the model learns to say: each skill draws a problem, words the question and gives the one right answer.
+"""Arithmetic skills, and what all skills share. A skill draws a problem, words the question, computes the answer.
 
-A problem's key decides where it may occur: `held_out(key)` problems are for tests alone, in any wording or turn.
-Facts learned by heart (one-digit sums, the table up to 12 × 12) have no key: they are steps of everything else.
+The key of a problem decides where it may occur: problems with `held_out(key)` occur in tests only, in any wording or
+turn. Facts to memorize (one-digit sums, the table up to 12 × 12) have no key: they are steps of other problems.
 """
 
 from __future__ import annotations
@@ -16,23 +16,21 @@ from typing import Any
 import wordings as say
 
 ONES = say.WORDS["numbers"]
-
-
 BEYOND = "That is too far for me. I go on from 0 to 999."
 
 
 def held_out(key: str) -> bool:
-    """Whether a problem is kept from training: one in ten, by its hash."""
+    """Whether a problem is kept out of training: one in ten is, by its hash."""
     return hashlib.sha256(key.encode()).digest()[0] % 10 == 0
 
 
 class NoProblem(Exception):
-    """Nothing suitable can be drawn here: begin the conversation again."""
+    """No suitable problem can be drawn at this point of the conversation."""
 
 
 @dataclass
 class Turn:
-    """A question with its answer."""
+    """A question and its answer."""
 
     skill: str
     user: str
@@ -42,24 +40,24 @@ class Turn:
 
 @dataclass
 class Talk:
-    """A conversation under way: what was said that later turns may need."""
+    """The state of a conversation: what later turns may refer to."""
 
     rng: random.Random
-    test: bool = False  # the next problem is one held out
-    unseen: bool = False  # the next wording is one held out
+    test: bool = False  # draw the next problem from the held-out ones
+    unseen: bool = False  # draw the next wording from the held-out ones
     last: int | None = None
-    age: int = 0  # turns since that result
+    age: int = 0  # turns since the last result
     word: str | None = None
     items: list[str] | None = None
     facts: dict[str, str] = field(default_factory=dict)
 
     def ask(self, skill: str, **values: Any) -> str:
-        """A wording, made as careless as people type, with the values in it."""
+        """Return a wording with the values in it, typed as carelessly as people do."""
         choices = (self.unseen and say.UNSEEN.get(skill)) or say.SEEN[skill]
         return say.careless(self.rng, self.rng.choice(choices)).format(**values).strip()
 
     def draw(self, make: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-        """Values with their key in front, until the key belongs to this side of the split."""
+        """Draw until the key belongs to this side of the split; return the values after the key."""
         for _ in range(300):
             key, *values = make()
             if key is None or held_out(key) == self.test:
@@ -67,12 +65,12 @@ class Talk:
         raise NoProblem
 
     def number(self, most: int = 999) -> int:
-        """Two digits half of the time, else one or three."""
+        """Draw a number: two digits half of the time, else one or three."""
         top = self.rng.choices([9, 99, 999], [3, 5, 2])[0]
         return self.rng.randint(0, min(top, most))
 
     def new_word(self, longest: int = 10, whole: bool = True) -> str:
-        """A word of the list, one of the vocabulary if `whole`, an invented one, or letters."""
+        """Draw a word: from the list, a whole token if `whole`, an invented word, or random letters."""
         kind = self.rng.random()
         if kind < (0.45 if whole else 0.62):
             word = self.rng.choice(say.WORDS["words"])
@@ -87,7 +85,7 @@ class Talk:
 
 
 def spoken(talk: Talk, a: int, sign: str, b: int) -> str:
-    """An expression as people write it."""
+    """Write an expression as people do."""
     rng = talk.rng
     words = {"+": ["plus"], "-": ["minus"], "*": ["times"]}[sign]
     signs = {"+": ["+"], "-": ["-"], "*": ["*", "x", "×"]}[sign]
@@ -100,26 +98,26 @@ def spoken(talk: Talk, a: int, sign: str, b: int) -> str:
 
 
 def columns(number: int, count: int) -> list[int]:
-    """Digits from the ones upwards."""
+    """Return the digits, ones first."""
     return [number // 10**i % 10 for i in range(count)]
 
 
 def solve(a: int, sign: str, b: int) -> tuple[str, int]:
-    """The answer, "27+45: 7+5=12, so 72.", and the number; without steps where there are none, "2+2=4."."""
+    """Return the answer and the number. The answer shows the steps, if any: "27+45: 7+5=12, 2+4+1=7, so 72."."""
     result = {"+": a + b, "-": a - b, "*": a * b}[sign]
     shown = ", ".join(steps(a, sign, b))
     return f"{a}{sign}{b}{f': {shown}, so ' if shown else '='}{result}.", result
 
 
 def steps(a: int, sign: str, b: int) -> list[str]:
-    """What is worked out first: the columns from the ones upwards, each with what is carried."""
+    """Return the steps of an answer: the columns, ones first, each with its carry."""
     if sign == "*":
         high, low = max(a, b), min(a, b)
         tens, ones = high // 10 * 10, high % 10
         if high <= 12 or low <= 1 or not ones:
             return []
         hundreds, x, y = tens * low // 100, tens * low // 10 % 10, ones * low // 10
-        column = [f"{x}+{y}={x + y}"] if y else []  # of the tens
+        column = [f"{x}+{y}={x + y}"] if y else []  # the column of the tens
         carried = [f"{hundreds}+1={hundreds + 1}"] if hundreds and x + y > 9 else []
         return [f"{tens}*{low}={tens * low}", f"{ones}*{low}={ones * low}", *column, *carried]
     if sign == "-" and a < b:
@@ -138,7 +136,7 @@ def steps(a: int, sign: str, b: int) -> list[str]:
 
 
 def key_of(a: int, sign: str, b: int) -> str | None:
-    """The key of a sum, difference or product, the same for both orders; None for facts learned by heart."""
+    """Return the key of a sum, difference or product, the same for both orders; None for facts to memorize."""
     low, high = sorted((a, b))
     if sign == "*":
         heart = high <= 12 or low <= 1 or high % 10 == 0
@@ -150,7 +148,7 @@ def key_of(a: int, sign: str, b: int) -> str | None:
 
 
 def operands(talk: Talk, sign: str, a: int | None = None) -> tuple[str | None, int, int]:
-    """Two numbers within the range of the operation."""
+    """Draw two numbers in the range of the operation; return their key and the numbers."""
     rng = talk.rng
     if sign == "*":
         if a is None:
@@ -171,7 +169,7 @@ def operands(talk: Talk, sign: str, a: int | None = None) -> tuple[str | None, i
 
 
 def calculate(talk: Talk, sign: str) -> Turn:
-    """A sum, difference or product."""
+    """Ask for a sum, difference or product."""
     skill = {"+": "add", "-": "subtract", "*": "multiply"}[sign]
     twice = sign == "+" and talk.rng.random() < 0.08
 
@@ -200,7 +198,7 @@ def multiply(talk: Talk) -> Turn:
 
 
 def another(talk: Talk) -> Turn:
-    """A new expression asked as a follow-up: "What about 3+3?"."""
+    """Ask for a new expression as a follow-up: "What about 3+3?"."""
     if talk.last is None:
         raise NoProblem
     sign = talk.rng.choices("+-*", [5, 3, 2])[0]
@@ -211,7 +209,7 @@ def another(talk: Talk) -> Turn:
 
 
 def follow_up(talk: Talk) -> Turn:
-    """An operation on the last result: "add 5 to that", "and doubled?"."""
+    """Ask for an operation on the last result: "add 5 to that", "and doubled?"."""
     last = talk.last
     if last is None:
         raise NoProblem
@@ -234,7 +232,7 @@ def follow_up(talk: Talk) -> Turn:
 
 
 def three(talk: Talk) -> Turn:
-    """Three one-digit numbers, added one after the other."""
+    """Ask for the sum of three one-digit numbers."""
 
     def make() -> tuple[str, int, int, int]:
         a, b, c = (talk.rng.randint(0, 9) for _ in range(3))
@@ -248,7 +246,7 @@ def three(talk: Talk) -> Turn:
 
 
 def tale(talk: Talk) -> Turn:
-    """A sum or difference in a story."""
+    """Ask for a sum or difference in a story."""
     sign, rng = talk.rng.choice("+-"), talk.rng
 
     def make() -> tuple[str | None, int, int]:

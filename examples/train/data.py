@@ -1,7 +1,7 @@
-"""Conversations to train on and to be tested with, and the tokenizer that fits them. All of it follows from a seed.
+"""Conversations for training and tests, and their tokenizer. Everything follows from a seed.
 
-    python examples/train/data.py                   # show some conversations
-    python examples/train/data.py heldout.jsonl.gz     # write the test problems, which training never sees
+    python examples/train/data.py                    # print some conversations
+    python examples/train/data.py heldout.jsonl.gz   # write the held-out problems, which training never sees
 
 To train on something else, replace `conversation` and `test_conversations`.
 """
@@ -60,17 +60,17 @@ SKILLS = {
 RESULTS = (ar.add, ar.subtract, ar.multiply, ar.another, ar.follow_up, ar.three, ar.tale, od.parity, la.neighbour)
 
 BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
-TEMPLATE = (  # that of BitNet b1.58 2B-4T
+TEMPLATE = (  # the template of BitNet b1.58 2B-4T
     "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = message['role'] | capitalize "
     "+ ': '+ message['content'] | trim + '<|eot_id|>' %}{{ content }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
 )
-WORD_TOKENS = 320  # words of the wordings that are one token each; everything else is spelled in bytes
+WORD_TOKENS = 320  # number of words that are one token each; everything else is spelled in bytes
 Ids = npt.NDArray[np.int64]
 
 
 def conversation(rng: random.Random, longest: int = 12) -> tuple[str | None, list[Turn]]:
-    """A system prompt or none, and some turns."""
+    """Generate a conversation: a system prompt or None, and its turns."""
     system = rng.choice(wordings.SEEN["system"]) if rng.random() < 0.25 else None
     talk, turns = Talk(rng), []
     count = min(longest, 1 + int(rng.expovariate(1 / 4.5)))
@@ -80,7 +80,7 @@ def conversation(rng: random.Random, longest: int = 12) -> tuple[str | None, lis
 
 
 def any_turn(talk: Talk) -> Turn:
-    """A turn of any skill that can be drawn here."""
+    """Generate a turn of a random skill."""
     while True:
         try:
             return say(talk, talk.rng.choices(list(SKILLS), list(SKILLS.values()))[0])
@@ -89,7 +89,7 @@ def any_turn(talk: Talk) -> Turn:
 
 
 def say(talk: Talk, skill: Callable[[Talk], Turn]) -> Turn:
-    """A turn, after which "it" and "that" mean what they mean to people: what was just spoken of."""
+    """Generate a turn of a skill. Then forget what "it" and "that" no longer refer to."""
     turn = skill(talk)
     if skill not in (la.spell, la.reverse, la.letters, la.one_letter, la.same_word):
         talk.word = None
@@ -101,21 +101,21 @@ def say(talk: Talk, skill: Callable[[Talk], Turn]) -> Turn:
     return turn
 
 
-# -- The tokenizer: a word of the wordings is a token, anything else is bytes; so every digit stands alone ------------
+# -- The tokenizer: frequent words are tokens, everything else is bytes; so every digit is a token --------------------
 
 
 def byte_letters() -> list[str]:
-    """The 256 bytes as printable characters, as GPT-2 writes them."""
+    """Return the printable characters that stand for the 256 bytes in GPT-2 vocabularies."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))
     return [chr(b) if b in plain else chr(next(others)) for b in range(256)]
 
 
 def vocabulary(seed: int, sample: int = 6000) -> list[str]:
-    """All tokens: bytes, then the most frequent words (with the space before them), then the control tokens.
+    """Return all tokens: bytes, the most frequent words (with the space before them), control tokens.
 
-    A word that begins an answer is no token: behind "Assistant: " it would be one when read again, but not when
-    written.
+    A word that begins an answer is not a token. After "Assistant: " the prompt of the next turn would contain the token
+    " word", but the model has generated "word" without the space.
     """
     words: collections.Counter[str] = collections.Counter()
     first = set()
@@ -130,7 +130,7 @@ def vocabulary(seed: int, sample: int = 6000) -> list[str]:
 
 
 def tokenizer_metadata(tokens: list[str]) -> dict[str, Value]:
-    """The tokenizer as GGUF keys. Pre-tokenizer llama-bpe takes words that are tokens whole: nothing needs merges."""
+    """Return the tokenizer as GGUF metadata. llama-bpe maps words of the vocabulary directly: no merges are needed."""
     control = {BOS, EOS, EOT}
     return {
         "tokenizer.ggml.model": "gpt2",
@@ -147,7 +147,7 @@ def tokenizer_metadata(tokens: list[str]) -> dict[str, Value]:
 
 
 def make_tokenizer(path: Path, seed: int) -> bitnet.Tokenizer:
-    """The tokenizer, through a file of its own: the engine's tokenizer is the one that training uses."""
+    """Write the tokenizer to a file and open it: training uses the tokenizer of the engine."""
     if not path.exists():
         write_gguf(path, {"general.architecture": "bitnet-b1.58"} | tokenizer_metadata(vocabulary(seed)), [])
     return bitnet.Tokenizer(path)
@@ -157,7 +157,7 @@ def make_tokenizer(path: Path, seed: int) -> bitnet.Tokenizer:
 
 
 def encode(tokenizer: bitnet.Tokenizer, system: str | None, turns: list[Turn]) -> tuple[list[int], list[bool]]:
-    """The ids of a rendered conversation, and which of them are the model's to say."""
+    """Return the ids of a conversation, and which of them the model has to predict."""
     ids = tokenizer.encode(BOS + (f"System: {system}{EOT}" if system else ""), parse_special=True)
     own = [False] * len(ids)
     for turn in turns:
@@ -169,7 +169,7 @@ def encode(tokenizer: bitnet.Tokenizer, system: str | None, turns: list[Turn]) -
 
 
 def batch(tokenizer: bitnet.Tokenizer, seed: str, rows: int, length: int) -> tuple[Ids, Ids, Ids]:
-    """Ids, targets (-1 where there is nothing to learn) and the number of each id's conversation; 0 is padding."""
+    """Return ids, targets (-1: no loss) and the number of each id's conversation in its row (0: padding)."""
     rng = random.Random(seed)
     ids, targets, number = (np.zeros((rows, length), np.int64) for _ in range(3))
     targets[:] = -1
@@ -184,7 +184,7 @@ def batch(tokenizer: bitnet.Tokenizer, seed: str, rows: int, length: int) -> tup
             fitting = [c for c in waiting if len(c[0]) <= length - start]
             if not fitting:
                 break
-            # The oldest begins a row, so that long ones do not wait for ever; then the one that fills most of the rest.
+            # The oldest starts a row, so that long ones are used, too. Then the longest that fits follows.
             chosen = waiting[0] if start == 0 else max(fitting, key=lambda c: len(c[0]))
             waiting.remove(chosen)
             text, own = chosen
@@ -199,7 +199,7 @@ def batch(tokenizer: bitnet.Tokenizer, seed: str, rows: int, length: int) -> tup
 
 
 def test_conversations(seed: int, per_skill: int) -> Iterator[dict[str, object]]:
-    """Conversations whose last turn is scored: a held-out problem, alone, after other turns, in held-out wordings."""
+    """Generate conversations whose last turn is scored: a held-out problem, alone, later, or in a held-out wording."""
     for skill in SKILLS:
         alone = skill not in (ar.another, ar.follow_up, od.other_way, la.same_word, la.recall, la.what_result)
         for kind in ("single", "multi", "unseen"):
@@ -223,7 +223,7 @@ def test_conversations(seed: int, per_skill: int) -> Iterator[dict[str, object]]
 
 
 def main() -> None:
-    """Show conversations, or write the held-out problems."""
+    """Print conversations, or write the held-out problems."""
     if len(sys.argv) == 1:
         for i in range(8):
             system, turns = conversation(random.Random(i))

@@ -1,7 +1,7 @@
-"""Write a trained model as a GGUF file that the engine runs: I2_S projections, float16 embedding, tokenizer, template.
+"""Convert a checkpoint to a GGUF file: I2_S projections, float16 embedding, tokenizer, template.
 
 python examples/train/export.py RUN MODEL.gguf [--scores scores.json]
-python examples/train/export.py RUN golden.json --golden      # logits of fixed prompts, for the parity test
+python examples/train/export.py RUN golden.json --golden      # reference logits of fixed prompts, for a test
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GOLDEN_TEXTS = [
 
 
 def load(run: Path) -> tuple[BitNet, dict[str, Any]]:
-    """The model of a checkpoint, in float32 on the processor."""
+    """Load a checkpoint; return the model in float32 on the CPU, and the checkpoint."""
     state = torch.load(run / "checkpoint.pt", map_location="cpu")
     model = BitNet(Config(**state["config"])).eval()
     model.load_state_dict(state["model"])
@@ -44,7 +44,7 @@ def load(run: Path) -> tuple[BitNet, dict[str, Any]]:
 
 
 def metadata(c: Config, tokens: list[str], state: dict[str, Any], scores: dict[str, Any] | None) -> dict[str, Value]:
-    """Shape, tokenizer, and where the model comes from."""
+    """Return the metadata: shape, tokenizer, and the origin of the model."""
     shape: dict[str, Value] = {
         "vocab_size": c.vocab,
         "context_length": c.context,
@@ -77,7 +77,7 @@ def metadata(c: Config, tokens: list[str], state: dict[str, Any], scores: dict[s
 
 
 def tensors(model: BitNet) -> list[Tensor]:
-    """Every tensor under the engine's name, which is the module's."""
+    """Return every tensor. The names of the PyTorch modules are those of GGUF files."""
     out = []
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
@@ -98,7 +98,7 @@ def tensors(model: BitNet) -> list[Tensor]:
 
 @torch.no_grad()
 def golden(model: BitNet, tokenizer: bitnet.Tokenizer) -> dict[str, Any]:
-    """The graph's own logits in float32 for the fixed prompts, and what it says next, greedily."""
+    """Return the float32 logits of PyTorch for the fixed prompts, and its greedy answers."""
     prompts = []
     for text in GOLDEN_TEXTS:
         ids = tokenizer.encode(data.BOS + text, parse_special=True)
@@ -112,8 +112,8 @@ def golden(model: BitNet, tokenizer: bitnet.Tokenizer) -> dict[str, Any]:
                 "text": text,
                 "ids": ids,
                 "spread": float(logits.std()),
-                "last": [round(float(x), 6) for x in logits[-1]],  # all of the last position
-                "best": best.tolist(),  # and the eight best of every position
+                "last": [round(float(x), 6) for x in logits[-1]],  # all logits of the last position
+                "best": best.tolist(),  # the eight best ids of every position, and their logits
                 "values": [[round(float(x), 6) for x in row] for row in np.take_along_axis(logits, best, 1)],
                 "answer": tokenizer.decode(said[len(ids) :]),
             }
@@ -122,12 +122,12 @@ def golden(model: BitNet, tokenizer: bitnet.Tokenizer) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Command line."""
+    """Export what the command line asks for."""
     parser = argparse.ArgumentParser(description="Export a trained model.")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("run", type=Path, help="folder of the training")
+    parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--scores", type=Path, metavar="FILE", help="add the scores of this file (score.py --json)")
-    parser.add_argument("--golden", action="store_true", help="write golden logits instead of the model")
+    parser.add_argument("--golden", action="store_true", help="write reference logits instead of the model")
     options = parser.parse_args()
     model, state = load(options.run)
     if options.golden:

@@ -1,4 +1,4 @@
-"""The skills beside arithmetic: letters, memory, manners, and saying plainly what it cannot do."""
+"""Skills other than arithmetic: letters, memory, small talk, and refusals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ABOUT = "I can add, subtract, multiply, compare, count, sort, spell and reverse,
 CANNOT = "I can't do that. Ask me: what can you do?"
 TOO_BIG = "That is too big for me. I add and subtract up to 999, and multiply up to 99 by 9."
 
-# What is always answered alike. The wordings stand under the same names.
+# Questions that always have the same answer. The wordings have the same names.
 ANSWERS = {
     "greet": "Hello! What can I do for you?",
     "morning": "Good morning! What can I do for you?",
@@ -36,7 +36,7 @@ ANSWERS = {
 
 
 def manners(talk: Talk, *kinds: str) -> Turn:
-    """A question that has one answer."""
+    """Ask a question that has a fixed answer."""
     kind = talk.rng.choice(kinds)
     n, m = talk.rng.randint(2, 99), talk.rng.randint(2, 99)
     frac = f"{talk.rng.randint(0, 99)}.{talk.rng.randint(1, 99)}"
@@ -44,7 +44,7 @@ def manners(talk: Talk, *kinds: str) -> Turn:
 
 
 def skill_of(kind: str) -> str:
-    """The skill under which an answer is scored."""
+    """Return the skill that an answer counts for in the scores."""
     if kind in ("who", "maker", "size", "home", "human", "able", "unable"):
         return "identity"
     return "refuse" if kind in ("divide", "decimal") else "manners"
@@ -61,7 +61,7 @@ def identity(talk: Talk) -> Turn:
 
 
 def refuse(talk: Talk) -> Turn:
-    """What it cannot do: most of the world."""
+    """Ask for something that the model cannot do; the answer says so."""
     rng = talk.rng
     kind = rng.random()
     if kind < 0.12:
@@ -91,11 +91,11 @@ def refuse(talk: Talk) -> Turn:
 
 
 def word_for(talk: Talk, what: str, longest: int) -> str:
-    """A word for a skill, in lower case or as people write names."""
+    """Draw a word for a skill, in lower case or capitalized."""
 
     def make() -> tuple[str | None, str]:
         word = talk.new_word(longest)
-        # The letters of a word that is one token are learnt by heart.
+        # A word that is one token has no key: the model has to memorize its letters.
         return None if word in WORDS["whole"] else f"{what} {word}", word
 
     word: str = talk.draw(make)[0]
@@ -128,7 +128,7 @@ def letters(talk: Talk) -> Turn:
     return Turn("letters", talk.ask("letters", w=word), counted(word))
 
 
-# Each answer names the word first, after a space: so it is the token that stood in the question. Its letters come then.
+# Each answer names the word before its letters, after a space: then it is the same token as in the question.
 
 
 def spelled(word: str) -> str:
@@ -136,12 +136,12 @@ def spelled(word: str) -> str:
 
 
 def backwards(word: str) -> str:
-    """The letters, then from their end."""
+    """Return the answer to `reverse`: the letters, then the reversed word."""
     return f"The word {word}: {'-'.join(word)}, so {word[::-1]}."
 
 
 def counted(word: str) -> str:
-    """Numbered letters, then how many."""
+    """Return the answer to `letters`: the numbered letters, then their number."""
     return (
         f"The word {word}: "
         + ", ".join(f"{i} {letter}" for i, letter in enumerate(word, 1))
@@ -150,7 +150,7 @@ def counted(word: str) -> str:
 
 
 def one_letter(talk: Talk) -> Turn:
-    """How often a letter stands in a word."""
+    """Ask how often a letter occurs in a word."""
     word = word_for(talk, "letters", 10)
     letter = talk.rng.choice(word.lower() if talk.rng.random() < 0.85 else string.ascii_lowercase)
     steps, count = [], 0
@@ -163,7 +163,7 @@ def one_letter(talk: Talk) -> Turn:
 
 
 def same_word(talk: Talk) -> Turn:
-    """The last word again: "and backwards?"."""
+    """Ask about the last word again: "and backwards?"."""
     word = talk.word
     if word is None or len(word) > 6:
         raise NoProblem
@@ -177,7 +177,7 @@ def same_word(talk: Talk) -> Turn:
 
 
 def count(talk: Talk) -> Turn:
-    """Upwards or downwards, at most 15 steps."""
+    """Ask to count up or down, at most 15 steps."""
     rng = talk.rng
 
     def make() -> tuple[str, int, int]:
@@ -194,7 +194,7 @@ def count(talk: Talk) -> Turn:
 
 
 def neighbour(talk: Talk) -> Turn:
-    """What comes after or before a number."""
+    """Ask what comes after or before a number."""
 
     def make() -> tuple[str | None, int]:
         n = max(1, talk.number(998))
@@ -210,7 +210,7 @@ def neighbour(talk: Talk) -> Turn:
 
 
 def tell(talk: Talk) -> Turn:
-    """The user says something about themselves."""
+    """Tell the model something about the user."""
     rng, kind = (
         talk.rng,
         talk.rng.choice(["name", "name", "name", "favorite", "favorite", "number", "age", "town", "mood"]),
@@ -242,7 +242,7 @@ def tell(talk: Talk) -> Turn:
 
 
 def fact(key: str, value: str) -> str:
-    """A fact as it is told back."""
+    """Phrase a fact as the model repeats it."""
     if key == "age":
         return f"you are {value} years old"
     if key == "town":
@@ -251,7 +251,7 @@ def fact(key: str, value: str) -> str:
 
 
 def recall(talk: Talk) -> Turn:
-    """What was told; or that it was not."""
+    """Ask for a fact. The answer repeats it, or says that the user has not told it."""
     rng = talk.rng
     known = sorted(talk.facts)
     if known and rng.random() < 0.8:
@@ -268,7 +268,7 @@ def recall(talk: Talk) -> Turn:
 
 
 def what_result(talk: Talk) -> Turn:
-    """The last result again."""
+    """Ask for the last result again."""
     if talk.last is None:
         raise NoProblem
     return Turn("recall", talk.ask("result"), f"The last result is {talk.last}.")

@@ -1,7 +1,7 @@
-"""The graph of BitNet b1.58 2B-4T in PyTorch, small: what the engine calls architecture `bitnet-b1.58`.
+"""The architecture of BitNet b1.58 2B-4T in PyTorch, small: `bitnet-b1.58` in GGUF files.
 
-Projections see ternary weights (one absmean scale per tensor) and int8 activations (one absmax scale per token);
-gradients pass both roundings straight through. In float32 without autocast it computes what the engine computes.
+Projections use ternary weights (one absmean scale per tensor) and int8 activations (one absmax scale per token), with
+straight-through gradients (arXiv 2402.17764). In float32 without autocast it computes what the engine computes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Config:
-    """Shape of a model. Width and ffn are multiples of 128: the blocks of I2_S."""
+    """Shape of a model. Width and ffn must be multiples of 128, the block size of I2_S."""
 
     vocab: int
     width: int = 256
@@ -34,13 +34,13 @@ class Config:
 
 
 def ternary(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Trits and their scale: weights in units of their mean magnitude, rounded, clipped to -1, 0, 1."""
+    """Return trits and their scale: weights divided by their mean magnitude, rounded, clipped to -1, 0, 1."""
     scale = weight.float().abs().mean().clamp(min=1e-5)
     return (weight / scale).round().clamp(-1, 1), scale
 
 
 class RoundActivations(torch.autograd.Function):
-    """Each token's vector in steps of 1/127 of its largest magnitude: integers and their scale. Gradients pass."""
+    """Quantize each token's vector to integers, 127 steps up to its largest magnitude; straight-through gradient."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
@@ -55,7 +55,7 @@ class RoundActivations(torch.autograd.Function):
 
 
 class RoundWeights(torch.autograd.Function):
-    """Trits as above. The gradient is that of trits × scale with respect to the weight, straight through."""
+    """Quantize weights to trits; straight-through gradient of trits × scale with respect to the weight."""
 
     @staticmethod
     def forward(ctx, weight: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
@@ -70,17 +70,17 @@ class RoundWeights(torch.autograd.Function):
 
 
 class BitLinear(nn.Linear):
-    """A projection of rounded activations by trits: a sum of integers, times both scales."""
+    """A projection with int8 activations and ternary weights: a sum of integers, times both scales."""
 
     def forward(self, x: tuple[Tensor, Tensor]) -> Tensor:
-        """`x` is what `RoundActivations` gives, so that projections of the same input share it."""
+        """Project `x`, a result of `RoundActivations`, which several projections can share."""
         q, s = x
         trits, scale = RoundWeights.apply(self.weight)
         return F.linear(q, trits) * (scale / s)
 
 
 class RMSNorm(nn.Module):
-    """Normalise, then multiply by gamma."""
+    """Divide by the root mean square, then multiply by gamma (arXiv 1910.07467)."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class RMSNorm(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward network, each behind its norm, with a sub-norm before its last projection."""
+    """Attention and feed-forward network. Each has a norm in front and a sub-norm before its last projection."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Layer(nn.Module):
         self.ffn_down = BitLinear(c.ffn, c.width, False)
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """`mask` is True where a query may look at a key."""
+        """Apply the layer. `mask` is True where a query may attend to a key."""
         c, (rows, n, _) = self.c, x.shape
         a = RoundActivations.apply(self.attn_norm(x))
         q = rotate(self.attn_q(a).view(rows, n, c.heads, c.head_dim).transpose(1, 2), rope)
@@ -125,14 +125,14 @@ class Layer(nn.Module):
 
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary positions: channel i turns with channel i + half."""
+    """Apply the rotary embedding; channel i is paired with channel i + half (NeoX)."""
     cos, sin = rope
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 class BitNet(nn.Module):
-    """Embedding, layers, norm, and the embedding again as the output head."""
+    """Embedding, layers, final norm, and the embedding again as the output head."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -149,14 +149,14 @@ class BitNet(nn.Module):
         self.register_buffer("sin", angle.sin(), persistent=False)
 
     def embedding(self) -> Tensor:
-        """The embedding as the file stores it, in float16; gradients pass straight through."""
+        """Return the embedding rounded to float16, as the file stores it; straight-through gradient."""
         weight = self.token_embd.weight
         return weight + (weight.half().float() - weight).detach()
 
     def forward(self, ids: Tensor, mask: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
-        """Logits after every id `[rows, n]`, or of those positions that `wanted` marks.
+        """Return the logits after every id `[rows, n]`, or only at the positions that `wanted` marks.
 
-        `mask` is True where a query may look at a key: without one, at itself and everything before.
+        `mask` is True where a query may attend to a key. The default is a causal mask.
         """
         if mask is None:
             mask = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()

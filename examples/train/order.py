@@ -1,4 +1,4 @@
-"""The skills of order: comparing numbers, even and odd, the biggest, sorting."""
+"""Skills about the order of numbers: compare, even or odd, biggest and smallest, sort."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from arithmetic import NoProblem, Talk, Turn
 
 
 def compare(talk: Talk) -> Turn:
-    """Which of two different numbers is bigger or smaller; is one bigger or smaller than the other."""
+    """Ask which of two different numbers is bigger or smaller, or whether one is."""
 
     def make() -> tuple[str, int, int]:
         a = talk.number()
@@ -30,7 +30,7 @@ def compare(talk: Talk) -> Turn:
 
 
 def parity(talk: Talk) -> Turn:
-    """Even or odd."""
+    """Ask whether a number is even or odd."""
 
     def make() -> tuple[str, int]:
         n = talk.number()
@@ -41,7 +41,7 @@ def parity(talk: Talk) -> Turn:
 
 
 def extreme(talk: Talk) -> Turn:
-    """The biggest or smallest of three to five numbers."""
+    """Ask for the biggest or smallest of three to five numbers."""
     numbers = some_numbers(talk, 5)
     kind = talk.rng.choice(["biggest", "smallest"])
     user = talk.ask(kind, l=listed(talk, numbers))
@@ -50,7 +50,7 @@ def extreme(talk: Talk) -> Turn:
 
 
 def some_numbers(talk: Talk, most: int) -> list[int]:
-    """Three to five different numbers below 10, or three to `most` below 100."""
+    """Draw three to five different numbers below 10, or three to `most` below 100."""
 
     def make() -> tuple[str, list[int]]:
         below, count = talk.rng.choice([(10, 5), (100, most)])
@@ -62,7 +62,7 @@ def some_numbers(talk: Talk, most: int) -> list[int]:
 
 
 def listed(talk: Talk, items: list[Any]) -> str:
-    """A list as people write it."""
+    """Write a list as people do."""
     mark = talk.rng.choice([", ", ", ", ", ", " ", ","])
     if mark == ", " and talk.rng.random() < 0.2:
         return f"{', '.join(map(str, items[:-1]))} and {items[-1]}"
@@ -70,7 +70,7 @@ def listed(talk: Talk, items: list[Any]) -> str:
 
 
 def sort(talk: Talk) -> Turn:
-    """Numbers, upwards or downwards."""
+    """Ask to sort numbers, ascending or descending."""
     numbers = some_numbers(talk, 3)
     down = talk.rng.random() < 0.25
     user = talk.ask("sort_down" if down else "sort", l=listed(talk, numbers))
@@ -79,7 +79,7 @@ def sort(talk: Talk) -> Turn:
 
 
 def other_way(talk: Talk) -> Turn:
-    """The last list from its end."""
+    """Ask for the last list in reverse order."""
     if talk.items is None:
         raise NoProblem
     talk.items = talk.items[::-1]

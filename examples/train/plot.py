@@ -1,4 +1,4 @@
-"""Draw the loss curve of a training: `python examples/train/plot.py RUN loss.png`."""
+"""Plot the loss of a training run: `python examples/train/plot.py RUN loss.png`."""
 
 import csv
 import sys
@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 
 
 def main(run: str, picture: str) -> None:
-    """Both losses over the tokens seen, on a logarithmic scale."""
+    """Plot both losses over the number of tokens seen, on a logarithmic scale."""
     rows = [[float(x) for x in row] for row in csv.reader((Path(run) / "log.csv").open())]
     tokens = [row[1] / 1e6 for row in rows]
     figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")

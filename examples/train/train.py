@@ -1,10 +1,10 @@
-"""Train the model of this folder, or go on with a training that was stopped.
+"""Train the model of this folder, or resume a training.
 
     python examples/train/train.py RUN [--steps N] [--rows N] [--seed N]
 
-RUN is a folder: checkpoint.pt (every few minutes, and at the end), log.csv, tokenizer.gguf. The same seed, machine and
-number of threads give the same weights; every batch follows from the seed and its step, so a stopped training goes on
-as if it had not been stopped.
+RUN is a folder for checkpoint.pt (saved every two minutes and at the end), log.csv and tokenizer.gguf. The same seed,
+machine and number of threads give the same weights. Every batch follows from the seed and its step, so a resumed
+training gives the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ COOL_DOWN = 0.4
 
 
 def rate(step: int, steps: int) -> float:
-    """The learning rate as a share of its peak: up, level, and in the last part of the steps straight down to zero.
+    """Return the learning rate as a fraction of its peak: warm-up, constant, then linearly down to zero.
 
-    While it is level nothing depends on `steps`, so a training can be stopped there and its end be set anew.
+    While it is constant nothing depends on `steps`, so a training can be stopped there and resumed with other `steps`.
     """
     return min((step + 1) / WARM_UP, (steps - step) / (steps * COOL_DOWN), 1.0)
 
 
 def make_optimizers(model: BitNet, peak: float) -> list[torch.optim.Optimizer]:
-    """Muon for the projections, AdamW for embedding and norms."""
+    """Return the optimizers: Muon for the projections, AdamW for embedding and norms."""
     projections = [p for name, p in model.named_parameters() if p.ndim == 2 and "blk" in name]
     rest = [p for name, p in model.named_parameters() if p.ndim == 1 or "blk" not in name]
     return [
@@ -48,21 +48,21 @@ def make_optimizers(model: BitNet, peak: float) -> list[torch.optim.Optimizer]:
 
 
 def mask_of(number: Tensor) -> Tensor:
-    """Each id looks at itself and what stands before it in the same conversation."""
+    """Return the attention mask: each id sees itself and the ids before it in the same conversation."""
     n = number.shape[1]
     same = number[:, :, None] == number[:, None, :]
     return (same & torch.ones(n, n, dtype=torch.bool, device=number.device).tril())[:, None]
 
 
 def loss_of(model: torch.nn.Module, ids: Tensor, targets: Tensor, number: Tensor) -> Tensor:
-    """Mean cross-entropy of what the model has to say."""
+    """Return the mean cross-entropy over the targets."""
     with torch.autocast(ids.device.type, torch.bfloat16):
         logits = model(ids, mask_of(number))
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=-1)
 
 
 def held_out_batch(tokenizer: object, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Held-out problems, a conversation a row; only the last answer counts."""
+    """Return held-out problems, one conversation per row; only the last answer has targets."""
     rows = []
     for problem in data.test_conversations(seed=2, per_skill=2):
         turns = [Turn("", user, answer) for user, answer in problem["turns"]]  # type: ignore[attr-defined]
@@ -80,16 +80,16 @@ def held_out_batch(tokenizer: object, length: int) -> tuple[Tensor, Tensor, Tens
 
 
 def main() -> None:
-    """Command line."""
+    """Train as the command line says."""
     parser = argparse.ArgumentParser(description="Train a small BitNet b1.58 model.")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=19500)
-    parser.add_argument("--rows", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--layers", type=int, default=5)
-    parser.add_argument("--ffn", type=int, default=512)
-    parser.add_argument("--until", type=int, help="stop at this step, to go on later")
+    parser.add_argument("run", type=Path, help="folder of the training")
+    parser.add_argument("--steps", type=int, default=19500, help="steps of the whole training (default: 19500)")
+    parser.add_argument("--rows", type=int, default=10, help="rows of a batch, 384 tokens each (default: 10)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights and data (default: 1)")
+    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate (default: 0.003)")
+    parser.add_argument("--layers", type=int, default=5, help="number of layers (default: 5)")
+    parser.add_argument("--ffn", type=int, default=512, help="intermediate size, a multiple of 128 (default: 512)")
+    parser.add_argument("--until", type=int, help="stop at this step; the same command without it resumes")
     options = parser.parse_args()
 
     options.run.mkdir(parents=True, exist_ok=True)

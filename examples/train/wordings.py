@@ -1,6 +1,6 @@
-"""How things are asked: the entries of wordings.txt. Those that begin with "unseen" are for tests alone.
+"""Wordings of questions (wordings.txt) and the words in them (words.txt).
 
-And the words that fill them: the entries of words.txt, as many to a line as it holds.
+Wordings whose name begins with "unseen" are used in tests only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def read(path: Path) -> dict[str, list[str]]:
-    """The entries of a file: a name in brackets, then its wordings, one a line."""
+    """Read the entries of a file: a name in brackets, then one wording per line."""
     entries: dict[str, list[str]] = {}
     for line in path.read_text().splitlines():
         if line.startswith("["):
@@ -48,7 +48,7 @@ OPENERS = [
 
 
 def careless(rng: random.Random, wording: str) -> str:
-    """The wording as somebody may type it: case, punctuation, politeness, slips of the finger."""
+    """Change a wording as a user might type it: case, punctuation, politeness, typing mistakes."""
     if rng.random() < 0.5:
         return wording
     if rng.random() < 0.12 and len(wording) > 6:
@@ -75,7 +75,7 @@ def careless(rng: random.Random, wording: str) -> str:
 
 
 def slip(rng: random.Random, word: str) -> str:
-    """A word with two letters exchanged, one left out or one doubled."""
+    """Return the word with two letters swapped, one left out or one doubled."""
     if len(word) < 4 or "{" in word:
         return word
     i = rng.randrange(len(word) - 1)

@@ -1,4 +1,4 @@
-"""The compiled half of the package."""
+"""Type stubs and docstrings of the compiled module `bitnet._core`."""
 
 from __future__ import annotations  # for pdoc, which runs this file
 
@@ -71,29 +71,38 @@ class _Sampling(TypedDict, total=False):
 
 @final
 class SamplingParams:
-    """How to choose the next id. All of it can be given as flat keywords too, wherever something is sampled; beside
-    `params`, keywords change some of them.
+    """Parameters that decide how the next token is chosen from the logits.
 
-    Order: logit_bias, repetition, presence and frequency penalties, (temperature 0: the largest, of equals the lowest
-    id), temperature, top_k, top_p, min_p, draw. Draw number i depends on (seed, i) alone.
+    Methods that generate text also take these parameters as keywords. Keywords override the values in `params`.
 
-    temperature: divides the logits (default 0: greedy).
-    top_k: candidates by rank (default 0: all).
-    top_p: the fewest candidates whose probabilities reach it (default 1: all).
-    min_p: candidates at least as probable as this share of the best (default 0: all).
-    repetition_penalty: divides positive and multiplies negative logits of the last repeat_last_n ids (default 64), the
-        prompt's included (default 1: none).
-    presence_penalty, frequency_penalty: subtracted from the logits of generated ids, once, and once for each time
-        (default 0).
-    logit_bias: id -> what is added; ids above the vocabulary's are left out.
-    seed: of the draws, 0 to 2**64 - 1 (default None: chosen for each answer, and recorded).
-    max_tokens: ids at most (default None: up to a stop or the end of the context).
-    stop: a text or texts that end the answer and are never shown.
-    stop_token_ids: ids that end it, besides the model's own.
-    ignore_eos: the model's own do not end it.
-    logprobs: how many of the best ids to report with each token (default None: none, and no log-probability).
+    The parameters apply in this order: logit_bias; repetition, presence and frequency penalties; temperature; top_k;
+    top_p; min_p; random draw. At temperature 0 the token with the largest logit is taken after the penalties; the
+    lowest id wins a tie. Draw number i depends on (seed, i) only.
 
-    Raises ArgumentError outside a range, TypeError for an unknown name.
+    Args:
+        temperature: Divides the logits. 0 takes the most likely token (greedy decoding). Default: 0.
+        top_k: Keeps this many of the most likely tokens. Default: 0, all tokens.
+        top_p: Nucleus sampling: keeps the most likely tokens until their probabilities add up to this value. Default:
+            1, all tokens.
+        min_p: Keeps tokens with at least this fraction of the top token's probability. Default: 0, all tokens.
+        repetition_penalty: Divides positive logits and multiplies negative logits of tokens among the last
+            `repeat_last_n`. Default: 1, off.
+        repeat_last_n: Number of tokens that the repetition penalty looks back, prompt included. Default: 64.
+        presence_penalty: Subtracted from the logit of each token that was generated before. Default: 0.
+        frequency_penalty: Subtracted from a token's logit once for each time it was generated. Default: 0.
+        logit_bias: Maps token ids to values that are added to their logits. Ids beyond the vocabulary are ignored.
+        seed: Seed of the random draws, from 0 to 2**64 - 1. Default: None, a new seed for each completion; the receipt
+            records it.
+        max_tokens: Largest number of tokens to generate. Default: None, up to a stop or the end of the context.
+        stop: One or more stop strings. They end the completion and are not part of its text.
+        stop_token_ids: Ids that end the completion, in addition to the model's own.
+        ignore_eos: Do not stop at the model's own stop ids. Default: False.
+        logprobs: Number of most likely tokens to report for each position. 0 reports the chosen token's log-probability
+            only. Default: None, no log-probabilities.
+
+    Raises:
+        ArgumentError: A value is out of range.
+        TypeError: A name is unknown.
 
     >>> from bitnet import SamplingParams
     >>> params = SamplingParams(temperature=0.5, top_p=0.95, seed=1)
@@ -122,59 +131,65 @@ class SamplingParams:
     ) -> SamplingParams: ...
     @property
     def temperature(self) -> float:
-        """What the logits are divided by; 0: the largest is taken."""
+        """Divides the logits; 0 means greedy decoding."""
     @property
     def top_k(self) -> int:
-        """How many candidates stay, by rank; 0: all."""
+        """Number of most likely tokens that are kept; 0 means all."""
     @property
     def top_p(self) -> float:
-        """The probability that the candidates reach together; 1: all stay."""
+        """Sum of probabilities at which nucleus sampling stops adding tokens; 1 means all."""
     @property
     def min_p(self) -> float:
-        """The least probability of a candidate, as a share of the best one's; 0: all stay."""
+        """Smallest probability that is kept, as a fraction of the top token's; 0 means all."""
     @property
     def repetition_penalty(self) -> float:
-        """Divides positive and multiplies negative logits of the last `repeat_last_n` ids; 1: none."""
+        """Divides positive and multiplies negative logits of the last `repeat_last_n` tokens; 1 means off."""
     @property
     def repeat_last_n(self) -> int:
-        """How many ids the repetition penalty looks back on."""
+        """Number of tokens that the repetition penalty looks back, prompt included."""
     @property
     def presence_penalty(self) -> float:
-        """Subtracted from the logit of each id that was generated."""
+        """Subtracted from the logit of each token that was generated before."""
     @property
     def frequency_penalty(self) -> float:
-        """Subtracted from the logit of an id for each time that it was generated."""
+        """Subtracted from a token's logit once for each time it was generated."""
     @property
     def logit_bias(self) -> dict[int, float]:
-        """Added to the logits, by id."""
+        """Values that are added to the logits, by token id."""
     @property
     def seed(self) -> int | None:
-        """Of the draws; None: chosen for each answer, and recorded in its receipt."""
+        """Seed of the random draws; None means a new one for each completion."""
     @property
     def max_tokens(self) -> int | None:
-        """How many ids at most; None: up to a stop or the end of the context."""
+        """Largest number of tokens to generate; None means no limit but the context."""
     @property
     def stop(self) -> list[str]:
-        """Texts that end an answer and are never shown."""
+        """Stop strings: they end the completion and are not part of its text."""
     @property
     def stop_token_ids(self) -> list[int]:
-        """Ids that end an answer, besides the model's own."""
+        """Ids that end the completion, in addition to the model's own."""
     @property
     def ignore_eos(self) -> bool:
-        """Whether the model's own stop ids do not end an answer."""
+        """Whether generation continues past the model's own stop ids."""
     @property
     def logprobs(self) -> int | None:
-        """How many of the best ids are reported with each token; None: none, and no log-probability."""
+        """Number of most likely tokens reported for each position; None means no log-probabilities at all."""
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
 
 @final
 class Tokenizer:
-    """A model's vocabulary with its rules, from a GGUF file, of which no weights are read, or from a `tokenizer.json`.
+    """The vocabulary of a model and its rules, read from a GGUF file or a `tokenizer.json`.
 
-    A GGUF file without a tokenizer takes the `tokenizer.json` beside it. Beside a `tokenizer.json`, the files
-    `tokenizer_config.json` and `generation_config.json` name the tokens that begin and end a text.
-    pre: overrides the pre-tokenizer that a GGUF file names. Raises as `Engine`.
+    Only metadata is read, no weights. For a GGUF file without a tokenizer, the `tokenizer.json` beside it is used. The
+    files `tokenizer_config.json` and `generation_config.json` beside a `tokenizer.json` name the BOS, EOS and stop
+    tokens.
+
+    Args:
+        path: A GGUF file or a `tokenizer.json`.
+        pre: Name of the pre-tokenizer to use instead of the one that the GGUF file names.
+
+    Raises the errors of `Engine` for a file that is missing, damaged or not supported.
 
     >>> from bitnet import Tokenizer, models
     >>> tokenizer = Tokenizer(models.inside())
@@ -188,115 +203,137 @@ class Tokenizer:
 
     def __new__(cls, path: _Path, *, pre: str | None = None) -> Tokenizer: ...
     def encode(self, text: str, add_bos: bool = False, parse_special: bool = False) -> list[int]:
-        """Ids of a text. Control tokens are recognised in it only if parse_special: leave it off for users' texts."""
+        """Convert text to token ids.
+
+        Args:
+            text: The text.
+            add_bos: Put the BOS token in front, if the model has one.
+            parse_special: Recognize control tokens in the text. Leave it off for text that users write.
+        """
     def decode(self, ids: _TokenIds, skip_special_tokens: bool = True) -> str:
-        """Text of ids; bytes that are no UTF-8 become U+FFFD, ids outside the vocabulary nothing."""
+        """Convert token ids to text. Bytes that are not valid UTF-8 become U+FFFD; ids outside the vocabulary are
+        ignored.
+
+        Args:
+            ids: Token ids.
+            skip_special_tokens: Leave out control tokens.
+        """
     def id_to_token(self, id: int) -> str | None:
-        """A token as the file spells it."""
+        """The token with this id as the file spells it, or None if there is no such id."""
     def token_to_id(self, token: str) -> int | None:
-        """The id of a token as the file spells it."""
+        """The id of a token as the file spells it, or None if there is no such token."""
     @property
     def vocab_size(self) -> int:
-        """How many ids there are."""
+        """Number of tokens in the vocabulary."""
     @property
     def bos_token_id(self) -> int | None:
-        """The token that begins a text."""
+        """Id of the token that begins a text (BOS)."""
     @property
     def eos_token_id(self) -> int | None:
-        """The token that ends a text."""
+        """Id of the token that ends a text (EOS)."""
     @property
     def add_bos(self) -> bool:
-        """Whether the model expects BOS in front."""
+        """Whether the model expects a BOS token in front of a text."""
     @property
     def stop_token_ids(self) -> list[int]:
-        """The ids that end an answer."""
+        """Ids at which generation stops, such as EOS and the end of a turn."""
     @property
     def pre(self) -> str:
-        """The pre-tokenizer."""
+        """Name of the pre-tokenizer, the rule that splits text before byte-pair encoding."""
 
 @final
 class Logprob:
-    """An id with its log-probability."""
+    """A token with its log-probability."""
 
     @property
     def id(self) -> int:
-        """The id."""
+        """Token id."""
     @property
     def text(self) -> str:
-        """Its text."""
+        """Text of this token alone."""
     @property
     def logprob(self) -> float:
-        """Natural logarithm of its probability before any sampling parameter."""
+        """Natural logarithm of the token's probability, before any sampling parameter applies."""
 
 @final
 class Piece:
-    """A piece of an answer."""
+    """One step of a stream: a token and the text that it adds."""
 
     @property
     def text(self) -> str:
-        """The characters that have become certain; may be empty. All pieces together are the answer's text."""
+        """Text that this step adds to the stream.
+
+        It is empty while a character is incomplete or the text might be the start of a stop string. The texts of all
+        pieces add up to the whole text.
+        """
     @property
     def token_id(self) -> int | None:
-        """The id; None in the last piece if a stop id ended the answer."""
+        """Id of the token; None in a last piece that only reports a stop id."""
     @property
     def logprob(self) -> Logprob | None:
-        """The id's log-probability, if asked for."""
+        """Log-probability of the token, if `logprobs` was requested."""
     @property
     def top_logprobs(self) -> list[Logprob] | None:
-        """The best ids, best first, if asked for."""
+        """The most likely tokens at this position, best first, if `logprobs` was requested."""
     @property
     def finish_reason(self) -> str | None:
-        """In the last piece: "stop", "length" or "context"."""
+        """Why the stream ended, in the last piece: "stop", "length" or "context"; None before."""
 
 @final
 class Completion:
-    """A whole answer."""
+    """A finished completion."""
 
     @property
     def text(self) -> str:
-        """Its text."""
+        """The generated text, without a stop string."""
     @property
     def token_ids(self) -> list[int]:
-        """Its ids, without a stop id."""
+        """The generated ids, without a stop id."""
     @property
     def finish_reason(self) -> str | None:
-        """Why it ended: "stop", "length" or "context"."""
+        """Why generation ended.
+
+        "stop": a stop id or stop string; "length": `max_tokens` was reached; "context": the context is full.
+        """
     @property
     def prompt_tokens(self) -> int:
-        """Positions of the prompt."""
+        """Number of tokens in the prompt."""
     @property
     def cached_tokens(self) -> int:
-        """Of these, positions that the cache held already."""
+        """Number of prompt tokens that were already in the KV cache."""
     @property
     def completion_tokens(self) -> int:
-        """Ids that were sampled, a stop id included."""
+        """Number of tokens that were sampled, including a stop id."""
     @property
     def seed(self) -> int:
-        """The seed of its draws."""
+        """Seed of the random draws."""
     @property
     def ttft(self) -> float:
-        """Seconds to the first id, computing the prompt included."""
+        """Time to first token in seconds, including the prefill."""
     @property
     def decode_seconds(self) -> float:
-        """Seconds for all later ids."""
+        """Seconds spent on all tokens after the first."""
     @property
     def logprobs(self) -> list[Logprob] | None:
-        """For each id its log-probability, if asked for."""
+        """The log-probability of each generated token, if `logprobs` was requested."""
     @property
     def top_logprobs(self) -> list[list[Logprob]] | None:
-        """For each id the best ones of its place, best first, if asked for."""
+        """For each generated token the most likely tokens at its position, best first, if requested."""
     @property
     def receipt(self) -> Receipt | None:
-        """What was computed and how."""
+        """The receipt: what was computed, from what, and how."""
 
 @final
 class Receipt:
-    """What an answer claims, and how it was run: schema 1.0.0 with the blocks "claim" and "run".
+    """A record of a completion that anyone who has the model can check by computing it again.
 
-    The claim names everything that decides the answer (model, settings, prompt ids, sampling with the seed in effect,
-    ids) and is hashed into `digest`, which is the same on every processor and number of threads. The run tells how:
-    kernels with the rows and the time that they counted, threads, seconds of each part. The digest finds accidents;
-    `Engine.replay` finds forgery. docs/receipts.md describes it, `bitnet.receipt_schema` is its JSON Schema.
+    Its JSON document (schema 1.0.0) has two main blocks. "claim" holds everything that decides the result: model,
+    settings, prompt ids, sampling parameters with the seed, and the generated ids. "run" says how it was computed:
+    kernels with their counts and times, threads, seconds of each part. `digest` is a hash of the claim, the same on
+    every processor and with any number of threads.
+
+    `validate` and the digest find accidental changes. `Engine.replay` also finds forged receipts. docs/receipts.md
+    describes the fields; `bitnet.receipt_schema()` returns the JSON Schema.
 
     >>> from bitnet import Engine, Receipt
     >>> engine = Engine()
@@ -312,61 +349,82 @@ class Receipt:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Receipt:
-        """Read a file that `save` wrote. Raises OSError, or ReceiptError (gate "form") if it is no receipt."""
+        """Read a receipt from a file that `save` wrote.
+
+        Raises:
+            OSError: The file cannot be read.
+            ReceiptError: The file is not a receipt (gate "form").
+        """
     @staticmethod
     def from_json(text: str) -> Receipt:
-        """Read a document. Raises ReceiptError (gate "form") if it is no receipt."""
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the document, which appears as a whole or not at all; make missing folders. Returns the path."""
-    def validate(self) -> None:
-        """Recompute every sum and every derived field. Raises ReceiptError that names the first gate that fails."""
-    def redact(self) -> Receipt:
-        """A copy with the number and the BLAKE3 of prompt ids, output ids, system prompt and stop texts in their place.
+        """Read a receipt from JSON text.
 
-        Its digest is the same, it validates, and who has the prompt can replay it. Whoever guesses what was left out
-        can prove the guess by the hash.
+        Raises:
+            ReceiptError: The text is not a receipt (gate "form").
+        """
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the JSON document to a file and return its path.
+
+        Missing folders are created. The file is replaced atomically: it never holds part of a document.
+        """
+    def validate(self) -> None:
+        """Recompute every sum, every derived field and the digest.
+
+        Raises:
+            ReceiptError: A value does not agree; the message names the first check (gate) that failed.
+        """
+    def redact(self) -> Receipt:
+        """Return a copy without prompt ids, output ids, system prompt and stop strings.
+
+        Each is replaced by its length and BLAKE3 hash. The copy has the same digest and still validates; whoever has
+        the prompt can replay it. A hash does not hide a text that can be guessed, because the guess can be verified.
         """
     def to_json(self) -> str:
-        """The document as indented JSON text."""
+        """Return the document as indented JSON text."""
     def to_dict(self) -> dict[str, Any]:
-        """The document."""
+        """Return the document as a dict."""
     def plot(self) -> Figure:
-        """The picture of `bitnet.plot.timeline` for this answer alone. Raises ImportError without matplotlib."""
+        """Draw the timeline of this completion with `bitnet.plot.timeline`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
     def with_test_results(self, *, total_tests: int, passed: int, failed: int = 0, skipped: int = 0) -> Receipt:
-        """A copy with the results of tests that were run on the answer."""
+        """Return a copy that also records the results of tests that were run on the completion."""
     @property
     def digest(self) -> str:
-        """BLAKE3 of the redacted claim's JSON (UTF-8, keys sorted, no spaces), in hexadecimal.
+        """BLAKE3 hash of the redacted claim as JSON (UTF-8, sorted keys, no spaces), as hexadecimal text.
 
-        The claim holds the BLAKE3 of the model's file: the first digest of an engine reads the whole file.
+        The claim contains the hash of the model file, so the first digest of an engine reads the whole file.
         """
     @property
     def timestamp(self) -> str:
-        """When the answer ended, in UTC (RFC 3339)."""
+        """When the completion ended, in UTC (RFC 3339)."""
     @property
     def prompt_tokens(self) -> int:
-        """Positions of the prompt."""
+        """Number of tokens in the prompt."""
     @property
     def cached_tokens(self) -> int:
-        """Of these, positions that the cache held already."""
+        """Number of prompt tokens that were already in the KV cache."""
     @property
     def computed_tokens(self) -> int:
-        """Positions that were computed: the rest of the prompt, and all sampled ids but the last."""
+        """Number of tokens that were computed: the rest of the prompt, and all sampled tokens but the last."""
     @property
     def completion_tokens(self) -> int:
-        """Ids that were sampled, a stop id included."""
+        """Number of tokens that were sampled, including a stop id."""
     @property
     def finish_reason(self) -> str:
-        """Why the answer ended: "stop", "length", "context" or "cancelled"."""
+        """Why generation ended: "stop", "length", "context" or "cancelled"."""
     @property
     def kernels(self) -> list[str]:
-        """The kernels that counted rows, each with its instruction set."""
+        """Names of the kernels that ran, each with its instruction set."""
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds inside the engine: render, tokenize, prefill, first_token, decode, sample, detokenize, wall.
+        """Seconds spent in each part: render, tokenize, prefill, first_token, decode, sample, detokenize, wall,
+        consumer.
 
-        `first_token` is everything up to the first id, `wall` everything. `consumer` is what the consumer of a stream
-        spent between pulls; it is in none of the others.
+        `first_token` is the time to the first token and `wall` the whole time inside the engine. `consumer` is the time
+        that the consumer of a stream spent between pulls; the other entries do not include it.
         """
     def __eq__(self, other: object, /) -> bool: ...
     def _repr_html_(self) -> str: ...
@@ -374,12 +432,14 @@ class Receipt:
 
 @final
 class Stream:
-    """An answer under way: an iterator of `Piece`, for `for` and for asyncio's `async for`.
+    """A completion in progress: an iterator of `Piece`, for `for` and `async for`.
 
-    Pulled: nothing is computed ahead of its consumer, nothing after it is dropped. It has one consumer: a pull while
-    another thread or task is pulling raises ArgumentError. Others may look on meanwhile, at the answer as it was after
-    the last step, and cancel it. After Ctrl-C, or once a task that pulled was cancelled, it can be pulled on: the step
-    under way is abandoned, and was before the task ends.
+    Each iteration computes one token. Nothing is computed ahead of the consumer, and nothing after the stream is
+    deleted.
+
+    A stream has one consumer: iterating while another thread or task does so raises ArgumentError. Other threads may
+    read its properties, which show the state after the last step, and call `cancel`. After Ctrl-C, or after the
+    consuming task is cancelled, the step in progress is abandoned and the stream can be continued.
     """
 
     def __iter__(self) -> Stream: ...
@@ -387,52 +447,61 @@ class Stream:
     def __aiter__(self) -> Stream: ...
     def __anext__(self) -> Coroutine[Any, Any, Piece]: ...
     def cancel(self) -> None:
-        """End the answer, from any thread: the step under way is abandoned, and its consumer finds the end. The
-        finish_reason becomes "cancelled" if there was none."""
+        """End the stream, from any thread.
+
+        The step in progress is abandoned, and the consumer's loop ends. `finish_reason` becomes "cancelled" unless the
+        stream has already ended.
+        """
     def aclose(self) -> Coroutine[Any, Any, None]:
-        """`cancel` for asyncio, as `contextlib.aclosing` awaits it."""
+        """Same as `cancel`, for `contextlib.aclosing`."""
     @property
     def text(self) -> str:
-        """The text so far."""
+        """Text so far."""
     @property
     def token_ids(self) -> list[int]:
-        """The ids so far, without a stop id."""
+        """Generated ids so far, without a stop id."""
     @property
     def finish_reason(self) -> str | None:
-        """Why it ended: "stop", "length", "context", "cancelled"; None while it goes on."""
+        """Why the stream ended: "stop", "length", "context" or "cancelled"; None while it is in progress."""
     @property
     def prompt_tokens(self) -> int:
-        """Positions of the prompt."""
+        """Number of tokens in the prompt."""
     @property
     def cached_tokens(self) -> int:
-        """Of these, positions that the cache held already."""
+        """Number of prompt tokens that were already in the KV cache."""
     @property
     def completion_tokens(self) -> int:
-        """Ids sampled so far, a stop id included."""
+        """Number of tokens sampled so far, including a stop id."""
     @property
     def seed(self) -> int:
-        """The seed of its draws."""
+        """Seed of the random draws."""
     @property
     def receipt(self) -> Receipt | None:
-        """What was computed and how; None while it goes on, or if it ended before its first id."""
+        """The receipt; None while the stream is in progress, and if it ended before the first token."""
 
 @final
 class ChatTurn:
-    """One turn of a conversation: role ("system", "user" or "assistant"), text, and whether its user stopped it.
+    """One message of a conversation.
 
-    Raises ArgumentError for another role.
+    Args:
+        role: "system", "user" or "assistant".
+        text: The message.
+        cancelled: The user stopped this answer before it was complete.
+
+    Raises:
+        ArgumentError: The role is none of these.
     """
 
     def __new__(cls, role: str, text: str, cancelled: bool = False) -> ChatTurn: ...
     @property
     def role(self) -> str:
-        """Who speaks, in lower case."""
+        """Who wrote the message: "system", "user" or "assistant"."""
     @property
     def text(self) -> str:
-        """What is said."""
+        """The message."""
     @property
     def cancelled(self) -> bool:
-        """Whether it is an answer that its user stopped."""
+        """Whether the user stopped this answer before it was complete."""
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
@@ -440,41 +509,42 @@ _Message: TypeAlias = ChatTurn | dict[str, Any]
 
 @final
 class Span:
-    """A stretch of a prompt: see `Template.spans`."""
+    """A part of a prompt that has one author; see `Template.spans`."""
 
     @property
     def text(self) -> str:
-        """Its text."""
+        """Text of this part."""
     @property
     def role(self) -> str | None:
-        """The role of the message that it stands in; None if the template wrote it."""
+        """Role of the message that the text comes from; None if the template wrote it."""
     @property
     def message(self) -> int | None:
-        """The position of that message."""
+        """Index of that message; None if the template wrote the text."""
     @property
     def start(self) -> int:
-        """Where it begins, in bytes of the prompt's UTF-8."""
+        """Start of the span, in bytes of the prompt's UTF-8."""
     @property
     def end(self) -> int:
-        """Where it ends."""
+        """End of the span, in bytes of the prompt's UTF-8."""
     @property
     def rewritten(self) -> bool:
-        """Whether the template changed the message's text, other than by trimming it."""
+        """Whether the template changed the text of the message, apart from trimming it."""
     @property
     def token_ids(self) -> list[int] | None:
-        """The tokens that begin in it; None without a tokenizer, and where its tokens do not spell the prompt.
+        """Ids of the tokens that begin in this span.
 
-        A token that the tokenizer puts in front (BOS) has an empty span.
+        None without a tokenizer, and if the decoded tokens differ from the prompt. A token that the tokenizer puts in
+        front (BOS) has an empty span of its own.
         """
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
 
 @final
 class Template:
-    """What turns a conversation into a prompt: a Jinja source, rendered as transformers' `apply_chat_template` does.
+    """A chat template: a Jinja source that turns a conversation into a prompt.
 
-    A template is a stranger's program: it runs with a limit on steps and on output. What goes wrong is a
-    TemplateError with the line.
+    It renders as `apply_chat_template` of transformers does. Templates come with models and are not trusted: steps and
+    output are limited, and every failure is a TemplateError that gives the line.
 
     >>> from bitnet import Template
     >>> template = Template.named("bitnet")
@@ -486,11 +556,22 @@ class Template:
 
     @staticmethod
     def from_jinja(source: str, bos_token: str | None = None, eos_token: str | None = None) -> Template:
-        """A template from its source; the tokens are what the source knows as `bos_token` and `eos_token`."""
+        """Create a template from its Jinja source.
+
+        Args:
+            source: The Jinja source.
+            bos_token: Value of the variable `bos_token` in the source.
+            eos_token: Value of the variable `eos_token` in the source.
+        """
     @staticmethod
     def named(name: str, bos_token: str | None = None, eos_token: str | None = None) -> Template:
-        """A built-in template: "raw", "instruct", "llama3-chat" or "bitnet" (that of BitNet b1.58 2B-4T). Prompts of
-        "llama3-chat" begin with bos_token, which has to be given for it."""
+        """Return a built-in template.
+
+        Args:
+            name: "raw", "instruct", "llama3-chat" or "bitnet" (the template of BitNet b1.58 2B-4T).
+            bos_token: Text of the BOS token. "llama3-chat" needs it: its prompts begin with it.
+            eos_token: Text of the EOS token.
+        """
     @staticmethod
     def detect(
         jinja: str | None = None,
@@ -498,11 +579,20 @@ class Template:
         bos_token: str | None = None,
         eos_token: str | None = None,
     ) -> Template:
-        """The template of a model: its file's Jinja source, else what the name of its tokenizer or model suggests,
-        else "raw". See `origin` and `warning`. Of a path only the last part counts as a name."""
+        """Choose a template from what is known about a model.
+
+        The order of preference: the Jinja source, a built-in template that the name suggests, "raw". `origin` tells
+        which one was chosen, `warning` whether it was a guess.
+
+        Args:
+            jinja: Jinja source from the model file.
+            tokenizer_name: Name of the tokenizer or the model. If it is a path, the last component counts.
+            bos_token: Text of the BOS token.
+            eos_token: Text of the EOS token.
+        """
     @staticmethod
     def from_model(path: str | os.PathLike[str]) -> Template:
-        """The template of a model file, which is not opened otherwise."""
+        """Return the template of a model file. Only the metadata of the file is read."""
     def render(
         self,
         messages: Sequence[_Message],
@@ -510,7 +600,18 @@ class Template:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """The prompt of a conversation. Dicts reach the template untouched; other keywords become variables."""
+        """Render a conversation as a prompt.
+
+        Args:
+            messages: Dicts or `ChatTurn`s. Dicts reach the template unchanged.
+            tools: JSON schemas of functions, as dicts.
+            add_generation_prompt: End with the start of an assistant turn.
+            variables: More variables for the template.
+
+        Raises:
+            TemplateError: The template fails, or refuses the conversation.
+            TypeError: A message, tool or variable is of a type that JSON does not have.
+        """
     def spans(
         self,
         messages: Sequence[_Message],
@@ -520,54 +621,75 @@ class Template:
         tokenizer: Tokenizer | None = None,
         **variables: Any,
     ) -> list[Span]:
-        """What `render` gives in stretches, in order: who wrote each, and with a tokenizer its tokens.
+        """Split the result of `render` into spans, in order, each with its author and optionally its tokens.
 
-        A picture for people, as good as can be: the texts of messages are followed through the template. Of one that a
-        template looks at or takes apart nothing may be found; then it counts as the template's. Tools do always.
+        This is a visualization. It follows the texts of the messages through the template. If a template inspects a
+        text or takes it apart, that text may count as the template's. Tools always do.
+
+        Args:
+            messages: As for `render`.
+            tools: As for `render`.
+            add_generation_prompt: As for `render`.
+            tokenizer: Fills `Span.token_ids`.
+            variables: As for `render`.
         """
     def render_chat(self, history: Sequence[ChatTurn], system: str | None = None) -> str:
-        """`render` of turns that wait for an answer, with a system prompt before them."""
+        """Render turns that wait for an answer, after an optional system prompt. Short for `render`."""
     def apply(self, user: str, system: str | None = None) -> str:
-        """`render_chat` of a single question."""
+        """Render a single question, after an optional system prompt. Short for `render`."""
     def at(self, now: str) -> Template:
-        """The same template with its clock stopped at this local time, such as "2026-07-04T12:00:00"."""
+        """Return the same template with a fixed clock.
+
+        Args:
+            now: Local time that the template sees, such as "2026-07-04T12:00:00".
+        """
     @property
     def name(self) -> str:
-        """The built-in template that it is, or "jinja"."""
+        """Name of the built-in template that this one equals, or "jinja"."""
     @property
     def source(self) -> str:
-        """The Jinja source."""
+        """Jinja source."""
     @property
     def origin(self) -> str:
-        """Where it came from: "argument", "gguf", "tokenizer" or "fallback"."""
+        """Where the template comes from.
+
+        "argument": the caller; "gguf": the model file; "tokenizer": the name of the tokenizer or model suggests it;
+        "fallback": nothing is known, so it is "raw".
+        """
     @property
     def warning(self) -> str | None:
-        """What its user should know, if anything."""
+        """A warning for the user, such as that the template is a guess; None if there is none."""
     @property
     def bos_token(self) -> str | None:
-        """What the source knows under this name."""
+        """Value of the variable `bos_token` in the source."""
     @property
     def eos_token(self) -> str | None:
-        """What the source knows under this name."""
+        """Value of the variable `eos_token` in the source."""
     @property
     def stop_sequences(self) -> list[str]:
         """Texts that end the assistant's turn."""
     @property
     def add_bos(self) -> bool:
-        """Whether a BOS token has to be put in front of its prompts, because it does not write one itself."""
+        """Whether the prompt needs a BOS token in front: the template has one and does not write it itself."""
     def __eq__(self, other: object, /) -> bool: ...
     def _repr_html_(self) -> str: ...
     def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]: ...
 
 @final
 class ChatSession:
-    """A conversation: its turns, its computed prefix, its receipts. An engine may have any number of them.
+    """A conversation: its turns, its KV cache and its receipts. An engine can have any number of them.
 
-    template: a Template or the name of a built-in one (None: the engine's). Sampling parameters, as `params` or flat
-    keywords, hold for every answer; those given to `send` or `stream` change them for one.
+    Each prompt is rendered as a whole, but only the part after the longest common prefix with the KV cache is computed.
+    When the context is full, the oldest exchanges leave the prompt until it fills at most three quarters of the
+    context; `history` keeps all turns.
 
-    The next prompt computes only what follows the longest common prefix with what the cache holds. When the context is
-    full, whole exchanges leave the prompt, the oldest first, down to three quarters of it; the history keeps all.
+    Args:
+        engine: The engine.
+        system: System prompt.
+        template: A `Template` or the name of a built-in one. Default: the engine's.
+        params: Sampling parameters of all answers.
+        keywords: Sampling parameters one by one; they override `params`. `send` and `stream` can override both for one
+            answer.
 
     >>> from bitnet import ChatSession, Engine
     >>> chat = ChatSession(Engine(), max_tokens=32)
@@ -589,137 +711,193 @@ class ChatSession:
         **keywords: Unpack[_Sampling],
     ) -> ChatSession: ...
     def stream(self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]) -> Stream:
-        """Begin to answer. The exchange enters the history when the answer ends; one that is cancelled or dropped after
-        its first token enters as it is, marked. Raises ArgumentError while another answer is under way."""
+        """Start an answer and return it as a stream.
+
+        The question and the answer enter the history when the answer ends. An answer that is cancelled, or whose stream
+        is deleted, after its first token enters as it is, marked as cancelled.
+
+        Raises:
+            ArgumentError: Another answer is in progress, or a parameter is out of range.
+            ContextLengthError: The question does not fit into the context.
+            TemplateError: The template fails, or refuses the conversation.
+        """
     def send(self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]) -> Completion:
-        """The whole answer."""
+        """Return the whole answer. Arguments and errors as for `stream`."""
     def asend(
         self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
     ) -> Coroutine[Any, Any, Completion]:
-        """`send` for asyncio: awaited beside the event loop. A task that is cancelled cancels the answer."""
-    def clear(self) -> None:
-        """Forget turns, receipts and the computed prefix; system prompt, template and parameters stay."""
-    def fork(self) -> ChatSession:
-        """A conversation of its own that goes on from here, with the same turns, receipts and parameters.
+        """Same as `send`, for asyncio. The event loop is never blocked.
 
-        Both share what is computed until they diverge. Raises ArgumentError while an answer is under way.
+        Cancelling the task cancels the answer.
+        """
+    def clear(self) -> None:
+        """Delete the turns, the receipts and the KV cache. System prompt, template and parameters stay.
+
+        Raises:
+            ArgumentError: An answer is in progress.
+        """
+    def fork(self) -> ChatSession:
+        """Return an independent conversation that continues from here, with the same turns, receipts and parameters.
+
+        Both share the KV cache up to the point where they diverge.
+
+        Raises:
+            ArgumentError: An answer is in progress.
         """
     def rewind(self, n: int) -> None:
-        """Take back the last n exchanges, with their receipts, so that the metrics are the sums of those that stay.
+        """Remove the last n exchanges and their receipts.
 
-        Turns that have left the prompt stay out of it, unless none would be in it. Raises ArgumentError if there are
-        not so many, or while an answer is under way.
+        Turns that have left the prompt stay out of it, unless the prompt would then be empty.
+
+        Raises:
+            ArgumentError: There are fewer than n exchanges, or an answer is in progress.
         """
     def to_json(self) -> str:
-        """System prompt, template, turns and parameters as JSON text; receipts have files of their own."""
+        """Return system prompt, template, turns and parameters as JSON text. Receipts are saved by `Receipt.save`."""
     @staticmethod
     def from_json(engine: Engine, text: str, *, template: Template | None = None) -> ChatSession:
-        """The conversation of such a text, which goes on with the next prompt that the saved one would have had.
+        """Restore a conversation from the text that `to_json` returned.
 
-        template: in place of the saved one, whose stopped clock would run again.
-        Raises ArgumentError if it is none, TemplateError for its template.
+        Args:
+            engine: The engine, which may run another model.
+            text: The JSON text.
+            template: Use this template instead of the saved one. A clock that `Template.at` fixed is not saved.
+
+        Raises:
+            ArgumentError: The text is not a saved conversation.
+            TemplateError: The saved template cannot be used.
         """
     def save(self, path: str | os.PathLike[str], *, cache: bool = False) -> Path:
-        """Write `to_json` into a file, which appears as a whole or not at all; make missing folders. Returns the path.
+        """Write `to_json` to a file and return its path.
 
-        cache: append what is computed (`per_token["kv_bytes"]` of the engine for each position) with its hash and the
-        fingerprint of the model, for which the whole model file is read.
+        Missing folders are created. The file is replaced atomically.
+
+        Args:
+            path: The file.
+            cache: Also save the KV cache: `engine.per_token["kv_bytes"]` bytes for each token. This reads the whole
+                model file for its hash.
         """
     @staticmethod
     def load(engine: Engine, path: str | os.PathLike[str], *, cache: bool = True) -> ChatSession:
-        """Read a file that `save` wrote. A saved cache is used again, for the same answers as without it.
+        """Read a conversation from a file that `save` wrote. A saved KV cache saves time and does not change the
+        answers.
 
-        Raises as `from_json`, and ArgumentError if the cache is damaged, or computed from another model, another
-        kv_type, act_quant or ffn_act, or by another order of float operations; cache=False leaves it out, unread.
+        Args:
+            engine: The engine.
+            path: The file.
+            cache: Use the saved KV cache. False skips it, so that another model can continue the conversation.
+
+        Raises:
+            ArgumentError: The file is not a saved conversation, or its cache is damaged or belongs to another model,
+                `kv_type`, `act_quant`, `ffn_act` or version of the numerics.
+            TemplateError: The saved template cannot be used.
+            OSError: The file cannot be read.
         """
     @property
     def engine(self) -> Engine:
-        """Its engine."""
+        """The engine."""
     @property
     def template(self) -> Template:
-        """What formats its prompts."""
+        """The template that renders the prompts."""
     @property
     def system(self) -> str | None:
-        """The system prompt, which is no turn."""
+        """The system prompt. It is not part of `history`."""
     @property
     def params(self) -> SamplingParams:
-        """How its answers are sampled."""
+        """The sampling parameters of all answers."""
     @property
     def history(self) -> list[ChatTurn]:
-        """All turns, user and assistant alternating."""
+        """All turns; user and assistant alternate."""
     @property
     def forgotten(self) -> int:
-        """How many turns at the beginning have left the prompt because the context was full."""
+        """Number of turns at the start of `history` that left the prompt because the context was full."""
     @property
     def receipts(self) -> list[Receipt]:
-        """The receipts of its answers; each claims the digest of the one before, and keeps it in memory.
+        """The receipts of the answers, oldest first.
 
-        One takes about 2 kB, and 4 bytes for each id of its prompt and answer.
+        Each claims the digest of the one before and keeps that one in memory. A receipt takes about 2 kB, and 4 bytes
+        for each token of its prompt and answer.
         """
     @property
     def metrics(self) -> dict[str, float]:
         """Sums over the receipts: exchanges, prompt_tokens, cached_tokens, completion_tokens, prefill_seconds,
-        decode_seconds, wall_seconds, and the rates prefill_tokens_per_second and decode_tokens_per_second."""
+        decode_seconds, wall_seconds; and the rates prefill_tokens_per_second and decode_tokens_per_second.
+        """
     def _repr_html_(self) -> str: ...
     def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]: ...
 
 @final
 class Prefill:
-    """What `Engine.prefill` did."""
+    """Result of `Engine.prefill`."""
 
     @property
     def tokens(self) -> int:
-        """Positions of the prompt."""
+        """Number of tokens in the prompt."""
     @property
     def cached_tokens(self) -> int:
-        """Of these, positions that the cache held already."""
+        """Number of tokens that were already in the KV cache."""
     @property
     def seconds(self) -> float:
-        """Seconds spent computing the others."""
+        """Seconds spent computing the other tokens."""
     @property
     def tokens_per_second(self) -> float:
-        """Computed positions a second; 0 if none was computed."""
+        """Computed tokens per second; 0 if none was computed."""
 
 @final
 class Scores:
-    """How likely continuations of a context are: see `Engine.score`."""
+    """Log-probabilities of continuations; see `Engine.score`."""
 
     @property
     def logprobs(self) -> npt.NDArray[np.float32]:
-        """float32 of shape [len(continuations)]: of each the sum of its ids', taken in float64, in order."""
+        """Log-probability of each continuation: float32 of shape [len(continuations)].
+
+        It is the sum over the continuation's tokens, added in float64 and in order.
+        """
     @property
     def is_greedy(self) -> npt.NDArray[np.bool_]:
-        """bool of the same shape: whether greedy sampling would give exactly these ids."""
+        """Whether greedy decoding would produce exactly this continuation: bool of shape [len(continuations)]."""
     @property
     def token_logprobs(self) -> list[npt.NDArray[np.float32]]:
-        """For each continuation float32 of shape [number of its ids]."""
+        """Log-probabilities of the tokens: for each continuation float32 of shape [its tokens]."""
     @property
     def computed_tokens(self) -> int:
-        """Positions that were computed, by the kernels' own count: the context once, and of each continuation all ids
-        but the last."""
+        """Number of tokens that were computed: the context once, and all tokens of each continuation but its last."""
 
 @final
 class Engine:
-    """An open model with its threads; immutable, and shared by any number of Python threads.
+    """An open model with its threads. It is immutable; any number of Python threads can share it.
 
-    path: a GGUF file, or the first file of a split model (default: the model inside the package, see
-        `bitnet.models`). It is mapped into memory and must not change meanwhile. `from_pretrained` opens models of the
-        Hugging Face Hub by name.
-    n_ctx: positions that one sequence may have (default: the model's, at most 4096).
-    n_threads: threads that compute (default: all processors that this process may use).
-    isa: one of `bitnet.isas()` (default: the environment variable BITNET_ISA, else the best). The logits do not depend
-        on it.
-    kv_type: how keys and values are stored, "f16" or "f32".
-    act_quant: "auto" (per-token int8 activations if every projection is ternary with one scale, as BitNet models were
-        trained), "int8" or "none".
-    ffn_act: "silu" or "relu2" (default: by architecture; `bitnet inspect` shows it).
-    n_batch: positions that one forward pass takes at most (default 128). The logits do not depend on it.
-    lm_head: "auto" keeps a copy of the output head in 8 bits, which says which few ids a choice can fall on, so that
-        only their logits are computed exactly; "exact" computes all of them. The answers do not depend on it.
-    progress: read the file beforehand, with a progress bar (tqdm, of the extra "notebook").
+    An engine keeps one KV cache, the prefix cache, for calls without a `ChatSession`: `prefill`, `stream`, `generate`
+    and `generate_tokens` compute only the part of a prompt after the longest common prefix with it.
 
-    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, ModelError, ArgumentError, OutOfMemoryError
-    or OSError; KeyboardInterrupt on Ctrl-C.
+    The logits are the same bits for every `isa`, `n_threads` and `n_batch`, with or without a cache.
+
+    Args:
+        path: A GGUF file, or the first file of a split model. It is memory-mapped and must not change while the engine
+            is open. Default: the model inside the package, see `bitnet.models`. For models of the Hugging Face Hub use
+            `from_pretrained`.
+        n_ctx: Context length of a sequence in tokens. Default: the model's, at most 4096.
+        n_threads: Number of threads that compute. Default: all processors that this process may use.
+        isa: Instruction set, one of `bitnet.isas()`. Default: the environment variable BITNET_ISA, else the best.
+        kv_type: Type of the KV cache, "f16" or "f32".
+        act_quant: Quantization of the projections' inputs. "int8": one scale per token, as BitNet models were trained;
+            "none": float32; "auto": "int8" if every projection is ternary with one scale, else "none".
+        ffn_act: Activation of the feed-forward network, "silu" or "relu2". Default: by architecture.
+        n_batch: Largest number of tokens in one forward pass. Default: 128.
+        lm_head: "auto" keeps an 8-bit copy of the output head that finds the few tokens that can be chosen, and
+            computes exact logits for these only. "exact" computes all logits and saves the memory. Results do not
+            change.
+        progress: Read the file in advance and show a progress bar (needs tqdm, see the extra "notebook").
+
+    Raises:
+        ModelNotFoundError: The path does not exist.
+        ModelFileError: The file is not GGUF, or is damaged.
+        UnsupportedModelError: The architecture, a tensor type or a feature is not supported.
+        ModelError: Tensors and metadata contradict each other or the architecture.
+        ArgumentError: An argument is out of range.
+        OutOfMemoryError: The memory could not be allocated.
+        OSError: The file cannot be read.
+        KeyboardInterrupt: Ctrl-C was pressed.
 
     >>> from bitnet import Engine
     >>> with Engine() as engine:
@@ -756,96 +934,168 @@ class Engine:
         token: str | bool | None = None,
         **options: Unpack[_Options],
     ) -> Engine:
-        """Open a model of a repository on the Hugging Face Hub, downloaded into the cache of `huggingface_hub` if it is
-        not there: pip install 'bitnet-engine[hub]'. The other keywords are those of `Engine`.
+        """Open a model of the Hugging Face Hub; download it first if it is not in the cache of `huggingface_hub`.
 
-        filename: a GGUF file of the repository, of a split model the first part (default: the only one; of several the
-            only one of the first type that is there of I2_S, TQ2_0, TQ1_0, IQ2_BN, IQ1_BN; projectors of images,
-            `mmproj`, do not count).
-        revision: a branch, a tag, or a commit or the first 7 digits of it or more (default: "main").
-        cache_dir: the cache's folder (default: that of `huggingface_hub`, see its HF_HOME).
-        local_files_only: ask the cache alone. A hub that cannot be reached, fails or refuses leaves the cache as well;
-            one that does not have the repository or the revision is believed.
-        token: for the hub (default: that of `hf auth login`).
+        It needs `pip install 'bitnet-engine[hub]'`. An interrupted download resumes, also in a later process. The
+        SHA-256 of every download is checked. Concurrent processes download a file once. Progress is shown on stderr.
 
-        A connection that breaks is taken up again where it broke, and the next call goes on with a download that Ctrl-C
-        or a kill of the process interrupted. The SHA-256 of what came is checked. Two processes download a file once.
-        Progress is shown on stderr, which the environment variable HF_HUB_DISABLE_PROGRESS_BARS=1 turns off;
-        HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 is local_files_only everywhere.
+        Environment variables: HF_ENDPOINT sets another hub, HF_HUB_OFFLINE=1 implies local_files_only,
+        HF_HUB_DISABLE_PROGRESS_BARS=1 hides the progress.
 
-        Raises ModelNotFoundError where the repository, the revision or the file is not there, or the hub cannot be
-        reached and the cache does not have it; ArgumentError where repo_id is no `owner/name`, or, with a list of the
-        files, where the choice is not clear; BitnetError without huggingface_hub, where the hub refuses, a download
-        fails or the cache cannot be used; and as `Engine`.
+        Args:
+            repo_id: The repository, "owner/name".
+            filename: A GGUF file of the repository; the first file of a split model. Default: the only GGUF file; if
+                there are several, the only one of the first type found among I2_S, TQ2_0, TQ1_0, IQ2_BN, IQ1_BN. Image
+                projectors (`mmproj`) do not count.
+            revision: A branch, a tag, or a commit (at least its first 7 digits). Default: "main".
+            cache_dir: Folder of the cache. Default: that of `huggingface_hub`, see its HF_HOME.
+            local_files_only: Do not use the network. Without it, the cache is also used if the hub is unreachable or
+                fails; only a hub that says that the repository or revision does not exist (404) overrides the cache.
+            token: Access token for the hub. Default: the token of `hf auth login`.
+            options: The other arguments of `Engine`.
+
+        Raises:
+            ModelNotFoundError: The repository, revision or file does not exist; or the hub is unreachable and the cache
+                does not have the file.
+            ArgumentError: repo_id is not "owner/name", or the choice of the file is not clear; the message lists the
+                files.
+            BitnetError: huggingface_hub is not installed, the hub refuses access, the download fails, or the cache
+                cannot be used.
+
+        Also raises the errors of `Engine`.
         """
     def logits(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
-        """Logits after every id: float32 of shape [len(ids), n_vocab]. The warm cache is neither used nor changed.
+        """Logits after every token. The prefix cache is neither used nor changed.
 
-        Raises TokenIdError, ContextLengthError, TypeError, OutOfMemoryError, ClosedError; ModelError where a damaged
-        weight shows only now; KeyboardInterrupt on Ctrl-C.
+        Args:
+            ids: Token ids, at most n_ctx.
+
+        Returns:
+            float32 of shape [len(ids), n_vocab].
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+            ContextLengthError: There are more than n_ctx ids.
+            TypeError: ids is not a sequence of integers.
+            OutOfMemoryError: The memory could not be allocated.
+            ModelError: A weight turned out to be damaged.
+            ClosedError: The engine is closed.
+            KeyboardInterrupt: Ctrl-C was pressed.
         """
     def logits_batch(self, sequences: Sequence[_TokenIds]) -> list[npt.NDArray[np.float32]]:
-        """`logits` of several sequences at once, which share every forward pass. The bits are those of `logits`."""
+        """Logits of several sequences at once, which share every forward pass. Each array has the bits of `logits`."""
     def logprobs(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
-        """Natural logarithm of each id's probability after those before it: float32 of shape [len(ids) - 1], since the
-        first has none before it ([0] for no ids).
+        """Log-probability of each token, given the tokens before it. The prefix cache is neither used nor changed.
 
-        A log-softmax in float64, in fixed order, of the logits that `logits` gives; of these `n_batch` rows are in
-        memory at a time. The warm cache is neither used nor changed. Raises as `logits`.
+        The natural logarithm of the softmax over the logits, computed in float64 in a fixed order. At most `n_batch`
+        rows of logits are in memory at a time.
+
+        Args:
+            ids: Token ids, at most n_ctx.
+
+        Returns:
+            float32 of shape [len(ids) - 1]: the first token has none. Shape [0] if there are no ids.
+
+        Raises the errors of `logits`.
         """
     @overload
     def score(self, context: str, continuations: Sequence[str]) -> Scores:
-        """How likely each of several continuations of a context is. The context is computed once, continuations share
-        forward passes; the bits are those of `logprobs`.
+        """Log-probabilities of several continuations of a context, such as the choices of a question.
 
-        Texts, or ids that are taken as they are. A text is turned into ids as lm-evaluation-harness does it: the
-        context with BOS where the model expects it; of context and continuation together what follows the context's
-        ids; white space at the context's end goes to the continuations. Control tokens are plain text.
+        The context is computed once, and the continuations share forward passes. The bits are those of `logprobs`. The
+        prefix cache is neither used nor changed.
 
-        Context and continuation may have n_ctx + 1 ids together. An empty continuation has log-probability 0. The
-        warm cache is neither used nor changed. Raises as `logits`, and ArgumentError for a context without ids, or
-        a text that has no id of its own.
+        Texts are converted to ids as lm-evaluation-harness does it. The context gets a BOS token if the model expects
+        one. Context and continuation are tokenized together; the ids after the context's are the continuation's. White
+        space at the end of the context moves to the continuations. Control tokens in texts are plain text.
+
+        Args:
+            context: A text or token ids.
+            continuations: Texts if the context is a text, else sequences of ids. Context and continuation may have
+                n_ctx + 1 ids together. An empty continuation has log-probability 0.
+
+        Returns:
+            `Scores` with one entry per continuation, in order.
+
+        Raises:
+            ArgumentError: The context has no ids, or a text has no id of its own after the context.
+
+        Also raises the errors of `logits`.
         """
     @overload
     def score(self, context: _TokenIds, continuations: Sequence[_TokenIds]) -> Scores: ...
     def perplexity(self, text: str | _TokenIds, stride: int | None = None) -> float:
-        """exp of the mean negative log-probability of a text's ids, each of which is counted once.
+        """Perplexity of a text: exp of the mean negative log-probability of its tokens.
 
-        A window of n_ctx positions moves over the text by `stride` positions (default: half of n_ctx, rounded up); in
-        each the ids are counted that no window before had, so that all but the first window's have at least
-        n_ctx - stride ids before them. The first id of a window is never counted. A text gets BOS in front where the
-        model expects it, which is not counted.
+        A window of n_ctx tokens moves over the text in steps of `stride`. Each token counts once, in the first window
+        that contains it, so that after the first window every token has at least n_ctx - stride tokens before it. The
+        first token of a window does not count.
 
-        Raises as `logits`, and ArgumentError for a stride above n_ctx, or where no id follows another.
+        Args:
+            text: A text, which gets a BOS token if the model expects one; or token ids.
+            stride: Step of the window in tokens. Default: half of n_ctx, rounded up.
+
+        Raises:
+            ArgumentError: stride is larger than n_ctx, or the text has fewer than two tokens.
+
+        Also raises the errors of `logits`.
         """
     def embed(
         self, texts: Sequence[str] | Sequence[_TokenIds], pooling: Literal["mean", "last"] = "mean"
     ) -> npt.NDArray[np.float32]:
-        """A vector for each text: float32 of shape [len(texts), width].
+        """One vector for each text: the hidden states after the final norm, pooled. The vectors are not normalized.
 
-        The state behind the output norm, which the output head would read: its mean over all positions (BOS, where
-        the model expects it, included; taken in float64), or that of the last position. Not scaled to unit length.
-        Texts share forward passes; the bits do not depend on that. The warm cache is neither used nor changed.
+        The texts share forward passes, which does not change the bits. The prefix cache is neither used nor changed.
 
-        Raises as `logits`, TypeError for a single text, and ArgumentError for a text without ids.
+        Args:
+            texts: Texts, which get a BOS token if the model expects one; or sequences of token ids.
+            pooling: "mean" averages over all tokens, in float64; "last" takes the last token.
+
+        Returns:
+            float32 of shape [len(texts), hidden size].
+
+        Raises:
+            ArgumentError: A text has no ids.
+            TypeError: texts is a single text.
+
+        Also raises the errors of `logits`.
         """
     def prefill(self, ids: _TokenIds, *, progress: bool = False) -> Prefill:
-        """Compute a prompt and keep its keys and values warm; the cache then holds exactly these positions.
+        """Compute a prompt and keep it in the prefix cache, which then holds exactly these tokens.
 
-        Only what follows the longest common prefix with the warm cache is computed. After an error or Ctrl-C the cache
-        is as it was; with a progress bar it keeps the passes that were finished. Raises as `logits`.
+        Only the part after the longest common prefix with the cache is computed. After an error or Ctrl-C the cache is
+        unchanged; with a progress bar it keeps the forward passes that were finished.
+
+        Args:
+            ids: Token ids.
+            progress: Show a progress bar (needs tqdm).
+
+        Raises the errors of `logits`.
         """
     @overload
     def generate_tokens(
         self, ids: _TokenIds, max_tokens: int | None = None, stop_token_ids: _TokenIds | None = None
     ) -> list[int]:
-        """Continue a prompt greedily and return the new ids; of equal logits the lowest id wins.
+        """Continue a prompt by greedy decoding. The lowest id wins a tie.
 
-        Ends after max_tokens, before a stop id, or when the context is full. Uses and keeps the warm cache.
-        Raises as `logits`, and ArgumentError for an empty prompt.
+        Generation ends after max_tokens, before a stop id, or when the context is full. The prefix cache is used and
+        updated.
 
-        Of a list of prompts, a list of what each alone would give: all are continued at once and share every forward
-        pass. Each begins with a copy of what the warm cache holds of it; the warm cache stays as it is.
+        A list of prompts gives a list of results, each the same as for the prompt alone. All sequences share every
+        forward pass. They start from copies of the prefix cache, which does not change.
+
+        Args:
+            ids: Token ids, or a list of prompts.
+            max_tokens: Largest number of tokens to generate. Default: None, up to a stop or the end of the context.
+            stop_token_ids: Ids that end generation. Default: none.
+
+        Returns:
+            The new ids, without a stop id.
+
+        Raises:
+            ArgumentError: A prompt is empty.
+
+        Also raises the errors of `logits`.
         """
     @overload
     def generate_tokens(
@@ -856,23 +1106,38 @@ class Engine:
     ) -> list[list[int]]: ...
     @property
     def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer. Raises ModelError if the file has none that this engine can build."""
+        """The model's tokenizer.
+
+        Raises:
+            ModelError: The file has no tokenizer, or one that cannot be used.
+        """
     @property
     def template(self) -> Template:
-        """The model's chat template. Raises TemplateError if the file's cannot be read."""
+        """The model's chat template.
+
+        Raises:
+            TemplateError: The template of the file cannot be used.
+        """
     def encode(self, text: str, add_bos: bool = False, parse_special: bool = False) -> list[int]:
-        """As `Tokenizer.encode`."""
+        """Same as `Tokenizer.encode`."""
     def decode(self, ids: _TokenIds, skip_special_tokens: bool = True) -> str:
-        """As `Tokenizer.decode`."""
+        """Same as `Tokenizer.decode`."""
     def stream(
         self, prompt: str | _TokenIds, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
     ) -> Stream:
-        """Answer a prompt piece by piece. A text gets BOS in front where the model expects it, and its control tokens
-        are plain text; ids are taken as they are. Uses and keeps the warm cache.
+        """Start to continue a prompt and return the completion as a stream. The prefix cache is used and updated.
 
-        params: how to sample, see `SamplingParams`; keywords are the same one by one, and change some of `params`.
+        Args:
+            prompt: A text or token ids. A text gets a BOS token if the model expects one, and control tokens in it are
+                plain text. Ids are used unchanged.
+            params: Sampling parameters.
+            keywords: Sampling parameters one by one, see `SamplingParams`; they override `params`.
 
-        Raises as `logits`, and ArgumentError."""
+        Raises:
+            ArgumentError: The prompt is empty, or a parameter is out of range.
+
+        Also raises the errors of `logits`.
+        """
     @overload
     def generate(
         self,
@@ -882,8 +1147,17 @@ class Engine:
         progress: bool = False,
         **keywords: Unpack[_Sampling],
     ) -> Completion:
-        """The whole answer to a prompt; of a list of prompts, a list of answers, computed one after the other, with a
-        progress bar if wanted. Prompts, params and keywords as for `stream`, which it raises as."""
+        """Return the whole completion of a prompt. A list of prompts gives a list of completions, computed one after
+        another.
+
+        Args:
+            prompt: As for `stream`, or a list of prompts.
+            params: As for `stream`.
+            progress: Show a progress bar over a list of prompts (needs tqdm).
+            keywords: As for `stream`.
+
+        Raises the errors of `stream`.
+        """
     @overload
     def generate(
         self,
@@ -897,9 +1171,12 @@ class Engine:
     def agenerate(
         self, prompt: str | _TokenIds, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
     ) -> Coroutine[Any, Any, Completion]:
-        """`generate` for asyncio: awaited beside the event loop, which is never kept waiting, and in steps, so that any
-        number of them take turns. A task that is cancelled abandons the step under way. What is wrong with the call
-        itself (a closed engine, parameters out of range) raises at once, the rest where it is awaited."""
+        """Same as `generate`, for asyncio. The event loop is never blocked, and concurrent calls take turns token by
+        token.
+
+        Cancelling the task abandons the step in progress. Invalid calls, such as on a closed engine or with a parameter
+        out of range, raise immediately; other errors are raised when you await.
+        """
     @overload
     def agenerate(
         self,
@@ -908,63 +1185,74 @@ class Engine:
         **keywords: Unpack[_Sampling],
     ) -> Coroutine[Any, Any, list[Completion]]: ...
     def replay(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> bool:
-        """Compute a receipt's answer again; whether it has the same ids and ends alike.
+        """Compute the completion of a receipt again. Return whether it has the same ids and the same end.
 
-        A cancelled answer is computed up to where it stopped. A redacted receipt takes its prompt, as `stream` does; if
-        a stop text ended it, only the ids are compared.
+        A cancelled completion is computed up to where it stopped.
 
-        Raises ReceiptError if the receipt is of another model, another kv_type, act_quant or ffn_act, or another order
-        of float operations; if it is redacted and no prompt is given, or not its prompt.
+        Args:
+            receipt: The receipt.
+            prompt: The prompt of a redacted receipt, as for `stream`. If a redacted stop string ended the completion,
+                only the ids are compared.
+
+        Raises:
+            ReceiptError: The receipt belongs to another model, `kv_type`, `act_quant`, `ffn_act` or version of the
+                numerics; or it is redacted and the prompt is missing or is not the receipt's.
         """
     def replay_ids(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> list[int]:
-        """The ids that computing a receipt's answer again gives: those that `replay` compares. Raises as `replay`."""
+        """Compute the completion of a receipt again and return its ids. Arguments and errors as for `replay`."""
     @property
     def cached_tokens(self) -> int:
-        """Positions that the warm cache holds."""
+        """Number of tokens in the prefix cache."""
     @property
     def memory(self) -> dict[str, int]:
-        """Bytes: packed_weights (in memory of the engine's own), mapped_weights (read where they lie in the file),
-        head_copy (the output head in 8 bits, once an answer has needed it), kv_cache (the warm cache), file."""
+        """Sizes in bytes.
+
+        packed_weights: weights in memory of the engine; mapped_weights: weights that are read from the mapped file;
+        head_copy: the 8-bit copy of the output head, made when a completion first needs it; kv_cache: the prefix cache;
+        file: the model file.
+        """
     @property
     def per_token(self) -> dict[str, int]:
-        """What computing a token costs: ternary_macs (multiply-adds of int8 by trits), weight_bytes (read by a step,
-        however many sequences share it; of the output head its copy, once it is made), kv_bytes (keys and values
-        read for every position before its own)."""
+        """Cost of one token.
+
+        ternary_macs: multiply-adds of int8 activations and ternary weights; weight_bytes: weights read by one decode
+        step, for any number of sequences; kv_bytes: keys and values read for each earlier token of the sequence.
+        """
     @property
     def path(self) -> Path:
-        """The model's path as given."""
+        """Path of the model, as given."""
     @property
     def arch(self) -> str:
-        """The file's `general.architecture`."""
+        """Architecture: `general.architecture` of the file."""
     @property
     def n_vocab(self) -> int:
         """Size of the vocabulary."""
     @property
     def n_ctx(self) -> int:
-        """Positions that one sequence may have."""
+        """Context length of a sequence in tokens."""
     @property
     def n_threads(self) -> int:
-        """Threads that compute."""
+        """Number of threads that compute."""
     @property
     def n_batch(self) -> int:
-        """Positions that one forward pass takes at most."""
+        """Largest number of tokens in one forward pass."""
     @property
     def isa(self) -> str:
-        """The instruction set in use."""
+        """Instruction set in use."""
     @property
     def kv_type(self) -> str:
-        """How keys and values are stored: "f16" or "f32"."""
+        """Type of the KV cache: "f16" or "f32"."""
     @property
     def act_quant(self) -> str:
-        """What the projections' inputs are rounded to: "int8" or "none"."""
+        """Quantization of the projections' inputs: "int8" or "none"."""
     @property
     def ffn_act(self) -> str:
-        """The feed-forward network's activation: "silu" or "relu2"."""
+        """Activation of the feed-forward network: "silu" or "relu2"."""
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
     def close(self) -> None:
-        """Release the model. Calls and streams that have begun go on to their end; later calls raise ClosedError."""
+        """Release the model. Calls and streams in progress continue to their end; later calls raise ClosedError."""
     def __enter__(self) -> Engine: ...
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
@@ -973,25 +1261,41 @@ class Engine:
     def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]: ...
 
 def isas() -> list[str]:
-    """The instruction sets of this processor that the engine has kernels for, best last."""
+    """Instruction sets of this processor that the engine has kernels for; the best is last."""
 
 def inspect(path: _Path) -> dict[str, Any]:
-    """Everything about a model file that can be said without running it.
+    """Describe a model file without running it.
 
-    Keys: path, version, file_size (bytes), arch, config, activation, act_quant, act_quant_reason, metadata (list of
-    key, type, value; of an array its count, and at most its first 64 items as value), tensors (list of name, type,
-    shape, bytes), types (type -> tensors, bytes), warnings, error.
+    Args:
+        path: A GGUF file.
 
-    error is None, or says why the engine cannot run a file that is sound: then config, activation and act_quant are
-    None, and a tensor's bytes reach up to the next one. Raises as `Engine` for a broken file.
+    Returns:
+        A dict with the keys path, version, file_size (bytes), arch, config, activation, act_quant, act_quant_reason,
+        metadata (list of key, type, value; an array has its length, and at most 64 items as value), tensors (list of
+        name, type, shape, bytes), types (type -> tensors, bytes), warnings, error. If the file is valid but the engine
+        cannot run it, error says why; config, activation and act_quant are None, and the bytes of a tensor reach up to
+        the next tensor.
+
+    Raises the errors of `Engine` for a file that is missing or damaged.
     """
 
 def processor() -> dict[str, Any]:
-    """The processor: name, cores (that this process may use), isas, target."""
+    """Facts about the processor: name, cores (that this process may use), isas, target."""
 
 def read_bandwidth(n_threads: int, megabytes: int | None = None) -> float:
-    """Gigabytes (1e9 bytes) a second that n_threads threads read from memory (default: 512 MB): the best of three."""
+    """Measure how fast memory can be read, in gigabytes (1e9 bytes) per second. The best of three runs counts.
+
+    Args:
+        n_threads: Number of threads that read.
+        megabytes: Amount of memory to read, in MiB. Default: 512.
+    """
 
 def dot_peak(n_threads: int, isa: str | None = None) -> float:
-    """Multiply-adds a second that n_threads threads reach in registers alone, by the integer dot product of an
-    instruction set (default: the best): the best of three."""
+    """Measure the peak rate of the integer dot product on data in registers, in multiply-adds per second.
+
+    The best of three runs counts.
+
+    Args:
+        n_threads: Number of threads that compute.
+        isa: Instruction set. Default: the best.
+    """
