@@ -1,12 +1,12 @@
 //! Times the kernels at the shapes of BitNet b1.58 2B-4T, on one thread, for every instruction set of this processor.
 
 use bitnet::kernel::float::to_f16;
-use bitnet::kernel::memory::Arena;
 use bitnet::kernel::packing::Packing;
-use bitnet::kernel::pool::{Pool, Team};
 use bitnet::kernel::ternary::{Activations, Ternary};
 use bitnet::kernel::{Isa, Kernels, kernels};
-use bitnet::ops::attention::{KvType, Page, PageShape, Sight, attention};
+use bitnet::machine::memory::Arena;
+use bitnet::machine::pool::{Pool, Team};
+use bitnet::ops::attention::{AttentionRow, KvType, Page, PageShape, attention};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use std::convert::Infallible;
@@ -17,7 +17,7 @@ use std::time::Duration;
 const WIDTH: usize = 2560;
 const FFN: usize = 6912;
 const HEADS: usize = 20;
-const SHAPE: PageShape = PageShape { layers: 1, kv_heads: 5, head_dim: 128 };
+const SHAPE: PageShape = PageShape { n_layers: 1, n_kv_heads: 5, head_dim: 128 };
 
 /// Floats between -1 and 1.
 fn floats(n: usize) -> Vec<f32> {
@@ -99,7 +99,7 @@ fn dense(criterion: &mut Criterion) {
 fn attending(criterion: &mut Criterion) {
     let pool = Pool::new(1).expect("a thread");
     let q = floats(HEADS * SHAPE.head_dim);
-    let row = floats(SHAPE.kv_heads * SHAPE.head_dim);
+    let row = floats(SHAPE.n_kv_heads * SHAPE.head_dim);
     let mut group = criterion.benchmark_group("attention");
     for depth in [512, 2048] {
         let mut pages = Vec::new();
@@ -111,8 +111,8 @@ fn attending(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(pages.iter().map(|page| page.bytes().len() as u64).sum()));
         on_every_isa(&mut group, &format!("depth {depth}"), &pool, |kernels, team| {
             let mut out = vec![0f32; q.len()];
-            let sights = [Sight { pages: &pages, position: depth - 1 }];
-            attention(kernels, team, &SHAPE, 0, &sights, &q, &mut out);
+            let rows_seen = [AttentionRow { pages: &pages, position: depth - 1 }];
+            attention(kernels, team, &SHAPE, 0, &rows_seen, &q, &mut out);
             black_box(out);
         });
     }

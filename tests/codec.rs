@@ -1,8 +1,8 @@
 //! The tensor codecs against gguf-py's values, published test vectors and encoders written here from the
 //! description of the formats.
 
-use bitnet::codec::{RowTrits, Rows, bf16_to_f32, f16_to_f32};
-use bitnet::gguf::TensorType;
+use bitnet::checkpoint::gguf::TensorType;
+use bitnet::codec::{RowTrits, TensorRows, bf16_to_f32, f16_to_f32};
 use proptest::prelude::*;
 
 macro_rules! fixture {
@@ -11,26 +11,26 @@ macro_rules! fixture {
     };
 }
 
-fn rows(kind: TensorType, rows: usize, cols: usize, bytes: &[u8]) -> Rows<'_> {
-    Rows::new("t", kind, rows, cols, bytes).unwrap()
+fn rows(kind: TensorType, rows: usize, cols: usize, bytes: &[u8]) -> TensorRows<'_> {
+    TensorRows::new("t", kind, rows, cols, bytes).unwrap()
 }
 
 /// All trits of a tensor, and what was found in each row.
-fn all_trits(view: &Rows) -> (Vec<i8>, Vec<RowTrits>) {
+fn all_trits(view: &TensorRows) -> (Vec<i8>, Vec<RowTrits>) {
     let mut trits = vec![0; view.rows() * view.cols()];
     let found = trits.chunks_mut(view.cols()).enumerate().map(|(row, out)| view.trits(row, out).unwrap());
     let found = found.collect();
     (trits, found)
 }
 
-fn all_values(view: &Rows) -> Vec<f32> {
+fn all_values(view: &TensorRows) -> Vec<f32> {
     let mut values = vec![f32::NAN; view.rows() * view.cols()];
-    values.chunks_mut(view.cols()).enumerate().for_each(|(row, out)| view.widen(row, out));
+    values.chunks_mut(view.cols()).enumerate().for_each(|(row, out)| view.dequantize(row, out));
     values
 }
 
 /// What is wrong with a row, whether it is read as trits or checked for widening.
-fn fault(view: &Rows, row: usize) -> String {
+fn fault(view: &TensorRows, row: usize) -> String {
     let message = view.trits(row, &mut vec![0; view.cols()]).unwrap_err().to_string();
     assert_eq!(view.check(row).unwrap_err().to_string(), message);
     message
@@ -229,7 +229,7 @@ fn published_vectors_encode_and_decode() {
     }
 }
 
-/// Rows, columns (in steps), and trits for them.
+/// TensorRows, columns (in steps), and trits for them.
 fn matrices(step: usize, max_rows: usize, max_steps: usize) -> impl Strategy<Value = (usize, usize, Vec<i8>)> {
     (1..=max_rows, 1..=max_steps).prop_flat_map(move |(rows, steps)| {
         let cols = step * steps;
@@ -249,7 +249,7 @@ fn assert_ternary(kind: TensorType, (n, cols): (usize, usize), trits: &[i8], sca
 }
 
 proptest! {
-    /// Rows of 32 columns and up, four at a time, so that blocks of 128 straddle them.
+    /// TensorRows of 32 columns and up, four at a time, so that blocks of 128 straddle them.
     #[test]
     fn i2s_round_trip((n, cols, trits) in matrices(32, 3, 20), scale in 1e-6f32..100.0, padding in any::<u8>()) {
         let trits = trits.repeat(4);
@@ -393,7 +393,7 @@ fn scales_that_are_not_finite_are_errors() {
     let trits = published_trits(256);
     for (half, single) in [(0x7c00, f32::INFINITY), (0xfc00, f32::NEG_INFINITY), (0x7e00, f32::NAN)] {
         let bytes = encode_i2s(&trits, single, 0);
-        let refusal = Rows::new("t", TensorType::I2_S, 2, 128, &bytes).unwrap_err().to_string();
+        let refusal = TensorRows::new("t", TensorType::I2_S, 2, 128, &bytes).unwrap_err().to_string();
         assert!(refusal.contains("tensor 't' of type I2_S: its scale is"), "{refusal}");
         let sound = encode_tq1(&trits, HALF);
         let cases = [
@@ -416,7 +416,7 @@ fn scales_that_are_not_finite_are_errors() {
 
 #[test]
 fn sizes_are_checked() {
-    let refusal = |kind, n, cols, bytes| Rows::new("t", kind, n, cols, bytes).unwrap_err().to_string();
+    let refusal = |kind, n, cols, bytes| TensorRows::new("t", kind, n, cols, bytes).unwrap_err().to_string();
     let message = refusal(TensorType::TQ2_0, 2, 256, &[0; 131]);
     assert!(message.contains("2 rows of 256 columns take 132 bytes, but there are 131"), "{message}");
     let message = refusal(TensorType::Q8_0, 1, 33, &[0; 64]);

@@ -3,11 +3,11 @@
 //! `fixtures/digests.txt` holds one digest for each model and cache type. It was computed once; every instruction
 //! set and every processor, emulated ones among them (`make emulate`), has to arrive at it.
 
-use bitnet::decode::{Answer, Decoder, Finish};
+use bitnet::decode::{Finish, Generation, Sequence};
 use bitnet::engine::{Engine, Options};
 use bitnet::error::Error;
 use bitnet::kernel::Isa;
-use bitnet::model::Wanted;
+use bitnet::model::LogitsFor;
 use bitnet::ops::attention::KvType;
 use bitnet::sampler::SamplingParams;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ fn open(model: &str, options: Options) -> Engine {
 
 /// Ids long enough for three pages of keys.
 fn ids(engine: &Engine, n: usize) -> Vec<i64> {
-    let vocab = engine.config().vocab as u32;
+    let vocab = engine.config().vocab_size as u32;
     let mut state = 7u32;
     let mut next = move || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -110,7 +110,7 @@ fn cached_equals_recomputed() {
             let mut sequence = prompt.clone();
             for id in cached {
                 let logits = logits(&engine, &sequence);
-                let last = &logits[logits.len() - engine.config().vocab..];
+                let last = &logits[logits.len() - engine.config().vocab_size..];
                 let best = (0..last.len()).rev().max_by(|a, b| last[*a].total_cmp(&last[*b])).expect("some");
                 assert_eq!(best as u32, id, "{model} after {} ids", sequence.len());
                 sequence.push(id as i64);
@@ -152,21 +152,21 @@ fn clones_and_what_is_restored_go_on_as_if_alone() {
         let engine = open("silu-odd", Options { kv_type: Some(kv_type), ..Options::default() });
         let (runtime, all) = (engine.runtime(), ids(&engine, 140));
         let all = runtime.check_ids(&all, 0).expect("of the vocabulary");
-        let go_on = |decoder: &mut Decoder, ids: &[u32]| {
-            bits(&runtime.prefill(decoder, ids, Wanted::All, &mut || false).expect("computed"))
+        let go_on = |sequence: &mut Sequence, ids: &[u32]| {
+            bits(&runtime.prefill(sequence, ids, LogitsFor::All, &mut || false).expect("computed"))
         };
-        let fresh = || Decoder::new(runtime.model.new_cache(kv_type));
+        let fresh = || Sequence::new(runtime.model.new_cache(kv_type));
         let alone = |ids: &[u32]| {
-            let mut decoder = fresh();
-            go_on(&mut decoder, &all[..70]);
-            go_on(&mut decoder, ids)
+            let mut sequence = fresh();
+            go_on(&mut sequence, &all[..70]);
+            go_on(&mut sequence, ids)
         };
         let mut first = fresh();
         go_on(&mut first, &all[..70]);
         // In the middle of a page, which all of them hold.
         let (mut second, mut third) = (first.clone(), first.clone());
         let mut contents = first.contents();
-        let mut restored = Decoder::restored(runtime.model.new_cache(kv_type), all[..70].to_vec(), |page| {
+        let mut restored = Sequence::restored(runtime.model.new_cache(kv_type), all[..70].to_vec(), |page| {
             page.copy_from_slice(contents.next().expect("as many pages"));
             Ok(())
         })
@@ -175,8 +175,8 @@ fn clones_and_what_is_restored_go_on_as_if_alone() {
         third.truncate(66);
         assert!(go_on(&mut second, &all[80..140]) == alone(&all[80..140]));
         go_on(&mut third, &all[66..70]);
-        for decoder in [&mut first, &mut third, &mut restored] {
-            assert!(go_on(decoder, &all[70..140]) == alone(&all[70..140]));
+        for sequence in [&mut first, &mut third, &mut restored] {
+            assert!(go_on(sequence, &all[70..140]) == alone(&all[70..140]));
         }
     }
 }
@@ -193,7 +193,7 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
     let runtime = engine.runtime();
     let mut cache = runtime.model.new_cache(KvType::F16);
     let rows: Vec<_> =
-        (0..3).map(|i| bitnet::model::Row { sequence: 0, position: i, id: 1, logits: Wanted::All }).collect();
+        (0..3).map(|i| bitnet::model::Row { sequence: 0, position: i, id: 1, logits: LogitsFor::All }).collect();
     let cancelled = std::sync::atomic::AtomicBool::new(true);
     let result = runtime.pool.run(|team| {
         runtime.model.forward(runtime.kernels, team, &mut [&mut cache], &rows, &mut Default::default(), &cancelled)
@@ -211,17 +211,17 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
 fn the_kernels_count_what_they_computed() {
     for model in MODELS {
         let engine = open(model, Options { n_batch: Some(7), ..Options::default() });
-        let (runtime, layers) = (engine.runtime(), engine.config().layers as u64);
+        let (runtime, layers) = (engine.runtime(), engine.config().n_layers as u64);
         let prompt: Vec<u32> = ids(&engine, 20).iter().map(|id| *id as u32).collect();
-        let mut decoder = Decoder::new(runtime.model.new_cache(KvType::F16));
-        runtime.prefill(&mut decoder, &prompt[..5], Wanted::Nothing, &mut || false).expect("computed");
+        let mut sequence = Sequence::new(runtime.model.new_cache(KvType::F16));
+        runtime.prefill(&mut sequence, &prompt[..5], LogitsFor::None, &mut || false).expect("computed");
         let params = SamplingParams { max_tokens: Some(4), ..SamplingParams::default() };
-        let mut answer = Answer::begin(&mut decoder, prompt, params, 0, Vec::new());
-        while answer.next(runtime, &mut decoder, &mut || false).expect("computed").is_some() {}
+        let mut answer = Generation::begin(&mut sequence, prompt, params, 0, Vec::new());
+        while answer.next(runtime, &mut sequence, &mut || false).expect("computed").is_some() {}
         // Prompt less what was cached, and all generated ids but the last.
         let positions = 20 - 5 + 4 - 1;
         assert_eq!((answer.cached, answer.finish), (5, Some(Finish::Length)));
-        let work = decoder.work();
+        let work = sequence.work();
         assert_eq!(work.ternary + work.dense, positions * layers * 7, "{model}");
         assert_eq!((work.attention, work.head), (positions * layers, 4), "{model}");
     }

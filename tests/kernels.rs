@@ -3,11 +3,11 @@
 
 use bitnet::codec::f16_to_f32;
 use bitnet::kernel::float::{PAGE, to_f16};
-use bitnet::kernel::memory::Arena;
 use bitnet::kernel::packing::Packing;
-use bitnet::kernel::pool::{Pool, Team};
 use bitnet::kernel::ternary::{Activations, Ternary};
 use bitnet::kernel::{Isa, Kernels, kernels};
+use bitnet::machine::memory::Arena;
+use bitnet::machine::pool::{Pool, Team};
 use proptest::prelude::*;
 use std::convert::Infallible;
 
@@ -122,7 +122,7 @@ fn dots_are_equal_and_right() {
                 k.dot_f16(&halves, &xs, &mut out[0]);
                 k.dot_bf16(&uppers, &xs, &mut out[1]);
                 k.dot_f32(&bytes, &xs, &mut out[2]);
-                k.dot_widened(&row, &xs, &mut out[3]);
+                k.dot_floats(&row, &xs, &mut out[3]);
                 out
             };
             same_bits(&format!("dots of {n} × {tokens}"), |k| each(k).concat());
@@ -181,12 +181,12 @@ fn elementwise_kernels_are_equal() {
             k.add(&mut all[0], &y);
             k.relu2_mul(&mut all[1], &y);
             let [_, _, a, b, c, d] = &mut all[..] else { unreachable!() };
-            k.turn(a, b, &y, &x);
+            k.rotate(a, b, &y, &x);
             k.scale_sums(&sums, 77, 0.3, c);
             k.scale_rows(&sums, -5, &x, 0.7, d);
             let halves: Vec<[u8; 2]> = x.iter().map(|x| to_f16(*x)).collect();
             let mut wide = vec![0.0; n];
-            k.widen_f16(&halves, &mut wide);
+            k.f16_to_f32(&halves, &mut wide);
             assert!(wide.iter().zip(&halves).all(|(w, h)| w.to_bits() == f16_to_f32(u16::from_le_bytes(*h)).to_bits()));
             all.concat()
         });
@@ -385,7 +385,7 @@ fn values_that_are_not_finite_are_handed_on() {
             let mut x = floats(300, 1);
             x[at] = bad;
             let ternary = pool.run(|team| {
-                Ternary::from_rows(team, &Arena::default(), Packing::Four, 1, 300, |_, trits| {
+                Ternary::from_rows(team, &Arena::default(), Packing::TwoBit, 1, 300, |_, trits| {
                     trits.fill(1);
                     Ok::<_, Infallible>(Some(1.0))
                 })
@@ -455,7 +455,7 @@ fn a_caller_that_is_not_wanted_any_more_leaves_the_queue() {
         end.wait();
         assert_eq!(answer, Ok(None));
     });
-    assert_eq!(pool.run_watched(|_| 2, || true), None, "asked when its turn has come");
+    assert_eq!(pool.run_watched(|_| 2, || true), None, "asked when its rotate has come");
     assert_eq!(pool.run_watched(|_| 3, || false), Some(3));
 }
 
@@ -490,7 +490,7 @@ fn dots_count_what_they_compute() {
     for kernels in all() {
         let isa = kernels.isa.name();
         for rounds in [0, 1, 2, 1000, 1 << 16] {
-            assert_eq!(kernels.dots(rounds), rounds as u64 * macs(isa), "{isa}, {rounds} rounds");
+            assert_eq!(kernels.peak_macs(rounds), rounds as u64 * macs(isa), "{isa}, {rounds} rounds");
         }
     }
 }

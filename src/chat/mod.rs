@@ -4,8 +4,8 @@ mod stream;
 
 pub use stream::ChatStream;
 
-use crate::decode::{Decoder, Finish};
-use crate::engine::{Engine, Origin, Request, Stream};
+use crate::decode::{Finish, Sequence};
+use crate::engine::{Engine, PromptOrigin, Request, Stream};
 use crate::error::{Error, Result};
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
@@ -24,11 +24,11 @@ pub struct ChatSession {
     /// All turns, those that left the context included.
     pub turns: Vec<ChatTurn>,
     /// How many turns at the beginning have left the context.
-    pub forgotten: usize,
+    pub evicted_turns: usize,
     /// The receipts of the answers.
     pub receipts: Vec<Arc<Receipt>>,
     /// Its sequence, unless it has none yet or a stream has it.
-    pub decoder: Option<Decoder>,
+    pub sequence: Option<Sequence>,
     /// Whether a stream has the sequence.
     answering: bool,
 }
@@ -40,9 +40,9 @@ impl ChatSession {
             template,
             system,
             turns: Vec::new(),
-            forgotten: 0,
+            evicted_turns: 0,
             receipts: Vec::new(),
-            decoder: None,
+            sequence: None,
             answering: false,
         }
     }
@@ -70,8 +70,8 @@ impl ChatSession {
         self.turns.truncate(2 * (held - n));
         // A conversation that was loaded has none for its first exchanges.
         self.receipts.truncate(self.receipts.len().saturating_sub(n));
-        if self.forgotten >= self.turns.len() {
-            self.forgotten = 0;
+        if self.evicted_turns >= self.turns.len() {
+            self.evicted_turns = 0;
         }
         Ok(())
     }
@@ -81,14 +81,14 @@ impl ChatSession {
         self.check_idle()?;
         let request = self.request(engine, user, params)?;
         self.answering = true;
-        Ok(engine.stream_on(&mut self.decoder, request))
+        Ok(engine.stream_on(&mut self.sequence, request))
     }
 
     /// The conversation as a request. If the context is full, whole exchanges leave it, the oldest first, down to three
     /// quarters at once, so that the prefix of the prompts to come is reused again.
     fn request(&mut self, engine: &Engine, user: &str, mut params: SamplingParams) -> Result<Request> {
-        let mut forgotten = self.forgotten;
-        let mut turns = self.turns[forgotten..].to_vec();
+        let mut evicted_turns = self.evicted_turns;
+        let mut turns = self.turns[evicted_turns..].to_vec();
         turns.push(ChatTurn::new(Role::User, user));
         let n_ctx = engine.runtime().n_ctx;
         let room = params.max_tokens.unwrap_or(n_ctx).min(n_ctx / 8);
@@ -98,7 +98,7 @@ impl ChatSession {
                 turns.drain(..2);
                 (ids, origin) = self.encode(engine, &turns)?;
             }
-            forgotten = self.turns.len() + 1 - turns.len();
+            evicted_turns = self.turns.len() + 1 - turns.len();
         }
         if !params.ignore_eos {
             let tokenizer = engine.tokenizer()?;
@@ -111,12 +111,12 @@ impl ChatSession {
         }
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
         let request = Request { origin, ..engine.request(&ids, params)? };
-        self.forgotten = forgotten; // an error leaves everything as it was
+        self.evicted_turns = evicted_turns; // an error leaves everything as it was
         Ok(request)
     }
 
     /// A conversation as ids, and where they come from.
-    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<u32>, Origin)> {
+    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<u32>, PromptOrigin)> {
         let tokenizer = engine.tokenizer()?; // built since the engine was opened: no part of the answer's time
         let start = Instant::now();
         let template = &self.template;
@@ -125,7 +125,7 @@ impl ChatSession {
         let prompt = template.prompt(&conversation, &controls)?;
         let render = start.elapsed();
         let ids = tokenizer.encode_prompt(&prompt);
-        let origin = Origin {
+        let origin = PromptOrigin {
             render,
             tokenize: start.elapsed() - render,
             template: Some(TemplateClaim::new(template.name(), template.origin.name(), &template.source)),
@@ -140,7 +140,7 @@ impl ChatSession {
     /// An exchange enters the history when its answer has ended, or was cancelled after its first id.
     fn end(&mut self, user: String, stream: &mut Stream) {
         self.answering = false;
-        self.decoder = stream.take_decoder();
+        self.sequence = stream.take_decoder();
         let Some(receipt) = &stream.receipt else { return };
         let cancelled = stream.answer.finish == Some(Finish::Cancelled);
         self.turns.push(ChatTurn::new(Role::User, user));

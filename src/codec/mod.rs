@@ -1,21 +1,21 @@
 //! Tensors as they lie on disk: any row as f32, or as trits and a scale where the row is ternary.
 
-mod classic;
+mod block_quants;
 mod half;
 mod i2s;
 mod ternary;
 
 pub use half::{bf16_to_f32, f16_to_f32};
 
+use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, Tensor, TensorType};
 
 /// Elements widened at a time while looking for trits: a whole number of blocks of every type.
 const PART: usize = 256;
 
 /// The rows of one tensor.
 #[derive(Clone, Copy, Debug)]
-pub struct Rows<'a> {
+pub struct TensorRows<'a> {
     name: &'a str,
     kind: TensorType,
     rows: usize,
@@ -37,7 +37,7 @@ pub enum RowTrits {
     Mixed(f32, f32),
 }
 
-impl<'a> Rows<'a> {
+impl<'a> TensorRows<'a> {
     /// The rows of an open file's tensor.
     pub fn of(gguf: &'a Gguf, tensor: &'a Tensor) -> Result<Self> {
         Self::new(tensor.name(), tensor.kind(), tensor.rows(), tensor.cols(), gguf.bytes(tensor))
@@ -91,7 +91,7 @@ impl<'a> Rows<'a> {
     /// Row `row` as f32, `out` being as long as a row: the same bits that gguf-py computes. The invalid codes of
     /// damaged files, and scales that are not finite, are computed with as they stand.
     #[inline(always)]
-    pub fn widen(&self, row: usize, out: &mut [f32]) {
+    pub fn dequantize(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols, "a row of '{}' has {} columns", self.name, self.cols);
         self.widen_part(row, 0, out);
     }
@@ -106,15 +106,15 @@ impl<'a> Rows<'a> {
         let (elements, bytes) = (self.kind.block_elements(), self.kind.block_bytes());
         let blocks = &blocks[start / elements * bytes..][..out.len() / elements * bytes];
         match self.kind {
-            TensorType::F32 => classic::plain(blocks, out, f32::from_le_bytes),
-            TensorType::F16 => classic::plain(blocks, out, |raw| f16_to_f32(u16::from_le_bytes(raw))),
-            TensorType::BF16 => classic::plain(blocks, out, |raw| bf16_to_f32(u16::from_le_bytes(raw))),
-            TensorType::Q8_0 => classic::q8_0(blocks, out),
-            TensorType::Q4_0 => classic::q4_0(blocks, out),
-            TensorType::Q5_0 => classic::q5_0(blocks, out),
-            TensorType::Q4_K => classic::q4_k(blocks, out),
-            TensorType::Q5_K => classic::q5_k(blocks, out),
-            TensorType::Q6_K => classic::q6_k(blocks, out),
+            TensorType::F32 => block_quants::plain(blocks, out, f32::from_le_bytes),
+            TensorType::F16 => block_quants::plain(blocks, out, |raw| f16_to_f32(u16::from_le_bytes(raw))),
+            TensorType::BF16 => block_quants::plain(blocks, out, |raw| bf16_to_f32(u16::from_le_bytes(raw))),
+            TensorType::Q8_0 => block_quants::q8_0(blocks, out),
+            TensorType::Q4_0 => block_quants::q4_0(blocks, out),
+            TensorType::Q5_0 => block_quants::q5_0(blocks, out),
+            TensorType::Q4_K => block_quants::q4_k(blocks, out),
+            TensorType::Q5_K => block_quants::q5_k(blocks, out),
+            TensorType::Q6_K => block_quants::q6_k(blocks, out),
             TensorType::TQ1_0 => ternary::tq1_0(blocks, out),
             TensorType::TQ2_0 => ternary::tq2_0(blocks, out),
             TensorType::IQ1_BN => ternary::iq1_bn(blocks, f16_to_f32(u16::from_le_bytes([head[0], head[1]])), out),
@@ -221,7 +221,7 @@ impl<'a> Rows<'a> {
             return Ok(());
         }
         let mut values = vec![0.0; self.cols];
-        self.widen(row, &mut values);
+        self.dequantize(row, &mut values);
         let col = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
         Err(self.not_finite(row, col, values[col]))
     }

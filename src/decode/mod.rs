@@ -1,15 +1,15 @@
 //! Decoding: ids in, logits and ids out. Knows no text.
 
-mod answer;
+mod generation;
 
-pub use answer::{Answer, Finish, Times, Token, complete_all};
+pub use generation::{Finish, Generation, Times, Token, complete_all};
 
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
-use crate::kernel::memory::room;
-use crate::kernel::pool::{Pool, Team};
-use crate::model::{KvCache, Model, Row, Scratch, Wanted};
-use crate::receipt::Work;
+use crate::machine::counters::WorkCounters;
+use crate::machine::memory::try_with_capacity;
+use crate::machine::pool::{Pool, Team};
+use crate::model::{KvCache, LogitsFor, Model, Row, Scratch};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,31 +38,31 @@ pub type Watch<'a> = dyn FnMut() -> bool + 'a;
 /// A token of a sequence, and which of its logits are wanted.
 #[derive(Clone, Copy)]
 pub struct Step<'a> {
-    /// Which of the decoders.
+    /// Which of the sequences.
     pub sequence: usize,
     /// The token.
     pub id: u32,
     /// Which of its logits are wanted.
-    pub logits: Wanted<'a>,
+    pub logits: LogitsFor<'a>,
 }
 
 /// One sequence: its ids, and its keys and values, which clones share as far as they agree.
 #[derive(Clone)]
-pub struct Decoder {
+pub struct Sequence {
     cache: KvCache,
     ids: Vec<u32>,
 }
 
-impl Decoder {
+impl Sequence {
     /// An empty sequence.
-    pub fn new(cache: KvCache) -> Decoder {
-        Decoder { cache, ids: Vec::new() }
+    pub fn new(cache: KvCache) -> Sequence {
+        Sequence { cache, ids: Vec::new() }
     }
 
-    /// A sequence whose keys and values were computed before; `read` fills its pages with [`Decoder::contents`].
-    pub fn restored(mut cache: KvCache, ids: Vec<u32>, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Decoder> {
+    /// A sequence whose keys and values were computed before; `read` fills its pages with [`Sequence::contents`].
+    pub fn restored(mut cache: KvCache, ids: Vec<u32>, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Sequence> {
         cache.fill(ids.len(), read)?;
-        Ok(Decoder { cache, ids })
+        Ok(Sequence { cache, ids })
     }
 
     /// The contents of the cache's pages.
@@ -76,7 +76,7 @@ impl Decoder {
     }
 
     /// What the kernels have computed for its last answer, by their own count.
-    pub fn work(&self) -> Work {
+    pub fn work(&self) -> WorkCounters {
         self.cache.work()
     }
 
@@ -98,7 +98,7 @@ impl Decoder {
     }
 
     /// Keeps the first `len` positions and extends them; if that fails, everything is as it was.
-    pub fn replace_from<T>(&mut self, len: usize, extend: impl FnOnce(&mut Decoder) -> Result<T>) -> Result<T> {
+    pub fn replace_from<T>(&mut self, len: usize, extend: impl FnOnce(&mut Sequence) -> Result<T>) -> Result<T> {
         let before = self.clone();
         self.truncate(len);
         extend(self).inspect_err(|_| *self = before)
@@ -122,7 +122,7 @@ impl Runtime {
 
     /// Checks ids, however many.
     pub fn check_vocabulary(&self, ids: &[i64]) -> Result<Vec<u32>> {
-        let n_vocab = self.model.config().vocab;
+        let n_vocab = self.model.config().vocab_size;
         ids.iter()
             .enumerate()
             .map(|(i, id)| match u32::try_from(*id) {
@@ -132,20 +132,23 @@ impl Runtime {
             .collect()
     }
 
-    /// Appends `steps` to the decoders, at most `n_batch` in a pass, and returns the wanted logits in order.
+    /// Appends `steps` to the sequences, at most `n_batch` in a pass, and returns the wanted logits in order.
     ///
-    /// If it fails or is cancelled, every decoder is as long as it was.
-    pub fn advance(&self, decoders: &mut [&mut Decoder], steps: &[Step], watch: &mut Watch) -> Result<Vec<f32>> {
-        let before: Vec<usize> = decoders.iter().map(|d| d.ids.len()).collect();
+    /// If it fails or is cancelled, every sequence is as long as it was.
+    pub fn advance(&self, sequences: &mut [&mut Sequence], steps: &[Step], watch: &mut Watch) -> Result<Vec<f32>> {
+        let before: Vec<usize> = sequences.iter().map(|d| d.ids.len()).collect();
         let wanted = steps.iter().filter(|step| step.logits.any()).count();
-        let mut logits =
-            room(if steps.len() > self.n_batch { wanted.saturating_mul(self.model.config().vocab) } else { 0 })?;
+        let mut logits = try_with_capacity(if steps.len() > self.n_batch {
+            wanted.saturating_mul(self.model.config().vocab_size)
+        } else {
+            0
+        })?;
         for chunk in steps.chunks(self.n_batch) {
-            match self.pass(decoders, chunk, watch) {
+            match self.pass(sequences, chunk, watch) {
                 Ok(all) if chunk.len() == steps.len() => return Ok(all),
                 Ok(some) => logits.extend(some),
                 Err(error) => {
-                    decoders.iter_mut().zip(before).for_each(|(d, len)| d.truncate(len));
+                    sequences.iter_mut().zip(before).for_each(|(d, len)| d.truncate(len));
                     return Err(error);
                 }
             }
@@ -153,9 +156,9 @@ impl Runtime {
         Ok(logits)
     }
 
-    fn pass(&self, decoders: &mut [&mut Decoder], steps: &[Step], watch: &mut Watch) -> Result<Vec<f32>> {
+    fn pass(&self, sequences: &mut [&mut Sequence], steps: &[Step], watch: &mut Watch) -> Result<Vec<f32>> {
         let mut rows = Vec::with_capacity(steps.len());
-        let mut lens: Vec<usize> = decoders.iter().map(|d| d.ids.len()).collect();
+        let mut lens: Vec<usize> = sequences.iter().map(|d| d.ids.len()).collect();
         for Step { sequence, id, logits } in steps.iter().copied() {
             if lens[sequence] == self.n_ctx {
                 return Err(Error::Context { needed: self.n_ctx + 1, n_ctx: self.n_ctx });
@@ -173,7 +176,7 @@ impl Runtime {
         if watch() {
             return Err(Error::Cancelled);
         }
-        let mut caches: Vec<&mut KvCache> = decoders.iter_mut().map(|d| &mut d.cache).collect();
+        let mut caches: Vec<&mut KvCache> = sequences.iter_mut().map(|d| &mut d.cache).collect();
         let cancel = AtomicBool::new(false);
         let mut own = Scratch::default();
         let mut kept = self.scratch.try_lock();
@@ -186,15 +189,21 @@ impl Runtime {
             self.pool.run_watched(forward, look).unwrap_or(Err(Error::Cancelled))
         };
         let logits = logits.map_err(|error| error.of_file(self.model.gguf().path()))?;
-        steps.iter().for_each(|step| decoders[step.sequence].ids.push(step.id));
+        steps.iter().for_each(|step| sequences[step.sequence].ids.push(step.id));
         Ok(logits)
     }
 
-    /// Appends ids to one decoder; returns the logits of the last that are wanted.
-    pub fn prefill(&self, decoder: &mut Decoder, ids: &[u32], logits: Wanted, watch: &mut Watch) -> Result<Vec<f32>> {
-        let of = |i: usize| if i + 1 == ids.len() { logits } else { Wanted::Nothing };
+    /// Appends ids to one sequence; returns the logits of the last that are wanted.
+    pub fn prefill(
+        &self,
+        sequence: &mut Sequence,
+        ids: &[u32],
+        logits: LogitsFor,
+        watch: &mut Watch,
+    ) -> Result<Vec<f32>> {
+        let of = |i: usize| if i + 1 == ids.len() { logits } else { LogitsFor::None };
         let step = |(i, id): (usize, &u32)| Step { sequence: 0, id: *id, logits: of(i) };
         let steps: Vec<Step> = ids.iter().enumerate().map(step).collect();
-        self.advance(&mut [decoder], &steps, watch)
+        self.advance(&mut [sequence], &steps, watch)
     }
 }

@@ -1,19 +1,20 @@
 //! The engine: one open model with its threads, shared by any number of callers.
 
 mod receipts;
-mod stops;
+mod stop_strings;
 mod stream;
 
 pub use receipts::NUMERICS;
 pub use stream::{Piece, Stream};
 
-use crate::decode::{Answer, Decoder, Runtime, Step, Watch, complete_all};
+use crate::checkpoint::gguf::Gguf;
+use crate::decode::{Generation, Runtime, Sequence, Step, Watch, complete_all};
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
-use crate::kernel::pool::Pool;
-use crate::kernel::{kernels, machine};
+use crate::kernel::kernels;
+use crate::machine::facts;
+use crate::machine::pool::Pool;
 use crate::model::config::{Activation, Config};
-use crate::model::{ActQuant, Model, Wanted};
+use crate::model::{ActQuant, LogitsFor, Model};
 use crate::ops::attention::KvType;
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
@@ -61,12 +62,12 @@ pub struct Request {
     /// All ids that end the answer.
     pub stop_ids: Vec<u32>,
     /// Where the prompt comes from.
-    pub origin: Origin,
+    pub origin: PromptOrigin,
 }
 
 /// Where a prompt comes from, for the receipt; by default from ids.
 #[derive(Default)]
-pub struct Origin {
+pub struct PromptOrigin {
     /// Time spent on formatting the prompt.
     pub render: Duration,
     /// Time spent on turning it into ids.
@@ -99,7 +100,7 @@ pub struct Engine {
     tokenizer_thread: Mutex<TokenizerThread>,
     template: OnceLock<Arc<Template>>,
     /// The sequence of the last prefill or generation, for the next one's prefix; taken out while in use.
-    warm: Mutex<Option<Decoder>>,
+    warm: Mutex<Option<Sequence>>,
 }
 
 /// Builds the tokenizer beside everything else, until somebody needs it. Whoever drops it waits: the thread reads the
@@ -145,7 +146,7 @@ impl Engine {
         }
         let gguf = Arc::new(Gguf::open(path)?);
         let tokenizer_thread = TokenizerThread::start(gguf.clone());
-        let threads = options.n_threads.unwrap_or_else(machine::cores);
+        let threads = options.n_threads.unwrap_or_else(facts::cores);
         let pool = Pool::new(threads)?;
         let cancel = AtomicBool::new(false);
         let load = |team: &_| {
@@ -206,8 +207,8 @@ impl Engine {
     }
 
     /// An empty sequence.
-    pub fn new_decoder(&self) -> Decoder {
-        Decoder::new(self.runtime.model.new_cache(self.kv_type))
+    pub fn new_sequence(&self) -> Sequence {
+        Sequence::new(self.runtime.model.new_cache(self.kv_type))
     }
 
     /// Logits after every id of every sequence, `vocab` floats each, sequence after sequence. All rows go through the
@@ -216,36 +217,36 @@ impl Engine {
         let mut steps = Vec::new();
         for (sequence, ids) in sequences.iter().enumerate() {
             let ids = self.runtime.check_ids(ids, 0)?;
-            steps.extend(ids.into_iter().map(|id| Step { sequence, id, logits: Wanted::All }));
+            steps.extend(ids.into_iter().map(|id| Step { sequence, id, logits: LogitsFor::All }));
         }
-        let mut decoders: Vec<Decoder> = sequences.iter().map(|_| self.new_decoder()).collect();
-        self.runtime.advance(&mut decoders.iter_mut().collect::<Vec<_>>(), &steps, watch)
+        let mut sequences: Vec<Sequence> = sequences.iter().map(|_| self.new_sequence()).collect();
+        self.runtime.advance(&mut sequences.iter_mut().collect::<Vec<_>>(), &steps, watch)
     }
 
-    /// Where the warm decoder is kept. None in a forked process: the lock may have been held when it was copied.
-    fn warm(&self) -> Option<MutexGuard<'_, Option<Decoder>>> {
+    /// Where the warm sequence is kept. None in a forked process: the lock may have been held when it was copied.
+    fn warm(&self) -> Option<MutexGuard<'_, Option<Sequence>>> {
         self.runtime.pool.is_here().then(|| self.warm.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The warm decoder, or a fresh one while another caller has it.
-    fn take_warm(&self) -> Decoder {
+    /// The warm sequence, or a fresh one while another caller has it.
+    fn take_warm(&self) -> Sequence {
         let taken = self.warm().and_then(|mut warm| warm.take());
-        taken.unwrap_or_else(|| self.new_decoder())
+        taken.unwrap_or_else(|| self.new_sequence())
     }
 
-    /// Keeps a decoder warm, unless another is already. What is not kept is freed outside of the lock.
-    fn keep_warm(&self, decoder: Decoder) {
-        let mut surplus = Some(decoder);
+    /// Keeps a sequence warm, unless another is already. What is not kept is freed outside of the lock.
+    fn keep_warm(&self, sequence: Sequence) {
+        let mut surplus = Some(sequence);
         if let Some(mut warm) = self.warm().filter(|warm| warm.is_none()) {
             *warm = surplus.take();
         }
     }
 
-    /// Runs `use_it` on the warm decoder.
-    fn with_warm<T>(&self, use_it: impl FnOnce(&mut Decoder) -> Result<T>) -> Result<T> {
-        let mut decoder = self.take_warm();
-        let result = use_it(&mut decoder);
-        self.keep_warm(decoder);
+    /// Runs `use_it` on the warm sequence.
+    fn with_warm<T>(&self, use_it: impl FnOnce(&mut Sequence) -> Result<T>) -> Result<T> {
+        let mut sequence = self.take_warm();
+        let result = use_it(&mut sequence);
+        self.keep_warm(sequence);
         result
     }
 
@@ -254,11 +255,11 @@ impl Engine {
     /// After an error the cache is as it was.
     pub fn prefill(&self, ids: &[i64], watch: &mut Watch) -> Result<Prefill> {
         let ids = self.runtime.check_ids(ids, 0)?;
-        self.with_warm(|decoder| {
+        self.with_warm(|sequence| {
             let start = Instant::now();
-            let cached_tokens = decoder.common(&ids);
-            decoder.replace_from(cached_tokens, |decoder| {
-                self.runtime.prefill(decoder, &ids[cached_tokens..], Wanted::Nothing, watch)
+            let cached_tokens = sequence.common(&ids);
+            sequence.replace_from(cached_tokens, |sequence| {
+                self.runtime.prefill(sequence, &ids[cached_tokens..], LogitsFor::None, watch)
             })?;
             Ok(Prefill { tokens: ids.len(), cached_tokens, elapsed: start.elapsed() })
         })
@@ -269,9 +270,9 @@ impl Engine {
     /// Computes only what the warm cache does not hold of the prompt.
     pub fn generate(&self, ids: &[i64], max_tokens: usize, stop: &[i64], watch: &mut Watch) -> Result<Vec<u32>> {
         let greedy = self.greedy(ids, max_tokens, stop)?;
-        self.with_warm(|decoder| {
-            let mut answer = Answer::begin(decoder, greedy.prompt, greedy.params, 0, greedy.stop_ids);
-            while answer.next(&self.runtime, decoder, watch)?.is_some() {}
+        self.with_warm(|sequence| {
+            let mut answer = Generation::begin(sequence, greedy.prompt, greedy.params, 0, greedy.stop_ids);
+            while answer.next(&self.runtime, sequence, watch)?.is_some() {}
             Ok(answer.answered().to_vec())
         })
     }
@@ -288,12 +289,12 @@ impl Engine {
     ) -> Result<Vec<Vec<u32>>> {
         let greedy = prompts.iter().map(|ids| self.greedy(ids, max_tokens, stop));
         let greedy = greedy.collect::<Result<Vec<Request>>>()?;
-        let mut decoders = self.with_warm(|warm| Ok(vec![warm.clone(); greedy.len()]))?;
-        let begin = |(request, decoder): (Request, &mut Decoder)| {
-            Answer::begin(decoder, request.prompt, request.params, 0, request.stop_ids)
+        let mut sequences = self.with_warm(|warm| Ok(vec![warm.clone(); greedy.len()]))?;
+        let begin = |(request, sequence): (Request, &mut Sequence)| {
+            Generation::begin(sequence, request.prompt, request.params, 0, request.stop_ids)
         };
-        let mut answers: Vec<Answer> = greedy.into_iter().zip(&mut decoders).map(begin).collect();
-        complete_all(&self.runtime, &mut answers, &mut decoders, watch)?;
+        let mut answers: Vec<Generation> = greedy.into_iter().zip(&mut sequences).map(begin).collect();
+        complete_all(&self.runtime, &mut answers, &mut sequences, watch)?;
         Ok(answers.iter().map(|answer| answer.answered().to_vec()).collect())
     }
 
@@ -317,7 +318,7 @@ impl Engine {
         }
         stop_ids.sort_unstable();
         stop_ids.dedup();
-        Ok(Request { prompt, params, stop_ids, origin: Origin::default() })
+        Ok(Request { prompt, params, stop_ids, origin: PromptOrigin::default() })
     }
 
     /// Positions that the warm cache holds.

@@ -1,12 +1,14 @@
 //! The receipts of an engine's answers, and their replay.
 
 use super::{Engine, Request, Stream};
-use crate::decode::{Decoder, Finish, Watch};
+use crate::checkpoint::gguf::{Gguf, fingerprint};
+use crate::decode::{Finish, Sequence, Watch};
 use crate::error::Result;
-use crate::gguf::{Gguf, fingerprint};
-use crate::kernel::machine;
+use crate::machine::facts;
 use crate::model::config::Config;
-use crate::receipt::{Claim, Late, ModelInfo, Part, Previous, Receipt, Run, Sampling, Seconds, gate, seconds, wrong};
+use crate::receipt::{
+    Claim, LazyHash, ModelInfo, Previous, Receipt, Redactable, Run, Sampling, Seconds, gate, seconds, wrong,
+};
 use crate::sampler::{SamplingParams, decimal};
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
@@ -16,7 +18,7 @@ pub const NUMERICS: u32 = 1;
 
 /// What all receipts of an engine have in common.
 pub(super) struct Identity {
-    fingerprint: Late,
+    fingerprint: LazyHash,
     model_info: ModelInfo,
     environment: Map<String, Json>,
 }
@@ -29,20 +31,20 @@ impl Identity {
         let facts = [
             ("os", std::env::consts::OS.to_string()),
             ("arch", std::env::consts::ARCH.to_string()),
-            ("processor", machine::processor_name()),
-            ("cores", machine::cores().to_string()),
+            ("processor", facts::processor_name()),
+            ("cores", facts::cores().to_string()),
         ];
         Identity {
-            fingerprint: Late::new(hash),
+            fingerprint: LazyHash::new(hash),
             model_info: ModelInfo {
                 file,
                 bytes: gguf.file_size(),
                 architecture: config.arch.name().into(),
-                layers: config.layers as u64,
-                hidden_size: config.width as u64,
-                num_attention_heads: config.heads as u64,
-                num_key_value_heads: config.kv_heads as u64,
-                vocab_size: config.vocab as u64,
+                layers: config.n_layers as u64,
+                hidden_size: config.hidden_size as u64,
+                num_attention_heads: config.n_heads as u64,
+                num_key_value_heads: config.n_kv_heads as u64,
+                vocab_size: config.vocab_size as u64,
             },
             environment: facts.map(|(name, value)| (name.to_string(), value.into())).into_iter().collect(),
         }
@@ -63,7 +65,7 @@ fn sampling(params: &SamplingParams, seed: u64, stop_ids: &[u32]) -> Sampling {
         logit_bias: params.logit_bias.iter().map(|(id, x)| (*id, bias(*x))).collect(),
         seed,
         max_tokens: params.max_tokens.map(|n| n as u64),
-        stop: Part::Whole(params.stop.clone()),
+        stop: Redactable::Whole(params.stop.clone()),
         stop_token_ids: stop_ids.to_vec(),
     }
 }
@@ -98,7 +100,7 @@ impl Engine {
     }
 
     /// The receipt of an answer that has ended and has at least one id.
-    pub(super) fn receipt_of(&self, stream: &Stream, decoder: &Decoder) -> Receipt {
+    pub(super) fn receipt_of(&self, stream: &Stream, sequence: &Sequence) -> Receipt {
         let (answer, clock, origin) = (&stream.answer, &stream.clock, &stream.origin);
         let times = &answer.times;
         let model = &self.runtime.model;
@@ -112,10 +114,10 @@ impl Engine {
             kv_type: self.kv_type.name().into(),
             n_ctx: self.runtime.n_ctx as u64,
             template: origin.template.clone(),
-            system: origin.system.clone().map(Part::Whole),
-            prompt_ids: Part::Whole(answer.prompt().to_vec()),
+            system: origin.system.clone().map(Redactable::Whole),
+            prompt_ids: Redactable::Whole(answer.prompt().to_vec()),
             sampling: sampling(&answer.params, answer.seed, &answer.stop),
-            output_ids: Part::Whole(answer.generated().to_vec()),
+            output_ids: Redactable::Whole(answer.generated().to_vec()),
             finish_reason: answer.finish.unwrap_or(Finish::Cancelled).name().into(),
             previous: origin.previous.clone().map(Previous::Receipt),
         };
@@ -125,7 +127,7 @@ impl Engine {
             threads: self.runtime.pool.size() as u64,
             n_batch: self.runtime.n_batch as u64,
             cached_tokens: answer.cached as u64,
-            work: decoder.work(),
+            work: sequence.work(),
             seconds: Seconds {
                 render: seconds(origin.render),
                 tokenize: seconds(origin.tokenize),
@@ -138,7 +140,7 @@ impl Engine {
                 consumer: seconds(clock.consumer),
             },
             step_ns: times.steps.clone(),
-            memory_bytes: (model.packed_bytes() + model.copied_bytes() + decoder.bytes()) as u64,
+            memory_bytes: (model.packed_bytes() + model.copied_bytes() + sequence.bytes()) as u64,
         };
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
     }

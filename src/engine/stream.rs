@@ -1,8 +1,8 @@
 //! An answer as text: pulled piece by piece, nothing computed ahead.
 
-use super::stops::Stops;
-use super::{Engine, Origin, Request};
-use crate::decode::{Answer, Decoder, Finish, Watch};
+use super::stop_strings::Stops;
+use super::{Engine, PromptOrigin, Request};
+use crate::decode::{Finish, Generation, Sequence, Watch};
 use crate::error::Result;
 use crate::receipt::Receipt;
 use crate::tokenizer::Detokenizer;
@@ -24,16 +24,16 @@ pub struct Piece {
 /// An answer under way.
 pub struct Stream {
     /// Until the answer has ended and the sequence has gone back to its owner.
-    decoder: Option<Decoder>,
+    sequence: Option<Sequence>,
     /// Whether its owner is the engine, which keeps it warm for the next prompt.
     warm: bool,
     /// The ids and figures of the answer so far.
-    pub answer: Answer,
+    pub answer: Generation,
     detokenizer: Detokenizer,
     stops: Stops,
     /// The text so far.
     pub text: String,
-    pub(super) origin: Origin,
+    pub(super) origin: PromptOrigin,
     pub(super) clock: Clock,
     /// When its consumer got hold of it last.
     left: Instant,
@@ -58,17 +58,17 @@ impl Engine {
     }
 
     /// Begins to answer on a sequence of the caller's, who takes it back by [`Stream::take_decoder`].
-    pub fn stream_on(&self, decoder: &mut Option<Decoder>, request: Request) -> Stream {
-        self.begin(decoder.take().unwrap_or_else(|| self.new_decoder()), request)
+    pub fn stream_on(&self, sequence: &mut Option<Sequence>, request: Request) -> Stream {
+        self.begin(sequence.take().unwrap_or_else(|| self.new_sequence()), request)
     }
 
-    fn begin(&self, mut decoder: Decoder, request: Request) -> Stream {
+    fn begin(&self, mut sequence: Sequence, request: Request) -> Stream {
         let seed = request.params.seed.unwrap_or_else(random_seed);
         let stops = Stops::new(request.params.stop.clone());
         let wall = request.origin.render + request.origin.tokenize;
-        let answer = Answer::begin(&mut decoder, request.prompt, request.params, seed, request.stop_ids);
+        let answer = Generation::begin(&mut sequence, request.prompt, request.params, seed, request.stop_ids);
         Stream {
-            decoder: Some(decoder),
+            sequence: Some(sequence),
             warm: false,
             answer,
             detokenizer: Detokenizer::new(false, true),
@@ -100,8 +100,8 @@ impl Stream {
     }
 
     fn pull(&mut self, engine: &Engine, watch: &mut Watch) -> Result<Option<Piece>> {
-        let Some(decoder) = self.decoder.as_mut() else { return Ok(None) };
-        let Some(token) = self.answer.next(&engine.runtime, decoder, watch)? else {
+        let Some(sequence) = self.sequence.as_mut() else { return Ok(None) };
+        let Some(token) = self.answer.next(&engine.runtime, sequence, watch)? else {
             return Ok(None);
         };
         let start = Instant::now();
@@ -136,20 +136,20 @@ impl Stream {
 
     /// Writes the receipt and gives the sequence back.
     fn close(&mut self, engine: &Engine) {
-        let Some(decoder) = &self.decoder else { return };
+        let Some(sequence) = &self.sequence else { return };
         if !self.answer.generated().is_empty() {
-            self.receipt = Some(Arc::new(engine.receipt_of(self, decoder)));
+            self.receipt = Some(Arc::new(engine.receipt_of(self, sequence)));
         }
         if self.warm
-            && let Some(decoder) = self.decoder.take()
+            && let Some(sequence) = self.sequence.take()
         {
-            engine.keep_warm(decoder);
+            engine.keep_warm(sequence);
         }
     }
 
     /// The sequence, for a caller who owns it; once the answer has ended.
-    pub fn take_decoder(&mut self) -> Option<Decoder> {
-        self.answer.finish.and_then(|_| self.decoder.take())
+    pub fn take_decoder(&mut self) -> Option<Sequence> {
+        self.answer.finish.and_then(|_| self.sequence.take())
     }
 }
 

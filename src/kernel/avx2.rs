@@ -12,7 +12,7 @@
 
 use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
 use super::packing::Word;
-use super::sums::{PLANES, Steps, stamp_sums};
+use super::sums::{PLANES, TernaryDot, stamp_sums};
 use super::{Isa, Kernels, promised};
 use std::arch::x86_64::*;
 
@@ -35,7 +35,7 @@ impl Lanes for Avx2 {
         fn fma(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
             [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])]
         }
-        fn widen_f16(h: &[F16Bytes; 16]) -> [__m256; 2] {
+        fn f16_to_f32(h: &[F16Bytes; 16]) -> [__m256; 2] {
             // SAFETY: 32 bytes are read.
             let p = h.as_ptr().cast::<__m128i>();
             [_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128(p.add(1)))]
@@ -45,7 +45,7 @@ impl Lanes for Avx2 {
     type I = __m256i;
     promised! {
         fn zero() -> __m256i { _mm256_setzero_si256() }
-        fn widen_i8(w: &[i8; 32]) -> [__m256i; 2] {
+        fn i8_to_i16(w: &[i8; 32]) -> [__m256i; 2] {
             // SAFETY: 32 bytes are read.
             let p = w.as_ptr().cast::<__m128i>();
             [_mm256_cvtepi8_epi16(_mm_loadu_si128(p)), _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(1)))]
@@ -70,10 +70,11 @@ with_float_kernels!(stamp_floats Avx2 "avx2,fma,f16c");
 
 stamp_sums!(Avx2, "avx2", 4, 1);
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx2, four_sums: sums, five: None, dots, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::Avx2, two_bit_sums: sums, base3: None, peak_macs, floats: FLOATS };
 
 /// `vpmaddubsw` into sums of i16, which hold a block, and i32.
-impl Steps for Avx2 {
+impl TernaryDot for Avx2 {
     const ROWS: usize = 8;
     const CHAINS: usize = 2;
     type Part = __m256i;

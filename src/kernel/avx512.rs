@@ -11,7 +11,7 @@
 
 use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
 use super::packing::{GROUP, Word};
-use super::sums::{PLANES, Steps, stamp_sums};
+use super::sums::{PLANES, TernaryDot, stamp_sums};
 use super::{Isa, Kernels, promised};
 use std::arch::x86_64::*;
 
@@ -31,7 +31,7 @@ impl Lanes for Avx512 {
             _mm512_storeu_ps(out.as_mut_ptr(), v)
         }
         fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
-        fn widen_f16(h: &[F16Bytes; 16]) -> __m512 {
+        fn f16_to_f32(h: &[F16Bytes; 16]) -> __m512 {
             // SAFETY: 32 bytes are read.
             _mm512_cvtph_ps(_mm256_loadu_si256(h.as_ptr().cast()))
         }
@@ -40,7 +40,7 @@ impl Lanes for Avx512 {
     type I = __m512i;
     promised! {
         fn zero() -> __m512i { _mm512_setzero_si512() }
-        fn widen_i8(w: &[i8; 32]) -> __m512i { _mm512_cvtepi8_epi16(_mm256_loadu_si256(w.as_ptr().cast())) }
+        fn i8_to_i16(w: &[i8; 32]) -> __m512i { _mm512_cvtepi8_epi16(_mm256_loadu_si256(w.as_ptr().cast())) }
         fn madd(sums: __m512i, w: __m512i, x: &[i16; 32]) -> __m512i {
             // SAFETY: 64 bytes are read.
             _mm512_add_epi32(sums, _mm512_madd_epi16(w, _mm512_loadu_si512(x.as_ptr().cast())))
@@ -53,12 +53,13 @@ with_float_kernels!(stamp_floats Avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2
 
 stamp_sums!(Madd, "avx512f,avx512bw", 8, 1);
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512, four_sums: sums, five: None, dots, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::Avx512, two_bit_sums: sums, base3: None, peak_macs, floats: FLOATS };
 
 /// `vpmaddubsw` into sums of i16, which hold a block, and i32.
 struct Madd;
 
-impl Steps for Madd {
+impl TernaryDot for Madd {
     const ROWS: usize = 16;
     const CHAINS: usize = 2;
     type Part = __m512i;

@@ -12,22 +12,22 @@
 use super::avx512::{codes, load, splat, store};
 use super::avx512_vnni::Vnni;
 use super::float::{ahead, prefetch};
-use super::packing::{BLOCK_WORDS, EXPANDED_WORDS, FIVE_BLOCK, FIVE_WORDS, FOUR_OF, Word};
-use super::sums::{PLANES, Steps, strip};
+use super::packing::{BASE3_BLOCK, BASE3_WORDS, BLOCK_WORDS, EXPANDED_WORDS, TWO_BIT_OF_BASE3, Word};
+use super::sums::{PLANES, TernaryDot, strip};
 use super::ternary::Sums;
-use super::{FiveKernels, promised};
+use super::{Base3Kernels, promised};
 use std::arch::x86_64::*;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vbmi")]
 fn sums(words: &[Word], tokens: &[&[i8]], out: &mut Sums) {
-    strip::<Five, 12, 2, FIVE_BLOCK, FIVE_WORDS>(words, tokens, out);
+    strip::<Base3, 12, 2, BASE3_BLOCK, BASE3_WORDS>(words, tokens, out);
 }
 
-pub(super) const FIVE: FiveKernels = FiveKernels { sums, expand };
+pub(super) const BASE3: Base3Kernels = Base3Kernels { sums, expand };
 
-struct Five;
+struct Base3;
 
-impl Steps for Five {
+impl TernaryDot for Base3 {
     const ROWS: usize = 16;
     const PLANES: usize = 5;
     const CHAINS: usize = 5;
@@ -37,7 +37,7 @@ impl Steps for Five {
     type Sum = __m512i;
     promised! {
         fn zero() -> __m512i { _mm512_setzero_si512() }
-        fn load(word: &Word, _: usize) -> [__m512i; 2] { four_and_fifth(word) }
+        fn load(word: &Word, _: usize) -> [__m512i; 2] { two_bit_and_fifth(word) }
         fn codes([four, fifth]: [__m512i; 2]) -> [__m512i; PLANES] {
             // SAFETY: registers only. 81 and 162 are 0101'0001 and 1010'0010.
             let [a, b, c, d, _] = codes(four);
@@ -62,8 +62,8 @@ impl Steps for Five {
 /// A word's bytes of four codes, and 81 times its fifth codes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn four_and_fifth(word: &Word) -> [__m512i; 2] {
-    let (halves, _) = FOUR_OF.as_chunks::<64>();
+fn two_bit_and_fifth(word: &Word) -> [__m512i; 2] {
+    let (halves, _) = TWO_BIT_OF_BASE3.as_chunks::<64>();
     // SAFETY: 64 bytes are read.
     let table =
         unsafe { [_mm512_loadu_si512(halves[0].as_ptr().cast()), _mm512_loadu_si512(halves[1].as_ptr().cast())] };
@@ -78,19 +78,19 @@ fn four_and_fifth(word: &Word) -> [__m512i; 2] {
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn expand(words: &[Word], out: &mut [Word]) {
     let mask = _mm512_set1_epi8(3);
-    let blocks = words.as_chunks::<FIVE_WORDS>().0.iter().zip(out.as_chunks_mut::<EXPANDED_WORDS>().0);
+    let blocks = words.as_chunks::<BASE3_WORDS>().0.iter().zip(out.as_chunks_mut::<EXPANDED_WORDS>().0);
     for (words, out) in blocks {
         for w in 0..BLOCK_WORDS {
             let mut last = _mm512_setzero_si512();
             for part in 0..4 {
                 let i = BLOCK_WORDS * part + w;
                 prefetch(ahead(&words[i]));
-                let [four, fifth] = four_and_fifth(&words[i]);
+                let [four, fifth] = two_bit_and_fifth(&words[i]);
                 write(&mut out[i], four);
                 let code = _mm512_and_si512(_mm512_srli_epi32(fifth, 6), mask);
                 last = _mm512_or_si512(_mm512_slli_epi32(last, 2), code);
             }
-            write(&mut out[FIVE_WORDS + w], last);
+            write(&mut out[BASE3_WORDS + w], last);
         }
     }
 }

@@ -12,21 +12,22 @@
 use super::avx512::{Avx512, codes, load, splat, store};
 use super::float::{stamp_floats, with_float_kernels};
 use super::packing::Word;
-use super::sums::{PLANES, Steps, stamp_sums};
+use super::sums::{PLANES, TernaryDot, stamp_sums};
 use super::{Isa, Kernels, avx512_vbmi, promised};
 use std::arch::x86_64::*;
 
 with_float_kernels!(stamp_floats Avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 stamp_sums!(Vnni, "avx512f,avx512bw,avx512vnni", 12, 2);
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512Vnni, four_sums: sums, five: None, dots, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::Avx512Vnni, two_bit_sums: sums, base3: None, peak_macs, floats: FLOATS };
 /// Of processors that have AVX-512-VBMI as well, whose byte look-ups unpack five codes quickly.
 pub(super) static WITH_VBMI: Kernels =
-    Kernels { isa: Isa::Avx512Vnni, four_sums: sums, five: Some(avx512_vbmi::FIVE), dots, floats: FLOATS };
+    Kernels { isa: Isa::Avx512Vnni, two_bit_sums: sums, base3: Some(avx512_vbmi::BASE3), peak_macs, floats: FLOATS };
 
 pub(super) struct Vnni;
 
-impl Steps for Vnni {
+impl TernaryDot for Vnni {
     const ROWS: usize = 16;
     const CHAINS: usize = 4;
     type Part = __m512i;

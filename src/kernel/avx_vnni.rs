@@ -12,19 +12,20 @@
 use super::avx2::Avx2;
 use super::float::{stamp_floats, with_float_kernels};
 use super::packing::Word;
-use super::sums::{PLANES, Steps, stamp_sums};
+use super::sums::{PLANES, TernaryDot, stamp_sums};
 use super::{Isa, Kernels, promised};
 use std::arch::x86_64::*;
 
 with_float_kernels!(stamp_floats Avx2 "avx2,fma,f16c");
 stamp_sums!(Vnni<false>, "avx2,avxvnni", 4, 2);
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::AvxVnni, four_sums: sums, five: None, dots, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::AvxVnni, two_bit_sums: sums, base3: None, peak_macs, floats: FLOATS };
 
 /// The same steps in the EVEX encoding let a processor with AVX-512-VNNI alone test them.
 struct Vnni<const EVEX: bool>;
 
-impl<const EVEX: bool> Steps for Vnni<EVEX> {
+impl<const EVEX: bool> TernaryDot for Vnni<EVEX> {
     const ROWS: usize = 8;
     const CHAINS: usize = 4;
     type Part = __m256i;
@@ -34,7 +35,7 @@ impl<const EVEX: bool> Steps for Vnni<EVEX> {
         fn zero() -> __m256i { _mm256_setzero_si256() }
         fn load(word: &Word, part: usize) -> __m256i { Avx2::load(word, part) }
         fn codes(part: __m256i) -> [__m256i; PLANES] { Avx2::codes(part) }
-        fn splat(q: [i8; 4]) -> __m256i { <Avx2 as Steps>::splat(q) }
+        fn splat(q: [i8; 4]) -> __m256i { <Avx2 as TernaryDot>::splat(q) }
         fn dot(sum: __m256i, codes: __m256i, q: __m256i) -> __m256i {
             if EVEX { _mm256_dpbusd_epi32(sum, codes, q) } else { _mm256_dpbusd_avx_epi32(sum, codes, q) }
         }
@@ -48,7 +49,7 @@ impl<const EVEX: bool> Steps for Vnni<EVEX> {
             let high = _mm256_add_epi32(_mm256_srai_epi32(sums[0], 6), _mm256_srai_epi32(sums[1], 4));
             _mm256_add_epi32(high, _mm256_add_epi32(_mm256_srai_epi32(sums[2], 2), sums[3]))
         }
-        fn store(sum: __m256i, out: &mut [i32]) { <Avx2 as Steps>::store([sum; 2], out) }
+        fn store(sum: __m256i, out: &mut [i32]) { <Avx2 as TernaryDot>::store([sum; 2], out) }
     }
 }
 

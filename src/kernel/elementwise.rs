@@ -1,25 +1,25 @@
 //! Float kernels that work element by element, and the norm and the softmax: plain lane arrays, which the compiler
 //! turns into vectors of each instruction set.
 
-use super::float::{F16Bytes, LANES, Lane, Lanes, STEP, Widened, dot_tile, halve, widen_f16_plain};
+use super::float::{F16Bytes, Floats, LANES, Lane, Lanes, STEP, dot_tile, f16_to_f32_portable, halve};
 
 #[inline(always)]
-pub(super) fn widen_f16<L: Lanes>(row: &[F16Bytes], out: &mut [f32]) {
+pub(super) fn f16_to_f32<L: Lanes>(row: &[F16Bytes], out: &mut [f32]) {
     assert_eq!(row.len(), out.len());
     let ((rows, tail), (outs, rest)) = (row.as_chunks::<STEP>(), out.as_chunks_mut::<STEP>());
     for (row, out) in rows.iter().zip(outs) {
         // SAFETY: as in `dot_tile`.
-        unsafe { L::store(L::widen_f16(row), out) };
+        unsafe { L::store(L::f16_to_f32(row), out) };
     }
     let mut padded = [[0; 2]; STEP];
     padded[..tail.len()].copy_from_slice(tail);
-    rest.copy_from_slice(&widen_f16_plain(&padded)[..tail.len()]);
+    rest.copy_from_slice(&f16_to_f32_portable(&padded)[..tail.len()]);
 }
 
 #[inline(always)]
 pub(super) fn rms_norm<L: Lanes>(x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == gamma.len() && x.len() == out.len());
-    let squares = dot_tile::<L, Widened, 1>(x, [x])[0];
+    let squares = dot_tile::<L, Floats, 1>(x, [x])[0];
     let r = 1.0 / (squares / x.len() as f32 + eps).sqrt();
     for ((out, x), gamma) in out.iter_mut().zip(x).zip(gamma) {
         *out = x * r * gamma;
@@ -134,7 +134,7 @@ pub(super) fn add<L: Lanes>(x: &mut [f32], y: &[f32]) {
 }
 
 #[inline(always)]
-pub(super) fn turn<L: Lanes>(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]) {
+pub(super) fn rotate<L: Lanes>(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]) {
     let n = a.len();
     assert!(b.len() == n && cos.len() == n && sin.len() == n);
     for i in 0..n {

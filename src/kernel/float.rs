@@ -13,11 +13,11 @@ pub(super) const LANES: usize = 64;
 /// Keys in one page of the key/value cache, and in one block of the attention's walk.
 pub const PAGE: usize = 64;
 
-use super::coarse::COARSE_STEP;
-pub(super) use super::coarse::{coarse_bounds, coarsen, dot_i8};
 pub(super) use super::elementwise::{
-    add, quantize, relu2_mul, rms_norm, scale_rows, scale_sums, silu_mul, softmax, turn, widen_f16,
+    add, f16_to_f32, quantize, relu2_mul, rms_norm, rotate, scale_rows, scale_sums, silu_mul, softmax,
 };
+use super::quantized_head::HEAD_STEP;
+pub(super) use super::quantized_head::{dot_i8, logit_bounds, quantize_row};
 use std::ops::Range;
 
 pub(super) type Lane = [f32; STEP];
@@ -44,7 +44,7 @@ pub(super) trait Lanes {
     /// `a · b + c` with one rounding.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Widens 16 halves, exactly.
-    unsafe fn widen_f16(h: &[F16Bytes; STEP]) -> Self::V;
+    unsafe fn f16_to_f32(h: &[F16Bytes; STEP]) -> Self::V;
     /// 32 weights of 16 bits in registers, and the sums of their products.
     type W: Copy;
     /// Sums of products; see `W`.
@@ -52,9 +52,9 @@ pub(super) trait Lanes {
     /// No sum yet.
     unsafe fn zero() -> Self::I;
     /// Widens 32 weights.
-    unsafe fn widen_i8(w: &[i8; COARSE_STEP]) -> Self::W;
+    unsafe fn i8_to_i16(w: &[i8; HEAD_STEP]) -> Self::W;
     /// Adds 32 products.
-    unsafe fn madd(sums: Self::I, w: Self::W, x: &[i16; COARSE_STEP]) -> Self::I;
+    unsafe fn madd(sums: Self::I, w: Self::W, x: &[i16; HEAD_STEP]) -> Self::I;
     /// Adds the sums.
     unsafe fn sum(sums: Self::I) -> i32;
 }
@@ -89,7 +89,7 @@ pub(super) trait Stored {
     ///
     /// # Safety
     /// That of [`Lanes`].
-    unsafe fn widen<L: Lanes>(x: &[Self::Bytes; STEP]) -> L::V;
+    unsafe fn to_f32<L: Lanes>(x: &[Self::Bytes; STEP]) -> L::V;
 }
 
 /// IEEE binary16 in memory.
@@ -99,20 +99,20 @@ pub(super) struct Bf16;
 /// IEEE binary32 in memory.
 pub(super) struct F32;
 /// A row that was widened before.
-pub(super) struct Widened;
+pub(super) struct Floats;
 
 impl Stored for F16 {
     type Bytes = F16Bytes;
     #[inline(always)]
-    unsafe fn widen<L: Lanes>(x: &[F16Bytes; STEP]) -> L::V {
+    unsafe fn to_f32<L: Lanes>(x: &[F16Bytes; STEP]) -> L::V {
         // SAFETY: the caller's promise.
-        unsafe { L::widen_f16(x) }
+        unsafe { L::f16_to_f32(x) }
     }
 }
 impl Stored for Bf16 {
     type Bytes = F16Bytes;
     #[inline(always)]
-    unsafe fn widen<L: Lanes>(x: &[F16Bytes; STEP]) -> L::V {
+    unsafe fn to_f32<L: Lanes>(x: &[F16Bytes; STEP]) -> L::V {
         // SAFETY: the caller's promise.
         unsafe { L::load(&x.map(|b| f32::from_bits((u16::from_le_bytes(b) as u32) << 16))) }
     }
@@ -120,15 +120,15 @@ impl Stored for Bf16 {
 impl Stored for F32 {
     type Bytes = F32Bytes;
     #[inline(always)]
-    unsafe fn widen<L: Lanes>(x: &[F32Bytes; STEP]) -> L::V {
+    unsafe fn to_f32<L: Lanes>(x: &[F32Bytes; STEP]) -> L::V {
         // SAFETY: the caller's promise.
         unsafe { L::load(&x.map(f32::from_le_bytes)) }
     }
 }
-impl Stored for Widened {
+impl Stored for Floats {
     type Bytes = f32;
     #[inline(always)]
-    unsafe fn widen<L: Lanes>(x: &Lane) -> L::V {
+    unsafe fn to_f32<L: Lanes>(x: &Lane) -> L::V {
         // SAFETY: the caller's promise.
         unsafe { L::load(x) }
     }
@@ -151,7 +151,7 @@ macro_rules! with_float_kernels {
             /// Dot of one row, stored as f32, with each of `xs`.
             fn dot_f32(row: &[F32Bytes], xs: &[&[f32]], out: &mut [f32]);
             /// Dot of one row, widened before, with each of `xs`.
-            fn dot_widened(row: &[f32], xs: &[&[f32]], out: &mut [f32]);
+            fn dot_floats(row: &[f32], xs: &[&[f32]], out: &mut [f32]);
             /// `out[v][key] = q[v] · k[key]` for a page of keys stored `[channel][key]`; `out` has `stride` a vector. `next`
             /// is the page after it, which is asked for.
             fn scores_f16(q: &[f32], keys: &[F16Bytes], next: &[F16Bytes], out: &mut [f32], stride: usize);
@@ -171,7 +171,7 @@ macro_rules! with_float_kernels {
             /// `s = exp(s·scale - max)` over the first `n`, zero after them; returns the sum. Whole pages.
             fn softmax(s: &mut [f32], n: usize, scale: f32) -> f32;
             /// Halves as floats.
-            fn widen_f16(row: &[F16Bytes], out: &mut [f32]);
+            fn f16_to_f32(row: &[F16Bytes], out: &mut [f32]);
             /// `gate = silu(gate) · up`.
             fn silu_mul(gate: &mut [f32], up: &[f32]);
             /// `gate = max(gate, 0)² · up`, the activation of BitNet b1.58 2B-4T.
@@ -179,18 +179,18 @@ macro_rules! with_float_kernels {
             /// `x += y`.
             fn add(x: &mut [f32], y: &[f32]);
             /// `(a, b) = (a·cos − b·sin, b·cos + a·sin)`.
-            fn turn(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]);
+            fn rotate(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]);
             /// `out = float(sum − less) · factor`.
             fn scale_sums(sums: &[i32], less: i32, factor: f32, out: &mut [f32]);
             /// `out = float(sum − less) · (scale / s)`.
             fn scale_rows(sums: &[i32], less: i32, scales: &[f32], s: f32, out: &mut [f32]);
             /// A row in 8 bits, `step · q`; returns `step` and upper bounds of `|row|` and of `|row - step · q|`, Euclidean
             /// norms, which are infinite if a value is not finite. Fills `q` up with zeros. Rows of at most 2^17 columns.
-            fn coarsen(row: &[f32], q: &mut [i8]) -> (f32, f32, f32);
+            fn quantize_row(row: &[f32], q: &mut [i8]) -> (f32, f32, f32);
             /// Exact dot of one 8-bit row with each of `xs`, if no sum of magnitudes leaves i32; whole steps of 32 columns.
             fn dot_i8(row: &[i8], xs: &[&[i16]], out: &mut [i32]);
             /// Bounds of the logits of some rows, from their `dot_i8` with a token and their steps, norms and errors.
-            fn coarse_bounds(dots: &[i32], rows: [&[f32]; 3], x: CoarseToken, low: &mut [f32], high: &mut [f32]);
+            fn logit_bounds(dots: &[i32], rows: [&[f32]; 3], x: QuantizedToken, low: &mut [f32], high: &mut [f32]);
         }
     };
 }
@@ -208,7 +208,7 @@ macro_rules! stamp_floats {
         mod floats {
             use super::$lanes;
             use std::ops::Range;
-            use $crate::kernel::coarse::CoarseToken;
+            use $crate::kernel::quantized_head::QuantizedToken;
             use $crate::kernel::float::{self, F16Bytes, F32Bytes};
             $(
                 #[target_feature(enable = $features)]
@@ -263,7 +263,7 @@ pub(super) fn dot_tile<L: Lanes, S: Stored, const N: usize>(row: &[S::Bytes], xs
         for (b, block) in blocks.iter().enumerate() {
             prefetch(ahead(block));
             for g in 0..GROUPS {
-                let w = S::widen::<L>(&block.as_chunks().0[g]);
+                let w = S::to_f32::<L>(&block.as_chunks().0[g]);
                 for t in 0..N {
                     acc[t][g] = L::fma(w, L::load(&x_blocks[t][b].as_chunks().0[g]), acc[t][g]);
                 }
@@ -281,7 +281,7 @@ pub(super) fn dot_tile<L: Lanes, S: Stored, const N: usize>(row: &[S::Bytes], xs
         let mut w = [[0f32; STEP]; GROUPS];
         for (w, group) in w.iter_mut().zip(padded.as_chunks().0) {
             // SAFETY: as above.
-            unsafe { L::store(S::widen::<L>(group), w) };
+            unsafe { L::store(S::to_f32::<L>(group), w) };
         }
         for (sums, x) in sums.iter_mut().zip(xs) {
             let lanes = sums.as_flattened_mut().iter_mut().zip(w.as_flattened());
@@ -326,8 +326,8 @@ pub(super) fn dot_f32<L: Lanes>(row: &[F32Bytes], xs: &[&[f32]], out: &mut [f32]
     dot::<L, F32>(row, xs, out)
 }
 #[inline(always)]
-pub(super) fn dot_widened<L: Lanes>(row: &[f32], xs: &[&[f32]], out: &mut [f32]) {
-    dot::<L, Widened>(row, xs, out)
+pub(super) fn dot_floats<L: Lanes>(row: &[f32], xs: &[&[f32]], out: &mut [f32]) {
+    dot::<L, Floats>(row, xs, out)
 }
 
 /// `N` vectors against `P` parts of a page's keys.
@@ -350,7 +350,7 @@ fn scores_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
                 for p in 0..P {
                     // Every second line of f16 twice, which costs little.
                     prefetch(&raw const next[d][(parts * P + p) * STEP]);
-                    k[p] = S::widen::<L>(&channel.as_chunks().0[parts * P + p]);
+                    k[p] = S::to_f32::<L>(&channel.as_chunks().0[parts * P + p]);
                 }
                 for v in 0..N {
                     let q = L::splat(q[v][d]);
@@ -432,7 +432,7 @@ fn mix_tile<L: Lanes, S: Stored, const N: usize, const P: usize>(
                 let at = key * channels + c + s * STEP;
                 prefetch(&raw const next[at]);
                 let stored = values[at..].first_chunk().expect("a whole page");
-                value[s] = S::widen::<L>(stored);
+                value[s] = S::to_f32::<L>(stored);
             }
             for v in 0..N {
                 let weight = L::splat(p[v][key]);
@@ -552,7 +552,7 @@ pub fn to_f16(x: f32) -> F16Bytes {
 
 /// Widens 16 halves without instructions for it: the exponent is moved by an exact multiplication.
 #[inline(always)]
-pub fn widen_f16_plain(h: &[F16Bytes; STEP]) -> Lane {
+pub fn f16_to_f32_portable(h: &[F16Bytes; STEP]) -> Lane {
     let mut out = [0f32; STEP];
     for l in 0..STEP {
         let h = u16::from_le_bytes(h[l]) as u32;

@@ -13,25 +13,23 @@ mod avx512_vbmi;
 mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
-pub mod coarse;
 mod elementwise;
 pub mod float;
-pub mod machine;
-pub mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_dot;
 pub mod packing;
-pub mod pool;
+pub mod peak;
+pub mod quantized_head;
 mod scalar;
 mod sums;
 pub mod ternary;
 
 use crate::error::{Error, Result};
-use coarse::CoarseToken;
 use float::{F16Bytes, F32Bytes, with_float_kernels};
 use packing::{Packing, Word};
+use quantized_head::QuantizedToken;
 use std::ops::Range;
 use ternary::Sums;
 
@@ -127,9 +125,9 @@ macro_rules! promised {
 }
 use promised;
 
-/// Kernels for words of five codes a byte.
+/// Kernels for words of base3 codes a byte.
 #[derive(Clone, Copy)]
-struct FiveKernels {
+struct Base3Kernels {
     sums: unsafe fn(&[Word], &[&[i8]], &mut Sums),
     expand: unsafe fn(&[Word], &mut [Word]),
 }
@@ -141,10 +139,10 @@ macro_rules! declare_table {
         pub struct Kernels {
             /// Which instruction set this is.
             pub isa: Isa,
-            four_sums: unsafe fn(&[Word], &[&[i8]], &mut Sums),
+            two_bit_sums: unsafe fn(&[Word], &[&[i8]], &mut Sums),
             /// None: the scalar ones, and the packing is avoided.
-            five: Option<FiveKernels>,
-            dots: unsafe fn(usize) -> u64,
+            base3: Option<Base3Kernels>,
+            peak_macs: unsafe fn(usize) -> u64,
             floats: FloatKernels,
         }
 
@@ -165,7 +163,7 @@ macro_rules! declare_table {
 
             /// How rows of `cols` trits are best packed.
             pub fn packing(&self, cols: usize) -> Packing {
-                if self.five.is_some() { Packing::smallest(cols) } else { Packing::Four }
+                if self.base3.is_some() { Packing::smallest(cols) } else { Packing::TwoBit }
             }
 
             /// Code sums of a strip of rows against up to [`ternary::TILE`] tokens; see [`packing`].
@@ -178,26 +176,26 @@ macro_rules! declare_table {
                 assert!(packing.padded(cols) == cols && (words.len() == group || words.len() == 2 * group));
                 assert!(tokens.iter().all(|t| t.len() == cols));
                 let sum = match packing {
-                    Packing::Four => self.four_sums,
-                    Packing::Five => self.five.unwrap_or(scalar::FIVE).sums,
+                    Packing::TwoBit => self.two_bit_sums,
+                    Packing::Base3 => self.base3.unwrap_or(scalar::BASE3).sums,
                 };
                 // SAFETY: the instruction set is there (as above), and the shapes are what the kernels rely on.
                 unsafe { sum(words, tokens, sums) }
             }
 
-            /// Words of five codes a byte as words of four.
-            pub fn expand(&self, five: &[Word], four: &mut [Word]) {
-                assert!(five.len().is_multiple_of(packing::FIVE_WORDS) && four.len() == five.len() / 4 * 5);
+            /// Words of base3 codes a byte as words of four.
+            pub fn expand(&self, base3: &[Word], four: &mut [Word]) {
+                assert!(base3.len().is_multiple_of(packing::BASE3_WORDS) && four.len() == base3.len() / 4 * 5);
                 // SAFETY: as above.
-                unsafe { (self.five.unwrap_or(scalar::FIVE).expand)(five, four) }
+                unsafe { (self.base3.unwrap_or(scalar::BASE3).expand)(base3, four) }
             }
 
             /// Runs the integer dot product in registers alone, `rounds` times, and returns how many multiply-adds that
             /// were: every product is 1, and this is their sum. At most 2²³ rounds, lest a lane overflow.
-            pub fn dots(&self, rounds: usize) -> u64 {
+            pub fn peak_macs(&self, rounds: usize) -> u64 {
                 assert!(rounds <= 1 << 23);
                 // SAFETY: as above.
-                unsafe { (self.dots)(rounds) }
+                unsafe { (self.peak_macs)(rounds) }
             }
         }
     };

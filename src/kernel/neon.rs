@@ -7,7 +7,7 @@
 
 use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
 use super::packing::Word;
-use super::sums::{PLANES, Steps, stamp_sums};
+use super::sums::{PLANES, TernaryDot, stamp_sums};
 use super::{Isa, Kernels, promised};
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -32,7 +32,7 @@ impl Lanes for Neon {
         fn fma(a: [float32x4_t; 4], b: [float32x4_t; 4], c: [float32x4_t; 4]) -> [float32x4_t; 4] {
             std::array::from_fn(|i| vfmaq_f32(c[i], a[i], b[i]))
         }
-        fn widen_f16(h: &[F16Bytes; 16]) -> [float32x4_t; 4] {
+        fn f16_to_f32(h: &[F16Bytes; 16]) -> [float32x4_t; 4] {
             std::array::from_fn(|i| {
                 let (half, wide): (uint16x4_t, float32x4_t);
                 // SAFETY: 32 bytes are read; `fcvtl` is part of every AArch64 (its intrinsic is not stable).
@@ -46,7 +46,7 @@ impl Lanes for Neon {
     type I = [int32x4_t; 4];
     promised! {
         fn zero() -> [int32x4_t; 4] { [vdupq_n_s32(0); 4] }
-        fn widen_i8(w: &[i8; 32]) -> [int16x8_t; 4] {
+        fn i8_to_i16(w: &[i8; 32]) -> [int16x8_t; 4] {
             // SAFETY: 32 bytes are read.
             std::array::from_fn(|i| vmovl_s8(vld1_s8(w.as_ptr().add(8 * i))))
         }
@@ -66,10 +66,11 @@ with_float_kernels!(stamp_floats Neon "neon");
 
 stamp_sums!(Neon, "neon", 4, 1);
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Neon, four_sums: sums, five: None, dots, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::Neon, two_bit_sums: sums, base3: None, peak_macs, floats: FLOATS };
 
 /// `smlal` into sums of i16, which hold a block, and i32.
-impl Steps for Neon {
+impl TernaryDot for Neon {
     const ROWS: usize = 4;
     const CHAINS: usize = 1;
     type Part = uint8x16_t;

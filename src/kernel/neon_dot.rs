@@ -7,7 +7,7 @@
 use super::float::{stamp_floats, with_float_kernels};
 use super::neon::Neon;
 use super::packing::Word;
-use super::sums::{PLANES, Steps, stamp_sums};
+use super::sums::{PLANES, TernaryDot, stamp_sums};
 use super::{Isa, Kernels, promised};
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -15,11 +15,12 @@ use std::arch::asm;
 with_float_kernels!(stamp_floats Neon "neon");
 stamp_sums!(Dot, "neon,dotprod", 4, 1);
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::NeonDot, four_sums: sums, five: None, dots, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::NeonDot, two_bit_sums: sums, base3: None, peak_macs, floats: FLOATS };
 
 struct Dot;
 
-impl Steps for Dot {
+impl TernaryDot for Dot {
     const ROWS: usize = 4;
     const CHAINS: usize = 2;
     type Part = uint8x16_t;
@@ -27,9 +28,9 @@ impl Steps for Dot {
     type Sum = int32x4_t;
     promised! {
         fn zero() -> int32x4_t { vdupq_n_s32(0) }
-        fn load(word: &Word, part: usize) -> uint8x16_t { <Neon as Steps>::load(word, part) }
+        fn load(word: &Word, part: usize) -> uint8x16_t { <Neon as TernaryDot>::load(word, part) }
         fn codes(part: uint8x16_t) -> [int8x16_t; PLANES] { Neon::codes(part) }
-        fn splat(q: [i8; 4]) -> int8x16_t { <Neon as Steps>::splat(q) }
+        fn splat(q: [i8; 4]) -> int8x16_t { <Neon as TernaryDot>::splat(q) }
         /// `vdotq_s32`, whose intrinsic is not stable yet.
         fn dot(mut sum: int32x4_t, codes: int8x16_t, q: int8x16_t) -> int32x4_t {
             asm!(".arch_extension dotprod", "sdot {sum:v}.4s, {codes:v}.16b, {q:v}.16b", sum = inout(vreg) sum,

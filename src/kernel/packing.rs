@@ -12,7 +12,7 @@
 //! gives to byte i (0 to 127) of the row 81 times the code of its column i. So word 8·b + w meets what word w of block b
 //! meets, and column 512 + 32·b + 4·w + j.
 
-use super::memory::Zero;
+use crate::machine::memory::Zero;
 
 /// Rows in a group.
 pub const GROUP: usize = 16;
@@ -23,9 +23,9 @@ pub const WORD_COLS: usize = 16;
 /// Words in such a block of one group.
 pub const BLOCK_WORDS: usize = BLOCK / WORD_COLS;
 /// Columns in a block of five codes a byte.
-pub const FIVE_BLOCK: usize = 5 * BLOCK;
+pub const BASE3_BLOCK: usize = 5 * BLOCK;
 /// Words in such a block of one group.
-pub const FIVE_WORDS: usize = 4 * BLOCK_WORDS;
+pub const BASE3_WORDS: usize = 4 * BLOCK_WORDS;
 
 /// Words of four codes a byte for such a block.
 pub const EXPANDED_WORDS: usize = 5 * BLOCK_WORDS;
@@ -42,25 +42,25 @@ unsafe impl Zero for Word {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
     /// Four.
-    Four,
+    TwoBit,
     /// Five.
-    Five,
+    Base3,
 }
 
 impl Packing {
     /// Both.
-    pub const ALL: [Packing; 2] = [Packing::Four, Packing::Five];
+    pub const ALL: [Packing; 2] = [Packing::TwoBit, Packing::Base3];
 
     /// The one that takes fewer bytes for rows of `cols`; the blocks of five are long.
     pub fn smallest(cols: usize) -> Packing {
-        if Packing::Five.words(cols) < Packing::Four.words(cols) { Packing::Five } else { Packing::Four }
+        if Packing::Base3.words(cols) < Packing::TwoBit.words(cols) { Packing::Base3 } else { Packing::TwoBit }
     }
 
     /// Columns and words of a block.
     fn block(self) -> (usize, usize) {
         match self {
-            Packing::Four => (BLOCK, BLOCK_WORDS),
-            Packing::Five => (FIVE_BLOCK, FIVE_WORDS),
+            Packing::TwoBit => (BLOCK, BLOCK_WORDS),
+            Packing::Base3 => (BASE3_BLOCK, BASE3_WORDS),
         }
     }
 
@@ -83,18 +83,18 @@ impl Packing {
             }
         };
         match self {
-            Packing::Four => words.zip(bytes.chunks(BLOCK / 4)).for_each(|(words, bytes)| put(words, bytes)),
-            Packing::Five => words.zip(bytes.chunks(FIVE_BLOCK / 4)).for_each(|(words, bytes)| {
-                let mut whole = [0; FIVE_BLOCK / 4];
+            Packing::TwoBit => words.zip(bytes.chunks(BLOCK / 4)).for_each(|(words, bytes)| put(words, bytes)),
+            Packing::Base3 => words.zip(bytes.chunks(BASE3_BLOCK / 4)).for_each(|(words, bytes)| {
+                let mut whole = [0; BASE3_BLOCK / 4];
                 whole[..bytes.len()].copy_from_slice(bytes);
-                put(words, &fives(&whole));
+                put(words, &to_base3(&whole));
             }),
         }
     }
 }
 
 /// The bytes of a block of five, from those of five I2_S blocks.
-fn fives(bytes: &[u8; FIVE_BLOCK / 4]) -> [u8; BLOCK] {
+fn to_base3(bytes: &[u8; BASE3_BLOCK / 4]) -> [u8; BLOCK] {
     let mut out = [0; BLOCK];
     let last: &[u8; 32] = bytes.last_chunk().expect("longer");
     for (out, code) in out.as_chunks_mut::<32>().0.iter_mut().zip([6, 4, 2, 0]) {
@@ -109,7 +109,7 @@ fn fives(bytes: &[u8; FIVE_BLOCK / 4]) -> [u8; BLOCK] {
 }
 
 /// The byte of four codes that a number below 81 stands for.
-pub const FOUR_OF: [u8; BLOCK] = {
+pub const TWO_BIT_OF_BASE3: [u8; BLOCK] = {
     let mut table = [0; BLOCK];
     let mut n = 0;
     while n < 81 {

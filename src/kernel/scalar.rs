@@ -1,9 +1,9 @@
 //! Plain Rust, for any processor: what every other instruction set must equal.
 
-use super::float::{F16Bytes, Lanes, stamp_floats, widen_f16_plain, with_float_kernels};
-use super::packing::{BLOCK, BLOCK_WORDS, EXPANDED_WORDS, FIVE_WORDS, FOUR_OF, GROUP, WORD_COLS, Word};
+use super::float::{F16Bytes, Lanes, f16_to_f32_portable, stamp_floats, with_float_kernels};
+use super::packing::{BASE3_WORDS, BLOCK, BLOCK_WORDS, EXPANDED_WORDS, GROUP, TWO_BIT_OF_BASE3, WORD_COLS, Word};
 use super::ternary::Sums;
-use super::{FiveKernels, Isa, Kernels, promised};
+use super::{Base3Kernels, Isa, Kernels, promised};
 use std::hint::black_box;
 
 struct Plain;
@@ -18,13 +18,13 @@ impl Lanes for Plain {
         fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
             std::array::from_fn(|l| a[l].mul_add(b[l], c[l]))
         }
-        fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] { widen_f16_plain(h) }
+        fn f16_to_f32(h: &[F16Bytes; 16]) -> [f32; 16] { f16_to_f32_portable(h) }
     }
     type W = [i8; 32];
     type I = i32;
     promised! {
         fn zero() -> i32 { 0 }
-        fn widen_i8(w: &[i8; 32]) -> [i8; 32] { *w }
+        fn i8_to_i16(w: &[i8; 32]) -> [i8; 32] { *w }
         fn madd(sums: i32, w: [i8; 32], x: &[i16; 32]) -> i32 {
             w.iter().zip(x).fold(sums, |sum, (w, x)| sum + *w as i32 * *x as i32)
         }
@@ -34,9 +34,9 @@ impl Lanes for Plain {
 
 with_float_kernels!(stamp_floats Plain);
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Scalar, four_sums, five: None, dots, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Scalar, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
 
-fn four_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
+fn two_bit_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
     let per_group = tokens[0].len() / WORD_COLS;
     for (token, sums) in tokens.iter().zip(sums) {
         for (words, sums) in words.chunks(per_group).zip(sums.as_chunks_mut::<GROUP>().0) {
@@ -56,21 +56,21 @@ fn four_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
     }
 }
 
-pub(super) const FIVE: FiveKernels = FiveKernels { sums: five_sums, expand };
+pub(super) const BASE3: Base3Kernels = Base3Kernels { sums: five_sums, expand };
 
 fn five_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
     let mut fours = vec![Word([0; 64]); words.len() / 4 * 5];
     expand(words, &mut fours);
-    four_sums(&fours, tokens, sums);
+    two_bit_sums(&fours, tokens, sums);
 }
 
 fn expand(words: &[Word], out: &mut [Word]) {
-    for (words, out) in words.chunks(FIVE_WORDS).zip(out.chunks_mut(EXPANDED_WORDS)) {
-        let (fours, last) = out.split_at_mut(FIVE_WORDS);
+    for (words, out) in words.chunks(BASE3_WORDS).zip(out.chunks_mut(EXPANDED_WORDS)) {
+        let (fours, last) = out.split_at_mut(BASE3_WORDS);
         for (w, (word, out)) in words.iter().zip(fours).enumerate() {
             let last = &mut last[w % BLOCK_WORDS].0;
             for ((byte, out), last) in word.0.iter().zip(&mut out.0).zip(last) {
-                *out = FOUR_OF[*byte as usize % 81];
+                *out = TWO_BIT_OF_BASE3[*byte as usize % 81];
                 *last = (*last << 2) | (byte / 81);
             }
         }
@@ -78,7 +78,7 @@ fn expand(words: &[Word], out: &mut [Word]) {
 }
 
 /// What the compiler makes of a plain loop, for one token in each round.
-fn dots(rounds: usize) -> u64 {
+fn peak_macs(rounds: usize) -> u64 {
     let codes = black_box([1u8; GROUP]);
     let mut sums = [0i32; GROUP];
     for _ in 0..rounds {

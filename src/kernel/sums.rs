@@ -1,7 +1,7 @@
-//! The ternary loops, written once: sums of codes times activations. An instruction set brings the [`Steps`].
+//! The ternary loops, written once: sums of codes times activations. An instruction set brings the [`TernaryDot`].
 //!
 //! Several tokens make a tile: the codes of a word are unpacked once and meet every token. A single token has loops of its
-//! own, which need not unpack all codes (see [`Steps::packed_dot`]).
+//! own, which need not unpack all codes (see [`TernaryDot::packed_dot`]).
 
 use super::float::{ahead, prefetch, slices};
 use super::packing::{BLOCK, BLOCK_WORDS, GROUP, Word};
@@ -15,7 +15,7 @@ pub const PLANES: usize = 5;
 ///
 /// # Safety
 /// Every function may be called only where the processor has the instruction set.
-pub(super) trait Steps {
+pub(super) trait TernaryDot {
     /// Rows of a part.
     const ROWS: usize;
     /// Code planes in a word.
@@ -53,7 +53,7 @@ pub(super) trait Steps {
 
 /// The activations of a block that plane p meets of word w of its eight words number `part`.
 #[inline(always)]
-unsafe fn broadcast<S: Steps>(q: &[i8], p: usize, part: usize, w: usize) -> S::Bytes {
+unsafe fn broadcast<S: TernaryDot>(q: &[i8], p: usize, part: usize, w: usize) -> S::Bytes {
     let column = if p < 4 { BLOCK * part + 32 * p + 4 * w } else { 4 * BLOCK + 32 * part + 4 * w };
     let q = q[column..].first_chunk().expect("within the block");
     // SAFETY: by the caller's promise.
@@ -62,7 +62,7 @@ unsafe fn broadcast<S: Steps>(q: &[i8], p: usize, part: usize, w: usize) -> S::B
 
 /// One or two groups of rows of words, in tiles of up to `N` tokens and `G` parts side by side.
 #[inline(always)]
-pub(super) fn strip<S: Steps, const N: usize, const G: usize, const COLS: usize, const WORDS: usize>(
+pub(super) fn strip<S: TernaryDot, const N: usize, const G: usize, const COLS: usize, const WORDS: usize>(
     words: &[Word],
     tokens: &[&[i8]],
     sums: &mut Sums,
@@ -93,7 +93,7 @@ pub(super) fn strip<S: Steps, const N: usize, const G: usize, const COLS: usize,
 
 /// One token, all parts of a group side by side.
 #[inline(always)]
-fn single<S: Steps, const G: usize, const COLS: usize, const WORDS: usize>(
+fn single<S: TernaryDot, const G: usize, const COLS: usize, const WORDS: usize>(
     words: &[Word],
     token: &[i8],
     out: &mut [i32],
@@ -127,7 +127,7 @@ fn single<S: Steps, const G: usize, const COLS: usize, const WORDS: usize>(
 }
 
 #[inline(always)]
-fn tiles<S: Steps, const N: usize, const G: usize, const COLS: usize, const WORDS: usize>(
+fn tiles<S: TernaryDot, const N: usize, const G: usize, const COLS: usize, const WORDS: usize>(
     words: &[Word],
     per_group: usize,
     first: usize,
@@ -150,7 +150,7 @@ fn tiles<S: Steps, const N: usize, const G: usize, const COLS: usize, const WORD
 /// `N` tokens and the parts from `first` on; gives `N`.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "plane, token and part index several arrays at once")]
-fn tile<S: Steps, const N: usize, const G: usize, const COLS: usize, const WORDS: usize>(
+fn tile<S: TernaryDot, const N: usize, const G: usize, const COLS: usize, const WORDS: usize>(
     words: &[Word],
     per_group: usize,
     first: usize,
@@ -197,7 +197,7 @@ fn tile<S: Steps, const N: usize, const G: usize, const COLS: usize, const WORDS
 
 /// Dots of ones in registers alone, `rounds` times a block of a tile of `N` tokens, `G` parts: how many multiply-adds.
 #[inline(always)]
-pub(super) fn peak<S: Steps, const N: usize, const G: usize>(rounds: usize) -> u64 {
+pub(super) fn peak<S: TernaryDot, const N: usize, const G: usize>(rounds: usize) -> u64 {
     // SAFETY: as above.
     unsafe {
         let mut codes = [S::splat([1; 4]); 4];
@@ -229,7 +229,7 @@ pub(super) fn peak<S: Steps, const N: usize, const G: usize>(rounds: usize) -> u
     }
 }
 
-/// The loops of some [`Steps`], compiled for their instruction set; tiles of `$tokens` and `$parts`.
+/// The loops of some [`TernaryDot`], compiled for their instruction set; tiles of `$tokens` and `$parts`.
 macro_rules! stamp_sums {
     ($steps:ty, $features:literal, $tokens:literal, $parts:literal) => {
         #[target_feature(enable = $features)]
@@ -248,7 +248,7 @@ macro_rules! stamp_sums {
         }
 
         #[target_feature(enable = $features)]
-        pub(super) fn dots(rounds: usize) -> u64 {
+        pub(super) fn peak_macs(rounds: usize) -> u64 {
             $crate::kernel::sums::peak::<$steps, $tokens, $parts>(rounds)
         }
     };

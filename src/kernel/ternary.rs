@@ -4,11 +4,11 @@
 
 use super::Kernels;
 use super::float::prefetch;
-use super::memory::{Arena, Pages, grow};
+use super::packing::{BASE3_WORDS, EXPANDED_WORDS, Packing, Word};
 pub use super::packing::{BLOCK, GROUP};
-use super::packing::{EXPANDED_WORDS, FIVE_WORDS, Packing, Word};
-use super::pool::Team;
 use crate::error::Result;
+use crate::machine::memory::{Arena, HugeBuf, try_grow};
+use crate::machine::pool::Team;
 use std::sync::Mutex;
 
 /// Rows that one kernel call computes at most: two groups.
@@ -29,7 +29,7 @@ pub enum Scale {
 
 /// A ternary matrix in the packed layout.
 pub struct Ternary {
-    words: Pages<Word>,
+    words: HugeBuf<Word>,
     packing: Packing,
     rows: usize,
     cols: usize,
@@ -49,9 +49,9 @@ pub struct Activations {
 impl Activations {
     /// Room for `tokens` rows of `cols` values: for each what [`Kernels::quantize`] fills and returns.
     pub fn rows(&mut self, tokens: usize, cols: usize) -> Result<impl Iterator<Item = (&mut [i8], &mut (f32, i32))>> {
-        (self.stride, self.cols) = (Packing::Five.padded(cols), cols);
+        (self.stride, self.cols) = (Packing::Base3.padded(cols), cols);
         self.scales.resize(tokens, (0.0, 0));
-        Ok(grow(&mut self.q, tokens * self.stride)?.chunks_mut(self.stride).zip(&mut self.scales))
+        Ok(try_grow(&mut self.q, tokens * self.stride)?.chunks_mut(self.stride).zip(&mut self.scales))
     }
 
     /// The quantised values as floats again, `q / s`, `cols` a token.
@@ -183,10 +183,10 @@ impl Ternary {
             let (words, rest) = self.words[first / GROUP * group_words..].split_at(groups * group_words);
             // Unpacking five codes a byte again for every tile is slower than doing it once. Meanwhile the next strip comes.
             let (mut packing, mut fours) = (self.packing, Vec::new());
-            if packing == Packing::Five && tokens.len() > TILE {
-                fours = vec![Word([0; 64]); words.len() / FIVE_WORDS * EXPANDED_WORDS];
+            if packing == Packing::Base3 && tokens.len() > TILE {
+                fours = vec![Word([0; 64]); words.len() / BASE3_WORDS * EXPANDED_WORDS];
                 kernels.expand(words, &mut fours);
-                packing = Packing::Four;
+                packing = Packing::TwoBit;
             }
             let next = if fours.is_empty() { &[] } else { &rest[..rest.len().min(words.len())] };
             let mut next = next.chunks(words.len().div_ceil(tokens.len().div_ceil(TILE)));
@@ -209,8 +209,8 @@ impl Ternary {
     }
 }
 
-fn room_for(arena: &Arena, packing: Packing, rows: usize, cols: usize) -> Result<Pages<Word>> {
-    arena.zeros(rows.div_ceil(GROUP) * packing.words(cols))
+fn room_for(arena: &Arena, packing: Packing, rows: usize, cols: usize) -> Result<HugeBuf<Word>> {
+    arena.zeroed(rows.div_ceil(GROUP) * packing.words(cols))
 }
 
 /// The error of the lowest index among those that parallel tasks offer.

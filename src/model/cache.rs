@@ -3,9 +3,9 @@
 use super::Row;
 use crate::error::Result;
 use crate::kernel::float::PAGE;
-use crate::kernel::pool::Team;
+use crate::machine::counters::WorkCounters;
+use crate::machine::pool::Team;
 use crate::ops::attention::{KvType, Page, PageShape};
-use crate::receipt::Work;
 use std::sync::Arc;
 
 /// Grows by pages of 64 positions; positions past `len` hold nothing that counts. Clones share their pages until one of
@@ -16,13 +16,13 @@ pub struct KvCache {
     kv_type: KvType,
     pages: Vec<Arc<Page>>,
     len: usize,
-    work: Work,
+    work: WorkCounters,
 }
 
 impl KvCache {
     /// An empty cache.
     pub fn new(shape: PageShape, kv_type: KvType) -> KvCache {
-        KvCache { shape, kv_type, pages: Vec::new(), len: 0, work: Work::default() }
+        KvCache { shape, kv_type, pages: Vec::new(), len: 0, work: WorkCounters::default() }
     }
 
     /// Positions held.
@@ -38,22 +38,22 @@ impl KvCache {
     }
 
     /// Declares that one position more has been written, by this work.
-    pub(super) fn advance(&mut self, work: Work) {
+    pub(super) fn advance(&mut self, work: WorkCounters) {
         self.len += 1;
         self.work += work;
     }
 
     /// Begins to count its work from nothing.
     pub fn count_anew(&mut self) {
-        self.work = Work::default();
+        self.work = WorkCounters::default();
     }
 
     /// What has been computed for it since, positions that were forgotten again included.
-    pub fn work(&self) -> Work {
+    pub fn work(&self) -> WorkCounters {
         self.work
     }
 
-    /// Makes room for `len` positions, in pages that nobody shares.
+    /// Makes try_with_capacity for `len` positions, in pages that nobody shares.
     pub(super) fn reserve(&mut self, len: usize) -> Result<()> {
         if let Some(page) = self.pages.get_mut(self.len / PAGE)
             && Arc::get_mut(page).is_none()

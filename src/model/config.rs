@@ -1,8 +1,8 @@
 //! What a model's metadata says about its graph.
 
+use crate::checkpoint::gguf::{Gguf, Metadata, Value};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, Metadata, Value};
-use crate::ops::rope::Pairs;
+use crate::ops::rope::RopeStyle;
 
 named! {
     /// A graph that this engine knows, by the value of `general.architecture`.
@@ -34,19 +34,19 @@ pub struct Config {
     /// Which graph.
     pub arch: Arch,
     /// Transformer blocks.
-    pub layers: usize,
+    pub n_layers: usize,
     /// Channels of the residual stream.
-    pub width: usize,
+    pub hidden_size: usize,
     /// Channels inside the feed-forward network.
-    pub ffn: usize,
+    pub intermediate_size: usize,
     /// Query heads.
-    pub heads: usize,
+    pub n_heads: usize,
     /// Key/value heads.
-    pub kv_heads: usize,
+    pub n_kv_heads: usize,
     /// Channels of a head.
     pub head_dim: usize,
     /// Token ids.
-    pub vocab: usize,
+    pub vocab_size: usize,
     /// Positions that the model was trained for.
     pub context: usize,
     /// Added to the mean square in every RMSNorm.
@@ -58,7 +58,7 @@ pub struct Config {
     /// Channels of a head that turn.
     pub rope_dim: usize,
     /// Which channels turn together.
-    pub rope_pairs: Pairs,
+    pub rope_style: RopeStyle,
     /// The feed-forward network's activation.
     pub activation: Activation,
     /// Whether a norm stands before each output projection.
@@ -101,18 +101,18 @@ impl Config {
         let arch = Arch::ALL.into_iter().find(|arch| arch.name() == name).ok_or_else(|| {
             Error::Unsupported(format!("architecture '{name}' is not known; this engine runs: {}", known()))
         })?;
-        let mut keys = Keys { metadata, arch, layers: 1 };
+        let mut keys = Keys { metadata, arch, n_layers: 1 };
         keys.refuse_foreign()?;
-        let layers = keys.count("block_count", 1024)?;
-        keys.layers = layers;
-        let width = keys.count("embedding_length", MOST_CHANNELS)?;
-        let ffn = keys.count("feed_forward_length", MOST_CHANNELS)?;
-        let heads = keys.count("attention.head_count", 1 << 14)?;
-        let kv_heads = keys.count_or("attention.head_count_kv", 1 << 14, heads)?;
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(keys.wrong(&format!("{heads} heads are not a multiple of {kv_heads} key/value heads")));
+        let n_layers = keys.count("block_count", 1024)?;
+        keys.n_layers = n_layers;
+        let hidden_size = keys.count("embedding_length", MOST_CHANNELS)?;
+        let intermediate_size = keys.count("feed_forward_length", MOST_CHANNELS)?;
+        let n_heads = keys.count("attention.head_count", 1 << 14)?;
+        let n_kv_heads = keys.count_or("attention.head_count_kv", 1 << 14, n_heads)?;
+        if !n_heads.is_multiple_of(n_kv_heads) {
+            return Err(keys.wrong(&format!("{n_heads} heads are not a multiple of {n_kv_heads} key/value heads")));
         }
-        let head_dim = keys.count_or("attention.key_length", 1 << 14, width / heads)?;
+        let head_dim = keys.count_or("attention.key_length", 1 << 14, hidden_size / n_heads)?;
         let value_dim = keys.count_or("attention.value_length", 1 << 14, head_dim)?;
         let rope_dim = keys.count_or("rope.dimension_count", 1 << 14, head_dim)?;
         if head_dim == 0 || value_dim != head_dim {
@@ -120,9 +120,9 @@ impl Config {
                 keys.wrong(&format!("keys have {head_dim} channels a head and values {value_dim}, expected as many"))
             );
         }
-        if heads * head_dim > MOST_CHANNELS {
+        if n_heads * head_dim > MOST_CHANNELS {
             return Err(keys.wrong(&format!(
-                "{heads} heads of {head_dim} channels, expected at most {MOST_CHANNELS} channels in all"
+                "{n_heads} heads of {head_dim} channels, expected at most {MOST_CHANNELS} channels in all"
             )));
         }
         if rope_dim > head_dim || !rope_dim.is_multiple_of(2) {
@@ -130,31 +130,33 @@ impl Config {
                 .wrong(&format!("{rope_dim} channels of a head turn, expected an even number of at most {head_dim}")));
         }
         let embedded = gguf.tensor("token_embd.weight").map_or(0, |t| t.rows());
-        let vocab = keys.count_or("vocab_size", 1 << 24, embedded)?;
+        let vocab_size = keys.count_or("vocab_size", 1 << 24, embedded)?;
         let activation = match (activation, keys.hidden_activation()?) {
             (Some(given), _) | (None, Some(given)) => given,
             (None, None) => match arch {
                 Arch::BitnetB158 | Arch::Bitnet25 => Activation::Relu2,
                 // Community conversions of 2B-4T carry this name: only the shape tells.
-                Arch::Bitnet if (layers, width, ffn, vocab) == (30, 2560, 6912, 128_256) => Activation::Relu2,
+                Arch::Bitnet if (n_layers, hidden_size, intermediate_size, vocab_size) == (30, 2560, 6912, 128_256) => {
+                    Activation::Relu2
+                }
                 Arch::Bitnet | Arch::Llama => Activation::Silu,
             },
         };
         Ok(Config {
             arch,
-            layers,
-            width,
-            ffn,
-            heads,
-            kv_heads,
+            n_layers,
+            hidden_size,
+            intermediate_size,
+            n_heads,
+            n_kv_heads,
             head_dim,
-            vocab,
+            vocab_size,
             context: keys.count_or("context_length", usize::MAX, 4096)?,
             eps: keys.positive("attention.layer_norm_rms_epsilon", None)?,
             rope_base: keys.positive("rope.freq_base", Some(10_000.0))?,
             rope_factor: keys.rope_factor()?,
             rope_dim,
-            rope_pairs: if arch == Arch::Llama { Pairs::Neighbours } else { Pairs::Halves },
+            rope_style: if arch == Arch::Llama { RopeStyle::Interleaved } else { RopeStyle::NeoX },
             activation,
             sub_norms: arch != Arch::Llama,
         })
@@ -162,12 +164,12 @@ impl Config {
 
     /// Channels of all query heads.
     pub fn q_width(&self) -> usize {
-        self.heads * self.head_dim
+        self.n_heads * self.head_dim
     }
 
     /// Channels of all key (or value) heads.
     pub fn kv_width(&self) -> usize {
-        self.kv_heads * self.head_dim
+        self.n_kv_heads * self.head_dim
     }
 }
 
@@ -176,7 +178,7 @@ struct Keys<'a> {
     metadata: Metadata<'a>,
     arch: Arch,
     /// How many values a list with one for each layer has.
-    layers: usize,
+    n_layers: usize,
 }
 
 impl Keys<'_> {
@@ -193,10 +195,10 @@ impl Keys<'_> {
         let key = self.key(key);
         let Some(values) = self.metadata.uints(&key)? else { return Ok(None) };
         if let Some(Value::Array(list)) = self.metadata.get(&key)
-            && list.len() != self.layers
+            && list.len() != self.n_layers
         {
-            let (found, layers) = (list.len(), self.layers);
-            return Err(self.wrong(&format!("key '{key}' lists {found} values for {layers} layers")));
+            let (found, n_layers) = (list.len(), self.n_layers);
+            return Err(self.wrong(&format!("key '{key}' lists {found} values for {n_layers} layers")));
         }
         if values.iter().any(|value| *value != values[0]) {
             return Err(Error::Unsupported(format!(

@@ -1,16 +1,16 @@
 //! The forward pass: one function for a chunk of a prompt, one decode step, and many conversations at once.
 
 use super::config::Activation;
-use super::head::Wanted;
+use super::head::LogitsFor;
 use super::linear::Input;
 use super::{ActQuant, KvCache, Model, cache};
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
-use crate::kernel::memory::{grow, zeros};
-use crate::kernel::pool::Team;
 use crate::kernel::ternary::Activations;
-use crate::ops::attention::{Sight, attention};
-use crate::receipt::Work;
+use crate::machine::counters::WorkCounters;
+use crate::machine::memory::{try_grow, try_zeroed};
+use crate::machine::pool::Team;
+use crate::ops::attention::{AttentionRow, attention};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -39,7 +39,7 @@ pub struct Row<'a> {
     /// The token.
     pub id: u32,
     /// Which of its logits are wanted.
-    pub logits: Wanted<'a>,
+    pub logits: LogitsFor<'a>,
 }
 
 impl Model {
@@ -65,25 +65,25 @@ impl Model {
         for row in rows {
             caches[row.sequence].reserve(row.position + 1)?;
         }
-        let turns = self.rope.turns(rows.iter().map(|row| row.position));
+        let cos_sin = self.rope.cos_sin(rows.iter().map(|row| row.position));
 
-        let x = grow(&mut scratch.x, n * config.width)?;
-        let normed = grow(&mut scratch.normed, n * config.width)?;
-        let branch = grow(&mut scratch.branch, n * config.width)?;
-        let q = grow(&mut scratch.q, n * config.q_width())?;
-        let mixed = grow(&mut scratch.mixed, n * config.q_width())?;
-        let k = grow(&mut scratch.k, n * config.kv_width())?;
-        let v = grow(&mut scratch.v, n * config.kv_width())?;
-        let gate = grow(&mut scratch.gate, n * config.ffn)?;
-        let up = grow(&mut scratch.up, n * config.ffn)?;
+        let x = try_grow(&mut scratch.x, n * config.hidden_size)?;
+        let normed = try_grow(&mut scratch.normed, n * config.hidden_size)?;
+        let branch = try_grow(&mut scratch.branch, n * config.hidden_size)?;
+        let q = try_grow(&mut scratch.q, n * config.q_width())?;
+        let mixed = try_grow(&mut scratch.mixed, n * config.q_width())?;
+        let k = try_grow(&mut scratch.k, n * config.kv_width())?;
+        let v = try_grow(&mut scratch.v, n * config.kv_width())?;
+        let gate = try_grow(&mut scratch.gate, n * config.intermediate_size)?;
+        let up = try_grow(&mut scratch.up, n * config.intermediate_size)?;
         let ints = &mut scratch.ints;
-        team.for_each_chunk(x, config.width, |i, x| self.embedding.widen(kernels, rows[i].id as usize, x));
-        check_finite(x, config.width, |i, value| {
+        team.for_each_chunk(x, config.hidden_size, |i, x| self.embedding.dequantize(kernels, rows[i].id as usize, x));
+        check_finite(x, config.hidden_size, |i, value| {
             format!("tensor 'token_embd.weight': row {} holds {value}; the file is broken", rows[i].id)
         })?;
 
-        let width = config.width;
-        let mut work = Work::default();
+        let width = config.hidden_size;
+        let mut work = WorkCounters::default();
         for (layer, block) in self.layers.iter().enumerate() {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
@@ -98,14 +98,16 @@ impl Model {
             block.k.apply(kernels, team, &a, k, &mut work);
             block.v.apply(kernels, team, &a, v, &mut work);
             team.for_each_pair(q, config.q_width(), k, config.kv_width(), |i, q, k| {
-                self.rope.apply(kernels, &turns, i, q, config.head_dim);
-                self.rope.apply(kernels, &turns, i, k, config.head_dim);
+                self.rope.apply(kernels, &cos_sin, i, q, config.head_dim);
+                self.rope.apply(kernels, &cos_sin, i, k, config.head_dim);
             });
             cache::write(team, caches, rows, layer, k, v);
-            let sights: Vec<Sight> =
-                rows.iter().map(|row| Sight { pages: caches[row.sequence].pages(), position: row.position }).collect();
+            let rows_seen: Vec<AttentionRow> = rows
+                .iter()
+                .map(|row| AttentionRow { pages: caches[row.sequence].pages(), position: row.position })
+                .collect();
             let start = Instant::now();
-            attention(kernels, team, caches[rows[0].sequence].shape(), layer, &sights, q, mixed);
+            attention(kernels, team, caches[rows[0].sequence].shape(), layer, &rows_seen, q, mixed);
             work.attention += 1;
             work.attention_ns += start.elapsed().as_nanos() as u64;
             let a = self.input(kernels, team, n, mixed, q, ints, |_, mixed, q| match &block.attn_sub_norm {
@@ -138,7 +140,7 @@ impl Model {
             return Err(Error::Cancelled);
         }
         // Nothing hides a value that is not finite from here: each operation hands it on.
-        check_finite(x, config.width, |i, value| {
+        check_finite(x, config.hidden_size, |i, value| {
             format!("position {}: the layers end in {value}; their weights are out of range", rows[i].position)
         })?;
         let start = Instant::now();
@@ -149,10 +151,18 @@ impl Model {
             [work.ternary_ns, work.dense_ns, work.attention_ns].map(|all| all / n as u64);
         let mut exact = exact.into_iter();
         for row in rows {
-            let head = (row.logits.any() && !matches!(row.logits, Wanted::State)) as u64;
+            let head = (row.logits.any() && !matches!(row.logits, LogitsFor::Hidden)) as u64;
             let logits = row.logits.any().then(|| exact.next()).flatten().unwrap_or(0) as u64;
             let head_ns = head * head_ns;
-            caches[row.sequence].advance(Work { head, logits, head_ns, ternary_ns, dense_ns, attention_ns, ..work });
+            caches[row.sequence].advance(WorkCounters {
+                head,
+                logits,
+                head_ns,
+                ternary_ns,
+                dense_ns,
+                attention_ns,
+                ..work
+            });
         }
         Ok(logits)
     }
@@ -188,15 +198,15 @@ impl Model {
 
     /// The logits of the rows that want them, and how many of each were computed exactly; or the states.
     fn head_logits(&self, kernels: &Kernels, team: &Team, rows: &[Row], x: &[f32]) -> Result<(Vec<f32>, Vec<usize>)> {
-        let some = rows.iter().zip(x.chunks(self.config.width)).filter(|(row, _)| row.logits.any());
-        let (wanted, x): (Vec<Wanted>, Vec<&[f32]>) = some.map(|(row, x)| (row.logits, x)).unzip();
+        let some = rows.iter().zip(x.chunks(self.config.hidden_size)).filter(|(row, _)| row.logits.any());
+        let (wanted, x): (Vec<LogitsFor>, Vec<&[f32]>) = some.map(|(row, x)| (row.logits, x)).unzip();
         let x = x.concat();
-        let mut normed = zeros(x.len())?;
-        let (width, eps) = (self.config.width, self.config.eps);
+        let mut normed = try_zeroed(x.len())?;
+        let (width, eps) = (self.config.hidden_size, self.config.eps);
         team.for_each_chunk(&mut normed, width, |i, normed| {
             kernels.rms_norm(&x[i * width..][..width], &self.output_norm, eps, normed);
         });
-        if wanted.iter().all(|wanted| matches!(wanted, Wanted::State)) {
+        if wanted.iter().all(|wanted| matches!(wanted, LogitsFor::Hidden)) {
             return Ok((normed, Vec::new()));
         }
         let matrix = self.output.as_ref().unwrap_or(&self.embedding);

@@ -12,32 +12,32 @@ use super::forward::check_finite;
 use super::linear::Dense;
 use crate::error::Result;
 use crate::kernel::Kernels;
-use crate::kernel::coarse::{COARSE_STEP, COARSE_TOKENS, CoarseToken};
-use crate::kernel::memory::{Pages, zeros};
-use crate::kernel::pool::Team;
+use crate::kernel::quantized_head::{HEAD_STEP, HEAD_TOKENS, QuantizedToken};
+use crate::machine::memory::{HugeBuf, try_zeroed};
+use crate::machine::pool::Team;
 use std::sync::OnceLock;
 
 /// Adjusts the lower and upper bounds of all logits as the choice will adjust the logits, and returns the least adjusted
 /// upper bound that can win; nothing if every logit is needed. The adjustment must be monotone.
-pub type Bounded<'a> = dyn Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync + 'a;
+pub type CandidateThreshold<'a> = dyn Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync + 'a;
 
 /// Which logits of a row are wanted.
 #[derive(Clone, Copy)]
-pub enum Wanted<'a> {
+pub enum LogitsFor<'a> {
     /// None.
-    Nothing,
+    None,
     /// Of every id.
     All,
     /// Of the ids that a choice can fall on; of others minus infinity may stand.
-    Likely(&'a Bounded<'a>),
+    Candidates(&'a CandidateThreshold<'a>),
     /// None, but the state that the head would read, `width` floats; all rows of a pass that want anything want it.
-    State,
+    Hidden,
 }
 
-impl Wanted<'_> {
+impl LogitsFor<'_> {
     /// Whether it is anything.
     pub fn any(&self) -> bool {
-        !matches!(self, Wanted::Nothing)
+        !matches!(self, LogitsFor::None)
     }
 }
 
@@ -45,14 +45,14 @@ impl Wanted<'_> {
 pub struct Head {
     /// Whether the copy may be made.
     copies: bool,
-    copy: OnceLock<Option<Coarse>>,
+    copy: OnceLock<Option<QuantizedHead>>,
 }
 
 /// Rows of the copy that one task computes.
 const STEP: usize = 64;
 /// Matrices below this stay in the processor's cache and gain nothing.
 const LEAST_BYTES: usize = 1 << 20;
-/// `coarsen` takes rows up to this, and their sums stay within i32.
+/// `quantize_row` takes rows up to this, and their sums stay within i32.
 const MOST_COLUMNS: usize = 1 << 17;
 /// Of more ids than this fraction the exact rows are read in order.
 const MOST_LIKELY: usize = 16;
@@ -65,7 +65,7 @@ impl Head {
 
     /// Bytes of the copy.
     pub fn bytes(&self) -> usize {
-        self.copy.get().and_then(Option::as_ref).map_or(0, Coarse::bytes)
+        self.copy.get().and_then(Option::as_ref).map_or(0, QuantizedHead::bytes)
     }
 
     /// The logits of the rows `x`, `vocab` floats each, as `wanted` says for each row, and how many were computed exactly.
@@ -75,24 +75,24 @@ impl Head {
         team: &Team,
         matrix: &Dense,
         x: &[f32],
-        wanted: &[Wanted<'a>],
+        wanted: &[LogitsFor<'a>],
     ) -> Result<(Vec<f32>, Vec<usize>)> {
         let (rows, cols) = (matrix.rows(), matrix.cols());
-        let mut logits = zeros(wanted.len().saturating_mul(rows))?;
+        let mut logits = try_zeroed(wanted.len().saturating_mul(rows))?;
         let mut exact = vec![rows; wanted.len()];
         let broken = |id: usize, value: f32| {
             format!("tensor '{}': row {id} gives the logit {value}; the file is broken", matrix.name())
         };
-        let choice = |(i, wanted): (usize, &Wanted<'a>)| match wanted {
-            Wanted::Likely(choice) => Some((i, *choice)),
+        let choice = |(i, wanted): (usize, &LogitsFor<'a>)| match wanted {
+            LogitsFor::Candidates(choice) => Some((i, *choice)),
             _ => None,
         };
-        let choices: Vec<(usize, &Bounded)> = wanted.iter().enumerate().filter_map(choice).collect();
+        let choices: Vec<(usize, &CandidateThreshold)> = wanted.iter().enumerate().filter_map(choice).collect();
         let copy = if choices.is_empty() { None } else { self.copy(kernels, team, matrix) };
         let mut full: Vec<bool> = vec![true; wanted.len()];
         if let Some(copy) = copy {
             let some: Vec<&[f32]> = choices.iter().map(|(i, _)| &x[i * cols..][..cols]).collect();
-            let mut bounds = zeros(2 * some.len() * rows)?;
+            let mut bounds = try_zeroed(2 * some.len() * rows)?;
             copy.bounds(kernels, team, &some, &mut bounds);
             for ((i, choice), bounds) in choices.iter().zip(bounds.chunks_mut(2 * rows)) {
                 let (low, high) = bounds.split_at_mut(rows);
@@ -123,19 +123,19 @@ impl Head {
     }
 
     /// The copy; nothing where there is to be none.
-    fn copy(&self, kernels: &Kernels, team: &Team, matrix: &Dense) -> Option<&Coarse> {
+    fn copy(&self, kernels: &Kernels, team: &Team, matrix: &Dense) -> Option<&QuantizedHead> {
         let make = || {
             let worth = self.copies && matrix.bytes() >= LEAST_BYTES && matrix.cols() <= MOST_COLUMNS;
-            let widen = |row: usize, out: &mut [f32]| matrix.widen(kernels, row, out);
-            if worth { Coarse::new(kernels, team, matrix.rows(), matrix.cols(), widen) } else { None }
+            let dequantize = |row: usize, out: &mut [f32]| matrix.dequantize(kernels, row, out);
+            if worth { QuantizedHead::new(kernels, team, matrix.rows(), matrix.cols(), dequantize) } else { None }
         };
         self.copy.get_or_init(make).as_ref()
     }
 }
 
-/// A matrix in 8 bits, with what `coarsen` says of each row.
-struct Coarse {
-    q: Pages<i8>,
+/// A matrix in 8 bits, with what `quantize_row` says of each row.
+struct QuantizedHead {
+    q: HugeBuf<i8>,
     stride: usize,
     steps: Vec<f32>,
     norms: Vec<f32>,
@@ -143,35 +143,35 @@ struct Coarse {
 }
 
 /// A token's x as integers.
-struct CoarseInput {
+struct QuantizedInput {
     q: Vec<i16>,
-    token: CoarseToken,
+    token: QuantizedToken,
 }
 
-impl Coarse {
+impl QuantizedHead {
     /// The copy of a matrix; nothing if there is no memory for it or a value is not finite.
     fn new(
         kernels: &Kernels,
         team: &Team,
         count: usize,
         cols: usize,
-        widen: impl Fn(usize, &mut [f32]) + Sync,
-    ) -> Option<Coarse> {
-        let stride = cols.next_multiple_of(COARSE_STEP);
-        let mut q = Pages::zeros(count.checked_mul(stride)?).ok()?;
+        dequantize: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Option<QuantizedHead> {
+        let stride = cols.next_multiple_of(HEAD_STEP);
+        let mut q = HugeBuf::zeroed(count.checked_mul(stride)?).ok()?;
         let (mut steps, mut norms, mut errors) = (vec![0f32; count], vec![0f32; count], vec![0f32; count]);
         let facts = steps.chunks_mut(STEP).zip(norms.chunks_mut(STEP)).zip(errors.chunks_mut(STEP));
         let mut tasks: Vec<_> = q.chunks_mut(stride * STEP).zip(facts).collect();
         team.for_each_chunk(&mut tasks, 1, |task, tasks| {
-            let mut widened = vec![0f32; cols];
+            let mut dequantized = vec![0f32; cols];
             for (q, ((steps, norms), errors)) in tasks {
                 for (r, q) in q.chunks_mut(stride).enumerate() {
-                    widen(task * STEP + r, &mut widened);
-                    (steps[r], norms[r], errors[r]) = kernels.coarsen(&widened, q);
+                    dequantize(task * STEP + r, &mut dequantized);
+                    (steps[r], norms[r], errors[r]) = kernels.quantize_row(&dequantized, q);
                 }
             }
         });
-        errors.iter().all(|error| error.is_finite()).then_some(Coarse { q, stride, steps, norms, errors })
+        errors.iter().all(|error| error.is_finite()).then_some(QuantizedHead { q, stride, steps, norms, errors })
     }
 
     fn bytes(&self) -> usize {
@@ -180,14 +180,14 @@ impl Coarse {
 
     /// For each of `xs` the lower bounds of all its logits, then the upper bounds.
     fn bounds(&self, kernels: &Kernels, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
-        let inputs: Vec<CoarseInput> = xs.iter().map(|x| CoarseInput::new(x, self.stride)).collect();
+        let inputs: Vec<QuantizedInput> = xs.iter().map(|x| QuantizedInput::new(x, self.stride)).collect();
         let tokens: Vec<&[i16]> = inputs.iter().map(|input| &input.q[..]).collect();
         team.for_each_rows(out, self.steps.len(), STEP, |first, out| {
             let own = first..first + out.len();
-            let mut dots = [0i32; COARSE_TOKENS];
+            let mut dots = [0i32; HEAD_TOKENS];
             let mut all = vec![0i32; tokens.len() * own.len()];
             // So few tokens that they stay in the nearest cache, together with a row.
-            for (tokens, all) in tokens.chunks(COARSE_TOKENS).zip(all.chunks_mut(COARSE_TOKENS * own.len())) {
+            for (tokens, all) in tokens.chunks(HEAD_TOKENS).zip(all.chunks_mut(HEAD_TOKENS * own.len())) {
                 for (i, row) in own.clone().enumerate() {
                     let dots = &mut dots[..tokens.len()];
                     kernels.dot_i8(&self.q[row * self.stride..][..self.stride], tokens, dots);
@@ -198,7 +198,7 @@ impl Coarse {
             let (mut low, mut high) = ([0f32; STEP], [0f32; STEP]);
             for (t, (dots, input)) in all.chunks(own.len()).zip(&inputs).enumerate() {
                 let (low, high) = (&mut low[..own.len()], &mut high[..own.len()]);
-                kernels.coarse_bounds(dots, rows, input.token, low, high);
+                kernels.logit_bounds(dots, rows, input.token, low, high);
                 out.token(2 * t).copy_from_slice(low);
                 out.token(2 * t + 1).copy_from_slice(high);
             }
@@ -206,8 +206,8 @@ impl Coarse {
     }
 }
 
-impl CoarseInput {
-    fn new(x: &[f32], stride: usize) -> CoarseInput {
+impl QuantizedInput {
+    fn new(x: &[f32], stride: usize) -> QuantizedInput {
         // Whatever the 8-bit row holds, the sum stays within i32.
         let most = ((i32::MAX as usize / (127 * stride)) as f64).min(i16::MAX as f64);
         let max = x.iter().fold(0f64, |max, x| max.max(x.abs() as f64)).max(1e-30);
@@ -224,7 +224,7 @@ impl CoarseInput {
         // Roundings of a dot: 64 lanes of fused multiply-adds, six halvings; and some for the norms.
         let roundings = x.len().div_ceil(64) + 8;
         let gamma = 1.01 * roundings as f64 * 2f64.powi(-24);
-        CoarseInput { q, token: CoarseToken { step, norm: root(squares), error: root(errors), gamma } }
+        QuantizedInput { q, token: QuantizedToken { step, norm: root(squares), error: root(errors), gamma } }
     }
 }
 

@@ -1,13 +1,13 @@
 //! The two kinds of linear layer: ternary with int8 activations, and dense rows as the file stores them.
 
-use crate::codec::{RowTrits, Rows};
+use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
+use crate::codec::{RowTrits, TensorRows};
 use crate::error::Result;
-use crate::gguf::{Gguf, Tensor, TensorType};
 use crate::kernel::Kernels;
-use crate::kernel::memory::Arena;
-use crate::kernel::pool::Team;
 use crate::kernel::ternary::{Activations, BLOCK, Ternary};
-use crate::receipt::Work;
+use crate::machine::counters::WorkCounters;
+use crate::machine::memory::Arena;
+use crate::machine::pool::Team;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -50,7 +50,7 @@ pub struct Input<'a> {
 impl Dense {
     /// The matrix of a tensor.
     pub fn new(gguf: &Arc<Gguf>, tensor: &Tensor, factor: f32) -> Result<Dense> {
-        Rows::of(gguf, tensor)?;
+        TensorRows::of(gguf, tensor)?;
         Ok(Dense { gguf: gguf.clone(), tensor: tensor.clone(), factor })
     }
 
@@ -68,8 +68,8 @@ impl Dense {
         }
     }
 
-    fn view(&self) -> Rows<'_> {
-        Rows::of(&self.gguf, &self.tensor).expect("checked when it was opened")
+    fn view(&self) -> TensorRows<'_> {
+        TensorRows::of(&self.gguf, &self.tensor).expect("checked when it was opened")
     }
 
     /// The tensor's name.
@@ -83,10 +83,10 @@ impl Dense {
     }
 
     /// Row `row` as floats.
-    pub fn widen(&self, kernels: &Kernels, row: usize, out: &mut [f32]) {
+    pub fn dequantize(&self, kernels: &Kernels, row: usize, out: &mut [f32]) {
         match self.tensor.kind() {
-            TensorType::F16 => kernels.widen_f16(self.stored(row, 2).as_chunks().0, out),
-            _ => self.view().widen(row, out),
+            TensorType::F16 => kernels.f16_to_f32(self.stored(row, 2).as_chunks().0, out),
+            _ => self.view().dequantize(row, out),
         }
     }
 
@@ -109,10 +109,10 @@ impl Dense {
     pub fn matmul(&self, kernels: &Kernels, team: &Team, x: &[f32], out: &mut [f32]) {
         let tokens: Vec<&[f32]> = x.chunks(self.cols()).collect();
         team.for_each_rows(out, self.rows(), DENSE_STEP, |first, out| {
-            let mut widened = Vec::new();
+            let mut dequantized = Vec::new();
             let mut dots = vec![0f32; tokens.len()];
             for i in 0..out.len() {
-                self.dot(kernels, first + i, &tokens, &mut dots, &mut widened);
+                self.dot(kernels, first + i, &tokens, &mut dots, &mut dequantized);
                 dots.iter().enumerate().for_each(|(t, dot)| out.token(t)[i] = *dot);
             }
         });
@@ -125,16 +125,16 @@ impl Dense {
         out
     }
 
-    /// `out[token] = x[token] · row`; block types need room to be widened in.
-    fn dot(&self, kernels: &Kernels, row: usize, x: &[&[f32]], out: &mut [f32], widened: &mut Vec<f32>) {
+    /// `out[token] = x[token] · row`; block types need try_with_capacity to be dequantized in.
+    fn dot(&self, kernels: &Kernels, row: usize, x: &[&[f32]], out: &mut [f32], dequantized: &mut Vec<f32>) {
         match self.tensor.kind() {
             TensorType::F32 => kernels.dot_f32(self.stored(row, 4).as_chunks().0, x, out),
             TensorType::F16 => kernels.dot_f16(self.stored(row, 2).as_chunks().0, x, out),
             TensorType::BF16 => kernels.dot_bf16(self.stored(row, 2).as_chunks().0, x, out),
             _ => {
-                widened.resize(self.cols(), 0.0);
-                self.widen(kernels, row, widened);
-                kernels.dot_widened(widened, x, out);
+                dequantized.resize(self.cols(), 0.0);
+                self.dequantize(kernels, row, dequantized);
+                kernels.dot_floats(dequantized, x, out);
             }
         }
         out.iter_mut().for_each(|out| *out *= self.factor);
@@ -143,7 +143,7 @@ impl Dense {
 
 impl Linear {
     /// `out[token] = W·x[token] (+ bias)`; counts itself in `work`, that of one row, and its time, that of all.
-    pub fn apply(&self, kernels: &Kernels, team: &Team, x: &Input, out: &mut [f32], work: &mut Work) {
+    pub fn apply(&self, kernels: &Kernels, team: &Team, x: &Input, out: &mut [f32], work: &mut WorkCounters) {
         let start = Instant::now();
         let time = match &self.matrix {
             Matrix::Ternary(ternary) => {
@@ -175,7 +175,7 @@ pub fn pack(
     team: &Team,
     arena: &Arena,
 ) -> Result<std::result::Result<Ternary, String>> {
-    let view = Rows::of(gguf, tensor)?;
+    let view = TensorRows::of(gguf, tensor)?;
     let (rows, cols) = (tensor.rows(), tensor.cols());
     let packing = kernels.packing(cols);
     if let Some((codes, scale)) = view.i2s().filter(|(_, scale)| *scale > 0.0 && cols.is_multiple_of(BLOCK)) {

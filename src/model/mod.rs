@@ -9,14 +9,14 @@ mod weights;
 
 pub use cache::KvCache;
 pub use forward::{Row, Scratch};
-pub use head::{Bounded, Wanted};
-pub use weights::Verdict;
+pub use head::{CandidateThreshold, LogitsFor};
+pub use weights::ActQuantDecision;
 
+use crate::checkpoint::gguf::Gguf;
 use crate::error::Result;
-use crate::gguf::Gguf;
 use crate::kernel::Kernels;
 use crate::kernel::float::PAGE;
-use crate::kernel::pool::Team;
+use crate::machine::pool::Team;
 use crate::ops::attention::{KvType, PageShape};
 use crate::ops::rope::Rope;
 use config::{Activation, Config};
@@ -61,7 +61,7 @@ pub struct Model {
     gguf: Arc<Gguf>,
     config: Config,
     /// Whether the projections take int8 activations, and why.
-    pub verdict: Verdict,
+    pub verdict: ActQuantDecision,
     /// What is odd about its weights without making them unusable.
     pub warnings: Vec<String>,
     embedding: Dense,
@@ -159,8 +159,8 @@ impl Model {
     }
 
     fn page_shape(&self) -> PageShape {
-        let Config { layers, kv_heads, head_dim, .. } = self.config;
-        PageShape { layers, kv_heads, head_dim }
+        let Config { n_layers, n_kv_heads, head_dim, .. } = self.config;
+        PageShape { n_layers, n_kv_heads, head_dim }
     }
 
     /// An empty cache for one sequence.

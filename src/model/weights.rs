@@ -4,13 +4,13 @@ use super::config::Config;
 use super::head::Head;
 use super::linear::{Dense, Linear, Matrix, pack};
 use super::{ActQuant, Block, Model};
-use crate::codec::Rows;
+use crate::checkpoint::gguf::{Gguf, Tensor};
+use crate::codec::TensorRows;
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, Tensor};
 use crate::kernel::Kernels;
-use crate::kernel::memory::Arena;
-use crate::kernel::pool::Team;
 use crate::kernel::ternary::Ternary;
+use crate::machine::memory::Arena;
+use crate::machine::pool::Team;
 use crate::ops::rope::Rope;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ struct Loader<'a> {
 }
 
 /// Whether linear layers take int8 activations, and why.
-pub struct Verdict {
+pub struct ActQuantDecision {
     /// What they take.
     pub act_quant: ActQuant,
     /// The reason, for people.
@@ -52,13 +52,13 @@ pub(super) fn load(
     cancel: &AtomicBool,
 ) -> Result<Model> {
     let loader = Loader { gguf: &gguf, config: &config, kernels, used: RefCell::default(), cancel };
-    let (width, vocab) = (config.width, config.vocab);
+    let (width, vocab) = (config.hidden_size, config.vocab_size);
     let embedding = loader.dense("token_embd.weight", width, vocab)?;
     let output = loader.optional("output.weight", width, vocab)?.map(|t| Dense::new(&gguf, t, 1.0)).transpose()?;
     let output_norm = loader.vector("output_norm.weight", width)?;
     let divisors = loader.optional_vector("rope_freqs.weight", config.rope_dim / 2)?;
     // Every tensor is looked up before the first is packed, so that a wrong file is refused at once.
-    for layer in 0..config.layers {
+    for layer in 0..config.n_layers {
         PROJECTIONS.iter().try_for_each(|name| loader.projection(layer, name).map(drop))?;
         loader.norms(layer)?;
     }
@@ -67,8 +67,8 @@ pub(super) fn load(
     let (packed, verdict) = pack_all(&loader, asked, team)?;
     let warnings = loader.warnings()?;
     let mut packed = packed.into_iter();
-    let mut layers = Vec::with_capacity(config.layers);
-    for layer in 0..config.layers {
+    let mut layers = Vec::with_capacity(config.n_layers);
+    for layer in 0..config.n_layers {
         let [attn_norm, attn_sub_norm, ffn_norm, ffn_sub_norm] = loader.norms(layer)?;
         let mut next = |name| loader.linear(layer, name, packed.next().flatten(), team);
         let [q, k, v, o, gate, up, down] = PROJECTIONS.map(&mut next);
@@ -87,17 +87,17 @@ pub(super) fn load(
         });
     }
     let rope =
-        Rope::new(config.rope_pairs, config.rope_dim, config.rope_base, config.rope_factor, divisors.as_deref())?;
+        Rope::new(config.rope_style, config.rope_dim, config.rope_base, config.rope_factor, divisors.as_deref())?;
     let some_dense = layers.iter().flat_map(Block::linears).any(|l| matches!(l.matrix, Matrix::Dense(_)));
     Ok(Model { gguf, config, verdict, warnings, embedding, output, head, output_norm, layers, some_dense, rope })
 }
 
 /// Packs the projections as `asked`; `None` where a projection stays dense.
-fn pack_all(loader: &Loader, asked: Option<ActQuant>, team: &Team) -> Result<(Vec<Option<Ternary>>, Verdict)> {
-    let count = loader.config.layers * PROJECTIONS.len();
+fn pack_all(loader: &Loader, asked: Option<ActQuant>, team: &Team) -> Result<(Vec<Option<Ternary>>, ActQuantDecision)> {
+    let count = loader.config.n_layers * PROJECTIONS.len();
     let dense = |reason: String| {
         let packed = (0..count).map(|_| None).collect();
-        Ok((packed, Verdict { act_quant: ActQuant::None, reason }))
+        Ok((packed, ActQuantDecision { act_quant: ActQuant::None, reason }))
     };
     if asked == Some(ActQuant::None) {
         return dense("as asked".into());
@@ -105,7 +105,7 @@ fn pack_all(loader: &Loader, asked: Option<ActQuant>, team: &Team) -> Result<(Ve
     let arena = Arena::default();
     let mut packed = Vec::with_capacity(count);
     let mut refused = None;
-    for layer in 0..loader.config.layers {
+    for layer in 0..loader.config.n_layers {
         for name in PROJECTIONS {
             loader.refuse_cancelled()?;
             let tensor = loader.projection(layer, name)?;
@@ -133,7 +133,7 @@ fn pack_all(loader: &Loader, asked: Option<ActQuant>, team: &Team) -> Result<(Ve
             format!("as asked; some projections stay dense and see rounded inputs: {why}")
         }
     };
-    Ok((packed, Verdict { act_quant: ActQuant::Int8, reason }))
+    Ok((packed, ActQuantDecision { act_quant: ActQuant::Int8, reason }))
 }
 
 impl<'a> Loader<'a> {
@@ -172,7 +172,7 @@ impl<'a> Loader<'a> {
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let tensor = self.required(name, len, 1)?;
         let mut values = vec![0.0; len];
-        Rows::of(self.gguf, tensor)?.widen(0, &mut values);
+        TensorRows::of(self.gguf, tensor)?.dequantize(0, &mut values);
         match values.iter().position(|x| !x.is_finite()) {
             Some(i) => Err(Error::Model(format!(
                 "tensor '{name}' holds {} at index {i}, expected finite numbers; the file is broken",
@@ -192,10 +192,10 @@ impl<'a> Loader<'a> {
         let config = self.config;
         let sub_norm = |name: &str, len| config.sub_norms.then(|| norm(name, len)).transpose();
         Ok([
-            Some(norm("attn_norm", config.width)?),
+            Some(norm("attn_norm", config.hidden_size)?),
             sub_norm("attn_sub_norm", config.q_width())?,
-            Some(norm("ffn_norm", config.width)?),
-            sub_norm("ffn_sub_norm", config.ffn)?,
+            Some(norm("ffn_norm", config.hidden_size)?),
+            sub_norm("ffn_sub_norm", config.intermediate_size)?,
         ])
     }
 
@@ -203,11 +203,11 @@ impl<'a> Loader<'a> {
     fn measures(&self, name: &str) -> (usize, usize) {
         let config = self.config;
         match name {
-            "attn_q" => (config.width, config.q_width()),
-            "attn_k" | "attn_v" => (config.width, config.kv_width()),
-            "attn_output" => (config.q_width(), config.width),
-            "ffn_down" => (config.ffn, config.width),
-            _ => (config.width, config.ffn),
+            "attn_q" => (config.hidden_size, config.q_width()),
+            "attn_k" | "attn_v" => (config.hidden_size, config.kv_width()),
+            "attn_output" => (config.q_width(), config.hidden_size),
+            "ffn_down" => (config.intermediate_size, config.hidden_size),
+            _ => (config.hidden_size, config.intermediate_size),
         }
     }
 
@@ -245,9 +245,9 @@ impl<'a> Loader<'a> {
     fn warnings(&self) -> Result<Vec<String>> {
         let mut lossy = Vec::new();
         let mut odd = Vec::new();
-        for layer in 0..self.config.layers {
+        for layer in 0..self.config.n_layers {
             for name in PROJECTIONS {
-                let rows = Rows::of(self.gguf, self.projection(layer, name)?)?;
+                let rows = TensorRows::of(self.gguf, self.projection(layer, name)?)?;
                 if rows.is_lossy_ternary(0) {
                     lossy.push(rows.name());
                 }

@@ -7,8 +7,8 @@
 use crate::error::Result;
 use crate::kernel::Kernels;
 use crate::kernel::float::{F16Bytes, F32Bytes, PAGE, to_f16};
-use crate::kernel::memory::Pages;
-use crate::kernel::pool::Team;
+use crate::machine::memory::HugeBuf;
+use crate::machine::pool::Team;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -36,9 +36,9 @@ impl KvType {
 #[derive(Clone, Copy, Debug)]
 pub struct PageShape {
     /// Layers of the model.
-    pub layers: usize,
+    pub n_layers: usize,
     /// Key/value heads of a layer.
-    pub kv_heads: usize,
+    pub n_kv_heads: usize,
     /// Channels of a head.
     pub head_dim: usize,
 }
@@ -55,11 +55,11 @@ impl PageShape {
 
     /// Elements of a page.
     pub fn elements(&self) -> usize {
-        self.layers * self.kv_heads * self.head_len()
+        self.n_layers * self.n_kv_heads * self.head_len()
     }
 
     fn keys(&self, layer: usize, head: usize) -> Range<usize> {
-        let start = (layer * self.kv_heads + head) * self.head_len();
+        let start = (layer * self.n_kv_heads + head) * self.head_len();
         start..start + PAGE * self.head_dim
     }
 
@@ -72,17 +72,17 @@ impl PageShape {
 /// Keys and values of 64 positions.
 pub enum Page {
     /// Stored as f16.
-    F16(Pages<F16Bytes>),
+    F16(HugeBuf<F16Bytes>),
     /// Stored as f32.
-    F32(Pages<F32Bytes>),
+    F32(HugeBuf<F32Bytes>),
 }
 
 impl Page {
     /// A page of zeros.
     pub fn new(shape: &PageShape, kv_type: KvType) -> Result<Page> {
         Ok(match kv_type {
-            KvType::F16 => Page::F16(Pages::zeros(shape.elements())?),
-            KvType::F32 => Page::F32(Pages::zeros(shape.elements())?),
+            KvType::F16 => Page::F16(HugeBuf::zeroed(shape.elements())?),
+            KvType::F32 => Page::F32(HugeBuf::zeroed(shape.elements())?),
         })
     }
 
@@ -138,7 +138,7 @@ fn write<T: Copy>(
 }
 
 /// Where one row of a batch looks: all positions up to its own, itself included.
-pub struct Sight<'a> {
+pub struct AttentionRow<'a> {
     /// The pages of its sequence.
     pub pages: &'a [Arc<Page>],
     /// Its position.
@@ -154,33 +154,40 @@ pub fn attention(
     team: &Team,
     shape: &PageShape,
     layer: usize,
-    sights: &[Sight],
+    rows_seen: &[AttentionRow],
     q: &[f32],
     out: &mut [f32],
 ) {
-    let width = q.len() / sights.len() / shape.kv_heads;
-    let follows = |a: &Sight, b: &Sight| std::ptr::eq(a.pages, b.pages) && a.position + 1 == b.position;
+    let width = q.len() / rows_seen.len() / shape.n_kv_heads;
+    let follows = |a: &AttentionRow, b: &AttentionRow| std::ptr::eq(a.pages, b.pages) && a.position + 1 == b.position;
     let mut first = 0;
     let mut tiles = Vec::new();
-    for run in sights.chunk_by(follows) {
+    for run in rows_seen.chunk_by(follows) {
         tiles.extend((0..run.len()).step_by(TILE).map(|i| first + i..first + run.len().min(i + TILE)));
         first += run.len();
     }
-    team.for_each_tile(out, shape.kv_heads * width, width, &tiles, |rows, first, out| {
+    team.for_each_tile(out, shape.n_kv_heads * width, width, &tiles, |rows, first, out| {
         let mut own = Vec::with_capacity(rows.len() * width);
-        rows.clone().for_each(|row| own.extend_from_slice(&q[row * shape.kv_heads * width + first..][..width]));
-        let mixed = attend(kernels, shape, layer, first / width, &sights[rows.clone()], &own);
+        rows.clone().for_each(|row| own.extend_from_slice(&q[row * shape.n_kv_heads * width + first..][..width]));
+        let mixed = attend(kernels, shape, layer, first / width, &rows_seen[rows.clone()], &own);
         rows.zip(mixed.chunks(width)).for_each(|(row, mixed)| out.token(row).copy_from_slice(mixed));
     });
 }
 
 /// The query heads that share a key/value head, for rows that follow each other: `[row][head][channel]`.
-fn attend(kernels: &Kernels, shape: &PageShape, layer: usize, head: usize, sights: &[Sight], q: &[f32]) -> Vec<f32> {
-    let seen = |row: usize| sights[row].position + 1;
-    let pages = &sights[0].pages[..seen(sights.len() - 1).div_ceil(PAGE)];
+fn attend(
+    kernels: &Kernels,
+    shape: &PageShape,
+    layer: usize,
+    head: usize,
+    rows_seen: &[AttentionRow],
+    q: &[f32],
+) -> Vec<f32> {
+    let seen = |row: usize| rows_seen[row].position + 1;
+    let pages = &rows_seen[0].pages[..seen(rows_seen.len() - 1).div_ceil(PAGE)];
     let stride = pages.len() * PAGE;
     let vectors = q.len() / shape.head_dim;
-    let group = vectors / sights.len();
+    let group = vectors / rows_seen.len();
     let mut p = vec![0f32; vectors * stride];
     for (i, page) in pages.iter().enumerate() {
         let (keys, p) = (shape.keys(layer, head), &mut p[i * PAGE..]);
@@ -218,8 +225,8 @@ fn attend(kernels: &Kernels, shape: &PageShape, layer: usize, head: usize, sight
         };
         // What every row sees, then what the later ones see beyond it.
         let inside = |row: usize| seen(row).saturating_sub(i * PAGE).min(PAGE);
-        mix(0..inside(0), 0..sights.len());
-        (1..sights.len())
+        mix(0..inside(0), 0..rows_seen.len());
+        (1..rows_seen.len())
             .filter(|row| inside(*row) > inside(0))
             .for_each(|row| mix(inside(0)..inside(row), row..row + 1));
     }

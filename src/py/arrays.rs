@@ -4,10 +4,10 @@
 
 use super::convert::{detached, ids_or_text, named, token_ids, type_name, unicode};
 use super::tokenizer;
-use crate::decode::{Decoder, Runtime, Step, Watch};
+use crate::decode::{Runtime, Sequence, Step, Watch};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::model::Wanted;
+use crate::model::LogitsFor;
 use crate::sampler::LogSoftmax;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::PyTypeError;
@@ -52,14 +52,14 @@ impl Likelihood {
 /// Appends `steps` to the sequences and gives `take` those of each pass, with what they wanted.
 fn pass_by_pass(
     runtime: &Runtime,
-    decoders: &mut [Decoder],
+    sequences: &mut [Sequence],
     steps: &[Step],
     watch: &mut Watch,
     mut take: impl FnMut(&[Step], Vec<f32>),
 ) -> Result<()> {
-    let mut decoders: Vec<&mut Decoder> = decoders.iter_mut().collect();
+    let mut sequences: Vec<&mut Sequence> = sequences.iter_mut().collect();
     for steps in steps.chunks(runtime.n_batch) {
-        let wanted = runtime.advance(&mut decoders, steps, watch)?;
+        let wanted = runtime.advance(&mut sequences, steps, watch)?;
         take(steps, wanted);
     }
     Ok(())
@@ -68,15 +68,15 @@ fn pass_by_pass(
 /// How likely each of `next` is, in order, after those of `steps` that want logits.
 fn likelihoods(
     runtime: &Runtime,
-    decoders: &mut [Decoder],
+    sequences: &mut [Sequence],
     steps: &[Step],
     next: &[u32],
     watch: &mut Watch,
 ) -> Result<Vec<Likelihood>> {
-    let vocab = runtime.model.config().vocab;
+    let vocab = runtime.model.config().vocab_size;
     let mut found = vec![Likelihood::default(); next.len()];
     let mut done = 0;
-    pass_by_pass(runtime, decoders, steps, watch, |_, logits| {
+    pass_by_pass(runtime, sequences, steps, watch, |_, logits| {
         let rows = logits.len() / vocab;
         let (found, next) = (&mut found[done..][..rows], &next[done..]);
         done += rows;
@@ -92,10 +92,10 @@ fn likelihoods(
 /// How likely each id of a sequence but the first is, from `first` on.
 fn likelihoods_from(core: &Engine, ids: &[u32], first: usize, watch: &mut Watch) -> Result<Vec<Likelihood>> {
     let before = &ids[..ids.len().saturating_sub(1)];
-    let wanted = |i: usize| if i + 1 >= first { Wanted::All } else { Wanted::Nothing };
+    let wanted = |i: usize| if i + 1 >= first { LogitsFor::All } else { LogitsFor::None };
     let step = |(i, id): (usize, &u32)| Step { sequence: 0, id: *id, logits: wanted(i) };
     let steps: Vec<Step> = before.iter().enumerate().map(step).collect();
-    likelihoods(core.runtime(), &mut [core.new_decoder()], &steps, &ids[first.min(ids.len())..], watch)
+    likelihoods(core.runtime(), &mut [core.new_sequence()], &steps, &ids[first.min(ids.len())..], watch)
 }
 
 /// Neighbours that have at most `most` rows together, each range as long as can be.
@@ -225,23 +225,23 @@ fn scored(
     watch: &mut Watch,
 ) -> Result<(Vec<Vec<Likelihood>>, usize)> {
     let runtime = core.runtime();
-    let positions = |decoder: &Decoder| decoder.work().attention as usize / core.config().layers;
-    let mut base = core.new_decoder();
-    let logits = runtime.prefill(&mut base, context, Wanted::All, watch)?;
+    let positions = |sequence: &Sequence| sequence.work().attention as usize / core.config().n_layers;
+    let mut base = core.new_sequence();
+    let logits = runtime.prefill(&mut base, context, LogitsFor::All, watch)?;
     let softmax = LogSoftmax::new(&logits);
     let (shared, mut computed) = (positions(&base), positions(&base));
     let mut all = Vec::with_capacity(continuations.len());
     for group in groups(continuations.iter().map(Vec::len), runtime.n_batch) {
         let group = &continuations[group];
-        let mut decoders = vec![base.clone(); group.len()];
+        let mut sequences = vec![base.clone(); group.len()];
         let mut steps = Vec::new();
         for (sequence, ids) in group.iter().enumerate() {
             let before = &ids[..ids.len().saturating_sub(1)];
-            steps.extend(before.iter().map(|id| Step { sequence, id: *id, logits: Wanted::All }));
+            steps.extend(before.iter().map(|id| Step { sequence, id: *id, logits: LogitsFor::All }));
         }
         let next: Vec<u32> = group.iter().flat_map(|ids| ids.iter().skip(1).copied()).collect();
-        let mut later = likelihoods(runtime, &mut decoders, &steps, &next, watch)?.into_iter();
-        computed += decoders.iter().map(|decoder| positions(decoder) - shared).sum::<usize>();
+        let mut later = likelihoods(runtime, &mut sequences, &steps, &next, watch)?.into_iter();
+        computed += sequences.iter().map(|sequence| positions(sequence) - shared).sum::<usize>();
         for ids in group {
             let first = ids.first().map(|id| Likelihood::new(&logits, &softmax, *id));
             all.push(first.into_iter().chain(later.by_ref().take(ids.len().saturating_sub(1))).collect());
@@ -294,23 +294,23 @@ pub fn embed<'py>(
         return Err(Error::Argument(format!("texts[{i}] is empty; there is no state to give")).into());
     }
     let states = detached(py, |watch| states(core, &texts, last, watch))?;
-    PyArray1::from_vec(py, states).reshape([texts.len(), core.config().width])
+    PyArray1::from_vec(py, states).reshape([texts.len(), core.config().hidden_size])
 }
 
 /// The mean of each sequence's states, or the last of them, one after the other.
 fn states(core: &Engine, sequences: &[Vec<u32>], last: bool, watch: &mut Watch) -> Result<Vec<f32>> {
-    let (runtime, width) = (core.runtime(), core.config().width);
+    let (runtime, width) = (core.runtime(), core.config().hidden_size);
     let mut states = Vec::with_capacity(sequences.len() * width);
     for group in groups(sequences.iter().map(Vec::len), runtime.n_batch) {
         let group = &sequences[group];
-        let mut decoders: Vec<Decoder> = group.iter().map(|_| core.new_decoder()).collect();
+        let mut sequences: Vec<Sequence> = group.iter().map(|_| core.new_sequence()).collect();
         let mut steps = Vec::new();
         for (sequence, ids) in group.iter().enumerate() {
-            let wanted = |i: usize| if last && i + 1 < ids.len() { Wanted::Nothing } else { Wanted::State };
+            let wanted = |i: usize| if last && i + 1 < ids.len() { LogitsFor::None } else { LogitsFor::Hidden };
             steps.extend(ids.iter().enumerate().map(|(i, id)| Step { sequence, id: *id, logits: wanted(i) }));
         }
         let mut sums = vec![0f64; group.len() * width];
-        pass_by_pass(runtime, &mut decoders, &steps, watch, |steps, states| {
+        pass_by_pass(runtime, &mut sequences, &steps, watch, |steps, states| {
             let wanted = steps.iter().filter(|step| step.logits.any());
             for (step, state) in wanted.zip(states.chunks(width)) {
                 let sums = &mut sums[step.sequence * width..][..width];

@@ -193,7 +193,7 @@ impl ChatSession {
     #[doc = doc!(ChatSession.forgotten)]
     #[getter]
     fn forgotten(&self) -> usize {
-        self.core().forgotten
+        self.core().evicted_turns
     }
 
     #[doc = doc!(ChatSession.receipts)]

@@ -10,7 +10,7 @@ use super::stream::{Completion, Stream};
 use super::template::Template;
 use super::tokenizer::{self, Tokenizer};
 use crate::decode::Watch;
-use crate::engine::{Engine as Core, Options, Origin, Request};
+use crate::engine::{Engine as Core, Options, PromptOrigin, Request};
 use crate::error::{Error, Result};
 use crate::model::ActQuant;
 use crate::model::config::Activation;
@@ -86,7 +86,7 @@ impl Prompt {
         let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos, false);
         let tokenize = start.elapsed();
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
-        let origin = Origin { tokenize, ..Origin::default() };
+        let origin = PromptOrigin { tokenize, ..PromptOrigin::default() };
         Ok(Request { origin, ..core.request(&ids, params)? })
     }
 }
@@ -217,7 +217,7 @@ impl Engine {
         let n = ids.len();
         let core = self.core()?;
         let logits = detached(py, |watch| core.logits(&[ids], watch))?;
-        PyArray1::from_vec(py, logits).reshape([n, core.config().vocab])
+        PyArray1::from_vec(py, logits).reshape([n, core.config().vocab_size])
     }
 
     #[doc = doc!(Engine.logits_batch)]
@@ -229,7 +229,7 @@ impl Engine {
         let core = self.core()?;
         let sequences = checked(py, &core, sequences.try_iter()?, "sequences")?;
         let logits = detached(py, |watch| core.logits(&sequences, watch))?;
-        let vocab = core.config().vocab;
+        let vocab = core.config().vocab_size;
         let mut rest = &logits[..];
         sequences
             .iter()
@@ -475,7 +475,7 @@ impl Engine {
     #[doc = doc!(Engine.n_vocab)]
     #[getter]
     fn n_vocab(&self) -> Result<usize> {
-        Ok(self.core()?.config().vocab)
+        Ok(self.core()?.config().vocab_size)
     }
 
     #[doc = doc!(Engine.n_ctx)]
@@ -551,8 +551,8 @@ impl Engine {
                 format!(
                     "<Engine {path} {} {} layers, {} wide, n_ctx={}, n_threads={}, isa={}>",
                     config.arch.name(),
-                    config.layers,
-                    config.width,
+                    config.n_layers,
+                    config.hidden_size,
                     runtime.n_ctx,
                     runtime.pool.size(),
                     runtime.kernels.isa.name()

@@ -1,10 +1,11 @@
 //! What the command line's `inspect` and `doctor` show.
 
 use super::convert::{count, detached, file_path, optional_count};
+use crate::checkpoint::gguf::{GgufHeader, Metadata, Value};
 use crate::engine::{Engine, Options};
 use crate::error::Error;
-use crate::gguf::{Metadata, Outline, Value};
-use crate::kernel::{Isa, kernels, machine};
+use crate::kernel::{Isa, kernels, peak};
+use crate::machine::{bandwidth, facts};
 use crate::model::Model;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -25,8 +26,8 @@ pub fn isas() -> Vec<&'static str> {
 #[pyfunction]
 pub fn processor(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let dict = PyDict::new(py);
-    dict.set_item("name", machine::processor_name())?;
-    dict.set_item("cores", machine::cores())?;
+    dict.set_item("name", facts::processor_name())?;
+    dict.set_item("cores", facts::cores())?;
     dict.set_item("isas", isas())?;
     dict.set_item("target", format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS))?;
     Ok(dict)
@@ -42,7 +43,7 @@ pub fn read_bandwidth(
 ) -> PyResult<f64> {
     let threads = count(n_threads, "n_threads", 1)?;
     let megabytes = optional_count(megabytes, "megabytes")?.unwrap_or(512);
-    detached(py, |_| Ok(machine::read_bandwidth(threads, megabytes.saturating_mul(1 << 20))? / 1e9))
+    detached(py, |_| Ok(bandwidth::read_bandwidth(threads, megabytes.saturating_mul(1 << 20))? / 1e9))
 }
 
 #[doc = doc!(dot_peak)]
@@ -51,7 +52,7 @@ pub fn read_bandwidth(
 pub fn dot_peak(py: Python<'_>, n_threads: &Bound<'_, PyAny>, isa: Option<&str>) -> PyResult<f64> {
     let threads = count(n_threads, "n_threads", 1)?;
     let kernels = kernels(isa)?;
-    detached(py, |_| machine::dot_peak(threads, kernels))
+    detached(py, |_| peak::dot_peak(threads, kernels))
 }
 
 #[doc = doc!(inspect)]
@@ -61,7 +62,7 @@ pub fn inspect(py: Python<'_>, #[pyo3(from_py_with = file_path)] path: PathBuf) 
     dict.set_item("path", &path)?;
     let opened = detached(py, |watch| {
         Ok(match Engine::open(&path, Options::default(), watch) {
-            Err(error @ (Error::Unsupported(_) | Error::Model(_))) => Err((error, Outline::open(&path)?)),
+            Err(error @ (Error::Unsupported(_) | Error::Model(_))) => Err((error, GgufHeader::open(&path)?)),
             other => Ok(other?),
         })
     })?;
@@ -92,13 +93,13 @@ pub fn inspect(py: Python<'_>, #[pyo3(from_py_with = file_path)] path: PathBuf) 
 fn verdicts(dict: &Bound<'_, PyDict>, model: &Model) -> PyResult<()> {
     let config = model.config();
     let shape = PyDict::new(dict.py());
-    shape.set_item("layers", config.layers)?;
-    shape.set_item("width", config.width)?;
-    shape.set_item("ffn", config.ffn)?;
-    shape.set_item("heads", config.heads)?;
-    shape.set_item("kv_heads", config.kv_heads)?;
+    shape.set_item("layers", config.n_layers)?;
+    shape.set_item("width", config.hidden_size)?;
+    shape.set_item("ffn", config.intermediate_size)?;
+    shape.set_item("heads", config.n_heads)?;
+    shape.set_item("kv_heads", config.n_kv_heads)?;
     shape.set_item("head_dim", config.head_dim)?;
-    shape.set_item("vocab", config.vocab)?;
+    shape.set_item("vocab", config.vocab_size)?;
     shape.set_item("context", config.context)?;
     shape.set_item("rope_theta", config.rope_base)?;
     shape.set_item("eps", config.eps)?;

@@ -4,7 +4,7 @@
 
 use super::file::write_whole;
 use crate::chat::ChatSession;
-use crate::decode::Decoder;
+use crate::decode::Sequence;
 use crate::engine::{Engine, NUMERICS};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams;
@@ -85,7 +85,7 @@ impl Saved {
                 source: template.source.clone(),
             },
             turns: session.turns.iter().map(turn).collect(),
-            forgotten: session.forgotten,
+            forgotten: session.evicted_turns,
             params: params.clone(),
             logit_bias: params.logit_bias.iter().map(|(id, x)| (*id, bias(*x))).collect(),
             cache: None,
@@ -118,7 +118,7 @@ impl Saved {
                 "it has {turns} turns, {forgotten} of them forgotten; expected whole exchanges"
             )));
         }
-        session.forgotten = forgotten;
+        session.evicted_turns = forgotten;
         let bias = |(id, x): (u32, Json)| {
             let number = x.as_f64().map(|x| x as f32).or(x.as_str().and_then(|text| text.parse().ok()));
             number.map(|number| (id, number)).ok_or_else(|| wrong(format!("the logit_bias of id {id} is {x}")))
@@ -143,7 +143,7 @@ impl SavedCache {
     }
 
     /// The sequence, whose pages `read` fills; an error if this engine would have computed other ones.
-    fn open(self, engine: &Engine, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Decoder> {
+    fn open(self, engine: &Engine, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Sequence> {
         let ids: Vec<i64> = self.ids.iter().map(|id| i64::from(*id)).collect();
         let ids = engine.runtime().check_ids(&ids, 0)?;
         let own = SavedCache::new(engine, &ids)?;
@@ -161,7 +161,7 @@ impl SavedCache {
                 )));
             }
         }
-        Decoder::restored(engine.runtime().model.new_cache(engine.kv_type), ids, read)
+        Sequence::restored(engine.runtime().model.new_cache(engine.kv_type), ids, read)
     }
 }
 
@@ -210,19 +210,19 @@ pub fn from_json(text: &str) -> Result<(ChatSession, SamplingParams)> {
 
 /// Writes a conversation into a file, which appears as a whole or not at all; with what was computed by `engine`.
 pub fn save(session: &ChatSession, params: &SamplingParams, engine: Option<&Engine>, path: &Path) -> Result<()> {
-    let decoder = session.decoder.as_ref().filter(|_| engine.is_some());
+    let sequence = session.sequence.as_ref().filter(|_| engine.is_some());
     let mut saved = Saved::new(session, params);
     if let Some(engine) = engine {
         session.check_idle()?;
-        saved.cache = decoder.map(|decoder| SavedCache::new(engine, decoder.ids())).transpose()?;
+        saved.cache = sequence.map(|sequence| SavedCache::new(engine, sequence.ids())).transpose()?;
     }
     // Nobody but its owner may read it.
     write_whole(path, |file| {
         let mut out = Hashed::new(BufWriter::new(file));
         serde_json::to_writer_pretty(&mut out, &saved)?;
         out.write_all(b"\n")?;
-        if let Some(decoder) = decoder {
-            decoder.contents().try_for_each(|page| out.write_all(page))?;
+        if let Some(sequence) = sequence {
+            sequence.contents().try_for_each(|page| out.write_all(page))?;
             let hash = out.hasher.finalize();
             out.write_all(hash.as_bytes())?;
         }
@@ -236,11 +236,11 @@ pub fn load(engine: &Engine, cache: bool, path: &Path) -> Result<(ChatSession, S
     let damaged = || wrong(format!("{} is damaged; what it holds is not what was written", path.display()));
     let mut file = Hashed::new(BufReader::new(File::open(path).map_err(io)?));
     let mut saved = Saved::deserialize(&mut serde_json::Deserializer::from_reader(&mut file)).map_err(wrong)?;
-    let mut decoder = None;
+    let mut sequence = None;
     if let Some(computed) = saved.cache.take().filter(|_| cache) {
         let mut read = |bytes: &mut [u8]| file.read_exact(bytes).map_err(|_| damaged());
         read(&mut [0])?;
-        decoder = Some(computed.open(engine, read)?);
+        sequence = Some(computed.open(engine, read)?);
         let (expected, mut hash) = (file.hasher.finalize(), [0; blake3::OUT_LEN]);
         let read = file.read_exact(&mut hash).and_then(|()| file.read(&mut [0])).map_err(|_| damaged())?;
         if hash != *expected.as_bytes() || read != 0 {
@@ -248,6 +248,6 @@ pub fn load(engine: &Engine, cache: bool, path: &Path) -> Result<(ChatSession, S
         }
     }
     let (mut session, params) = saved.open()?;
-    session.decoder = decoder;
+    session.sequence = sequence;
     Ok((session, params))
 }

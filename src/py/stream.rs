@@ -4,7 +4,7 @@ use super::awaitable::{Wanted, awaitable, step};
 use super::convert::detached;
 use super::receipt::Receipt;
 use crate::chat::ChatStream;
-use crate::decode::{Answer, Finish, Watch};
+use crate::decode::{Finish, Generation, Watch};
 use crate::engine::{Engine, Piece as CorePiece, Stream as CoreStream};
 use crate::error::{Error, Result};
 use pyo3::exceptions::PyStopAsyncIteration;
@@ -126,7 +126,7 @@ impl Core {
         }
     }
 
-    fn answer(&self) -> &Answer {
+    fn answer(&self) -> &Generation {
         &self.stream().answer
     }
 

@@ -12,7 +12,7 @@ pub struct Claim {
     /// The number of the order of float operations (`docs/numerics.md`).
     pub numerics: u32,
     /// BLAKE3 of the model's file, in hexadecimal; of a split model, of its files one after the other.
-    pub model: Late,
+    pub model: LazyHash,
     /// BLAKE3 of what defines the tokenizer, in hexadecimal; nothing where the model has none.
     pub tokenizer: Option<String>,
     /// Whether projections take int8 activations.
@@ -26,13 +26,13 @@ pub struct Claim {
     /// What formatted the prompt; nothing for a prompt given as it is.
     pub template: Option<TemplateClaim>,
     /// The conversation's system prompt.
-    pub system: Option<Part<String>>,
+    pub system: Option<Redactable<String>>,
     /// The prompt.
-    pub prompt_ids: Part<Vec<u32>>,
+    pub prompt_ids: Redactable<Vec<u32>>,
     /// How ids were chosen.
     pub sampling: Sampling,
     /// All ids that were sampled, a stop id included.
-    pub output_ids: Part<Vec<u32>>,
+    pub output_ids: Redactable<Vec<u32>>,
     /// Why the answer ended.
     pub finish_reason: String,
     /// The digest of the receipt before this one in a conversation.
@@ -42,7 +42,7 @@ pub struct Claim {
 /// A part of a claim that can be left out: itself, or what stands for it in the digest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Part<T> {
+pub enum Redactable<T> {
     /// Itself.
     Whole(T),
     /// How many items or characters it has, and the BLAKE3 of its canonical JSON.
@@ -50,28 +50,30 @@ pub enum Part<T> {
     Hashed { count: u64, blake3: String },
 }
 
-impl<T: Serialize + PartialEq> Part<T> {
+impl<T: Serialize + PartialEq> Redactable<T> {
     /// Itself, unless it was left out.
     pub fn whole(&self) -> Option<&T> {
-        if let Part::Whole(whole) = self { Some(whole) } else { None }
+        if let Redactable::Whole(whole) = self { Some(whole) } else { None }
     }
 
     /// Whether it is this, as far as its hash tells.
     pub fn is(&self, other: &T) -> bool {
         match self {
-            Part::Whole(whole) => whole == other,
-            Part::Hashed { blake3: hash, .. } => serde_json::to_vec(other).is_ok_and(|json| blake3(&json) == *hash),
+            Redactable::Whole(whole) => whole == other,
+            Redactable::Hashed { blake3: hash, .. } => {
+                serde_json::to_vec(other).is_ok_and(|json| blake3(&json) == *hash)
+            }
         }
     }
 }
 
-impl<T> Part<Vec<T>> {
+impl<T> Redactable<Vec<T>> {
     /// Its items.
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
         match self {
-            Part::Whole(items) => items.len(),
-            Part::Hashed { count, .. } => *count as usize,
+            Redactable::Whole(items) => items.len(),
+            Redactable::Hashed { count, .. } => *count as usize,
         }
     }
 }
@@ -103,7 +105,7 @@ pub struct Sampling {
     pub logit_bias: Vec<(u32, Json)>,
     pub seed: u64,
     pub max_tokens: Option<u64>,
-    pub stop: Part<Vec<String>>,
+    pub stop: Redactable<Vec<String>>,
     /// All ids that end the answer, the model's own included.
     pub stop_token_ids: Vec<u32>,
 }
@@ -155,12 +157,12 @@ type Compute = Box<dyn FnOnce() -> std::result::Result<String, String> + Send>;
 
 /// A text that is computed when it is first read.
 #[derive(Clone)]
-pub struct Late(Arc<LazyLock<std::result::Result<String, String>, Compute>>);
+pub struct LazyHash(Arc<LazyLock<std::result::Result<String, String>, Compute>>);
 
-impl Late {
+impl LazyHash {
     /// A text that `compute` gives.
-    pub fn new(compute: impl FnOnce() -> std::result::Result<String, String> + Send + 'static) -> Late {
-        Late(Arc::new(LazyLock::new(Box::new(compute))))
+    pub fn new(compute: impl FnOnce() -> std::result::Result<String, String> + Send + 'static) -> LazyHash {
+        LazyHash(Arc::new(LazyLock::new(Box::new(compute))))
     }
 
     /// The text.
@@ -169,16 +171,16 @@ impl Late {
     }
 }
 
-impl Serialize for Late {
+impl Serialize for LazyHash {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.serialize_str(self.get().map_err(serde::ser::Error::custom)?)
     }
 }
 
-impl<'de> Deserialize<'de> for Late {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Late, D::Error> {
+impl<'de> Deserialize<'de> for LazyHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<LazyHash, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Ok(Late::new(move || Ok(text)))
+        Ok(LazyHash::new(move || Ok(text)))
     }
 }
 

@@ -8,8 +8,8 @@ mod claim;
 mod run;
 mod validate;
 
-pub use claim::{Claim, Late, Part, Previous, Sampling, TemplateClaim};
-pub use run::{Run, Seconds, Work, seconds};
+pub use claim::{Claim, LazyHash, Previous, Redactable, Sampling, TemplateClaim};
+pub use run::{Run, Seconds, seconds};
 pub use validate::gate;
 
 use crate::error::{Error, Result};

@@ -1,6 +1,7 @@
 //! How an answer was run: counts, times, processor.
 
 use super::Claim;
+use crate::machine::counters::WorkCounters;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
@@ -18,43 +19,13 @@ pub struct Run {
     /// Positions of the prompt that the cache held.
     pub cached_tokens: u64,
     /// What the kernels did, by their own count.
-    pub work: Work,
+    pub work: WorkCounters,
     /// Where the time went.
     pub seconds: Seconds,
     /// Nanoseconds that each later position took.
     pub step_ns: Vec<u64>,
     /// Bytes of the engine's own memory: packed weights and this answer's keys and values.
     pub memory_bytes: u64,
-}
-
-/// What the kernels did for one sequence, counted where they ran: rows through ternary and dense projections, through
-/// the attention of a layer and the output head; logits that the head computed exactly, since the choice could fall on
-/// them; and nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct Work {
-    pub ternary: u64,
-    pub dense: u64,
-    pub attention: u64,
-    pub head: u64,
-    pub logits: u64,
-    pub ternary_ns: u64,
-    pub dense_ns: u64,
-    pub attention_ns: u64,
-    pub head_ns: u64,
-}
-
-impl Work {
-    fn figures(&mut self) -> [&mut u64; 9] {
-        let Work { ternary, dense, attention, head, logits, ternary_ns, dense_ns, attention_ns, head_ns } = self;
-        [ternary, dense, attention, head, logits, ternary_ns, dense_ns, attention_ns, head_ns]
-    }
-}
-
-impl std::ops::AddAssign for Work {
-    fn add_assign(&mut self, mut more: Work) {
-        self.figures().into_iter().zip(more.figures()).for_each(|(own, more)| *own += *more);
-    }
 }
 
 /// Seconds, each a whole number of nanoseconds.
@@ -116,14 +87,14 @@ impl Seconds {
 impl Run {
     /// The kernels that ran: those that counted rows.
     pub fn kernels(&self) -> Vec<String> {
-        let Work { ternary, dense, attention, head, .. } = self.work;
+        let WorkCounters { ternary, dense, attention, head, .. } = self.work;
         let counted = [("ternary", ternary), ("dense", dense), ("attention", attention), ("head", head)];
         counted.iter().filter(|(_, rows)| *rows > 0).map(|(name, _)| format!("{name}/{}", self.isa)).collect()
     }
 
     /// Nanoseconds of the forward passes, and of the kernels in them.
     pub(super) fn forward_and_kernels(&self) -> (u64, u64) {
-        let Work { ternary_ns, dense_ns, attention_ns, head_ns, .. } = self.work;
+        let WorkCounters { ternary_ns, dense_ns, attention_ns, head_ns, .. } = self.work;
         let forward = [self.seconds.prefill, self.seconds.decode].map(ns);
         (total(&forward), total(&[ternary_ns, dense_ns, attention_ns, head_ns]))
     }

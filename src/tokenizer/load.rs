@@ -6,8 +6,8 @@ use super::scores::Scores;
 use super::special::{Special, matchers};
 use super::split::Split;
 use super::{Kind, Prefix, STOP_TEXTS, Spelling, Steps, Tokenizer, bytes, json, pre};
+use crate::checkpoint::gguf::{Gguf, Metadata};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, Metadata};
 
 pub(super) fn load(gguf: &Gguf, asked: Option<&str>) -> Result<Tokenizer> {
     let metadata = gguf.metadata();

@@ -14,8 +14,8 @@ mod split;
 
 pub use detokenizer::Detokenizer;
 
+use crate::checkpoint::gguf::Gguf;
 use crate::error::Result;
-use crate::gguf::Gguf;
 use crate::template::Prompt;
 use model::{Ids, Model};
 use special::{Fragment, Matcher};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bitnet::gguf::{self, Gguf};
+use bitnet::checkpoint::gguf::{self, Gguf};
 
 // Value types of the format.
 pub const U8: u32 = 0;
@@ -110,7 +110,7 @@ pub fn assert_refused(file: &Builder, expected: &str) {
     assert!(message.starts_with("m.gguf: "), "'{message}' does not name the file");
 }
 
-pub fn accepted(file: &Builder) -> gguf::Contents {
+pub fn accepted(file: &Builder) -> gguf::GgufSummary {
     gguf::parse(&file.build(), Path::new("m.gguf")).unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bitnet::gguf;
+use bitnet::checkpoint::gguf;
 use proptest::prelude::*;
 
 use crate::builder::*;

@@ -1,6 +1,6 @@
 //! What the type id of a tensor means, which differs between the programs that wrote files.
 
-use bitnet::gguf::TensorType;
+use bitnet::checkpoint::gguf::TensorType;
 
 use crate::builder::*;
 

@@ -7,7 +7,7 @@ mod split;
 
 use std::path::Path;
 
-use bitnet::gguf::{self, Gguf, TensorType, Value, ValueType};
+use bitnet::checkpoint::gguf::{self, Gguf, TensorType, Value, ValueType};
 
 use builder::*;
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bitnet::gguf::Gguf;
+use bitnet::checkpoint::gguf::Gguf;
 
 use crate::builder::*;
 

@@ -2,7 +2,7 @@
 
 use crate::builder::{ARRAY, Builder, STR, array, folder, string, write};
 use crate::{fixture, refusal};
-use bitnet::gguf::Gguf;
+use bitnet::checkpoint::gguf::Gguf;
 use bitnet::tokenizer::Tokenizer;
 use proptest::prelude::*;
 use std::sync::LazyLock;

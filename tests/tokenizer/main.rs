@@ -6,7 +6,7 @@ mod builder;
 mod json;
 mod made;
 
-use bitnet::gguf::Gguf;
+use bitnet::checkpoint::gguf::Gguf;
 use bitnet::tokenizer::{Detokenizer, Tokenizer};
 use serde_json::Value;
 use std::path::{Path, PathBuf};

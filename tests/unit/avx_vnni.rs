@@ -6,7 +6,7 @@ fn text_equals_scalar_in_the_other_encoding() {
         return;
     }
     stamp_sums!(Vnni<true>, "avx2,avx512vnni,avx512vl", 4, 2);
-    static EVEX: Kernels = Kernels { isa: Isa::AvxVnni, four_sums: sums, five: None, dots, floats: FLOATS };
+    static EVEX: Kernels = Kernels { isa: Isa::AvxVnni, two_bit_sums: sums, base3: None, peak_macs, floats: FLOATS };
     crate::kernel::ternary::tests::equals_scalar(&EVEX);
-    assert_eq!(EVEX.dots(1000), 1000 * 128 * 4 * 16);
+    assert_eq!(EVEX.peak_macs(1000), 1000 * 128 * 4 * 16);
 }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::kernel::pool::Pool;
 use crate::kernel::{Isa, kernels};
+use crate::machine::pool::Pool;
 use proptest::prelude::*;
 
 /// A vector of some kind, the hard ones among them.
@@ -41,8 +41,8 @@ proptest! {
             let mut bounds = vec![0f32; 2 * rows.len() * xs.len()];
             pool.run(
                 |team| {
-                    let widen = |row: usize, out: &mut [f32]| out.copy_from_slice(&rows[row]);
-                    let copy = Coarse::new(kernels, team, rows.len(), n, widen).expect("finite");
+                    let dequantize = |row: usize, out: &mut [f32]| out.copy_from_slice(&rows[row]);
+                    let copy = QuantizedHead::new(kernels, team, rows.len(), n, dequantize).expect("finite");
                     copy.bounds(kernels, team, &xs, &mut bounds);
                 },
             );

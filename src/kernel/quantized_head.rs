@@ -7,23 +7,23 @@ use super::elementwise::ROUND;
 use super::float::{Lanes, ahead, prefetch, slices};
 
 /// Weights in one step of [`dot_i8`]; rows are filled up with zeros to whole steps.
-pub const COARSE_STEP: usize = 32;
+pub const HEAD_STEP: usize = 32;
 /// Tokens that best share one pass over a row.
-pub const COARSE_TOKENS: usize = 4;
+pub const HEAD_TOKENS: usize = 4;
 /// Rows whose largest magnitude is below this are taken as zero: their squares would leave the range of f32.
 const LEAST: f32 = 1e-12;
 
 /// `N` tokens that share one pass over a row; gives `N`.
 #[inline(always)]
 fn dots<L: Lanes, const N: usize>(row: &[i8], xs: &[&[i16]], out: &mut [i32]) -> usize {
-    let row = row.as_chunks::<COARSE_STEP>().0;
-    let xs: [&[[i16; COARSE_STEP]]; N] = slices(|t| &xs[t].as_chunks().0[..row.len()]);
+    let row = row.as_chunks::<HEAD_STEP>().0;
+    let xs: [&[[i16; HEAD_STEP]]; N] = slices(|t| &xs[t].as_chunks().0[..row.len()]);
     // SAFETY: as in `float::dot_tile`: this copy of the code runs only where the processor has `L`.
     unsafe {
         let mut acc = [L::zero(); N];
         for (i, w) in row.iter().enumerate() {
             prefetch(ahead(w));
-            let w = L::widen_i8(w);
+            let w = L::i8_to_i16(w);
             for t in 0..N {
                 acc[t] = L::madd(acc[t], w, &xs[t][i]);
             }
@@ -42,7 +42,7 @@ pub(super) fn dot_i8<L: Lanes>(row: &[i8], xs: &[&[i16]], out: &mut [i32]) {
     while t < xs.len() {
         let (xs, out) = (&xs[t..], &mut out[t..]);
         t += match xs.len() {
-            COARSE_TOKENS.. => dots::<L, COARSE_TOKENS>(row, xs, out),
+            HEAD_TOKENS.. => dots::<L, HEAD_TOKENS>(row, xs, out),
             2.. => dots::<L, 2>(row, xs, out),
             _ => dots::<L, 1>(row, xs, out),
         };
@@ -50,7 +50,7 @@ pub(super) fn dot_i8<L: Lanes>(row: &[i8], xs: &[&[i16]], out: &mut [i32]) {
 }
 
 #[inline(always)]
-pub(super) fn coarsen<L: Lanes>(row: &[f32], q: &mut [i8]) -> (f32, f32, f32) {
+pub(super) fn quantize_row<L: Lanes>(row: &[f32], q: &mut [i8]) -> (f32, f32, f32) {
     assert!(row.len() <= q.len());
     let (steps, tail) = row.as_chunks::<16>();
     let mut max = [0u32; 16];
@@ -98,7 +98,7 @@ const TINY: f32 = 1e-16;
 
 /// What the bounds of a token's logits depend on besides the rows.
 #[derive(Clone, Copy)]
-pub struct CoarseToken {
+pub struct QuantizedToken {
     /// The step of its x.
     pub step: f64,
     /// Upper bounds of `|x|`, and of the distance of the integers to it.
@@ -113,10 +113,10 @@ pub struct CoarseToken {
 const MOST_PRODUCT: f64 = 1e37;
 
 #[inline(always)]
-pub(super) fn coarse_bounds<L: Lanes>(
+pub(super) fn logit_bounds<L: Lanes>(
     dots: &[i32],
     rows: [&[f32]; 3],
-    x: CoarseToken,
+    x: QuantizedToken,
     low: &mut [f32],
     high: &mut [f32],
 ) {

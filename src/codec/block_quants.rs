@@ -1,4 +1,4 @@
-//! Plain and classic block types to f32. Each product and sum is the one that gguf-py computes, in its order and
+//! Plain and block_quants block types to f32. Each product and sum is the one that gguf-py computes, in its order and
 //! rounded once each, so that the values are the same bits.
 //!
 //! `bytes` are whole blocks, `out` their elements. Everything inlines: a caller that is compiled for a wider
@@ -20,9 +20,9 @@ fn f16_at(block: &[u8], at: usize) -> f32 {
 
 /// Values of N bytes.
 #[inline(always)]
-pub(super) fn plain<const N: usize>(bytes: &[u8], out: &mut [f32], widen: impl Fn([u8; N]) -> f32) {
+pub(super) fn plain<const N: usize>(bytes: &[u8], out: &mut [f32], dequantize: impl Fn([u8; N]) -> f32) {
     for (value, raw) in out.iter_mut().zip(bytes.as_chunks().0) {
-        *value = widen(*raw);
+        *value = dequantize(*raw);
     }
 }
 

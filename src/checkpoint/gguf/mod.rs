@@ -14,7 +14,7 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
-pub use directory::{Listed, Tensor};
+pub use directory::{Tensor, TensorInfo};
 pub use fingerprint::fingerprint;
 pub use metadata::Metadata;
 pub use types::TensorType;
@@ -26,14 +26,14 @@ use map::Map;
 
 /// The checked contents of one file's bytes.
 #[derive(Debug)]
-pub struct Contents {
+pub struct GgufSummary {
     header: Header,
     tensors: Vec<Tensor>,
     warnings: Vec<String>,
 }
 
 /// Checks the bytes of one GGUF file; `path` only serves the messages. A part of a split set is checked by itself.
-pub fn parse(bytes: &[u8], path: &Path) -> Result<Contents> {
+pub fn parse(bytes: &[u8], path: &Path) -> Result<GgufSummary> {
     let broken = |reason| Error::File { path: path.into(), reason };
     let (header, infos) = Header::parse(bytes).map_err(broken)?;
     if let Some(key) = header.keys().find(|key| key.starts_with("prism.hadamard.")) {
@@ -44,10 +44,10 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Contents> {
         )));
     }
     let (tensors, warnings) = directory::tensors(&header, &infos, bytes.len(), path)?;
-    Ok(Contents { header, tensors, warnings })
+    Ok(GgufSummary { header, tensors, warnings })
 }
 
-impl Contents {
+impl GgufSummary {
     /// The tensors in file order.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
@@ -56,15 +56,15 @@ impl Contents {
 
 /// What a file says of itself, for people: also of files that are not run. Of a split model it is one part.
 #[derive(Debug)]
-pub struct Outline {
+pub struct GgufHeader {
     path: PathBuf,
     map: Map,
     header: Header,
     /// In file order.
-    pub tensors: Vec<Listed>,
+    pub tensors: Vec<TensorInfo>,
 }
 
-impl Outline {
+impl GgufHeader {
     /// Reads the header of a file.
     pub fn open(path: &Path) -> Result<Self> {
         let map = Map::open(path)?;
@@ -110,7 +110,7 @@ impl Gguf {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let map = Map::open(path)?;
-        let Contents { header, tensors, warnings } = parse(&map.bytes, path)?;
+        let GgufSummary { header, tensors, warnings } = parse(&map.bytes, path)?;
         let maps = vec![map];
         let mut gguf = Self { path: path.into(), maps, header, tensors, by_name: Vec::new(), warnings };
         gguf.open_siblings()?;
@@ -162,7 +162,7 @@ impl Gguf {
             )),
             other => other,
         })?;
-        let Contents { header, mut tensors, warnings } = parse(&map.bytes, path)?;
+        let GgufSummary { header, mut tensors, warnings } = parse(&map.bytes, path)?;
         let metadata = Metadata { path, header: &header, bytes: &map.bytes };
         let found = (metadata.uint("split.no")?, metadata.uint("split.count")?);
         if found != (Some(index), Some(count)) {

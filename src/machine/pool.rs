@@ -55,7 +55,7 @@ struct Shared {
     free: Condvar,
     state: AtomicU64,
     next: AtomicUsize,
-    work: UnsafeCell<Work>,
+    current: UnsafeCell<Loop>,
     asleep: Vec<AtomicBool>,
     panic: Mutex<Option<Panic>>,
     closing: AtomicBool,
@@ -69,7 +69,7 @@ struct Desk {
 }
 
 /// The loop under way.
-struct Work {
+struct Loop {
     task: Option<&'static Task<'static>>,
     items: usize,
 }
@@ -98,7 +98,7 @@ impl Pool {
         let mut pool = Pool { shared: shared.clone(), threads: Vec::new(), solo, process: std::process::id() };
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name).spawn(move || {
-                let _ieee = super::machine::Ieee::new();
+                let _ieee = super::float_control::Ieee::new();
                 run()
             })
         };
@@ -123,7 +123,7 @@ impl Pool {
 
     /// Runs a small `job` on the calling thread alone.
     pub fn run_here<R>(&self, job: impl FnOnce(&Team) -> R) -> R {
-        let _ieee = super::machine::Ieee::new();
+        let _ieee = super::float_control::Ieee::new();
         job(&self.solo)
     }
 
@@ -223,7 +223,7 @@ impl Team {
         // SAFETY: only the lifetime changes; `f` outlives the loop, which is closed and empty when this returns.
         let task: &'static Task<'static> = unsafe { std::mem::transmute(task) };
         // SAFETY: the loop is closed and no helper is inside, so nobody reads `work`.
-        unsafe { *shared.work.get() = Work { task: Some(task), items } };
+        unsafe { *shared.current.get() = Loop { task: Some(task), items } };
         shared.next.store(0, Relaxed);
         let number = (shared.state.load(Relaxed) / LOOP).wrapping_add(1);
         shared.state.store(number.wrapping_mul(LOOP) | OPEN, SeqCst);
@@ -333,7 +333,7 @@ impl Shared {
             free: Condvar::new(),
             state: AtomicU64::new(0),
             next: AtomicUsize::new(0),
-            work: UnsafeCell::new(Work { task: None, items: 0 }),
+            current: UnsafeCell::new(Loop { task: None, items: 0 }),
             asleep: (1..size).map(|_| AtomicBool::new(false)).collect(),
             panic: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -405,7 +405,7 @@ impl Shared {
     /// A helper inside an open loop.
     fn join(&self) {
         // SAFETY: this helper is counted in `state`, and the leader does not write `work` before it has left.
-        let Work { task, items } = unsafe { &*self.work.get() };
+        let Loop { task, items } = unsafe { &*self.current.get() };
         let task = task.expect("an open loop has a task");
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.claim(task, *items))) {
             self.next.store(*items, Relaxed);

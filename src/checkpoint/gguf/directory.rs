@@ -65,7 +65,7 @@ fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
 
 /// A tensor as a file lists it, whether or not its type is run.
 #[derive(Debug)]
-pub struct Listed {
+pub struct TensorInfo {
     /// As in the file.
     pub name: String,
     /// The contiguous dimension first.
@@ -77,8 +77,8 @@ pub struct Listed {
 }
 
 /// The tensors that a header lists, unchecked.
-pub(super) fn listed(header: &Header, infos: &[Info], file_size: usize) -> Vec<Listed> {
-    let list = |extent: Extent| Listed {
+pub(super) fn listed(header: &Header, infos: &[Info], file_size: usize) -> Vec<TensorInfo> {
+    let list = |extent: Extent| TensorInfo {
         name: extent.info.name.clone(),
         shape: extent.info.shape.clone(),
         kind: resolve::name(&extent),

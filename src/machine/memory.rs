@@ -8,10 +8,10 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
 /// Room for `len` values; an error, and not the end of the process, where the machine has not so much memory.
-pub fn room<T>(len: usize) -> Result<Vec<T>> {
-    let mut room = Vec::new();
-    match room.try_reserve_exact(len) {
-        Ok(()) => Ok(room),
+pub fn try_with_capacity<T>(len: usize) -> Result<Vec<T>> {
+    let mut try_with_capacity = Vec::new();
+    match try_with_capacity.try_reserve_exact(len) {
+        Ok(()) => Ok(try_with_capacity),
         Err(_) => Err(Error::Memory { bytes: len.saturating_mul(size_of::<T>()) }),
     }
 }
@@ -31,9 +31,9 @@ macro_rules! zero {
 }
 zero!(f32 i8 u64 [u8; 2] [u8; 4]);
 
-/// `len` zeros, or an error as for [`room`]. The system hands out zero pages lazily, so that large ones are first touched
+/// `len` try_zeroed, or an error as for [`try_with_capacity`]. The system hands out zero pages lazily, so that large ones are first touched
 /// by the threads that fill them.
-pub fn zeros<T: Zero>(len: usize) -> Result<Vec<T>> {
+pub fn try_zeroed<T: Zero>(len: usize) -> Result<Vec<T>> {
     let error = || Error::Memory { bytes: len.saturating_mul(size_of::<T>()) };
     let layout = Layout::array::<T>(len).map_err(|_| error())?;
     if layout.size() == 0 {
@@ -49,23 +49,23 @@ pub fn zeros<T: Zero>(len: usize) -> Result<Vec<T>> {
 }
 
 /// The first `len` values of a buffer that is kept from use to use, whatever they are; it grows as needed.
-pub fn grow<T: Zero>(buffer: &mut Vec<T>, len: usize) -> Result<&mut [T]> {
+pub fn try_grow<T: Zero>(buffer: &mut Vec<T>, len: usize) -> Result<&mut [T]> {
     if buffer.len() < len {
-        *buffer = zeros(len)?;
+        *buffer = try_zeroed(len)?;
     }
     Ok(&mut buffer[..len])
 }
 
 /// Zeros on huge pages, where the system has them: for matrices that are read from end to end again and again.
-pub struct Pages<T> {
+pub struct HugeBuf<T> {
     map: Arc<MmapRaw>,
-    /// Their first byte in the map; no other `Pages` has any of theirs.
+    /// Their first byte in the map; no other `HugeBuf` has any of theirs.
     start: usize,
     len: usize,
     _of: PhantomData<T>,
 }
 
-/// Hands out [`Pages`] of a model side by side: each by itself would have its ends on small pages.
+/// Hands out [`HugeBuf`] of a model side by side: each by itself would have its ends on small pages.
 #[derive(Default)]
 pub struct Arena(Mutex<Option<(Arc<MmapRaw>, usize)>>);
 
@@ -75,8 +75,8 @@ const HUGE: usize = 2 << 20;
 const STRETCH: usize = 32 << 20;
 
 impl Arena {
-    /// `len` zeros.
-    pub fn zeros<T: Zero>(&self, len: usize) -> Result<Pages<T>> {
+    /// `len` try_zeroed.
+    pub fn zeroed<T: Zero>(&self, len: usize) -> Result<HugeBuf<T>> {
         let size = len.saturating_mul(size_of::<T>()).next_multiple_of(64);
         let mut stretch = self.0.lock().expect("nothing below panics");
         let (map, start) = match stretch.take().filter(|(map, used)| size <= map.len() - used) {
@@ -84,11 +84,11 @@ impl Arena {
             None => map(size.max(STRETCH))?,
         };
         *stretch = Some((map.clone(), start + size));
-        Ok(Pages { map, start, len, _of: PhantomData })
+        Ok(HugeBuf { map, start, len, _of: PhantomData })
     }
 }
 
-/// A fresh map with room for `size` bytes from the first huge page on, and where that is.
+/// A fresh map with try_with_capacity for `size` bytes from the first huge page on, and where that is.
 fn map(size: usize) -> Result<(Arc<MmapRaw>, usize)> {
     let len = size.saturating_add(HUGE);
     let map = MmapOptions::new().len(len).map_anon().map_err(|_| Error::Memory { bytes: size })?;
@@ -99,22 +99,22 @@ fn map(size: usize) -> Result<(Arc<MmapRaw>, usize)> {
     Ok((Arc::new(map.into()), start))
 }
 
-impl<T: Zero> Pages<T> {
-    /// `len` zeros.
-    pub fn zeros(len: usize) -> Result<Pages<T>> {
+impl<T: Zero> HugeBuf<T> {
+    /// `len` try_zeroed.
+    pub fn zeroed(len: usize) -> Result<HugeBuf<T>> {
         let (map, start) = map(len.saturating_mul(size_of::<T>()))?;
-        Ok(Pages { map, start, len, _of: PhantomData })
+        Ok(HugeBuf { map, start, len, _of: PhantomData })
     }
 
     /// The same values once more.
-    pub fn copy(&self) -> Result<Pages<T>> {
-        let mut copy = Pages::zeros(self.len)?;
+    pub fn copy(&self) -> Result<HugeBuf<T>> {
+        let mut copy = HugeBuf::zeroed(self.len)?;
         copy.copy_from_slice(self);
         Ok(copy)
     }
 }
 
-impl<T: Zero> Deref for Pages<T> {
+impl<T: Zero> Deref for HugeBuf<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         // SAFETY: mapped for `len` elements from `start` on, aligned to 64 bytes; zero bytes are values of `T`; and nothing
@@ -123,7 +123,7 @@ impl<T: Zero> Deref for Pages<T> {
     }
 }
 
-impl<T: Zero> DerefMut for Pages<T> {
+impl<T: Zero> DerefMut for HugeBuf<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, and borrowed as a whole.
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.start).cast(), self.len) }

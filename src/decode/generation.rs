@@ -1,8 +1,8 @@
 //! One answer as it grows: sample, stop, compute the next position.
 
-use super::{Decoder, Runtime, Step, Watch};
+use super::{Runtime, Sequence, Step, Watch};
 use crate::error::Result;
-use crate::model::{Bounded, Wanted};
+use crate::model::{CandidateThreshold, LogitsFor};
 use crate::sampler::{Sampler, SamplingParams, logprobs};
 use std::time::{Duration, Instant};
 
@@ -30,9 +30,9 @@ pub struct Token {
     pub finish: Option<Finish>,
 }
 
-/// An answer under way. The decoder that computes it is passed to each step.
-pub struct Answer {
-    sequence: Vec<u32>,
+/// An answer under way. The sequence that computes it is passed to each step.
+pub struct Generation {
+    ids: Vec<u32>,
     prompt: usize,
     /// Positions of the prompt that the cache held.
     pub cached: usize,
@@ -59,17 +59,23 @@ pub struct Times {
     pub sample: Duration,
 }
 
-impl Answer {
-    /// Begins to answer `prompt`, which holds at least one id: what `decoder` holds of it is kept, the rest forgotten.
+impl Generation {
+    /// Begins to answer `prompt`, which holds at least one id: what `sequence` holds of it is kept, the rest forgotten.
     /// Nothing is computed yet.
     ///
     /// `stop` are the ids that end the answer.
-    pub fn begin(decoder: &mut Decoder, prompt: Vec<u32>, params: SamplingParams, seed: u64, stop: Vec<u32>) -> Answer {
-        let cached = decoder.keep_prefix(&prompt[..prompt.len() - 1]);
-        decoder.cache.count_anew();
-        Answer {
+    pub fn begin(
+        sequence: &mut Sequence,
+        prompt: Vec<u32>,
+        params: SamplingParams,
+        seed: u64,
+        stop: Vec<u32>,
+    ) -> Generation {
+        let cached = sequence.keep_prefix(&prompt[..prompt.len() - 1]);
+        sequence.cache.count_anew();
+        Generation {
             prompt: prompt.len(),
-            sequence: prompt,
+            ids: prompt,
             cached,
             params,
             seed,
@@ -80,14 +86,14 @@ impl Answer {
     }
 
     /// Computes and samples one id; nothing once the answer has ended. After an error it can be called again.
-    pub fn next(&mut self, runtime: &Runtime, decoder: &mut Decoder, watch: &mut Watch) -> Result<Option<Token>> {
+    pub fn next(&mut self, runtime: &Runtime, sequence: &mut Sequence, watch: &mut Watch) -> Result<Option<Token>> {
         if self.finish.is_some() {
             return Ok(None);
         }
         let mut times = std::mem::take(&mut self.times);
         let computed = {
             let likely = self.likely();
-            self.compute(runtime, decoder, self.wanted(&likely), watch, &mut times)
+            self.compute(runtime, sequence, self.wanted(&likely), watch, &mut times)
         };
         self.times = times;
         Ok(Some(self.sample(runtime, &mut computed?)))
@@ -99,27 +105,27 @@ impl Answer {
 
     /// Says by bounds of the logits which of them the next choice can fall on.
     fn likely(&self) -> impl Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync {
-        |low, high| self.sampler().bound(low, high, &self.sequence, self.prompt)
+        |low, high| self.sampler().bound(low, high, &self.ids, self.prompt)
     }
 
     /// The logits that the next choice needs: all of them, or those that are `likely`.
-    fn wanted<'a>(&self, likely: &'a Bounded) -> Wanted<'a> {
-        if self.sampler().needs_every_logit() { Wanted::All } else { Wanted::Likely(likely) }
+    fn wanted<'a>(&self, likely: &'a CandidateThreshold) -> LogitsFor<'a> {
+        if self.sampler().needs_every_logit() { LogitsFor::All } else { LogitsFor::Candidates(likely) }
     }
 
     /// Samples one id by the logits after the last, and decides whether the answer ends with it.
     fn sample(&mut self, runtime: &Runtime, logits: &mut [f32]) -> Token {
         let start = Instant::now();
         let raw = self.params.logprobs.map(|_| logits.to_vec());
-        let id = self.sampler().pick(logits, &self.sequence, self.prompt);
+        let id = self.sampler().pick(logits, &self.ids, self.prompt);
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
         self.times.sample += start.elapsed();
-        self.sequence.push(id);
+        self.ids.push(id);
         self.finish = if self.stop.contains(&id) {
             Some(Finish::Stop)
         } else if Some(self.generated().len()) == self.params.max_tokens {
             Some(Finish::Length)
-        } else if self.sequence.len() > runtime.n_ctx {
+        } else if self.ids.len() > runtime.n_ctx {
             Some(Finish::Context)
         } else {
             None
@@ -131,18 +137,18 @@ impl Answer {
     fn compute(
         &self,
         runtime: &Runtime,
-        decoder: &mut Decoder,
-        wanted: Wanted,
+        sequence: &mut Sequence,
+        wanted: LogitsFor,
         watch: &mut Watch,
         times: &mut Times,
     ) -> Result<Vec<f32>> {
         loop {
             let start = Instant::now();
-            let pending = &self.sequence[decoder.ids().len()..];
+            let pending = &self.ids[sequence.ids().len()..];
             let chunk = &pending[..pending.len().min(runtime.n_batch)];
             let last = chunk.len() == pending.len();
-            let logits = runtime.prefill(decoder, chunk, if last { wanted } else { Wanted::Nothing }, watch)?;
-            match self.sequence.len() == self.prompt {
+            let logits = runtime.prefill(sequence, chunk, if last { wanted } else { LogitsFor::None }, watch)?;
+            match self.ids.len() == self.prompt {
                 true => times.prefill += start.elapsed(),
                 false => times.steps.push(start.elapsed().as_nanos() as u64),
             }
@@ -154,12 +160,12 @@ impl Answer {
 
     /// The prompt's ids.
     pub fn prompt(&self) -> &[u32] {
-        &self.sequence[..self.prompt]
+        &self.ids[..self.prompt]
     }
 
     /// The ids sampled so far, a stop id included.
     pub fn generated(&self) -> &[u32] {
-        &self.sequence[self.prompt..]
+        &self.ids[self.prompt..]
     }
 
     /// The ids of the answer: those sampled, less a stop id.
@@ -172,21 +178,21 @@ impl Answer {
     }
 }
 
-/// Completes answers together, each on its own decoder: every pass computes the next position of all that go on.
+/// Completes answers together, each on its own sequence: every pass computes the next position of all that go on.
 pub fn complete_all(
     runtime: &Runtime,
-    answers: &mut [Answer],
-    decoders: &mut [Decoder],
+    answers: &mut [Generation],
+    sequences: &mut [Sequence],
     watch: &mut Watch,
 ) -> Result<()> {
-    let mut decoders: Vec<&mut Decoder> = decoders.iter_mut().collect();
+    let mut sequences: Vec<&mut Sequence> = sequences.iter_mut().collect();
     loop {
         let live: Vec<usize> = (0..answers.len()).filter(|i| answers[*i].finish.is_none()).collect();
         if live.is_empty() {
             return Ok(());
         }
-        let mut logits = compute_all(runtime, answers, &live, &mut decoders, watch)?;
-        for (i, logits) in live.into_iter().zip(logits.chunks_mut(runtime.model.config().vocab)) {
+        let mut logits = compute_all(runtime, answers, &live, &mut sequences, watch)?;
+        for (i, logits) in live.into_iter().zip(logits.chunks_mut(runtime.model.config().vocab_size)) {
             answers[i].sample(runtime, logits);
         }
     }
@@ -195,17 +201,17 @@ pub fn complete_all(
 /// The logits after the last ids of some of the answers, one after the other.
 fn compute_all(
     runtime: &Runtime,
-    answers: &[Answer],
+    answers: &[Generation],
     some: &[usize],
-    decoders: &mut [&mut Decoder],
+    sequences: &mut [&mut Sequence],
     watch: &mut Watch,
 ) -> Result<Vec<f32>> {
     let likely: Vec<_> = some.iter().map(|i| answers[*i].likely()).collect();
     let mut steps = Vec::new();
     for (i, likely) in some.iter().zip(&likely) {
-        let pending = &answers[*i].sequence[decoders[*i].ids().len()..];
-        steps.extend(pending.iter().map(|id| Step { sequence: *i, id: *id, logits: Wanted::Nothing }));
+        let pending = &answers[*i].ids[sequences[*i].ids().len()..];
+        steps.extend(pending.iter().map(|id| Step { sequence: *i, id: *id, logits: LogitsFor::None }));
         steps.last_mut().expect("the last id was never computed").logits = answers[*i].wanted(likely);
     }
-    runtime.advance(decoders, &steps, watch)
+    runtime.advance(sequences, &steps, watch)
 }

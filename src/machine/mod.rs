@@ -1,0 +1,8 @@
+//! The machine: threads, memory, the processor, and counters of the work done on it. Knows no kernels and no models.
+
+pub mod bandwidth;
+pub mod counters;
+pub mod facts;
+mod float_control;
+pub mod memory;
+pub mod pool;
