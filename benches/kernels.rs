@@ -3,9 +3,9 @@
 use bitnet::kernel::float::to_f16;
 use bitnet::kernel::packing::Packing;
 use bitnet::kernel::ternary::{Activations, Ternary};
-use bitnet::kernel::{Isa, Kernels, kernels};
+use bitnet::kernel::{Isa, Kernels, Team, kernels};
 use bitnet::machine::memory::Arena;
-use bitnet::machine::pool::{Pool, Team};
+use bitnet::machine::pool::Pool;
 use bitnet::ops::attention::{AttentionRow, KvType, Page, PageShape, attention};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
@@ -30,11 +30,11 @@ fn floats(n: usize) -> Vec<f32> {
 }
 
 /// Times `job` with every instruction set, on a thread of a pool, as an engine runs it.
-fn on_every_isa(group: &mut BenchmarkGroup<WallTime>, what: &str, pool: &Pool, job: impl Fn(&Kernels, &Team) + Sync) {
+fn on_every_isa(group: &mut BenchmarkGroup<WallTime>, what: &str, pool: &Pool, job: impl Fn(&Team) + Sync) {
     for isa in Isa::available() {
         let kernels = kernels(Some(isa.name())).expect("available");
         group.bench_function(format!("{what}/{}", isa.name()), |bencher| {
-            bencher.iter(|| pool.run(|team| job(kernels, team)));
+            bencher.iter(|| pool.run(|workers| job(&Team::new(workers, kernels))));
         });
     }
 }
@@ -60,15 +60,18 @@ fn ternary(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ternary 6912x2560");
     group.sampling_mode(SamplingMode::Flat);
     for packing in Packing::ALL {
-        let pack = |team: &Team| Ternary::from_rows(team, &Arena::default(), packing, FFN, WIDTH, read);
-        let Ok(matrix) = pool.run(pack).expect("memory");
+        let matrix = pool.run(|workers| {
+            let team = Team::new(workers, kernels(None).expect("available"));
+            Ternary::from_rows(&team, &Arena::default(), packing, FFN, WIDTH, read)
+        });
+        let Ok(matrix) = matrix.expect("memory");
         for tokens in [1, 128] {
             let x = floats(tokens * WIDTH);
             group.throughput(Throughput::Elements((tokens * FFN * WIDTH) as u64));
-            on_every_isa(&mut group, &format!("{packing:?}, {tokens} tokens"), &pool, |kernels, team| {
-                let activations = quantized(kernels, &x, WIDTH);
+            on_every_isa(&mut group, &format!("{packing:?}, {tokens} tokens"), &pool, |team| {
+                let activations = quantized(team.kernels, &x, WIDTH);
                 let mut out = vec![0f32; tokens * FFN];
-                matrix.matmul(kernels, team, &activations, &mut out);
+                matrix.matmul(team, &activations, &mut out);
                 black_box(out);
             });
         }
@@ -85,10 +88,10 @@ fn dense(criterion: &mut Criterion) {
     for tokens in [1, 8] {
         let x = floats(tokens * WIDTH);
         let x: Vec<&[f32]> = x.chunks(WIDTH).collect();
-        on_every_isa(&mut group, &format!("{tokens} tokens"), &pool, |kernels, _| {
+        on_every_isa(&mut group, &format!("{tokens} tokens"), &pool, |team| {
             let mut dots = vec![0f32; tokens];
             for row in weights.chunks(WIDTH) {
-                kernels.dot_f16(row, &x, &mut dots);
+                team.kernels.dot_f16(row, &x, &mut dots);
                 black_box(&mut dots);
             }
         });
@@ -109,10 +112,10 @@ fn attending(criterion: &mut Criterion) {
             pages.push(Arc::new(page));
         }
         group.throughput(Throughput::Bytes(pages.iter().map(|page| page.bytes().len() as u64).sum()));
-        on_every_isa(&mut group, &format!("depth {depth}"), &pool, |kernels, team| {
+        on_every_isa(&mut group, &format!("depth {depth}"), &pool, |team| {
             let mut out = vec![0f32; q.len()];
             let rows_seen = [AttentionRow { pages: &pages, position: depth - 1 }];
-            attention(kernels, team, &SHAPE, 0, &rows_seen, &q, &mut out);
+            attention(team, &SHAPE, 0, &rows_seen, &q, &mut out);
             black_box(out);
         });
     }

@@ -6,7 +6,7 @@
 use bitnet::decode::{Finish, Generation, Sequence};
 use bitnet::engine::{Engine, Options};
 use bitnet::error::Error;
-use bitnet::kernel::Isa;
+use bitnet::kernel::{Isa, Team};
 use bitnet::model::LogitsFor;
 use bitnet::ops::attention::KvType;
 use bitnet::sampler::SamplingParams;
@@ -195,8 +195,9 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
     let rows: Vec<_> =
         (0..3).map(|i| bitnet::model::Row { sequence: 0, position: i, id: 1, logits: LogitsFor::All }).collect();
     let cancelled = std::sync::atomic::AtomicBool::new(true);
-    let result = runtime.pool.run(|team| {
-        runtime.model.forward(runtime.kernels, team, &mut [&mut cache], &rows, &mut Default::default(), &cancelled)
+    let result = runtime.pool.run(|workers| {
+        let team = Team::new(workers, runtime.kernels);
+        runtime.model.forward(&team, &mut [&mut cache], &rows, &mut Default::default(), &cancelled)
     });
     assert!(matches!(result, Err(Error::Cancelled)));
     assert_eq!(cache.len(), 0);

@@ -5,9 +5,9 @@ use bitnet::codec::f16_to_f32;
 use bitnet::kernel::float::{PAGE, to_f16};
 use bitnet::kernel::packing::Packing;
 use bitnet::kernel::ternary::{Activations, Ternary};
-use bitnet::kernel::{Isa, Kernels, kernels};
+use bitnet::kernel::{Isa, Kernels, Team, kernels};
 use bitnet::machine::memory::Arena;
-use bitnet::machine::pool::{Pool, Team};
+use bitnet::machine::pool::Pool;
 use proptest::prelude::*;
 use std::convert::Infallible;
 
@@ -49,8 +49,8 @@ fn same_bits(what: &str, compute: impl Fn(&Kernels) -> Vec<f32>) {
     }
 }
 
-fn in_team<R: Send>(threads: usize, job: impl FnOnce(&Team) -> R + Send) -> R {
-    Pool::new(threads).expect("threads").run(job)
+fn in_team<R: Send>(threads: usize, kernels: &'static Kernels, job: impl FnOnce(&Team) -> R + Send) -> R {
+    Pool::new(threads).expect("threads").run(|workers| job(&Team::new(workers, kernels)))
 }
 
 const LENGTHS: [usize; 15] = [1, 2, 15, 16, 17, 31, 63, 64, 65, 100, 127, 128, 129, 400, 2560];
@@ -311,11 +311,11 @@ proptest! {
         let x = floats(tokens * cols, seed ^ 1);
         let scales = if by_row { vec![0.5, 0.25, 3.0] } else { vec![0.37] };
         for (kernels, packing) in all().into_iter().flat_map(|kernels| Packing::ALL.map(|packing| (kernels, packing))) {
-            let (got, q) = in_team(threads, |team| {
+            let (got, q) = in_team(threads, kernels, |team| {
                 let weights = pack(team, packing, &trits, rows, cols, &scales);
                 let activations = quantized(kernels, &x, cols);
                 let mut out = vec![f32::NAN; tokens * rows];
-                weights.matmul(kernels, team, &activations, &mut out);
+                weights.matmul(team, &activations, &mut out);
                 (out, activations)
             });
             drop(q);
@@ -342,7 +342,7 @@ fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
     };
     let trits: Vec<i8> = (0..rows * cols).map(|i| trit(i / cols, i % cols)).collect();
     let x = floats(3 * cols, 11);
-    in_team(2, |team| {
+    in_team(2, scalar(), |team| {
         let i2s = |packing, codes: &[u8]| {
             Ternary::from_i2s(team, &Arena::default(), packing, rows, cols, codes, 0.7).expect("memory")
         };
@@ -354,7 +354,7 @@ fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
             .map(|weights| {
                 let activations = quantized(scalar(), &x, cols);
                 let mut out = vec![0.0; 3 * rows];
-                weights.matmul(scalar(), team, &activations, &mut out);
+                weights.matmul(team, &activations, &mut out);
                 bits(&out)
             })
         });
@@ -379,21 +379,14 @@ fn an_instruction_set_that_is_not_there_is_refused_with_the_list() {
 
 #[test]
 fn values_that_are_not_finite_are_handed_on() {
-    let pool = Pool::new(1).expect("threads");
     for kernels in all() {
         for (bad, at) in [(f32::NAN, 3), (f32::INFINITY, 200), (-f32::NAN, 299)] {
             let mut x = floats(300, 1);
             x[at] = bad;
-            let ternary = pool.run(|team| {
-                Ternary::from_rows(team, &Arena::default(), Packing::TwoBit, 1, 300, |_, trits| {
-                    trits.fill(1);
-                    Ok::<_, Infallible>(Some(1.0))
-                })
-            });
             let mut y = [0f32];
-            pool.run(|team| {
-                let ints = quantized(kernels, &x, 300);
-                ternary.expect("memory").unwrap_or_else(|e| match e {}).matmul(kernels, team, &ints, &mut y);
+            in_team(1, kernels, |team| {
+                let ternary = pack(team, Packing::TwoBit, &[1; 300], 1, 300, &[1.0]);
+                ternary.matmul(team, &quantized(kernels, &x, 300), &mut y);
             });
             assert!(!y[0].is_finite(), "{} in int8 activations", kernels.isa.name());
         }

@@ -5,10 +5,10 @@ mod generation;
 pub use generation::{Finish, Generation, Times, Token, complete_all};
 
 use crate::error::{Error, Result};
-use crate::kernel::Kernels;
+use crate::kernel::{Kernels, Team};
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::try_with_capacity;
-use crate::machine::pool::{Pool, Team};
+use crate::machine::pool::{Pool, Workers};
 use crate::model::{KvCache, LogitsFor, Model, Row, Scratch};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -181,7 +181,10 @@ impl Runtime {
         let mut own = Scratch::default();
         let mut kept = self.scratch.try_lock();
         let scratch = kept.as_deref_mut().unwrap_or(&mut own);
-        let forward = |team: &Team| self.model.forward(self.kernels, team, &mut caches, &rows, scratch, &cancel);
+        let forward = |workers: &Workers| {
+            let team = Team::new(workers, self.kernels);
+            self.model.forward(&team, &mut caches, &rows, scratch, &cancel)
+        };
         let logits = if steps.len() * self.model.weight_bytes() < SMALL {
             self.pool.run_here(forward)
         } else {

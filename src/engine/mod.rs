@@ -10,11 +10,11 @@ pub use stream::{Piece, Stream};
 use crate::checkpoint::gguf::Gguf;
 use crate::decode::{Generation, Runtime, Sequence, Step, Watch, complete_all};
 use crate::error::{Error, Result};
-use crate::kernel::kernels;
+use crate::kernel::{Team, kernels};
 use crate::machine::facts;
-use crate::machine::pool::Pool;
+use crate::machine::pool::{Pool, Workers};
 use crate::model::config::{Activation, Config};
-use crate::model::{ActQuant, LogitsFor, Model};
+use crate::model::{ActQuant, LoadOptions, LogitsFor, Model};
 use crate::ops::attention::KvType;
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
@@ -149,9 +149,9 @@ impl Engine {
         let threads = options.n_threads.unwrap_or_else(facts::cores);
         let pool = Pool::new(threads)?;
         let cancel = AtomicBool::new(false);
-        let load = |team: &_| {
-            Model::load(gguf, options.ffn_act, options.act_quant, !options.exact_head, kernels, team, &cancel)
-        };
+        let (activation, act_quant, exact_head) = (options.ffn_act, options.act_quant, options.exact_head);
+        let load_options = LoadOptions { activation, act_quant, exact_head };
+        let load = |workers: &Workers| Model::load(gguf, &load_options, &Team::new(workers, kernels), &cancel);
         let look = || cancel.fetch_or(watch(), Relaxed) || cancel.load(Relaxed);
         let model = pool.run_watched(load, look).unwrap_or(Err(Error::Cancelled))?;
         let context = model.config().context;

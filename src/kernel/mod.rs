@@ -24,6 +24,7 @@ pub mod peak;
 pub mod quantized_head;
 mod scalar;
 mod sums;
+mod team;
 pub mod ternary;
 
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ use float::{F16Bytes, F32Bytes, with_float_kernels};
 use packing::{Packing, Word};
 use quantized_head::QuantizedToken;
 use std::ops::Range;
+pub use team::Team;
 use ternary::Sums;
 
 /// An instruction set for which kernels exist.

@@ -2,13 +2,12 @@
 //!
 //! One word meets dwords of activations, each broadcast to all rows: one dot-product instruction per code plane.
 
-use super::Kernels;
+use super::Team;
 use super::float::prefetch;
 use super::packing::{BASE3_WORDS, EXPANDED_WORDS, Packing, Word};
 pub use super::packing::{BLOCK, GROUP};
 use crate::error::Result;
 use crate::machine::memory::{Arena, HugeBuf, try_grow};
-use crate::machine::pool::Team;
 use std::sync::Mutex;
 
 /// Rows that one kernel call computes at most: two groups.
@@ -47,7 +46,7 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Room for `tokens` rows of `cols` values: for each what [`Kernels::quantize`] fills and returns.
+    /// Room for `tokens` rows of `cols` values: for each what [`Kernels::quantize`](super::Kernels::quantize) fills and returns.
     pub fn rows(&mut self, tokens: usize, cols: usize) -> Result<impl Iterator<Item = (&mut [i8], &mut (f32, i32))>> {
         (self.stride, self.cols) = (Packing::Base3.padded(cols), cols);
         self.scales.resize(tokens, (0.0, 0));
@@ -172,7 +171,7 @@ impl Ternary {
     }
 
     /// `out[token][row] = (Σ trit·q) · (scale / s)`, the sum an exact integer.
-    pub fn matmul(&self, kernels: &Kernels, team: &Team, x: &Activations, out: &mut [f32]) {
+    pub fn matmul(&self, team: &Team, x: &Activations, out: &mut [f32]) {
         assert!(x.cols == self.cols && out.len() == x.tokens() * self.rows);
         let group_words = self.words.len() / self.rows.div_ceil(GROUP);
         // Rows of activations are as long as either packing needs.
@@ -185,7 +184,7 @@ impl Ternary {
             let (mut packing, mut fours) = (self.packing, Vec::new());
             if packing == Packing::Base3 && tokens.len() > TILE {
                 fours = vec![Word([0; 64]); words.len() / BASE3_WORDS * EXPANDED_WORDS];
-                kernels.expand(words, &mut fours);
+                team.kernels.expand(words, &mut fours);
                 packing = Packing::TwoBit;
             }
             let next = if fours.is_empty() { &[] } else { &rest[..rest.len().min(words.len())] };
@@ -194,14 +193,14 @@ impl Ternary {
             let mut sums = [[0i32; STRIP]; TILE];
             for (tile, tokens) in tokens.chunks(TILE).enumerate() {
                 next.next().into_iter().flatten().for_each(|word| prefetch(word));
-                kernels.ternary_sums(packing, words, tokens, &mut sums);
+                team.kernels.ternary_sums(packing, words, tokens, &mut sums);
                 for (t, sums) in sums.iter().take(tokens.len()).enumerate() {
                     let token = tile * TILE + t;
                     let (s, sum) = x.scales[token];
                     let out = out.token(token);
                     match &self.scale {
-                        Scale::Tensor(scale) => kernels.scale_sums(sums, sum, scale / s, out),
-                        Scale::Rows(scales) => kernels.scale_rows(sums, sum, &scales[first..], s, out),
+                        Scale::Tensor(scale) => team.kernels.scale_sums(sums, sum, scale / s, out),
+                        Scale::Rows(scales) => team.kernels.scale_rows(sums, sum, &scales[first..], s, out),
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! The engine's threads: a leader that runs one job at a time, and helpers that share its loops.
 //!
 //! A caller hands a job to the leader and waits, so that it can look after signals meanwhile. The job forks
-//! through its [`Team`]: items are claimed in batches from a counter, so a late helper costs nothing.
+//! through its [`Workers`]: items are claimed in batches from a counter, so a late helper costs nothing.
 //! Helpers spin for a moment between loops, then park.
 
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ const OPEN: u64 = 1 << 31;
 const LOOP: u64 = 1 << 32;
 
 type Task<'a> = dyn Fn(usize) + Sync + 'a;
-type Job<'a> = dyn FnOnce(&Team) + Send + 'a;
+type Job<'a> = dyn FnOnce(&Workers) + Send + 'a;
 type Panic = Box<dyn Any + Send>;
 
 /// Threads that belong to one engine.
@@ -35,13 +35,13 @@ pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     /// For jobs that are over before another thread would wake up.
-    solo: Team,
+    solo: Workers,
     /// A process that forks off this one has a copy of the pool, but none of its threads.
     process: u32,
 }
 
 /// The threads, seen from a job that runs on their leader.
-pub struct Team {
+pub struct Workers {
     shared: Arc<Shared>,
     helpers: Vec<Thread>,
 }
@@ -94,7 +94,7 @@ impl Pool {
 
     fn start(size: usize) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared::new(size.max(1)));
-        let solo = Team { shared: Arc::new(Shared::new(1)), helpers: Vec::new() };
+        let solo = Workers { shared: Arc::new(Shared::new(1)), helpers: Vec::new() };
         let mut pool = Pool { shared: shared.clone(), threads: Vec::new(), solo, process: std::process::id() };
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name).spawn(move || {
@@ -106,8 +106,8 @@ impl Pool {
             let shared = shared.clone();
             pool.threads.push(spawn(format!("bitnet-{}", i + 1), Box::new(move || shared.help(i)))?);
         }
-        let team = Team { helpers: pool.threads.iter().map(|t| t.thread().clone()).collect(), shared };
-        pool.threads.push(spawn("bitnet-0".into(), Box::new(move || team.lead()))?);
+        let workers = Workers { helpers: pool.threads.iter().map(|t| t.thread().clone()).collect(), shared };
+        pool.threads.push(spawn("bitnet-0".into(), Box::new(move || workers.lead()))?);
         Ok(pool)
     }
 
@@ -122,13 +122,13 @@ impl Pool {
     }
 
     /// Runs a small `job` on the calling thread alone.
-    pub fn run_here<R>(&self, job: impl FnOnce(&Team) -> R) -> R {
+    pub fn run_here<R>(&self, job: impl FnOnce(&Workers) -> R) -> R {
         let _ieee = super::float_control::Ieee::new();
         job(&self.solo)
     }
 
     /// Runs `job` on the leader and waits for it. Callers take turns.
-    pub fn run<R: Send>(&self, job: impl FnOnce(&Team) -> R + Send) -> R {
+    pub fn run<R: Send>(&self, job: impl FnOnce(&Workers) -> R + Send) -> R {
         self.run_watched(job, || false).expect("nobody gives up")
     }
 
@@ -136,14 +136,14 @@ impl Pool {
     /// there is no result.
     pub fn run_watched<R: Send>(
         &self,
-        job: impl FnOnce(&Team) -> R + Send,
+        job: impl FnOnce(&Workers) -> R + Send,
         mut watch: impl FnMut() -> bool,
     ) -> Option<R> {
         assert!(self.is_here(), "the threads stayed behind in the process that forked this one off");
         let _turn = self.shared.turn(&mut watch)?;
         let mut result = None;
         let slot = &mut result;
-        let job: Box<Job<'_>> = Box::new(move |team| *slot = Some(job(team)));
+        let job: Box<Job<'_>> = Box::new(move |workers| *slot = Some(job(workers)));
         // SAFETY: only the lifetime changes. This function does not return, nor unwind (`watch` is caught), before
         // the leader has run and dropped the job.
         let job: Box<Job<'static>> = unsafe { std::mem::transmute(job) };
@@ -188,7 +188,7 @@ impl Drop for Pool {
     }
 }
 
-impl Team {
+impl Workers {
     fn lead(&self) {
         let shared = &self.shared;
         let mut desk = lock(&shared.desk);

@@ -2,9 +2,9 @@
 
 use super::Row;
 use crate::error::Result;
+use crate::kernel::Team;
 use crate::kernel::float::PAGE;
 use crate::machine::counters::WorkCounters;
-use crate::machine::pool::Team;
 use crate::ops::attention::{KvType, Page, PageShape};
 use std::sync::Arc;
 

@@ -5,11 +5,10 @@ use super::head::LogitsFor;
 use super::linear::Input;
 use super::{ActQuant, KvCache, Model, cache};
 use crate::error::{Error, Result};
-use crate::kernel::Kernels;
+use crate::kernel::Team;
 use crate::kernel::ternary::Activations;
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::{try_grow, try_zeroed};
-use crate::machine::pool::Team;
 use crate::ops::attention::{AttentionRow, attention};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -50,7 +49,6 @@ impl Model {
     /// the vocabulary's size.
     pub fn forward(
         &self,
-        kernels: &Kernels,
         team: &Team,
         caches: &mut [&mut KvCache],
         rows: &[Row],
@@ -77,7 +75,7 @@ impl Model {
         let gate = try_grow(&mut scratch.gate, n * config.intermediate_size)?;
         let up = try_grow(&mut scratch.up, n * config.intermediate_size)?;
         let ints = &mut scratch.ints;
-        team.for_each_chunk(x, config.hidden_size, |i, x| self.embedding.dequantize(kernels, rows[i].id as usize, x));
+        team.for_each_chunk(x, config.hidden_size, |i, x| self.embedding.dequantize(team, rows[i].id as usize, x));
         check_finite(x, config.hidden_size, |i, value| {
             format!("tensor 'token_embd.weight': row {} holds {value}; the file is broken", rows[i].id)
         })?;
@@ -88,18 +86,18 @@ impl Model {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
-            let a = self.input(kernels, team, n, x, normed, ints, |i, x, normed| {
+            let a = self.input(team, n, x, normed, ints, |i, x, normed| {
                 if layer > 0 {
-                    kernels.add(x, &branch[i * width..][..width]);
+                    team.kernels.add(x, &branch[i * width..][..width]);
                 }
-                kernels.rms_norm(x, &block.attn_norm, eps, normed);
+                team.kernels.rms_norm(x, &block.attn_norm, eps, normed);
             })?;
-            block.q.apply(kernels, team, &a, q, &mut work);
-            block.k.apply(kernels, team, &a, k, &mut work);
-            block.v.apply(kernels, team, &a, v, &mut work);
+            block.q.apply(team, &a, q, &mut work);
+            block.k.apply(team, &a, k, &mut work);
+            block.v.apply(team, &a, v, &mut work);
             team.for_each_pair(q, config.q_width(), k, config.kv_width(), |i, q, k| {
-                self.rope.apply(kernels, &cos_sin, i, q, config.head_dim);
-                self.rope.apply(kernels, &cos_sin, i, k, config.head_dim);
+                self.rope.apply(team, &cos_sin, i, q, config.head_dim);
+                self.rope.apply(team, &cos_sin, i, k, config.head_dim);
             });
             cache::write(team, caches, rows, layer, k, v);
             let rows_seen: Vec<AttentionRow> = rows
@@ -107,34 +105,34 @@ impl Model {
                 .map(|row| AttentionRow { pages: caches[row.sequence].pages(), position: row.position })
                 .collect();
             let start = Instant::now();
-            attention(kernels, team, caches[rows[0].sequence].shape(), layer, &rows_seen, q, mixed);
+            attention(team, caches[rows[0].sequence].shape(), layer, &rows_seen, q, mixed);
             work.attention += 1;
             work.attention_ns += start.elapsed().as_nanos() as u64;
-            let a = self.input(kernels, team, n, mixed, q, ints, |_, mixed, q| match &block.attn_sub_norm {
-                Some(gamma) => kernels.rms_norm(mixed, gamma, eps, q),
+            let a = self.input(team, n, mixed, q, ints, |_, mixed, q| match &block.attn_sub_norm {
+                Some(gamma) => team.kernels.rms_norm(mixed, gamma, eps, q),
                 None => q.copy_from_slice(mixed),
             })?;
-            block.o.apply(kernels, team, &a, branch, &mut work);
+            block.o.apply(team, &a, branch, &mut work);
 
-            let f = self.input(kernels, team, n, x, normed, ints, |i, x, normed| {
-                kernels.add(x, &branch[i * width..][..width]);
-                kernels.rms_norm(x, &block.ffn_norm, eps, normed);
+            let f = self.input(team, n, x, normed, ints, |i, x, normed| {
+                team.kernels.add(x, &branch[i * width..][..width]);
+                team.kernels.rms_norm(x, &block.ffn_norm, eps, normed);
             })?;
-            block.gate.apply(kernels, team, &f, gate, &mut work);
-            block.up.apply(kernels, team, &f, up, &mut work);
-            let f = self.input(kernels, team, n, gate, up, ints, |_, gate, up| {
+            block.gate.apply(team, &f, gate, &mut work);
+            block.up.apply(team, &f, up, &mut work);
+            let f = self.input(team, n, gate, up, ints, |_, gate, up| {
                 match config.activation {
-                    Activation::Relu2 => kernels.relu2_mul(gate, up),
-                    Activation::Silu => kernels.silu_mul(gate, up),
+                    Activation::Relu2 => team.kernels.relu2_mul(gate, up),
+                    Activation::Silu => team.kernels.silu_mul(gate, up),
                 }
                 match &block.ffn_sub_norm {
-                    Some(gamma) => kernels.rms_norm(gate, gamma, eps, up),
+                    Some(gamma) => team.kernels.rms_norm(gate, gamma, eps, up),
                     None => up.copy_from_slice(gate),
                 }
             })?;
-            block.down.apply(kernels, team, &f, branch, &mut work);
+            block.down.apply(team, &f, branch, &mut work);
         }
-        team.for_each_chunk(x, width, |i, x| kernels.add(x, &branch[i * width..][..width]));
+        team.for_each_chunk(x, width, |i, x| team.kernels.add(x, &branch[i * width..][..width]));
 
         if cancel.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
@@ -144,7 +142,7 @@ impl Model {
             format!("position {}: the layers end in {value}; their weights are out of range", rows[i].position)
         })?;
         let start = Instant::now();
-        let (logits, exact) = self.head_logits(kernels, team, rows, x)?;
+        let (logits, exact) = self.head_logits(team, rows, x)?;
         // Rows of several sequences share a pass, and so its time.
         let head_ns = start.elapsed().as_nanos() as u64 / exact.len().max(1) as u64;
         let [ternary_ns, dense_ns, attention_ns] =
@@ -171,7 +169,6 @@ impl Model {
     #[allow(clippy::too_many_arguments)]
     fn input<'a>(
         &self,
-        kernels: &Kernels,
         team: &Team,
         n: usize,
         from: &mut [f32],
@@ -189,7 +186,7 @@ impl Model {
         team.for_each_chunk(&mut rows, 1, |i, rows| {
             for ((from, to), (q, scale)) in rows {
                 fill(i, from, to);
-                **scale = kernels.quantize(to, q);
+                **scale = team.kernels.quantize(to, q);
             }
         });
         let floats = if self.some_dense { ints.dequantize().into() } else { (&*to).into() };
@@ -197,20 +194,20 @@ impl Model {
     }
 
     /// The logits of the rows that want them, and how many of each were computed exactly; or the states.
-    fn head_logits(&self, kernels: &Kernels, team: &Team, rows: &[Row], x: &[f32]) -> Result<(Vec<f32>, Vec<usize>)> {
+    fn head_logits(&self, team: &Team, rows: &[Row], x: &[f32]) -> Result<(Vec<f32>, Vec<usize>)> {
         let some = rows.iter().zip(x.chunks(self.config.hidden_size)).filter(|(row, _)| row.logits.any());
         let (wanted, x): (Vec<LogitsFor>, Vec<&[f32]>) = some.map(|(row, x)| (row.logits, x)).unzip();
         let x = x.concat();
         let mut normed = try_zeroed(x.len())?;
         let (width, eps) = (self.config.hidden_size, self.config.eps);
         team.for_each_chunk(&mut normed, width, |i, normed| {
-            kernels.rms_norm(&x[i * width..][..width], &self.output_norm, eps, normed);
+            team.kernels.rms_norm(&x[i * width..][..width], &self.output_norm, eps, normed);
         });
         if wanted.iter().all(|wanted| matches!(wanted, LogitsFor::Hidden)) {
             return Ok((normed, Vec::new()));
         }
         let matrix = self.output.as_ref().unwrap_or(&self.embedding);
-        self.head.logits(kernels, team, matrix, &normed, &wanted)
+        self.head.logits(team, matrix, &normed, &wanted)
     }
 }
 

@@ -11,10 +11,9 @@
 use super::forward::check_finite;
 use super::linear::Dense;
 use crate::error::Result;
-use crate::kernel::Kernels;
+use crate::kernel::Team;
 use crate::kernel::quantized_head::{HEAD_STEP, HEAD_TOKENS, QuantizedToken};
 use crate::machine::memory::{HugeBuf, try_zeroed};
-use crate::machine::pool::Team;
 use std::sync::OnceLock;
 
 /// Adjusts the lower and upper bounds of all logits as the choice will adjust the logits, and returns the least adjusted
@@ -71,7 +70,6 @@ impl Head {
     /// The logits of the rows `x`, `vocab` floats each, as `wanted` says for each row, and how many were computed exactly.
     pub fn logits<'a>(
         &self,
-        kernels: &Kernels,
         team: &Team,
         matrix: &Dense,
         x: &[f32],
@@ -88,12 +86,12 @@ impl Head {
             _ => None,
         };
         let choices: Vec<(usize, &CandidateThreshold)> = wanted.iter().enumerate().filter_map(choice).collect();
-        let copy = if choices.is_empty() { None } else { self.copy(kernels, team, matrix) };
+        let copy = if choices.is_empty() { None } else { self.copy(team, matrix) };
         let mut full: Vec<bool> = vec![true; wanted.len()];
         if let Some(copy) = copy {
             let some: Vec<&[f32]> = choices.iter().map(|(i, _)| &x[i * cols..][..cols]).collect();
             let mut bounds = try_zeroed(2 * some.len() * rows)?;
-            copy.bounds(kernels, team, &some, &mut bounds);
+            copy.bounds(team, &some, &mut bounds);
             for ((i, choice), bounds) in choices.iter().zip(bounds.chunks_mut(2 * rows)) {
                 let (low, high) = bounds.split_at_mut(rows);
                 let Some(least) = choice(low, high).filter(|least| !least.is_nan()) else { continue };
@@ -103,19 +101,19 @@ impl Head {
                 }
                 let row = &mut logits[i * rows..][..rows];
                 row.fill(f32::NEG_INFINITY);
-                let values = matrix.dots(kernels, team, &likely, &x[i * cols..][..cols]);
+                let values = matrix.dots(team, &likely, &x[i * cols..][..cols]);
                 check_finite(&values, 1, |i, value| broken(likely[i], value))?;
                 likely.iter().zip(values).for_each(|(id, value)| row[*id] = value);
                 (exact[*i], full[*i]) = (likely.len(), false);
             }
         }
         if full.iter().all(|full| *full) {
-            matrix.matmul(kernels, team, x, &mut logits);
+            matrix.matmul(team, x, &mut logits);
             check_finite(&logits, 1, |i, value| broken(i % rows, value))?;
         } else {
             for i in (0..wanted.len()).filter(|i| full[*i]) {
                 let row = &mut logits[i * rows..][..rows];
-                matrix.matmul(kernels, team, &x[i * cols..][..cols], row);
+                matrix.matmul(team, &x[i * cols..][..cols], row);
                 check_finite(row, 1, broken)?;
             }
         }
@@ -123,11 +121,11 @@ impl Head {
     }
 
     /// The copy; nothing where there is to be none.
-    fn copy(&self, kernels: &Kernels, team: &Team, matrix: &Dense) -> Option<&QuantizedHead> {
+    fn copy(&self, team: &Team, matrix: &Dense) -> Option<&QuantizedHead> {
         let make = || {
             let worth = self.copies && matrix.bytes() >= LEAST_BYTES && matrix.cols() <= MOST_COLUMNS;
-            let dequantize = |row: usize, out: &mut [f32]| matrix.dequantize(kernels, row, out);
-            if worth { QuantizedHead::new(kernels, team, matrix.rows(), matrix.cols(), dequantize) } else { None }
+            let dequantize = |row: usize, out: &mut [f32]| matrix.dequantize(team, row, out);
+            if worth { QuantizedHead::new(team, matrix.rows(), matrix.cols(), dequantize) } else { None }
         };
         self.copy.get_or_init(make).as_ref()
     }
@@ -151,7 +149,6 @@ struct QuantizedInput {
 impl QuantizedHead {
     /// The copy of a matrix; nothing if there is no memory for it or a value is not finite.
     fn new(
-        kernels: &Kernels,
         team: &Team,
         count: usize,
         cols: usize,
@@ -167,7 +164,7 @@ impl QuantizedHead {
             for (q, ((steps, norms), errors)) in tasks {
                 for (r, q) in q.chunks_mut(stride).enumerate() {
                     dequantize(task * STEP + r, &mut dequantized);
-                    (steps[r], norms[r], errors[r]) = kernels.quantize_row(&dequantized, q);
+                    (steps[r], norms[r], errors[r]) = team.kernels.quantize_row(&dequantized, q);
                 }
             }
         });
@@ -179,7 +176,7 @@ impl QuantizedHead {
     }
 
     /// For each of `xs` the lower bounds of all its logits, then the upper bounds.
-    fn bounds(&self, kernels: &Kernels, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
+    fn bounds(&self, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
         let inputs: Vec<QuantizedInput> = xs.iter().map(|x| QuantizedInput::new(x, self.stride)).collect();
         let tokens: Vec<&[i16]> = inputs.iter().map(|input| &input.q[..]).collect();
         team.for_each_rows(out, self.steps.len(), STEP, |first, out| {
@@ -190,7 +187,7 @@ impl QuantizedHead {
             for (tokens, all) in tokens.chunks(HEAD_TOKENS).zip(all.chunks_mut(HEAD_TOKENS * own.len())) {
                 for (i, row) in own.clone().enumerate() {
                     let dots = &mut dots[..tokens.len()];
-                    kernels.dot_i8(&self.q[row * self.stride..][..self.stride], tokens, dots);
+                    team.kernels.dot_i8(&self.q[row * self.stride..][..self.stride], tokens, dots);
                     dots.iter().enumerate().for_each(|(t, dot)| all[t * own.len() + i] = *dot);
                 }
             }
@@ -198,7 +195,7 @@ impl QuantizedHead {
             let (mut low, mut high) = ([0f32; STEP], [0f32; STEP]);
             for (t, (dots, input)) in all.chunks(own.len()).zip(&inputs).enumerate() {
                 let (low, high) = (&mut low[..own.len()], &mut high[..own.len()]);
-                kernels.logit_bounds(dots, rows, input.token, low, high);
+                team.kernels.logit_bounds(dots, rows, input.token, low, high);
                 out.token(2 * t).copy_from_slice(low);
                 out.token(2 * t + 1).copy_from_slice(high);
             }

@@ -3,11 +3,10 @@
 use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
 use crate::codec::{RowTrits, TensorRows};
 use crate::error::Result;
-use crate::kernel::Kernels;
+use crate::kernel::Team;
 use crate::kernel::ternary::{Activations, BLOCK, Ternary};
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::Arena;
-use crate::machine::pool::Team;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -83,9 +82,9 @@ impl Dense {
     }
 
     /// Row `row` as floats.
-    pub fn dequantize(&self, kernels: &Kernels, row: usize, out: &mut [f32]) {
+    pub fn dequantize(&self, team: &Team, row: usize, out: &mut [f32]) {
         match self.tensor.kind() {
-            TensorType::F16 => kernels.f16_to_f32(self.stored(row, 2).as_chunks().0, out),
+            TensorType::F16 => team.kernels.f16_to_f32(self.stored(row, 2).as_chunks().0, out),
             _ => self.view().dequantize(row, out),
         }
     }
@@ -106,35 +105,35 @@ impl Dense {
     }
 
     /// `out[token][row] = x[token] · row`.
-    pub fn matmul(&self, kernels: &Kernels, team: &Team, x: &[f32], out: &mut [f32]) {
+    pub fn matmul(&self, team: &Team, x: &[f32], out: &mut [f32]) {
         let tokens: Vec<&[f32]> = x.chunks(self.cols()).collect();
         team.for_each_rows(out, self.rows(), DENSE_STEP, |first, out| {
             let mut dequantized = Vec::new();
             let mut dots = vec![0f32; tokens.len()];
             for i in 0..out.len() {
-                self.dot(kernels, first + i, &tokens, &mut dots, &mut dequantized);
+                self.dot(team, first + i, &tokens, &mut dots, &mut dequantized);
                 dots.iter().enumerate().for_each(|(t, dot)| out.token(t)[i] = *dot);
             }
         });
     }
 
     /// `x · row` for some of the rows.
-    pub fn dots(&self, kernels: &Kernels, team: &Team, rows: &[usize], x: &[f32]) -> Vec<f32> {
+    pub fn dots(&self, team: &Team, rows: &[usize], x: &[f32]) -> Vec<f32> {
         let mut out = vec![0f32; rows.len()];
-        team.for_each_chunk(&mut out, 1, |i, out| self.dot(kernels, rows[i], &[x], out, &mut Vec::new()));
+        team.for_each_chunk(&mut out, 1, |i, out| self.dot(team, rows[i], &[x], out, &mut Vec::new()));
         out
     }
 
     /// `out[token] = x[token] · row`; block types need try_with_capacity to be dequantized in.
-    fn dot(&self, kernels: &Kernels, row: usize, x: &[&[f32]], out: &mut [f32], dequantized: &mut Vec<f32>) {
+    fn dot(&self, team: &Team, row: usize, x: &[&[f32]], out: &mut [f32], dequantized: &mut Vec<f32>) {
         match self.tensor.kind() {
-            TensorType::F32 => kernels.dot_f32(self.stored(row, 4).as_chunks().0, x, out),
-            TensorType::F16 => kernels.dot_f16(self.stored(row, 2).as_chunks().0, x, out),
-            TensorType::BF16 => kernels.dot_bf16(self.stored(row, 2).as_chunks().0, x, out),
+            TensorType::F32 => team.kernels.dot_f32(self.stored(row, 4).as_chunks().0, x, out),
+            TensorType::F16 => team.kernels.dot_f16(self.stored(row, 2).as_chunks().0, x, out),
+            TensorType::BF16 => team.kernels.dot_bf16(self.stored(row, 2).as_chunks().0, x, out),
             _ => {
                 dequantized.resize(self.cols(), 0.0);
-                self.dequantize(kernels, row, dequantized);
-                kernels.dot_floats(dequantized, x, out);
+                self.dequantize(team, row, dequantized);
+                team.kernels.dot_floats(dequantized, x, out);
             }
         }
         out.iter_mut().for_each(|out| *out *= self.factor);
@@ -143,23 +142,23 @@ impl Dense {
 
 impl Linear {
     /// `out[token] = W·x[token] (+ bias)`; counts itself in `work`, that of one row, and its time, that of all.
-    pub fn apply(&self, kernels: &Kernels, team: &Team, x: &Input, out: &mut [f32], work: &mut WorkCounters) {
+    pub fn apply(&self, team: &Team, x: &Input, out: &mut [f32], work: &mut WorkCounters) {
         let start = Instant::now();
         let time = match &self.matrix {
             Matrix::Ternary(ternary) => {
                 let ints = x.ints.expect("ternary layers are given int8 activations");
-                ternary.matmul(kernels, team, ints, out);
+                ternary.matmul(team, ints, out);
                 work.ternary += 1;
                 &mut work.ternary_ns
             }
             Matrix::Dense(dense) => {
-                dense.matmul(kernels, team, &x.floats, out);
+                dense.matmul(team, &x.floats, out);
                 work.dense += 1;
                 &mut work.dense_ns
             }
         };
         if let Some(bias) = &self.bias {
-            team.for_each_chunk(out, bias.len(), |_, out| kernels.add(out, bias));
+            team.for_each_chunk(out, bias.len(), |_, out| team.kernels.add(out, bias));
         }
         *time += start.elapsed().as_nanos() as u64;
     }
@@ -168,16 +167,10 @@ impl Linear {
 /// Packs a tensor whose values are trits of one magnitude (of one in each row, for the types that store it so).
 ///
 /// The inner error says why the tensor is not ternary.
-pub fn pack(
-    gguf: &Gguf,
-    tensor: &Tensor,
-    kernels: &Kernels,
-    team: &Team,
-    arena: &Arena,
-) -> Result<std::result::Result<Ternary, String>> {
+pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team, arena: &Arena) -> Result<std::result::Result<Ternary, String>> {
     let view = TensorRows::of(gguf, tensor)?;
     let (rows, cols) = (tensor.rows(), tensor.cols());
-    let packing = kernels.packing(cols);
+    let packing = team.kernels.packing(cols);
     if let Some((codes, scale)) = view.i2s().filter(|(_, scale)| *scale > 0.0 && cols.is_multiple_of(BLOCK)) {
         return match Ternary::from_i2s(team, arena, packing, rows, cols, codes, scale)? {
             Ok(ternary) => Ok(Ok(ternary)),

@@ -14,9 +14,8 @@ pub use weights::ActQuantDecision;
 
 use crate::checkpoint::gguf::Gguf;
 use crate::error::Result;
-use crate::kernel::Kernels;
+use crate::kernel::Team;
 use crate::kernel::float::PAGE;
-use crate::machine::pool::Team;
 use crate::ops::attention::{KvType, PageShape};
 use crate::ops::rope::Rope;
 use config::{Activation, Config};
@@ -33,6 +32,17 @@ named! {
         /// Not rounded.
         None = "none",
     }
+}
+
+/// How to load a model; `None` leaves the choice to what the file says.
+#[derive(Clone, Copy, Default)]
+pub struct LoadOptions {
+    /// The feed-forward network's activation.
+    pub activation: Option<Activation>,
+    /// Whether the projections' inputs are rounded to int8.
+    pub act_quant: Option<ActQuant>,
+    /// Compute every logit from the stored output head; never make its 8-bit copy.
+    pub exact_head: bool,
 }
 
 /// One transformer block.
@@ -87,20 +97,11 @@ pub struct PerToken {
 }
 
 impl Model {
-    /// Reads a model from an open file. `cancel` is read between tensors; `copies_head` allows the output head its copy.
-    pub fn load(
-        gguf: Arc<Gguf>,
-        activation: Option<Activation>,
-        act_quant: Option<ActQuant>,
-        copies_head: bool,
-        kernels: &Kernels,
-        team: &Team,
-        cancel: &AtomicBool,
-    ) -> Result<Model> {
+    /// Reads a model from an open file. `cancel` is read between tensors.
+    pub fn load(gguf: Arc<Gguf>, options: &LoadOptions, team: &Team, cancel: &AtomicBool) -> Result<Model> {
         let path = gguf.path().to_path_buf();
-        let config = Config::read(&gguf, activation);
-        let head = Head::new(copies_head);
-        let model = config.and_then(|config| weights::load(gguf, config, act_quant, head, kernels, team, cancel));
+        let config = Config::read(&gguf, options.activation);
+        let model = config.and_then(|config| weights::load(gguf, config, options, team, cancel));
         model.map_err(|error| error.of_file(&path))
     }
 

@@ -3,14 +3,13 @@
 use super::config::Config;
 use super::head::Head;
 use super::linear::{Dense, Linear, Matrix, pack};
-use super::{ActQuant, Block, Model};
+use super::{ActQuant, Block, LoadOptions, Model};
 use crate::checkpoint::gguf::{Gguf, Tensor};
 use crate::codec::TensorRows;
 use crate::error::{Error, Result};
-use crate::kernel::Kernels;
+use crate::kernel::Team;
 use crate::kernel::ternary::Ternary;
 use crate::machine::memory::Arena;
-use crate::machine::pool::Team;
 use crate::ops::rope::Rope;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -28,7 +27,7 @@ const MOST_SCALE: f32 = 10.0;
 struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
     config: &'a Config,
-    kernels: &'a Kernels,
+    team: &'a Team<'a>,
     used: RefCell<BTreeSet<String>>,
     /// Read between tensors.
     cancel: &'a AtomicBool,
@@ -45,13 +44,12 @@ pub struct ActQuantDecision {
 pub(super) fn load(
     gguf: Arc<Gguf>,
     config: Config,
-    asked: Option<ActQuant>,
-    head: Head,
-    kernels: &Kernels,
+    options: &LoadOptions,
     team: &Team,
     cancel: &AtomicBool,
 ) -> Result<Model> {
-    let loader = Loader { gguf: &gguf, config: &config, kernels, used: RefCell::default(), cancel };
+    let loader = Loader { gguf: &gguf, config: &config, team, used: RefCell::default(), cancel };
+    let head = Head::new(!options.exact_head);
     let (width, vocab) = (config.hidden_size, config.vocab_size);
     let embedding = loader.dense("token_embd.weight", width, vocab)?;
     let output = loader.optional("output.weight", width, vocab)?.map(|t| Dense::new(&gguf, t, 1.0)).transpose()?;
@@ -64,13 +62,13 @@ pub(super) fn load(
     }
     loader.refuse_surplus()?;
 
-    let (packed, verdict) = pack_all(&loader, asked, team)?;
+    let (packed, verdict) = pack_all(&loader, options.act_quant)?;
     let warnings = loader.warnings()?;
     let mut packed = packed.into_iter();
     let mut layers = Vec::with_capacity(config.n_layers);
     for layer in 0..config.n_layers {
         let [attn_norm, attn_sub_norm, ffn_norm, ffn_sub_norm] = loader.norms(layer)?;
-        let mut next = |name| loader.linear(layer, name, packed.next().flatten(), team);
+        let mut next = |name| loader.linear(layer, name, packed.next().flatten());
         let [q, k, v, o, gate, up, down] = PROJECTIONS.map(&mut next);
         layers.push(Block {
             attn_norm: attn_norm.expect("required"),
@@ -93,7 +91,7 @@ pub(super) fn load(
 }
 
 /// Packs the projections as `asked`; `None` where a projection stays dense.
-fn pack_all(loader: &Loader, asked: Option<ActQuant>, team: &Team) -> Result<(Vec<Option<Ternary>>, ActQuantDecision)> {
+fn pack_all(loader: &Loader, asked: Option<ActQuant>) -> Result<(Vec<Option<Ternary>>, ActQuantDecision)> {
     let count = loader.config.n_layers * PROJECTIONS.len();
     let dense = |reason: String| {
         let packed = (0..count).map(|_| None).collect();
@@ -109,7 +107,7 @@ fn pack_all(loader: &Loader, asked: Option<ActQuant>, team: &Team) -> Result<(Ve
         for name in PROJECTIONS {
             loader.refuse_cancelled()?;
             let tensor = loader.projection(layer, name)?;
-            let ternary = match pack(loader.gguf, tensor, loader.kernels, team, &arena)? {
+            let ternary = match pack(loader.gguf, tensor, loader.team, &arena)? {
                 Ok(mut ternary) => {
                     loader.gguf.release(tensor);
                     ternary.scale_by(loader.factor(layer, name)?);
@@ -228,13 +226,13 @@ impl<'a> Loader<'a> {
         self.optional_vector(&format!("blk.{layer}.{name}.bias"), self.measures(name).1)
     }
 
-    fn linear(&self, layer: usize, name: &str, packed: Option<Ternary>, team: &Team) -> Result<Linear> {
+    fn linear(&self, layer: usize, name: &str, packed: Option<Ternary>) -> Result<Linear> {
         let matrix = match packed {
             Some(ternary) => Matrix::Ternary(ternary),
             None => {
                 self.refuse_cancelled()?;
                 let dense = Dense::new(self.gguf, self.projection(layer, name)?, self.factor(layer, name)?)?;
-                dense.check(team)?;
+                dense.check(self.team)?;
                 Matrix::Dense(dense)
             }
         };

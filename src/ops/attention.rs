@@ -5,10 +5,9 @@
 //! absolute positions, whatever the batch, the chunk or the threads.
 
 use crate::error::Result;
-use crate::kernel::Kernels;
+use crate::kernel::Team;
 use crate::kernel::float::{F16Bytes, F32Bytes, PAGE, to_f16};
 use crate::machine::memory::HugeBuf;
-use crate::machine::pool::Team;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -149,15 +148,7 @@ pub struct AttentionRow<'a> {
 const TILE: usize = 4;
 
 /// `out[row] = softmax(q·kᵀ/√head_dim)·v` for every row and head; query head h reads key/value head h / (heads / kv_heads).
-pub fn attention(
-    kernels: &Kernels,
-    team: &Team,
-    shape: &PageShape,
-    layer: usize,
-    rows_seen: &[AttentionRow],
-    q: &[f32],
-    out: &mut [f32],
-) {
+pub fn attention(team: &Team, shape: &PageShape, layer: usize, rows_seen: &[AttentionRow], q: &[f32], out: &mut [f32]) {
     let width = q.len() / rows_seen.len() / shape.n_kv_heads;
     let follows = |a: &AttentionRow, b: &AttentionRow| std::ptr::eq(a.pages, b.pages) && a.position + 1 == b.position;
     let mut first = 0;
@@ -169,14 +160,14 @@ pub fn attention(
     team.for_each_tile(out, shape.n_kv_heads * width, width, &tiles, |rows, first, out| {
         let mut own = Vec::with_capacity(rows.len() * width);
         rows.clone().for_each(|row| own.extend_from_slice(&q[row * shape.n_kv_heads * width + first..][..width]));
-        let mixed = attend(kernels, shape, layer, first / width, &rows_seen[rows.clone()], &own);
+        let mixed = attend(team, shape, layer, first / width, &rows_seen[rows.clone()], &own);
         rows.zip(mixed.chunks(width)).for_each(|(row, mixed)| out.token(row).copy_from_slice(mixed));
     });
 }
 
 /// The query heads that share a key/value head, for rows that follow each other: `[row][head][channel]`.
 fn attend(
-    kernels: &Kernels,
+    team: &Team,
     shape: &PageShape,
     layer: usize,
     head: usize,
@@ -193,17 +184,17 @@ fn attend(
         let (keys, p) = (shape.keys(layer, head), &mut p[i * PAGE..]);
         match (&**page, &**pages.get(i + 1).unwrap_or(page)) {
             (Page::F16(page), Page::F16(next)) => {
-                kernels.scores_f16(q, &page[keys.clone()], &next[keys], p, stride);
+                team.kernels.scores_f16(q, &page[keys.clone()], &next[keys], p, stride);
             }
             (Page::F32(page), Page::F32(next)) => {
-                kernels.scores_f32(q, &page[keys.clone()], &next[keys], p, stride);
+                team.kernels.scores_f32(q, &page[keys.clone()], &next[keys], p, stride);
             }
             _ => unreachable!("the pages of a cache are of one type"),
         }
     }
     let scale = (1.0 / (shape.head_dim as f64).sqrt()) as f32;
     let sums: Vec<f32> =
-        p.chunks_mut(stride).enumerate().map(|(v, p)| kernels.softmax(p, seen(v / group), scale)).collect();
+        p.chunks_mut(stride).enumerate().map(|(v, p)| team.kernels.softmax(p, seen(v / group), scale)).collect();
     let channels = shape.value_channels();
     let mut mixed = vec![0f32; vectors * channels];
     for (i, page) in pages.iter().enumerate() {
@@ -215,10 +206,10 @@ fn attend(
             let values = values.clone();
             match (&**page, &**pages.get(i + 1).unwrap_or(page)) {
                 (Page::F16(page), Page::F16(next)) => {
-                    kernels.mix_f16(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
+                    team.kernels.mix_f16(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
                 }
                 (Page::F32(page), Page::F32(next)) => {
-                    kernels.mix_f32(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
+                    team.kernels.mix_f32(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
                 }
                 _ => unreachable!("the pages of a cache are of one type"),
             }

@@ -1,7 +1,7 @@
 //! Rotary position embedding (arXiv 2104.09864), as transformers computes it in float32.
 
 use crate::error::{Error, Result};
-use crate::kernel::Kernels;
+use crate::kernel::Team;
 
 /// Which channels rotate together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +53,14 @@ impl Rope {
     }
 
     /// CosSin row `row`'s heads in place.
-    pub fn apply(&self, kernels: &Kernels, cos_sin: &CosSin, row: usize, heads: &mut [f32], head_dim: usize) {
+    pub fn apply(&self, team: &Team, cos_sin: &CosSin, row: usize, heads: &mut [f32], head_dim: usize) {
         let n = self.inverse.len();
         let (cos, sin) = (&cos_sin.cos[row * n..][..n], &cos_sin.sin[row * n..][..n]);
         for head in heads.chunks_mut(head_dim) {
             match self.style {
                 RopeStyle::NeoX => {
                     let (a, b) = head[..2 * n].split_at_mut(n);
-                    kernels.rotate(a, b, cos, sin);
+                    team.kernels.rotate(a, b, cos, sin);
                 }
                 RopeStyle::Interleaved => {
                     for ((pair, cos), sin) in head.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {

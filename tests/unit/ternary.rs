@@ -1,5 +1,5 @@
 use super::super::packing::{Packing, TWO_BIT_OF_BASE3};
-use super::super::{Isa, kernels};
+use super::super::{Isa, Kernels, kernels};
 use super::*;
 
 /// Compares `kernels` with scalar: every tail of tokens, both strip sizes, several depths, extreme values.
