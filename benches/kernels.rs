@@ -1,6 +1,6 @@
 //! Times the kernels at the shapes of BitNet b1.58 2B-4T, on one thread, for every instruction set of this processor.
 
-use bitnet::kernel::float::to_f16;
+use bitnet::kernel::f16::to_f16;
 use bitnet::kernel::packing::Packing;
 use bitnet::kernel::ternary::{Activations, Ternary};
 use bitnet::kernel::{Isa, Kernels, Team, kernels};

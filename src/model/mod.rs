@@ -15,7 +15,7 @@ pub use weights::ActQuantDecision;
 use crate::checkpoint::gguf::Gguf;
 use crate::error::Result;
 use crate::kernel::Team;
-use crate::kernel::float::PAGE;
+use crate::kernel::attention::PAGE;
 use crate::ops::attention::{KvType, PageShape};
 use crate::ops::rope::Rope;
 use config::{Activation, Config};
