@@ -14,9 +14,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-const WIDTH: usize = 2560;
-const FFN: usize = 6912;
-const HEADS: usize = 20;
+const HIDDEN_SIZE: usize = 2560;
+const INTERMEDIATE_SIZE: usize = 6912;
+const N_HEADS: usize = 20;
 const SHAPE: PageShape = PageShape { n_layers: 1, n_kv_heads: 5, head_dim: 128 };
 
 /// Floats between -1 and 1.
@@ -39,7 +39,7 @@ fn on_every_isa(group: &mut BenchmarkGroup<WallTime>, what: &str, pool: &Pool, j
     }
 }
 
-/// Rows of `cols` floats as int8 activations.
+/// Quantizes rows of `cols` floats to int8 activations.
 fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
     let mut activations = Activations::default();
     for (x, (q, scale)) in x.chunks(cols).zip(activations.rows(x.len() / cols, cols).expect("memory")) {
@@ -48,13 +48,13 @@ fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
     activations
 }
 
-/// The largest projection: multiply-adds a second.
+/// The largest projection, in multiply-adds per second.
 fn ternary(criterion: &mut Criterion) {
     let pool = Pool::new(1).expect("a thread");
-    let trits: Vec<i8> = floats(WIDTH).iter().map(|x| (x * 1.5).round() as i8).collect();
+    let trits: Vec<i8> = floats(HIDDEN_SIZE).iter().map(|x| (x * 1.5).round() as i8).collect();
     let read = |row: usize, out: &mut [i8]| {
         out.copy_from_slice(&trits);
-        out.rotate_left(row % WIDTH);
+        out.rotate_left(row % HIDDEN_SIZE);
         Ok::<_, Infallible>(Some(1.0))
     };
     let mut group = criterion.benchmark_group("ternary 6912x2560");
@@ -62,15 +62,15 @@ fn ternary(criterion: &mut Criterion) {
     for packing in Packing::ALL {
         let matrix = pool.run(|workers| {
             let team = Team::new(workers, kernels(None).expect("available"));
-            Ternary::from_rows(&team, &Arena::default(), packing, FFN, WIDTH, read)
+            Ternary::from_rows(&team, &Arena::default(), packing, INTERMEDIATE_SIZE, HIDDEN_SIZE, read)
         });
         let Ok(matrix) = matrix.expect("memory");
         for tokens in [1, 128] {
-            let x = floats(tokens * WIDTH);
-            group.throughput(Throughput::Elements((tokens * FFN * WIDTH) as u64));
+            let x = floats(tokens * HIDDEN_SIZE);
+            group.throughput(Throughput::Elements((tokens * INTERMEDIATE_SIZE * HIDDEN_SIZE) as u64));
             on_every_isa(&mut group, &format!("{packing:?}, {tokens} tokens"), &pool, |team| {
-                let activations = quantized(team.kernels, &x, WIDTH);
-                let mut out = vec![0f32; tokens * FFN];
+                let activations = quantized(team.kernels, &x, HIDDEN_SIZE);
+                let mut out = vec![0f32; tokens * INTERMEDIATE_SIZE];
                 matrix.matmul(team, &activations, &mut out);
                 black_box(out);
             });
@@ -78,19 +78,19 @@ fn ternary(criterion: &mut Criterion) {
     }
 }
 
-/// Rows of an output head: bytes of weights a second.
+/// Rows of an output head, in bytes of weights per second.
 fn dense(criterion: &mut Criterion) {
     const ROWS: usize = 1024;
     let pool = Pool::new(1).expect("a thread");
-    let weights: Vec<[u8; 2]> = floats(ROWS * WIDTH).into_iter().map(to_f16).collect();
+    let weights: Vec<[u8; 2]> = floats(ROWS * HIDDEN_SIZE).into_iter().map(to_f16).collect();
     let mut group = criterion.benchmark_group("f16 rows 1024x2560");
-    group.throughput(Throughput::Bytes(2 * (ROWS * WIDTH) as u64));
+    group.throughput(Throughput::Bytes(2 * (ROWS * HIDDEN_SIZE) as u64));
     for tokens in [1, 8] {
-        let x = floats(tokens * WIDTH);
-        let x: Vec<&[f32]> = x.chunks(WIDTH).collect();
+        let x = floats(tokens * HIDDEN_SIZE);
+        let x: Vec<&[f32]> = x.chunks(HIDDEN_SIZE).collect();
         on_every_isa(&mut group, &format!("{tokens} tokens"), &pool, |team| {
             let mut dots = vec![0f32; tokens];
-            for row in weights.chunks(WIDTH) {
+            for row in weights.chunks(HIDDEN_SIZE) {
                 team.kernels.dot_f16(row, &x, &mut dots);
                 black_box(&mut dots);
             }
@@ -98,10 +98,10 @@ fn dense(criterion: &mut Criterion) {
     }
 }
 
-/// One token in one layer: bytes of keys and values a second.
-fn attending(criterion: &mut Criterion) {
+/// The attention of one token in one layer, in bytes of keys and values per second.
+fn attention_step(criterion: &mut Criterion) {
     let pool = Pool::new(1).expect("a thread");
-    let q = floats(HEADS * SHAPE.head_dim);
+    let q = floats(N_HEADS * SHAPE.head_dim);
     let row = floats(SHAPE.n_kv_heads * SHAPE.head_dim);
     let mut group = criterion.benchmark_group("attention");
     for depth in [512, 2048] {
@@ -127,6 +127,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = ternary, dense, attending
+    targets = ternary, dense, attention_step
 }
 criterion_main!(all);

@@ -1,5 +1,5 @@
-//! Every kernel gives the same bits on every instruction set of this processor, for every tail length and extreme value;
-//! and the scalar kernels compute the right result.
+//! Every kernel gives the same bits on every instruction set of this processor, for every tail length and extreme
+//! value; and the scalar kernels compute the right result.
 
 use bitnet::codec::f16_to_f32;
 use bitnet::kernel::attention::PAGE;
@@ -280,7 +280,7 @@ fn f16_rounds_to_nearest_even_and_converts_back() {
     assert_eq!(u16::from_le_bytes(to_f16(f32::from_bits(1))), 0);
 }
 
-/// Rows of `cols` floats as int8 activations.
+/// Quantizes rows of `cols` floats to int8 activations.
 fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
     let mut activations = Activations::default();
     for (x, (q, scale)) in x.chunks(cols).zip(activations.rows(x.len() / cols, cols).expect("memory")) {

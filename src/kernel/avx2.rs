@@ -7,8 +7,8 @@
 //! | one token | 4 `vpand`, 1 `vpsrld`: two planes count 4-fold, their sum is shifted back at the end | 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`), two halves sharing each broadcast |
 //! | several | 4 `vpand`, 3 `vpsrld` | 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`) |
 //!
-//! And once a block `vpmaddwd`, `vpaddd`: i16 sums hold a block, 8 words × 4 planes × 2 products × 2·127 = 16,256. Bound: 8
-//! vector operations for 128 multiply-adds a token.
+//! And once a block `vpmaddwd`, `vpaddd`: i16 sums hold a block, 8 words × 4 planes × 2 products × 2·127 = 16,256.
+//! Bound: 8 vector operations for 128 multiply-adds a token.
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 

@@ -24,7 +24,8 @@ pub(super) static TABLE: Kernels = Kernels { isa: Isa::AvxVnni, two_bit_sums, ba
 
 /// `vpdpbusd` adds to 32-bit sums. A part is half a word.
 ///
-/// With `EVEX` the same instruction in the encoding of AVX-512-VNNI: processors that lack AVX-VNNI test the code with it.
+/// With `EVEX` the same instruction in the encoding of AVX-512-VNNI: processors that lack AVX-VNNI test the code with
+/// it.
 struct Vnni<const EVEX: bool>;
 
 impl<const EVEX: bool> TernaryDot for Vnni<EVEX> {

@@ -20,7 +20,8 @@ pub fn to_f16(x: f32) -> F16Bytes {
     (sign | half).to_le_bytes()
 }
 
-/// Converts 16 halves, exactly: the bits move to their places in an f32, whose exponent an exact multiplication corrects.
+/// Converts 16 halves, exactly: the bits move to their places in an f32, whose exponent an exact multiplication
+/// corrects.
 #[inline(always)]
 pub(super) fn f16_to_f32_portable(h: &[F16Bytes; STEP]) -> F32x16 {
     let mut out = [0f32; STEP];

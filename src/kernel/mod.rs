@@ -4,8 +4,8 @@
 //! Every kernel gives the same bits on every instruction set (`docs/numerics.md`).
 //!
 //! The loops are written once, on traits: float kernels in `dot.rs`, `attention.rs`, `elementwise.rs` and
-//! `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs`. An instruction set's file implements the traits,
-//! compiles the loops for itself (`stamp_floats!`, `stamp_sums!`) and holds its `TABLE`.
+//! `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs`. An instruction set's file implements the
+//! traits, compiles the loops for itself (`stamp_floats!`, `stamp_sums!`) and holds its `TABLE`.
 
 pub mod attention;
 #[cfg(target_arch = "x86_64")]

@@ -1,9 +1,9 @@
 //! AArch64 without the dot product extension.
 //!
-//! Ternary inner loop, for a quarter word (4 rows × 16 columns), 64 weights: 4 `and`, 3 `ushr` shared by the tokens of a
-//! tile; per token 4 × (`ld1r`, `smlal`, `smlal2`), of one token four quarters sharing each `ld1r`; and once a block 2
-//! `sadalp`. i16 sums hold a block: 8 words × 4 planes × 2·127 = 8,128. Bound: 8 vector operations for 64 multiply-adds a
-//! token.
+//! Ternary inner loop, for a quarter word (4 rows × 16 columns), 64 weights: 4 `and`, 3 `ushr` shared by the tokens of
+//! a tile; per token 4 × (`ld1r`, `smlal`, `smlal2`), where for a single token four quarters share each `ld1r`; and
+//! once a block 2 `sadalp`. i16 sums hold a block: 8 words × 4 planes × 2·127 = 8,128. Bound: 8 vector operations for
+//! 64 multiply-adds a token.
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
@@ -51,8 +51,8 @@ impl Lanes for Neon {
     unsafe fn f16_to_f32(h: &[F16Bytes; 16]) -> [float32x4_t; 4] {
         std::array::from_fn(|i| {
             let (half, wide): (uint16x4_t, float32x4_t);
-            // SAFETY: `h` holds 16 halves, of which each load reads 4. `fcvtl`, whose intrinsic is not stable, is part of every
-            // AArch64 and touches registers only.
+            // SAFETY: `h` holds 16 halves, of which each load reads 4. `fcvtl`, whose intrinsic is not stable, is part
+            // of every AArch64 and touches registers only.
             half = vld1_u16(h.as_ptr().cast::<u16>().add(4 * i));
             asm!("fcvtl {o:v}.4s, {i:v}.4h", o = out(vreg) wide, i = in(vreg) half, options(pure, nomem, nostack));
             wide

@@ -1,8 +1,8 @@
 //! AArch64 with the dot product extension.
 //!
-//! Ternary inner loop, for a quarter word (4 rows × 16 columns), 64 weights: 4 `and`, 3 `ushr` shared by the tokens of a
-//! tile; per token 4 × (`ld1r`, `sdot`), of one token four quarters sharing each `ld1r`. Bound: 4 `sdot` for 64
-//! multiply-adds a token.
+//! Ternary inner loop, for a quarter word (4 rows × 16 columns), 64 weights: 4 `and`, 3 `ushr` shared by the tokens of
+//! a tile; per token 4 × (`ld1r`, `sdot`), where for a single token four quarters share each `ld1r`. Bound: 4 `sdot`
+//! for 64 multiply-adds a token.
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 

@@ -1,16 +1,16 @@
 //! How trits lie in memory: the two packings, and how rows are written into them.
 //!
-//! A *word* of 64 bytes holds 16 rows; its dword r belongs to row r of the group. A group's words follow each other along
-//! K; columns are padded to whole blocks and rows to whole groups. A code is a trit + 1.
+//! A *word* of 64 bytes holds 16 rows; its dword r belongs to row r of the group. A group's words follow each other
+//! along K; columns are padded to whole blocks and rows to whole groups. A code is a trit + 1.
 //!
 //! *Two-bit*, four codes in a byte: byte j of a word's dword holds, at shifts 6, 4, 2, 0, columns 32·0, 32·1, 32·2,
-//! 32·3 + 4·w + j of a block of 128 columns, where w (0 to 7) is the word's place in the block. A row's 32 bytes of a block
-//! are those of the I2_S format, so packing I2_S only transposes dwords.
+//! 32·3 + 4·w + j of a block of 128 columns, where w (0 to 7) is the word's place in the block. A row's 32 bytes of a
+//! block are those of the I2_S format, so packing I2_S only transposes dwords.
 //!
 //! *Base3*, five codes in a byte, 1.6 bits a trit: a block is 640 columns, 32 words. The first 512 columns are four
 //! two-bit blocks, whose bytes become numbers below 81 (digits to the base 3, shift 6 the highest); of the last 128
-//! columns, byte i (0 to 127) of the row gets 81 times the code of column i. So word 8·b + w holds the columns of word w of
-//! two-bit block b, and columns 512 + 32·b + 4·w + j.
+//! columns, byte i (0 to 127) of the row gets 81 times the code of column i. So word 8·b + w holds the columns of word
+//! w of two-bit block b, and columns 512 + 32·b + 4·w + j.
 
 use crate::machine::memory::Zeroable;
 

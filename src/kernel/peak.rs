@@ -6,8 +6,8 @@ use crate::machine::pool::Pool;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// The multiply-adds per second that `threads` threads reach with the instruction set's integer dot product in registers
-/// alone: the best of three passes. It is the upper limit of the ternary kernels.
+/// The multiply-adds per second that `threads` threads reach with the instruction set's integer dot product in
+/// registers alone: the best of three passes. It is the upper limit of the ternary kernels.
 pub fn dot_peak(threads: usize, kernels: &Kernels) -> Result<f64> {
     /// Items that each thread claims on average in a pass: many, so that the pass hardly waits for a late thread.
     const ITEMS_PER_THREAD: usize = 16;

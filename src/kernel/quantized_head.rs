@@ -1,8 +1,8 @@
 //! The 8-bit copy of the output head: rows rounded to int8, their integer dots, and bounds of the exact logits that
 //! follow from these dots (see `model/head.rs`).
 //!
-//! Inner loop of `dot_i8`, for 32 weights on AVX-512: one `vpmovsxbw` shared by the tokens; per token one `vpmaddwd` with
-//! a memory operand and one `vpaddd`. Every product and sum is an exact integer, so the order does not matter.
+//! Inner loop of `dot_i8`, for 32 weights on AVX-512: one `vpmovsxbw` shared by the tokens; per token one `vpmaddwd`
+//! with a memory operand and one `vpaddd`. Every product and sum is an exact integer, so the order does not matter.
 
 use super::lanes::{Lanes, STEP, round_to_i8, slices};
 use super::prefetch::prefetch_ahead;

@@ -59,7 +59,8 @@ macro_rules! with_float_kernels {
             /// Code sums as floats, for a matrix with a scale per row: `out = float(sum − q_sum) · (scale / s)`.
             fn elementwise::scale_rows(sums: &[i32], q_sum: i32, scales: &[f32], s: f32, out: &mut [f32]);
             /// Rounds a row to `step · q`. Returns `step` and upper bounds of the Euclidean norms of the row and of
-            /// `row - step · q`, which are infinite if a value is not finite. Pads `q` with zeros. At most 2^17 columns.
+            /// `row - step · q`, which are infinite if a value is not finite. Pads `q` with zeros. At most 2^17
+            /// columns.
             fn quantized_head::quantize_row(row: &[f32], q: &mut [i8]) -> (f32, f32, f32);
             /// Exact dot of an int8 row with each of `xs`, provided that no sum of magnitudes leaves i32. Rows are
             /// multiples of 32 columns.
@@ -82,7 +83,8 @@ macro_rules! stamp_floats {
     (lanes: $lanes:ident, features: $features:literal) => {
         $crate::kernel::table::with_float_kernels!(stamp_floats $lanes $features);
     };
-    ([$lanes:ident] $($(#[$doc:meta])* fn $file:ident::$name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
+    ([$lanes:ident]
+        $($(#[$doc:meta])* fn $file:ident::$name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
         pub(super) const FLOATS: $crate::kernel::table::FloatKernels = $crate::kernel::table::FloatKernels {
             $($name: $crate::kernel::$file::$name::<$lanes>,)*
         };

@@ -58,8 +58,8 @@ impl Activations {
 }
 
 impl Ternary {
-    /// Packs a matrix from its rows of trits: `read(row, out)` writes a row and returns its scale, or `None` if all trits
-    /// are zero.
+    /// Packs a matrix from its rows of trits: `read(row, out)` writes a row and returns its scale, or `None` if all
+    /// trits are zero.
     ///
     /// Rows are read in parallel. The inner error is that of the lowest row for which `read` fails.
     pub fn from_rows<E: Send>(
@@ -103,8 +103,8 @@ impl Ternary {
         Ok(Ok(Ternary { words, packing, rows, cols, scale }))
     }
 
-    /// Packs the code stream of an I2_S tensor whose rows are whole blocks. The inner error is the first row that holds a
-    /// code 3.
+    /// Packs the code stream of an I2_S tensor whose rows are whole blocks. The inner error is the first row that holds
+    /// a code 3.
     pub fn from_i2s(
         team: &Team,
         arena: &Arena,
@@ -177,8 +177,8 @@ impl Ternary {
         team.for_each_rows(out, self.rows, STRIP, |first, out| {
             let groups = out.len().div_ceil(GROUP);
             let (words, rest) = self.words[first / GROUP * group_words..].split_at(groups * group_words);
-            // For several tiles base3 is unpacked once, not in every tile. The tiles then read the unpacked copy, so each
-            // prefetches its share of the next strip from memory.
+            // For several tiles base3 is unpacked once, not in every tile. The tiles then read the unpacked copy, so
+            // each prefetches its share of the next strip from memory.
             let (mut packing, mut two_bit) = (self.packing, Vec::new());
             if packing == Packing::Base3 && tokens.len() > TILE {
                 two_bit = vec![Word([0; 64]); words.len() / BASE3_WORDS * EXPANDED_WORDS];

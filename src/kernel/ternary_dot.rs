@@ -1,10 +1,10 @@
 //! The ternary loops, written once: sums of codes times activations. An instruction set implements [`TernaryDot`].
 //!
-//! A word is processed in *parts* of 16, 8 or 4 rows, as many as one register holds. A byte's codes make 4 or 5 *planes*: plane
-//! p holds the codes at the p-th place of every byte.
+//! A word is processed in *parts* of 16, 8 or 4 rows, as many as one register holds. A byte's codes make 4 or 5
+//! *planes*: plane p holds the codes at the p-th place of every byte.
 //!
-//! Several tokens form a tile: the codes of a word are unpacked once and multiplied with every token. A single token has
-//! loops of its own, which need not unpack all codes (see [`TernaryDot::packed_dot`]).
+//! Several tokens form a tile: the codes of a word are unpacked once and multiplied with every token. A single token
+//! has loops of its own, which need not unpack all codes (see [`TernaryDot::packed_dot`]).
 
 use super::lanes::slices;
 use super::packing::{BLOCK, BLOCK_WORDS, GROUP, Word};
@@ -52,8 +52,8 @@ pub(super) trait TernaryDot {
     unsafe fn widen(sum: Self::Sum) -> Self::Sum {
         sum
     }
-    /// Adds the products of all planes of a packed part. A plane that is not shifted down counts a multiple (4-fold, 16-fold
-    /// …) and has an accumulator for that multiple.
+    /// Adds the products of all planes of a packed part. A plane that is not shifted down counts a multiple (4-fold,
+    /// 16-fold …) and has an accumulator for that multiple.
     unsafe fn packed_dot(sums: &mut [Self::Sum; PLANES], part: Self::Part, q: [Self::Bytes; PLANES]);
     /// The accumulators of [`Self::packed_dot`] as one sum.
     unsafe fn packed_sum(sums: [Self::Sum; PLANES]) -> Self::Sum;
@@ -61,8 +61,8 @@ pub(super) trait TernaryDot {
     unsafe fn store(sum: Self::Sum, out: &mut [i32]);
 }
 
-/// Broadcasts the activations that plane `p` of word `w` of two-bit block `b` is multiplied with; `q` starts at the block.
-/// A base3 block holds four two-bit blocks, and a fifth plane with the columns after them.
+/// Broadcasts the activations that plane `p` of word `w` of two-bit block `b` is multiplied with; `q` starts at the
+/// block. A base3 block holds four two-bit blocks, and a fifth plane with the columns after them.
 ///
 /// # Safety
 /// The processor has the instruction set of `D`.
@@ -210,8 +210,8 @@ fn tile<D: TernaryDot, const N: usize, const G: usize, const COLS: usize, const 
     N
 }
 
-/// Dots of ones in registers alone: `rounds` times the dots of a block for a tile of `N` tokens and `G` parts. Returns the
-/// number of multiply-adds.
+/// Dots of ones in registers alone: `rounds` times the dots of a block for a tile of `N` tokens and `G` parts. Returns
+/// the number of multiply-adds.
 #[inline(always)]
 pub(super) fn peak_macs<D: TernaryDot, const N: usize, const G: usize>(rounds: usize) -> u64 {
     // SAFETY: this copy of the code is compiled for `D` (`stamp_sums!`) and runs only where the processor has it.

@@ -1,6 +1,7 @@
 //! The floating-point control word of a thread: rounding, subnormals, exceptions.
 
-/// While it lives, the calling thread computes by IEEE 754: it rounds to nearest, keeps subnormals and masks exceptions.
+/// While it lives, the calling thread computes by IEEE 754: it rounds to nearest, keeps subnormals and masks
+/// exceptions.
 ///
 /// A new thread inherits the control word of its parent, which a host program may have changed.
 pub(super) struct IeeeGuard {

@@ -44,11 +44,13 @@ pub fn try_zeroed<T: Zeroable>(len: usize) -> Result<Vec<T>> {
     if start.is_null() {
         return Err(error());
     }
-    // SAFETY: the global allocator made it with the layout of a vector of that capacity, and zero bytes are values of `T`.
+    // SAFETY: the global allocator made it with the layout of a vector of that capacity, and zero bytes are values of
+    // `T`.
     Ok(unsafe { Vec::from_raw_parts(start, len, len) })
 }
 
-/// The first `len` values of a buffer that is reused; it grows as needed. The values are those of the last use, or zero.
+/// The first `len` values of a buffer that is reused; it grows as needed. The values are those of the last use, or
+/// zero.
 pub fn try_grow<T: Zeroable>(buffer: &mut Vec<T>, len: usize) -> Result<&mut [T]> {
     if buffer.len() < len {
         *buffer = try_zeroed(len)?;
@@ -118,8 +120,8 @@ impl<T: Zeroable> HugeBuf<T> {
 impl<T: Zeroable> Deref for HugeBuf<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: the map holds `len` elements from `start` on, which is a multiple of 64 and so aligned for `T`; it began
-        // as zeros, which are values of `T`; and no other buffer reads or writes these bytes.
+        // SAFETY: the map holds `len` elements from `start` on, which is a multiple of 64 and so aligned for `T`; it
+        // began as zeros, which are values of `T`; and no other buffer reads or writes these bytes.
         unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(self.start).cast(), self.len) }
     }
 }

@@ -15,16 +15,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
-/// Iterations of the spin loop before a helper parks: some tens of microseconds, longer than the serial part between two
-/// loops of a forward pass.
+/// Iterations of the spin loop before a helper parks: some tens of microseconds, longer than the serial part between
+/// two loops of a forward pass.
 const SPINS: u32 = 4_000;
 /// More threads than any machine of today can use.
 const MAX_THREADS: usize = 1024;
 /// How often a waiting caller's `watch` is asked.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
-/// [`PoolState::loop_state`] holds the loop's number in the upper 32 bits, this flag while the loop accepts helpers, and in
-/// the lower 31 bits the number of helpers inside.
+/// [`PoolState::loop_state`] holds the loop's number in the upper 32 bits, this flag while the loop accepts helpers,
+/// and in the lower 31 bits the number of helpers inside.
 const OPEN: u64 = 1 << 31;
 /// The lowest bit of the loop's number.
 const LOOP: u64 = 1 << 32;
@@ -85,8 +85,8 @@ struct Loop {
     items: usize,
 }
 
-// SAFETY: only `current_loop` is not `Sync` by itself. The leader alone writes it, while the loop is closed and no helper is
-// inside (`loop_state`).
+// SAFETY: only `current_loop` is not `Sync` by itself. The leader alone writes it, while the loop is closed and no
+// helper is inside (`loop_state`).
 unsafe impl Sync for PoolState {}
 
 /// Locks a mutex whose data stays consistent when a thread panics.
@@ -145,8 +145,8 @@ impl Pool {
         self.run_watched(job, || false).expect("the watch never gives up")
     }
 
-    /// As `run`, but calls `watch` every 50 ms, and once when the slot is free for this caller's job. If `watch` returns
-    /// true before the job has started, the job does not run and the result is `None`.
+    /// As `run`, but calls `watch` every 50 ms, and once when the slot is free for this caller's job. If `watch`
+    /// returns true before the job has started, the job does not run and the result is `None`.
     pub fn run_watched<R: Send>(
         &self,
         job: impl FnOnce(&Workers) -> R + Send,
@@ -289,8 +289,8 @@ impl Workers {
         });
     }
 
-    /// Fills `out[token][row]`, `step` rows at a time: `f(first, tile)` computes the rows from `first` on for every token,
-    /// and writes them to `tile`.
+    /// Fills `out[token][row]`, `step` rows at a time: `f(first, tile)` computes the rows from `first` on for every
+    /// token, and writes them to `tile`.
     pub fn for_each_rows(&self, out: &mut [f32], rows: usize, step: usize, f: impl Fn(usize, &mut OutputTile) + Sync) {
         let all = 0..out.len() / rows;
         self.for_each_tile(out, rows, step, &[all], |_, first, tile| f(first, tile));
