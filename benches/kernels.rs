@@ -1,15 +1,15 @@
 //! Times the kernels at the shapes of BitNet b1.58 2B-4T, on one thread, for every instruction set of this processor.
 
+use bitnet::error::Error;
 use bitnet::kernel::float::to_f16;
 use bitnet::kernel::packing::Packing;
-use bitnet::kernel::ternary::{Activations, Ternary};
+use bitnet::kernel::ternary::{Activations, Layout, Ternary};
 use bitnet::kernel::{Isa, Kernels, Team, kernels};
 use bitnet::machine::memory::Arena;
 use bitnet::machine::pool::Pool;
 use bitnet::ops::attention::{AttentionRow, KvType, Page, PageShape, attention};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,16 +55,16 @@ fn ternary(criterion: &mut Criterion) {
     let read = |row: usize, out: &mut [i8]| {
         out.copy_from_slice(&trits);
         out.rotate_left(row % WIDTH);
-        Ok::<_, Infallible>(Some(1.0))
+        Ok::<_, Error>(Some(1.0))
     };
     let mut group = criterion.benchmark_group("ternary 6912x2560");
     group.sampling_mode(SamplingMode::Flat);
     for packing in Packing::ALL {
         let matrix = pool.run(|workers| {
             let team = Team::new(workers, kernels(None).expect("available"));
-            Ternary::from_rows(&team, &Arena::default(), packing, FFN, WIDTH, read)
+            Ternary::from_rows(&team, &Arena::default(), Layout { packing, rows: FFN, cols: WIDTH }, read)
         });
-        let Ok(matrix) = matrix.expect("memory");
+        let matrix = matrix.expect("memory");
         for tokens in [1, 128] {
             let x = floats(tokens * WIDTH);
             group.throughput(Throughput::Elements((tokens * FFN * WIDTH) as u64));

@@ -6,7 +6,7 @@ use super::Team;
 use super::float::prefetch;
 use super::packing::{BASE3_WORDS, EXPANDED_WORDS, Packing, Word};
 pub use super::packing::{BLOCK, GROUP};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::memory::{Arena, HugeBuf, try_grow};
 use std::sync::Mutex;
 
@@ -24,6 +24,17 @@ pub enum Scale {
     Tensor(f32),
     /// One for each row.
     Rows(Vec<f32>),
+}
+
+/// The size of a ternary matrix, and how its trits are packed.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    /// How many trits a byte holds, and in which order.
+    pub packing: Packing,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
 }
 
 /// A ternary matrix in the packed layout.
@@ -67,16 +78,15 @@ impl Activations {
 impl Ternary {
     /// Packs a matrix from its rows of trits; `read(row, out)` writes a row and returns its scale, if it is not zero.
     ///
-    /// Rows are read in parallel; the inner error is the refusal of the first row that `read` refuses.
-    pub fn from_rows<E: Send>(
+    /// Threads share the rows; if `read` refuses some, the error is that of the first of them.
+    pub fn from_rows<E: From<Error> + Send>(
         team: &Team,
         arena: &Arena,
-        packing: Packing,
-        rows: usize,
-        cols: usize,
+        layout: Layout,
         read: impl Fn(usize, &mut [i8]) -> std::result::Result<Option<f32>, E> + Sync,
-    ) -> Result<std::result::Result<Ternary, E>> {
-        let mut words = room_for(arena, packing, rows, cols)?;
+    ) -> std::result::Result<Ternary, E> {
+        let Layout { packing, rows, cols } = layout;
+        let mut words = layout.allocate(arena)?;
         let mut scales = vec![None; rows];
         let refused = First::new();
         team.for_each_pair(&mut words, packing.words(cols), &mut scales, GROUP, |group, words, scales| {
@@ -97,31 +107,29 @@ impl Ternary {
                 packing.place(words, r, &bytes);
             }
         });
-        if let Err(refusal) = refused.into_result() {
-            return Ok(Err(refusal));
-        }
+        refused.into_result()?;
         let some = scales.iter().flatten().next().copied().unwrap_or(0.0);
         let scale = if scales.iter().flatten().all(|s| *s == some) {
             Scale::Tensor(some)
         } else {
             Scale::Rows(scales.into_iter().map(|s| s.unwrap_or(0.0)).collect())
         };
-        Ok(Ok(Ternary { words, packing, rows, cols, scale }))
+        Ok(Ternary { words, packing, rows, cols, scale })
     }
 
-    /// Packs the code stream of an I2_S tensor whose rows are whole blocks; the inner error is the first row with a
-    /// code 3.
+    /// Packs the code stream of an I2_S tensor whose rows are whole blocks. Code 3 means nothing: `invalid(row)` is the
+    /// error for the first row that holds one.
     pub fn from_i2s(
         team: &Team,
         arena: &Arena,
-        packing: Packing,
-        rows: usize,
-        cols: usize,
+        layout: Layout,
         codes: &[u8],
         scale: f32,
-    ) -> Result<std::result::Result<Ternary, usize>> {
+        invalid: impl Fn(usize) -> Error,
+    ) -> Result<Ternary> {
+        let Layout { packing, rows, cols } = layout;
         assert!(cols.is_multiple_of(BLOCK) && codes.len() == rows * cols / 4);
-        let mut words = room_for(arena, packing, rows, cols)?;
+        let mut words = layout.allocate(arena)?;
         let refused = First::new();
         team.for_each_chunk(&mut words, packing.words(cols), |group, words| {
             let rows = codes.chunks(cols / 4).skip(group * GROUP).take(GROUP);
@@ -132,7 +140,8 @@ impl Ternary {
                 packing.place(words, r, row);
             }
         });
-        Ok(refused.into_result().map(|()| Ternary { words, packing, rows, cols, scale: Scale::Tensor(scale) }))
+        refused.into_result().map_err(invalid)?;
+        Ok(Ternary { words, packing, rows, cols, scale: Scale::Tensor(scale) })
     }
 
     /// Multiplies the factor of every row by `factor`.
@@ -208,8 +217,10 @@ impl Ternary {
     }
 }
 
-fn room_for(arena: &Arena, packing: Packing, rows: usize, cols: usize) -> Result<HugeBuf<Word>> {
-    arena.zeroed(rows.div_ceil(GROUP) * packing.words(cols))
+impl Layout {
+    fn allocate(&self, arena: &Arena) -> Result<HugeBuf<Word>> {
+        arena.zeroed(self.rows.div_ceil(GROUP) * self.packing.words(self.cols))
+    }
 }
 
 /// The error of the lowest index among those that parallel tasks offer.

@@ -2,9 +2,9 @@
 
 use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
 use crate::codec::{RowTrits, TensorRows};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Team;
-use crate::kernel::ternary::{Activations, BLOCK, Ternary};
+use crate::kernel::ternary::{Activations, BLOCK, Layout, Ternary};
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::Arena;
 use std::sync::Arc;
@@ -164,45 +164,53 @@ impl Linear {
     }
 }
 
-/// Packs a tensor whose values are trits of one magnitude (of one in each row, for the types that store it so).
-///
-/// The inner error says why the tensor is not ternary.
-pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team, arena: &Arena) -> Result<std::result::Result<Ternary, String>> {
+/// What packing a tensor as trits gave.
+pub enum Packed {
+    /// All its values are trits of one magnitude (of one in each row, for the types that store it so).
+    Ternary(Ternary),
+    /// They are something else; why, for people.
+    NotTernary(String),
+}
+
+/// Why a row is not packed.
+enum Refusal {
+    NotTernary(String),
+    Invalid(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Invalid(error)
+    }
+}
+
+/// Packs a tensor if its values are ternary.
+pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team, arena: &Arena) -> Result<Packed> {
     let view = TensorRows::of(gguf, tensor)?;
     let (rows, cols) = (tensor.rows(), tensor.cols());
-    let packing = team.kernels.packing(cols);
+    let layout = Layout { packing: team.kernels.packing(cols), rows, cols };
     if let Some((codes, scale)) = view.i2s().filter(|(_, scale)| *scale > 0.0 && cols.is_multiple_of(BLOCK)) {
-        return match Ternary::from_i2s(team, arena, packing, rows, cols, codes, scale)? {
-            Ok(ternary) => Ok(Ok(ternary)),
-            Err(row) => match view.trits(row, &mut vec![0; cols]) {
-                Err(error) => Err(error),
-                Ok(_) => unreachable!("row {row} holds a code 3"),
-            },
+        let invalid = |row| match view.trits(row, &mut vec![0; cols]) {
+            Err(error) => error,
+            Ok(_) => unreachable!("row {row} holds a code 3"),
         };
+        return Ternary::from_i2s(team, arena, layout, codes, scale, invalid).map(Packed::Ternary);
     }
-    let packed = Ternary::from_rows(team, arena, packing, rows, cols, |row, trits| match view.trits(row, trits) {
-        Ok(RowTrits::Scale(scale)) => Ok(Some(scale)),
-        Ok(RowTrits::Zero) => Ok(None),
-        Ok(RowTrits::Mixed(a, b)) => Err(Ok(format!(
-            "tensor '{}' of type {}: row {row} holds the magnitudes {a} and {b}",
-            tensor.name(),
-            tensor.kind()
-        ))),
-        Err(error) => Err(Err(error)),
-    })?;
+    let not_ternary = |what: &str, a: f32, b: f32| {
+        format!("tensor '{}' of type {}: {what} the magnitudes {a} and {b}", tensor.name(), tensor.kind())
+    };
+    let packed = Ternary::from_rows(team, arena, layout, |row, trits| match view.trits(row, trits)? {
+        RowTrits::Scale(scale) => Ok(Some(scale)),
+        RowTrits::Zero => Ok(None),
+        RowTrits::Mixed(a, b) => Err(Refusal::NotTernary(not_ternary(&format!("row {row} holds"), a, b))),
+    });
+    let by_row = matches!(tensor.kind(), TensorType::IQ1_BN | TensorType::IQ2_BN);
     match packed {
-        Ok(ternary) => {
-            let by_row = matches!(tensor.kind(), TensorType::IQ1_BN | TensorType::IQ2_BN);
-            Ok(match ternary.row_scales().filter(|_| !by_row) {
-                None => Ok(ternary),
-                Some((a, b)) => Err(format!(
-                    "tensor '{}' of type {}: its rows hold the magnitudes {a} and {b}",
-                    tensor.name(),
-                    tensor.kind()
-                )),
-            })
-        }
-        Err(Ok(why)) => Ok(Err(why)),
-        Err(Err(error)) => Err(error),
+        Ok(ternary) => Ok(match ternary.row_scales().filter(|_| !by_row) {
+            None => Packed::Ternary(ternary),
+            Some((a, b)) => Packed::NotTernary(not_ternary("its rows hold", a, b)),
+        }),
+        Err(Refusal::NotTernary(reason)) => Ok(Packed::NotTernary(reason)),
+        Err(Refusal::Invalid(error)) => Err(error),
     }
 }

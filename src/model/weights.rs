@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::head::Head;
-use super::linear::{Dense, Linear, Matrix, pack};
+use super::linear::{Dense, Linear, Matrix, Packed, pack};
 use super::{ActQuant, Block, LoadOptions, Model};
 use crate::checkpoint::gguf::{Gguf, Tensor};
 use crate::codec::TensorRows;
@@ -108,15 +108,15 @@ fn pack_all(loader: &Loader, asked: Option<ActQuant>) -> Result<(Vec<Option<Tern
             loader.refuse_cancelled()?;
             let tensor = loader.projection(layer, name)?;
             let ternary = match pack(loader.gguf, tensor, loader.team, &arena)? {
-                Ok(mut ternary) => {
+                Packed::Ternary(mut ternary) => {
                     loader.gguf.release(tensor);
                     ternary.scale_by(loader.factor(layer, name)?);
                     Some(ternary)
                 }
-                Err(why) if asked.is_none() => {
+                Packed::NotTernary(why) if asked.is_none() => {
                     return dense(format!("not every projection is ternary with one scale: {why}"));
                 }
-                Err(why) => {
+                Packed::NotTernary(why) => {
                     refused.get_or_insert(why);
                     None
                 }
