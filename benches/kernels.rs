@@ -5,9 +5,10 @@ use bitnet::kernel::float::to_f16;
 use bitnet::kernel::packing::Packing;
 use bitnet::kernel::ternary::{Activations, Layout, Ternary};
 use bitnet::kernel::{Isa, Kernels, Team, kernels};
+use bitnet::machine::counters::WorkCounters;
 use bitnet::machine::memory::Arena;
 use bitnet::machine::pool::Pool;
-use bitnet::ops::attention::{AttentionRow, KvType, Page, PageShape, attention};
+use bitnet::ops::attention::{AttentionBatch, AttentionRow, KvType, Page, PageShape, attention};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -114,8 +115,9 @@ fn attending(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(pages.iter().map(|page| page.bytes().len() as u64).sum()));
         on_every_isa(&mut group, &format!("depth {depth}"), &pool, |team| {
             let mut out = vec![0f32; q.len()];
-            let rows_seen = [AttentionRow { pages: &pages, position: depth - 1 }];
-            attention(team, &SHAPE, 0, &rows_seen, &q, &mut out);
+            let rows = [AttentionRow { pages: &pages, position: depth - 1 }];
+            let batch = AttentionBatch { shape: &SHAPE, layer: 0, rows: &rows };
+            attention(team, &batch, &q, &mut out, &mut WorkCounters::default());
             black_box(out);
         });
     }

@@ -27,6 +27,14 @@ impl WorkCounters {
     }
 }
 
+impl WorkCounters {
+    /// One row's equal share of the work of `rows` rows.
+    pub fn share(mut self, rows: usize) -> WorkCounters {
+        self.figures().into_iter().for_each(|figure| *figure /= rows as u64);
+        self
+    }
+}
+
 impl std::ops::AddAssign for WorkCounters {
     fn add_assign(&mut self, mut more: WorkCounters) {
         self.figures().into_iter().zip(more.figures()).for_each(|(own, more)| *own += *more);
