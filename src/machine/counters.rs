@@ -33,6 +33,14 @@ impl WorkCounters {
     }
 }
 
+impl WorkCounters {
+    /// One row's equal share of the work of `rows` rows.
+    pub fn share(mut self, rows: usize) -> WorkCounters {
+        self.fields().into_iter().for_each(|figure| *figure /= rows as u64);
+        self
+    }
+}
+
 impl std::ops::AddAssign for WorkCounters {
     fn add_assign(&mut self, mut other: WorkCounters) {
         self.fields().into_iter().zip(other.fields()).for_each(|(own, other)| *own += *other);
