@@ -74,7 +74,7 @@ impl Receipt {
     /// The receipt of an answer that has just ended.
     pub fn new(claim: Claim, run: Run, model_info: ModelInfo, environment: Map<String, Json>) -> Receipt {
         Receipt {
-            timestamp: humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string(),
+            timestamp: format!("{:.3}", jiff::Timestamp::now()),
             claim,
             run,
             model_info,
