@@ -122,6 +122,7 @@ fn values_outside_their_range_are_refused_by_name() {
     refuse("min_p", |p| p.min_p = -1.0);
     refuse("repetition_penalty", |p| p.repetition_penalty = 0.0);
     refuse("presence_penalty", |p| p.presence_penalty = f32::INFINITY);
+    refuse("max_tokens", |p| p.max_tokens = Some(0));
     refuse("logit_bias", |p| p.logit_bias = vec![(3, f32::NAN)]);
     refuse("stop", |p| p.stop = vec![String::new()]);
 }
