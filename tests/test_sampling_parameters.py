@@ -49,8 +49,7 @@ def test_the_properties_in_the_stubs() -> None:
     members = [node for node in stub("SamplingParams").body if isinstance(node, ast.FunctionDef)]
     assert [node.name for node in members if not node.name.startswith("_")] == NAMES
     about = ast.get_docstring(stub("SamplingParams")) or ""
-    entries = re.findall(r"(?m)^([a-z_, ]+):", about)
-    assert sorted(name for entry in entries for name in entry.split(", ")) == sorted(NAMES)
+    assert [name for name in NAMES if not re.search(rf"\b{name}\b", about)] == []
 
 
 def test_the_class_itself() -> None:
