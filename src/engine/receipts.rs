@@ -1,4 +1,4 @@
-//! The receipts of an engine's answers, and their replay.
+//! Receipts of an engine's answers: how they are made and replayed.
 
 use super::{Engine, Request, Stream};
 use crate::checkpoint::gguf::{Gguf, fingerprint};
@@ -14,10 +14,10 @@ use crate::sampler::SamplingParams;
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
 
-/// The number of the order of float operations (`docs/numerics.md`).
+/// Version of the order of float operations (`docs/numerics.md`). Results with the same number agree bit for bit.
 pub const NUMERICS: u32 = 1;
 
-/// What all receipts of an engine have in common: its model and its machine.
+/// The parts that all receipts of an engine share.
 pub(super) struct Identity {
     fingerprint: LazyHash,
     model_info: ModelInfo,
@@ -53,12 +53,12 @@ impl Identity {
 }
 
 impl Engine {
-    /// The BLAKE3 of the model's file in hexadecimal. The first call reads the whole file.
+    /// BLAKE3 of the model file, in hexadecimal. The first call reads the whole file.
     pub fn fingerprint(&self) -> Result<&str> {
         self.identity.fingerprint.get()
     }
 
-    /// The receipt of an answer that has ended. It has at least one id.
+    /// The receipt of an answer that has ended with at least one id.
     pub(super) fn receipt_of(&self, stream: &Stream, sequence: &Sequence) -> Receipt {
         let (answer, clock, origin) = (&stream.answer, &stream.clock, &stream.origin);
         let times = &answer.times;
@@ -104,10 +104,10 @@ impl Engine {
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
     }
 
-    /// Computes a receipt's answer again. Returns whether it has the same ids and ends the same way, and its ids.
+    /// Computes a receipt's answer again. Returns whether it has the same ids and ends in the same way, and its ids.
     ///
-    /// A redacted receipt needs its `prompt`. If its stop strings were left out, only the ids are compared. Fails, with
-    /// the name of the gate, for a receipt of another model, other settings or another order of float operations.
+    /// Fails, naming the field, if the receipt is of another model, other settings or another order of float operations.
+    /// A redacted receipt needs its prompt; if one of its redacted stop strings ended the answer, only ids are compared.
     pub fn replay(&self, receipt: &Receipt, prompt: Option<Vec<u32>>, watch: &mut Watch) -> Result<(bool, Vec<u32>)> {
         let claim = &receipt.claim;
         check_gate("claim.numerics", claim.numerics == NUMERICS, || {

@@ -10,7 +10,7 @@ mod sampling;
 mod validate;
 
 pub use claim::{Claim, LazyHash, PreviousReceipt, Redactable, TemplateClaim};
-pub use run::{Run, Seconds, ns_to_seconds};
+pub use run::{Run, Seconds, ns_to_seconds, rate};
 pub use sampling::Sampling;
 pub use validate::check_gate;
 
@@ -144,7 +144,7 @@ impl Receipt {
             "performance_baseline": {
                 "tokens_generated": tokens,
                 "total_time_ms": run.seconds.wall * 1e3,
-                "tokens_per_second": run::ratio(tokens, run.seconds.wall),
+                "tokens_per_second": run::rate(tokens, run.seconds.wall),
                 "first_token_latency_ms": run.seconds.first_token * 1e3,
                 "average_token_latency_ms": per_token(run.seconds.decode, tokens.saturating_sub(1)),
                 "memory_usage_mb": run.memory_bytes as f64 / 1e6,

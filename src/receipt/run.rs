@@ -66,9 +66,9 @@ pub(super) fn saturating_sum(figures: &[u64]) -> u64 {
     figures.iter().fold(0, |sum, figure| sum.saturating_add(*figure))
 }
 
-/// `count` divided by `by`; 0 if either is 0.
-pub(super) fn ratio(count: u64, by: f64) -> f64 {
-    if count == 0 || by <= 0.0 { 0.0 } else { count as f64 / by }
+/// Items per second; 0 for no items or no time.
+pub fn rate(count: u64, seconds: f64) -> f64 {
+    if count == 0 || seconds <= 0.0 { 0.0 } else { count as f64 / seconds }
 }
 
 impl Seconds {
@@ -123,9 +123,9 @@ impl Run {
             "prompt_tokens": claim.prompt_ids.len(),
             "computed_tokens": self.computed(claim),
             "completion_tokens": claim.output_ids.len(),
-            "prefill_tokens_per_second": ratio(self.prefilled(claim), self.seconds.prefill),
-            "decode_tokens_per_second": ratio(decoded, self.seconds.decode),
-            "logits_per_token": ratio(self.work.logits, self.work.head as f64),
+            "prefill_tokens_per_second": rate(self.prefilled(claim), self.seconds.prefill),
+            "decode_tokens_per_second": rate(decoded, self.seconds.decode),
+            "logits_per_token": rate(self.work.logits, self.work.head as f64),
             "step_seconds": {"p50": step(50), "p95": step(95), "max": step(100)},
             // These make every part checkable: a part that is altered alone no longer adds up.
             "other_seconds": ns_to_seconds(wall.saturating_sub(self.seconds.sum_of_parts_ns())),
