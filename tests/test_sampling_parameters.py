@@ -16,6 +16,9 @@ from conftest import ROOT
 
 PARAMETERS = _core._sampling_parameters()
 NAMES = [name for name, *_ in PARAMETERS]
+ALWAYS_WRITTEN = [name for name, *_, since in PARAMETERS if since is None]
+"""Claims, saved conversations and `repr` leave out the others at their default."""
+NOT_CLAIMED = ("ignore_eos", "logprobs")
 STUBS = ast.parse((ROOT / "python" / "bitnet" / "_core.pyi").read_text(encoding="utf-8"))
 
 
@@ -42,7 +45,7 @@ def test_the_keywords_in_the_stubs() -> None:
         )
         for argument, default in zip(new.args.kwonlyargs, new.args.kw_defaults, strict=True)
     ]
-    assert given == [(name, kind, default) for name, kind, default, _ in PARAMETERS]
+    assert given == [(name, kind, default) for name, kind, default, *_ in PARAMETERS]
 
 
 def test_the_properties_in_the_stubs() -> None:
@@ -57,14 +60,14 @@ def test_the_class_itself() -> None:
     signature = inspect.signature(bitnet.SamplingParams).parameters
     assert list(signature) == NAMES
     params = bitnet.SamplingParams()
-    for name, _, default, about in PARAMETERS:
+    for name, _, default, about, _ in PARAMETERS:
         expected: Any = ast.literal_eval(default)
         assert signature[name].default == expected
         assert signature[name].kind is inspect.Parameter.KEYWORD_ONLY
         found = getattr(params, name)
         assert found == (list(expected) if expected == () else expected)
         assert len(about) > 20, about
-    assert re.findall(r"(\w+)=", repr(params)) == NAMES
+    assert re.findall(r"(\w+)=", repr(params)) == ALWAYS_WRITTEN
     with pytest.raises(TypeError, match="temprature is not a sampling parameter"):
         bitnet.SamplingParams(temprature=1)  # type: ignore[call-arg]
 
@@ -72,13 +75,13 @@ def test_the_class_itself() -> None:
 def test_a_claim_and_its_schema() -> None:
     """A claim says everything that decides the answer: not how many log-probabilities were reported, and the stop ids
     in effect in place of `ignore_eos`."""
-    claimed = [name for name in NAMES if name not in ("ignore_eos", "logprobs")]
     with bitnet.Engine(n_threads=1) as engine:
         receipt = engine.generate("2+2=", max_tokens=1).receipt
     assert receipt is not None
-    assert list(receipt.to_dict()["claim"]["sampling"]) == claimed
+    assert list(receipt.to_dict()["claim"]["sampling"]) == [name for name in ALWAYS_WRITTEN if name not in NOT_CLAIMED]
     schema = bitnet.receipt_schema()["properties"]["claim"]["properties"]["sampling"]
-    assert list(schema["properties"]) == schema["required"] == claimed
+    assert list(schema["properties"]) == [name for name in NAMES if name not in NOT_CLAIMED]
+    assert schema["required"] == [name for name in ALWAYS_WRITTEN if name not in NOT_CLAIMED]
     assert all(entry["description"] for entry in schema["properties"].values())
     assert schema["properties"]["top_p"]["maximum"] == 1
     assert schema["properties"]["seed"]["type"] == "integer"
@@ -87,5 +90,5 @@ def test_a_claim_and_its_schema() -> None:
 def test_a_saved_conversation_holds_every_parameter() -> None:
     with bitnet.Engine(n_threads=1) as engine:
         saved = json.loads(bitnet.ChatSession(engine).to_json())
-    assert list(saved["params"]) == [name for name in NAMES if name != "logit_bias"]
+    assert list(saved["params"]) == [name for name in ALWAYS_WRITTEN if name != "logit_bias"]
     assert "logit_bias" in saved

@@ -222,9 +222,9 @@ sampling_parameters!(define_class);
 
 #[doc = doc!(_sampling_parameters)]
 #[pyfunction]
-pub fn _sampling_parameters() -> Vec<(&'static str, &'static str, &'static str, &'static str)> {
+pub fn _sampling_parameters() -> Vec<(&'static str, &'static str, &'static str, &'static str, Option<&'static str>)> {
     let all = PARAMETERS.iter().zip(TYPES);
-    all.map(|(parameter, kind)| (parameter.name, *kind, parameter.default, parameter.help())).collect()
+    all.map(|(p, kind)| (p.name, *kind, p.default, p.help(), p.rules.since)).collect()
 }
 
 #[doc = doc!(_sampling_schema)]

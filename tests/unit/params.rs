@@ -49,7 +49,7 @@ fn a_later_parameter_that_is_not_at_its_default_is_written_last() {
 fn the_parameters_of_0_1_0_are_always_written() {
     let since: Vec<_> = PARAMETERS.iter().filter(|parameter| parameter.rules.since.is_none()).collect();
     assert_eq!(since.len(), 15, "a parameter that came later needs `since`");
-    assert_eq!(SamplingParams::default().written().len(), 15);
+    assert_eq!(SamplingParams::default().written().len(), 15, "a later parameter at its default is left out");
     let claim = SamplingParams::default().to_claim();
     assert_eq!(
         Json::from(claim).to_string(),
