@@ -115,9 +115,13 @@ impl Runtime {
     /// Checks ids that would stand at `position` and after.
     pub fn check_ids(&self, ids: &[i64], position: usize) -> Result<Vec<u32>> {
         if position + ids.len() > self.n_ctx {
-            return Err(Error::Context { needed: position + ids.len(), n_ctx: self.n_ctx });
+            return Err(self.context_error(position + ids.len()));
         }
         self.check_vocabulary(ids)
+    }
+
+    fn context_error(&self, needed: usize) -> Error {
+        Error::Context { needed, n_ctx: self.n_ctx, model_max: self.model.config().context }
     }
 
     /// Checks ids, however many.
@@ -161,7 +165,7 @@ impl Runtime {
         let mut lens: Vec<usize> = sequences.iter().map(|d| d.ids.len()).collect();
         for Step { sequence, id, logits } in steps.iter().copied() {
             if lens[sequence] == self.n_ctx {
-                return Err(Error::Context { needed: self.n_ctx + 1, n_ctx: self.n_ctx });
+                return Err(self.context_error(self.n_ctx + 1));
             }
             rows.push(Row { sequence, position: lens[sequence], id, logits });
             lens[sequence] += 1;
