@@ -187,7 +187,10 @@ proptest! {
     }
 
     #[test]
-    fn random_headers_never_panic(tail in proptest::collection::vec(any::<u8>(), 0..200), counts in (0u64..4, 0u64..4)) {
+    fn random_headers_never_panic(
+        tail in proptest::collection::vec(any::<u8>(), 0..200),
+        counts in (0u64..4, 0u64..4),
+    ) {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend(counts.0.to_le_bytes());
         bytes.extend(counts.1.to_le_bytes());

@@ -51,7 +51,9 @@ fn metadata_is_typed() {
     assert_eq!(metadata.uint("absent").unwrap(), None);
 
     let fault = |result: bitnet::error::Result<Option<usize>>| result.unwrap_err().to_string();
-    assert!(fault(metadata.uint("eps")).contains("metadata key 'eps' is 1e-5 of type f32, expected a non-negative integer"));
+    assert!(
+        fault(metadata.uint("eps")).contains("metadata key 'eps' is 1e-5 of type f32, expected a non-negative integer")
+    );
     assert!(fault(metadata.uint("negative")).contains("'negative' is -7 of type i32, expected a non-negative integer"));
     let fault = metadata.str("heads").unwrap_err().to_string();
     assert!(fault.contains("'heads' is [8, 4] of type u32[2], expected a string"), "{fault}");
