@@ -81,8 +81,7 @@ impl Template {
         stops
     }
 
-    /// Whether BOS must be put in front of a rendered text: if the tokenizer adds BOS, and the text does not begin with
-    /// it.
+    /// Whether BOS must be put in front of a rendered text: the tokenizer adds BOS, and the text does not begin with it.
     pub fn add_bos(&self, tokenizer_wants: bool, text: &str) -> bool {
         tokenizer_wants && self.bos_token.as_ref().is_none_or(|bos| bos.is_empty() || !text.starts_with(bos))
     }

@@ -26,7 +26,7 @@ use serde_json::{Map, Value as Json};
 #[derive(Clone, Debug)]
 pub struct Template {
     name: &'static str,
-    /// The Jinja source.
+    /// The Jinja source that is rendered.
     pub source: String,
     environment: Environment<'static>,
     /// Where the source came from.

@@ -19,7 +19,7 @@ named! {
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChatTurn {
-    /// The speaker.
+    /// Who speaks: system, user or assistant.
     pub role: Role,
     /// The text of the message.
     pub text: String,

@@ -109,11 +109,11 @@ enum Spelling {
 /// Which parts of a text get a space in front. Special tokens separate the parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SpacePrefix {
-    /// Every part.
+    /// Every part gets one.
     Each,
-    /// Every part that does not begin with a space.
+    /// Every part gets one that does not begin with a space.
     Missing,
-    /// The part at the start of the text, if it does not begin with a space.
+    /// Only the part at the start of the text gets one, if it does not begin with a space.
     MissingAtStart,
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Matcher {
 pub(super) enum Fragment<'a> {
     /// Text without special tokens.
     Plain(&'a str),
-    /// A special token.
+    /// The id of a special token.
     Token(TokenId),
 }
 

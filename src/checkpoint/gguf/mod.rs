@@ -75,7 +75,7 @@ impl GgufHeader {
         Ok(Self { path: path.into(), map, header, tensors })
     }
 
-    /// The metadata entries.
+    /// The metadata: facts about the model, its tokenizer and its chat template, by key.
     pub fn metadata(&self) -> Metadata<'_> {
         Metadata { path: &self.path, header: &self.header, bytes: &self.map.bytes }
     }
@@ -188,7 +188,7 @@ impl Gguf {
         Error::File { path: self.path.clone(), reason }
     }
 
-    /// The metadata entries.
+    /// The metadata: facts about the model, its tokenizer and its chat template, by key.
     pub fn metadata(&self) -> Metadata<'_> {
         Metadata { path: &self.path, header: &self.header, bytes: &self.maps[0].bytes }
     }
