@@ -105,9 +105,13 @@ impl Runtime {
     /// Checks that ids fit the context from `position` on and are of the vocabulary.
     pub fn check_ids(&self, ids: &[i64], position: usize) -> Result<Vec<u32>> {
         if position + ids.len() > self.n_ctx {
-            return Err(Error::Context { needed: position + ids.len(), n_ctx: self.n_ctx });
+            return Err(self.context_error(position + ids.len()));
         }
         self.check_vocabulary(ids)
+    }
+
+    fn context_error(&self, needed: usize) -> Error {
+        Error::Context { needed, n_ctx: self.n_ctx, model_max: self.model.config().context }
     }
 
     /// Checks that ids are of the vocabulary.
@@ -152,7 +156,7 @@ impl Runtime {
         for row in rows {
             lens[row.sequence] += 1;
             if lens[row.sequence] > self.n_ctx {
-                return Err(Error::Context { needed: self.n_ctx + 1, n_ctx: self.n_ctx });
+                return Err(self.context_error(self.n_ctx + 1));
             }
         }
         if !self.pool.is_here() {

@@ -191,7 +191,7 @@ impl Engine {
             let mut thread = self.tokenizer_thread.lock().unwrap_or_else(PoisonError::into_inner);
             thread.join().unwrap_or_else(|| Err(Error::Model("building the tokenizer failed".into())))
         });
-        built.as_ref().map_err(|error| Error::Model(error.to_string()))
+        built.as_ref().map_err(Error::clone)
     }
 
     /// The chat template of the model: its file's, else one that its name suggests.

@@ -8,7 +8,7 @@ use crate::decode::Sequence;
 use crate::engine::{Engine, NUMERICS};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams;
-use crate::template::{ChatTurn, Origin, Role, Template};
+use crate::template::{ChatTurn, Role, Template, TemplateOrigin};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::fs::File;
@@ -98,7 +98,7 @@ impl Saved {
             return Err(wrong(format!("its format is {:?}, expected {FORMAT:?}", self.format)));
         }
         let SavedTemplate { origin, bos_token, eos_token, source } = self.template;
-        let origin = Origin::ALL
+        let origin = TemplateOrigin::ALL
             .into_iter()
             .find(|known| known.name() == origin)
             .ok_or_else(|| wrong("its template has no origin"))?;

@@ -6,7 +6,7 @@
 //! what is plain text for the tokenizer is decided by `template::prompt` alone.
 
 use crate::error::Result;
-use crate::template::{Conversation, Prompt, Template};
+use crate::template::{Conversation, RenderedPrompt, Template};
 use crate::tokenizer::Tokenizer;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -144,7 +144,7 @@ fn read(marked: &str, text: &str, messages: usize) -> Option<Vec<(Range<usize>, 
 }
 
 /// Gives each span the tokens that begin in it; none at all where the tokens do not spell the prompt.
-fn add_tokens(tokenizer: &Tokenizer, prompt: &Prompt, spans: &mut Vec<Span>) {
+fn add_tokens(tokenizer: &Tokenizer, prompt: &RenderedPrompt, spans: &mut Vec<Span>) {
     let ids = tokenizer.encode_prompt(prompt);
     let mut rest = prompt.text.as_bytes();
     let mut starts = Vec::with_capacity(ids.len());
