@@ -1,15 +1,16 @@
 //! Times the kernels at the shapes of BitNet b1.58 2B-4T, on one thread, for every instruction set of this processor.
 
+use bitnet::error::Error;
 use bitnet::kernel::f16::to_f16;
 use bitnet::kernel::packing::Packing;
-use bitnet::kernel::ternary::{Activations, Ternary};
+use bitnet::kernel::ternary::{Activations, Layout, Ternary};
 use bitnet::kernel::{Isa, Kernels, Team, kernels};
+use bitnet::machine::counters::WorkCounters;
 use bitnet::machine::memory::Arena;
 use bitnet::machine::pool::Pool;
-use bitnet::ops::attention::{AttentionRow, KvType, Page, PageShape, attention};
+use bitnet::ops::attention::{AttentionBatch, AttentionRow, KvType, Page, PageShape, attention};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,16 +56,17 @@ fn ternary(criterion: &mut Criterion) {
     let read = |row: usize, out: &mut [i8]| {
         out.copy_from_slice(&trits);
         out.rotate_left(row % HIDDEN_SIZE);
-        Ok::<_, Infallible>(Some(1.0))
+        Ok::<_, Error>(Some(1.0))
     };
     let mut group = criterion.benchmark_group("ternary 6912x2560");
     group.sampling_mode(SamplingMode::Flat);
     for packing in Packing::ALL {
         let matrix = pool.run(|workers| {
             let team = Team::new(workers, kernels(None).expect("available"));
-            Ternary::from_rows(&team, &Arena::default(), packing, INTERMEDIATE_SIZE, HIDDEN_SIZE, read)
+            let layout = Layout { packing, rows: INTERMEDIATE_SIZE, cols: HIDDEN_SIZE };
+            Ternary::from_rows(&team, &Arena::default(), layout, read)
         });
-        let Ok(matrix) = matrix.expect("memory");
+        let matrix = matrix.expect("memory");
         for tokens in [1, 128] {
             let x = floats(tokens * HIDDEN_SIZE);
             group.throughput(Throughput::Elements((tokens * INTERMEDIATE_SIZE * HIDDEN_SIZE) as u64));
@@ -114,8 +116,9 @@ fn attention_step(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(pages.iter().map(|page| page.bytes().len() as u64).sum()));
         on_every_isa(&mut group, &format!("depth {depth}"), &pool, |team| {
             let mut out = vec![0f32; q.len()];
-            let rows_seen = [AttentionRow { pages: &pages, position: depth - 1 }];
-            attention(team, &SHAPE, 0, &rows_seen, &q, &mut out);
+            let rows = [AttentionRow { pages: &pages, position: depth - 1 }];
+            let batch = AttentionBatch { shape: &SHAPE, layer: 0, rows: &rows };
+            attention(team, &batch, &q, &mut out, &mut WorkCounters::default());
             black_box(out);
         });
     }

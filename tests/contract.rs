@@ -7,7 +7,7 @@ use bitnet::decode::{Finish, Generation, Sequence};
 use bitnet::engine::{Engine, Options};
 use bitnet::error::Error;
 use bitnet::kernel::{Isa, Team};
-use bitnet::model::LogitsFor;
+use bitnet::model::{LogitsFor, Row};
 use bitnet::ops::attention::KvType;
 use bitnet::sampler::SamplingParams;
 use std::path::PathBuf;
@@ -192,8 +192,7 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
     // The watch is asked only while a step computes for 50 ms; a pass cancelled from the start shows the same.
     let runtime = engine.runtime();
     let mut cache = runtime.model.new_cache(KvType::F16);
-    let rows: Vec<_> =
-        (0..3).map(|i| bitnet::model::Row { sequence: 0, position: i, id: 1, logits: LogitsFor::All }).collect();
+    let rows = [Row { sequence: 0, id: 1, logits: LogitsFor::All }; 3];
     let cancelled = std::sync::atomic::AtomicBool::new(true);
     let result = runtime.pool.run(|workers| {
         let team = Team::new(workers, runtime.kernels);

@@ -8,13 +8,14 @@ pub use receipts::NUMERICS;
 pub use stream::{Piece, Stream};
 
 use crate::checkpoint::gguf::Gguf;
-use crate::decode::{Generation, Runtime, Sequence, Step, Watch, complete_all};
+use crate::decode::{Generation, Runtime, Sequence, Watch, complete_all};
 use crate::error::{Error, Result};
 use crate::kernel::{Team, kernels};
 use crate::machine::facts;
 use crate::machine::pool::{Pool, Workers};
-use crate::model::config::{Activation, Config};
-use crate::model::{ActQuant, LoadOptions, LogitsFor, Model};
+use crate::model::config::Config;
+use crate::model::{ActQuant, LoadOptions, LogitsFor, Model, Row};
+use crate::ops::activation::Activation;
 use crate::ops::attention::KvType;
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
@@ -217,7 +218,7 @@ impl Engine {
         let mut steps = Vec::new();
         for (sequence, ids) in sequences.iter().enumerate() {
             let ids = self.runtime.check_ids(ids, 0)?;
-            steps.extend(ids.into_iter().map(|id| Step { sequence, id, logits: LogitsFor::All }));
+            steps.extend(ids.into_iter().map(|id| Row { sequence, id, logits: LogitsFor::All }));
         }
         let mut sequences: Vec<Sequence> = sequences.iter().map(|_| self.new_sequence()).collect();
         self.runtime.advance(&mut sequences.iter_mut().collect::<Vec<_>>(), &steps, watch)

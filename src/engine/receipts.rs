@@ -39,7 +39,7 @@ impl Identity {
             model_info: ModelInfo {
                 file,
                 bytes: gguf.file_size(),
-                architecture: config.arch.name().into(),
+                architecture: config.arch.name.into(),
                 layers: config.n_layers as u64,
                 hidden_size: config.hidden_size as u64,
                 num_attention_heads: config.n_heads as u64,
@@ -109,7 +109,7 @@ impl Engine {
             numerics: NUMERICS,
             model: self.identity.fingerprint.clone(),
             tokenizer: self.tokenizer().ok().map(|tokenizer| tokenizer.fingerprint.clone()),
-            act_quant: model.verdict.act_quant.name().into(),
+            act_quant: model.act_quant.chosen.name().into(),
             ffn_act: self.config().activation.name().into(),
             kv_type: self.kv_type.name().into(),
             n_ctx: self.runtime.n_ctx as u64,
@@ -156,7 +156,7 @@ impl Engine {
         })?;
         let tokenizer = self.tokenizer().map_or("none", |tokenizer| &tokenizer.fingerprint);
         for (name, theirs, own) in [
-            ("claim.act_quant", &*claim.act_quant, self.runtime.model.verdict.act_quant.name()),
+            ("claim.act_quant", &*claim.act_quant, self.runtime.model.act_quant.chosen.name()),
             ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
             ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
             ("claim.model", claim.model.get()?, self.fingerprint()?),

@@ -19,12 +19,12 @@ pub(super) fn f16_to_f32<L: Lanes>(row: &[F16Bytes], out: &mut [f32]) {
 }
 
 #[inline(always)]
-pub(super) fn rms_norm<L: Lanes>(x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]) {
-    assert!(x.len() == gamma.len() && x.len() == out.len());
-    let squares = dot_tile::<L, Dequantized, 1>(x, [x])[0];
+pub(super) fn rms_norm<L: Lanes>(x: &mut [f32], gamma: &[f32], eps: f32) {
+    assert!(x.len() == gamma.len());
+    let squares = dot_tile::<L, Dequantized, 1>(x, [&*x])[0];
     let r = 1.0 / (squares / x.len() as f32 + eps).sqrt();
-    for ((out, x), gamma) in out.iter_mut().zip(x).zip(gamma) {
-        *out = x * r * gamma;
+    for (x, gamma) in x.iter_mut().zip(gamma) {
+        *x = *x * r * gamma;
     }
 }
 

@@ -13,8 +13,9 @@ macro_rules! with_float_kernels {
     ($then:ident $($extra:tt)*) => {
         $then! {
             [$($extra)*]
-            /// RMSNorm: `out = x / sqrt(mean(x²) + eps) · gamma`; x is normalised before gamma, as in transformers.
-            fn elementwise::rms_norm(x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]);
+            /// RMSNorm (arXiv 1910.07467): `x = x / sqrt(mean(x²) + eps) · gamma`; normalised before the product with
+            /// gamma, as in transformers.
+            fn elementwise::rms_norm(x: &mut [f32], gamma: &[f32], eps: f32);
             /// Per-token absmax int8 (BitNet b1.58, arXiv 2402.17764): `s = 127 / max(|x|max, 1e-5)`,
             /// `q = round_half_even(x·s)`; pads `q` with zeros; returns `(s, sum of q)`.
             fn elementwise::quantize(x: &[f32], q: &mut [i8]) -> (f32, i32);

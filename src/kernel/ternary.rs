@@ -5,7 +5,7 @@ use super::packing::{BASE3_WORDS, EXPANDED_WORDS, Packing, Word};
 pub use super::packing::{BLOCK, GROUP};
 use super::prefetch::prefetch;
 use super::ternary_dot::STRIP;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::memory::{Arena, HugeBuf, try_grow};
 use std::sync::Mutex;
 
@@ -16,6 +16,17 @@ pub const TILE: usize = 12;
 enum WeightScale {
     PerTensor(f32),
     PerRow(Vec<f32>),
+}
+
+/// The size of a ternary matrix, and how its trits are packed.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    /// How many trits a byte holds, and in which order.
+    pub packing: Packing,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
 }
 
 /// A ternary matrix in the packed layout.
@@ -61,16 +72,15 @@ impl Ternary {
     /// Packs a matrix from its rows of trits: `read(row, out)` writes a row and returns its scale, or `None` if all
     /// trits are zero.
     ///
-    /// Rows are read in parallel. The inner error is that of the lowest row for which `read` fails.
-    pub fn from_rows<E: Send>(
+    /// Rows are read in parallel. If `read` fails for some of them, the error is that of the first.
+    pub fn from_rows<E: From<Error> + Send>(
         team: &Team,
         arena: &Arena,
-        packing: Packing,
-        rows: usize,
-        cols: usize,
+        layout: Layout,
         read: impl Fn(usize, &mut [i8]) -> std::result::Result<Option<f32>, E> + Sync,
-    ) -> Result<std::result::Result<Ternary, E>> {
-        let mut words = try_words(arena, packing, rows, cols)?;
+    ) -> std::result::Result<Ternary, E> {
+        let Layout { packing, rows, cols } = layout;
+        let mut words = layout.try_words(arena)?;
         let mut scales = vec![None; rows];
         let failed = FirstError::new();
         team.for_each_pair(&mut words, packing.words(cols), &mut scales, GROUP, |group, words, scales| {
@@ -91,31 +101,29 @@ impl Ternary {
                 packing.write_row(words, r, &bytes);
             }
         });
-        if let Err(error) = failed.into_result() {
-            return Ok(Err(error));
-        }
+        failed.into_result()?;
         let first = scales.iter().flatten().next().copied().unwrap_or(0.0);
         let scale = if scales.iter().flatten().all(|s| *s == first) {
             WeightScale::PerTensor(first)
         } else {
             WeightScale::PerRow(scales.into_iter().map(|s| s.unwrap_or(0.0)).collect())
         };
-        Ok(Ok(Ternary { words, packing, rows, cols, scale }))
+        Ok(Ternary { words, packing, rows, cols, scale })
     }
 
-    /// Packs the code stream of an I2_S tensor whose rows are whole blocks. The inner error is the first row that holds
-    /// a code 3.
+    /// Packs the code stream of an I2_S tensor whose rows are whole blocks. Code 3 is invalid: `invalid(row)` gives the
+    /// error for the first row that holds one.
     pub fn from_i2s(
         team: &Team,
         arena: &Arena,
-        packing: Packing,
-        rows: usize,
-        cols: usize,
+        layout: Layout,
         codes: &[u8],
         scale: f32,
-    ) -> Result<std::result::Result<Ternary, usize>> {
+        invalid: impl Fn(usize) -> Error,
+    ) -> Result<Ternary> {
+        let Layout { packing, rows, cols } = layout;
         assert!(cols.is_multiple_of(BLOCK) && codes.len() == rows * cols / 4);
-        let mut words = try_words(arena, packing, rows, cols)?;
+        let mut words = layout.try_words(arena)?;
         let failed = FirstError::new();
         team.for_each_chunk(&mut words, packing.words(cols), |group, words| {
             let rows = codes.chunks(cols / 4).skip(group * GROUP).take(GROUP);
@@ -126,8 +134,8 @@ impl Ternary {
                 packing.write_row(words, r, row);
             }
         });
-        let scale = WeightScale::PerTensor(scale);
-        Ok(failed.into_result().map(|()| Ternary { words, packing, rows, cols, scale }))
+        failed.into_result().map_err(invalid)?;
+        Ok(Ternary { words, packing, rows, cols, scale: WeightScale::PerTensor(scale) })
     }
 
     /// Multiplies the scale of every row by `factor`.
@@ -206,9 +214,11 @@ impl Ternary {
     }
 }
 
-/// The words of a matrix, all zero.
-fn try_words(arena: &Arena, packing: Packing, rows: usize, cols: usize) -> Result<HugeBuf<Word>> {
-    arena.try_zeroed(rows.div_ceil(GROUP) * packing.words(cols))
+impl Layout {
+    /// The words of the matrix, all zero.
+    fn try_words(&self, arena: &Arena) -> Result<HugeBuf<Word>> {
+        arena.try_zeroed(self.rows.div_ceil(GROUP) * self.packing.words(self.cols))
+    }
 }
 
 /// Keeps the error with the lowest index of those that parallel tasks record.

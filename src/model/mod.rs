@@ -1,24 +1,30 @@
 //! The model: its configuration, its weights, its forward pass.
 
+pub mod arch;
 mod cache;
 pub mod config;
+mod finite;
 mod forward;
 mod head;
+mod input;
 mod linear;
+mod row;
+mod tensors;
 mod weights;
 
 pub use cache::KvCache;
-pub use forward::{Row, Scratch};
-pub use head::{CandidateThreshold, LogitsFor};
+pub use forward::Scratch;
+pub use row::{CandidateThreshold, LogitsFor, Row};
 pub use weights::ActQuantDecision;
 
 use crate::checkpoint::gguf::Gguf;
 use crate::error::Result;
 use crate::kernel::Team;
 use crate::kernel::attention::PAGE;
+use crate::ops::activation::Activation;
 use crate::ops::attention::{KvType, PageShape};
 use crate::ops::rope::Rope;
-use config::{Activation, Config};
+use config::Config;
 use head::Head;
 use linear::{Dense, Linear, Matrix};
 use std::sync::Arc;
@@ -71,7 +77,7 @@ pub struct Model {
     gguf: Arc<Gguf>,
     config: Config,
     /// Whether the projections take int8 activations, and why.
-    pub verdict: ActQuantDecision,
+    pub act_quant: ActQuantDecision,
     /// What is odd about its weights without making them unusable.
     pub warnings: Vec<String>,
     embedding: Dense,
@@ -81,7 +87,7 @@ pub struct Model {
     output_norm: Vec<f32>,
     layers: Vec<Block>,
     /// Whether any projection is dense.
-    some_dense: bool,
+    has_dense: bool,
     rope: Rope,
 }
 

@@ -4,10 +4,10 @@
 
 use super::convert::{detached, ids_or_text, named, token_ids, type_name, unicode};
 use super::tokenizer;
-use crate::decode::{Runtime, Sequence, Step, Watch};
+use crate::decode::{Runtime, Sequence, Watch};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::model::LogitsFor;
+use crate::model::{LogitsFor, Row};
 use crate::sampler::LogSoftmax;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::PyTypeError;
@@ -53,9 +53,9 @@ impl Likelihood {
 fn pass_by_pass(
     runtime: &Runtime,
     sequences: &mut [Sequence],
-    steps: &[Step],
+    steps: &[Row],
     watch: &mut Watch,
-    mut take: impl FnMut(&[Step], Vec<f32>),
+    mut take: impl FnMut(&[Row], Vec<f32>),
 ) -> Result<()> {
     let mut sequences: Vec<&mut Sequence> = sequences.iter_mut().collect();
     for steps in steps.chunks(runtime.n_batch) {
@@ -69,7 +69,7 @@ fn pass_by_pass(
 fn likelihoods(
     runtime: &Runtime,
     sequences: &mut [Sequence],
-    steps: &[Step],
+    steps: &[Row],
     next: &[u32],
     watch: &mut Watch,
 ) -> Result<Vec<Likelihood>> {
@@ -93,8 +93,8 @@ fn likelihoods(
 fn likelihoods_from(core: &Engine, ids: &[u32], first: usize, watch: &mut Watch) -> Result<Vec<Likelihood>> {
     let before = &ids[..ids.len().saturating_sub(1)];
     let wanted = |i: usize| if i + 1 >= first { LogitsFor::All } else { LogitsFor::None };
-    let step = |(i, id): (usize, &u32)| Step { sequence: 0, id: *id, logits: wanted(i) };
-    let steps: Vec<Step> = before.iter().enumerate().map(step).collect();
+    let step = |(i, id): (usize, &u32)| Row { sequence: 0, id: *id, logits: wanted(i) };
+    let steps: Vec<Row> = before.iter().enumerate().map(step).collect();
     likelihoods(core.runtime(), &mut [core.new_sequence()], &steps, &ids[first.min(ids.len())..], watch)
 }
 
@@ -237,7 +237,7 @@ fn scored(
         let mut steps = Vec::new();
         for (sequence, ids) in group.iter().enumerate() {
             let before = &ids[..ids.len().saturating_sub(1)];
-            steps.extend(before.iter().map(|id| Step { sequence, id: *id, logits: LogitsFor::All }));
+            steps.extend(before.iter().map(|id| Row { sequence, id: *id, logits: LogitsFor::All }));
         }
         let next: Vec<u32> = group.iter().flat_map(|ids| ids.iter().skip(1).copied()).collect();
         let mut later = likelihoods(runtime, &mut sequences, &steps, &next, watch)?.into_iter();
@@ -307,7 +307,7 @@ fn states(core: &Engine, sequences: &[Vec<u32>], last: bool, watch: &mut Watch) 
         let mut steps = Vec::new();
         for (sequence, ids) in group.iter().enumerate() {
             let wanted = |i: usize| if last && i + 1 < ids.len() { LogitsFor::None } else { LogitsFor::Hidden };
-            steps.extend(ids.iter().enumerate().map(|(i, id)| Step { sequence, id: *id, logits: wanted(i) }));
+            steps.extend(ids.iter().enumerate().map(|(i, id)| Row { sequence, id: *id, logits: wanted(i) }));
         }
         let mut sums = vec![0f64; group.len() * width];
         pass_by_pass(runtime, &mut sequences, &steps, watch, |steps, states| {

@@ -13,7 +13,7 @@ use crate::decode::Watch;
 use crate::engine::{Engine as Core, Options, PromptOrigin, Request};
 use crate::error::{Error, Result};
 use crate::model::ActQuant;
-use crate::model::config::Activation;
+use crate::ops::activation::Activation;
 use crate::ops::attention::KvType;
 use crate::sampler::SamplingParams as Params;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
@@ -469,7 +469,7 @@ impl Engine {
     #[doc = doc!(Engine.arch)]
     #[getter]
     fn arch(&self) -> Result<&'static str> {
-        Ok(self.core()?.config().arch.name())
+        Ok(self.core()?.config().arch.name)
     }
 
     #[doc = doc!(Engine.n_vocab)]
@@ -511,7 +511,7 @@ impl Engine {
     #[doc = doc!(Engine.act_quant)]
     #[getter]
     fn act_quant(&self) -> Result<&'static str> {
-        Ok(self.core()?.runtime().model.verdict.act_quant.name())
+        Ok(self.core()?.runtime().model.act_quant.chosen.name())
     }
 
     #[doc = doc!(Engine.ffn_act)]
@@ -550,7 +550,7 @@ impl Engine {
                 let (runtime, config) = (core.runtime(), core.config());
                 format!(
                     "<Engine {path} {} {} layers, {} wide, n_ctx={}, n_threads={}, isa={}>",
-                    config.arch.name(),
+                    config.arch.name,
                     config.n_layers,
                     config.hidden_size,
                     runtime.n_ctx,

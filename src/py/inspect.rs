@@ -101,13 +101,13 @@ fn verdicts(dict: &Bound<'_, PyDict>, model: &Model) -> PyResult<()> {
     shape.set_item("head_dim", config.head_dim)?;
     shape.set_item("vocab", config.vocab_size)?;
     shape.set_item("context", config.context)?;
-    shape.set_item("rope_theta", config.rope_base)?;
+    shape.set_item("rope_theta", config.rope.base)?;
     shape.set_item("eps", config.eps)?;
     shape.set_item("tied", model.tied())?;
     dict.set_item("config", shape)?;
     dict.set_item("activation", config.activation.name())?;
-    dict.set_item("act_quant", model.verdict.act_quant.name())?;
-    dict.set_item("act_quant_reason", &model.verdict.reason)?;
+    dict.set_item("act_quant", model.act_quant.chosen.name())?;
+    dict.set_item("act_quant_reason", &model.act_quant.reason)?;
     dict.set_item("warnings", [model.gguf().warnings(), &model.warnings].concat())?;
     dict.set_item("error", dict.py().None())
 }

@@ -135,7 +135,7 @@ impl SavedCache {
         Ok(SavedCache {
             model: engine.fingerprint()?.into(),
             numerics: NUMERICS,
-            act_quant: engine.runtime().model.verdict.act_quant.name().into(),
+            act_quant: engine.runtime().model.act_quant.chosen.name().into(),
             ffn_act: engine.config().activation.name().into(),
             kv_type: engine.kv_type.name().into(),
             ids: ids.to_vec(),
