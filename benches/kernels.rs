@@ -63,12 +63,8 @@ fn ternary(criterion: &mut Criterion) {
     for packing in Packing::ALL {
         let matrix = pool.run(|workers| {
             let team = Team::new(workers, kernels(None).expect("available"));
-            Ternary::from_rows(
-                &team,
-                &Arena::default(),
-                Layout { packing, rows: INTERMEDIATE_SIZE, cols: HIDDEN_SIZE },
-                read,
-            )
+            let layout = Layout { packing, rows: INTERMEDIATE_SIZE, cols: HIDDEN_SIZE };
+            Ternary::from_rows(&team, &Arena::default(), layout, read)
         });
         let matrix = matrix.expect("memory");
         for tokens in [1, 128] {

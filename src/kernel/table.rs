@@ -13,7 +13,8 @@ macro_rules! with_float_kernels {
     ($then:ident $($extra:tt)*) => {
         $then! {
             [$($extra)*]
-            /// `x = x / sqrt(mean(x²) + eps) · gamma` (RMSNorm, arXiv 1910.07467), normalised first, as transformers does.
+            /// RMSNorm (arXiv 1910.07467): `x = x / sqrt(mean(x²) + eps) · gamma`; normalised before the product with
+            /// gamma, as in transformers.
             fn elementwise::rms_norm(x: &mut [f32], gamma: &[f32], eps: f32);
             /// Per-token absmax int8 (BitNet b1.58, arXiv 2402.17764): `s = 127 / max(|x|max, 1e-5)`,
             /// `q = round_half_even(x·s)`; pads `q` with zeros; returns `(s, sum of q)`.

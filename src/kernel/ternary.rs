@@ -72,7 +72,7 @@ impl Ternary {
     /// Packs a matrix from its rows of trits: `read(row, out)` writes a row and returns its scale, or `None` if all
     /// trits are zero.
     ///
-    /// Rows are read in parallel. The error is that of the lowest row for which `read` fails.
+    /// Rows are read in parallel. If `read` fails for some of them, the error is that of the first.
     pub fn from_rows<E: From<Error> + Send>(
         team: &Team,
         arena: &Arena,
@@ -80,7 +80,7 @@ impl Ternary {
         read: impl Fn(usize, &mut [i8]) -> std::result::Result<Option<f32>, E> + Sync,
     ) -> std::result::Result<Ternary, E> {
         let Layout { packing, rows, cols } = layout;
-        let mut words = layout.allocate(arena)?;
+        let mut words = layout.try_words(arena)?;
         let mut scales = vec![None; rows];
         let failed = FirstError::new();
         team.for_each_pair(&mut words, packing.words(cols), &mut scales, GROUP, |group, words, scales| {
@@ -111,7 +111,7 @@ impl Ternary {
         Ok(Ternary { words, packing, rows, cols, scale })
     }
 
-    /// Packs the code stream of an I2_S tensor whose rows are whole blocks. Code 3 is invalid: `invalid(row)` is the
+    /// Packs the code stream of an I2_S tensor whose rows are whole blocks. Code 3 is invalid: `invalid(row)` gives the
     /// error for the first row that holds one.
     pub fn from_i2s(
         team: &Team,
@@ -123,7 +123,7 @@ impl Ternary {
     ) -> Result<Ternary> {
         let Layout { packing, rows, cols } = layout;
         assert!(cols.is_multiple_of(BLOCK) && codes.len() == rows * cols / 4);
-        let mut words = layout.allocate(arena)?;
+        let mut words = layout.try_words(arena)?;
         let failed = FirstError::new();
         team.for_each_chunk(&mut words, packing.words(cols), |group, words| {
             let rows = codes.chunks(cols / 4).skip(group * GROUP).take(GROUP);
@@ -215,8 +215,8 @@ impl Ternary {
 }
 
 impl Layout {
-    /// The words of a matrix, all zero.
-    fn allocate(&self, arena: &Arena) -> Result<HugeBuf<Word>> {
+    /// The words of the matrix, all zero.
+    fn try_words(&self, arena: &Arena) -> Result<HugeBuf<Word>> {
         arena.try_zeroed(self.rows.div_ceil(GROUP) * self.packing.words(self.cols))
     }
 }

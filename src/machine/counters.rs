@@ -31,12 +31,10 @@ impl WorkCounters {
             self;
         [ternary, dense, attention, head, logits, ternary_ns, dense_ns, attention_ns, head_ns]
     }
-}
 
-impl WorkCounters {
     /// One row's equal share of the work of `rows` rows.
     pub fn share(mut self, rows: usize) -> WorkCounters {
-        self.fields().into_iter().for_each(|figure| *figure /= rows as u64);
+        self.fields().into_iter().for_each(|field| *field /= rows as u64);
         self
     }
 }
