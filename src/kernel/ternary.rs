@@ -57,7 +57,8 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Room for `tokens` rows of `cols` values: for each what [`Kernels::quantize`](super::Kernels::quantize) fills and returns.
+    /// Room for `tokens` rows of `cols` values: for each what [`Kernels::quantize`](super::Kernels::quantize) fills and
+    /// returns.
     pub fn rows(&mut self, tokens: usize, cols: usize) -> Result<impl Iterator<Item = (&mut [i8], &mut (f32, i32))>> {
         (self.stride, self.cols) = (Packing::Base3.padded(cols), cols);
         self.scales.resize(tokens, (0.0, 0));
