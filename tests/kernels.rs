@@ -1,9 +1,10 @@
-//! Every kernel of every instruction set this processor has gives the bits of the scalar one, at every tail and
-//! extreme value; and the scalar ones compute what they should.
+//! Every kernel gives the same bits on every instruction set of this processor, for every tail length and extreme
+//! value; and the scalar kernels compute the right result.
 
 use bitnet::codec::f16_to_f32;
 use bitnet::error::Error;
-use bitnet::kernel::float::{PAGE, to_f16};
+use bitnet::kernel::attention::PAGE;
+use bitnet::kernel::f16::to_f16;
 use bitnet::kernel::packing::Packing;
 use bitnet::kernel::ternary::{Activations, Layout, Ternary};
 use bitnet::kernel::{Isa, Kernels, Team, kernels};
@@ -16,10 +17,10 @@ fn all() -> Vec<&'static Kernels> {
 }
 
 fn scalar() -> &'static Kernels {
-    kernels(Some("scalar")).expect("always there")
+    kernels(Some("scalar")).expect("always available")
 }
 
-/// Deterministic floats of very different magnitudes, zeros and subnormals among them.
+/// Deterministic floats of very different magnitudes, including zeros and subnormals.
 fn floats(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let mut next = move || {
@@ -56,7 +57,7 @@ fn in_team<R: Send>(threads: usize, kernels: &'static Kernels, job: impl FnOnce(
 const LENGTHS: [usize; 15] = [1, 2, 15, 16, 17, 31, 63, 64, 65, 100, 127, 128, 129, 400, 2560];
 
 #[test]
-fn norms_are_equal() {
+fn rms_norm_is_equal_on_every_instruction_set() {
     for n in LENGTHS {
         let (x, gamma) = (floats(n, 1), floats(n, 2));
         same_bits(&format!("rms_norm of {n}"), |k| {
@@ -68,7 +69,7 @@ fn norms_are_equal() {
 }
 
 #[test]
-fn norm_is_the_formula() {
+fn rms_norm_follows_its_formula() {
     let (x, gamma): (Vec<f32>, Vec<f32>) = ((0..100).map(|i| i as f32 * 0.1 - 3.0).collect(), vec![0.5; 100]);
     let mut out = x.clone();
     scalar().rms_norm(&mut out, &gamma, 1e-5);
@@ -80,7 +81,7 @@ fn norm_is_the_formula() {
 }
 
 #[test]
-fn quantising_is_equal() {
+fn quantize_is_equal_on_every_instruction_set() {
     for n in LENGTHS {
         for scale in [1.0, 1e-8, 1e30] {
             let x: Vec<f32> = floats(n, 3).iter().map(|x| x * scale).collect();
@@ -96,8 +97,8 @@ fn quantising_is_equal() {
 }
 
 #[test]
-fn quantising_rounds_half_to_even_and_has_a_floor() {
-    // The largest is 127, so s is 1 and the others are rounded as they stand.
+fn quantize_rounds_half_to_even_and_has_a_floor() {
+    // The largest magnitude is 127, so s is 1 and each value is rounded unscaled.
     let x = [127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.499_999_97, 126.5, -127.0];
     let mut q = [0i8; 128];
     let (s, _) = scalar().quantize(&x, &mut q);
@@ -126,9 +127,9 @@ fn dots_are_equal_and_right() {
                 out
             };
             same_bits(&format!("dots of {n} × {tokens}"), |k| each(k).concat());
-            let [_, _, f32s, widened] = each(scalar());
-            assert_eq!(bits(&f32s), bits(&widened));
-            for (dot, x) in widened.iter().zip(&xs) {
+            let [_, _, stored, dequantized] = each(scalar());
+            assert_eq!(bits(&stored), bits(&dequantized));
+            for (dot, x) in dequantized.iter().zip(&xs) {
                 let terms = || row.iter().zip(*x).map(|(a, b)| *a as f64 * *b as f64);
                 let (want, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
                 assert!((want - *dot as f64).abs() <= size * 1e-6 + 1e-40, "{want} {dot}");
@@ -138,7 +139,7 @@ fn dots_are_equal_and_right() {
 }
 
 #[test]
-fn attention_parts_are_equal() {
+fn scores_and_mixes_are_equal_on_every_instruction_set() {
     for channels in [2, 16, 36, 64, 100, 128, 256] {
         for vectors in [1, 2, 3, 4, 5, 8, 9, 13, 16] {
             let q = floats(vectors * channels, 5);
@@ -172,7 +173,7 @@ fn attention_parts_are_equal() {
 }
 
 #[test]
-fn elementwise_kernels_are_equal() {
+fn elementwise_kernels_are_equal_on_every_instruction_set() {
     for n in LENGTHS {
         let (x, y) = (floats(n, 20), floats(n, 21));
         let sums: Vec<i32> = x.iter().map(|x| (x.clamp(-99.0, 99.0) * 1e4) as i32).collect();
@@ -185,16 +186,17 @@ fn elementwise_kernels_are_equal() {
             k.scale_sums(&sums, 77, 0.3, c);
             k.scale_rows(&sums, -5, &x, 0.7, d);
             let halves: Vec<[u8; 2]> = x.iter().map(|x| to_f16(*x)).collect();
-            let mut wide = vec![0.0; n];
-            k.f16_to_f32(&halves, &mut wide);
-            assert!(wide.iter().zip(&halves).all(|(w, h)| w.to_bits() == f16_to_f32(u16::from_le_bytes(*h)).to_bits()));
+            let mut floats = vec![0.0; n];
+            k.f16_to_f32(&halves, &mut floats);
+            let want: Vec<f32> = halves.iter().map(|h| f16_to_f32(u16::from_le_bytes(*h))).collect();
+            assert_eq!(bits(&floats), bits(&want));
             all.concat()
         });
     }
 }
 
 #[test]
-fn eight_bit_dots_are_exact() {
+fn int8_dots_are_exact() {
     for n in [32, 64, 96, 2560] {
         let row: Vec<i8> = floats(n, 22).iter().map(|x| (x * 127.0).clamp(-127.0, 127.0) as i8).collect();
         let most = (i32::MAX as usize / (127 * n)).min(32_767) as f32;
@@ -258,7 +260,7 @@ fn silu_is_equal_and_right() {
 }
 
 #[test]
-fn halves_round_to_nearest_even_and_widen_back() {
+fn f16_rounds_to_nearest_even_and_converts_back() {
     for half in 0..=u16::MAX {
         let x = f16_to_f32(half);
         if x.is_nan() {
@@ -278,7 +280,7 @@ fn halves_round_to_nearest_even_and_widen_back() {
     assert_eq!(u16::from_le_bytes(to_f16(f32::from_bits(1))), 0);
 }
 
-/// Rows of `cols` floats as int8 activations.
+/// Quantizes rows of `cols` floats to int8 activations.
 fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
     let mut activations = Activations::default();
     for (x, (q, scale)) in x.chunks(cols).zip(activations.rows(x.len() / cols, cols).expect("memory")) {
@@ -370,7 +372,7 @@ fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
 }
 
 #[test]
-fn an_instruction_set_that_is_not_there_is_refused_with_the_list() {
+fn an_unavailable_instruction_set_is_refused_with_the_available_ones() {
     let missing = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
     for name in [missing, "sse9"] {
         let message = kernels(Some(name)).err().expect("refused").to_string();
@@ -379,7 +381,7 @@ fn an_instruction_set_that_is_not_there_is_refused_with_the_list() {
 }
 
 #[test]
-fn values_that_are_not_finite_are_handed_on() {
+fn values_that_are_not_finite_propagate() {
     for kernels in all() {
         for (bad, at) in [(f32::NAN, 3), (f32::INFINITY, 200), (-f32::NAN, 299)] {
             let mut x = floats(300, 1);
@@ -404,7 +406,7 @@ fn values_that_are_not_finite_are_handed_on() {
 }
 
 #[test]
-fn more_threads_than_are_of_use_are_refused() {
+fn too_many_threads_are_refused() {
     for size in [1025, usize::MAX] {
         let message = Pool::new(size).err().expect("refused").to_string();
         assert!(message.contains(&size.to_string()) && message.contains("1024"), "{message}");
@@ -412,7 +414,7 @@ fn more_threads_than_are_of_use_are_refused() {
 }
 
 #[test]
-fn a_panic_in_a_loop_reaches_the_caller_and_the_pool_lives_on() {
+fn a_panic_in_a_loop_reaches_the_caller_and_the_pool_stays_usable() {
     let pool = Pool::new(3).expect("threads");
     for _ in 0..20 {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -430,7 +432,7 @@ fn a_panic_in_a_loop_reaches_the_caller_and_the_pool_lives_on() {
 }
 
 #[test]
-fn a_caller_that_is_not_wanted_any_more_leaves_the_queue() {
+fn a_caller_whose_watch_gives_up_leaves_the_queue() {
     let pool = Pool::new(1).expect("threads");
     let (begun, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
     std::thread::scope(|scope| {
@@ -441,7 +443,7 @@ fn a_caller_that_is_not_wanted_any_more_leaves_the_queue() {
             })
         });
         begun.wait();
-        // The job under way ends once this caller has given up, or after a minute.
+        // The running job ends when this caller has given up, or after a minute.
         let (gave_up, told) = std::sync::mpsc::channel();
         let pool = &pool;
         scope.spawn(move || gave_up.send(pool.run_watched(|_| 1, || true)));
@@ -449,12 +451,12 @@ fn a_caller_that_is_not_wanted_any_more_leaves_the_queue() {
         end.wait();
         assert_eq!(answer, Ok(None));
     });
-    assert_eq!(pool.run_watched(|_| 2, || true), None, "asked when its rotate has come");
+    assert_eq!(pool.run_watched(|_| 2, || true), None, "the watch is asked when the slot is free");
     assert_eq!(pool.run_watched(|_| 3, || false), Some(3));
 }
 
 #[test]
-fn threads_of_many_callers_take_turns() {
+fn jobs_of_many_callers_run_one_after_the_other() {
     let pool = Pool::new(2).expect("threads");
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -470,8 +472,8 @@ fn threads_of_many_callers_take_turns() {
 }
 
 #[test]
-fn dots_count_what_they_compute() {
-    // 128 columns of so many tokens and rows.
+fn peak_macs_returns_the_number_of_multiply_adds() {
+    // Multiply-adds a round: 128 columns × tokens × rows of a tile.
     let macs = |isa: &str| match isa {
         "scalar" => 16,
         "avx2" => 128 * 4 * 8,

@@ -140,3 +140,7 @@ impl Arch {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/arch.rs"]
+mod tests;

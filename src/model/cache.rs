@@ -3,7 +3,7 @@
 use super::Row;
 use crate::error::Result;
 use crate::kernel::Team;
-use crate::kernel::float::PAGE;
+use crate::kernel::attention::PAGE;
 use crate::machine::counters::WorkCounters;
 use crate::ops::attention::{AttentionRow, KvType, Page, PageShape};
 use std::sync::Arc;

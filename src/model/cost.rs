@@ -2,7 +2,7 @@
 
 use super::linear::{Dense, Matrix};
 use super::{Block, Model};
-use crate::kernel::float::PAGE;
+use crate::kernel::attention::PAGE;
 use crate::ops::attention::KvType;
 
 /// The work of one token, in the two parts that limit its speed: arithmetic and reading memory.

@@ -164,7 +164,7 @@ impl QuantizedHead {
         dequantize: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Option<QuantizedHead> {
         let stride = cols.next_multiple_of(HEAD_STEP);
-        let mut q = HugeBuf::zeroed(count.checked_mul(stride)?).ok()?;
+        let mut q = HugeBuf::try_zeroed(count.checked_mul(stride)?).ok()?;
         let (mut steps, mut norms, mut errors) = (vec![0f32; count], vec![0f32; count], vec![0f32; count]);
         let facts = steps.chunks_mut(STEP).zip(norms.chunks_mut(STEP)).zip(errors.chunks_mut(STEP));
         let mut tasks: Vec<_> = q.chunks_mut(stride * STEP).zip(facts).collect();

@@ -5,7 +5,9 @@
 //! over absolute positions, whatever the batch, the chunk or the threads.
 
 use crate::error::Result;
-use crate::kernel::float::{F16Bytes, F32Bytes, PAGE, to_f16};
+use crate::kernel::attention::PAGE;
+use crate::kernel::f16::to_f16;
+use crate::kernel::lanes::{F16Bytes, F32Bytes};
 use crate::kernel::{Kernels, Team};
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::HugeBuf;
@@ -84,16 +86,16 @@ impl Page {
     /// A page of zeros.
     pub fn new(shape: &PageShape, kv_type: KvType) -> Result<Page> {
         Ok(match kv_type {
-            KvType::F16 => Page::F16(HugeBuf::zeroed(shape.elements())?),
-            KvType::F32 => Page::F32(HugeBuf::zeroed(shape.elements())?),
+            KvType::F16 => Page::F16(HugeBuf::try_zeroed(shape.elements())?),
+            KvType::F32 => Page::F32(HugeBuf::try_zeroed(shape.elements())?),
         })
     }
 
     /// A page with the same contents.
     pub fn copy(&self) -> Result<Page> {
         Ok(match self {
-            Page::F16(page) => Page::F16(page.copy()?),
-            Page::F32(page) => Page::F32(page.copy()?),
+            Page::F16(page) => Page::F16(page.try_clone()?),
+            Page::F32(page) => Page::F32(page.try_clone()?),
         })
     }
 
