@@ -61,8 +61,8 @@ pub struct Times {
 }
 
 impl Generation {
-    /// Starts a generation from `prompt`, which holds at least one id, without computing anything yet. `sequence` keeps the
-    /// positions that it shares with the prompt and drops the others. `stop` are the stop ids.
+    /// Starts a generation from `prompt`, which holds at least one id, without computing anything yet. `sequence` keeps
+    /// the positions that it shares with the prompt and drops the others. `stop` are the stop ids.
     pub fn begin(
         sequence: &mut Sequence,
         prompt: Vec<u32>,
@@ -132,7 +132,8 @@ impl Generation {
         Token { id, logprobs, finish: self.finish }
     }
 
-    /// Computes the logits after the last id. A prompt is computed in chunks: whoever abandons one keeps those before it.
+    /// Computes the logits after the last id. A prompt is computed in chunks: whoever abandons one keeps those before
+    /// it.
     fn compute(
         &self,
         runtime: &Runtime,
@@ -178,7 +179,8 @@ impl Generation {
     }
 }
 
-/// Runs generations to their end together, each on its own sequence: one pass computes the next position of all that go on.
+/// Runs generations to their end together, each on its own sequence: one pass computes the next position of all that go
+/// on.
 pub fn complete_all(
     runtime: &Runtime,
     generations: &mut [Generation],

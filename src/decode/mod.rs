@@ -29,8 +29,8 @@ pub struct Runtime {
     pub scratch: Mutex<Scratch>,
 }
 
-/// A pass that reads fewer bytes of weights than this, counted once a row, runs on the caller's thread: it ends before other
-/// threads would wake up.
+/// A pass that reads fewer bytes of weights than this, counted once a row, runs on the caller's thread: it ends before
+/// other threads would wake up.
 const SMALL_PASS: usize = 4 << 20;
 
 /// Called before each pass and every 50 ms while it computes; `true` cancels the pass.
@@ -49,7 +49,8 @@ impl Sequence {
         Sequence { cache, ids: Vec::new() }
     }
 
-    /// A sequence whose keys and values were computed before: `read` fills each page with what [`Sequence::contents`] gave.
+    /// A sequence whose keys and values were computed before: `read` fills each page with what [`Sequence::contents`]
+    /// gave.
     pub fn restored(mut cache: KvCache, ids: Vec<u32>, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Sequence> {
         cache.fill(ids.len(), read)?;
         Ok(Sequence { cache, ids })

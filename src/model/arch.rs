@@ -33,7 +33,8 @@ pub struct ModelSize {
     pub vocab_size: usize,
 }
 
-/// The names of a transformer block's tensors: "q" stands for `blk.N.q.weight`. A norm that the architecture lacks is `None`.
+/// The names of a transformer block's tensors: "q" stands for `blk.N.q.weight`. A norm that the architecture lacks is
+/// `None`.
 #[derive(Debug)]
 pub struct BlockTensors {
     /// RMSNorm before the attention.
@@ -139,3 +140,7 @@ impl Arch {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/arch.rs"]
+mod tests;

@@ -8,8 +8,8 @@ use crate::machine::counters::WorkCounters;
 use crate::ops::attention::{AttentionRow, KvType, Page, PageShape};
 use std::sync::Arc;
 
-/// The keys and values of one sequence. It grows by pages of 64 positions; what a page holds after position `len` has no
-/// meaning. Clones share their pages until one of them writes.
+/// The keys and values of one sequence. It grows by pages of 64 positions; what a page holds after position `len` has
+/// no meaning. Clones share their pages until one of them writes.
 #[derive(Clone)]
 pub struct KvCache {
     shape: PageShape,
@@ -77,7 +77,8 @@ impl KvCache {
         self.pages.iter().map(|page| page.bytes())
     }
 
-    /// Gives an empty cache `len` positions: `read` fills each page with the bytes that [`KvCache::contents`] gave for it.
+    /// Gives an empty cache `len` positions: `read` fills each page with the bytes that [`KvCache::contents`] gave for
+    /// it.
     pub fn fill(&mut self, len: usize, mut read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
         self.reserve(len)?;
         self.pages.iter_mut().try_for_each(|page| read(Arc::get_mut(page).expect("just allocated").bytes_mut()))?;

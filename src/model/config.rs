@@ -35,8 +35,8 @@ pub struct Config {
     pub activation: Activation,
 }
 
-/// Keys (behind the architecture's prefix) that change the graph in ways that this engine does not compute, and the values
-/// at which they change nothing. A bool counts as 0 or 1; of a list every item counts.
+/// Keys (behind the architecture's prefix) that change the graph in ways that this engine does not compute, and the
+/// values at which they change nothing. A bool counts as 0 or 1; of a list every item counts.
 const FOREIGN_KEYS: [(&str, &[f32]); 14] = [
     ("expert_count", &[0.0]),
     ("attention.sliding_window", &[0.0]),
@@ -202,8 +202,8 @@ impl Keys<'_> {
         Ok(RopeParams { style: self.arch.rope_style, dim, base, factor: self.rope_factor()? })
     }
 
-    /// The factor of linear scaling. As llama.cpp reads the keys: the type is linear unless stated, files of 2023 hold the
-    /// factor under another key, and 0 means no scaling.
+    /// The factor of linear scaling. As llama.cpp reads the keys: the type is linear unless stated, files of 2023 hold
+    /// the factor under another key, and 0 means no scaling.
     fn rope_factor(&self) -> Result<f32> {
         let key = self.key("rope.scaling.type");
         match self.metadata.str(&key)?.unwrap_or("linear") {
@@ -228,7 +228,7 @@ impl Keys<'_> {
             let changes = |value: &Value| !value.floats().is_some_and(|all| all.iter().all(|x| neutral.contains(x)));
             if let Some(value) = self.metadata.get(&key).filter(changes) {
                 return Err(Error::Unsupported(format!(
-                    "metadata key '{key}' is {value}, which changes the model in a way that this engine does not compute"
+                    "metadata key '{key}' is {value}, which changes the graph in a way that this engine does not compute"
                 )));
             }
         }

@@ -1,73 +1,22 @@
 //! The forward pass: one function for a chunk of a prompt, one decode step, and many sequences at once.
 
-use super::config::Config;
 use super::finite::check_finite;
 use super::input::Inputs;
+use super::scratch::{Buffers, Scratch};
 use super::{KvCache, LogitsFor, Model, Row, cache};
 use crate::error::{Error, Result};
 use crate::kernel::Team;
-use crate::kernel::ternary::Activations;
 use crate::machine::counters::WorkCounters;
-use crate::machine::memory::{try_grow, try_with_capacity};
+use crate::machine::memory::try_with_capacity;
 use crate::ops::attention::{AttentionBatch, attention};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The memory of a pass, kept for the next one: fresh memory costs more than filling it.
-#[derive(Default)]
-pub struct Scratch {
-    floats: [Vec<f32>; 9],
-    ints: Activations,
-}
-
-/// The buffers of a pass, each with one row a token.
-struct Buffers<'a> {
-    /// The residual stream.
-    x: &'a mut [f32],
-    /// The residual stream after the norm before the attention or the feed-forward network.
-    normed: &'a mut [f32],
-    /// Queries, keys and values.
-    q: &'a mut [f32],
-    k: &'a mut [f32],
-    v: &'a mut [f32],
-    /// The attention's output, then its sub-norm.
-    attended: &'a mut [f32],
-    /// The feed-forward network's gate projection, then its activation, then the sub-norm of that.
-    gate: &'a mut [f32],
-    /// The feed-forward network's up projection.
-    up: &'a mut [f32],
-    /// What the attention or the feed-forward network adds to the residual stream.
-    branch: &'a mut [f32],
-    /// The input of the projections that come next, rounded to int8.
-    ints: &'a mut Activations,
-}
-
-impl Scratch {
-    fn buffers(&mut self, config: &Config, n_rows: usize) -> Result<Buffers<'_>> {
-        let Scratch { floats: [x, normed, q, k, v, attended, gate, up, branch], ints } = self;
-        let rows = |buffer, width| try_grow(buffer, n_rows * width);
-        let (hidden, ffn, q_width, kv_width) =
-            (config.hidden_size, config.intermediate_size, config.q_width(), config.kv_width());
-        Ok(Buffers {
-            x: rows(x, hidden)?,
-            normed: rows(normed, hidden)?,
-            q: rows(q, q_width)?,
-            k: rows(k, kv_width)?,
-            v: rows(v, kv_width)?,
-            attended: rows(attended, q_width)?,
-            gate: rows(gate, ffn)?,
-            up: rows(up, ffn)?,
-            branch: rows(branch, hidden)?,
-            ints,
-        })
-    }
-}
-
 impl Model {
-    /// Computes a batch: appends the keys and values of every row to the cache of its sequence, and returns the logits of the
-    /// rows that need some, `vocab_size` floats each, in order; or their hidden states ([`LogitsFor::Hidden`]).
+    /// Computes a batch: appends the keys and values of every row to the cache of its sequence, and returns the logits
+    /// of the rows that need some, `vocab_size` floats each, in order; or their hidden states ([`LogitsFor::Hidden`]).
     ///
-    /// `cancel` is read between layers; a pass that fails or is cancelled leaves the caches at their former lengths. Ids must
-    /// be below the vocabulary's size.
+    /// `cancel` is read between layers; a pass that fails or is cancelled leaves the caches at their former lengths.
+    /// Ids must be below the vocabulary's size.
     pub fn forward(
         &self,
         team: &Team,
@@ -107,7 +56,7 @@ impl Model {
             let attention_rows = cache::attention_rows(caches, &places);
             let batch = AttentionBatch { shape: caches[rows[0].sequence].shape(), layer, rows: &attention_rows };
             attention(team, &batch, q, attended, &mut work);
-            // Sub-norm, if the architecture has it.
+            // Sub-norm: a = RMSNorm(attended), or attended itself if the architecture has none.
             let a = inputs.sub_norm(attended, block.attn_sub_norm.as_deref())?;
             // Output projection and residual: x = x + W_o·a.
             block.o.apply(team, &a, branch, &mut work);
@@ -118,7 +67,7 @@ impl Model {
             // Gate and up projections.
             block.gate.apply(team, &f, gate, &mut work);
             block.up.apply(team, &f, up, &mut work);
-            // Activation: f = act(gate) · up; then the sub-norm, if the architecture has it.
+            // Activation: f = act(gate) · up. Then the sub-norm, if the architecture has one.
             let f = inputs.activate(config.activation, gate, up, block.ffn_sub_norm.as_deref())?;
             // Down projection and residual: x = x + W_down·f.
             block.down.apply(team, &f, branch, &mut work);
@@ -128,7 +77,7 @@ impl Model {
         refuse_cancelled(cancel)?;
         // Every operation above turns a NaN or infinity into another, so that one check finds them all.
         check_finite(x, config.hidden_size, |i, value| {
-            format!("position {}: the layers end in {value}; their weights are out of range", places[i].position)
+            format!("position {}: the last layer gives {value}; some weights are out of range", places[i].position)
         })?;
 
         // Output norm, of the rows that need something.

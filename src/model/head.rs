@@ -1,13 +1,13 @@
 //! The output head: logits of the whole vocabulary, or of those tokens alone that the sampler can choose.
 //!
-//! Most samplers need the exact logits of few tokens. A copy of the matrix in 8 bits, half the bytes of f16, gives an interval
-//! for every logit. The caller turns the intervals into a threshold, and only the rows whose upper bound reaches it are
-//! computed exactly. The intervals hold the logit *as the exact path rounds it*:
+//! Most samplers need the exact logits of few tokens. A copy of the matrix in 8 bits, half the bytes of f16, gives an
+//! interval for every logit. The caller turns the intervals into a threshold, and only the rows whose upper bound
+//! reaches it are computed exactly. The intervals hold the logit *as the exact path rounds it*:
 //!
 //! With w = ŵ + e (ŵ the 8-bit row) and x = x̂ + f (x̂ in up to 16 bits), |w·x - ŵ·x̂| ≤ |e||x| + |ŵ||f| by the
 //! Cauchy-Schwarz inequality, and ŵ·x̂ is an integer times two steps. A dot in fixed order differs from w·x by at most
-//! γ Σ|w||x| ≤ γ|w||x|, where γ = m·u / (1 - m·u) for m roundings (Higham, Accuracy and Stability of Numerical Algorithms,
-//! section 3.1).
+//! γ Σ|w||x| ≤ γ|w||x|, where γ = m·u / (1 - m·u) for m roundings (Higham, Accuracy and Stability of Numerical
+//! Algorithms, section 3.1).
 
 use super::finite::check_finite;
 use super::linear::Dense;
@@ -33,7 +33,8 @@ const STEP: usize = 64;
 const MIN_BYTES: usize = 1 << 20;
 /// The most columns that `quantize_row` takes, and with which its sums fit i32.
 const MAX_COLS: usize = 1 << 17;
-/// Above this fraction of the vocabulary (one in so many), reading all rows in order is faster than reading the candidates.
+/// Above this fraction of the vocabulary (one in so many), reading all rows in order is faster than reading the
+/// candidates.
 const MAX_CANDIDATES: usize = 16;
 
 impl Head {
@@ -47,8 +48,8 @@ impl Head {
         self.quantized.get().and_then(Option::as_ref).map_or(0, QuantizedHead::bytes)
     }
 
-    /// The logits of the rows of `x`, as `needs` says for each row: `matrix.rows()` floats a row. Counts itself in `work`, which
-    /// has an item for each row; all rows share the time.
+    /// The logits of the rows of `x`, as `needs` says for each row: `matrix.rows()` floats a row. Counts itself in
+    /// `work`, which has an item for each row; all rows share the time.
     pub fn logits(
         &self,
         team: &Team,
@@ -79,8 +80,8 @@ impl Head {
         Ok(logits)
     }
 
-    /// Writes the logits of candidates for those rows that need no others, and returns how many candidates each had: `None` for
-    /// a row that is still to be computed in full.
+    /// Writes the logits of candidates for those rows that need no others, and returns how many candidates each had:
+    /// `None` for a row that is still to be computed in full.
     fn candidates(
         &self,
         team: &Team,

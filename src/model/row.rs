@@ -26,9 +26,9 @@ pub enum LogitsFor<'a> {
     Hidden,
 }
 
-/// Applies the sampler's penalties to the lower and upper bounds of all logits, and returns the threshold below which an
-/// upper bound rules a token out; `None` if every logit is needed. The penalties must keep the order of values (be monotone),
-/// or the bounds would no longer hold.
+/// Applies the sampler's penalties to the lower and upper bounds of all logits, and returns the threshold below which
+/// an upper bound rules a token out; `None` if every logit is needed. The penalties must keep the order of values (be
+/// monotone), or the bounds would no longer hold.
 pub type CandidateThreshold<'a> = dyn Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync + 'a;
 
 impl LogitsFor<'_> {

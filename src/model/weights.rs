@@ -221,8 +221,8 @@ impl<'a> Loader<'a> {
         let mut warnings = Vec::new();
         if let Some(name) = lossy.first() {
             warnings.push(format!(
-                "ternary weights are stored lossily: {} tensors, the first being '{name}', have the type Q4_0, where trits \
-                 of one sign have 7/8 of the magnitude of the others; get the model in TQ1_0, TQ2_0 or I2_S",
+                "ternary weights are stored lossily: {} tensors, the first being '{name}', have the type Q4_0, where \
+                 trits of one sign have 7/8 of the magnitude of the others; get the model in TQ1_0, TQ2_0 or I2_S",
                 lossy.len()
             ));
         }

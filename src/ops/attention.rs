@@ -1,8 +1,8 @@
 //! The pages of the KV cache and the attention over them.
 //!
 //! A page holds 64 positions of all layers. Keys are stored `[channel][position]`, so that the lanes of q·k are keys;
-//! values are stored `[position][channel]`, so that the lanes of p·v are channels. Both sums run in ascending order over
-//! absolute positions, whatever the batch, the chunk or the threads.
+//! values are stored `[position][channel]`, so that the lanes of p·v are channels. Both sums run in ascending order
+//! over absolute positions, whatever the batch, the chunk or the threads.
 
 use crate::error::Result;
 use crate::kernel::attention::PAGE;

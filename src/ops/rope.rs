@@ -21,8 +21,8 @@ pub struct RopeParams {
     pub dim: usize,
     /// The base of the frequencies (theta).
     pub base: f32,
-    /// Divides the frequencies, so that positions beyond the trained context fall into it (linear position interpolation,
-    /// arXiv 2306.15595); 1 for none.
+    /// Divides the frequencies, so that positions beyond the trained context fall into it (linear position
+    /// interpolation, arXiv 2306.15595); 1 for none.
     pub factor: f32,
 }
 
