@@ -171,8 +171,8 @@ fn changed(mut core: Core, keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
 /// Defines the class, with a getter for each parameter of the list.
 macro_rules! define_class {
     ($($(#[doc = $help:literal])+ $name:ident: $Type:ty = $default:tt, $rules:expr;)+) => {
-        // CPython takes the first line of a class's documentation for its signature.
-        #[doc = concat!("SamplingParams(*", $(", ", stringify!($name), "=", stringify!($default),)+ ")\n--\n\n")]
+        // CPython reads the signature from the start of a class's documentation, up to "--" and an empty line.
+        #[doc = concat!("SamplingParams(*", $(", ", stringify!($name), "=", stringify!($default),)+ ")\n--\n")]
         #[doc = doc!(SamplingParams)]
         #[pyclass(frozen, eq, module = "bitnet")]
         #[derive(PartialEq, Clone)]
