@@ -112,24 +112,21 @@ impl Sequence {
 }
 
 impl Runtime {
-    /// Checks ids that would stand at `position` and after.
-    pub fn check_ids(&self, ids: &[i64], position: usize) -> Result<Vec<u32>> {
+    /// Checks that ids from `position` on fit the context and are in the vocabulary.
+    pub fn check_ids(&self, ids: &[u32], position: usize) -> Result<()> {
         if position + ids.len() > self.n_ctx {
             return Err(Error::Context { needed: position + ids.len(), n_ctx: self.n_ctx });
         }
         self.check_vocabulary(ids)
     }
 
-    /// Checks ids, however many.
-    pub fn check_vocabulary(&self, ids: &[i64]) -> Result<Vec<u32>> {
+    /// Checks that ids, however many, are in the vocabulary.
+    pub fn check_vocabulary(&self, ids: &[u32]) -> Result<()> {
         let n_vocab = self.model.config().vocab_size;
-        ids.iter()
-            .enumerate()
-            .map(|(i, id)| match u32::try_from(*id) {
-                Ok(small) if (small as usize) < n_vocab => Ok(small),
-                _ => Err(Error::TokenId { id: *id, position: i, n_vocab }),
-            })
-            .collect()
+        match ids.iter().position(|id| *id as usize >= n_vocab) {
+            Some(position) => Err(Error::TokenId { id: ids[position].into(), position, n_vocab }),
+            None => Ok(()),
+        }
     }
 
     /// Appends `steps` to the sequences, at most `n_batch` in a pass, and returns the wanted logits in order.

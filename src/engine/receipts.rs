@@ -1,11 +1,10 @@
-//! The receipts of an engine's answers, and their replay.
+//! Receipts of an engine's answers: how they are made and replayed.
 
-use super::{Engine, Request, Stream};
+use super::{Config, Engine, Finish, Request, Stream, Watch};
 use crate::checkpoint::gguf::{Gguf, fingerprint};
-use crate::decode::{Finish, Sequence, Watch};
+use crate::decode::Sequence;
 use crate::error::Result;
 use crate::machine::facts;
-use crate::model::config::Config;
 use crate::receipt::{
     Claim, LazyHash, ModelInfo, Previous, Receipt, Redactable, Run, Sampling, Seconds, gate, seconds, wrong,
 };
@@ -13,10 +12,10 @@ use crate::sampler::{SamplingParams, decimal};
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
 
-/// The number of the order of float operations (`docs/numerics.md`).
+/// Version of the order of float operations (`docs/numerics.md`). Results with the same number agree bit for bit.
 pub const NUMERICS: u32 = 1;
 
-/// What all receipts of an engine have in common.
+/// The parts that all receipts of an engine share.
 pub(super) struct Identity {
     fingerprint: LazyHash,
     model_info: ModelInfo,
@@ -94,39 +93,39 @@ fn params(sampling: &Sampling) -> Result<SamplingParams> {
 }
 
 impl Engine {
-    /// The fingerprint of its model. The first call reads the file.
+    /// BLAKE3 of the model file, in hexadecimal. The first call reads the whole file.
     pub fn fingerprint(&self) -> Result<&str> {
         self.identity.fingerprint.get()
     }
 
-    /// The receipt of an answer that has ended and has at least one id.
+    /// The receipt of an answer that has ended with at least one id.
     pub(super) fn receipt_of(&self, stream: &Stream, sequence: &Sequence) -> Receipt {
-        let (answer, clock, origin) = (&stream.answer, &stream.clock, &stream.origin);
-        let times = &answer.times;
+        let (generation, clock, origin) = (&stream.generation, &stream.clock, &stream.origin);
+        let times = &generation.times;
         let model = &self.runtime.model;
         let seconds = |duration: Duration| seconds(duration.as_nanos() as u64);
         let claim = Claim {
             numerics: NUMERICS,
             model: self.identity.fingerprint.clone(),
             tokenizer: self.tokenizer().ok().map(|tokenizer| tokenizer.fingerprint.clone()),
-            act_quant: model.verdict.act_quant.name().into(),
+            act_quant: self.act_quant().name().into(),
             ffn_act: self.config().activation.name().into(),
             kv_type: self.kv_type.name().into(),
-            n_ctx: self.runtime.n_ctx as u64,
+            n_ctx: self.n_ctx() as u64,
             template: origin.template.clone(),
             system: origin.system.clone().map(Redactable::Whole),
-            prompt_ids: Redactable::Whole(answer.prompt().to_vec()),
-            sampling: sampling(&answer.params, answer.seed, &answer.stop),
-            output_ids: Redactable::Whole(answer.generated().to_vec()),
-            finish_reason: answer.finish.unwrap_or(Finish::Cancelled).name().into(),
+            prompt_ids: Redactable::Whole(generation.prompt().to_vec()),
+            sampling: sampling(&generation.params, generation.seed, &generation.stop),
+            output_ids: Redactable::Whole(generation.generated().to_vec()),
+            finish_reason: generation.finish.unwrap_or(Finish::Cancelled).name().into(),
             previous: origin.previous.clone().map(Previous::Receipt),
         };
         let run = Run {
             version: env!("CARGO_PKG_VERSION").into(),
-            isa: self.runtime.kernels.isa.name().into(),
-            threads: self.runtime.pool.size() as u64,
-            n_batch: self.runtime.n_batch as u64,
-            cached_tokens: answer.cached as u64,
+            isa: self.isa().into(),
+            threads: self.n_threads() as u64,
+            n_batch: self.n_batch() as u64,
+            cached_tokens: generation.cached as u64,
             work: sequence.work(),
             seconds: Seconds {
                 render: seconds(origin.render),
@@ -145,9 +144,10 @@ impl Engine {
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
     }
 
-    /// Computes a receipt's answer again: whether it has the same ids and ends alike, and the ids that it has. A receipt
-    /// of another model, other settings or another order of float operations is refused by name; a redacted one takes
-    /// the prompt that it was made of, and where its stop texts ended it, the ids alone are compared.
+    /// Computes a receipt's answer again. Returns whether it has the same ids and ends in the same way, and its ids.
+    ///
+    /// Fails, naming the field, if the receipt is of another model, other settings or another order of float operations.
+    /// A redacted receipt needs its prompt; if one of its redacted stop strings ended the answer, only ids are compared.
     pub fn replay(&self, receipt: &Receipt, prompt: Option<Vec<u32>>, watch: &mut Watch) -> Result<(bool, Vec<u32>)> {
         let claim = &receipt.claim;
         gate("claim.numerics", claim.numerics == NUMERICS, || {
@@ -156,7 +156,7 @@ impl Engine {
         })?;
         let tokenizer = self.tokenizer().map_or("none", |tokenizer| &tokenizer.fingerprint);
         for (name, theirs, own) in [
-            ("claim.act_quant", &*claim.act_quant, self.runtime.model.verdict.act_quant.name()),
+            ("claim.act_quant", &*claim.act_quant, self.act_quant().name()),
             ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
             ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
             ("claim.model", claim.model.get()?, self.fingerprint()?),
@@ -170,15 +170,15 @@ impl Engine {
         let prompt =
             prompt.ok_or_else(|| wrong("claim.prompt_ids", "the receipt is redacted; give its prompt as well"))?;
         gate("claim.prompt_ids", claim.prompt_ids.is(&prompt), || "the prompt that was given is another".into())?;
-        let prompt: Vec<i64> = prompt.into_iter().map(i64::from).collect();
         let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..params(&claim.sampling)? };
-        let request = Request { stop_ids: claim.sampling.stop_token_ids.clone(), ..self.request(&prompt, params)? };
+        let request =
+            Request { stop_ids: claim.sampling.stop_token_ids.clone(), ..self.request(prompt.into(), params)? };
         let mut stream = self.stream_on(&mut None, request);
         while stream.next(self, watch)?.is_some() {}
         let stops = claim.finish_reason == Finish::Stop.name();
-        let stopped = stream.answer.finish == Some(Finish::Stop);
+        let stopped = stream.generation.finish == Some(Finish::Stop);
         let unknown = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;
-        let ids = stream.answer.generated().to_vec();
+        let ids = stream.generation.generated().to_vec();
         Ok((claim.output_ids.is(&ids) && (stops == stopped || stops && unknown), ids))
     }
 }

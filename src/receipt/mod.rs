@@ -9,7 +9,7 @@ mod run;
 mod validate;
 
 pub use claim::{Claim, LazyHash, Previous, Redactable, Sampling, TemplateClaim};
-pub use run::{Run, Seconds, seconds};
+pub use run::{Run, Seconds, rate, seconds};
 pub use validate::gate;
 
 use crate::error::{Error, Result};

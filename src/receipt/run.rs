@@ -66,7 +66,8 @@ pub(super) fn total(figures: &[u64]) -> u64 {
     figures.iter().fold(0, |sum, figure| sum.saturating_add(*figure))
 }
 
-pub(super) fn rate(count: u64, seconds: f64) -> f64 {
+/// Items per second; 0 for no items or no time.
+pub fn rate(count: u64, seconds: f64) -> f64 {
     if count == 0 || seconds <= 0.0 { 0.0 } else { count as f64 / seconds }
 }
 

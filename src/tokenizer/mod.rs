@@ -160,6 +160,12 @@ impl Tokenizer {
         self.encode_parts(&[(text, parse_special)])
     }
 
+    /// [`Tokenizer::encode`], with BOS in front if `add_bos` and the vocabulary has one.
+    pub fn encode_with_bos(&self, text: &str, add_bos: bool, parse_special: bool) -> Vec<u32> {
+        let bos = self.bos.filter(|_| add_bos);
+        bos.into_iter().chain(self.encode(text, parse_special)).collect()
+    }
+
     /// The ids of a formatted prompt: control tokens where the template wrote them, and one BOS or none.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Vec<u32> {
         let mut ids = self.encode_parts(&prompt.parts());
