@@ -25,17 +25,17 @@ fn open(model: &str, options: Options) -> Engine {
 }
 
 /// Pseudorandom ids, of which 150 fill more than two pages of the cache.
-fn ids(engine: &Engine, n: usize) -> Vec<i64> {
+fn ids(engine: &Engine, n: usize) -> Vec<u32> {
     let vocab = engine.config().vocab_size as u32;
     let mut state = 7u32;
     let mut next = move || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        ((state >> 8) % vocab) as i64
+        (state >> 8) % vocab
     };
     (0..n).map(|_| next()).collect()
 }
 
-fn logits(engine: &Engine, ids: &[i64]) -> Vec<f32> {
+fn logits(engine: &Engine, ids: &[u32]) -> Vec<f32> {
     engine.logits(&[ids.to_vec()], &mut || false).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -89,7 +89,7 @@ fn a_sequence_has_the_logits_that_it_has_alone() {
     for model in MODELS {
         let engine = open(model, Options { n_batch: Some(50), ..Options::default() });
         let all = ids(&engine, 120);
-        let sequences: Vec<Vec<i64>> =
+        let sequences: Vec<Vec<u32>> =
             [&all[..1], &all[5..70], &all[..], &all[30..31], &all[7..19]].map(<[_]>::to_vec).into();
         let together = engine.logits(&sequences, &mut || false).expect("computed");
         let alone: Vec<f32> = sequences.iter().flat_map(|ids| logits(&engine, ids)).collect();
@@ -113,7 +113,7 @@ fn cached_equals_recomputed() {
                 let last = &logits[logits.len() - engine.config().vocab_size..];
                 let best = (0..last.len()).rev().max_by(|a, b| last[*a].total_cmp(&last[*b])).expect("some");
                 assert_eq!(best as u32, id, "{model} after {} ids", sequence.len());
-                sequence.push(id as i64);
+                sequence.push(id);
             }
         }
     }
@@ -126,12 +126,12 @@ fn prompts_together_are_continued_as_each_alone() {
             let options = || Options { n_batch: Some(n_batch), n_ctx: Some(80), ..Options::default() };
             let (engine, alone) = (open(model, options()), open(model, options()));
             let all = ids(&engine, 75);
-            let prompts: Vec<Vec<i64>> =
+            let prompts: Vec<Vec<u32>> =
                 [&all[..1], &all[3..70], &all[..], &all[..40], &all[..]].map(<[_]>::to_vec).into();
             engine.prefill(&all[..66], &mut || false).expect("computed");
             let free = alone.generate(&prompts[1], 6, &[], &mut || false).expect("computed");
             // Some end at a stop id, some at the end of the context, some at `max_tokens`.
-            for stop in [vec![], vec![free[3] as i64]] {
+            for stop in [vec![], vec![free[3]]] {
                 let together = engine.generate_many(&prompts, 20, &stop, &mut || false).expect("computed");
                 for (prompt, ids) in prompts.iter().zip(&together) {
                     let want = alone.generate(prompt, 20, &stop, &mut || false).expect("computed");
@@ -151,7 +151,6 @@ fn clones_and_what_is_restored_go_on_as_if_alone() {
     for (_, kv_type) in KV_TYPES {
         let engine = open("silu-odd", Options { kv_type: Some(kv_type), ..Options::default() });
         let (runtime, all) = (engine.runtime(), ids(&engine, 140));
-        let all = runtime.check_ids(&all, 0).expect("of the vocabulary");
         let go_on = |sequence: &mut Sequence, ids: &[u32]| {
             bits(&runtime.prefill(sequence, ids, LogitsFor::All, &mut || false).expect("computed"))
         };
@@ -212,7 +211,7 @@ fn the_kernels_count_what_they_computed() {
     for model in MODELS {
         let engine = open(model, Options { n_batch: Some(7), ..Options::default() });
         let (runtime, layers) = (engine.runtime(), engine.config().n_layers as u64);
-        let prompt: Vec<u32> = ids(&engine, 20).iter().map(|id| *id as u32).collect();
+        let prompt = ids(&engine, 20);
         let mut sequence = Sequence::new(runtime.model.new_cache(KvType::F16));
         runtime.prefill(&mut sequence, &prompt[..5], LogitsFor::None, &mut || false).expect("computed");
         let params = SamplingParams { max_tokens: Some(4), ..SamplingParams::default() };

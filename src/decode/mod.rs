@@ -10,6 +10,7 @@ use crate::machine::counters::WorkCounters;
 use crate::machine::memory::try_with_capacity;
 use crate::machine::pool::{Pool, Workers};
 use crate::model::{KvCache, LogitsFor, Model, Row, Scratch};
+use crate::token::TokenId;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -103,8 +104,8 @@ impl Sequence {
 }
 
 impl Runtime {
-    /// Checks that ids fit the context from `position` on and are of the vocabulary.
-    pub fn check_ids(&self, ids: &[i64], position: usize) -> Result<Vec<u32>> {
+    /// Checks that ids from `position` on fit the context and are in the vocabulary.
+    pub fn check_ids(&self, ids: &[TokenId], position: usize) -> Result<()> {
         if position + ids.len() > self.n_ctx {
             return Err(self.context_error(position + ids.len()));
         }
@@ -115,16 +116,13 @@ impl Runtime {
         Error::Context { needed, n_ctx: self.n_ctx, model_max: self.model.config().context }
     }
 
-    /// Checks that ids are of the vocabulary.
-    pub fn check_vocabulary(&self, ids: &[i64]) -> Result<Vec<u32>> {
+    /// Checks that ids, however many, are in the vocabulary.
+    pub fn check_vocabulary(&self, ids: &[TokenId]) -> Result<()> {
         let n_vocab = self.model.config().vocab_size;
-        ids.iter()
-            .enumerate()
-            .map(|(i, id)| match u32::try_from(*id) {
-                Ok(small) if (small as usize) < n_vocab => Ok(small),
-                _ => Err(Error::TokenId { id: *id, position: i, n_vocab }),
-            })
-            .collect()
+        match ids.iter().position(|id| *id as usize >= n_vocab) {
+            Some(position) => Err(Error::TokenId { id: ids[position].into(), position, n_vocab }),
+            None => Ok(()),
+        }
     }
 
     /// Appends rows to the sequences, at most `n_batch` in a pass, and returns the logits that they need, in order.

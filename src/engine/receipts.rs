@@ -1,11 +1,10 @@
 //! Receipts of an engine's answers: how they are made and replayed.
 
-use super::{Engine, Request, Stream};
+use super::{Config, Engine, Finish, Request, Stream, Watch};
 use crate::checkpoint::gguf::{Gguf, fingerprint};
-use crate::decode::{Finish, Sequence, Watch};
+use crate::decode::Sequence;
 use crate::error::Result;
 use crate::machine::facts;
-use crate::model::config::Config;
 use crate::receipt::{
     Claim, LazyHash, ModelInfo, PreviousReceipt, Receipt, Redactable, Run, Sampling, Seconds, check_gate, gate_error,
     ns_to_seconds,
@@ -60,32 +59,32 @@ impl Engine {
 
     /// The receipt of an answer that has ended with at least one id.
     pub(super) fn receipt_of(&self, stream: &Stream, sequence: &Sequence) -> Receipt {
-        let (answer, clock, origin) = (&stream.answer, &stream.clock, &stream.origin);
-        let times = &answer.times;
+        let (generation, clock, origin) = (&stream.generation, &stream.clock, &stream.origin);
+        let times = &generation.times;
         let model = &self.runtime.model;
         let seconds = |duration: Duration| ns_to_seconds(duration.as_nanos() as u64);
         let claim = Claim {
             numerics: NUMERICS,
             model: self.identity.fingerprint.clone(),
             tokenizer: self.tokenizer().ok().map(|tokenizer| tokenizer.fingerprint.clone()),
-            act_quant: model.act_quant.chosen.name().into(),
+            act_quant: self.act_quant().name().into(),
             ffn_act: self.config().activation.name().into(),
             kv_type: self.kv_type.name().into(),
-            n_ctx: self.runtime.n_ctx as u64,
+            n_ctx: self.n_ctx() as u64,
             template: origin.template.clone(),
             system: origin.system.clone().map(Redactable::Whole),
-            prompt_ids: Redactable::Whole(answer.prompt().to_vec()),
-            sampling: Sampling::new(answer.params.clone(), answer.seed, answer.stop.clone()),
-            output_ids: Redactable::Whole(answer.generated().to_vec()),
-            finish_reason: answer.finish.unwrap_or(Finish::Cancelled).name().into(),
+            prompt_ids: Redactable::Whole(generation.prompt().to_vec()),
+            sampling: Sampling::new(generation.params.clone(), generation.seed, generation.stop.clone()),
+            output_ids: Redactable::Whole(generation.generated().to_vec()),
+            finish_reason: generation.finish.unwrap_or(Finish::Cancelled).name().into(),
             previous: origin.previous.clone().map(PreviousReceipt::InMemory),
         };
         let run = Run {
             version: env!("CARGO_PKG_VERSION").into(),
-            isa: self.runtime.kernels.isa.name().into(),
-            threads: self.runtime.pool.size() as u64,
-            n_batch: self.runtime.n_batch as u64,
-            cached_tokens: answer.cached as u64,
+            isa: self.isa().into(),
+            threads: self.n_threads() as u64,
+            n_batch: self.n_batch() as u64,
+            cached_tokens: generation.cached as u64,
             work: sequence.work(),
             seconds: Seconds {
                 render: seconds(origin.render),
@@ -122,7 +121,7 @@ impl Engine {
         })?;
         let tokenizer = self.tokenizer().map_or("none", |tokenizer| &tokenizer.fingerprint);
         for (name, theirs, own) in [
-            ("claim.act_quant", &*claim.act_quant, self.runtime.model.act_quant.chosen.name()),
+            ("claim.act_quant", &*claim.act_quant, self.act_quant().name()),
             ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
             ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
             ("claim.model", claim.model.get()?, self.fingerprint()?),
@@ -138,16 +137,16 @@ impl Engine {
         check_gate("claim.prompt_ids", claim.prompt_ids.matches(&prompt), || {
             "the given prompt is not the receipt's prompt".into()
         })?;
-        let prompt: Vec<i64> = prompt.into_iter().map(i64::from).collect();
         let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..claim.sampling.params() };
-        let request = Request { stop_ids: claim.sampling.stop_token_ids().to_vec(), ..self.request(&prompt, params)? };
+        let stop_ids = claim.sampling.stop_token_ids().to_vec();
+        let request = Request { stop_ids, ..self.request(prompt.into(), params)? };
         let mut stream = self.stream_on(&mut None, request);
         while stream.next(self, watch)?.is_some() {}
         // An answer that was cancelled, or ended by its context, is computed up to its last id and then ends by its length.
         let stops = claim.finish_reason == Finish::Stop.name();
-        let stopped = stream.answer.finish == Some(Finish::Stop);
+        let stopped = stream.generation.finish == Some(Finish::Stop);
         let stop_strings_are_hidden = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;
-        let ids = stream.answer.generated().to_vec();
+        let ids = stream.generation.generated().to_vec();
         Ok((claim.output_ids.matches(&ids) && (stops == stopped || stops && stop_strings_are_hidden), ids))
     }
 }

@@ -3,6 +3,7 @@
 pub mod bandwidth;
 pub mod counters;
 pub mod facts;
+pub mod file;
 mod float_control;
 pub mod memory;
 pub mod pool;

@@ -170,6 +170,12 @@ impl Tokenizer {
         self.encode_parts(&[(text, parse_special)])
     }
 
+    /// [`Tokenizer::encode`], with BOS in front if `add_bos` and the vocabulary has one.
+    pub fn encode_with_bos(&self, text: &str, add_bos: bool, parse_special: bool) -> Vec<TokenId> {
+        let bos = self.bos.filter(|_| add_bos);
+        bos.into_iter().chain(self.encode(text, parse_special)).collect()
+    }
+
     /// The ids of a rendered prompt. Control tokens are recognized only where the template wrote them. BOS is added if
     /// the model expects it and the prompt does not begin with it.
     pub fn encode_prompt(&self, prompt: &RenderedPrompt) -> Vec<TokenId> {

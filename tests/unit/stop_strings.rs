@@ -1,29 +1,29 @@
 use super::*;
 use proptest::prelude::*;
 
-/// What is shown of an answer that arrives in pieces.
+/// The text that is shown of an answer that arrives in pieces.
 fn shown(stops: &[String], pieces: &[String]) -> String {
-    let mut state = Stops::new(stops.to_vec());
+    let mut stop_strings = StopStrings::new(stops.to_vec());
     let mut text = String::new();
     for piece in pieces {
-        let (more, ended) = state.push(piece);
+        let (more, ended) = stop_strings.push(piece);
         text += &more;
         if ended {
             return text;
         }
     }
-    text + &state.flush()
+    text + &stop_strings.flush()
 }
 
 proptest! {
     #[test]
-    fn however_the_answer_is_cut_it_ends_before_the_first_stop(
+    fn an_answer_in_any_pieces_ends_before_its_first_stop_string(
         stops in prop::collection::vec("[abé]{1,4}", 0..3),
         pieces in prop::collection::vec("[abcé]{0,5}", 0..12),
     ) {
         let whole = pieces.concat();
         let shown = shown(&stops, &pieces);
-        // A stop that is complete first ends the answer, before its own beginning.
+        // The stop string that is completed first ends the answer, where the string starts.
         let ends = stops.iter().filter_map(|stop| whole.find(stop.as_str()).map(|at| at + stop.len()));
         match ends.min() {
             None => prop_assert_eq!(shown, whole),
@@ -36,8 +36,8 @@ proptest! {
 }
 
 #[test]
-fn what_cannot_be_a_stop_is_shown_at_once() {
-    let mut stops = Stops::new(vec!["END".into()]);
+fn text_that_cannot_start_a_stop_string_is_shown_at_once() {
+    let mut stops = StopStrings::new(vec!["END".into()]);
     assert_eq!(stops.push("the E"), ("the ".into(), false));
     assert_eq!(stops.push("N"), (String::new(), false));
     assert_eq!(stops.push("T"), ("ENT".into(), false));

@@ -1,12 +1,13 @@
-//! Conversations as JSON, and as files, which may hold what was computed.
+//! Saved conversations: JSON documents, and files that can also hold the KV cache.
 //!
-//! A file is the JSON document. With the cache, the contents of its pages follow, then BLAKE3 of all bytes before.
+//! A file is the JSON document. If the cache is saved, the bytes of its pages follow, and then the BLAKE3 of everything
+//! before. So the document and the cache cannot come apart, and no page is used before the hash has been checked.
 
-use super::file::write_whole;
-use crate::chat::ChatSession;
+use super::ChatSession;
 use crate::decode::Sequence;
 use crate::engine::{Engine, NUMERICS};
 use crate::error::{Error, Result};
+use crate::machine::file::write_atomically;
 use crate::sampler::SamplingParams;
 use crate::template::{ChatTurn, Role, Template, TemplateOrigin};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ struct Saved {
     turns: Vec<SavedTurn>,
     forgotten: usize,
     params: SamplingParams,
-    /// Of the parameters: ids and what is added to their logits, as texts where infinite.
+    /// The `logit_bias` of the parameters: ids with numbers, or with texts where a number is infinite, which JSON lacks.
     logit_bias: Vec<(u32, Json)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cache: Option<SavedCache>,
@@ -50,7 +51,7 @@ struct SavedTurn {
     cancelled: bool,
 }
 
-/// What the pages were computed from; they are of no use to any other engine.
+/// Everything that decides the contents of the pages. Only an engine that agrees in all of it can use them.
 #[derive(PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedCache {
@@ -92,7 +93,7 @@ impl Saved {
         }
     }
 
-    /// The conversation and how its answers are sampled, checked.
+    /// Checks the document and returns the conversation with its sampling parameters.
     fn open(self) -> Result<(ChatSession, SamplingParams)> {
         if self.format != FORMAT {
             return Err(wrong(format!("its format is {:?}, expected {FORMAT:?}", self.format)));
@@ -135,18 +136,17 @@ impl SavedCache {
         Ok(SavedCache {
             model: engine.fingerprint()?.into(),
             numerics: NUMERICS,
-            act_quant: engine.runtime().model.act_quant.chosen.name().into(),
+            act_quant: engine.act_quant().name().into(),
             ffn_act: engine.config().activation.name().into(),
-            kv_type: engine.kv_type.name().into(),
+            kv_type: engine.kv_type().name().into(),
             ids: ids.to_vec(),
         })
     }
 
-    /// The sequence, whose pages `read` fills; an error if this engine would have computed other ones.
+    /// The sequence, whose pages `read` fills. Fails if this engine would have computed other pages.
     fn open(self, engine: &Engine, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Sequence> {
-        let ids: Vec<i64> = self.ids.iter().map(|id| i64::from(*id)).collect();
-        let ids = engine.runtime().check_ids(&ids, 0)?;
-        let own = SavedCache::new(engine, &ids)?;
+        engine.check_ids(&self.ids, 0)?;
+        let own = SavedCache::new(engine, &self.ids)?;
         for (name, theirs, own) in [
             ("model", &self.model, &own.model),
             ("numerics", &self.numerics.to_string(), &own.numerics.to_string()),
@@ -157,15 +157,15 @@ impl SavedCache {
             if theirs != own {
                 return Err(Error::Argument(format!(
                     "the saved cache is of another engine: its {name} is '{theirs}', this engine's '{own}'; load the \
-                     conversation without it (cache=False)"
+                     conversation without the cache (cache=False)"
                 )));
             }
         }
-        Sequence::restored(engine.runtime().model.new_cache(engine.kv_type), ids, read)
+        engine.restore_sequence(self.ids, read)
     }
 }
 
-/// Bytes on their way, and their hash.
+/// A reader or writer that hashes the bytes that pass through it.
 struct Hashed<T> {
     inner: T,
     hasher: blake3::Hasher,
@@ -197,57 +197,59 @@ impl<T: Write> Write for Hashed<T> {
     }
 }
 
-/// A conversation as JSON, without what was computed.
-pub fn to_json(session: &ChatSession, params: &SamplingParams) -> Result<String> {
-    let text = serde_json::to_string_pretty(&Saved::new(session, params)).map_err(wrong)?;
-    Ok(text + "\n")
-}
-
-/// The conversation of a document.
-pub fn from_json(text: &str) -> Result<(ChatSession, SamplingParams)> {
-    serde_json::from_str::<Saved>(text).map_err(wrong)?.open()
-}
-
-/// Writes a conversation into a file, which appears as a whole or not at all; with what was computed by `engine`.
-pub fn save(session: &ChatSession, params: &SamplingParams, engine: Option<&Engine>, path: &Path) -> Result<()> {
-    let sequence = session.sequence.as_ref().filter(|_| engine.is_some());
-    let mut saved = Saved::new(session, params);
-    if let Some(engine) = engine {
-        session.check_idle()?;
-        saved.cache = sequence.map(|sequence| SavedCache::new(engine, sequence.ids())).transpose()?;
+impl ChatSession {
+    /// The conversation as a JSON document, without its cache. `params` are the sampling parameters of its answers.
+    pub fn to_json(&self, params: &SamplingParams) -> Result<String> {
+        let text = serde_json::to_string_pretty(&Saved::new(self, params)).map_err(wrong)?;
+        Ok(text + "\n")
     }
-    // Nobody but its owner may read it.
-    write_whole(path, |file| {
-        let mut out = Hashed::new(BufWriter::new(file));
-        serde_json::to_writer_pretty(&mut out, &saved)?;
-        out.write_all(b"\n")?;
-        if let Some(sequence) = sequence {
-            sequence.contents().try_for_each(|page| out.write_all(page))?;
-            let hash = out.hasher.finalize();
-            out.write_all(hash.as_bytes())?;
-        }
-        out.flush()
-    })
-}
 
-/// Reads a file that [`save`] wrote; with what was computed, if it is there and wanted.
-pub fn load(engine: &Engine, cache: bool, path: &Path) -> Result<(ChatSession, SamplingParams)> {
-    let io = |source| Error::Io { path: path.into(), source };
-    let damaged = || wrong(format!("{} is damaged; what it holds is not what was written", path.display()));
-    let mut file = Hashed::new(BufReader::new(File::open(path).map_err(io)?));
-    let mut saved = Saved::deserialize(&mut serde_json::Deserializer::from_reader(&mut file)).map_err(wrong)?;
-    let mut sequence = None;
-    if let Some(computed) = saved.cache.take().filter(|_| cache) {
-        let mut read = |bytes: &mut [u8]| file.read_exact(bytes).map_err(|_| damaged());
-        read(&mut [0])?;
-        sequence = Some(computed.open(engine, read)?);
-        let (expected, mut hash) = (file.hasher.finalize(), [0; blake3::OUT_LEN]);
-        let read = file.read_exact(&mut hash).and_then(|()| file.read(&mut [0])).map_err(|_| damaged())?;
-        if hash != *expected.as_bytes() || read != 0 {
-            return Err(damaged());
-        }
+    /// The conversation of a document that [`ChatSession::to_json`] made, with its sampling parameters.
+    pub fn from_json(text: &str) -> Result<(ChatSession, SamplingParams)> {
+        serde_json::from_str::<Saved>(text).map_err(wrong)?.open()
     }
-    let (mut session, params) = saved.open()?;
-    session.sequence = sequence;
-    Ok((session, params))
+
+    /// Writes the conversation to a file, atomically. Given the engine that computed it, the file also holds the cache.
+    pub fn save(&self, params: &SamplingParams, engine: Option<&Engine>, path: &Path) -> Result<()> {
+        let sequence = self.sequence.as_ref().filter(|_| engine.is_some());
+        let mut saved = Saved::new(self, params);
+        if let Some(engine) = engine {
+            self.check_idle()?;
+            saved.cache = sequence.map(|sequence| SavedCache::new(engine, sequence.ids())).transpose()?;
+        }
+        // A conversation is private: the file keeps the mode that lets only its owner read it.
+        write_atomically(path, |file| {
+            let mut out = Hashed::new(BufWriter::new(file));
+            serde_json::to_writer_pretty(&mut out, &saved)?;
+            out.write_all(b"\n")?;
+            if let Some(sequence) = sequence {
+                sequence.contents().try_for_each(|page| out.write_all(page))?;
+                let hash = out.hasher.finalize();
+                out.write_all(hash.as_bytes())?;
+            }
+            out.flush()
+        })
+    }
+
+    /// Reads a file that [`ChatSession::save`] wrote; with `cache` also its cache, if it has one.
+    pub fn load(engine: &Engine, cache: bool, path: &Path) -> Result<(ChatSession, SamplingParams)> {
+        let io = |source| Error::Io { path: path.into(), source };
+        let damaged = || wrong(format!("{} is damaged; its contents are not those that were saved", path.display()));
+        let mut file = Hashed::new(BufReader::new(File::open(path).map_err(io)?));
+        let mut saved = Saved::deserialize(&mut serde_json::Deserializer::from_reader(&mut file)).map_err(wrong)?;
+        let mut sequence = None;
+        if let Some(computed) = saved.cache.take().filter(|_| cache) {
+            let mut read = |bytes: &mut [u8]| file.read_exact(bytes).map_err(|_| damaged());
+            read(&mut [0])?; // the newline after the document
+            sequence = Some(computed.open(engine, read)?);
+            let (expected, mut hash) = (file.hasher.finalize(), [0; blake3::OUT_LEN]);
+            let read = file.read_exact(&mut hash).and_then(|()| file.read(&mut [0])).map_err(|_| damaged())?;
+            if hash != *expected.as_bytes() || read != 0 {
+                return Err(damaged());
+            }
+        }
+        let (mut session, params) = saved.open()?;
+        session.sequence = sequence;
+        Ok((session, params))
+    }
 }
