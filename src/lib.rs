@@ -39,4 +39,5 @@ mod py;
 pub mod receipt;
 pub mod sampler;
 pub mod template;
+pub mod token;
 pub mod tokenizer;

@@ -1,13 +1,13 @@
 //! The numerical contract: the same ids give the same logits, bit for bit, whatever computes them.
 //!
-//! `fixtures/digests.txt` holds one digest for each model and cache type. It was computed once; every instruction
-//! set and every processor, emulated ones among them (`make emulate`), has to arrive at it.
+//! `fixtures/digests.txt` holds one digest for each model and cache type. It was computed once; every instruction set
+//! and every processor, also an emulated one (`make emulate`), must compute the same.
 
 use bitnet::decode::{Finish, Generation, Sequence};
 use bitnet::engine::{Engine, Options};
 use bitnet::error::Error;
-use bitnet::kernel::Isa;
-use bitnet::model::LogitsFor;
+use bitnet::kernel::{Isa, Team};
+use bitnet::model::{LogitsFor, Row};
 use bitnet::ops::attention::KvType;
 use bitnet::sampler::SamplingParams;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ fn open(model: &str, options: Options) -> Engine {
     Engine::open(&path, options, &mut || false).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Ids long enough for three pages of keys.
+/// Pseudorandom ids, of which 150 fill more than two pages of the cache.
 fn ids(engine: &Engine, n: usize) -> Vec<u32> {
     let vocab = engine.config().vocab_size as u32;
     let mut state = 7u32;
@@ -43,7 +43,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-/// FNV-1a over the bits.
+/// The FNV-1a hash of the bits.
 fn digest(x: &[f32]) -> u64 {
     let bytes = x.iter().flat_map(|x| x.to_bits().to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0000_0100_0000_01b3))
@@ -130,7 +130,7 @@ fn prompts_together_are_continued_as_each_alone() {
                 [&all[..1], &all[3..70], &all[..], &all[..40], &all[..]].map(<[_]>::to_vec).into();
             engine.prefill(&all[..66], &mut || false).expect("computed");
             let free = alone.generate(&prompts[1], 6, &[], &mut || false).expect("computed");
-            // Some end at a stop id, some at the end of the context, some after so many ids.
+            // Some end at a stop id, some at the end of the context, some at `max_tokens`.
             for stop in [vec![], vec![free[3]]] {
                 let together = engine.generate_many(&prompts, 20, &stop, &mut || false).expect("computed");
                 for (prompt, ids) in prompts.iter().zip(&together) {
@@ -162,7 +162,7 @@ fn clones_and_what_is_restored_go_on_as_if_alone() {
         };
         let mut first = fresh();
         go_on(&mut first, &all[..70]);
-        // In the middle of a page, which all of them hold.
+        // Clones in the middle of a page, which they share.
         let (mut second, mut third) = (first.clone(), first.clone());
         let mut contents = first.contents();
         let mut restored = Sequence::restored(runtime.model.new_cache(kv_type), all[..70].to_vec(), |page| {
@@ -188,14 +188,14 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
     let before = engine.generate(&ids[..20], 5, &[], &mut || false).expect("computed");
     engine.prefill(&ids[..20], &mut || false).expect("computed");
 
-    // The watch is asked only while a step computes for 50 ms; a pass cancelled from the start shows the same.
+    // A watch is called only every 50 ms; a pass that is cancelled from the start takes the same path.
     let runtime = engine.runtime();
     let mut cache = runtime.model.new_cache(KvType::F16);
-    let rows: Vec<_> =
-        (0..3).map(|i| bitnet::model::Row { sequence: 0, position: i, id: 1, logits: LogitsFor::All }).collect();
+    let rows = [Row { sequence: 0, id: 1, logits: LogitsFor::All }; 3];
     let cancelled = std::sync::atomic::AtomicBool::new(true);
-    let result = runtime.pool.run(|team| {
-        runtime.model.forward(runtime.kernels, team, &mut [&mut cache], &rows, &mut Default::default(), &cancelled)
+    let result = runtime.pool.run(|workers| {
+        let team = Team::new(workers, runtime.kernels);
+        runtime.model.forward(&team, &mut [&mut cache], &rows, &mut Default::default(), &cancelled)
     });
     assert!(matches!(result, Err(Error::Cancelled)));
     assert_eq!(cache.len(), 0);
@@ -217,7 +217,7 @@ fn the_kernels_count_what_they_computed() {
         let params = SamplingParams { max_tokens: Some(4), ..SamplingParams::default() };
         let mut answer = Generation::begin(&mut sequence, prompt, params, 0, Vec::new());
         while answer.next(runtime, &mut sequence, &mut || false).expect("computed").is_some() {}
-        // Prompt less what was cached, and all generated ids but the last.
+        // The prompt without the cached positions, and all generated ids but the last.
         let positions = 20 - 5 + 4 - 1;
         assert_eq!((answer.cached, answer.finish), (5, Some(Finish::Length)));
         let work = sequence.work();

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every top-level module and its layer, as in `docs/architecture.md`.
-const LAYERS: [(&str, u32); 16] = [
+const LAYERS: [(&str, u32); 17] = [
     ("error", 0),
+    ("token", 0),
     ("machine", 1),
     ("checkpoint", 1),
     ("template", 1),

@@ -995,3 +995,10 @@ def read_bandwidth(n_threads: int, megabytes: int | None = None) -> float:
 def dot_peak(n_threads: int, isa: str | None = None) -> float:
     """Multiply-adds a second that n_threads threads reach in registers alone, by the integer dot product of an
     instruction set (default: the best): the best of three."""
+
+def _sampling_parameters() -> list[tuple[str, str, str, str, str | None]]:
+    """The list of sampling parameters, for tests: name, type and default as in these stubs, a line of help, and the
+    version that added the parameter (None for 0.1.0)."""
+
+def _sampling_schema() -> str:
+    """The JSON Schema of `claim.sampling` in a receipt, as JSON text."""

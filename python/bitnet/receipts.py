@@ -8,7 +8,7 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from ._core import Engine, Receipt
+from ._core import Engine, Receipt, _sampling_schema
 from .errors import ReceiptError
 
 NOT_VALID = 1
@@ -20,6 +20,7 @@ STATUS = "exit status: 0 if all is well, 1 if not, 2 after an error"
 def receipt_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a receipt's document."""
     schema: dict[str, Any] = json.loads(Path(__file__).with_name("receipt.schema.json").read_text(encoding="utf-8"))
+    schema["properties"]["claim"]["properties"]["sampling"] = json.loads(_sampling_schema())
     return schema
 
 

@@ -1,3 +1,3 @@
-//! Model files: mapped, validated, and read as metadata and tensors by their canonical names.
+//! Model files: mapped into memory, validated, and read as metadata and named tensors.
 
 pub mod gguf;

@@ -1,24 +1,25 @@
-//! Plain and block_quants block types to f32. Each product and sum is the one that gguf-py computes, in its order and
-//! rounded once each, so that the values are the same bits.
+//! Dequantizes the plain types and ggml's block types. Products and sums are those of gguf-py in the same order, each
+//! rounded once, so that the values have the same bits.
 //!
-//! `bytes` are whole blocks, `out` their elements. Everything inlines: a caller that is compiled for a wider
-//! instruction set gets these loops vectorised for it.
+//! `bytes` are whole blocks and `out` their elements. All functions are inlined, so that a caller compiled for a wider
+//! instruction set gets loops vectorized for it.
 
 use super::half::f16_to_f32;
 
-/// The first bytes by value: while they lie in `bytes`, which might overlap `out` for all that the compiler knows
-/// after inlining, it would not vectorise.
+/// The first bytes by value. The compiler can't tell whether `bytes` and `out` overlap, so it would not vectorize loops
+/// that read `bytes` directly.
 #[inline(always)]
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     *bytes.first_chunk().expect("blocks are whole")
 }
 
+/// The f16 at byte `at` of a block, as f32.
 #[inline(always)]
 fn f16_at(block: &[u8], at: usize) -> f32 {
     f16_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
-/// Values of N bytes.
+/// Values of N bytes each, without blocks.
 #[inline(always)]
 pub(super) fn plain<const N: usize>(bytes: &[u8], out: &mut [f32], dequantize: impl Fn([u8; N]) -> f32) {
     for (value, raw) in out.iter_mut().zip(bytes.as_chunks().0) {
@@ -26,7 +27,7 @@ pub(super) fn plain<const N: usize>(bytes: &[u8], out: &mut [f32], dequantize: i
     }
 }
 
-/// `f16 d; i8 q[32]`: d·q.
+/// Block `f16 d; i8 q[32]`: d·q.
 #[inline(always)]
 pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(bytes.as_chunks::<34>().0) {
@@ -37,7 +38,7 @@ pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// `f16 d; u8 q[16]`: d·(q − 8); the low nibbles are the first half.
+/// Block `f16 d; u8 q[16]`: d·(q − 8). The low nibbles are the first 16 elements.
 #[inline(always)]
 pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(bytes.as_chunks::<18>().0) {
@@ -51,7 +52,7 @@ pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// `f16 d; u32 high; u8 q[16]`: d·(q − 16); `high` holds bit 4 of each element.
+/// Block `f16 d; u32 high; u8 q[16]`: d·(q − 16). `high` holds bit 4 of each element's q.
 #[inline(always)]
 pub(super) fn q5_0(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(bytes.as_chunks::<22>().0) {
@@ -67,7 +68,7 @@ pub(super) fn q5_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// The eight pairs of 6-bit scale and minimum in the 12 bytes of a Q4_K or Q5_K block.
+/// Pair `j` of the eight pairs of 6-bit scale and minimum in the 12 bytes `s` of a Q4_K or Q5_K block.
 #[inline(always)]
 fn scale_and_min(s: &[u8], j: usize) -> (f32, f32) {
     let (scale, min) = if j < 4 {
@@ -78,7 +79,8 @@ fn scale_and_min(s: &[u8], j: usize) -> (f32, f32) {
     (f32::from(scale), f32::from(min))
 }
 
-/// `f16 d, dmin; u8 s[12]; u8 q[128]`: d·scale·q − dmin·min, in groups of 32; low nibbles first.
+/// Block `f16 d, dmin; u8 s[12]; u8 q[128]`: d·scale·q − dmin·min, with a scale and a minimum for each group of 32
+/// elements. Low nibbles come first.
 #[inline(always)]
 pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<256>().0.iter_mut().zip(bytes.as_chunks::<144>().0) {
@@ -93,7 +95,7 @@ pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// As Q4_K, with `u8 high[32]` before the codes: its bit g is bit 4 of the elements of group g.
+/// Block as for Q4_K, with `u8 high[32]` before the codes. Its bit g is bit 4 of the codes of group g.
 #[inline(always)]
 pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<256>().0.iter_mut().zip(bytes.as_chunks::<176>().0) {
@@ -110,7 +112,8 @@ pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// `u8 low[128]; u8 high[64]; i8 scale[16]; f16 d`: d·scale·(q − 32), in halves of four quarters of 32.
+/// Block `u8 low[128]; u8 high[64]; i8 scale[16]; f16 d`: d·scale·(q − 32), with a scale for each group of 16 elements.
+/// Each half of the block has four parts of 32 elements; `low` and `high` hold the low 4 and the high 2 bits of q.
 #[inline(always)]
 pub(super) fn q6_k(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<256>().0.iter_mut().zip(bytes.as_chunks::<210>().0) {

@@ -1,80 +1,80 @@
-//! One answer as it grows: sample, stop, compute the next position.
+//! One generation: compute the next position, sample an id, decide whether to stop.
 
-use super::{Runtime, Sequence, Step, Watch};
+use super::{Runtime, Sequence, Watch};
 use crate::error::Result;
-use crate::model::{CandidateThreshold, LogitsFor};
+use crate::model::{CandidateThreshold, LogitsFor, Row};
 use crate::sampler::{Sampler, SamplingParams, logprobs};
+use crate::token::TokenId;
 use std::time::{Duration, Instant};
 
 named! {
-    /// Why an answer ended.
+    /// Why a generation ended.
     pub enum Finish {
-        /// A stop id or a stop text.
+        /// The model generated a stop id, or the text a stop string.
         Stop = "stop",
         /// `max_tokens` were generated.
         Length = "length",
-        /// The context is full.
+        /// The sequence fills the context.
         Context = "context",
-        /// Its consumer ended it.
+        /// Its consumer cancelled it.
         Cancelled = "cancelled",
     }
 }
 
 /// A generated id.
 pub struct Token {
-    /// The id; if `finish` is [`Finish::Stop`], the stop id, which is not part of the text.
-    pub id: u32,
-    /// If asked for: its own log-probability, and the best ids with theirs.
-    pub logprobs: Option<(f64, Vec<(u32, f64)>)>,
-    /// Why the answer ends with it, if it does.
+    /// The id. If `finish` is [`Finish::Stop`] it is the stop id, which is not part of the text.
+    pub id: TokenId,
+    /// If requested: its log-probability, and the most likely ids with theirs.
+    pub logprobs: Option<(f64, Vec<(TokenId, f64)>)>,
+    /// Why the generation ends with this id, if it does.
     pub finish: Option<Finish>,
 }
 
-/// An answer under way. The sequence that computes it is passed to each step.
+/// A generation in progress. Every step is given the sequence that it belongs to.
 pub struct Generation {
-    ids: Vec<u32>,
-    prompt: usize,
-    /// Positions of the prompt that the cache held.
+    /// The prompt's ids, then those generated.
+    ids: Vec<TokenId>,
+    prompt_len: usize,
+    /// How many positions of the prompt the cache held.
     pub cached: usize,
-    /// How it samples.
+    /// Its sampling parameters.
     pub params: SamplingParams,
-    /// The seed of its draws.
+    /// The seed of its random draws.
     pub seed: u64,
-    /// The ids that end it.
-    pub stop: Vec<u32>,
-    /// Why it ended, if it has.
+    /// The stop ids.
+    pub stop: Vec<TokenId>,
+    /// Why it ended; `None` while it goes on.
     pub finish: Option<Finish>,
     /// The time spent on it.
     pub times: Times,
 }
 
-/// Time spent on an answer.
+/// Where the time of a generation went.
 #[derive(Default)]
 pub struct Times {
-    /// Computing what the cache did not hold of the prompt.
+    /// Computing those positions of the prompt that the cache did not hold.
     pub prefill: Duration,
-    /// Computing each later position, in nanoseconds.
+    /// Computing each position after the prompt, in nanoseconds.
     pub steps: Vec<u64>,
-    /// Choosing ids.
+    /// Sampling ids.
     pub sample: Duration,
 }
 
 impl Generation {
-    /// Begins to answer `prompt`, which holds at least one id: what `sequence` holds of it is kept, the rest forgotten.
-    /// Nothing is computed yet.
-    ///
-    /// `stop` are the ids that end the answer.
+    /// Starts a generation from `prompt`, which holds at least one id, without computing anything yet. `sequence` keeps
+    /// the positions that it shares with the prompt and drops the others. `stop` are the stop ids.
     pub fn begin(
         sequence: &mut Sequence,
-        prompt: Vec<u32>,
+        prompt: Vec<TokenId>,
         params: SamplingParams,
         seed: u64,
-        stop: Vec<u32>,
+        stop: Vec<TokenId>,
     ) -> Generation {
         let cached = sequence.keep_prefix(&prompt[..prompt.len() - 1]);
-        sequence.cache.count_anew();
+        sequence.cache.reset_work();
         Generation {
-            prompt: prompt.len(),
+            prompt_len: prompt.len(),
             ids: prompt,
             cached,
             params,
@@ -85,15 +85,15 @@ impl Generation {
         }
     }
 
-    /// Computes and samples one id; nothing once the answer has ended. After an error it can be called again.
+    /// Computes and samples the next id; `None` once the generation has ended. After an error it can be called again.
     pub fn next(&mut self, runtime: &Runtime, sequence: &mut Sequence, watch: &mut Watch) -> Result<Option<Token>> {
         if self.finish.is_some() {
             return Ok(None);
         }
         let mut times = std::mem::take(&mut self.times);
         let computed = {
-            let likely = self.likely();
-            self.compute(runtime, sequence, self.wanted(&likely), watch, &mut times)
+            let threshold = self.threshold();
+            self.compute(runtime, sequence, self.logits_for(&threshold), watch, &mut times)
         };
         self.times = times;
         Ok(Some(self.sample(runtime, &mut computed?)))
@@ -103,21 +103,21 @@ impl Generation {
         Sampler::new(&self.params, self.seed)
     }
 
-    /// Says by bounds of the logits which of them the next choice can fall on.
-    fn likely(&self) -> impl Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync {
-        |low, high| self.sampler().bound(low, high, &self.ids, self.prompt)
+    /// Finds the candidates of the next id by the bounds of their logits.
+    fn threshold(&self) -> impl Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync {
+        |low, high| self.sampler().bound(low, high, &self.ids, self.prompt_len)
     }
 
-    /// The logits that the next choice needs: all of them, or those that are `likely`.
-    fn wanted<'a>(&self, likely: &'a CandidateThreshold) -> LogitsFor<'a> {
-        if self.sampler().needs_every_logit() { LogitsFor::All } else { LogitsFor::Candidates(likely) }
+    /// Which logits the sampler needs for the next id.
+    fn logits_for<'a>(&self, threshold: &'a CandidateThreshold) -> LogitsFor<'a> {
+        if self.sampler().needs_every_logit() { LogitsFor::All } else { LogitsFor::Candidates(threshold) }
     }
 
-    /// Samples one id by the logits after the last, and decides whether the answer ends with it.
+    /// Samples one id from the logits after the last, and decides whether the generation ends with it.
     fn sample(&mut self, runtime: &Runtime, logits: &mut [f32]) -> Token {
         let start = Instant::now();
         let raw = self.params.logprobs.map(|_| logits.to_vec());
-        let id = self.sampler().pick(logits, &self.ids, self.prompt);
+        let id = self.sampler().pick(logits, &self.ids, self.prompt_len);
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
         self.times.sample += start.elapsed();
         self.ids.push(id);
@@ -133,12 +133,13 @@ impl Generation {
         Token { id, logprobs, finish: self.finish }
     }
 
-    /// The logits after the last id. A prompt goes in chunk by chunk: one that is abandoned keeps what came before.
+    /// Computes the logits after the last id. A prompt is computed in chunks: whoever abandons one keeps those before
+    /// it.
     fn compute(
         &self,
         runtime: &Runtime,
         sequence: &mut Sequence,
-        wanted: LogitsFor,
+        logits: LogitsFor,
         watch: &mut Watch,
         times: &mut Times,
     ) -> Result<Vec<f32>> {
@@ -147,8 +148,9 @@ impl Generation {
             let pending = &self.ids[sequence.ids().len()..];
             let chunk = &pending[..pending.len().min(runtime.n_batch)];
             let last = chunk.len() == pending.len();
-            let logits = runtime.prefill(sequence, chunk, if last { wanted } else { LogitsFor::None }, watch)?;
-            match self.ids.len() == self.prompt {
+            let logits_for = if last { logits } else { LogitsFor::None };
+            let logits = runtime.prefill(sequence, chunk, logits_for, watch)?;
+            match self.ids.len() == self.prompt_len {
                 true => times.prefill += start.elapsed(),
                 false => times.steps.push(start.elapsed().as_nanos() as u64),
             }
@@ -159,17 +161,17 @@ impl Generation {
     }
 
     /// The prompt's ids.
-    pub fn prompt(&self) -> &[u32] {
-        &self.ids[..self.prompt]
+    pub fn prompt(&self) -> &[TokenId] {
+        &self.ids[..self.prompt_len]
     }
 
     /// The ids sampled so far, a stop id included.
-    pub fn generated(&self) -> &[u32] {
-        &self.ids[self.prompt..]
+    pub fn generated(&self) -> &[TokenId] {
+        &self.ids[self.prompt_len..]
     }
 
-    /// The ids of the answer: those sampled, less a stop id.
-    pub fn answered(&self) -> &[u32] {
+    /// The ids sampled so far, without a stop id at the end.
+    pub fn answered(&self) -> &[TokenId] {
         let all = self.generated();
         match all.split_last() {
             Some((last, before)) if self.stop.contains(last) => before,
@@ -178,40 +180,41 @@ impl Generation {
     }
 }
 
-/// Completes answers together, each on its own sequence: every pass computes the next position of all that go on.
+/// Runs generations to their end together, each on its own sequence: one pass computes the next position of all that go
+/// on.
 pub fn complete_all(
     runtime: &Runtime,
-    answers: &mut [Generation],
+    generations: &mut [Generation],
     sequences: &mut [Sequence],
     watch: &mut Watch,
 ) -> Result<()> {
     let mut sequences: Vec<&mut Sequence> = sequences.iter_mut().collect();
     loop {
-        let live: Vec<usize> = (0..answers.len()).filter(|i| answers[*i].finish.is_none()).collect();
+        let live: Vec<usize> = (0..generations.len()).filter(|i| generations[*i].finish.is_none()).collect();
         if live.is_empty() {
             return Ok(());
         }
-        let mut logits = compute_all(runtime, answers, &live, &mut sequences, watch)?;
+        let mut logits = compute_all(runtime, generations, &live, &mut sequences, watch)?;
         for (i, logits) in live.into_iter().zip(logits.chunks_mut(runtime.model.config().vocab_size)) {
-            answers[i].sample(runtime, logits);
+            generations[i].sample(runtime, logits);
         }
     }
 }
 
-/// The logits after the last ids of some of the answers, one after the other.
+/// Computes the logits after the last ids of the `live` generations, one after the other.
 fn compute_all(
     runtime: &Runtime,
-    answers: &[Generation],
-    some: &[usize],
+    generations: &[Generation],
+    live: &[usize],
     sequences: &mut [&mut Sequence],
     watch: &mut Watch,
 ) -> Result<Vec<f32>> {
-    let likely: Vec<_> = some.iter().map(|i| answers[*i].likely()).collect();
-    let mut steps = Vec::new();
-    for (i, likely) in some.iter().zip(&likely) {
-        let pending = &answers[*i].ids[sequences[*i].ids().len()..];
-        steps.extend(pending.iter().map(|id| Step { sequence: *i, id: *id, logits: LogitsFor::None }));
-        steps.last_mut().expect("the last id was never computed").logits = answers[*i].wanted(likely);
+    let thresholds: Vec<_> = live.iter().map(|i| generations[*i].threshold()).collect();
+    let mut rows = Vec::new();
+    for (i, threshold) in live.iter().zip(&thresholds) {
+        let pending = &generations[*i].ids[sequences[*i].ids().len()..];
+        rows.extend(pending.iter().map(|id| Row { sequence: *i, id: *id, logits: LogitsFor::None }));
+        rows.last_mut().expect("the last id is never in the cache").logits = generations[*i].logits_for(threshold);
     }
-    runtime.advance(sequences, &steps, watch)
+    runtime.advance(sequences, &rows, watch)
 }

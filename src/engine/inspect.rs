@@ -125,7 +125,7 @@ impl Inspection {
                     config: model.config(),
                     tied: model.tied(),
                     act_quant: engine.act_quant(),
-                    act_quant_reason: &model.verdict.reason,
+                    act_quant_reason: &model.act_quant.reason,
                     warnings: [model.gguf().warnings(), &model.warnings].concat(),
                 })
             }

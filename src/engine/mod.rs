@@ -19,8 +19,9 @@ mod template;
 mod warm;
 
 pub use crate::decode::{Finish, Watch};
-pub use crate::model::config::{Activation, Config};
+pub use crate::model::config::Config;
 pub use crate::model::{ActQuant, PerToken};
+pub use crate::ops::activation::Activation;
 pub use crate::ops::attention::KvType;
 pub use embed::Pooling;
 pub use generate::Prefill;
@@ -117,7 +118,7 @@ impl Engine {
 
     /// Whether the projections' inputs are rounded to int8.
     pub fn act_quant(&self) -> ActQuant {
-        self.runtime.model.verdict.act_quant
+        self.runtime.model.act_quant.chosen
     }
 
     /// The memory that the engine takes at this moment.
@@ -143,7 +144,7 @@ impl Engine {
             let mut thread = self.tokenizer_thread.lock().unwrap_or_else(PoisonError::into_inner);
             thread.join().unwrap_or_else(|| Err(Error::Model("building the tokenizer failed".into())))
         });
-        built.as_ref().map_err(|error| Error::Model(error.to_string()))
+        built.as_ref().map_err(Error::clone)
     }
 
     /// The model's chat template: the file's own, or else one that the model's name suggests.

@@ -5,10 +5,10 @@ use super::{ActQuant, Activation, Engine, KvType, Watch};
 use crate::checkpoint::gguf::Gguf;
 use crate::decode::Runtime;
 use crate::error::{Error, Result};
-use crate::kernel::kernels;
+use crate::kernel::{Team, kernels};
 use crate::machine::facts;
-use crate::machine::pool::Pool;
-use crate::model::Model;
+use crate::machine::pool::{Pool, Workers};
+use crate::model::{LoadOptions, Model};
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -91,9 +91,9 @@ impl Engine {
         let threads = options.n_threads.unwrap_or_else(facts::cores);
         let pool = Pool::new(threads)?;
         let cancel = AtomicBool::new(false);
-        let load = |team: &_| {
-            Model::load(gguf, options.ffn_act, options.act_quant, !options.exact_head, kernels, team, &cancel)
-        };
+        let (activation, act_quant, exact_head) = (options.ffn_act, options.act_quant, options.exact_head);
+        let load_options = LoadOptions { activation, act_quant, exact_head };
+        let load = |workers: &Workers| Model::load(gguf, &load_options, &Team::new(workers, kernels), &cancel);
         let look = || cancel.fetch_or(watch(), Relaxed) || cancel.load(Relaxed);
         let model = pool.run_watched(load, look).unwrap_or(Err(Error::Cancelled))?;
         let context = model.config().context;

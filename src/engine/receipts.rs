@@ -6,9 +6,11 @@ use crate::decode::Sequence;
 use crate::error::Result;
 use crate::machine::facts;
 use crate::receipt::{
-    Claim, LazyHash, ModelInfo, Previous, Receipt, Redactable, Run, Sampling, Seconds, gate, seconds, wrong,
+    Claim, LazyHash, ModelInfo, PreviousReceipt, Receipt, Redactable, Run, Sampling, Seconds, check_gate, gate_error,
+    ns_to_seconds,
 };
-use crate::sampler::{SamplingParams, decimal};
+use crate::sampler::SamplingParams;
+use crate::token::TokenId;
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
 
@@ -38,7 +40,7 @@ impl Identity {
             model_info: ModelInfo {
                 file,
                 bytes: gguf.file_size(),
-                architecture: config.arch.name().into(),
+                architecture: config.arch.name.into(),
                 layers: config.n_layers as u64,
                 hidden_size: config.hidden_size as u64,
                 num_attention_heads: config.n_heads as u64,
@@ -48,48 +50,6 @@ impl Identity {
             environment: facts.map(|(name, value)| (name.to_string(), value.into())).into_iter().collect(),
         }
     }
-}
-
-fn sampling(params: &SamplingParams, seed: u64, stop_ids: &[u32]) -> Sampling {
-    let bias = |bias: f32| if bias.is_finite() { decimal(bias).into() } else { bias.to_string().into() };
-    Sampling {
-        temperature: decimal(params.temperature),
-        top_k: params.top_k as u64,
-        top_p: decimal(params.top_p),
-        min_p: decimal(params.min_p),
-        repetition_penalty: decimal(params.repetition_penalty),
-        repeat_last_n: params.repeat_last_n as u64,
-        presence_penalty: decimal(params.presence_penalty),
-        frequency_penalty: decimal(params.frequency_penalty),
-        logit_bias: params.logit_bias.iter().map(|(id, x)| (*id, bias(*x))).collect(),
-        seed,
-        max_tokens: params.max_tokens.map(|n| n as u64),
-        stop: Redactable::Whole(params.stop.clone()),
-        stop_token_ids: stop_ids.to_vec(),
-    }
-}
-
-fn params(sampling: &Sampling) -> Result<SamplingParams> {
-    let bias = |(id, bias): &(u32, Json)| {
-        let number = bias.as_f64().map(|x| x as f32).or(bias.as_str().and_then(|text| text.parse().ok()));
-        let what = || format!("it is {bias} for id {id}, expected a number");
-        number.map(|bias| (*id, bias)).ok_or_else(|| wrong("claim.sampling.logit_bias", what()))
-    };
-    Ok(SamplingParams {
-        temperature: sampling.temperature as f32,
-        top_k: sampling.top_k as usize,
-        top_p: sampling.top_p as f32,
-        min_p: sampling.min_p as f32,
-        repetition_penalty: sampling.repetition_penalty as f32,
-        repeat_last_n: sampling.repeat_last_n as usize,
-        presence_penalty: sampling.presence_penalty as f32,
-        frequency_penalty: sampling.frequency_penalty as f32,
-        logit_bias: sampling.logit_bias.iter().map(bias).collect::<Result<_>>()?,
-        seed: Some(sampling.seed),
-        stop: sampling.stop.whole().cloned().unwrap_or_default(),
-        ignore_eos: true,
-        ..SamplingParams::default()
-    })
 }
 
 impl Engine {
@@ -103,7 +63,7 @@ impl Engine {
         let (generation, clock, origin) = (&stream.generation, &stream.clock, &stream.origin);
         let times = &generation.times;
         let model = &self.runtime.model;
-        let seconds = |duration: Duration| seconds(duration.as_nanos() as u64);
+        let seconds = |duration: Duration| ns_to_seconds(duration.as_nanos() as u64);
         let claim = Claim {
             numerics: NUMERICS,
             model: self.identity.fingerprint.clone(),
@@ -115,10 +75,10 @@ impl Engine {
             template: origin.template.clone(),
             system: origin.system.clone().map(Redactable::Whole),
             prompt_ids: Redactable::Whole(generation.prompt().to_vec()),
-            sampling: sampling(&generation.params, generation.seed, &generation.stop),
+            sampling: Sampling::new(generation.params.clone(), generation.seed, generation.stop.clone()),
             output_ids: Redactable::Whole(generation.generated().to_vec()),
             finish_reason: generation.finish.unwrap_or(Finish::Cancelled).name().into(),
-            previous: origin.previous.clone().map(Previous::Receipt),
+            previous: origin.previous.clone().map(PreviousReceipt::InMemory),
         };
         let run = Run {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -148,11 +108,22 @@ impl Engine {
     ///
     /// Fails, naming the field, if the receipt is of another model, other settings or another order of float operations.
     /// A redacted receipt needs its prompt; if one of its redacted stop strings ended the answer, only ids are compared.
-    pub fn replay(&self, receipt: &Receipt, prompt: Option<Vec<u32>>, watch: &mut Watch) -> Result<(bool, Vec<u32>)> {
+    pub fn replay(
+        &self,
+        receipt: &Receipt,
+        prompt: Option<Vec<TokenId>>,
+        watch: &mut Watch,
+    ) -> Result<(bool, Vec<TokenId>)> {
         let claim = &receipt.claim;
-        gate("claim.numerics", claim.numerics == NUMERICS, || {
+        check_gate("claim.numerics", claim.numerics == NUMERICS, || {
             let theirs = claim.numerics;
-            format!("it is {theirs}, this version computes by number {NUMERICS}; replay it with a version that has it")
+            format!(
+                "it is {theirs}, but this version has {NUMERICS}; replay the receipt with a version that has {theirs}"
+            )
+        })?;
+        check_gate("claim.sampling", claim.sampling.unknown.is_empty(), || {
+            let names = claim.sampling.unknown.join(", ");
+            format!("this version does not know {names}; replay the receipt with the version that wrote it")
         })?;
         let tokenizer = self.tokenizer().map_or("none", |tokenizer| &tokenizer.fingerprint);
         for (name, theirs, own) in [
@@ -162,23 +133,26 @@ impl Engine {
             ("claim.model", claim.model.get()?, self.fingerprint()?),
             ("claim.tokenizer", claim.tokenizer.as_deref().unwrap_or("none"), tokenizer),
         ] {
-            gate(name, theirs == own, || {
-                format!("it is '{theirs}', this engine has '{own}'; open the engine that the receipt names")
+            check_gate(name, theirs == own, || {
+                format!("it is '{theirs}', but this engine has '{own}'; open an engine with what the receipt says")
             })?;
         }
         let prompt = prompt.or(claim.prompt_ids.whole().cloned());
         let prompt =
-            prompt.ok_or_else(|| wrong("claim.prompt_ids", "the receipt is redacted; give its prompt as well"))?;
-        gate("claim.prompt_ids", claim.prompt_ids.is(&prompt), || "the prompt that was given is another".into())?;
-        let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..params(&claim.sampling)? };
+            prompt.ok_or_else(|| gate_error("claim.prompt_ids", "the receipt is redacted; pass its prompt, too"))?;
+        check_gate("claim.prompt_ids", claim.prompt_ids.matches(&prompt), || {
+            "the given prompt is not the receipt's prompt".into()
+        })?;
+        let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..claim.sampling.params() };
         let request =
-            Request { stop_ids: claim.sampling.stop_token_ids.clone(), ..self.request(prompt.into(), params)? };
+            Request { stop_ids: claim.sampling.stop_token_ids().to_vec(), ..self.request(prompt.into(), params)? };
         let mut stream = self.stream_on(&mut None, request);
         while stream.next(self, watch)?.is_some() {}
+        // An answer that was cancelled, or ended by its context, is computed up to its last id and then ends by its length.
         let stops = claim.finish_reason == Finish::Stop.name();
         let stopped = stream.generation.finish == Some(Finish::Stop);
-        let unknown = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;
+        let stop_strings_are_hidden = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;
         let ids = stream.generation.generated().to_vec();
-        Ok((claim.output_ids.is(&ids) && (stops == stopped || stops && unknown), ids))
+        Ok((claim.output_ids.matches(&ids) && (stops == stopped || stops && stop_strings_are_hidden), ids))
     }
 }

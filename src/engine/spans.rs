@@ -7,7 +7,8 @@
 //! tokenizer must not read as control tokens is decided by `template::prompt` alone.
 
 use crate::error::Result;
-use crate::template::{Conversation, Prompt, Template};
+use crate::template::{Conversation, RenderedPrompt, Template};
+use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ pub struct Span {
     /// Whether the template changed the message's text in other ways than trimming it.
     pub rewritten: bool,
     /// The tokens that begin in it. None without a tokenizer, and where the tokens do not spell the prompt.
-    pub token_ids: Option<Vec<u32>>,
+    pub token_ids: Option<Vec<TokenId>>,
 }
 
 /// Before a message's text. The index of the message in octal digits follows, then a second one.
@@ -136,7 +137,7 @@ fn read_marks(marked: &str, text: &str, messages: usize) -> Option<Vec<(Range<us
 
 /// Gives each span the tokens that begin in it. If the tokens do not spell the prompt, only a BOS that the tokenizer added
 /// gets a span.
-fn add_tokens(tokenizer: &Tokenizer, prompt: &Prompt, spans: &mut Vec<Span>) {
+fn add_tokens(tokenizer: &Tokenizer, prompt: &RenderedPrompt, spans: &mut Vec<Span>) {
     let ids = tokenizer.encode_prompt(prompt);
     let mut rest = prompt.text.as_bytes();
     let mut starts = Vec::with_capacity(ids.len());

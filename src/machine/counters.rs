@@ -1,34 +1,46 @@
-//! What the kernels count while they compute: rows, logits, nanoseconds.
+//! Counters of the work done for a sequence: rows, logits, nanoseconds.
 
 use serde::{Deserialize, Serialize};
 
-/// What the kernels did for one sequence, counted where they ran: rows through ternary and dense projections, through
-/// the attention of a layer and the output head; logits that the head computed exactly, since the choice could fall on
-/// them; and nanoseconds.
+/// The work done for one sequence, counted where it ran. A receipt holds these figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct WorkCounters {
+    /// Rows (one token in one matrix) through ternary projections.
     pub ternary: u64,
+    /// Rows through dense projections.
     pub dense: u64,
+    /// Rows through the attention of a layer.
     pub attention: u64,
+    /// Rows through the output head.
     pub head: u64,
+    /// Logits that the head computed exactly, because the choice could fall on them.
     pub logits: u64,
+    /// Nanoseconds in ternary projections.
     pub ternary_ns: u64,
+    /// Nanoseconds in dense projections.
     pub dense_ns: u64,
+    /// Nanoseconds in attention.
     pub attention_ns: u64,
+    /// Nanoseconds in the output head.
     pub head_ns: u64,
 }
 
 impl WorkCounters {
-    fn figures(&mut self) -> [&mut u64; 9] {
+    fn fields(&mut self) -> [&mut u64; 9] {
         let WorkCounters { ternary, dense, attention, head, logits, ternary_ns, dense_ns, attention_ns, head_ns } =
             self;
         [ternary, dense, attention, head, logits, ternary_ns, dense_ns, attention_ns, head_ns]
     }
+
+    /// One row's equal share of the work of `rows` rows.
+    pub fn share(mut self, rows: usize) -> WorkCounters {
+        self.fields().into_iter().for_each(|field| *field /= rows as u64);
+        self
+    }
 }
 
 impl std::ops::AddAssign for WorkCounters {
-    fn add_assign(&mut self, mut more: WorkCounters) {
-        self.figures().into_iter().zip(more.figures()).for_each(|(own, more)| *own += *more);
+    fn add_assign(&mut self, mut other: WorkCounters) {
+        self.fields().into_iter().zip(other.fields()).for_each(|(own, other)| *own += *other);
     }
 }

@@ -23,13 +23,16 @@ import_exception!(bitnet.errors, TokenIdError);
 import_exception!(bitnet.errors, OutOfMemoryError);
 import_exception!(bitnet.errors, ClosedError);
 
+/// What a Python user can do about a path that does not exist.
+const HUB_ADVICE: &str = "; Engine.from_pretrained(\"owner/name\") opens a model from the Hugging Face Hub";
+
 impl From<Error> for PyErr {
     fn from(error: Error) -> PyErr {
         let message = error.to_string();
-        match error {
-            Error::NotFound { .. } => ModelNotFoundError::new_err(message),
+        match error.kind() {
+            Error::NotFound { .. } => ModelNotFoundError::new_err(message + HUB_ADVICE),
             Error::Io { path, source } => match source.raw_os_error() {
-                Some(code) => PyOSError::new_err((code, source.to_string(), path)),
+                Some(code) => PyOSError::new_err((code, source.to_string(), path.clone())),
                 None => PyOSError::new_err(message),
             },
             Error::File { .. } => ModelFileError::new_err(message),
@@ -42,7 +45,8 @@ impl From<Error> for PyErr {
             Error::TokenId { .. } => TokenIdError::new_err(message),
             Error::Memory { .. } => OutOfMemoryError::new_err(message),
             Error::Closed => ClosedError::new_err(message),
-            Error::Cancelled => BitnetError::new_err(message),
+            // `kind` never returns an `At`.
+            Error::Cancelled | Error::At { .. } => BitnetError::new_err(message),
         }
     }
 }

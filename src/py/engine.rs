@@ -419,7 +419,7 @@ impl Engine {
     #[doc = doc!(Engine.arch)]
     #[getter]
     fn arch(&self) -> Result<&'static str> {
-        Ok(self.core()?.config().arch.name())
+        Ok(self.core()?.config().arch.name)
     }
 
     #[doc = doc!(Engine.n_vocab)]
@@ -500,7 +500,7 @@ impl Engine {
                 let config = core.config();
                 format!(
                     "<Engine {path} {} {} layers, {} wide, n_ctx={}, n_threads={}, isa={}>",
-                    config.arch.name(),
+                    config.arch.name,
                     config.n_layers,
                     config.hidden_size,
                     core.n_ctx(),

@@ -95,7 +95,7 @@ fn add_model(dict: &Bound<'_, PyDict>, model: ModelSummary) -> PyResult<()> {
     shape.set_item("head_dim", config.head_dim)?;
     shape.set_item("vocab", config.vocab_size)?;
     shape.set_item("context", config.context)?;
-    shape.set_item("rope_theta", config.rope_base)?;
+    shape.set_item("rope_theta", config.rope.base)?;
     shape.set_item("eps", config.eps)?;
     shape.set_item("tied", model.tied)?;
     dict.set_item("config", shape)?;

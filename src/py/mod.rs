@@ -32,7 +32,7 @@ mod _core {
     #[pymodule_export]
     use super::receipt::Receipt;
     #[pymodule_export]
-    use super::sampling::SamplingParams;
+    use super::sampling::{SamplingParams, _sampling_parameters, _sampling_schema};
     #[pymodule_export]
     use super::spans::Span;
     #[pymodule_export]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernel::{Isa, kernels};
+use crate::kernel::{Isa, Team, kernels};
 use crate::machine::pool::Pool;
 use proptest::prelude::*;
 
@@ -39,13 +39,12 @@ proptest! {
         for isa in Isa::available() {
             let kernels = kernels(Some(isa.name())).expect("available");
             let mut bounds = vec![0f32; 2 * rows.len() * xs.len()];
-            pool.run(
-                |team| {
-                    let dequantize = |row: usize, out: &mut [f32]| out.copy_from_slice(&rows[row]);
-                    let copy = QuantizedHead::new(kernels, team, rows.len(), n, dequantize).expect("finite");
-                    copy.bounds(kernels, team, &xs, &mut bounds);
-                },
-            );
+            pool.run(|workers| {
+                let team = Team::new(workers, kernels);
+                let dequantize = |row: usize, out: &mut [f32]| out.copy_from_slice(&rows[row]);
+                let copy = QuantizedHead::new(&team, rows.len(), n, dequantize).expect("finite");
+                copy.bounds(&team, &xs, &mut bounds);
+            });
             for (bounds, x) in bounds.chunks(2 * rows.len()).zip(&xs) {
                 let (low, high) = bounds.split_at(rows.len());
                 for ((row, low), high) in rows.iter().zip(low).zip(high) {

@@ -1,5 +1,5 @@
 use super::super::packing::{Packing, TWO_BIT_OF_BASE3};
-use super::super::{Isa, kernels};
+use super::super::{Isa, Kernels, kernels};
 use super::*;
 
 /// Compares `kernels` with scalar: every tail of tokens, both strip sizes, several depths, extreme values.
@@ -57,17 +57,17 @@ fn every_instruction_set_equals_scalar() {
 }
 
 #[test]
-fn expanded_words_are_those_of_four_codes() {
+fn base3_words_unpack_to_the_two_bit_words_of_the_same_rows() {
     let cols = 3 * Packing::Base3.padded(1);
     let bytes: Vec<u8> = (0..cols / 4).map(|i| TWO_BIT_OF_BASE3[i * 37 % 81]).collect();
     let pack = |packing: Packing| {
         let mut words = vec![Word([0; 64]); packing.words(cols)];
-        (0..GROUP).for_each(|row| packing.place(&mut words, row, &[&bytes[row..], &bytes[..row]].concat()));
+        (0..GROUP).for_each(|row| packing.write_row(&mut words, row, &[&bytes[row..], &bytes[..row]].concat()));
         words
     };
     for isa in Isa::available() {
-        let mut four = vec![Word([1; 64]); Packing::TwoBit.words(cols)];
-        kernels(Some(isa.name())).expect("available").expand(&pack(Packing::Base3), &mut four);
-        assert!(four.iter().zip(pack(Packing::TwoBit)).all(|(a, b)| a.0 == b.0), "{}", isa.name());
+        let mut two_bit = vec![Word([1; 64]); Packing::TwoBit.words(cols)];
+        kernels(Some(isa.name())).expect("available").base3_to_two_bit(&pack(Packing::Base3), &mut two_bit);
+        assert!(two_bit.iter().zip(pack(Packing::TwoBit)).all(|(a, b)| a.0 == b.0), "{}", isa.name());
     }
 }

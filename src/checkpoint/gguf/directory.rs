@@ -1,33 +1,35 @@
-//! From the directory as written to tensors with a type and checked bytes.
+//! From the tensor directory as the file has it to tensors with a known type and checked bytes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use super::header::{Header, Info};
+use super::extent::{Extent, extents, rows_and_cols};
+use super::header::{Header, TensorEntry};
 use super::reader::Parse;
-use super::resolve::{self, resolve};
+use super::resolve::{resolve, type_name};
 use super::types::TensorType;
 use crate::error::{Error, Result};
 
-/// A tensor of the file.
+/// A tensor of a model file: its name, shape and type, and where its bytes lie.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     name: String,
     shape: Vec<usize>,
     kind: TensorType,
-    /// The file of a split set, and the bytes in it.
+    /// Index of the file in a split model.
     pub(super) shard: usize,
+    /// The tensor's bytes in that file.
     pub(super) range: Range<usize>,
 }
 
 impl Tensor {
-    /// As in the file: `blk.0.attn_q.weight`.
+    /// The name as in the file, such as `blk.0.attn_q.weight`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// ggml's order: the contiguous dimension (columns) first.
+    /// The dimensions in ggml's order: the contiguous one (columns) first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -37,17 +39,17 @@ impl Tensor {
         self.kind
     }
 
-    /// The length of a row: the first dimension.
+    /// The length of a row, which is the first dimension.
     pub fn cols(&self) -> usize {
         rows_and_cols(&self.shape).1
     }
 
-    /// The number of rows: the product of the other dimensions.
+    /// The number of rows, which is the product of all dimensions but the first.
     pub fn rows(&self) -> usize {
         rows_and_cols(&self.shape).0
     }
 
-    /// The product of all dimensions.
+    /// The number of elements, which is the product of all dimensions.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
@@ -58,73 +60,44 @@ impl Tensor {
     }
 }
 
-/// Whole numbers: the header's parser has checked the product.
-fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
-    (shape.iter().skip(1).product(), shape.first().copied().unwrap_or(1))
-}
-
-/// A tensor as a file lists it, whether or not its type is run.
+/// A tensor as a file lists it, also of a type that this engine cannot run.
 #[derive(Debug)]
 pub struct TensorInfo {
-    /// As in the file.
+    /// The name as in the file.
     pub name: String,
-    /// The contiguous dimension first.
+    /// The dimensions, the contiguous one first.
     pub shape: Vec<usize>,
-    /// The name of its type, or its id.
+    /// The name of its type, or the id of an unknown type.
     pub kind: String,
     /// Bytes up to the next tensor, or to the end of the file.
     pub bytes: usize,
 }
 
-/// The tensors that a header lists, unchecked.
-pub(super) fn listed(header: &Header, infos: &[Info], file_size: usize) -> Vec<TensorInfo> {
-    let list = |extent: Extent| TensorInfo {
-        name: extent.info.name.clone(),
-        shape: extent.info.shape.clone(),
-        kind: resolve::name(&extent),
+/// The tensors that a header lists, without checking that their bytes are there.
+pub(super) fn list(header: &Header, entries: &[TensorEntry], file_size: usize) -> Vec<TensorInfo> {
+    let info = |extent: Extent| TensorInfo {
+        name: extent.entry.name.clone(),
+        shape: extent.entry.shape.clone(),
+        kind: type_name(&extent),
         bytes: extent.span,
     };
-    extents(header, infos, file_size).into_iter().map(list).collect()
+    extents(header, entries, file_size).into_iter().map(info).collect()
 }
 
-/// The space between a tensor's start and the next one's, or the end of the file.
-#[derive(Debug)]
-pub(super) struct Extent<'a> {
-    pub info: &'a Info,
-    pub rows: usize,
-    pub cols: usize,
-    pub span: usize,
-    pub last: bool,
-    pub alignment: usize,
-    /// Whether another tensor is named as this one's scale.
-    pub has_sibling_scale: bool,
-}
-
-impl Extent<'_> {
-    /// Whether a tensor of this size and its padding fill the space exactly. The last tensor may lack its padding.
-    pub(super) fn is_filled_by(&self, size: Option<usize>) -> bool {
-        match size.and_then(|size| Some((size, size.checked_next_multiple_of(self.alignment)?))) {
-            Some((size, padded)) if self.last => size <= self.span && self.span <= padded,
-            Some((_, padded)) => self.span == padded,
-            None => false,
-        }
-    }
-}
-
-/// The tensors of one file of `file_size` bytes, in file order, and what is odd about them.
+/// The tensors of one file of `file_size` bytes, in the order of the directory, with warnings about the file.
 pub(super) fn tensors(
     header: &Header,
-    infos: &[Info],
+    entries: &[TensorEntry],
     file_size: usize,
     path: &Path,
 ) -> Result<(Vec<Tensor>, Vec<String>)> {
     let broken = |reason: String| Error::File { path: path.into(), reason };
-    let extents = extents(header, infos, file_size);
-    let kinds = kinds(&extents, path)?;
-    let mut tensors = Vec::with_capacity(infos.len());
+    let extents = extents(header, entries, file_size);
+    let kinds = types_by_id(&extents, path)?;
+    let mut tensors = Vec::with_capacity(entries.len());
     let mut gaps = Vec::new();
-    for Extent { info, rows, cols, span, alignment, .. } in &extents {
-        let Info { name, shape, id, offset } = info;
+    for Extent { entry, rows, cols, span, alignment, .. } in &extents {
+        let TensorEntry { name, shape, id, offset } = entry;
         let kind = kinds[id];
         let size =
             kind.size_of(*rows, *cols).map_err(|why| broken(format!("tensor '{name}' of type {kind}: {why}")))?;
@@ -141,7 +114,8 @@ pub(super) fn tensors(
         }
         if size > *span {
             return Err(broken(format!(
-                "tensor '{name}' of type {kind} needs {size} bytes, but the next tensor starts after {span}"
+                "tensor '{name}' of type {kind} needs {size} bytes, but the next tensor starts after {span}; the \
+                 file is damaged: download it again"
             )));
         }
         if span - size >= *alignment {
@@ -151,53 +125,28 @@ pub(super) fn tensors(
     }
     sort_by_name(&tensors).map_err(broken)?;
     let warning = gaps.first().map(|(name, unused)| {
-        format!("gaps in the tensor data: {}, the first of {unused} bytes after '{name}'", gaps.len())
+        let others = if gaps.len() > 1 { format!(", and {} more gaps", gaps.len() - 1) } else { String::new() };
+        format!("the tensor data has a gap: {unused} unused bytes after tensor '{name}'{others}")
     });
     Ok((tensors, warning.into_iter().collect()))
 }
 
-/// Indices in the order of the names, which must differ.
+/// Indices of `tensors` in the order of their names; an error if two have the same name.
 pub(super) fn sort_by_name(tensors: &[Tensor]) -> Parse<Vec<usize>> {
     let name = |index: usize| tensors[index].name();
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_unstable_by_key(|&index| name(index));
     match order.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {
-        Some(pair) => Err(format!("tensor '{}' occurs twice", name(pair[0]))),
+        Some(pair) => Err(format!("tensor '{}' occurs twice, but names must differ", name(pair[0]))),
         None => Ok(order),
     }
 }
 
-/// In file order, each with the distance to whatever follows it in the data.
-fn extents<'a>(header: &Header, infos: &'a [Info], file_size: usize) -> Vec<Extent<'a>> {
-    let data_size = file_size.saturating_sub(header.data_start);
-    let alignment = header.alignment;
-    let mut offsets: Vec<(u64, usize)> = infos.iter().enumerate().map(|(at, info)| (info.offset, at)).collect();
-    offsets.sort_unstable();
-    let mut spans = vec![(0, false); infos.len()];
-    for (index, &(offset, at)) in offsets.iter().enumerate() {
-        let next = offsets.get(index + 1).map(|next| next.0);
-        let span = next.unwrap_or(data_size as u64).saturating_sub(offset);
-        spans[at] = (usize::try_from(span).unwrap_or(usize::MAX), next.is_none());
-    }
-    let names: HashSet<&str> = infos.iter().map(|info| info.name.as_str()).collect();
-    let has_sibling_scale = |name: &str| {
-        let stem = name.strip_suffix(".weight").unwrap_or(name);
-        [format!("{name}_scale"), format!("{name}.scale"), format!("{stem}.scale")]
-            .iter()
-            .any(|sibling| names.contains(sibling.as_str()))
-    };
-    let extent = |(info, (span, last)): (&'a Info, _)| {
-        let (rows, cols) = rows_and_cols(&info.shape);
-        Extent { info, rows, cols, span, last, alignment, has_sibling_scale: has_sibling_scale(&info.name) }
-    };
-    infos.iter().zip(spans).map(extent).collect()
-}
-
-/// The type behind each id that the file uses.
-fn kinds(extents: &[Extent], path: &Path) -> Result<BTreeMap<u32, TensorType>> {
+/// The type that each type id of the file means.
+fn types_by_id(extents: &[Extent], path: &Path) -> Result<BTreeMap<u32, TensorType>> {
     let mut by_id: BTreeMap<u32, Vec<&Extent>> = BTreeMap::new();
     for extent in extents {
-        by_id.entry(extent.info.id).or_default().push(extent);
+        by_id.entry(extent.entry.id).or_default().push(extent);
     }
     by_id.into_iter().map(|(id, extents)| Ok((id, resolve(id, &extents, path)?))).collect()
 }

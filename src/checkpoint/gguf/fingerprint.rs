@@ -1,15 +1,15 @@
-//! The fingerprint of a model: BLAKE3 of its file, or of the files of a split model one after the other.
+//! Fingerprints: BLAKE3 of a model's files, and of its tokenizer's metadata.
 
 use super::Gguf;
 use std::fs::File;
 use std::io::{Error, Read, Seek};
 
-/// Bytes that are read at a time and hashed by all threads.
+/// Bytes that are read at a time, and then hashed by all threads.
 const CHUNK: usize = 16 << 20;
 
 impl Gguf {
-    /// The fingerprint of the tokenizer: BLAKE3, in hexadecimal, of the metadata entries whose keys begin with `tokenizer.`
-    /// and not with `tokenizer.chat_template`, sorted by key, each with key, type and value as the file has them.
+    /// The fingerprint of the tokenizer: BLAKE3, in hexadecimal, of the bytes of all metadata entries (key, type and
+    /// value) whose keys begin with `tokenizer.` but not with `tokenizer.chat_template`, sorted by key.
     pub fn tokenizer_fingerprint(&self) -> String {
         let is_part = |key: &&str| key.starts_with("tokenizer.") && !key.starts_with("tokenizer.chat_template");
         let mut keys: Vec<&str> = self.header.keys().filter(is_part).collect();
@@ -21,13 +21,14 @@ impl Gguf {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// Handles of its files: they stay what was opened, whatever happens to the names.
+    /// Handles of the model's files. They stay the files that were opened, even if others take their names.
     pub fn files(&self) -> std::io::Result<Vec<File>> {
         self.maps.iter().map(|map| map.file.try_clone()).collect()
     }
 }
 
-/// The fingerprint of files, in hexadecimal. They are read and not mapped, so that this takes no memory of its caller's.
+/// The fingerprint of a model: BLAKE3, in hexadecimal, of its files one after the other. They are read and not mapped,
+/// so that hashing does not count towards the memory of the process.
 pub fn fingerprint(files: Vec<File>, threads: usize) -> std::io::Result<String> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(Error::other)?;
     let mut hasher = blake3::Hasher::new();

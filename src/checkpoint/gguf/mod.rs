@@ -1,7 +1,8 @@
-//! The GGUF container: a mapped file, its metadata and its tensors. Nothing in the file is trusted: every length,
-//! count and offset is checked before use, and no allocation follows a number that the file's bytes do not back.
+//! The GGUF container: a mapped file, its metadata and its tensors. Nothing in the file is trusted. Every length, count
+//! and offset is checked before use, and no allocation is larger than the file's own bytes justify.
 
 mod directory;
+mod extent;
 mod fingerprint;
 mod header;
 mod map;
@@ -24,43 +25,43 @@ use crate::error::{Error, Result};
 use header::Header;
 use map::Map;
 
-/// The checked contents of one file's bytes.
+/// One GGUF file after all checks: a whole model, or a part of a split model.
 #[derive(Debug)]
-pub struct GgufSummary {
+pub struct ParsedGguf {
     header: Header,
     tensors: Vec<Tensor>,
     warnings: Vec<String>,
 }
 
-/// Checks the bytes of one GGUF file; `path` only serves the messages. A part of a split set is checked by itself.
-pub fn parse(bytes: &[u8], path: &Path) -> Result<GgufSummary> {
+/// Checks the bytes of one GGUF file. `path` appears in errors only. Each part of a split model is checked by itself.
+pub fn parse(bytes: &[u8], path: &Path) -> Result<ParsedGguf> {
     let broken = |reason| Error::File { path: path.into(), reason };
-    let (header, infos) = Header::parse(bytes).map_err(broken)?;
+    let (header, entries) = Header::parse(bytes).map_err(broken)?;
     if let Some(key) = header.keys().find(|key| key.starts_with("prism.hadamard.")) {
         return Err(Error::Unsupported(format!(
-            "{}: metadata key '{key}' says that the weights are stored rotated (Bonsai 2), which this engine does \
-             not run; get a model without prism.hadamard keys",
+            "{}: metadata key '{key}' says that the weights are rotated (Bonsai 2), which this engine does not \
+             support; get a model without prism.hadamard keys",
             path.display()
         )));
     }
-    let (tensors, warnings) = directory::tensors(&header, &infos, bytes.len(), path)?;
-    Ok(GgufSummary { header, tensors, warnings })
+    let (tensors, warnings) = directory::tensors(&header, &entries, bytes.len(), path)?;
+    Ok(ParsedGguf { header, tensors, warnings })
 }
 
-impl GgufSummary {
+impl ParsedGguf {
     /// The tensors in file order.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
     }
 }
 
-/// What a file says of itself, for people: also of files that are not run. Of a split model it is one part.
+/// The header of one GGUF file, to be shown. It opens also for models that this engine cannot run.
 #[derive(Debug)]
 pub struct GgufHeader {
     path: PathBuf,
     map: Map,
     header: Header,
-    /// In file order.
+    /// The tensors that the file lists, in its order.
     pub tensors: Vec<TensorInfo>,
 }
 
@@ -69,12 +70,12 @@ impl GgufHeader {
     pub fn open(path: &Path) -> Result<Self> {
         let map = Map::open(path)?;
         let broken = |reason| Error::File { path: path.into(), reason };
-        let (header, infos) = Header::parse(&map.bytes).map_err(broken)?;
-        let tensors = directory::listed(&header, &infos, map.bytes.len());
+        let (header, entries) = Header::parse(&map.bytes).map_err(broken)?;
+        let tensors = directory::list(&header, &entries, map.bytes.len());
         Ok(Self { path: path.into(), map, header, tensors })
     }
 
-    /// The metadata.
+    /// The metadata: facts about the model, its tokenizer and its chat template, by key.
     pub fn metadata(&self) -> Metadata<'_> {
         Metadata { path: &self.path, header: &self.header, bytes: &self.map.bytes }
     }
@@ -84,7 +85,7 @@ impl GgufHeader {
         self.header.version
     }
 
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub fn file_size(&self) -> u64 {
         self.map.bytes.len() as u64
     }
@@ -95,10 +96,10 @@ impl GgufHeader {
 pub struct Gguf {
     path: PathBuf,
     maps: Vec<Map>,
-    /// Of the first file, which alone carries the model's metadata.
+    /// The header of the first file, the only one with the model's metadata.
     header: Header,
     tensors: Vec<Tensor>,
-    /// Indices of `tensors`, sorted by name.
+    /// Indices of `tensors` in the order of their names.
     by_name: Vec<usize>,
     warnings: Vec<String>,
 }
@@ -106,11 +107,11 @@ pub struct Gguf {
 impl Gguf {
     /// Maps a file and checks it. Nobody may write to the file while it is open.
     ///
-    /// Of a split model give the first file, `…-00001-of-0000N.gguf`; the others are found beside it by name.
+    /// For a split model give the first file, `…-00001-of-0000N.gguf`. The others must lie in the same folder.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let map = Map::open(path)?;
-        let GgufSummary { header, tensors, warnings } = parse(&map.bytes, path)?;
+        let ParsedGguf { header, tensors, warnings } = parse(&map.bytes, path)?;
         let maps = vec![map];
         let mut gguf = Self { path: path.into(), maps, header, tensors, by_name: Vec::new(), warnings };
         gguf.open_siblings()?;
@@ -118,7 +119,7 @@ impl Gguf {
         Ok(gguf)
     }
 
-    /// Opens the other files if this is the first of a split set.
+    /// Opens the other files if this is the first file of a split model.
     fn open_siblings(&mut self) -> Result<()> {
         let metadata = self.metadata();
         let count = metadata.uint("split.count")?.unwrap_or(1);
@@ -130,7 +131,7 @@ impl Gguf {
         let path = self.path.clone();
         let prefix = split_prefix(&path, count).ok_or_else(|| {
             self.broken(format!(
-                "is a part of a model split into {count} files, but its name does not end in \
+                "is a part of a model in {count} files, but its name does not end in \
                  '-00001-of-{count:05}.gguf'; restore the original names"
             ))
         })?;
@@ -145,14 +146,15 @@ impl Gguf {
         }
         match total {
             Some(total) if total != self.tensors.len() => Err(self.broken(format!(
-                "the {count} files hold {} tensors, but split.tensors.count says {total}; some file belongs to \
-                 another model",
+                "the {count} files hold {} tensors, but split.tensors.count says {total}; a file belongs to another \
+                 model: download them again",
                 self.tensors.len()
             ))),
             _ => Ok(()),
         }
     }
 
+    /// Opens file `index` of a split model (counted from 0) and takes over its tensors.
     fn open_sibling(&mut self, path: &Path, index: usize, count: usize) -> Result<()> {
         let map = Map::open(path).map_err(|fault| match fault {
             Error::NotFound { path } => self.broken(format!(
@@ -162,14 +164,14 @@ impl Gguf {
             )),
             other => other,
         })?;
-        let GgufSummary { header, mut tensors, warnings } = parse(&map.bytes, path)?;
+        let ParsedGguf { header, mut tensors, warnings } = parse(&map.bytes, path)?;
         let metadata = Metadata { path, header: &header, bytes: &map.bytes };
         let found = (metadata.uint("split.no")?, metadata.uint("split.count")?);
         if found != (Some(index), Some(count)) {
             let shown = |value: Option<usize>| value.map_or("nothing".into(), |value| value.to_string());
             let reason = format!(
                 "should be file {index} (counted from 0) of {count}, but its keys split.no and split.count say {} \
-                 and {}; it belongs elsewhere",
+                 and {}; it belongs to another model, or was renamed",
                 shown(found.0),
                 shown(found.1)
             );
@@ -186,38 +188,38 @@ impl Gguf {
         Error::File { path: self.path.clone(), reason }
     }
 
-    /// The metadata.
+    /// The metadata: facts about the model, its tokenizer and its chat template, by key.
     pub fn metadata(&self) -> Metadata<'_> {
         Metadata { path: &self.path, header: &self.header, bytes: &self.maps[0].bytes }
     }
 
-    /// All tensors, in file order.
+    /// The tensors of all files, in file order.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
     }
 
-    /// The tensor with this name.
+    /// The tensor with this name, if the model has it.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         let at = self.by_name.binary_search_by_key(&name, |&index| self.tensors[index].name()).ok()?;
         Some(&self.tensors[self.by_name[at]])
     }
 
-    /// The encoded bytes of one of this file's tensors, without padding.
+    /// The encoded bytes of one of this model's tensors, without padding.
     pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
         &self.maps[tensor.shard].bytes[tensor.range.clone()]
     }
 
-    /// Tells the system that a tensor's pages may leave memory. Reading it again loads them from the file.
+    /// Drops a tensor's pages from memory. Reading the tensor again loads them from the file.
     pub fn release(&self, tensor: &Tensor) {
         self.maps[tensor.shard].release(&tensor.range);
     }
 
-    /// What is odd about the file without making it unusable.
+    /// Oddities of the file that do not prevent its use.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// As given to `open`.
+    /// The path as given to `open`.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -227,13 +229,13 @@ impl Gguf {
         self.header.version
     }
 
-    /// Bytes of all files together.
+    /// Size of all files together, in bytes.
     pub fn file_size(&self) -> u64 {
         self.maps.iter().map(|map| map.bytes.len() as u64).sum()
     }
 }
 
-/// What the names of a split model's files begin with; none if this is not named as one of `count` files.
+/// The common beginning of the names of a split model's files; none if this name is not that of one of `count` files.
 fn split_prefix(path: &Path, count: usize) -> Option<&str> {
     let (rest, total) = path.file_name()?.to_str()?.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let (prefix, number) = rest.rsplit_once('-')?;

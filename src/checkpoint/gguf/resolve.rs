@@ -1,15 +1,17 @@
-//! Which type a tensor has. Forks gave the same id to different types; only the space that a tensor takes tells
-//! them apart, so every contested id is decided by the sizes of all its tensors in the file.
+//! Which type a tensor has. Forks of llama.cpp gave the same type id to different types. Only the bytes that a tensor
+//! takes tell them apart, so a contested id is decided by the sizes of all tensors in the file that have it.
 
 use std::path::Path;
 
-use super::directory::Extent;
+use super::extent::Extent;
 use super::types::TensorType;
 use crate::error::{Error, Result};
 
-/// One meaning of a contested id; a foreign one with the bytes that a tensor of it takes.
+/// One meaning of a contested id.
 enum Meaning {
+    /// A type that this engine runs.
     Runs(TensorType),
+    /// A type that it does not run, with the bytes that a tensor takes; `None` if no tensor can have this shape.
     Foreign(&'static str, fn(&Extent) -> Option<usize>),
 }
 
@@ -29,19 +31,19 @@ impl Meaning {
     }
 }
 
-/// Rows of a head and whole blocks.
+/// Bytes of a tensor whose rows are a head and whole blocks.
 fn by_row(extent: &Extent, head: usize, elements: usize, bytes: usize) -> Option<usize> {
     let blocks = extent.cols.is_multiple_of(elements).then_some(extent.cols / elements)?;
     blocks.checked_mul(bytes)?.checked_add(head)?.checked_mul(extent.rows)
 }
 
-/// Blocks over the flattened tensor.
+/// Bytes of a tensor whose blocks run over row ends.
 fn flat(extent: &Extent, elements: usize, bytes: usize) -> Option<usize> {
     let count = extent.rows.checked_mul(extent.cols)?;
     count.is_multiple_of(elements).then_some(count / elements)?.checked_mul(bytes)
 }
 
-/// In bitnet.cpp's integer arithmetic, left to right.
+/// Bytes of a TL2 tensor, by the integer arithmetic of bitnet.cpp, evaluated from left to right.
 fn tl2(extent: &Extent) -> Option<usize> {
     let threes = extent.cols.checked_sub(256)?.checked_mul(extent.rows)? / 3;
     let twos = extent.rows.checked_mul(256)? / 2;
@@ -52,7 +54,7 @@ fn tl2(extent: &Extent) -> Option<usize> {
 const TL1: &str = "TL1 (bitnet.cpp, for ARM; its layout is not in the file)";
 const TL2: &str = "TL2 (bitnet.cpp, for x86; its layout is not in the file)";
 
-/// The meanings of the contested ids, the commonest first.
+/// The meanings of a contested id, the most common first; none for an id that is not contested.
 fn meanings(id: u32) -> &'static [Meaning] {
     use Meaning::{Foreign, Runs};
     match id {
@@ -98,7 +100,7 @@ fn meanings(id: u32) -> &'static [Meaning] {
     }
 }
 
-/// Types with one meaning that are known and not run.
+/// Ids with a single meaning that this engine knows by name but does not run.
 const KNOWN: [(u32, &str); 29] = [
     (3, "Q4_1"),
     (4, "Q4_2 (removed)"),
@@ -131,15 +133,15 @@ const KNOWN: [(u32, &str); 29] = [
     (335, "IQ2_BN_R4"),
 ];
 
-/// The type of every tensor with this id; `extents` are those tensors.
+/// The type of every tensor that has this id. `extents` are those tensors, at least one.
 pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<TensorType> {
-    let first = &extents[0].info.name;
+    let first = &extents[0].entry.name;
     let unsupported = |name: &str| {
         let run: Vec<&str> = TensorType::ALL.iter().map(|kind| kind.name()).collect();
         let (path, run) = (path.display(), run.join(", "));
         Error::Unsupported(format!(
-            "{path}: tensor '{first}' has type id {id}, {name}, which this engine does not run; it runs {run}: \
-             get the model in one of these"
+            "{path}: tensor '{first}' has type id {id}, {name}, which this engine does not run; get the model in one \
+             of the types that it runs: {run}"
         ))
     };
     let meanings = meanings(id);
@@ -153,7 +155,7 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
     let fits = |meaning: &&Meaning| extents.iter().all(|extent| extent.is_filled_by(meaning.size(extent)));
     let same = |a: &Meaning, b: &Meaning| extents.iter().all(|extent| a.size(extent) == b.size(extent));
     match meanings.iter().filter(fits).collect::<Vec<_>>()[..] {
-        // Where others take another size, only the padding of a wide alignment makes them fit.
+        // The others fit only because a wide alignment pads them: in bytes they differ from the type that runs.
         [runs @ Meaning::Runs(kind), ref others @ ..] if !others.iter().any(|other| same(runs, other)) => Ok(*kind),
         [Meaning::Foreign(name, _)] => Err(unsupported(name)),
         [] => Err(no_fit(id, meanings, extents, path)),
@@ -164,9 +166,9 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
     }
 }
 
-/// What to call the type of a tensor, whether or not it is run.
-pub(super) fn name(extent: &Extent) -> String {
-    let id = extent.info.id;
+/// The name of a tensor's type for people, also of a type that this engine does not run.
+pub(super) fn type_name(extent: &Extent) -> String {
+    let id = extent.entry.id;
     let fits = |meaning: &&Meaning| extent.is_filled_by(meaning.size(extent));
     let meant = meanings(id).iter().filter(fits).map(Meaning::name);
     let run = TensorType::ALL.iter().filter(|kind| kind.id() == id && meanings(id).is_empty()).map(|kind| kind.name());
@@ -175,9 +177,9 @@ pub(super) fn name(extent: &Extent) -> String {
     if names.is_empty() { format!("type id {id}") } else { names.join(" or ") }
 }
 
-/// The error for an id none of whose meanings explains the space of all its tensors.
+/// The error for a contested id if no meaning of it explains the sizes of all its tensors.
 fn no_fit(id: u32, meanings: &[Meaning], extents: &[&Extent], path: &Path) -> Error {
-    // The tensor that speaks against the commonest meaning, which is what the reader most likely has.
+    // Report a tensor that contradicts the most common meaning: the file most likely means that one.
     let stray = |extent: &&&Extent| !extent.is_filled_by(meanings[0].size(extent));
     let extent = extents.iter().find(stray).unwrap_or(&extents[0]);
     let size = |meaning: &Meaning| match meaning.size(extent) {
@@ -185,10 +187,10 @@ fn no_fit(id: u32, meanings: &[Meaning], extents: &[&Extent], path: &Path) -> Er
         None => format!("{} cannot have this shape", meaning.name()),
     };
     let sizes: Vec<String> = meanings.iter().map(size).collect();
-    let (name, shape, span, sizes) = (&extent.info.name, &extent.info.shape, extent.span, sizes.join(", "));
+    let (name, shape, span, sizes) = (&extent.entry.name, &extent.entry.shape, extent.span, sizes.join(", "));
     let advice = match meanings[0].size(extent) {
         Some(size) if extent.last && span < size => "the file is truncated: download it again",
-        _ => "the file is broken or of an unknown make",
+        _ => "the file is damaged, or a program wrote it that this engine does not know",
     };
     let reason = format!(
         "tensor '{name}' of shape {shape:?} and type id {id} has {span} bytes, which fits no meaning of that id \

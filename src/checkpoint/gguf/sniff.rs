@@ -1,9 +1,9 @@
-//! What a file is that is not GGUF, for an error that helps.
+//! Recognizes common files that are not GGUF, for errors that say what to do.
 
-/// The longest header of a safetensors file, by its specification.
+/// The longest header of a safetensors file, as its reference implementation limits it.
 const MOST_SAFETENSORS_HEADER: u64 = 100_000_000;
 
-/// Names the kind of file that starts with these bytes and says what to do.
+/// Says what kind of file starts with these bytes, and what to do.
 pub(super) fn describe(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(512)];
     let text = markup(head).to_ascii_lowercase();
@@ -12,18 +12,18 @@ pub(super) fn describe(bytes: &[u8]) -> String {
     } else if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
         "is an HTML page, not a model; the download link led to a web page"
     } else if text.starts_with(b"<?xml") {
-        "is an XML document, not a model, perhaps the answer of a server that refused the download"
+        "is an XML document, not a model; a server may have refused the download"
     } else if head.starts_with(b"PK\x03\x04") || matches!(head, [0x80, 2..=5, ..]) {
-        "is a zip or pickle file, such as a PyTorch checkpoint; these can run code and are not read: get the \
-         model as GGUF"
+        "is a zip or pickle file, such as a PyTorch checkpoint, which could run code and is not read; get the model \
+         as GGUF"
     } else if is_safetensors(bytes) {
         "is a safetensors file; get the model as GGUF, or convert it"
     } else if [b"lmgg", b"fmgg", b"tjgg"].iter().any(|magic| head.starts_with(*magic)) {
-        "is in an old GGML format from before GGUF; get a newer file"
+        "has an old GGML format from before GGUF; get a newer file"
     } else if b"GGUF".starts_with(head) {
         "ends inside its first four bytes; download it again"
     } else if matches!(text.first(), Some(b'{' | b'[')) && is_text(head) {
-        "is JSON, such as a model's configuration or index; give the path of a .gguf file"
+        "is a JSON file, such as a model's configuration; give the path of a .gguf file"
     } else if is_text(head) {
         "is a text file, not a model; give the path of a .gguf file"
     } else {
@@ -33,7 +33,7 @@ pub(super) fn describe(bytes: &[u8]) -> String {
     found.to_owned()
 }
 
-/// What follows a byte order mark, blanks and comments.
+/// The text after a byte order mark, white space and comments.
 fn markup(head: &[u8]) -> &[u8] {
     let mut rest = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     while rest.starts_with(b"<!--") {
@@ -53,7 +53,7 @@ fn is_text(head: &[u8]) -> bool {
     let printable = |text: &str| text.chars().all(|c| !c.is_control() || c.is_ascii_whitespace());
     match std::str::from_utf8(head) {
         Ok(text) => printable(text),
-        // A character cut by the end of `head` is not a fault of the text.
+        // The end of `head` may cut a character in two; that does not make the file binary.
         Err(fault) => {
             fault.error_len().is_none() && std::str::from_utf8(&head[..fault.valid_up_to()]).is_ok_and(printable)
         }

@@ -1,9 +1,9 @@
-//! The tensor types that this engine runs, and the bytes that a tensor of each takes.
+//! The tensor types that this engine runs, and the size of a tensor of each type.
 
 use std::fmt;
 
 named! {
-    /// How the elements of a tensor are stored, by ggml's names.
+    /// How the elements of a tensor are stored. The names are ggml's.
     #[expect(missing_docs, reason = "the variants are ggml's type names")]
     #[expect(non_camel_case_types, reason = "the variants are ggml's type names")]
     pub enum TensorType {
@@ -25,7 +25,7 @@ named! {
 }
 
 impl TensorType {
-    /// Id, elements and bytes of a block, bytes in front of each row.
+    /// The id, the elements and bytes of a block, and the bytes in front of each row.
     fn facts(self) -> (u32, usize, usize, usize) {
         match self {
             Self::F32 => (0, 1, 4, 0),
@@ -45,12 +45,12 @@ impl TensorType {
         }
     }
 
-    /// The id in the file. Some ids have other meanings in other programs' files.
+    /// The type id in a file. Other programs give some ids another meaning; `resolve` tells them apart.
     pub fn id(self) -> u32 {
         self.facts().0
     }
 
-    /// Elements of one block; a row is a whole number of blocks. (In I2_S the whole tensor is.)
+    /// Elements of one block. A row is a whole number of blocks; in I2_S only the whole tensor is.
     pub fn block_elements(self) -> usize {
         self.facts().1
     }
@@ -60,7 +60,7 @@ impl TensorType {
         self.facts().2
     }
 
-    /// Bytes in front of each row: the scale of the IQ*_BN types.
+    /// Bytes in front of each row, which hold its scale in the IQ*_BN types.
     pub fn row_head(self) -> usize {
         self.facts().3
     }
@@ -70,7 +70,7 @@ impl TensorType {
         let (_, elements, bytes, row_head) = self.facts();
         let overflow = || format!("{rows} rows of {cols} columns are more than memory can address");
         let size = if self == Self::I2_S {
-            // One stream of codes over the flattened tensor, then the scale in a field of 32 bytes.
+            // The codes of the flattened tensor, then a field of 32 bytes that begins with the scale.
             let count = rows.checked_mul(cols).ok_or_else(overflow)?;
             if !count.is_multiple_of(elements) {
                 return Err(format!("{count} elements are not a multiple of {elements}, the block of {self}"));

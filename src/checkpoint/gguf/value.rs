@@ -1,17 +1,19 @@
-//! Metadata values as they lie in the file: strings and arrays stay views of its bytes.
+//! Metadata values. Strings and arrays stay views of the file's bytes.
 
 use std::fmt;
 
 use super::reader::{Parse, Reader};
 
-/// The most elements of one array, as in mainline llama.cpp.
+/// The most elements that an array may have, as in llama.cpp.
 const MAX_ITEMS: u64 = 1 << 30;
 
-/// How many characters of a string, and items of an array, `Display` shows.
+/// The most characters of a string that `Display` shows.
 const SHOWN_CHARS: usize = 72;
+/// The most items of an array that `Display` shows.
 const SHOWN_ITEMS: usize = 6;
 
-/// Declares the types of the format in the order of their ids: variant and content, name, the fewest bytes of a value.
+/// Declares the value types of GGUF in the order of their ids. Each line gives the variant with its content, the name,
+/// and the fewest bytes that a value takes.
 macro_rules! types {
     ($a:lifetime: $($Type:ident($content:ty) $name:literal $least:literal,)*) => {
         /// The type of a metadata value.
@@ -29,11 +31,12 @@ macro_rules! types {
         }
 
         impl ValueType {
+            /// Each type with its name and the fewest bytes of a value.
             const ALL: [(Self, &'static str, u64); 13] = [$((Self::$Type, $name, $least)),*];
         }
 
         impl Value<'_> {
-            /// The type that the file gives it.
+            /// The type that the file gives the value.
             pub fn kind(&self) -> ValueType {
                 match self { $(Self::$Type(_) => ValueType::$Type),* }
             }
@@ -59,12 +62,13 @@ types! {
 }
 
 impl ValueType {
+    /// The type with this id.
     pub(super) fn from_id(id: u32) -> Parse<Self> {
         let known = usize::try_from(id).ok().and_then(|id| Self::ALL.get(id));
-        known.map(|entry| entry.0).ok_or_else(|| format!("value type {id} is unknown; 0 to 12 are defined"))
+        known.map(|entry| entry.0).ok_or_else(|| format!("value type {id} is unknown, expected 0 to 12"))
     }
 
-    /// The name as `inspect` shows it: `u32`, `str`, …
+    /// The name for people, such as `u32` or `str`.
     pub fn name(self) -> &'static str {
         Self::ALL[self as usize].1
     }
@@ -75,7 +79,7 @@ impl ValueType {
 }
 
 impl<'a> Value<'a> {
-    /// Reads and checks a value, arrays to their last element.
+    /// Reads a value and checks it, every element of an array included.
     pub(super) fn read(kind: ValueType, reader: &mut Reader<'a>) -> Parse<Self> {
         Ok(match kind {
             ValueType::U8 => Self::U8(u8::from_le_bytes(reader.array()?)),
@@ -88,7 +92,7 @@ impl<'a> Value<'a> {
             ValueType::Bool => match reader.array()? {
                 [0] => Self::Bool(false),
                 [1] => Self::Bool(true),
-                [other] => return Err(format!("a bool is stored as {other}; only 0 and 1 are defined")),
+                [other] => return Err(format!("a bool is stored as {other}, expected 0 or 1")),
             },
             ValueType::Str => Self::Str(reader.string()?),
             ValueType::Array => Self::Array(Array::read(reader)?),
@@ -98,7 +102,7 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// The type's name, with an array's element type and length: `u32`, `str[128256]`.
+    /// The name of the type; for an array the type of its elements with their number, such as `str[128256]`.
     pub fn type_name(&self) -> String {
         match self {
             Self::Array(array) => format!("{}[{}]", array.kind.name(), array.len),
@@ -106,7 +110,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// An integer of any width.
+    /// The value of an integer of any width.
     pub fn as_int(&self) -> Option<i128> {
         match *self {
             Self::U8(value) => Some(value.into()),
@@ -121,7 +125,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A float of either width, as f32: no key of a model needs more.
+    /// The value of a float of 32 or 64 bits as f32, which is enough for every key of a model.
     pub fn as_float(&self) -> Option<f32> {
         match *self {
             Self::F32(value) => Some(value),
@@ -130,12 +134,12 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The bytes of a string.
+    /// The bytes of a string, which need not be UTF-8.
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
         if let Self::Str(bytes) = *self { Some(bytes) } else { None }
     }
 
-    /// A number or bool of any type as a float, or every element of an array of them.
+    /// Numbers and bools of any type as floats: the elements of an array, or a scalar as its only element.
     pub fn floats(&self) -> Option<Vec<f32>> {
         let float = |value: Value| match value {
             Value::Bool(value) => Some(f32::from(value)),
@@ -144,7 +148,7 @@ impl<'a> Value<'a> {
         self.collect(float)
     }
 
-    /// The elements of an array, or a scalar as the only element.
+    /// The converted elements of an array, or of a scalar as its only element; nothing if one cannot be converted.
     pub(super) fn collect<T>(&self, item: impl Fn(Value<'a>) -> Option<T>) -> Option<Vec<T>> {
         match *self {
             Self::Array(array) => array.iter().map(item).collect(),
@@ -153,12 +157,12 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A value for reading by people: long strings and arrays are cut, control characters escaped.
+/// The value for people: long strings and arrays are cut, and control characters escaped.
 impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Str(bytes) => {
-                // Four bytes hold any character; one more shows that something was cut.
+                // A character takes at most four bytes; four more tell whether something is cut.
                 let head = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * SHOWN_CHARS + 4)]);
                 let shown: String = head.chars().take(SHOWN_CHARS).collect();
                 let cut = if shown.len() < head.len() { "…" } else { "" };
@@ -176,7 +180,7 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// An array of scalars or strings; arrays of arrays are refused when the file is opened.
+/// An array of scalars or strings. A file with an array of arrays is refused when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Array<'a> {
     kind: ValueType,
@@ -188,7 +192,7 @@ impl<'a> Array<'a> {
     fn read(reader: &mut Reader<'a>) -> Parse<Self> {
         let kind = ValueType::from_id(reader.u32()?)?;
         if kind == ValueType::Array {
-            return Err("an array of arrays; no GGUF reader takes one".into());
+            return Err("is an array of arrays, which no GGUF reader accepts".into());
         }
         let len = reader.count("array elements", kind.least_bytes(), MAX_ITEMS)?;
         let mut after = reader.clone();
@@ -221,7 +225,7 @@ impl<'a> Array<'a> {
     /// The elements in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Value<'a>> + Clone + use<'a> {
         let (kind, mut reader) = (self.kind, Reader::new(self.bytes, 0));
-        // They were checked, but somebody may have written to the file since.
+        // The elements were checked on opening, but somebody may have written to the file since.
         (0..self.len).map(move |_| Value::read(kind, &mut reader).unwrap_or(Value::Str(b"")))
     }
 }

@@ -1,24 +1,27 @@
-//! SentencePiece's byte-pair encoding: of all neighbours whose texts together are a token, join those of the best score.
+//! Byte-pair encoding as in SentencePiece: of all neighbours whose joined text is a token, merge the pair whose token
+//! has the best score, until no such pair is left.
 
+use crate::token::TokenId;
 use ahash::AHashMap;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Tokens with scores.
-pub(super) struct Scores {
-    /// The tokens that text can become, with their scores.
-    tokens: AHashMap<String, (u32, i32)>,
-    /// The length of the longest.
+/// A vocabulary whose tokens have scores.
+pub(super) struct SentencePiece {
+    /// The id and the score of each token that merges can produce.
+    tokens: AHashMap<String, (TokenId, i32)>,
+    /// The length of the longest token in bytes.
     longest: usize,
-    /// Whether no token reaches from one word into the next, so that words can be taken one by one.
+    /// Whether no token spans two words, so that words can be encoded one by one.
     by_words: bool,
-    /// The tokens that stand for bytes.
-    bytes: Vec<Option<u32>>,
-    /// Stands for what nothing else stands for.
-    unknown: Option<u32>,
+    /// The token of each byte.
+    bytes: Vec<Option<TokenId>>,
+    /// The token for characters without a token, if their bytes have none either.
+    unknown: Option<TokenId>,
 }
 
-/// A stretch of the text that is joined already; one of no length has become part of the one before.
+/// A part of the text that has been merged so far, linked with its neighbours. A part of length 0 has been merged into
+/// the one before it.
 struct Symbol {
     start: usize,
     len: usize,
@@ -26,42 +29,44 @@ struct Symbol {
     after: usize,
 }
 
-/// The edge of the text, where a symbol has no neighbour.
+/// The index of a missing neighbour, at the edge of the text.
 const NONE: usize = usize::MAX;
 
-/// A symbol to be joined with the one after it: the better score first, of equals the left one.
+/// A symbol that could be merged with the one after it. The better score comes first, and the left pair on a tie.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Pair {
     score: i32,
     left: Reverse<usize>,
-    /// Their length together when this was noted; it has grown since if one of them was joined otherwise.
+    /// Length of both symbols when the pair was found. If it has changed since, one of them was merged otherwise.
     len: u32,
 }
 
-/// An integer in the order of the scores; the two zeros are one score.
+/// The score as an integer of the same order; −0 equals 0.
 fn order(score: f32) -> i32 {
     let bits = (score + 0.0).to_bits() as i32;
     if bits < 0 { bits ^ i32::MAX } else { bits }
 }
 
-impl Scores {
+impl SentencePiece {
+    /// A model of tokens with scores; `bytes` has the token of each byte.
     pub(super) fn new(
-        tokens: impl Iterator<Item = (String, (u32, f32))>,
-        bytes: Vec<Option<u32>>,
-        unknown: Option<u32>,
-    ) -> Scores {
+        tokens: impl Iterator<Item = (String, (TokenId, f32))>,
+        bytes: Vec<Option<TokenId>>,
+        unknown: Option<TokenId>,
+    ) -> SentencePiece {
         let tokens: AHashMap<_, _> = tokens.map(|(text, (id, score))| (text, (id, order(score)))).collect();
         let longest = tokens.keys().map(String::len).max().unwrap_or(0);
         let by_words = tokens.keys().all(|text| words(text).count() == 1);
-        Scores { tokens, longest, by_words, bytes, unknown }
+        SentencePiece { tokens, longest, by_words, bytes, unknown }
     }
 
-    pub(super) fn id_of(&self, text: &str) -> Option<u32> {
+    /// The id of a token by its text.
+    pub(super) fn id_of(&self, text: &str) -> Option<TokenId> {
         self.tokens.get(text).map(|token| token.0)
     }
 
     /// Appends the ids of a text.
-    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
+    pub(super) fn encode(&self, text: &str, ids: &mut Vec<TokenId>) {
         let mut in_unknown = false;
         let mut push = |symbol: &str| {
             let unknown = std::mem::take(&mut in_unknown);
@@ -70,20 +75,20 @@ impl Scores {
             } else if symbol.bytes().all(|byte| self.bytes[byte as usize].is_some()) {
                 ids.extend(symbol.bytes().filter_map(|byte| self.bytes[byte as usize]));
             } else {
-                // A run of unknown characters is one unknown token.
+                // A run of unknown characters gives one unknown token.
                 ids.extend(self.unknown.filter(|_| !unknown));
                 in_unknown = true;
             }
         };
         if self.by_words {
-            words(text).for_each(|word| self.join(word, &mut push));
+            words(text).for_each(|word| self.merge(word, &mut push));
         } else {
-            self.join(text, &mut push);
+            self.merge(text, &mut push);
         }
     }
 
-    /// Joins the characters of a text as far as it goes, and hands over what has come of them.
-    fn join(&self, text: &str, push: &mut impl FnMut(&str)) {
+    /// Merges the characters of a text as far as possible, and passes each resulting symbol to `push`.
+    fn merge(&self, text: &str, push: &mut impl FnMut(&str)) {
         let mut symbols: Vec<Symbol> = (0..)
             .zip(text.char_indices())
             .map(|(at, (start, c))| Symbol {
@@ -114,20 +119,20 @@ impl Scores {
                 pairs.extend(self.pair(text, &symbols, symbols[left].before));
             }
         }
-        let joined = symbols.iter().filter(|symbol| symbol.len > 0);
-        joined.for_each(|symbol| push(&text[symbol.start..][..symbol.len]));
+        let merged = symbols.iter().filter(|symbol| symbol.len > 0);
+        merged.for_each(|symbol| push(&text[symbol.start..][..symbol.len]));
     }
 
-    /// A symbol and the one after it, if together they are a token.
+    /// A symbol and the one after it as a pair, if their joined text is a token.
     fn pair(&self, text: &str, symbols: &[Symbol], left: usize) -> Option<Pair> {
         let len = symbols[left].len + symbols.get(symbols[left].after)?.len;
-        let together = text[symbols[left].start..].get(..len).filter(|_| len <= self.longest)?;
-        let (_, score) = self.tokens.get(together)?;
+        let joined = text[symbols[left].start..].get(..len).filter(|_| len <= self.longest)?;
+        let (_, score) = self.tokens.get(joined)?;
         Some(Pair { score: *score, left: Reverse(left), len: u32::try_from(len).ok()? })
     }
 }
 
-/// Cuts a text in front of each run of spaces.
+/// The words of a text, each with the spaces in front of it.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
