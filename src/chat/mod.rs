@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
 use crate::template::{ChatTurn, Conversation, Role, Template};
+use crate::token::TokenId;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -121,7 +122,7 @@ impl ChatSession {
     }
 
     /// The prompt of these turns as ids, and how it was made.
-    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<u32>, PromptOrigin)> {
+    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<TokenId>, PromptOrigin)> {
         let tokenizer = engine.tokenizer()?; // may wait for the thread that builds it, which is not this prompt's time
         let start = Instant::now();
         let template = &self.template;

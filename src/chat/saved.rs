@@ -8,8 +8,9 @@ use crate::decode::Sequence;
 use crate::engine::{Engine, NUMERICS};
 use crate::error::{Error, Result};
 use crate::machine::file::write_atomically;
-use crate::sampler::SamplingParams;
+use crate::sampler::{SamplingParams, bias_from_json, bias_to_json};
 use crate::template::{ChatTurn, Role, Template, TemplateOrigin};
+use crate::token::TokenId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::fs::File;
@@ -28,7 +29,7 @@ struct Saved {
     forgotten: usize,
     params: SamplingParams,
     /// The `logit_bias` of the parameters: ids with numbers, or with texts where a number is infinite, which JSON lacks.
-    logit_bias: Vec<(u32, Json)>,
+    logit_bias: Vec<(TokenId, Json)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cache: Option<SavedCache>,
 }
@@ -60,7 +61,7 @@ struct SavedCache {
     act_quant: String,
     ffn_act: String,
     kv_type: String,
-    ids: Vec<u32>,
+    ids: Vec<TokenId>,
 }
 
 fn wrong(what: impl std::fmt::Display) -> Error {
@@ -70,7 +71,6 @@ fn wrong(what: impl std::fmt::Display) -> Error {
 impl Saved {
     fn new(session: &ChatSession, params: &SamplingParams) -> Saved {
         let template = &session.template;
-        let bias = |x: f32| if x.is_finite() { x.into() } else { x.to_string().into() };
         let turn = |turn: &ChatTurn| SavedTurn {
             role: turn.role.name().into(),
             content: turn.text.clone(),
@@ -88,7 +88,7 @@ impl Saved {
             turns: session.turns.iter().map(turn).collect(),
             forgotten: session.evicted_turns,
             params: params.clone(),
-            logit_bias: params.logit_bias.iter().map(|(id, x)| (*id, bias(*x))).collect(),
+            logit_bias: bias_to_json(&params.logit_bias),
             cache: None,
         }
     }
@@ -120,11 +120,7 @@ impl Saved {
             )));
         }
         session.evicted_turns = forgotten;
-        let bias = |(id, x): (u32, Json)| {
-            let number = x.as_f64().map(|x| x as f32).or(x.as_str().and_then(|text| text.parse().ok()));
-            number.map(|number| (id, number)).ok_or_else(|| wrong(format!("the logit_bias of id {id} is {x}")))
-        };
-        let logit_bias = self.logit_bias.into_iter().map(bias).collect::<Result<_>>()?;
+        let logit_bias = bias_from_json(&self.logit_bias).map_err(|what| wrong(format!("logit_bias: {what}")))?;
         let params = SamplingParams { logit_bias, ..self.params };
         params.validate()?;
         Ok((session, params))
@@ -132,7 +128,7 @@ impl Saved {
 }
 
 impl SavedCache {
-    fn new(engine: &Engine, ids: &[u32]) -> Result<SavedCache> {
+    fn new(engine: &Engine, ids: &[TokenId]) -> Result<SavedCache> {
         Ok(SavedCache {
             model: engine.fingerprint()?.into(),
             numerics: NUMERICS,

@@ -4,6 +4,7 @@ use super::ChatStream;
 use crate::engine::{Engine, Finish, Piece, Stream, Watch};
 use crate::error::{Error, Result};
 use crate::receipt::Receipt;
+use crate::token::TokenId;
 use std::sync::atomic::{AtomicBool, Ordering::*, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -24,7 +25,7 @@ pub struct Progress {
     /// The text so far.
     pub text: String,
     /// The ids of the text, without a stop id.
-    pub ids: Vec<u32>,
+    pub ids: Vec<TokenId>,
     /// Why the answer ended, if it has.
     pub finish: Option<Finish>,
     /// Positions of the prompt.

@@ -4,6 +4,7 @@ use super::{Runtime, Sequence, Watch};
 use crate::error::Result;
 use crate::model::{CandidateThreshold, LogitsFor, Row};
 use crate::sampler::{Sampler, SamplingParams, logprobs};
+use crate::token::TokenId;
 use std::time::{Duration, Instant};
 
 named! {
@@ -23,9 +24,9 @@ named! {
 /// A generated id.
 pub struct Token {
     /// The id. If `finish` is [`Finish::Stop`] it is the stop id, which is not part of the text.
-    pub id: u32,
+    pub id: TokenId,
     /// If requested: its log-probability, and the most likely ids with theirs.
-    pub logprobs: Option<(f64, Vec<(u32, f64)>)>,
+    pub logprobs: Option<(f64, Vec<(TokenId, f64)>)>,
     /// Why the generation ends with this id, if it does.
     pub finish: Option<Finish>,
 }
@@ -33,7 +34,7 @@ pub struct Token {
 /// A generation in progress. Every step is given the sequence that it belongs to.
 pub struct Generation {
     /// The prompt's ids, then those generated.
-    ids: Vec<u32>,
+    ids: Vec<TokenId>,
     prompt_len: usize,
     /// How many positions of the prompt the cache held.
     pub cached: usize,
@@ -42,7 +43,7 @@ pub struct Generation {
     /// The seed of its random draws.
     pub seed: u64,
     /// The stop ids.
-    pub stop: Vec<u32>,
+    pub stop: Vec<TokenId>,
     /// Why it ended; `None` while it goes on.
     pub finish: Option<Finish>,
     /// The time spent on it.
@@ -65,10 +66,10 @@ impl Generation {
     /// the positions that it shares with the prompt and drops the others. `stop` are the stop ids.
     pub fn begin(
         sequence: &mut Sequence,
-        prompt: Vec<u32>,
+        prompt: Vec<TokenId>,
         params: SamplingParams,
         seed: u64,
-        stop: Vec<u32>,
+        stop: Vec<TokenId>,
     ) -> Generation {
         let cached = sequence.keep_prefix(&prompt[..prompt.len() - 1]);
         sequence.cache.reset_work();
@@ -160,17 +161,17 @@ impl Generation {
     }
 
     /// The prompt's ids.
-    pub fn prompt(&self) -> &[u32] {
+    pub fn prompt(&self) -> &[TokenId] {
         &self.ids[..self.prompt_len]
     }
 
     /// The ids sampled so far, a stop id included.
-    pub fn generated(&self) -> &[u32] {
+    pub fn generated(&self) -> &[TokenId] {
         &self.ids[self.prompt_len..]
     }
 
     /// The ids sampled so far, without a stop id at the end.
-    pub fn answered(&self) -> &[u32] {
+    pub fn answered(&self) -> &[TokenId] {
         let all = self.generated();
         match all.split_last() {
             Some((last, before)) if self.stop.contains(last) => before,

@@ -41,7 +41,7 @@ pub type Watch<'a> = dyn FnMut() -> bool + 'a;
 #[derive(Clone)]
 pub struct Sequence {
     cache: KvCache,
-    ids: Vec<u32>,
+    ids: Vec<TokenId>,
 }
 
 impl Sequence {
@@ -52,7 +52,11 @@ impl Sequence {
 
     /// A sequence whose keys and values were computed before: `read` fills each page with what [`Sequence::contents`]
     /// gave.
-    pub fn restored(mut cache: KvCache, ids: Vec<u32>, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Sequence> {
+    pub fn restored(
+        mut cache: KvCache,
+        ids: Vec<TokenId>,
+        read: impl FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<Sequence> {
         cache.fill(ids.len(), read)?;
         Ok(Sequence { cache, ids })
     }
@@ -63,7 +67,7 @@ impl Sequence {
     }
 
     /// The ids whose keys and values it holds.
-    pub fn ids(&self) -> &[u32] {
+    pub fn ids(&self) -> &[TokenId] {
         &self.ids
     }
 
@@ -78,12 +82,12 @@ impl Sequence {
     }
 
     /// The length of the prefix that it shares with `ids`.
-    pub fn common(&self, ids: &[u32]) -> usize {
+    pub fn common(&self, ids: &[TokenId]) -> usize {
         self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count()
     }
 
     /// Truncates it to the prefix that it shares with `ids`, and returns the length of that.
-    pub fn keep_prefix(&mut self, ids: &[u32]) -> usize {
+    pub fn keep_prefix(&mut self, ids: &[TokenId]) -> usize {
         let common = self.common(ids);
         self.truncate(common);
         common
@@ -192,12 +196,12 @@ impl Runtime {
     pub fn prefill(
         &self,
         sequence: &mut Sequence,
-        ids: &[u32],
+        ids: &[TokenId],
         logits: LogitsFor,
         watch: &mut Watch,
     ) -> Result<Vec<f32>> {
         let of = |i: usize| if i + 1 == ids.len() { logits } else { LogitsFor::None };
-        let row = |(i, id): (usize, &u32)| Row { sequence: 0, id: *id, logits: of(i) };
+        let row = |(i, id): (usize, &TokenId)| Row { sequence: 0, id: *id, logits: of(i) };
         let rows: Vec<Row> = ids.iter().enumerate().map(row).collect();
         self.advance(&mut [sequence], &rows, watch)
     }

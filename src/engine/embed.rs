@@ -5,6 +5,7 @@ use super::{Engine, Watch};
 use crate::decode::Sequence;
 use crate::error::{Error, Result};
 use crate::model::{LogitsFor, Row};
+use crate::token::TokenId;
 
 named! {
     /// How the states of a text's positions become one vector.
@@ -18,7 +19,7 @@ named! {
 
 impl Engine {
     /// One vector of `hidden_size` floats for each sequence, one after the other. Short sequences share forward passes.
-    pub fn embed(&self, sequences: &[Vec<u32>], pooling: Pooling, watch: &mut Watch) -> Result<Vec<f32>> {
+    pub fn embed(&self, sequences: &[Vec<TokenId>], pooling: Pooling, watch: &mut Watch) -> Result<Vec<f32>> {
         for (i, ids) in sequences.iter().enumerate() {
             self.check_ids(ids, 0).map_err(|error| error.at(format!("texts[{i}]")))?;
             if ids.is_empty() {
@@ -31,16 +32,16 @@ impl Engine {
         for group in groups(sequences.iter().map(Vec::len), runtime.n_batch) {
             let group = &sequences[group];
             let mut sequences: Vec<Sequence> = group.iter().map(|_| self.new_sequence()).collect();
-            let mut steps = Vec::new();
+            let mut rows = Vec::new();
             for (sequence, ids) in group.iter().enumerate() {
                 let logits = |i: usize| if last && i + 1 < ids.len() { LogitsFor::None } else { LogitsFor::Hidden };
-                steps.extend(ids.iter().enumerate().map(|(i, id)| Row { sequence, id: *id, logits: logits(i) }));
+                rows.extend(ids.iter().enumerate().map(|(i, id)| Row { sequence, id: *id, logits: logits(i) }));
             }
             let mut sums = vec![0f64; group.len() * size];
-            pass_by_pass(runtime, &mut sequences, &steps, watch, |steps, states| {
-                let pooled = steps.iter().filter(|step| step.logits.any());
-                for (step, state) in pooled.zip(states.chunks(size)) {
-                    let sums = &mut sums[step.sequence * size..][..size];
+            pass_by_pass(runtime, &mut sequences, &rows, watch, |rows, states| {
+                let pooled = rows.iter().filter(|row| row.logits.any());
+                for (row, state) in pooled.zip(states.chunks(size)) {
+                    let sums = &mut sums[row.sequence * size..][..size];
                     sums.iter_mut().zip(state).for_each(|(sum, x)| *sum += *x as f64);
                 }
             })?;

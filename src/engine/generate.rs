@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::model::{LogitsFor, Row};
 use crate::receipt::rate;
 use crate::sampler::SamplingParams;
+use crate::token::TokenId;
 use std::time::{Duration, Instant};
 
 /// What a prefill did.
@@ -28,19 +29,19 @@ impl Prefill {
 impl Engine {
     /// The logits after every id of every sequence: `n_vocab` floats for each id, sequence after sequence. All sequences
     /// share the forward passes.
-    pub fn logits(&self, sequences: &[Vec<u32>], watch: &mut Watch) -> Result<Vec<f32>> {
-        let mut steps = Vec::new();
+    pub fn logits(&self, sequences: &[Vec<TokenId>], watch: &mut Watch) -> Result<Vec<f32>> {
+        let mut rows = Vec::new();
         for (sequence, ids) in sequences.iter().enumerate() {
             self.check_ids(ids, 0).map_err(|error| error.at(format!("sequences[{sequence}]")))?;
-            steps.extend(ids.iter().map(|id| Row { sequence, id: *id, logits: LogitsFor::All }));
+            rows.extend(ids.iter().map(|id| Row { sequence, id: *id, logits: LogitsFor::All }));
         }
         let mut sequences: Vec<Sequence> = sequences.iter().map(|_| self.new_sequence()).collect();
-        self.runtime.advance(&mut sequences.iter_mut().collect::<Vec<_>>(), &steps, watch)
+        self.runtime.advance(&mut sequences.iter_mut().collect::<Vec<_>>(), &rows, watch)
     }
 
     /// Computes a prompt, except the prefix that the warm sequence already holds. Afterwards the warm sequence holds
     /// exactly the prompt; after an error it is unchanged.
-    pub fn prefill(&self, ids: &[u32], watch: &mut Watch) -> Result<Prefill> {
+    pub fn prefill(&self, ids: &[TokenId], watch: &mut Watch) -> Result<Prefill> {
         self.check_ids(ids, 0)?;
         self.with_warm(|sequence| {
             let start = Instant::now();
@@ -54,7 +55,7 @@ impl Engine {
 
     /// One forward pass of a prefill, for callers that show progress; `done` is the result of the passes before. Call it
     /// until `tokens` is the prompt's length.
-    pub fn prefill_pass(&self, ids: &[u32], done: Option<Prefill>, watch: &mut Watch) -> Result<Prefill> {
+    pub fn prefill_pass(&self, ids: &[TokenId], done: Option<Prefill>, watch: &mut Watch) -> Result<Prefill> {
         self.check_ids(ids, 0)?;
         // The first pass goes past everything that the warm sequence may hold: a shorter one would truncate it.
         let start = done.as_ref().map_or_else(|| self.cached_tokens(), |done| done.tokens);
@@ -68,7 +69,13 @@ impl Engine {
 
     /// Continues a prompt greedily, up to `max_tokens`, a stop id (which is not returned) or the end of the context.
     /// Starts from the prefix that the warm sequence holds.
-    pub fn generate(&self, ids: &[u32], max_tokens: usize, stop: &[u32], watch: &mut Watch) -> Result<Vec<u32>> {
+    pub fn generate(
+        &self,
+        ids: &[TokenId],
+        max_tokens: usize,
+        stop: &[TokenId],
+        watch: &mut Watch,
+    ) -> Result<Vec<TokenId>> {
         let request = self.greedy_request(ids, max_tokens, stop)?;
         self.with_warm(|sequence| {
             let mut generation = Generation::begin(sequence, request.prompt, request.params, 0, request.stop_ids);
@@ -81,11 +88,11 @@ impl Engine {
     /// alone. Each has its own sequence, which starts as a copy of the warm one.
     pub fn generate_many(
         &self,
-        prompts: &[Vec<u32>],
+        prompts: &[Vec<TokenId>],
         max_tokens: usize,
-        stop: &[u32],
+        stop: &[TokenId],
         watch: &mut Watch,
-    ) -> Result<Vec<Vec<u32>>> {
+    ) -> Result<Vec<Vec<TokenId>>> {
         let requests = prompts.iter().map(|ids| self.greedy_request(ids, max_tokens, stop));
         let requests = requests.collect::<Result<Vec<Request>>>()?;
         let mut sequences = self.with_warm(|warm| Ok(vec![warm.clone(); requests.len()]))?;
@@ -98,7 +105,7 @@ impl Engine {
     }
 
     /// A request for greedy sampling in which only the ids of `stop` end the answer, not the model's own.
-    fn greedy_request(&self, ids: &[u32], max_tokens: usize, stop: &[u32]) -> Result<Request> {
+    fn greedy_request(&self, ids: &[TokenId], max_tokens: usize, stop: &[TokenId]) -> Result<Request> {
         let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::default() };
         Ok(Request { stop_ids: stop.to_vec(), ..self.request(ids.to_vec().into(), params)? })
     }

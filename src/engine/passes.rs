@@ -6,19 +6,19 @@ use crate::error::Result;
 use crate::model::Row;
 use std::ops::Range;
 
-/// Appends `steps` to the sequences. After each pass, `take` gets its steps and the logits or hidden states that they
-/// asked for.
+/// Appends rows to the sequences. After each pass, `take` gets its rows and the logits or hidden states that they asked
+/// for.
 pub(super) fn pass_by_pass(
     runtime: &Runtime,
     sequences: &mut [Sequence],
-    steps: &[Row],
+    rows: &[Row],
     watch: &mut Watch,
     mut take: impl FnMut(&[Row], Vec<f32>),
 ) -> Result<()> {
     let mut sequences: Vec<&mut Sequence> = sequences.iter_mut().collect();
-    for steps in steps.chunks(runtime.n_batch) {
-        let results = runtime.advance(&mut sequences, steps, watch)?;
-        take(steps, results);
+    for rows in rows.chunks(runtime.n_batch) {
+        let results = runtime.advance(&mut sequences, rows, watch)?;
+        take(rows, results);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use super::Engine;
 use crate::error::{Error, Result};
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
+use crate::token::TokenId;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ pub enum TextOrIds {
     /// A text, encoded without control tokens and with BOS in front where the model expects it.
     Text(String),
     /// Token ids, used as they are.
-    Ids(Vec<u32>),
+    Ids(Vec<TokenId>),
 }
 
 impl From<&str> for TextOrIds {
@@ -22,8 +23,8 @@ impl From<&str> for TextOrIds {
     }
 }
 
-impl From<Vec<u32>> for TextOrIds {
-    fn from(ids: Vec<u32>) -> TextOrIds {
+impl From<Vec<TokenId>> for TextOrIds {
+    fn from(ids: Vec<TokenId>) -> TextOrIds {
         TextOrIds::Ids(ids)
     }
 }
@@ -31,11 +32,11 @@ impl From<Vec<u32>> for TextOrIds {
 /// A checked prompt with everything that decides how it is answered.
 pub struct Request {
     /// The prompt's ids.
-    pub prompt: Vec<u32>,
+    pub prompt: Vec<TokenId>,
     /// How ids are sampled.
     pub params: SamplingParams,
     /// All ids that end the answer: the model's own, unless they are ignored, and those of the parameters.
-    pub stop_ids: Vec<u32>,
+    pub stop_ids: Vec<TokenId>,
     /// How the prompt was made.
     pub origin: PromptOrigin,
 }
@@ -57,12 +58,12 @@ pub struct PromptOrigin {
 
 impl Engine {
     /// Checks that ids from `position` on fit the context and are in the vocabulary.
-    pub fn check_ids(&self, ids: &[u32], position: usize) -> Result<()> {
+    pub fn check_ids(&self, ids: &[TokenId], position: usize) -> Result<()> {
         self.runtime.check_ids(ids, position)
     }
 
     /// The ids of a prompt, unchecked if they were given as ids.
-    pub fn ids_of(&self, prompt: TextOrIds) -> Result<Vec<u32>> {
+    pub fn ids_of(&self, prompt: TextOrIds) -> Result<Vec<TokenId>> {
         Ok(match prompt {
             TextOrIds::Ids(ids) => ids,
             TextOrIds::Text(text) => {

@@ -10,6 +10,7 @@ use crate::receipt::{
     ns_to_seconds,
 };
 use crate::sampler::SamplingParams;
+use crate::token::TokenId;
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
 
@@ -107,7 +108,12 @@ impl Engine {
     ///
     /// Fails, naming the field, if the receipt is of another model, other settings or another order of float operations.
     /// A redacted receipt needs its prompt; if one of its redacted stop strings ended the answer, only ids are compared.
-    pub fn replay(&self, receipt: &Receipt, prompt: Option<Vec<u32>>, watch: &mut Watch) -> Result<(bool, Vec<u32>)> {
+    pub fn replay(
+        &self,
+        receipt: &Receipt,
+        prompt: Option<Vec<TokenId>>,
+        watch: &mut Watch,
+    ) -> Result<(bool, Vec<TokenId>)> {
         let claim = &receipt.claim;
         check_gate("claim.numerics", claim.numerics == NUMERICS, || {
             let theirs = claim.numerics;
@@ -138,8 +144,8 @@ impl Engine {
             "the given prompt is not the receipt's prompt".into()
         })?;
         let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..claim.sampling.params() };
-        let stop_ids = claim.sampling.stop_token_ids().to_vec();
-        let request = Request { stop_ids, ..self.request(prompt.into(), params)? };
+        let request =
+            Request { stop_ids: claim.sampling.stop_token_ids().to_vec(), ..self.request(prompt.into(), params)? };
         let mut stream = self.stream_on(&mut None, request);
         while stream.next(self, watch)?.is_some() {}
         // An answer that was cancelled, or ended by its context, is computed up to its last id and then ends by its length.

@@ -6,6 +6,7 @@ use crate::decode::{Runtime, Sequence};
 use crate::error::{Error, Result};
 use crate::model::{LogitsFor, Row};
 use crate::sampler::LogSoftmax;
+use crate::token::TokenId;
 
 /// How likely a token is after those before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -17,7 +18,7 @@ pub struct TokenScore {
 }
 
 impl TokenScore {
-    fn new(logits: &[f32], softmax: &LogSoftmax, id: u32) -> TokenScore {
+    fn new(logits: &[f32], softmax: &LogSoftmax, id: TokenId) -> TokenScore {
         TokenScore { logprob: softmax.of(logits[id as usize]) as f32, is_greedy: softmax.best == id }
     }
 }
@@ -55,14 +56,14 @@ fn sum_logprobs(start: f64, scores: &[TokenScore]) -> f64 {
 
 impl Engine {
     /// The log-probability of every id of a sequence but the first.
-    pub fn logprobs(&self, ids: &[u32], watch: &mut Watch) -> Result<Vec<f32>> {
+    pub fn logprobs(&self, ids: &[TokenId], watch: &mut Watch) -> Result<Vec<f32>> {
         self.check_ids(ids, 0)?;
         let scores = self.score_from(ids, 1, watch)?;
         Ok(scores.iter().map(|score| score.logprob).collect())
     }
 
     /// How likely each continuation is after the context, which is computed once.
-    pub fn score(&self, context: &[u32], continuations: &[Vec<u32>], watch: &mut Watch) -> Result<Scores> {
+    pub fn score(&self, context: &[TokenId], continuations: &[Vec<TokenId>], watch: &mut Watch) -> Result<Scores> {
         self.check_ids(context, 0)?;
         let Some(position) = context.len().checked_sub(1) else {
             return Err(Error::Argument("context is empty; give at least one token id".into()));
@@ -81,13 +82,13 @@ impl Engine {
         for group in groups(continuations.iter().map(Vec::len), runtime.n_batch) {
             let group = &continuations[group];
             let mut sequences = vec![base.clone(); group.len()];
-            let mut steps = Vec::new();
+            let mut rows = Vec::new();
             for (sequence, ids) in group.iter().enumerate() {
                 let before = &ids[..ids.len().saturating_sub(1)];
-                steps.extend(before.iter().map(|id| Row { sequence, id: *id, logits: LogitsFor::All }));
+                rows.extend(before.iter().map(|id| Row { sequence, id: *id, logits: LogitsFor::All }));
             }
-            let next: Vec<u32> = group.iter().flat_map(|ids| ids.iter().skip(1).copied()).collect();
-            let mut later = score_next(runtime, &mut sequences, &steps, &next, watch)?.into_iter();
+            let next: Vec<TokenId> = group.iter().flat_map(|ids| ids.iter().skip(1).copied()).collect();
+            let mut later = score_next(runtime, &mut sequences, &rows, &next, watch)?.into_iter();
             scores.computed_tokens += sequences.iter().map(|sequence| positions(sequence) - shared).sum::<usize>();
             for ids in group {
                 let first = ids.first().map(|id| TokenScore::new(&logits, &softmax, *id));
@@ -102,7 +103,11 @@ impl Engine {
     ///
     /// Spaces at the end of the context go to the continuations, because vocabularies hold words with the space before
     /// them.
-    pub fn encode_continuations(&self, context: &str, continuations: &[String]) -> Result<(Vec<u32>, Vec<Vec<u32>>)> {
+    pub fn encode_continuations(
+        &self,
+        context: &str,
+        continuations: &[String],
+    ) -> Result<(Vec<TokenId>, Vec<Vec<TokenId>>)> {
         let context_ids = self.ids_of(context.trim_end().into())?;
         let rest = |(i, text): (usize, &String)| {
             let whole = self.ids_of(format!("{context}{text}").as_str().into())?;
@@ -122,7 +127,7 @@ impl Engine {
     /// Windows of `n_ctx` positions advance by `stride` (default: half of `n_ctx`). Each id counts once, in the first
     /// window that reaches it, given all ids before it in that window (the sliding window of Hugging Face's guide
     /// "Perplexity of fixed-length models").
-    pub fn perplexity(&self, ids: &[u32], stride: Option<usize>, watch: &mut Watch) -> Result<f64> {
+    pub fn perplexity(&self, ids: &[TokenId], stride: Option<usize>, watch: &mut Watch) -> Result<f64> {
         let n_ctx = self.n_ctx();
         self.runtime.check_vocabulary(ids)?;
         let stride = stride.unwrap_or(n_ctx.div_ceil(2));
@@ -149,30 +154,30 @@ impl Engine {
     }
 
     /// The scores of a sequence's ids from position `first` on, which is at least 1.
-    fn score_from(&self, ids: &[u32], first: usize, watch: &mut Watch) -> Result<Vec<TokenScore>> {
+    fn score_from(&self, ids: &[TokenId], first: usize, watch: &mut Watch) -> Result<Vec<TokenScore>> {
         let before = &ids[..ids.len().saturating_sub(1)];
         let logits = |i: usize| if i + 1 >= first { LogitsFor::All } else { LogitsFor::None };
-        let step = |(i, id): (usize, &u32)| Row { sequence: 0, id: *id, logits: logits(i) };
-        let steps: Vec<Row> = before.iter().enumerate().map(step).collect();
-        score_next(&self.runtime, &mut [self.new_sequence()], &steps, &ids[first.min(ids.len())..], watch)
+        let row = |(i, id): (usize, &TokenId)| Row { sequence: 0, id: *id, logits: logits(i) };
+        let rows: Vec<Row> = before.iter().enumerate().map(row).collect();
+        score_next(&self.runtime, &mut [self.new_sequence()], &rows, &ids[first.min(ids.len())..], watch)
     }
 }
 
-/// The scores of the ids `next`: the first follows the first of `steps` that asks for logits, and so on.
+/// The scores of the ids `next`: the first follows the first of `rows` that asks for logits, and so on.
 fn score_next(
     runtime: &Runtime,
     sequences: &mut [Sequence],
-    steps: &[Row],
-    next: &[u32],
+    rows: &[Row],
+    next: &[TokenId],
     watch: &mut Watch,
 ) -> Result<Vec<TokenScore>> {
     let vocab = runtime.model.config().vocab_size;
     let mut scores = vec![TokenScore::default(); next.len()];
     let mut done = 0;
-    pass_by_pass(runtime, sequences, steps, watch, |_, logits| {
-        let rows = logits.len() / vocab;
-        let (scores, next) = (&mut scores[done..][..rows], &next[done..]);
-        done += rows;
+    pass_by_pass(runtime, sequences, rows, watch, |_, logits| {
+        let count = logits.len() / vocab;
+        let (scores, next) = (&mut scores[done..][..count], &next[done..]);
+        done += count;
         let each = |i: usize, score: &mut [TokenScore]| {
             let logits = &logits[i * vocab..][..vocab];
             score[0] = TokenScore::new(logits, &LogSoftmax::new(logits), next[i]);

@@ -8,6 +8,7 @@
 
 use crate::error::Result;
 use crate::template::{Conversation, RenderedPrompt, Template};
+use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ pub struct Span {
     /// Whether the template changed the message's text in other ways than trimming it.
     pub rewritten: bool,
     /// The tokens that begin in it. None without a tokenizer, and where the tokens do not spell the prompt.
-    pub token_ids: Option<Vec<u32>>,
+    pub token_ids: Option<Vec<TokenId>>,
 }
 
 /// Before a message's text. The index of the message in octal digits follows, then a second one.

@@ -5,6 +5,7 @@ use super::{Engine, Finish, PromptOrigin, Request, Watch};
 use crate::decode::{Generation, Sequence};
 use crate::error::Result;
 use crate::receipt::Receipt;
+use crate::token::TokenId;
 use crate::tokenizer::Detokenizer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,9 +15,9 @@ pub struct Piece {
     /// Characters that are now certain. May be empty; all pieces joined are the answer's text.
     pub text: String,
     /// The token id. None in the last piece if a stop id ended the answer.
-    pub id: Option<u32>,
+    pub id: Option<TokenId>,
     /// If asked for: the token's log-probability, and the most likely ids with theirs.
-    pub logprobs: Option<(f64, Vec<(u32, f64)>)>,
+    pub logprobs: Option<(f64, Vec<(TokenId, f64)>)>,
     /// Why the answer ends with this piece, if it does.
     pub finish: Option<Finish>,
 }

@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::decode::Sequence;
 use crate::error::Result;
+use crate::token::TokenId;
 use std::sync::{MutexGuard, PoisonError};
 
 impl Engine {
@@ -12,7 +13,7 @@ impl Engine {
     }
 
     /// A sequence whose keys and values were computed and stored before; `read` fills one page after the other.
-    pub fn restore_sequence(&self, ids: Vec<u32>, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Sequence> {
+    pub fn restore_sequence(&self, ids: Vec<TokenId>, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Sequence> {
         Sequence::restored(self.runtime.model.new_cache(self.kv_type), ids, read)
     }
 

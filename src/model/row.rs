@@ -1,5 +1,7 @@
 //! A batch as the callers of [`Model::forward`](super::Model::forward) give it: a list of rows.
 
+use crate::token::TokenId;
+
 /// One token of a batch: of a prompt, or of a step that generates. It stands behind all positions that its sequence's
 /// cache holds and all earlier rows of that sequence.
 #[derive(Clone, Copy)]
@@ -7,7 +9,7 @@ pub struct Row<'a> {
     /// The index of its sequence among the sequences of the batch.
     pub sequence: usize,
     /// The token.
-    pub id: u32,
+    pub id: TokenId,
     /// Which logits to compute at its position.
     pub logits: LogitsFor<'a>,
 }

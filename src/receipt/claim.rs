@@ -2,6 +2,7 @@
 
 use super::{Receipt, Sampling, gate_error};
 use crate::error::Result;
+use crate::token::TokenId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 use std::sync::{Arc, LazyLock};
@@ -28,11 +29,11 @@ pub struct Claim {
     /// The conversation's system prompt.
     pub system: Option<Redactable<String>>,
     /// The ids of the prompt.
-    pub prompt_ids: Redactable<Vec<u32>>,
+    pub prompt_ids: Redactable<Vec<TokenId>>,
     /// How the ids of the answer were chosen.
     pub sampling: Sampling,
     /// All ids that were sampled, a stop id included.
-    pub output_ids: Redactable<Vec<u32>>,
+    pub output_ids: Redactable<Vec<TokenId>>,
     /// Why the answer ended: "stop", "length", "context" or "cancelled".
     pub finish_reason: String,
     /// The receipt before this one in a conversation.

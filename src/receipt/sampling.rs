@@ -2,6 +2,7 @@
 
 use super::Redactable;
 use crate::sampler::{PARAMETERS, SamplingParams};
+use crate::token::TokenId;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value as Json, json};
@@ -20,7 +21,7 @@ pub struct Sampling {
 
 impl Sampling {
     /// The claim of an answer by these parameters with the seed in effect and all its stop ids.
-    pub fn new(mut params: SamplingParams, seed: u64, stop_token_ids: Vec<u32>) -> Sampling {
+    pub fn new(mut params: SamplingParams, seed: u64, stop_token_ids: Vec<TokenId>) -> Sampling {
         let stop = Redactable::Whole(std::mem::take(&mut params.stop));
         (params.seed, params.stop_token_ids) = (Some(seed), stop_token_ids);
         Sampling { params, stop, unknown: Vec::new() }
@@ -32,7 +33,7 @@ impl Sampling {
     }
 
     /// All ids that end the answer, the model's own included.
-    pub fn stop_token_ids(&self) -> &[u32] {
+    pub fn stop_token_ids(&self) -> &[TokenId] {
         &self.params.stop_token_ids
     }
 

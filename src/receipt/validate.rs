@@ -5,6 +5,7 @@
 use super::run::{ns_to_seconds, saturating_sum, seconds_to_ns};
 use super::{Receipt, gate_error};
 use crate::error::Result;
+use crate::token::TokenId;
 use serde_json::Value as Json;
 
 impl Receipt {
@@ -36,7 +37,7 @@ impl Receipt {
         check_gate("run.cached_tokens", cached < prompt, || {
             format!("it is {cached}, but the prompt has {prompt} positions; expected fewer")
         })?;
-        let ends = |ids: &Vec<u32>| ids.last().is_some_and(|last| sampling.stop_token_ids().contains(last));
+        let ends = |ids: &Vec<TokenId>| ids.last().is_some_and(|last| sampling.stop_token_ids().contains(last));
         let at_stop_id = claim.output_ids.whole().is_none_or(ends);
         let at_most = sampling.max_tokens();
         let agrees = at_most.is_none_or(|most| output <= most)

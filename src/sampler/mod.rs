@@ -11,6 +11,8 @@ pub use parameter::{Parameter, Rules, bias_from_json, bias_to_json, decimal};
 pub(crate) use params::sampling_parameters;
 pub use params::{PARAMETERS, SamplingParams};
 
+use crate::token::TokenId;
+
 /// Chooses the ids of one answer.
 pub struct Sampler<'a> {
     params: &'a SamplingParams,
@@ -24,7 +26,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Chooses the id that follows `sequence`, whose first `prompt` ids are the prompt. Changes the logits.
-    pub fn pick(&self, logits: &mut [f32], sequence: &[u32], prompt: usize) -> u32 {
+    pub fn pick(&self, logits: &mut [f32], sequence: &[TokenId], prompt: usize) -> TokenId {
         self.adjust(logits, sequence, prompt);
         if self.params.temperature == 0.0 {
             return argmax(logits);
@@ -52,7 +54,7 @@ impl<'a> Sampler<'a> {
     /// whose adjusted upper bound is below it cannot be chosen. None if any id can be chosen.
     ///
     /// This is valid because every adjustment is monotone, rounding included.
-    pub fn bound(&self, low: &mut [f32], high: &mut [f32], sequence: &[u32], prompt: usize) -> Option<f32> {
+    pub fn bound(&self, low: &mut [f32], high: &mut [f32], sequence: &[TokenId], prompt: usize) -> Option<f32> {
         let params = self.params;
         for bounds in [&mut *low, high] {
             self.adjust(bounds, sequence, prompt);
@@ -73,7 +75,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Applies the bias and the penalties. A bias for an id outside the vocabulary has no effect.
-    fn adjust(&self, logits: &mut [f32], sequence: &[u32], prompt: usize) {
+    fn adjust(&self, logits: &mut [f32], sequence: &[TokenId], prompt: usize) {
         let params = self.params;
         for (id, bias) in &params.logit_bias {
             if let Some(logit) = logits.get_mut(*id as usize) {
@@ -96,14 +98,14 @@ impl<'a> Sampler<'a> {
     }
 
     /// The ids that may be drawn, most likely first, each with its weight exp((logit - best) / temperature).
-    fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
+    fn candidates(&self, logits: &[f32]) -> Vec<(TokenId, f64)> {
         let params = self.params;
         let most = if params.top_k == 0 { usize::MAX } else { params.top_k };
-        let ranked: Vec<(u32, f32)> = ranked(logits.iter().map(|logit| logit / params.temperature), most).collect();
+        let ranked: Vec<(TokenId, f32)> = ranked(logits.iter().map(|logit| logit / params.temperature), most).collect();
         let best = ranked[0].1;
         // A bias may be infinite, and infinity minus infinity is NaN.
         let weight = |logit: f32| if logit == best { 1.0 } else { libm::exp(logit as f64 - best as f64) };
-        let mut candidates: Vec<(u32, f64)> = ranked.into_iter().map(|(id, logit)| (id, weight(logit))).collect();
+        let mut candidates: Vec<(TokenId, f64)> = ranked.into_iter().map(|(id, logit)| (id, weight(logit))).collect();
         if params.top_p < 1.0 {
             let goal = params.top_p as f64 * candidates.iter().map(|(_, weight)| weight).sum::<f64>();
             let mut reached = 0.0;
@@ -119,13 +121,13 @@ impl<'a> Sampler<'a> {
 }
 
 /// The index of the largest logit; among equal ones the first.
-pub fn argmax(logits: &[f32]) -> u32 {
+pub fn argmax(logits: &[f32]) -> TokenId {
     let best = |best: usize, i: usize| if logits[i] > logits[best] { i } else { best };
-    (0..logits.len()).fold(0, best) as u32
+    (0..logits.len()).fold(0, best) as TokenId
 }
 
 /// Each distinct id with the number of times it occurs, in ascending order.
-fn distinct(ids: &[u32]) -> Vec<(u32, usize)> {
+fn distinct(ids: &[TokenId]) -> Vec<(TokenId, usize)> {
     let mut sorted = ids.to_vec();
     sorted.sort_unstable();
     sorted.chunk_by(|a, b| a == b).map(|same| (same[0], same.len())).collect()
@@ -153,7 +155,7 @@ fn uniform(seed: u64, i: u64) -> f64 {
 /// The log-softmax of a position's logits, before any sampling parameter.
 pub struct LogSoftmax {
     /// The most likely id.
-    pub best: u32,
+    pub best: TokenId,
     max: f64,
     log_sum: f64,
 }
@@ -175,13 +177,13 @@ impl LogSoftmax {
 
 /// The log-probability of `id`, and the `k` most likely ids with theirs, most likely first. The logits must be unchanged
 /// by sampling parameters.
-pub fn logprobs(logits: &[f32], id: u32, k: usize) -> (f64, Vec<(u32, f64)>) {
+pub fn logprobs(logits: &[f32], id: TokenId, k: usize) -> (f64, Vec<(TokenId, f64)>) {
     let log = LogSoftmax::new(logits);
     (log.of(logits[id as usize]), ranked(logits.iter().copied(), k).map(|(id, logit)| (id, log.of(logit))).collect())
 }
 
 /// The `k` largest values with their ids, the largest first; among equal ones the lower id first.
-fn ranked(values: impl Iterator<Item = f32>, k: usize) -> impl Iterator<Item = (u32, f32)> {
+fn ranked(values: impl Iterator<Item = f32>, k: usize) -> impl Iterator<Item = (TokenId, f32)> {
     // The ascending order of these keys is by value downwards, then by id.
     let mut keys: Vec<u64> = values.zip(0..).map(|(x, id)| (!ordered(x) as u64) << 32 | id).collect();
     if k < keys.len() {
@@ -189,5 +191,5 @@ fn ranked(values: impl Iterator<Item = f32>, k: usize) -> impl Iterator<Item = (
         keys.truncate(k);
     }
     keys.sort_unstable();
-    keys.into_iter().map(|key| (key as u32, unordered(!(key >> 32) as u32)))
+    keys.into_iter().map(|key| (key as TokenId, unordered(!(key >> 32) as u32)))
 }
