@@ -1,23 +1,24 @@
 //! Times the kernels at the shapes of BitNet b1.58 2B-4T, on one thread, for every instruction set of this processor.
 
-use bitnet::kernel::float::to_f16;
-use bitnet::kernel::memory::Arena;
+use bitnet::error::Error;
+use bitnet::kernel::f16::to_f16;
 use bitnet::kernel::packing::Packing;
-use bitnet::kernel::pool::{Pool, Team};
-use bitnet::kernel::ternary::{Activations, Ternary};
-use bitnet::kernel::{Isa, Kernels, kernels};
-use bitnet::ops::attention::{KvType, Page, PageShape, Sight, attention};
+use bitnet::kernel::ternary::{Activations, Layout, Ternary};
+use bitnet::kernel::{Isa, Kernels, Team, kernels};
+use bitnet::machine::counters::WorkCounters;
+use bitnet::machine::memory::Arena;
+use bitnet::machine::pool::Pool;
+use bitnet::ops::attention::{AttentionBatch, AttentionRow, KvType, Page, PageShape, attention};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-const WIDTH: usize = 2560;
-const FFN: usize = 6912;
-const HEADS: usize = 20;
-const SHAPE: PageShape = PageShape { layers: 1, kv_heads: 5, head_dim: 128 };
+const HIDDEN_SIZE: usize = 2560;
+const INTERMEDIATE_SIZE: usize = 6912;
+const N_HEADS: usize = 20;
+const SHAPE: PageShape = PageShape { n_layers: 1, n_kv_heads: 5, head_dim: 128 };
 
 /// Floats between -1 and 1.
 fn floats(n: usize) -> Vec<f32> {
@@ -30,16 +31,16 @@ fn floats(n: usize) -> Vec<f32> {
 }
 
 /// Times `job` with every instruction set, on a thread of a pool, as an engine runs it.
-fn on_every_isa(group: &mut BenchmarkGroup<WallTime>, what: &str, pool: &Pool, job: impl Fn(&Kernels, &Team) + Sync) {
+fn on_every_isa(group: &mut BenchmarkGroup<WallTime>, what: &str, pool: &Pool, job: impl Fn(&Team) + Sync) {
     for isa in Isa::available() {
         let kernels = kernels(Some(isa.name())).expect("available");
         group.bench_function(format!("{what}/{}", isa.name()), |bencher| {
-            bencher.iter(|| pool.run(|team| job(kernels, team)));
+            bencher.iter(|| pool.run(|workers| job(&Team::new(workers, kernels))));
         });
     }
 }
 
-/// Rows of `cols` floats as int8 activations.
+/// Quantizes rows of `cols` floats to int8 activations.
 fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
     let mut activations = Activations::default();
     for (x, (q, scale)) in x.chunks(cols).zip(activations.rows(x.len() / cols, cols).expect("memory")) {
@@ -48,58 +49,62 @@ fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
     activations
 }
 
-/// The largest projection: multiply-adds a second.
+/// The largest projection, in multiply-adds per second.
 fn ternary(criterion: &mut Criterion) {
     let pool = Pool::new(1).expect("a thread");
-    let trits: Vec<i8> = floats(WIDTH).iter().map(|x| (x * 1.5).round() as i8).collect();
+    let trits: Vec<i8> = floats(HIDDEN_SIZE).iter().map(|x| (x * 1.5).round() as i8).collect();
     let read = |row: usize, out: &mut [i8]| {
         out.copy_from_slice(&trits);
-        out.rotate_left(row % WIDTH);
-        Ok::<_, Infallible>(Some(1.0))
+        out.rotate_left(row % HIDDEN_SIZE);
+        Ok::<_, Error>(Some(1.0))
     };
     let mut group = criterion.benchmark_group("ternary 6912x2560");
     group.sampling_mode(SamplingMode::Flat);
     for packing in Packing::ALL {
-        let pack = |team: &Team| Ternary::from_rows(team, &Arena::default(), packing, FFN, WIDTH, read);
-        let Ok(matrix) = pool.run(pack).expect("memory");
+        let matrix = pool.run(|workers| {
+            let team = Team::new(workers, kernels(None).expect("available"));
+            let layout = Layout { packing, rows: INTERMEDIATE_SIZE, cols: HIDDEN_SIZE };
+            Ternary::from_rows(&team, &Arena::default(), layout, read)
+        });
+        let matrix = matrix.expect("memory");
         for tokens in [1, 128] {
-            let x = floats(tokens * WIDTH);
-            group.throughput(Throughput::Elements((tokens * FFN * WIDTH) as u64));
-            on_every_isa(&mut group, &format!("{packing:?}, {tokens} tokens"), &pool, |kernels, team| {
-                let activations = quantized(kernels, &x, WIDTH);
-                let mut out = vec![0f32; tokens * FFN];
-                matrix.matmul(kernels, team, &activations, &mut out);
+            let x = floats(tokens * HIDDEN_SIZE);
+            group.throughput(Throughput::Elements((tokens * INTERMEDIATE_SIZE * HIDDEN_SIZE) as u64));
+            on_every_isa(&mut group, &format!("{packing:?}, {tokens} tokens"), &pool, |team| {
+                let activations = quantized(team.kernels, &x, HIDDEN_SIZE);
+                let mut out = vec![0f32; tokens * INTERMEDIATE_SIZE];
+                matrix.matmul(team, &activations, &mut out);
                 black_box(out);
             });
         }
     }
 }
 
-/// Rows of an output head: bytes of weights a second.
+/// Rows of an output head, in bytes of weights per second.
 fn dense(criterion: &mut Criterion) {
     const ROWS: usize = 1024;
     let pool = Pool::new(1).expect("a thread");
-    let weights: Vec<[u8; 2]> = floats(ROWS * WIDTH).into_iter().map(to_f16).collect();
+    let weights: Vec<[u8; 2]> = floats(ROWS * HIDDEN_SIZE).into_iter().map(to_f16).collect();
     let mut group = criterion.benchmark_group("f16 rows 1024x2560");
-    group.throughput(Throughput::Bytes(2 * (ROWS * WIDTH) as u64));
+    group.throughput(Throughput::Bytes(2 * (ROWS * HIDDEN_SIZE) as u64));
     for tokens in [1, 8] {
-        let x = floats(tokens * WIDTH);
-        let x: Vec<&[f32]> = x.chunks(WIDTH).collect();
-        on_every_isa(&mut group, &format!("{tokens} tokens"), &pool, |kernels, _| {
+        let x = floats(tokens * HIDDEN_SIZE);
+        let x: Vec<&[f32]> = x.chunks(HIDDEN_SIZE).collect();
+        on_every_isa(&mut group, &format!("{tokens} tokens"), &pool, |team| {
             let mut dots = vec![0f32; tokens];
-            for row in weights.chunks(WIDTH) {
-                kernels.dot_f16(row, &x, &mut dots);
+            for row in weights.chunks(HIDDEN_SIZE) {
+                team.kernels.dot_f16(row, &x, &mut dots);
                 black_box(&mut dots);
             }
         });
     }
 }
 
-/// One token in one layer: bytes of keys and values a second.
-fn attending(criterion: &mut Criterion) {
+/// The attention of one token in one layer, in bytes of keys and values per second.
+fn attention_step(criterion: &mut Criterion) {
     let pool = Pool::new(1).expect("a thread");
-    let q = floats(HEADS * SHAPE.head_dim);
-    let row = floats(SHAPE.kv_heads * SHAPE.head_dim);
+    let q = floats(N_HEADS * SHAPE.head_dim);
+    let row = floats(SHAPE.n_kv_heads * SHAPE.head_dim);
     let mut group = criterion.benchmark_group("attention");
     for depth in [512, 2048] {
         let mut pages = Vec::new();
@@ -109,10 +114,11 @@ fn attending(criterion: &mut Criterion) {
             pages.push(Arc::new(page));
         }
         group.throughput(Throughput::Bytes(pages.iter().map(|page| page.bytes().len() as u64).sum()));
-        on_every_isa(&mut group, &format!("depth {depth}"), &pool, |kernels, team| {
+        on_every_isa(&mut group, &format!("depth {depth}"), &pool, |team| {
             let mut out = vec![0f32; q.len()];
-            let sights = [Sight { pages: &pages, position: depth - 1 }];
-            attention(kernels, team, &SHAPE, 0, &sights, &q, &mut out);
+            let rows = [AttentionRow { pages: &pages, position: depth - 1 }];
+            let batch = AttentionBatch { shape: &SHAPE, layer: 0, rows: &rows };
+            attention(team, &batch, &q, &mut out, &mut WorkCounters::default());
             black_box(out);
         });
     }
@@ -124,6 +130,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = ternary, dense, attending
+    targets = ternary, dense, attention_step
 }
 criterion_main!(all);

@@ -1,8 +1,8 @@
-//! The tensor codecs against gguf-py's values, published test vectors and encoders written here from the
-//! description of the formats.
+//! The tensor codecs, compared with values of gguf-py, published test vectors, and encoders written here from the
+//! description of each format.
 
-use bitnet::codec::{RowTrits, Rows, bf16_to_f32, f16_to_f32};
-use bitnet::gguf::TensorType;
+use bitnet::checkpoint::gguf::TensorType;
+use bitnet::codec::{RowTrits, TensorRows, bf16_to_f32, f16_to_f32};
 use proptest::prelude::*;
 
 macro_rules! fixture {
@@ -11,26 +11,26 @@ macro_rules! fixture {
     };
 }
 
-fn rows(kind: TensorType, rows: usize, cols: usize, bytes: &[u8]) -> Rows<'_> {
-    Rows::new("t", kind, rows, cols, bytes).unwrap()
+fn rows(kind: TensorType, rows: usize, cols: usize, bytes: &[u8]) -> TensorRows<'_> {
+    TensorRows::new("t", kind, rows, cols, bytes).unwrap()
 }
 
-/// All trits of a tensor, and what was found in each row.
-fn all_trits(view: &Rows) -> (Vec<i8>, Vec<RowTrits>) {
+/// All trits of a tensor, and the result for each row.
+fn all_trits(view: &TensorRows) -> (Vec<i8>, Vec<RowTrits>) {
     let mut trits = vec![0; view.rows() * view.cols()];
     let found = trits.chunks_mut(view.cols()).enumerate().map(|(row, out)| view.trits(row, out).unwrap());
     let found = found.collect();
     (trits, found)
 }
 
-fn all_values(view: &Rows) -> Vec<f32> {
+fn all_values(view: &TensorRows) -> Vec<f32> {
     let mut values = vec![f32::NAN; view.rows() * view.cols()];
-    values.chunks_mut(view.cols()).enumerate().for_each(|(row, out)| view.widen(row, out));
+    values.chunks_mut(view.cols()).enumerate().for_each(|(row, out)| view.dequantize(row, out));
     values
 }
 
-/// What is wrong with a row, whether it is read as trits or checked for widening.
-fn fault(view: &Rows, row: usize) -> String {
+/// The error of an invalid row, which must be the same from `trits` and from `check`.
+fn fault(view: &TensorRows, row: usize) -> String {
     let message = view.trits(row, &mut vec![0; view.cols()]).unwrap_err().to_string();
     assert_eq!(view.check(row).unwrap_err().to_string(), message);
     message
@@ -39,7 +39,7 @@ fn fault(view: &Rows, row: usize) -> String {
 // Halves ------------------------------------------------------------------------------------------------------------
 
 #[test]
-fn every_f16_widens_exactly() {
+fn every_f16_converts_exactly() {
     for bits in 0..=u16::MAX {
         let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
         let magnitude = match exponent {
@@ -65,7 +65,7 @@ fn bf16_is_the_upper_half() {
 // Values of gguf-py -------------------------------------------------------------------------------------------------
 
 #[test]
-fn widened_values_are_the_bits_of_gguf_py() {
+fn dequantized_values_are_the_bits_of_gguf_py() {
     let fixtures = [
         (TensorType::F16, fixture!("f16.bin"), fixture!("f16.f32")),
         (TensorType::BF16, fixture!("bf16.bin"), fixture!("bf16.f32")),
@@ -112,7 +112,7 @@ fn every_scale_is_checked() {
 }
 
 #[test]
-fn ternary_weights_in_q4_0_are_recognised() {
+fn ternary_weights_in_q4_0_are_recognized() {
     let lossy = |codes: u8| {
         rows(TensorType::Q4_0, 1, 32, &[&HALF.to_le_bytes()[..], &[codes; 16]].concat()).is_lossy_ternary(0)
     };
@@ -120,7 +120,7 @@ fn ternary_weights_in_q4_0_are_recognised() {
     assert!(!lossy(0x88) && !lossy(0xf7) && !lossy(0x3a));
 }
 
-// Encoders, each written from the description of its format ---------------------------------------------------------
+// Encoders, written from the description of each format -------------------------------------------------------------
 
 /// The published sequence of trits.
 fn published_trits(count: usize) -> Vec<i8> {
@@ -135,14 +135,14 @@ fn code(trit: i8) -> u8 {
     (trit + 1) as u8
 }
 
-/// A byte of base-3 digits, the most significant first; missing ones are 0.
+/// A byte of base-3 digits, the most significant first. Missing digits are 0.
 fn digit_byte(trits: impl IntoIterator<Item = i8>) -> u8 {
     let powers = [81, 27, 9, 3, 1];
     let value: u32 = trits.into_iter().zip(powers).map(|(trit, power)| u32::from(code(trit)) * power).sum();
     (256 * value).div_ceil(243) as u8
 }
 
-/// `padding` fills the 28 bytes after the scale, whose content is undefined.
+/// Encodes I2_S. `padding` fills the 28 bytes after the scale, whose content is undefined.
 fn encode_i2s(trits: &[i8], scale: f32, padding: u8) -> Vec<u8> {
     let mut bytes = vec![0; trits.len() / 4];
     for (i, &trit) in trits.iter().enumerate() {
@@ -171,7 +171,7 @@ fn encode_tq1(trits: &[i8], d: u16) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend((0..32).map(|m| digit_byte((0..5).map(|n| block[32 * n + m]))));
         bytes.extend((0..16).map(|m| digit_byte((0..5).map(|n| block[160 + 16 * n + m]))));
-        // The fifth digit is zero, which is the code of −1.
+        // The fifth digit is 0, the digit of −1.
         bytes.extend((0..4).map(|m| digit_byte((0..4).map(|n| block[240 + 4 * n + m]).chain([-1]))));
         bytes.extend(d.to_le_bytes());
         bytes
@@ -204,7 +204,7 @@ fn encode_iq2(trits: &[i8], cols: usize, scale: f32) -> Vec<u8> {
     trits.chunks(cols).flat_map(row).collect()
 }
 
-/// f16 bits of 0.5.
+/// The bits of 0.5 as f16.
 const HALF: u16 = 0x3800;
 
 #[test]
@@ -229,7 +229,7 @@ fn published_vectors_encode_and_decode() {
     }
 }
 
-/// Rows, columns (in steps), and trits for them.
+/// A number of rows, a number of columns (a multiple of `step`), and trits for them.
 fn matrices(step: usize, max_rows: usize, max_steps: usize) -> impl Strategy<Value = (usize, usize, Vec<i8>)> {
     (1..=max_rows, 1..=max_steps).prop_flat_map(move |(rows, steps)| {
         let cols = step * steps;
@@ -249,7 +249,7 @@ fn assert_ternary(kind: TensorType, (n, cols): (usize, usize), trits: &[i8], sca
 }
 
 proptest! {
-    /// Rows of 32 columns and up, four at a time, so that blocks of 128 straddle them.
+    /// Rows of 32 or more columns, so that blocks of 128 elements run over row ends.
     #[test]
     fn i2s_round_trip((n, cols, trits) in matrices(32, 3, 20), scale in 1e-6f32..100.0, padding in any::<u8>()) {
         let trits = trits.repeat(4);
@@ -270,7 +270,7 @@ proptest! {
         assert_ternary(TensorType::IQ2_BN, shape, &trits, scale, &encode_iq2(&trits, cols, scale));
     }
 
-    /// A ternary tensor republished in a plain or classic type keeps its trits.
+    /// Ternary weights that were converted to a plain type or Q8_0 keep their trits.
     #[test]
     fn republished_round_trip((n, cols, trits) in matrices(32, 3, 20), d in 1u16..0x7c00) {
         let scale = f16_to_f32(d);
@@ -282,7 +282,7 @@ proptest! {
         };
         assert_ternary(TensorType::F16, (n, cols), &trits, scale, &halves(d));
         assert_ternary(TensorType::BF16, (n, cols), &trits, bf16_to_f32(d), &halves(d));
-        // As quantizers write it: an all-zero block has scale 0, any other reaches ±127.
+        // As quantizers write Q8_0: a block of zeros has the scale 0, any other reaches ±127.
         let block = |block: &[i8]| -> Vec<u8> {
             let d = if block.iter().all(|&trit| trit == 0) { 0 } else { d };
             d.to_le_bytes().into_iter().chain(block.iter().map(|&trit| (127 * trit) as u8)).collect()
@@ -292,7 +292,10 @@ proptest! {
     }
 
     #[test]
-    fn the_first_code_3_is_named(mut codes in proptest::collection::vec(0u8..3, 512), at in proptest::option::of((0usize..512, 0usize..512))) {
+    fn the_error_names_the_first_code_3(
+        mut codes in proptest::collection::vec(0u8..3, 512),
+        at in proptest::option::of((0usize..512, 0usize..512)),
+    ) {
         let mut threes: Vec<usize> = at.into_iter().flat_map(|(a, b)| [a, b]).collect();
         threes.iter().for_each(|&at| codes[at] = 3);
         threes.sort_unstable();
@@ -315,23 +318,23 @@ proptest! {
 }
 
 #[test]
-fn i2s_blocks_straddle_rows() {
+fn i2s_blocks_run_over_row_ends() {
     let trits = published_trits(4 * 192);
     assert_ternary(TensorType::I2_S, (4, 192), &trits, 0.75, &encode_i2s(&trits, 0.75, 0xff));
 }
 
-// What is not ternary, or not sound ---------------------------------------------------------------------------------
+// Rows that are not ternary or not valid ----------------------------------------------------------------------------
 
 #[test]
 fn signs_of_scales_go_into_the_trits() {
     let trits = published_trits(256);
-    let turned: Vec<i8> = trits.iter().map(|trit| -trit).collect();
+    let negated: Vec<i8> = trits.iter().map(|trit| -trit).collect();
     let minus_half = HALF | 0x8000;
-    assert_ternary(TensorType::I2_S, (2, 128), &turned, 0.5, &encode_i2s(&trits, -0.5, 0));
-    assert_ternary(TensorType::TQ1_0, (1, 256), &turned, 0.5, &encode_tq1(&trits, minus_half));
-    assert_ternary(TensorType::TQ2_0, (1, 256), &turned, 0.5, &encode_tq2(&trits, minus_half));
-    assert_ternary(TensorType::IQ1_BN, (2, 128), &turned, 0.5, &encode_iq1(&trits, 128, minus_half));
-    assert_ternary(TensorType::IQ2_BN, (2, 128), &turned, 0.5, &encode_iq2(&trits, 128, -0.5));
+    assert_ternary(TensorType::I2_S, (2, 128), &negated, 0.5, &encode_i2s(&trits, -0.5, 0));
+    assert_ternary(TensorType::TQ1_0, (1, 256), &negated, 0.5, &encode_tq1(&trits, minus_half));
+    assert_ternary(TensorType::TQ2_0, (1, 256), &negated, 0.5, &encode_tq2(&trits, minus_half));
+    assert_ternary(TensorType::IQ1_BN, (2, 128), &negated, 0.5, &encode_iq1(&trits, 128, minus_half));
+    assert_ternary(TensorType::IQ2_BN, (2, 128), &negated, 0.5, &encode_iq2(&trits, 128, -0.5));
 }
 
 #[test]
@@ -345,9 +348,9 @@ fn a_scale_of_zero_makes_zeros() {
 }
 
 #[test]
-fn all_zero_blocks_have_no_say_in_the_scale() {
+fn blocks_of_zeros_do_not_affect_the_scale() {
     let (trits, zeros) = (published_trits(256), [0; 256]);
-    // In order: codes of zero under another scale, any codes under scale zero, and a block with both signs.
+    // In order: zeros with another scale, any codes with the scale 0, and a block with both signs.
     let blocks = [encode_tq2(&zeros, 0x4400), encode_tq2(&trits, 0), encode_tq2(&trits, HALF)].concat();
     let expected = [zeros.to_vec(), zeros.to_vec(), trits].concat();
     assert_ternary(TensorType::TQ2_0, (1, 768), &expected, 0.5, &blocks);
@@ -363,7 +366,7 @@ fn several_magnitudes_are_not_ternary() {
     let view = rows(TensorType::TQ1_0, 2, 256, &blocks);
     assert_eq!(view.trits(1, &mut out[..256]).unwrap(), RowTrits::Scale(4.0));
     assert_eq!(out[..256], trits);
-    // Q4_0 stores a ternary block as −8 and +7 eighths.
+    // Q4_0 stores −1 and +1 as −8/8 and +7/8.
     let q4 = [HALF.to_le_bytes().to_vec(), vec![0xf0; 16]].concat();
     assert_eq!(rows(TensorType::Q4_0, 1, 32, &q4).trits(0, &mut out[..32]).unwrap(), RowTrits::Mixed(4.0, 3.5));
 }
@@ -393,7 +396,7 @@ fn scales_that_are_not_finite_are_errors() {
     let trits = published_trits(256);
     for (half, single) in [(0x7c00, f32::INFINITY), (0xfc00, f32::NEG_INFINITY), (0x7e00, f32::NAN)] {
         let bytes = encode_i2s(&trits, single, 0);
-        let refusal = Rows::new("t", TensorType::I2_S, 2, 128, &bytes).unwrap_err().to_string();
+        let refusal = TensorRows::new("t", TensorType::I2_S, 2, 128, &bytes).unwrap_err().to_string();
         assert!(refusal.contains("tensor 't' of type I2_S: its scale is"), "{refusal}");
         let sound = encode_tq1(&trits, HALF);
         let cases = [
@@ -416,7 +419,7 @@ fn scales_that_are_not_finite_are_errors() {
 
 #[test]
 fn sizes_are_checked() {
-    let refusal = |kind, n, cols, bytes| Rows::new("t", kind, n, cols, bytes).unwrap_err().to_string();
+    let refusal = |kind, n, cols, bytes| TensorRows::new("t", kind, n, cols, bytes).unwrap_err().to_string();
     let message = refusal(TensorType::TQ2_0, 2, 256, &[0; 131]);
     assert!(message.contains("2 rows of 256 columns take 132 bytes, but there are 131"), "{message}");
     let message = refusal(TensorType::Q8_0, 1, 33, &[0; 64]);

@@ -1,13 +1,13 @@
 //! The numerical contract: the same ids give the same logits, bit for bit, whatever computes them.
 //!
-//! `fixtures/digests.txt` holds one digest for each model and cache type. It was computed once; every instruction
-//! set and every processor, emulated ones among them (`make emulate`), has to arrive at it.
+//! `fixtures/digests.txt` holds one digest for each model and cache type. It was computed once; every instruction set
+//! and every processor, also an emulated one (`make emulate`), must compute the same.
 
-use bitnet::decode::{Answer, Decoder, Finish};
+use bitnet::decode::{Finish, Generation, Sequence};
 use bitnet::engine::{Engine, Options};
 use bitnet::error::Error;
-use bitnet::kernel::Isa;
-use bitnet::model::Wanted;
+use bitnet::kernel::{Isa, Team};
+use bitnet::model::{LogitsFor, Row};
 use bitnet::ops::attention::KvType;
 use bitnet::sampler::SamplingParams;
 use std::path::PathBuf;
@@ -24,18 +24,18 @@ fn open(model: &str, options: Options) -> Engine {
     Engine::open(&path, options, &mut || false).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Ids long enough for three pages of keys.
-fn ids(engine: &Engine, n: usize) -> Vec<i64> {
-    let vocab = engine.config().vocab as u32;
+/// Pseudorandom ids, of which 150 fill more than two pages of the cache.
+fn ids(engine: &Engine, n: usize) -> Vec<u32> {
+    let vocab = engine.config().vocab_size as u32;
     let mut state = 7u32;
     let mut next = move || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        ((state >> 8) % vocab) as i64
+        (state >> 8) % vocab
     };
     (0..n).map(|_| next()).collect()
 }
 
-fn logits(engine: &Engine, ids: &[i64]) -> Vec<f32> {
+fn logits(engine: &Engine, ids: &[u32]) -> Vec<f32> {
     engine.logits(&[ids.to_vec()], &mut || false).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -43,7 +43,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-/// FNV-1a over the bits.
+/// The FNV-1a hash of the bits.
 fn digest(x: &[f32]) -> u64 {
     let bytes = x.iter().flat_map(|x| x.to_bits().to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0000_0100_0000_01b3))
@@ -89,7 +89,7 @@ fn a_sequence_has_the_logits_that_it_has_alone() {
     for model in MODELS {
         let engine = open(model, Options { n_batch: Some(50), ..Options::default() });
         let all = ids(&engine, 120);
-        let sequences: Vec<Vec<i64>> =
+        let sequences: Vec<Vec<u32>> =
             [&all[..1], &all[5..70], &all[..], &all[30..31], &all[7..19]].map(<[_]>::to_vec).into();
         let together = engine.logits(&sequences, &mut || false).expect("computed");
         let alone: Vec<f32> = sequences.iter().flat_map(|ids| logits(&engine, ids)).collect();
@@ -110,10 +110,10 @@ fn cached_equals_recomputed() {
             let mut sequence = prompt.clone();
             for id in cached {
                 let logits = logits(&engine, &sequence);
-                let last = &logits[logits.len() - engine.config().vocab..];
+                let last = &logits[logits.len() - engine.config().vocab_size..];
                 let best = (0..last.len()).rev().max_by(|a, b| last[*a].total_cmp(&last[*b])).expect("some");
                 assert_eq!(best as u32, id, "{model} after {} ids", sequence.len());
-                sequence.push(id as i64);
+                sequence.push(id);
             }
         }
     }
@@ -126,12 +126,12 @@ fn prompts_together_are_continued_as_each_alone() {
             let options = || Options { n_batch: Some(n_batch), n_ctx: Some(80), ..Options::default() };
             let (engine, alone) = (open(model, options()), open(model, options()));
             let all = ids(&engine, 75);
-            let prompts: Vec<Vec<i64>> =
+            let prompts: Vec<Vec<u32>> =
                 [&all[..1], &all[3..70], &all[..], &all[..40], &all[..]].map(<[_]>::to_vec).into();
             engine.prefill(&all[..66], &mut || false).expect("computed");
             let free = alone.generate(&prompts[1], 6, &[], &mut || false).expect("computed");
-            // Some end at a stop id, some at the end of the context, some after so many ids.
-            for stop in [vec![], vec![free[3] as i64]] {
+            // Some end at a stop id, some at the end of the context, some at `max_tokens`.
+            for stop in [vec![], vec![free[3]]] {
                 let together = engine.generate_many(&prompts, 20, &stop, &mut || false).expect("computed");
                 for (prompt, ids) in prompts.iter().zip(&together) {
                     let want = alone.generate(prompt, 20, &stop, &mut || false).expect("computed");
@@ -151,22 +151,21 @@ fn clones_and_what_is_restored_go_on_as_if_alone() {
     for (_, kv_type) in KV_TYPES {
         let engine = open("silu-odd", Options { kv_type: Some(kv_type), ..Options::default() });
         let (runtime, all) = (engine.runtime(), ids(&engine, 140));
-        let all = runtime.check_ids(&all, 0).expect("of the vocabulary");
-        let go_on = |decoder: &mut Decoder, ids: &[u32]| {
-            bits(&runtime.prefill(decoder, ids, Wanted::All, &mut || false).expect("computed"))
+        let go_on = |sequence: &mut Sequence, ids: &[u32]| {
+            bits(&runtime.prefill(sequence, ids, LogitsFor::All, &mut || false).expect("computed"))
         };
-        let fresh = || Decoder::new(runtime.model.new_cache(kv_type));
+        let fresh = || Sequence::new(runtime.model.new_cache(kv_type));
         let alone = |ids: &[u32]| {
-            let mut decoder = fresh();
-            go_on(&mut decoder, &all[..70]);
-            go_on(&mut decoder, ids)
+            let mut sequence = fresh();
+            go_on(&mut sequence, &all[..70]);
+            go_on(&mut sequence, ids)
         };
         let mut first = fresh();
         go_on(&mut first, &all[..70]);
-        // In the middle of a page, which all of them hold.
+        // Clones in the middle of a page, which they share.
         let (mut second, mut third) = (first.clone(), first.clone());
         let mut contents = first.contents();
-        let mut restored = Decoder::restored(runtime.model.new_cache(kv_type), all[..70].to_vec(), |page| {
+        let mut restored = Sequence::restored(runtime.model.new_cache(kv_type), all[..70].to_vec(), |page| {
             page.copy_from_slice(contents.next().expect("as many pages"));
             Ok(())
         })
@@ -175,8 +174,8 @@ fn clones_and_what_is_restored_go_on_as_if_alone() {
         third.truncate(66);
         assert!(go_on(&mut second, &all[80..140]) == alone(&all[80..140]));
         go_on(&mut third, &all[66..70]);
-        for decoder in [&mut first, &mut third, &mut restored] {
-            assert!(go_on(decoder, &all[70..140]) == alone(&all[70..140]));
+        for sequence in [&mut first, &mut third, &mut restored] {
+            assert!(go_on(sequence, &all[70..140]) == alone(&all[70..140]));
         }
     }
 }
@@ -189,14 +188,14 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
     let before = engine.generate(&ids[..20], 5, &[], &mut || false).expect("computed");
     engine.prefill(&ids[..20], &mut || false).expect("computed");
 
-    // The watch is asked only while a step computes for 50 ms; a pass cancelled from the start shows the same.
+    // A watch is called only every 50 ms; a pass that is cancelled from the start takes the same path.
     let runtime = engine.runtime();
     let mut cache = runtime.model.new_cache(KvType::F16);
-    let rows: Vec<_> =
-        (0..3).map(|i| bitnet::model::Row { sequence: 0, position: i, id: 1, logits: Wanted::All }).collect();
+    let rows = [Row { sequence: 0, id: 1, logits: LogitsFor::All }; 3];
     let cancelled = std::sync::atomic::AtomicBool::new(true);
-    let result = runtime.pool.run(|team| {
-        runtime.model.forward(runtime.kernels, team, &mut [&mut cache], &rows, &mut Default::default(), &cancelled)
+    let result = runtime.pool.run(|workers| {
+        let team = Team::new(workers, runtime.kernels);
+        runtime.model.forward(&team, &mut [&mut cache], &rows, &mut Default::default(), &cancelled)
     });
     assert!(matches!(result, Err(Error::Cancelled)));
     assert_eq!(cache.len(), 0);
@@ -211,17 +210,17 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
 fn the_kernels_count_what_they_computed() {
     for model in MODELS {
         let engine = open(model, Options { n_batch: Some(7), ..Options::default() });
-        let (runtime, layers) = (engine.runtime(), engine.config().layers as u64);
-        let prompt: Vec<u32> = ids(&engine, 20).iter().map(|id| *id as u32).collect();
-        let mut decoder = Decoder::new(runtime.model.new_cache(KvType::F16));
-        runtime.prefill(&mut decoder, &prompt[..5], Wanted::Nothing, &mut || false).expect("computed");
+        let (runtime, layers) = (engine.runtime(), engine.config().n_layers as u64);
+        let prompt = ids(&engine, 20);
+        let mut sequence = Sequence::new(runtime.model.new_cache(KvType::F16));
+        runtime.prefill(&mut sequence, &prompt[..5], LogitsFor::None, &mut || false).expect("computed");
         let params = SamplingParams { max_tokens: Some(4), ..SamplingParams::default() };
-        let mut answer = Answer::begin(&mut decoder, prompt, params, 0, Vec::new());
-        while answer.next(runtime, &mut decoder, &mut || false).expect("computed").is_some() {}
-        // Prompt less what was cached, and all generated ids but the last.
+        let mut answer = Generation::begin(&mut sequence, prompt, params, 0, Vec::new());
+        while answer.next(runtime, &mut sequence, &mut || false).expect("computed").is_some() {}
+        // The prompt without the cached positions, and all generated ids but the last.
         let positions = 20 - 5 + 4 - 1;
         assert_eq!((answer.cached, answer.finish), (5, Some(Finish::Length)));
-        let work = decoder.work();
+        let work = sequence.work();
         assert_eq!(work.ternary + work.dense, positions * layers * 7, "{model}");
         assert_eq!((work.attention, work.head), (positions * layers, 4), "{model}");
     }

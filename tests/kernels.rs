@@ -1,25 +1,26 @@
-//! Every kernel of every instruction set this processor has gives the bits of the scalar one, at every tail and
-//! extreme value; and the scalar ones compute what they should.
+//! Every kernel gives the same bits on every instruction set of this processor, for every tail length and extreme
+//! value; and the scalar kernels compute the right result.
 
 use bitnet::codec::f16_to_f32;
-use bitnet::kernel::float::{PAGE, to_f16};
-use bitnet::kernel::memory::Arena;
+use bitnet::error::Error;
+use bitnet::kernel::attention::PAGE;
+use bitnet::kernel::f16::to_f16;
 use bitnet::kernel::packing::Packing;
-use bitnet::kernel::pool::{Pool, Team};
-use bitnet::kernel::ternary::{Activations, Ternary};
-use bitnet::kernel::{Isa, Kernels, kernels};
+use bitnet::kernel::ternary::{Activations, Layout, Ternary};
+use bitnet::kernel::{Isa, Kernels, Team, kernels};
+use bitnet::machine::memory::Arena;
+use bitnet::machine::pool::Pool;
 use proptest::prelude::*;
-use std::convert::Infallible;
 
 fn all() -> Vec<&'static Kernels> {
     Isa::available().into_iter().map(|isa| kernels(Some(isa.name())).expect("available")).collect()
 }
 
 fn scalar() -> &'static Kernels {
-    kernels(Some("scalar")).expect("always there")
+    kernels(Some("scalar")).expect("always available")
 }
 
-/// Deterministic floats of very different magnitudes, zeros and subnormals among them.
+/// Deterministic floats of very different magnitudes, including zeros and subnormals.
 fn floats(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let mut next = move || {
@@ -49,29 +50,29 @@ fn same_bits(what: &str, compute: impl Fn(&Kernels) -> Vec<f32>) {
     }
 }
 
-fn in_team<R: Send>(threads: usize, job: impl FnOnce(&Team) -> R + Send) -> R {
-    Pool::new(threads).expect("threads").run(job)
+fn in_team<R: Send>(threads: usize, kernels: &'static Kernels, job: impl FnOnce(&Team) -> R + Send) -> R {
+    Pool::new(threads).expect("threads").run(|workers| job(&Team::new(workers, kernels)))
 }
 
 const LENGTHS: [usize; 15] = [1, 2, 15, 16, 17, 31, 63, 64, 65, 100, 127, 128, 129, 400, 2560];
 
 #[test]
-fn norms_are_equal() {
+fn rms_norm_is_equal_on_every_instruction_set() {
     for n in LENGTHS {
         let (x, gamma) = (floats(n, 1), floats(n, 2));
         same_bits(&format!("rms_norm of {n}"), |k| {
-            let mut out = vec![0.0; n];
-            k.rms_norm(&x, &gamma, 1e-5, &mut out);
+            let mut out = x.clone();
+            k.rms_norm(&mut out, &gamma, 1e-5);
             out
         });
     }
 }
 
 #[test]
-fn norm_is_the_formula() {
+fn rms_norm_follows_its_formula() {
     let (x, gamma): (Vec<f32>, Vec<f32>) = ((0..100).map(|i| i as f32 * 0.1 - 3.0).collect(), vec![0.5; 100]);
-    let mut out = vec![0.0; 100];
-    scalar().rms_norm(&x, &gamma, 1e-5, &mut out);
+    let mut out = x.clone();
+    scalar().rms_norm(&mut out, &gamma, 1e-5);
     let mean = x.iter().map(|x| (*x as f64).powi(2)).sum::<f64>() / 100.0;
     for (x, y) in x.iter().zip(&out) {
         let want = *x as f64 / (mean + 1e-5).sqrt() * 0.5;
@@ -80,7 +81,7 @@ fn norm_is_the_formula() {
 }
 
 #[test]
-fn quantising_is_equal() {
+fn quantize_is_equal_on_every_instruction_set() {
     for n in LENGTHS {
         for scale in [1.0, 1e-8, 1e30] {
             let x: Vec<f32> = floats(n, 3).iter().map(|x| x * scale).collect();
@@ -96,8 +97,8 @@ fn quantising_is_equal() {
 }
 
 #[test]
-fn quantising_rounds_half_to_even_and_has_a_floor() {
-    // The largest is 127, so s is 1 and the others are rounded as they stand.
+fn quantize_rounds_half_to_even_and_has_a_floor() {
+    // The largest magnitude is 127, so s is 1 and each value is rounded unscaled.
     let x = [127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.499_999_97, 126.5, -127.0];
     let mut q = [0i8; 128];
     let (s, _) = scalar().quantize(&x, &mut q);
@@ -122,13 +123,13 @@ fn dots_are_equal_and_right() {
                 k.dot_f16(&halves, &xs, &mut out[0]);
                 k.dot_bf16(&uppers, &xs, &mut out[1]);
                 k.dot_f32(&bytes, &xs, &mut out[2]);
-                k.dot_widened(&row, &xs, &mut out[3]);
+                k.dot_floats(&row, &xs, &mut out[3]);
                 out
             };
             same_bits(&format!("dots of {n} × {tokens}"), |k| each(k).concat());
-            let [_, _, f32s, widened] = each(scalar());
-            assert_eq!(bits(&f32s), bits(&widened));
-            for (dot, x) in widened.iter().zip(&xs) {
+            let [_, _, stored, dequantized] = each(scalar());
+            assert_eq!(bits(&stored), bits(&dequantized));
+            for (dot, x) in dequantized.iter().zip(&xs) {
                 let terms = || row.iter().zip(*x).map(|(a, b)| *a as f64 * *b as f64);
                 let (want, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
                 assert!((want - *dot as f64).abs() <= size * 1e-6 + 1e-40, "{want} {dot}");
@@ -138,7 +139,7 @@ fn dots_are_equal_and_right() {
 }
 
 #[test]
-fn attention_parts_are_equal() {
+fn scores_and_mixes_are_equal_on_every_instruction_set() {
     for channels in [2, 16, 36, 64, 100, 128, 256] {
         for vectors in [1, 2, 3, 4, 5, 8, 9, 13, 16] {
             let q = floats(vectors * channels, 5);
@@ -172,7 +173,7 @@ fn attention_parts_are_equal() {
 }
 
 #[test]
-fn elementwise_kernels_are_equal() {
+fn elementwise_kernels_are_equal_on_every_instruction_set() {
     for n in LENGTHS {
         let (x, y) = (floats(n, 20), floats(n, 21));
         let sums: Vec<i32> = x.iter().map(|x| (x.clamp(-99.0, 99.0) * 1e4) as i32).collect();
@@ -181,20 +182,21 @@ fn elementwise_kernels_are_equal() {
             k.add(&mut all[0], &y);
             k.relu2_mul(&mut all[1], &y);
             let [_, _, a, b, c, d] = &mut all[..] else { unreachable!() };
-            k.turn(a, b, &y, &x);
+            k.rotate(a, b, &y, &x);
             k.scale_sums(&sums, 77, 0.3, c);
             k.scale_rows(&sums, -5, &x, 0.7, d);
             let halves: Vec<[u8; 2]> = x.iter().map(|x| to_f16(*x)).collect();
-            let mut wide = vec![0.0; n];
-            k.widen_f16(&halves, &mut wide);
-            assert!(wide.iter().zip(&halves).all(|(w, h)| w.to_bits() == f16_to_f32(u16::from_le_bytes(*h)).to_bits()));
+            let mut floats = vec![0.0; n];
+            k.f16_to_f32(&halves, &mut floats);
+            let want: Vec<f32> = halves.iter().map(|h| f16_to_f32(u16::from_le_bytes(*h))).collect();
+            assert_eq!(bits(&floats), bits(&want));
             all.concat()
         });
     }
 }
 
 #[test]
-fn eight_bit_dots_are_exact() {
+fn int8_dots_are_exact() {
     for n in [32, 64, 96, 2560] {
         let row: Vec<i8> = floats(n, 22).iter().map(|x| (x * 127.0).clamp(-127.0, 127.0) as i8).collect();
         let most = (i32::MAX as usize / (127 * n)).min(32_767) as f32;
@@ -258,7 +260,7 @@ fn silu_is_equal_and_right() {
 }
 
 #[test]
-fn halves_round_to_nearest_even_and_widen_back() {
+fn f16_rounds_to_nearest_even_and_converts_back() {
     for half in 0..=u16::MAX {
         let x = f16_to_f32(half);
         if x.is_nan() {
@@ -278,7 +280,7 @@ fn halves_round_to_nearest_even_and_widen_back() {
     assert_eq!(u16::from_le_bytes(to_f16(f32::from_bits(1))), 0);
 }
 
-/// Rows of `cols` floats as int8 activations.
+/// Quantizes rows of `cols` floats to int8 activations.
 fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
     let mut activations = Activations::default();
     for (x, (q, scale)) in x.chunks(cols).zip(activations.rows(x.len() / cols, cols).expect("memory")) {
@@ -288,11 +290,11 @@ fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Activations {
 }
 
 fn pack(team: &Team, packing: Packing, trits: &[i8], rows: usize, cols: usize, scales: &[f32]) -> Ternary {
-    let packed = Ternary::from_rows(team, &Arena::default(), packing, rows, cols, |row, out| {
+    let packed = Ternary::from_rows(team, &Arena::default(), Layout { packing, rows, cols }, |row, out| {
         out.copy_from_slice(&trits[row * cols..][..cols]);
-        Ok::<_, Infallible>(Some(scales[row % scales.len()]))
+        Ok::<_, Error>(Some(scales[row % scales.len()]))
     });
-    packed.expect("memory").unwrap_or_else(|never| match never {})
+    packed.unwrap_or_else(|error| panic!("{error}"))
 }
 
 proptest! {
@@ -311,11 +313,11 @@ proptest! {
         let x = floats(tokens * cols, seed ^ 1);
         let scales = if by_row { vec![0.5, 0.25, 3.0] } else { vec![0.37] };
         for (kernels, packing) in all().into_iter().flat_map(|kernels| Packing::ALL.map(|packing| (kernels, packing))) {
-            let (got, q) = in_team(threads, |team| {
+            let (got, q) = in_team(threads, kernels, |team| {
                 let weights = pack(team, packing, &trits, rows, cols, &scales);
                 let activations = quantized(kernels, &x, cols);
                 let mut out = vec![f32::NAN; tokens * rows];
-                weights.matmul(kernels, team, &activations, &mut out);
+                weights.matmul(team, &activations, &mut out);
                 (out, activations)
             });
             drop(q);
@@ -342,19 +344,20 @@ fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
     };
     let trits: Vec<i8> = (0..rows * cols).map(|i| trit(i / cols, i % cols)).collect();
     let x = floats(3 * cols, 11);
-    in_team(2, |team| {
+    in_team(2, scalar(), |team| {
         let i2s = |packing, codes: &[u8]| {
-            Ternary::from_i2s(team, &Arena::default(), packing, rows, cols, codes, 0.7).expect("memory")
+            let invalid = |row: usize| Error::Model(format!("row {row}"));
+            Ternary::from_i2s(team, &Arena::default(), Layout { packing, rows, cols }, codes, 0.7, invalid)
         };
         let outputs = Packing::ALL.map(|packing| {
             [
-                i2s(packing, &codes).unwrap_or_else(|row| panic!("row {row}")),
+                i2s(packing, &codes).unwrap_or_else(|error| panic!("{error}")),
                 pack(team, packing, &trits, rows, cols, &[0.7]),
             ]
             .map(|weights| {
                 let activations = quantized(scalar(), &x, cols);
                 let mut out = vec![0.0; 3 * rows];
-                weights.matmul(scalar(), team, &activations, &mut out);
+                weights.matmul(team, &activations, &mut out);
                 bits(&out)
             })
         });
@@ -363,13 +366,13 @@ fn packing_i2s_equals_packing_its_trits_and_finds_code_three() {
         broken[30 * cols / 4 + 5] = 0x0c;
         broken[33 * cols / 4] = 0xc0;
         for packing in Packing::ALL {
-            assert_eq!(i2s(packing, &broken).err(), Some(30));
+            assert!(matches!(i2s(packing, &broken), Err(Error::Model(row)) if row == "row 30"));
         }
     });
 }
 
 #[test]
-fn an_instruction_set_that_is_not_there_is_refused_with_the_list() {
+fn an_unavailable_instruction_set_is_refused_with_the_available_ones() {
     let missing = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
     for name in [missing, "sse9"] {
         let message = kernels(Some(name)).err().expect("refused").to_string();
@@ -378,22 +381,15 @@ fn an_instruction_set_that_is_not_there_is_refused_with_the_list() {
 }
 
 #[test]
-fn values_that_are_not_finite_are_handed_on() {
-    let pool = Pool::new(1).expect("threads");
+fn values_that_are_not_finite_propagate() {
     for kernels in all() {
         for (bad, at) in [(f32::NAN, 3), (f32::INFINITY, 200), (-f32::NAN, 299)] {
             let mut x = floats(300, 1);
             x[at] = bad;
-            let ternary = pool.run(|team| {
-                Ternary::from_rows(team, &Arena::default(), Packing::Four, 1, 300, |_, trits| {
-                    trits.fill(1);
-                    Ok::<_, Infallible>(Some(1.0))
-                })
-            });
             let mut y = [0f32];
-            pool.run(|team| {
-                let ints = quantized(kernels, &x, 300);
-                ternary.expect("memory").unwrap_or_else(|e| match e {}).matmul(kernels, team, &ints, &mut y);
+            in_team(1, kernels, |team| {
+                let ternary = pack(team, Packing::TwoBit, &[1; 300], 1, 300, &[1.0]);
+                ternary.matmul(team, &quantized(kernels, &x, 300), &mut y);
             });
             assert!(!y[0].is_finite(), "{} in int8 activations", kernels.isa.name());
         }
@@ -410,7 +406,7 @@ fn values_that_are_not_finite_are_handed_on() {
 }
 
 #[test]
-fn more_threads_than_are_of_use_are_refused() {
+fn too_many_threads_are_refused() {
     for size in [1025, usize::MAX] {
         let message = Pool::new(size).err().expect("refused").to_string();
         assert!(message.contains(&size.to_string()) && message.contains("1024"), "{message}");
@@ -418,7 +414,7 @@ fn more_threads_than_are_of_use_are_refused() {
 }
 
 #[test]
-fn a_panic_in_a_loop_reaches_the_caller_and_the_pool_lives_on() {
+fn a_panic_in_a_loop_reaches_the_caller_and_the_pool_stays_usable() {
     let pool = Pool::new(3).expect("threads");
     for _ in 0..20 {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -436,7 +432,7 @@ fn a_panic_in_a_loop_reaches_the_caller_and_the_pool_lives_on() {
 }
 
 #[test]
-fn a_caller_that_is_not_wanted_any_more_leaves_the_queue() {
+fn a_caller_whose_watch_gives_up_leaves_the_queue() {
     let pool = Pool::new(1).expect("threads");
     let (begun, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
     std::thread::scope(|scope| {
@@ -447,7 +443,7 @@ fn a_caller_that_is_not_wanted_any_more_leaves_the_queue() {
             })
         });
         begun.wait();
-        // The job under way ends once this caller has given up, or after a minute.
+        // The running job ends when this caller has given up, or after a minute.
         let (gave_up, told) = std::sync::mpsc::channel();
         let pool = &pool;
         scope.spawn(move || gave_up.send(pool.run_watched(|_| 1, || true)));
@@ -455,12 +451,12 @@ fn a_caller_that_is_not_wanted_any_more_leaves_the_queue() {
         end.wait();
         assert_eq!(answer, Ok(None));
     });
-    assert_eq!(pool.run_watched(|_| 2, || true), None, "asked when its turn has come");
+    assert_eq!(pool.run_watched(|_| 2, || true), None, "the watch is asked when the slot is free");
     assert_eq!(pool.run_watched(|_| 3, || false), Some(3));
 }
 
 #[test]
-fn threads_of_many_callers_take_turns() {
+fn jobs_of_many_callers_run_one_after_the_other() {
     let pool = Pool::new(2).expect("threads");
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -476,8 +472,8 @@ fn threads_of_many_callers_take_turns() {
 }
 
 #[test]
-fn dots_count_what_they_compute() {
-    // 128 columns of so many tokens and rows.
+fn peak_macs_returns_the_number_of_multiply_adds() {
+    // Multiply-adds a round: 128 columns × tokens × rows of a tile.
     let macs = |isa: &str| match isa {
         "scalar" => 16,
         "avx2" => 128 * 4 * 8,
@@ -490,7 +486,7 @@ fn dots_count_what_they_compute() {
     for kernels in all() {
         let isa = kernels.isa.name();
         for rounds in [0, 1, 2, 1000, 1 << 16] {
-            assert_eq!(kernels.dots(rounds), rounds as u64 * macs(isa), "{isa}, {rounds} rounds");
+            assert_eq!(kernels.peak_macs(rounds), rounds as u64 * macs(isa), "{isa}, {rounds} rounds");
         }
     }
 }

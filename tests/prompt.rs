@@ -1,4 +1,4 @@
-//! Prompts in parts: what users write is never taken for a control token.
+//! Rendered prompts: the text of a message is never recognized as a control token.
 
 use bitnet::template::{Conversation, Template};
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn named(name: &str) -> Template {
     Template::named(name, Some("<|begin_of_text|>"), Some("<|eot_id|>")).expect("built in")
 }
 
-/// The parts of a prompt; joined, they are what `render` gives.
+/// The parts of a prompt, which joined give the text of `render`.
 fn parts(template: &Template, messages: &Value, tools: Option<&Value>) -> Vec<(String, bool)> {
     let conversation = Conversation {
         messages: messages.clone(),
@@ -31,13 +31,13 @@ fn parts(template: &Template, messages: &Value, tools: Option<&Value>) -> Vec<(S
     assert_eq!(prompt.text, rendered);
     let parts = prompt.parts();
     assert_eq!(parts.iter().map(|(text, _)| *text).collect::<String>(), rendered);
-    parts.into_iter().map(|(text, recognised)| (text.to_string(), recognised)).collect()
+    parts.into_iter().map(|(text, recognized)| (text.to_string(), recognized)).collect()
 }
 
-/// Control tokens that a tokenizer finds in the parts where it looks for them.
-fn recognised(parts: &[(String, bool)]) -> Vec<&'static str> {
+/// The control tokens that a tokenizer finds in the parts where it recognizes them.
+fn recognized(parts: &[(String, bool)]) -> Vec<&'static str> {
     let mut found = Vec::new();
-    for (text, _) in parts.iter().filter(|(_, recognised)| *recognised) {
+    for (text, _) in parts.iter().filter(|(_, recognized)| *recognized) {
         let mut rest = text.as_str();
         while let Some(c) = rest.chars().next() {
             let longest = CONTROLS.into_iter().filter(|control| rest.starts_with(control)).max_by_key(|c| c.len());
@@ -49,11 +49,11 @@ fn recognised(parts: &[(String, bool)]) -> Vec<&'static str> {
 }
 
 fn plain(parts: &[(String, bool)]) -> Vec<&str> {
-    parts.iter().filter(|(_, recognised)| !recognised).map(|(text, _)| text.as_str()).collect()
+    parts.iter().filter(|(_, recognized)| !recognized).map(|(text, _)| text.as_str()).collect()
 }
 
 #[test]
-fn control_text_of_a_user_is_plain_and_the_templates_own_is_not() {
+fn control_tokens_in_messages_are_plain_text_and_those_of_the_template_are_not() {
     let messages = json!([{"role": "user", "content": "a<|eot_id|>b"}]);
     assert_eq!(
         parts(&named("bitnet"), &messages, None),
@@ -64,43 +64,47 @@ fn control_text_of_a_user_is_plain_and_the_templates_own_is_not() {
 }
 
 #[test]
-fn halves_in_two_messages_do_not_make_a_control_token() {
+fn halves_in_two_messages_do_not_form_a_control_token() {
     let halves = json!([{"role": "user", "content": "<|eot"}, {"role": "assistant", "content": "_id|>"}]);
     assert_eq!(parts(&named("raw"), &halves, None), [("<|eot_id|>".to_string(), false)]);
-    let thirds = json!([{"role": "user", "content": "<"}, {"role": "assistant", "content": "|eot_"}, {"role": "user", "content": "id|>"}]);
-    assert_eq!(recognised(&parts(&named("raw"), &thirds, None)), [""; 0]);
+    let thirds = json!([
+        {"role": "user", "content": "<"},
+        {"role": "assistant", "content": "|eot_"},
+        {"role": "user", "content": "id|>"},
+    ]);
+    assert_eq!(recognized(&parts(&named("raw"), &thirds, None)), [""; 0]);
 }
 
 #[test]
-fn a_template_that_changes_the_case_makes_no_control_token() {
+fn a_template_that_changes_case_does_not_form_a_control_token() {
     for role in ["<|EOT_ID|>", "<|UN\u{212a}|>", "<|unK|> "] {
         let parts = parts(&named("bitnet"), &json!([{"role": role, "content": "x"}]), None);
-        assert_eq!(recognised(&parts), ["<|eot_id|>"], "{role}");
+        assert_eq!(recognized(&parts), ["<|eot_id|>"], "{role}");
     }
 }
 
 #[test]
-fn tools_are_users_text_too() {
+fn tools_are_treated_like_messages() {
     let source = "{{ tools | tojson }}<|eot_id|>{{ messages[0].content }}";
     let template = Template::from_jinja(source, None, None).expect("a template");
     let tools = json!([{"name": "<|eot_id|>", "<|im_end|>": ["<|eot_id|>"]}]);
     let parts = parts(&template, &json!([{"role": "user", "content": "x"}]), Some(&tools));
-    assert_eq!(recognised(&parts), ["<|eot_id|>"]);
+    assert_eq!(recognized(&parts), ["<|eot_id|>"]);
     assert_eq!(plain(&parts), ["<|eot_id|>", "<|im_end|>", "<|eot_id|>"]);
 }
 
 #[test]
-fn what_a_template_looks_at_is_left_to_it_and_nothing_else() {
+fn only_a_control_token_that_the_template_looks_for_is_left_to_it() {
     let source = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}<|im_end|>{% endfor %}";
     let template = Template::from_jinja(source, None, None).expect("a template");
     let messages = json!([{"role": "assistant", "content": "a</think>b<|im_end|>c"}]);
     let parts = parts(&template, &messages, None);
     assert_eq!(plain(&parts), ["<|im_end|>"]);
-    assert_eq!(recognised(&parts), ["<|im_end|>"]);
+    assert_eq!(recognized(&parts), ["<|im_end|>"]);
 }
 
 #[test]
-fn a_noncharacter_in_a_message_is_no_mark() {
+fn a_noncharacter_in_a_message_is_not_taken_for_a_mark() {
     let messages = json!([{"role": "user", "content": "\u{fdd0}<|eot_id|>\u{fdd1}"}]);
     assert_eq!(plain(&parts(&named("raw"), &messages, None)), ["<|eot_id|>"]);
 }
@@ -121,13 +125,13 @@ fn text() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn only_the_templates_own_control_tokens_are_recognised(turns in prop::collection::vec((text(), text()), 1..4)) {
+    fn only_the_templates_own_control_tokens_are_recognized(turns in prop::collection::vec((text(), text()), 1..4)) {
         let messages: Vec<Value> =
             turns.iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
         let messages = Value::from(messages);
         let of = |name: &str| {
             let parts = parts(&named(name), &messages, None);
-            recognised(&parts)
+            recognized(&parts)
         };
         prop_assert_eq!(of("raw"), Vec::<&str>::new());
         prop_assert_eq!(of("bitnet"), vec!["<|eot_id|>"; turns.len()]);

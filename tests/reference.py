@@ -1,10 +1,10 @@
-"""The model graphs in plain numpy: the formulas of the published models, for tests to compare the engine with.
+"""The model graphs in plain numpy: the formulas of the published models, which tests compare the engine with.
 
-In float64, so that all rounding noise in a comparison is the engine's and the outcome is the same on every machine;
-only what the formulas define in float32, the rotation angles, is rounded to it.
+All of it is float64, so that a comparison shows the engine's rounding alone and has the same outcome everywhere. Only
+the rotation angles are rounded to float32, because the formulas define them so.
 
-Reads a GGUF file through the `gguf` package, so it knows what that package knows: not I2_S and not IQ*_BN. To check a
-model of these types, read the same model made with `linear="F32"`.
+It reads a GGUF file through the `gguf` package, which does not know the types I2_S and IQ*_BN. To check a model of
+these types, read the same model made with `linear="F32"`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,27 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Arch:
+    """What an architecture's name stands for, beyond the metadata: a row for each row of `src/model/arch.rs`."""
+
+    ffn_act: str
+    interleaved_rope: bool = False
+
+
+ARCHS = {
+    "bitnet-b1.58": Arch("relu2"),
+    "bitnet-25": Arch("relu2"),
+    "bitnet": Arch("silu"),
+    "llama": Arch("silu", interleaved_rope=True),
+}
+# Community conversions of BitNet b1.58 2B-4T have the architecture `bitnet`; only their shape tells.
+SHAPE_KEYS = ("block_count", "embedding_length", "feed_forward_length", "vocab_size")
+SHAPE_2B_4T = [30, 2560, 6912, 128256]
+
+
+@dataclass(frozen=True)
 class Reference:
-    """A model with all its tensors dequantized."""
+    """A model whose tensors are all dequantized."""
 
     config: dict[str, Any]
     weights: dict[str, Floats]
@@ -33,33 +52,31 @@ class Reference:
         """Read and dequantize everything."""
         reader = gguf.GGUFReader(path)
         config = {key: field.contents() for key, field in reader.fields.items()}
-        # gguf dequantizes in float32, which the weights of an engine are as well; only sums are wider here.
+        # gguf dequantizes to float32, as the engine does; only sums are wider here.
         weights = {t.name: gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float64) for t in reader.tensors}
         return cls(config, weights)
 
     @property
     def arch(self) -> str:
-        """Name of the architecture, which is also the prefix of its keys."""
+        """The name of the architecture, which is also the prefix of its metadata keys."""
         return str(self.config["general.architecture"])
 
     def hparam(self, key: str, default: Any = None) -> Any:
-        """A key of the architecture."""
+        """The value of a metadata key with the architecture's prefix."""
         return self.config.get(f"{self.arch}.{key}", default)
 
     @property
     def ffn_act(self) -> str:
-        """The feed-forward activation: as the file says, or by the architecture, or by 2B-4T's shape."""
+        """The feed-forward activation: as the file states, or else by architecture and shape."""
         stated: str | None = self.hparam("hidden_activation")
         if stated is not None:
             return stated
-        shape = [self.hparam(k) for k in ("block_count", "embedding_length", "feed_forward_length", "vocab_size")]
-        relu2 = self.arch in ("bitnet-b1.58", "bitnet-25") or (
-            self.arch == "bitnet" and shape == [30, 2560, 6912, 128256]
-        )
-        return "relu2" if relu2 else "silu"
+        if self.arch == "bitnet" and [self.hparam(key) for key in SHAPE_KEYS] == SHAPE_2B_4T:
+            return "relu2"
+        return ARCHS[self.arch].ffn_act
 
     def logits(self, ids: list[int], act_quant: str) -> Floats:
-        """Logits of every position, `[n, vocab]`; `act_quant` is "int8" or "none"."""
+        """Compute the logits of every position, `[n, vocab]`; `act_quant` is "int8" or "none"."""
         embedding = self.weights["token_embd.weight"]
         x = embedding[ids]
         for i in range(self.hparam("block_count")):
@@ -69,7 +86,7 @@ class Reference:
         return logits
 
     def layer(self, x: Floats, prefix: str, act_quant: str) -> Floats:
-        """Attention and feed-forward, each behind its norm and added to the stream."""
+        """Add the attention and the feed-forward network, each with its norm before it, to the residual stream."""
 
         def linear(y: Floats, name: str) -> Floats:
             weight = self.weights[f"{prefix}{name}.weight"]
@@ -89,13 +106,13 @@ class Reference:
         return x + linear(sub_norm(h, "ffn_sub_norm"), "ffn_down")
 
     def norm(self, x: Floats, name: str) -> Floats:
-        """RMSNorm: normalise, then multiply by gamma."""
+        """RMSNorm (arXiv 1910.07467): normalise, then multiply by gamma."""
         mean = np.mean(x * x, axis=-1, keepdims=True)
         y: Floats = x / np.sqrt(mean + self.hparam("attention.layer_norm_rms_epsilon")) * self.weights[name]
         return y
 
     def attention(self, q: Floats, k: Floats, v: Floats) -> Floats:
-        """Causal attention over the whole sequence; query head h reads key head h // (heads / kv heads)."""
+        """Causal attention over the whole sequence; query head h reads key/value head h // (heads / kv_heads)."""
         n, heads = len(q), self.hparam("attention.head_count")
         kv_heads = self.hparam("attention.head_count_kv", heads)
         hd = self.hparam("attention.key_length", self.hparam("embedding_length") // heads)
@@ -109,7 +126,7 @@ class Reference:
         return out
 
     def rope(self, x: Floats) -> Floats:
-        """Rotate pairs of channels of `[position, head, channel]`: neighbours for llama, else half a head apart."""
+        """Rotate pairs of channels of `[position, head, channel]`: adjacent ones, or ones half a head apart."""
         n_rot = self.hparam("rope.dimension_count", x.shape[-1])
         half = n_rot // 2
         exponent = (np.arange(half) * 2 / n_rot).astype(np.float32).astype(np.float64)
@@ -117,7 +134,7 @@ class Reference:
         angle = (np.arange(len(x), dtype=np.float32)[:, None, None] * inverse).astype(np.float64)
         cos, sin = np.cos(angle), np.sin(angle)
         out = x.copy()
-        if self.arch == "llama":
+        if ARCHS[self.arch].interleaved_rope:
             first, second = slice(0, n_rot, 2), slice(1, n_rot, 2)
         else:
             first, second = slice(0, half), slice(half, n_rot)
@@ -127,7 +144,7 @@ class Reference:
 
 
 def bit_linear(x: Floats, weight: Floats) -> Floats:
-    """Ternary weights times activations rounded to int8 with one absmax scale per token; the sums are exact."""
+    """Ternary weights times activations rounded to int8 by an absmax scale per token (BitNet b1.58); exact sums."""
     scale = np.abs(weight).max(axis=1)  # per row: for one scale per tensor the same number in each row
     s = 127 / np.maximum(np.abs(x).max(axis=-1, keepdims=True), 1e-5)
     q = np.round(x * s).clip(-127, 127)  # numpy rounds halves to even

@@ -1,4 +1,4 @@
-//! Sampling: the order of its steps, its filters, its draws.
+//! Sampling: the order of the steps, the filters, the random draws, the ranges of the parameters.
 
 use bitnet::sampler::{Sampler, SamplingParams, logprobs};
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ fn counts(params: &SamplingParams, logits: &[f32], sequence: &[u32], prompt: usi
 }
 
 #[test]
-fn temperature_zero_takes_the_largest_and_of_equals_the_first() {
+fn temperature_zero_takes_the_largest_and_among_equal_ones_the_first() {
     let greedy = SamplingParams::default();
     assert_eq!(Sampler::new(&greedy, 1).pick(&mut [1.0, 3.0, 2.0, 3.0], &[], 0), 1);
 }
@@ -36,7 +36,7 @@ fn frequencies_follow_the_softmax() {
 }
 
 #[test]
-fn filters_keep_what_they_should() {
+fn filters_keep_the_most_likely_ids() {
     let logits = [2.0, 0.0, 1.0, 1.0, -3.0];
     let drawn = |params: &SamplingParams| -> Vec<usize> {
         let counts = counts(params, &logits, &[], 0);
@@ -50,12 +50,12 @@ fn filters_keep_what_they_should() {
     assert_eq!(drawn(&params(|p| p.top_p = 0.6)), [0, 2]);
     assert_eq!(drawn(&params(|p| p.top_p = 0.9)), [0, 2, 3]);
     assert_eq!(drawn(&params(|p| p.min_p = 0.3)), [0, 2, 3]);
-    // top_k before top_p: of the two best, 0.73 and 0.27, the first alone reaches 0.7.
+    // top_k comes before top_p: among the two best, 0.73 and 0.27, the first alone reaches 0.7.
     assert_eq!(drawn(&params(|p| (p.top_k, p.top_p) = (2, 0.7))), [0]);
 }
 
 #[test]
-fn an_infinite_bias_decides() {
+fn an_infinite_bias_forces_or_bans_an_id() {
     for bias in [f32::INFINITY, f32::NEG_INFINITY] {
         let sampling = params(|p| {
             p.logit_bias = vec![(1, bias), (2, bias)];
@@ -67,7 +67,7 @@ fn an_infinite_bias_decides() {
 }
 
 #[test]
-fn penalties_come_before_temperature_and_see_the_right_ids() {
+fn penalties_come_before_temperature_and_affect_the_right_ids() {
     let greedy = |change: fn(&mut SamplingParams)| {
         let mut params = SamplingParams::default();
         change(&mut params);
@@ -76,15 +76,15 @@ fn penalties_come_before_temperature_and_see_the_right_ids() {
     let sequence = [0, 0, 1];
     let pick =
         |params: SamplingParams, logits: &[f32]| Sampler::new(&params, 0).pick(&mut logits.to_vec(), &sequence, 1);
-    // Repetition: positive logits divided, negative multiplied, once an id however often it occurred.
+    // Repetition: positive logits are divided and negative ones multiplied, once per id however often it occurred.
     assert_eq!(pick(greedy(|p| p.repetition_penalty = 2.0), &[4.0, 3.0, 1.9]), 0);
     assert_eq!(pick(greedy(|p| p.repetition_penalty = 2.0), &[4.0, 3.0, 2.1]), 2);
     assert_eq!(pick(greedy(|p| p.repetition_penalty = 2.0), &[-1.0, -1.1, -1.9]), 2);
     assert_eq!(pick(greedy(|p| (p.repetition_penalty, p.repeat_last_n) = (2.0, 1)), &[4.0, 5.0, 3.9]), 0);
-    // Presence and frequency: generated ids alone (here one 0 and one 1).
+    // Presence and frequency penalties affect generated ids only (here one 0 and one 1).
     assert_eq!(pick(greedy(|p| p.presence_penalty = 1.0), &[3.0, 3.0, 2.1]), 2);
     assert_eq!(pick(greedy(|p| p.frequency_penalty = 1.0), &[3.0, 2.5, 1.9]), 0);
-    // Bias first: it is penalised with the logit.
+    // The bias comes first: the repetition penalty applies to logit and bias together.
     assert_eq!(pick(greedy(|p| (p.logit_bias, p.repetition_penalty) = (vec![(1, 4.0)], 2.0)), &[0.0, 0.0, 2.1]), 2);
 }
 
@@ -122,13 +122,14 @@ fn values_outside_their_range_are_refused_by_name() {
     refuse("min_p", |p| p.min_p = -1.0);
     refuse("repetition_penalty", |p| p.repetition_penalty = 0.0);
     refuse("presence_penalty", |p| p.presence_penalty = f32::INFINITY);
+    refuse("max_tokens", |p| p.max_tokens = Some(0));
     refuse("logit_bias", |p| p.logit_bias = vec![(3, f32::NAN)]);
     refuse("stop", |p| p.stop = vec![String::new()]);
 }
 
 proptest! {
     #[test]
-    fn what_is_drawn_is_never_filtered_out(
+    fn an_id_that_a_filter_drops_is_never_drawn(
         logits in prop::collection::vec(-20f32..20.0, 1..60),
         top_k in 0usize..10,
         top_p in 0.01f32..=1.0,

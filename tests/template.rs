@@ -1,10 +1,10 @@
-//! Chat templates: as transformers renders them.
+//! Chat templates, compared with the results of transformers.
 
 use bitnet::template::Template;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
-/// The folder of goldens made by transformers, where it is.
+/// The folder of expected results from transformers, if it is at hand.
 fn parity() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/parity");
     let folder = std::env::var_os("BITNET_PARITY").map_or(beside, PathBuf::from);
@@ -15,7 +15,7 @@ fn read(path: PathBuf) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).expect("a golden")).expect("JSON")
 }
 
-/// Renders a golden's case and says how it differs, if it does.
+/// Renders a case and says how the result differs from the expected one, if it does.
 fn difference(template: &Result<Template, bitnet::error::Error>, case: &Value) -> Option<String> {
     let tools = Some(&case["tools"]).filter(|tools| !tools.is_null());
     let generation = case["add_generation_prompt"].as_bool().expect("a bool");
@@ -29,7 +29,7 @@ fn difference(template: &Result<Template, bitnet::error::Error>, case: &Value) -
 }
 
 #[test]
-fn the_goldens_of_made_up_templates() {
+fn made_up_templates_render_as_with_transformers() {
     let Some(folder) = parity() else { return };
     let goldens = read(folder.join("templates.json"));
     for case in goldens["cases"].as_array().expect("cases") {
@@ -40,7 +40,7 @@ fn the_goldens_of_made_up_templates() {
 }
 
 #[test]
-fn the_goldens_of_real_templates() {
+fn real_templates_render_as_with_transformers() {
     let Some(folder) = parity() else { return };
     let (mut templates, mut differences) = (0, Vec::new());
     for entry in std::fs::read_dir(folder.join("templates")).expect("a folder") {
@@ -87,7 +87,7 @@ fn refusal(source: &str) -> String {
 }
 
 #[test]
-fn what_is_wrong_with_a_template_is_said_with_its_line() {
+fn errors_of_a_template_name_its_line() {
     let unknown = Template::named("llama9", None, None).expect_err("refused").to_string();
     assert!(unknown.contains("llama9") && unknown.contains("llama3-chat"), "{unknown}");
     assert!(refusal("ok\n{% if %}").contains("line 2"));

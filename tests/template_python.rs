@@ -1,17 +1,18 @@
-//! Chat templates as Jinja2 renders them: expressions and statements whose results Jinja2 3.1 gave, and attacks.
+//! Chat templates, compared with results of Jinja2 3.1, and attacks by templates.
 //!
-//! `fixtures/jinja2.json` holds pairs of a source and what Jinja2's sandbox, set up as transformers does, made of it:
-//! a text, or null where it refused. What still differs, by choice:
+//! `fixtures/jinja2.json` holds pairs: a source, and its result in Jinja2's sandbox with the settings of transformers.
+//! The result is a text, or null if Jinja2 refused the source. These differences are deliberate:
 //!
-//! - refused here, rendered there: `%` on texts (`|format` works), string methods `center`, `ljust`, `rjust`, `zfill`,
-//!   `swapcase`, `casefold`, `expandtabs`, `encode`, `rsplit` by blanks, `find` and `startswith` from a place,
-//!   `split(maxsplit=…)` by name, `!r` in `format`, `copy`; filters `center`, `truncate`, `striptags`, `urlencode`,
-//!   `forceescape`, `wordcount`, `int` and `float` of what is no number; `tojson` with options by place; the test
-//!   `callable`; `cycler`, `joiner`, `lipsum`; `varargs` and `kwargs`; `{% print %}`; a unary `+`; integers above 2¹²⁸;
-//! - rendered here, refused there: `<` and `in` between kinds (`'a' < 1`, `none in 'abc'`), `'x'.join([1])`, `tojson` of
-//!   `d.items()`, a range or a namespace, a missing attribute under `sum` or in `attr`;
-//! - rendered otherwise: Markup that went through a method or an index, `{% autoescape true %}`, a range or a reversed
-//!   list that is printed, a lone `\r` as the end of a line, a rare unprintable character within a printed list.
+//! - refused here, rendered by Jinja2: `%` on texts (`|format` works); the string methods `center`, `ljust`, `rjust`,
+//!   `zfill`, `swapcase`, `casefold`, `expandtabs` and `encode`, `rsplit` without a separator, `find` and `startswith`
+//!   with a start, `split(maxsplit=…)` by name, and `!r` in `format`; `copy`; the filters `center`, `truncate`,
+//!   `striptags`, `urlencode`, `forceescape` and `wordcount`, and `int` and `float` of something that is not a number;
+//!   `tojson` with positional options; the test `callable`; `cycler`, `joiner` and `lipsum`; `varargs` and `kwargs`;
+//!   `{% print %}`; a unary `+`; integers above 2¹²⁸;
+//! - rendered here, refused by Jinja2: `<` and `in` between different types (`'a' < 1`, `none in 'abc'`),
+//!   `'x'.join([1])`, `tojson` of `d.items()`, a range or a namespace, and a missing attribute in `sum` or `attr`;
+//! - rendered differently: Markup after a method call or an index, `{% autoescape true %}`, a printed range or reversed
+//!   list, a lone `\r` as the end of a line, and a rare unprintable character in a printed list.
 
 use bitnet::template::Template;
 use serde_json::{Map, Value, json};
@@ -39,9 +40,9 @@ fn jinja2_gave_the_same() {
     }
 }
 
-/// Sources that would take for ever, fill the memory or overflow the stack.
+/// Sources that would take forever, fill the memory or overflow the stack.
 #[test]
-fn an_attack_ends_soon_and_refused() {
+fn an_attack_is_refused_soon() {
     let many = |text: &str, count: usize| text.repeat(count);
     let grow = |start: &str, step: &str| {
         format!(
@@ -87,14 +88,14 @@ fn an_attack_ends_soon_and_refused() {
         let start = Instant::now();
         let refused = plain(&source).expect_err(&source[..source.len().min(200)]);
         assert!(refused.starts_with("chat template"), "{refused}");
-        // About a second where nothing else runs; a busy machine has more.
+        // It takes about a second, and longer on a busy machine.
         assert!(start.elapsed() < Duration::from_secs(20), "{} after {:?}", &source[..60], start.elapsed());
     }
 }
 
-/// Long chains are left to recurse on a stack that holds them.
+/// minijinja parses long chains recursively, on a stack that is large enough.
 #[test]
-fn a_long_chain_has_room() {
+fn long_chains_render() {
     for link in ["1 - ", "1 * ", "not ", "-", "1 and ", "1 if 0 else ", "1 < "] {
         let source = format!("{{{{ {}1 }}}}", link.repeat(120_000 / link.len()));
         assert!(plain(&source).is_ok(), "{link}");
@@ -102,16 +103,16 @@ fn a_long_chain_has_room() {
 }
 
 #[test]
-fn what_a_template_refuses_is_said_with_its_line() {
+fn errors_while_rendering_name_the_line() {
     let said = |source: &str| plain(source).expect_err(source);
     let lines = [
-        ("\n{{ 'a' + 1 }}", "line 2", "+ cannot add string and number"),
-        ("\n\n{% for x in none %}{% endfor %}", "line 3", "None cannot be walked over"),
+        ("\n{{ 'a' + 1 }}", "line 2", "'+' cannot add string and number"),
+        ("\n\n{% for x in none %}{% endfor %}", "line 3", "None is not iterable"),
         ("{{ messages | map(attribute='role') | tojson }}", "line 1", "add '| list' to it"),
         ("{% set x = 1 %}\n{{ raise_exception('no ' ~ x) }}", "line 2", "no 1"),
         ("a\n{% generation %}\n{{ nope.x }}{% endgeneration %}", "line 3", "undefined"),
         ("a\n{% if %}", "line 2", "unexpected"),
-        ("{% set ns = namespace() %}\n{% set ns.x = [ns] %}", "line 2", "cannot hold a namespace"),
+        ("{% set ns = namespace() %}\n{% set ns.x = [ns] %}", "line 2", "a namespace cannot be stored"),
     ];
     for (source, line, what) in lines {
         let refused = said(source);
@@ -120,8 +121,8 @@ fn what_a_template_refuses_is_said_with_its_line() {
 }
 
 #[test]
-fn the_clock_can_be_stopped() {
-    // The middle of a month is that month in every zone.
+fn the_clock_can_be_fixed() {
+    // The middle of a month lies in that month in every time zone.
     let source = "{{ strftime_now('%B %Y, %b, %m') }}";
     let template = Template::from_jinja(source, None, None).expect("a template");
     let template = template.at("2024-07-15T12:00:00").expect("a time");

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a file or an argument: the right exception, with the helpful facts in it."""
+"""Invalid files and arguments raise the right exception, and its message holds the facts that help."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def message_of(kind: type[Exception], call: Callable[..., object], *args: Any, *
 
 
 def test_the_tree_of_exceptions() -> None:
-    """All under one base, each also what Python users expect to catch."""
+    """All exceptions have one base, and each is also the built-in exception that Python users expect to catch."""
     bases = {
         bitnet.ModelNotFoundError: FileNotFoundError,
         bitnet.ModelFileError: ValueError,
@@ -57,7 +57,7 @@ def test_the_tree_of_exceptions() -> None:
         assert issubclass(error, base)
 
 
-# -- Files that are no models -----------------------------------------------------------------------------------------
+# -- Files that are not models ----------------------------------------------------------------------------------------
 
 NOT_GGUF = {
     "empty": (b"", "empty"),
@@ -85,8 +85,10 @@ def test_not_a_model(tmp_path: Path, content: bytes, fact: str, opener: Callable
 
 def test_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "nowhere.gguf"
-    for opener in (bitnet.Engine, bitnet.inspect):
-        assert str(path) in message_of(bitnet.ModelNotFoundError, opener, path)
+    for opener in (bitnet.Engine, bitnet.inspect, bitnet.Tokenizer):
+        message = message_of(bitnet.ModelNotFoundError, opener, path)
+        assert message.startswith(f"{path}: no such file")
+        assert "Engine.from_pretrained" in message, "what a Python user may have meant"
 
 
 def test_directory(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", range(8))
 def test_cut_at_every_byte(tmp_path: Path, model: ModelMaker, part: int) -> None:
-    """A download that broke off, anywhere: an error, never a crash, never a model that seems to work."""
+    """A file cut at any byte is an error, never a crash and never a model that seems to work."""
     whole = model(dataclasses.replace(SMALLEST, linear="F16")).read_bytes()
     path = tmp_path / "cut.gguf"
     with bitnet.Engine(model(dataclasses.replace(SMALLEST, linear="F16"))) as engine:
@@ -115,13 +117,13 @@ def test_truncated_data_names_the_sizes(tmp_path: Path, model: ModelMaker) -> No
     path = tmp_path / "cut.gguf"
     path.write_bytes(whole[: len(whole) - 1000])
     message = message_of(bitnet.ModelFileError, bitnet.Engine, path)
-    assert str(len(whole) - 1000) in message, "what the file has"
-    assert re.search(r"tensor '\S+' needs \d+ bytes", message), "what it should hold there"
+    assert str(len(whole) - 1000) in message, "the size of the file"
+    assert re.search(r"tensor '\S+' needs \d+ bytes", message), "the size that a tensor needs"
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_any_header_byte_changed(tmp_path: Path, part: int) -> None:
-    """Each byte of the header set to other values: a BitnetError, or a model that still answers."""
+    """A header with any byte changed raises a BitnetError, or gives a model that still answers."""
     spec = dataclasses.replace(SMALLEST, linear="F16")
     whole = bytearray(header(metadata(spec), tensors(spec)))
     size = len(whole)
@@ -139,7 +141,7 @@ def test_any_header_byte_changed(tmp_path: Path, part: int) -> None:
                 assert str(error)
 
 
-# -- Sound containers of unsound models -------------------------------------------------------------------------------
+# -- Valid GGUF files of invalid models -------------------------------------------------------------------------------
 
 
 def write(path: Path, keys: dict[str, Value], directory: list[Tensor]) -> Path:
@@ -148,14 +150,14 @@ def write(path: Path, keys: dict[str, Value], directory: list[Tensor]) -> Path:
 
 
 def changed(name: str, **fields: Any) -> list[Tensor]:
-    """The tensors of SMALL, one of them with other fields."""
+    """The tensors of SMALL, with other fields for one of them."""
     found = tensors(SMALL)
     assert any(t.name == name for t in found)
     return [dataclasses.replace(t, **fields) if t.name == name else t for t in found]
 
 
 def filled(name: str, data: bytes) -> list[Tensor]:
-    """The tensors of SMALL, one of them with other content."""
+    """The tensors of SMALL, with other content for one of them."""
     return changed(name, chunks=lambda: [data], nbytes=len(data))
 
 
@@ -190,14 +192,14 @@ def test_missing_tensor(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["blk.1.attn_q.weight", "blk.0.attn_q_norm_in.weight", "blk.0.router.weight"])
 def test_surplus_tensor(tmp_path: Path, name: str) -> None:
-    """A tensor that the graph has no use for means that the graph is not this model's."""
+    """A tensor that the architecture does not use shows that the model has another architecture."""
     surplus = dataclasses.replace(tensors(SMALL)[2], name=name)
     path = write(tmp_path / "m.gguf", metadata(SMALL), [*tensors(SMALL), surplus])
     assert name in message_of(bitnet.ModelError, bitnet.Engine, path)
 
 
 def test_wrong_shape(tmp_path: Path) -> None:
-    """Same size, other shape: the message gives both."""
+    """A tensor of the right size but of another shape is an error that gives both shapes."""
     for name, shape in (("blk.0.ffn_up.weight", (128, 192)), ("blk.0.attn_norm.weight", (64, 2))):
         path = write(tmp_path / "m.gguf", metadata(SMALL), changed(name, shape=shape))
         message = message_of(bitnet.ModelError, bitnet.Engine, path)
@@ -229,7 +231,7 @@ def test_norm_that_is_no_number(tmp_path: Path) -> None:
 
 
 def test_code_3(tmp_path: Path) -> None:
-    """The fourth code of two bits, which means nothing in I2_S."""
+    """The code 3 means nothing in I2_S."""
     data = bytearray(content("blk.0.attn_k.weight"))
     data[321] |= 0b00001100
     path = write(tmp_path / "m.gguf", metadata(SMALL), filled("blk.0.attn_k.weight", bytes(data)))
@@ -239,14 +241,14 @@ def test_code_3(tmp_path: Path) -> None:
 
 
 def test_undefined_padding_is_ignored(tmp_path: Path, engine: Any) -> None:
-    """Behind I2_S's scale lie 28 bytes that some writers leave as they find them."""
+    """The 28 bytes behind the scale of I2_S are undefined, and some programs do not clear them."""
     data = content("blk.0.attn_k.weight")
     path = write(tmp_path / "m.gguf", metadata(SMALL), filled("blk.0.attn_k.weight", data[:-28] + b"\xff" * 28))
     with bitnet.Engine(path) as other:
         assert np.array_equal(other.logits([1, 2, 3]), engine.logits([1, 2, 3]))
 
 
-# key, value (None: left out), what the message must hold
+# The key, its value (None: the key is left out), and what the message must contain.
 WRONG_KEYS: dict[str, tuple[str, Value | None, list[str]]] = {
     "no-layers": ("block_count", 0, ["block_count", "0"]),
     "too-many-layers": ("block_count", 4_000_000_000, ["block_count", "4000000000"]),
@@ -273,7 +275,7 @@ def test_heads_of_more_channels_than_any_model_has(tmp_path: Path) -> None:
     assert "16384 heads of 16384 channels" in message_of(bitnet.ModelError, bitnet.Engine, path)
 
 
-# key, the values with which the graph is the one that we compute, one with which it is not
+# The key, the values that change nothing in the computation, and a value that does.
 FOREIGN: dict[str, tuple[list[Value], Value]] = {
     "expert_count": ([0], 8),
     "attention.sliding_window": ([0, [0]], 512),
@@ -293,7 +295,7 @@ FOREIGN: dict[str, tuple[list[Value], Value]] = {
 
 
 @pytest.mark.parametrize(("key", "neutral", "foreign"), [(k, *v) for k, v in FOREIGN.items()], ids=FOREIGN.keys())
-def test_what_we_do_not_compute_is_refused(tmp_path: Path, key: str, neutral: list[Value], foreign: Value) -> None:
+def test_unsupported_computations_are_refused(tmp_path: Path, key: str, neutral: list[Value], foreign: Value) -> None:
     full = f"{SMALL.arch}.{key}"
     for value in neutral:
         bitnet.Engine(write(tmp_path / "m.gguf", metadata(SMALL) | {full: value}, tensors(SMALL))).close()
@@ -302,7 +304,7 @@ def test_what_we_do_not_compute_is_refused(tmp_path: Path, key: str, neutral: li
 
 
 def test_rope_scaling_as_llama_cpp_reads_it(tmp_path: Path) -> None:
-    """Linear unless said otherwise, an old key after the new one, 0 for none."""
+    """RoPE scaling is linear by default, the new key comes before the old one, and 0 means no scaling."""
 
     def logits(**keys: Value) -> Any:
         keys = {f"{SMALL.arch}.rope.{k.replace('__', '.')}": v for k, v in keys.items()}
@@ -340,9 +342,33 @@ def test_metadata_of_the_wrong_type(tmp_path: Path) -> None:
 
 
 def test_no_architecture(tmp_path: Path) -> None:
-    """A GGUF file, but not of a language model."""
+    """A GGUF file of something other than a language model."""
     path = write(tmp_path / "m.gguf", {}, [])
     assert "general.architecture" in message_of(bitnet.ModelError, bitnet.Engine, path)
+
+
+# A change of the tokenizer's metadata, the exception that it causes, and what its message must contain.
+BAD_TOKENIZERS: dict[str, tuple[dict[str, Value], type[Exception], str]] = {
+    "kind-of-vocabulary": ({"tokenizer.ggml.model": "bert"}, bitnet.UnsupportedModelError, "'bert'"),
+    "pre-tokenizer": ({"tokenizer.ggml.pre": "klingon"}, bitnet.UnsupportedModelError, "'klingon'"),
+    "number-of-types": ({"tokenizer.ggml.token_type": [1, 1]}, bitnet.ModelError, "token_type"),
+    "type-of-metadata": ({"tokenizer.ggml.tokens": 7}, bitnet.ModelFileError, "an array of strings"),
+}
+
+
+@pytest.mark.parametrize(("keys", "kind", "fact"), BAD_TOKENIZERS.values(), ids=BAD_TOKENIZERS.keys())
+def test_a_tokenizer_raises_the_same_alone_and_in_an_engine(
+    tmp_path: Path, keys: dict[str, Value], kind: type[Exception], fact: str
+) -> None:
+    path = write(tmp_path / "m.gguf", metadata(SMALL) | keys, tensors(SMALL))
+    message = message_of(kind, bitnet.Tokenizer, path)
+    assert message.startswith(f"{path}: ")
+    assert fact in message
+    with bitnet.Engine(path) as engine:
+        for _ in range(2):
+            assert message_of(kind, lambda: engine.tokenizer) == message
+        assert message_of(kind, engine.generate, "a text") == message
+        assert engine.logits([1]).shape == (1, SMALL.vocab_size), "ids need no tokenizer"
 
 
 def test_duplicate_names(tmp_path: Path) -> None:
@@ -365,7 +391,7 @@ each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 def test_too_long(engine: Any, call: Callable[[Any, list[int]], object]) -> None:
     assert engine.n_ctx == SMALL.context
     message = message_of(bitnet.ContextLengthError, call, engine, [1] * 70)
-    assert "70" in message or "71" in message  # with the id to be generated
+    assert "70" in message or "71" in message  # one more with the id to be generated
     assert "64" in message
 
 
@@ -393,7 +419,7 @@ def test_ids_of_the_wrong_type(engine: Any, call: Callable[[Any, Any], object], 
 
 @each_call
 def test_numpy_ids(engine: Any, call: Callable[[Any, Any], object]) -> None:
-    """Arrays of any integer type are lists of ids as well."""
+    """Ids may be arrays of any integer type."""
     for dtype in (np.int32, np.int64, np.uint16):
         call(engine, np.array([1, 2, 3], dtype))
 
@@ -409,7 +435,7 @@ def test_which_sequence_is_wrong(engine: Any) -> None:
 
 @pytest.mark.parametrize("huge", [2**31, 2**62, 2**63, 2**80])
 def test_huge_counts(model: ModelMaker, engine: Any, huge: int) -> None:
-    """An argument error where a count makes no sense or fits into no machine word; never an abort."""
+    """A count that makes no sense, or that no machine word holds, is an ArgumentError and never an abort."""
     for call in (
         lambda: bitnet.Engine(model(SMALL), n_threads=huge),
         lambda: bitnet.Engine(model(SMALL), n_ctx=huge),
@@ -433,7 +459,7 @@ def test_huge_counts(model: ModelMaker, engine: Any, huge: int) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_memory_that_is_not_there(model: ModelMaker) -> None:
-    """In a process with little memory: a MemoryError, and the engine lives on."""
+    """A process with too little memory gets a MemoryError, and the engine stays usable."""
     spec = Spec("llama", 1, 32, 32, 1, 1, vocab_size=200_000, context=4096, linear="F32")
     code = """
 import bitnet, resource, sys
@@ -444,11 +470,11 @@ for call in (engine.logits, lambda ids: engine.logits_batch([ids])):
     try:
         call([1] * 4000)
     except MemoryError as error:
-        print(type(error).__name__, isinstance(error, bitnet.BitnetError))
+        print(type(error).__name__, isinstance(error, bitnet.BitnetError), "could not allocate" in str(error))
 print(engine.logits([1]).shape)
 """
     done = subprocess.run([sys.executable, "-c", code, model(spec)], capture_output=True, text=True)
-    assert done.stdout == "OutOfMemoryError True\n" * 2 + "(1, 200000)\n", done.stderr
+    assert done.stdout == "OutOfMemoryError True True\n" * 2 + "(1, 200000)\n", done.stderr
 
 
 def test_paths_of_every_kind(model: ModelMaker) -> None:
@@ -474,7 +500,7 @@ def test_type_errors_name_the_argument(model: ModelMaker, engine: Any) -> None:
 
 
 def test_no_ids(engine: Any) -> None:
-    """Nothing in: nothing out, but there is no first id to generate from nothing."""
+    """No ids give no logits; generating needs at least one id."""
     assert engine.logits([]).shape == (0, SMALL.vocab_size)
     assert engine.prefill([]).tokens == 0
     assert engine.logits_batch([]) == []
@@ -504,7 +530,7 @@ def test_an_isa_that_is_not_there(model: ModelMaker) -> None:
     for isa in (foreign, "mmx"):
         message = message_of(bitnet.ArgumentError, bitnet.Engine, model(SMALL), isa=isa)
         assert isa in message
-        assert all(name in message for name in bitnet.isas()), "the message lists what this processor has"
+        assert all(name in message for name in bitnet.isas()), "the message lists what this processor supports"
 
 
 WRONG_VALUES: dict[str, Any] = {
@@ -552,17 +578,21 @@ def test_more_wrong_types(model: ModelMaker, engine: Any) -> None:
         engine.generate_tokens([1], max_tokens=2, stop_token_ids=["</s>"])
 
 
-def test_more_than_the_model_was_made_for(model: ModelMaker) -> None:
+def test_more_tokens_than_the_context_holds(model: ModelMaker) -> None:
     with bitnet.Engine(model(SMALL), n_ctx=16) as engine:
         assert engine.n_ctx == 16
         message = message_of(bitnet.ContextLengthError, engine.logits, [1] * 17)
-        assert "17" in message
-        assert "16" in message
+        assert "17 tokens do not fit into the context of 16" in message
+        assert "larger n_ctx (at most 64" in message
         assert engine.logits([1] * 16).shape == (16, SMALL.vocab_size)
+    with bitnet.Engine(model(SMALL)) as engine:
+        message = message_of(bitnet.ContextLengthError, engine.logits, [1] * 65)
+        assert "65 tokens do not fit into the context of 64" in message
+        assert "n_ctx" not in message, "the model has no larger context"
 
 
 def test_closed_engine(model: ModelMaker) -> None:
-    """Every use of a closed engine says so; closing again is no error."""
+    """Every use of a closed engine raises ClosedError; closing it again does nothing."""
     with bitnet.Engine(model(SMALL)) as engine:
         engine.prefill([1, 2])
     engine.close()

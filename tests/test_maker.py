@@ -1,4 +1,4 @@
-"""The model maker: its encoders against published vectors and gguf's codecs, its files against gguf's reader."""
+"""The model maker: its encoders, compared with published vectors and gguf's codecs, and its files, read by gguf."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from make_model import PRESETS, Spec, make_model, metadata, tensors
 
 
 def lcg_trits(n: int) -> tt.Trits:
-    """The trits of the test vectors: a linear congruential generator, its upper byte modulo 3."""
+    """The trits of the test vectors: the upper byte of a linear congruential generator, modulo 3."""
     x, out = 1, []
     for _ in range(n):
         x = (1664525 * x + 1013904223) % 2**32
@@ -48,7 +48,7 @@ VECTORS = [
 
 @pytest.mark.parametrize(("kind", "shape", "length", "first", "digest"), VECTORS, ids=[v[0] for v in VECTORS])
 def test_vectors(kind: str, shape: tuple[int, int], length: int, first: str, digest: str) -> None:
-    """The bytes that other tools give for these trits and the scale 0.5."""
+    """The encoders give the bytes of other tools for these trits and the scale 0.5."""
     trits = lcg_trits(shape[0] * shape[1]).reshape(shape)
     if kind == "I2_S":
         data = tt.encode_i2_s(trits, 0.5).tobytes()
@@ -61,7 +61,7 @@ def test_vectors(kind: str, shape: tuple[int, int], length: int, first: str, dig
 
 @pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0", "F16", "F32", "BF16", "Q8_0"])
 def test_ternary_like_gguf(kind: str) -> None:
-    """What gguf's quantizer writes for trits times scale, byte for byte; and its dequantizer gives them back."""
+    """The encoders give the bytes of gguf's quantizer for trits times a scale, and its dequantizer gives them back."""
     trits = random_trits(6, 512)
     scales = np.full(6, 0.0419921875, np.float32)
     data = tt.encode_trits(kind, trits, scales)
@@ -75,7 +75,7 @@ def test_ternary_like_gguf(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["F16", "F32", "BF16", "Q4_0", "Q5_0", "Q8_0"])
 def test_floats_like_gguf(kind: str) -> None:
-    """The classic types that gguf can write: equal bytes."""
+    """The encoders give the bytes of gguf for the float and block types that it can write."""
     x = np.random.default_rng(3).normal(0, 0.7, (7, 96)).astype(np.float32)
     x[2, :32] = 0
     assert np.array_equal(tt.FLOAT[kind](x), gguf.quants.quantize(x, quantized(kind)).view(np.uint8))
@@ -83,7 +83,7 @@ def test_floats_like_gguf(kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "bits"), [("Q4_K", 4), ("Q5_K", 5), ("Q6_K", 6)])
 def test_k_quants_through_gguf(kind: str, bits: int) -> None:
-    """gguf can only read these: what it reads back lies within one step of what was written."""
+    """gguf can only read these types: it reads values within one step of those written."""
     x = np.random.default_rng(4).normal(0, 0.7, (5, 512)).astype(np.float32)
     x[1, :256] = 0
     back = np.asarray(gguf.quants.dequantize(tt.FLOAT[kind](x), quantized(kind)))
@@ -101,13 +101,13 @@ def i2_s_weights(data: bytes, m: int, k: int) -> tt.Floats:
 
 
 def test_same_model_in_every_type() -> None:
-    """Trits and scales depend on the seed, not on the type; the streamed I2_S equals the encoder's."""
+    """Trits and scales depend on the seed and not on the type, and streamed I2_S equals the encoder's."""
     content = {}
     for kind in ("I2_S", "F32", "TQ2_0"):
         spec = Spec(layers=1, width=256, ffn=256, vocab_size=32, linear=kind)
         down = next(t for t in tensors(spec) if "ffn_down" in t.name)
         content[kind] = b"".join(down.chunks())
-        assert content[kind] == b"".join(down.chunks()), "drawn again, other bytes"
+        assert content[kind] == b"".join(down.chunks()), "drawing again gives other bytes"
     weights = np.frombuffer(content["F32"], np.float32).reshape(256, 256)
     scale = np.abs(weights).max()
     assert np.array_equal(i2_s_weights(content["I2_S"], 256, 256), weights)
@@ -128,7 +128,7 @@ def test_shards_have_their_own_scale() -> None:
 
 
 def test_file_as_gguf_reads_it(model: ModelMaker) -> None:
-    """Metadata, names, shapes and types, in a file that gguf's reader knows all types of."""
+    """gguf reads the metadata, names, shapes and types of a file whose types it knows."""
     spec = Spec(arch="llama", layers=1, width=256, ffn=512, heads=8, kv_heads=2, head_dim=64, vocab_size=40,
                 rope_theta=1e4, eps=1e-6, untied=True, linear="TQ1_0", embedding="Q6_K", output="Q8_0")  # fmt: skip
     reader = gguf.GGUFReader(model(spec))
@@ -158,7 +158,7 @@ def test_same_seed_same_file(tmp_path: Path, model: ModelMaker) -> None:
 
 
 def test_copied_tokenizer(tmp_path: Path) -> None:
-    """Every `tokenizer.*` entry arrives as it stood, and a vocabulary of another size is refused."""
+    """Every `tokenizer.*` entry is copied unchanged, and a vocabulary of another size is refused."""
     donor = tmp_path / "donor.gguf"
     writer = gguf.GGUFWriter(donor, "llama")
     writer.add_tokenizer_model("gpt2")
@@ -186,7 +186,7 @@ def test_copied_tokenizer(tmp_path: Path) -> None:
 
 
 def test_preset_of_the_issue() -> None:
-    """BitNet b1.58 2B-4T: its shape, and the size of its I2_S tensors."""
+    """The preset 2b-4t has the shape of BitNet b1.58 2B-4T and I2_S tensors of its size."""
     spec = PRESETS["2b-4t"]
     directory = {t.name: t for t in tensors(spec)}
     assert len(directory) == 332
@@ -199,7 +199,7 @@ def test_preset_of_the_issue() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_sound(preset: str) -> None:
-    """Each preset's shapes fit its types (nothing is drawn here)."""
+    """The shapes of each preset fit its types. No weights are drawn here."""
     assert len(tensors(PRESETS[preset])) > PRESETS[preset].layers * 9
 
 
@@ -220,7 +220,7 @@ def test_refusals() -> None:
 
 
 def test_command_line(tmp_path: Path) -> None:
-    """The documented call, from another folder; and an error in one line."""
+    """The documented call works from another folder, and an error is reported in one line."""
     maker = [sys.executable, str(ROOT / "benches" / "make_model.py")]
     args = ["m.gguf", "--arch", "bitnet", "--width", "128", "--ffn", "192", "--vocab-size", "50", "--untied"]
     subprocess.run([*maker, *args], cwd=tmp_path, check=True)
@@ -233,7 +233,7 @@ def test_command_line(tmp_path: Path) -> None:
 
 
 def test_committed_fixtures(tmp_path: Path) -> None:
-    """The models that the Rust tests run are those that the maker makes."""
+    """The committed models of the Rust tests are those that the maker makes."""
     subprocess.run([sys.executable, str(ROOT / "tests" / "fixtures" / "make.py"), str(tmp_path)], check=True)
     made = {path.name: path.read_bytes() for path in tmp_path.glob("*.gguf")}
     assert made == {path.name: path.read_bytes() for path in (ROOT / "tests" / "fixtures").glob("*.gguf")}

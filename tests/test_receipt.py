@@ -342,6 +342,25 @@ def test_a_forged_receipt_fails_its_replay(engine: Any) -> None:
             engine.replay(bitnet.Receipt.from_json(json.dumps(altered(document, path, value))))
 
 
+def test_a_sampling_parameter_of_a_later_version_is_refused_by_name(engine: Any) -> None:
+    """This version cannot compute such an answer again. A parameter that is missing has its default."""
+    document = engine.generate("hello world", **SAMPLED).receipt.to_dict()
+    sampling = document["claim"]["sampling"]
+    later = bitnet.Receipt.from_json(json.dumps(altered(document, "claim.sampling", sampling | {"of_the_future": 0.5})))
+    with pytest.raises(bitnet.ReceiptError, match=r"gate 'claim\.sampling\.of_the_future'"):
+        later.validate()
+    with pytest.raises(bitnet.ReceiptError, match="this version does not know of_the_future"):
+        engine.replay(later)
+    without = {name: value for name, value in sampling.items() if name != "min_p"}
+    earlier = bitnet.Receipt.from_json(json.dumps(altered(document, "claim.sampling", without)))
+    assert engine.replay(earlier)
+    with pytest.raises(bitnet.ReceiptError, match=r"gate 'claim\.sampling\.min_p'"):
+        earlier.validate()
+    for name in ("seed", "temperature"):
+        with pytest.raises(bitnet.ReceiptError, match=f"gate 'form'.*{name}"):
+            bitnet.Receipt.from_json(json.dumps(altered(document, f"claim.sampling.{name}", None)))
+
+
 def test_a_redacted_receipt_is_the_same_claim(engine: Any, tmp_path: Path) -> None:
     chat = bitnet.ChatSession(engine, "My secret system", template="bitnet", **{**SAMPLED, "stop": ["secret stop"]})
     chat.send("a secret question")
@@ -359,7 +378,7 @@ def test_a_redacted_receipt_is_the_same_claim(engine: Any, tmp_path: Path) -> No
 
     assert engine.replay(redacted, whole["prompt_ids"])
     assert engine.replay_ids(redacted, prompt=whole["prompt_ids"]) == whole["output_ids"]
-    with pytest.raises(bitnet.ReceiptError, match=r"claim.prompt_ids.*redacted; give its prompt"):
+    with pytest.raises(bitnet.ReceiptError, match=r"claim.prompt_ids.*redacted; pass its prompt"):
         engine.replay(redacted)
     for given in (receipt, redacted):
         with pytest.raises(bitnet.ReceiptError, match="gate 'claim"):

@@ -126,11 +126,11 @@ def test_replay_of_a_redacted_receipt_asks_for_the_prompt(engine: Any, tmp_path:
     assert run("receipt", "verify", path).returncode == 0
     done = run(*arguments)
     assert done.returncode == 2
-    assert "give its prompt" in done.stderr
+    assert "pass its prompt" in done.stderr
     assert run(*arguments, "--prompt", "hello world").stdout.startswith(f"{path}: same")
     ids = " ".join(map(str, whole.to_dict()["claim"]["prompt_ids"]))
     assert run(*arguments, "--prompt-ids", ids).returncode == 0
-    assert "another" in run(*arguments, "--prompt", "hello").stderr
+    assert "not the receipt's prompt" in run(*arguments, "--prompt", "hello").stderr
     assert "expected token ids" in run(*arguments, "--prompt-ids", "a").stderr
 
 

@@ -178,7 +178,7 @@ def test_json_holds_every_parameter(engine: Any) -> None:
         (lambda d: d["turns"][0].update(role="system"), "turn 0"),
         (lambda d: d.update(forgotten=8), "8 of them forgotten"),
         (lambda d: d["params"].update(temperature=-1), "temperature is -1"),
-        (lambda d: d.update(logit_bias=[[1, "much"]]), "logit_bias of id 1"),
+        (lambda d: d.update(logit_bias=[[1, "much"]]), 'logit_bias: it is "much" for id 1'),
         (lambda d: d["params"].update(temprature=1), "temprature"),
         (lambda d: d["template"].update(origin="dream"), "origin"),
         (lambda d: d["template"].update(source="{% if %}"), "chat template"),

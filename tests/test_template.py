@@ -20,7 +20,7 @@ USER = [{"role": "user", "content": "Hi"}]
 
 
 def shown(value: Any) -> str:
-    """What a template prints of a value in a message."""
+    """How a template prints a value in a message."""
     return Template.from_jinja("{{ messages[0].x }}").render([{"x": value}])
 
 
@@ -102,7 +102,7 @@ def test_templates_render_to_the_byte(template: Template, expected: str, tmp_pat
     ],
 )
 def test_a_template_is_detected_with_its_source(jinja: str | None, name: str | None, expected: tuple[str, str]) -> None:
-    """Behaviour 15: a file's own comes before its name; the folder's name decides nothing."""
+    """Behaviour 15: the template of the file comes before its name, and the name of its folder decides nothing."""
     template = Template.detect(jinja=jinja, tokenizer_name=name)
     assert (template.name, template.origin) == expected
     assert (template.warning is None) == (template.origin != "fallback")
@@ -155,7 +155,7 @@ def nested() -> list[Any]:
         (lambda t: t.at("noon"), TemplateError, "time"),
     ],
 )
-def test_what_cannot_be_is_refused_with_its_place(
+def test_invalid_values_are_refused_with_their_place(
     call: Callable[[Template], Any], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error) as caught:
@@ -163,7 +163,7 @@ def test_what_cannot_be_is_refused_with_its_place(
     assert words in str(caught.value)
 
 
-def test_turns_are_values() -> None:
+def test_turns_compare_by_value() -> None:
     turn = ChatTurn("user", "it's")
     assert turn == ChatTurn("user", "it's")
     assert len({turn, ChatTurn("user", "it's"), ChatTurn("user", "it's", cancelled=True)}) == 2
@@ -172,7 +172,7 @@ def test_turns_are_values() -> None:
         turn.text = "x"  # type: ignore[misc]
 
 
-def test_a_template_says_what_it_is() -> None:
+def test_a_template_has_attributes() -> None:
     template = Template.named("llama3-chat", "<s>", "</s>")
     assert template == Template.from_jinja(template.source, bos_token="<s>", eos_token="</s>")
     assert template != Template.named("llama3-chat")
@@ -197,7 +197,7 @@ def test_the_time_can_be_fixed() -> None:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file of metadata alone, with a chat template."""
+    """A model file without tensors, with a chat template."""
     path = tmp_path_factory.mktemp("template") / "model.gguf"
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_token_list(["<s>", "</s>", "x"])
@@ -217,7 +217,7 @@ def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[
     return subprocess.run(command, input=stdin, capture_output=True, text=True)
 
 
-def test_a_model_file_brings_its_template(model: Path) -> None:
+def test_a_template_is_read_from_a_model_file(model: Path) -> None:
     template = Template.from_model(model)
     assert (template.name, template.origin, template.bos_token, template.eos_token) == ("jinja", "gguf", "<s>", "</s>")
     assert template.apply("Hi") == "<s>user: Hi</s>"
@@ -240,7 +240,7 @@ def test_the_command_prints_prompts(model: Path, tmp_path: Path) -> None:
     assert text == Template.from_model(model).source + "\n"
 
 
-def test_the_command_says_what_is_wrong(model: Path, tmp_path: Path) -> None:
+def test_the_command_reports_errors(model: Path, tmp_path: Path) -> None:
     warned = run(ROOT / "tests" / "fixtures" / "relu2-i2s.gguf", "--user", "Hi")
     assert (warned.returncode, warned.stdout) == (0, "Hi")
     assert "warning" in warned.stderr

@@ -57,7 +57,7 @@ def test_a_tokenizer_json_opens_alone() -> None:
     ids = alone.encode("the licence<|eot_id|>", add_bos=True, parse_special=True)
     assert (ids[0], alone.id_to_token(ids[-1]), alone.pre) == (alone.bos_token_id, "<|eot_id|>", "tokenizer.json")
     assert alone.decode(ids) == "the licence"
-    with pytest.raises(bitnet.ArgumentError, match="leave out pre="):
+    with pytest.raises(bitnet.ArgumentError, match="leave out 'pre'"):
         bitnet.Tokenizer(ROOT / "tests" / "fixtures" / "tokenizers" / "bytes" / "tokenizer.json", pre="gpt-2")
 
 

@@ -1299,3 +1299,10 @@ def dot_peak(n_threads: int, isa: str | None = None) -> float:
         n_threads: Number of threads that compute.
         isa: Instruction set. Default: the best.
     """
+
+def _sampling_parameters() -> list[tuple[str, str, str, str, str | None]]:
+    """The list of sampling parameters, for tests: name, type and default as in these stubs, a line of help, and the
+    version that added the parameter (None for 0.1.0)."""
+
+def _sampling_schema() -> str:
+    """The JSON Schema of `claim.sampling` in a receipt, as JSON text."""

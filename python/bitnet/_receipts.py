@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ._core import Receipt
+from ._core import Receipt, _sampling_schema
 from ._format import milliseconds, rate, token_counts
 
 
 def receipt_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a receipt's document."""
     schema: dict[str, Any] = json.loads(Path(__file__).with_name("receipt.schema.json").read_text(encoding="utf-8"))
+    schema["properties"]["claim"]["properties"]["sampling"] = json.loads(_sampling_schema())
     return schema
 
 

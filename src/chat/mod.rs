@@ -1,66 +1,73 @@
-//! A conversation: its turns, its sequence of keys and values, its receipts.
+//! Conversations: turns, the cached sequence, receipts; saved sessions.
 
+mod metrics;
+mod saved;
+mod shared_stream;
 mod stream;
 
+pub use metrics::SessionMetrics;
+pub use shared_stream::{Progress, SharedStream};
 pub use stream::ChatStream;
 
-use crate::decode::{Decoder, Finish};
-use crate::engine::{Engine, Origin, Request, Stream};
+use crate::decode::Sequence;
+use crate::engine::{Engine, Finish, PromptOrigin, Request, Stream};
 use crate::error::{Error, Result};
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
 use crate::template::{ChatTurn, Conversation, Role, Template};
+use crate::token::TokenId;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The conversation so far. An engine may have any number of them. A clone, made while none is under way, goes on from
-/// there; both share what is computed until they diverge.
+/// A conversation. An engine may have any number of them. A clone continues on its own; clones share their keys and values
+/// until they diverge.
 #[derive(Clone)]
 pub struct ChatSession {
-    /// What formats the prompts.
+    /// The template that renders the prompts.
     pub template: Arc<Template>,
-    /// The system prompt, which is no turn.
+    /// The system prompt, which is not one of the turns.
     pub system: Option<String>,
-    /// All turns, those that left the context included.
+    /// All turns, including those that have left the context.
     pub turns: Vec<ChatTurn>,
-    /// How many turns at the beginning have left the context.
-    pub forgotten: usize,
-    /// The receipts of the answers.
+    /// How many of the oldest turns have left the context.
+    pub evicted_turns: usize,
+    /// The receipts of the answers, oldest first. A loaded conversation has none for its earlier answers.
     pub receipts: Vec<Arc<Receipt>>,
-    /// Its sequence, unless it has none yet or a stream has it.
-    pub decoder: Option<Decoder>,
-    /// Whether a stream has the sequence.
+    /// Its keys and values. Absent before the first answer, and while a stream uses them.
+    pub sequence: Option<Sequence>,
+    /// Whether a stream uses the sequence.
     answering: bool,
 }
 
 impl ChatSession {
-    /// A conversation that has not begun.
+    /// A conversation without turns.
     pub fn new(template: Arc<Template>, system: Option<String>) -> ChatSession {
         ChatSession {
             template,
             system,
             turns: Vec::new(),
-            forgotten: 0,
+            evicted_turns: 0,
             receipts: Vec::new(),
-            decoder: None,
+            sequence: None,
             answering: false,
         }
     }
 
-    /// An error while an answer is under way.
+    /// Fails while an answer is under way.
     pub fn check_idle(&self) -> Result<()> {
         let busy = "an answer is under way in this conversation; read its stream to the end, or cancel it";
         if self.answering { Err(Error::Argument(busy.into())) } else { Ok(()) }
     }
 
-    /// Forgets turns, receipts and the sequence; system prompt and template stay.
+    /// Removes turns, receipts and the sequence. System prompt and template stay.
     pub fn clear(&mut self) -> Result<()> {
         self.check_idle()?;
         *self = ChatSession::new(self.template.clone(), self.system.take());
         Ok(())
     }
 
-    /// Forgets the last `n` exchanges with their receipts. What left the context stays out, unless nothing would be in.
+    /// Removes the last `n` exchanges with their receipts. Turns that have left the context stay out of it, unless no other
+    /// turns remain.
     pub fn rewind(&mut self, n: usize) -> Result<()> {
         self.check_idle()?;
         let held = self.turns.len() / 2;
@@ -70,27 +77,27 @@ impl ChatSession {
         self.turns.truncate(2 * (held - n));
         // A conversation that was loaded has none for its first exchanges.
         self.receipts.truncate(self.receipts.len().saturating_sub(n));
-        if self.forgotten >= self.turns.len() {
-            self.forgotten = 0;
+        if self.evicted_turns >= self.turns.len() {
+            self.evicted_turns = 0;
         }
         Ok(())
     }
 
-    /// Begins to answer what the user says. Nothing is computed yet, and nothing enters the history before [`Self::end`].
+    /// Starts to answer the user. Computes nothing yet; the exchange enters the history in [`Self::end`].
     fn begin(&mut self, engine: &Engine, user: &str, params: SamplingParams) -> Result<Stream> {
         self.check_idle()?;
         let request = self.request(engine, user, params)?;
         self.answering = true;
-        Ok(engine.stream_on(&mut self.decoder, request))
+        Ok(engine.stream_on(&mut self.sequence, request))
     }
 
-    /// The conversation as a request. If the context is full, whole exchanges leave it, the oldest first, down to three
-    /// quarters at once, so that the prefix of the prompts to come is reused again.
+    /// The conversation with the user's new text, as a request. If the context is full, the oldest exchanges leave it until
+    /// the prompt fills three quarters of it: one eviction, after which the cached prefix stays valid for many turns.
     fn request(&mut self, engine: &Engine, user: &str, mut params: SamplingParams) -> Result<Request> {
-        let mut forgotten = self.forgotten;
-        let mut turns = self.turns[forgotten..].to_vec();
+        let mut evicted_turns = self.evicted_turns;
+        let mut turns = self.turns[evicted_turns..].to_vec();
         turns.push(ChatTurn::new(Role::User, user));
-        let n_ctx = engine.runtime().n_ctx;
+        let n_ctx = engine.n_ctx();
         let room = params.max_tokens.unwrap_or(n_ctx).min(n_ctx / 8);
         let (mut ids, mut origin) = self.encode(engine, &turns)?;
         if ids.len() + room > n_ctx {
@@ -98,7 +105,7 @@ impl ChatSession {
                 turns.drain(..2);
                 (ids, origin) = self.encode(engine, &turns)?;
             }
-            forgotten = self.turns.len() + 1 - turns.len();
+            evicted_turns = self.turns.len() + 1 - turns.len();
         }
         if !params.ignore_eos {
             let tokenizer = engine.tokenizer()?;
@@ -109,15 +116,14 @@ impl ChatSession {
                 }
             }
         }
-        let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
-        let request = Request { origin, ..engine.request(&ids, params)? };
-        self.forgotten = forgotten; // an error leaves everything as it was
+        let request = Request { origin, ..engine.request(ids.into(), params)? };
+        self.evicted_turns = evicted_turns; // only now, so that an error changes nothing
         Ok(request)
     }
 
-    /// A conversation as ids, and where they come from.
-    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<u32>, Origin)> {
-        let tokenizer = engine.tokenizer()?; // built since the engine was opened: no part of the answer's time
+    /// The prompt of these turns as ids, and how it was made.
+    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<TokenId>, PromptOrigin)> {
+        let tokenizer = engine.tokenizer()?; // may wait for the thread that builds it, which is not this prompt's time
         let start = Instant::now();
         let template = &self.template;
         let conversation = Conversation::from_turns(turns, self.system.as_deref());
@@ -125,7 +131,7 @@ impl ChatSession {
         let prompt = template.prompt(&conversation, &controls)?;
         let render = start.elapsed();
         let ids = tokenizer.encode_prompt(&prompt);
-        let origin = Origin {
+        let origin = PromptOrigin {
             render,
             tokenize: start.elapsed() - render,
             template: Some(TemplateClaim::new(template.name(), template.origin.name(), &template.source)),
@@ -135,14 +141,13 @@ impl ChatSession {
         Ok((ids, origin))
     }
 
-    /// Takes the sequence back from a stream that has ended, with what it answered.
-    ///
-    /// An exchange enters the history when its answer has ended, or was cancelled after its first id.
+    /// Takes the sequence back from a stream that has ended, and adds the exchange to the history. An answer that was
+    /// cancelled before its first id leaves no trace.
     fn end(&mut self, user: String, stream: &mut Stream) {
         self.answering = false;
-        self.decoder = stream.take_decoder();
+        self.sequence = stream.take_sequence();
         let Some(receipt) = &stream.receipt else { return };
-        let cancelled = stream.answer.finish == Some(Finish::Cancelled);
+        let cancelled = stream.generation.finish == Some(Finish::Cancelled);
         self.turns.push(ChatTurn::new(Role::User, user));
         self.turns.push(ChatTurn { cancelled, ..ChatTurn::new(Role::Assistant, &stream.text) });
         self.receipts.push(receipt.clone());

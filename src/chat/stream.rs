@@ -1,30 +1,29 @@
-//! An answer within a conversation.
+//! An answer in a conversation.
 
 use super::ChatSession;
-use crate::decode::Watch;
-use crate::engine::{Engine, Piece, Stream};
+use crate::engine::{Engine, Piece, Stream, Watch};
 use crate::error::Result;
 use crate::sampler::SamplingParams;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An answer under way, which enters the conversation when it ends. Dropping it cancels it.
 pub struct ChatStream {
-    /// The engine that computes it.
+    /// The engine that computes the answer.
     pub engine: Arc<Engine>,
     session: Arc<Mutex<ChatSession>>,
-    /// What the user said, until the exchange has entered the history.
+    /// The user's text, until the exchange has entered the history.
     user: Option<String>,
     /// The answer so far.
     pub stream: Stream,
 }
 
-/// The conversation, whatever happened to another thread that had it.
+/// Locks the conversation, also if another thread panicked while it held the lock.
 fn lock(session: &Mutex<ChatSession>) -> MutexGuard<'_, ChatSession> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ChatStream {
-    /// Begins to answer what the user says. Nothing is computed yet.
+    /// Starts to answer the user. Computes nothing yet.
     pub fn begin(
         engine: Arc<Engine>,
         session: Arc<Mutex<ChatSession>>,
@@ -35,16 +34,16 @@ impl ChatStream {
         Ok(ChatStream { engine, session, user: Some(user), stream })
     }
 
-    /// The next piece; nothing once the answer has ended. After an error it can be called again.
+    /// The next piece; None once the answer has ended. After an error it can be called again.
     pub fn next(&mut self, watch: &mut Watch) -> Result<Option<Piece>> {
         let piece = self.stream.next(&self.engine, watch)?;
-        if self.stream.answer.finish.is_some() {
+        if self.stream.generation.finish.is_some() {
             self.end();
         }
         Ok(piece)
     }
 
-    /// Ends the answer before its time; nothing if it has ended.
+    /// Ends the answer now. Does nothing if it has ended.
     pub fn cancel(&mut self) {
         self.stream.cancel(&self.engine);
         self.end();

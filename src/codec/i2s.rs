@@ -1,12 +1,14 @@
-//! I2_S, Microsoft's type: 2-bit codes of the whole tensor, flattened by rows, then one f32 scale. Blocks of codes
-//! may straddle rows, so elements are addressed by their flat index.
+//! I2_S, the tensor type of Microsoft's BitNet models: 2-bit codes of the tensor, flattened row by row, then one f32
+//! scale. A block of codes may run over a row's end, so elements are addressed by their index in the flattened tensor.
 
-/// Elements and bytes of a block: element j is in byte j % 32 at shift 6 − 2·(j / 32).
+/// Elements of a block. Element j is in byte j % 32, at shift 6 − 2·(j / 32).
 const ELEMENTS: usize = 128;
+/// Bytes of a block.
 const BYTES: usize = 32;
+/// The shift of each quarter of a block.
 const SHIFTS: [u32; 4] = [6, 4, 2, 0];
 
-/// The trits from flat index `start` on. The invalid code 3 comes out as 2.
+/// Writes the trits from flat index `start` on to `out`. The invalid code 3 becomes 2.
 pub(super) fn unpack(codes: &[u8], mut start: usize, mut out: &mut [i8]) {
     while !out.is_empty() {
         let skip = start % ELEMENTS;

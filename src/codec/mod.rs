@@ -1,55 +1,57 @@
-//! Tensors as they lie on disk: any row as f32, or as trits and a scale where the row is ternary.
+//! Decodes tensors: any row of any tensor type as f32, or as trits with a scale if the row is ternary.
 
-mod classic;
+mod block_quants;
 mod half;
 mod i2s;
 mod ternary;
 
 pub use half::{bf16_to_f32, f16_to_f32};
 
+use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, Tensor, TensorType};
 
-/// Elements widened at a time while looking for trits: a whole number of blocks of every type.
+/// Elements that are dequantized at a time when a row is read as trits. Every type's block size divides it.
 const PART: usize = 256;
 
-/// The rows of one tensor.
+/// The encoded rows of one tensor.
 #[derive(Clone, Copy, Debug)]
-pub struct Rows<'a> {
+pub struct TensorRows<'a> {
     name: &'a str,
     kind: TensorType,
     rows: usize,
     cols: usize,
-    /// Without I2_S's trailer.
+    /// The encoded elements; in I2_S without the field of the scale.
     bytes: &'a [u8],
-    /// Of I2_S.
+    /// The scale of an I2_S tensor; 1 for other types.
     scale: f32,
 }
 
-/// What `Rows::trits` found.
+/// What [`TensorRows::trits`] found in a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RowTrits {
     /// Every value is zero.
     Zero,
-    /// Every value is a trit times this scale, which is positive and finite.
+    /// Every value is −1, 0 or +1 times this scale, which is positive and finite.
     Scale(f32),
-    /// The row has these two magnitudes besides zero, and perhaps more: it is not ternary with one scale.
+    /// The values that are not zero have these two magnitudes, and perhaps more: one scale is not enough.
     Mixed(f32, f32),
 }
 
-impl<'a> Rows<'a> {
-    /// The rows of an open file's tensor.
+impl<'a> TensorRows<'a> {
+    /// The rows of a tensor of an open model.
     pub fn of(gguf: &'a Gguf, tensor: &'a Tensor) -> Result<Self> {
         Self::new(tensor.name(), tensor.kind(), tensor.rows(), tensor.cols(), gguf.bytes(tensor))
     }
 
-    /// Checks that `bytes` are a tensor of this type and shape; `name` only serves the messages.
+    /// Checks that `bytes` have the size of a tensor of this type and shape. `name` appears in errors only.
     pub fn new(name: &'a str, kind: TensorType, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self> {
         let fault = |why: String| Error::Model(format!("tensor '{name}' of type {kind}: {why}"));
         let size = kind.size_of(rows, cols).map_err(fault)?;
         if bytes.len() != size {
             let found = bytes.len();
-            return Err(fault(format!("{rows} rows of {cols} columns take {size} bytes, but there are {found}")));
+            let what =
+                format!("{rows} rows of {cols} columns take {size} bytes, but there are {found}; the file is damaged");
+            return Err(fault(what));
         }
         let mut view = Self { name, kind, rows, cols, bytes, scale: 1.0 };
         if kind == TensorType::I2_S {
@@ -57,7 +59,8 @@ impl<'a> Rows<'a> {
             view.bytes = codes;
             view.scale = first_f32(trailer);
             if !view.scale.is_finite() {
-                return Err(fault(format!("its scale is {}; the file is broken", view.scale)));
+                let what = format!("its scale is {}, expected a finite number; the file is damaged", view.scale);
+                return Err(fault(what));
             }
         }
         Ok(view)
@@ -83,38 +86,38 @@ impl<'a> Rows<'a> {
         self.cols
     }
 
-    /// The code stream and the scale of an I2_S tensor.
+    /// The codes and the scale of an I2_S tensor; nothing for other types.
     pub fn i2s(&self) -> Option<(&'a [u8], f32)> {
         (self.kind == TensorType::I2_S).then_some((self.bytes, self.scale))
     }
 
-    /// Row `row` as f32, `out` being as long as a row: the same bits that gguf-py computes. The invalid codes of
-    /// damaged files, and scales that are not finite, are computed with as they stand.
+    /// Writes row `row` to `out` as f32: the same bits that gguf-py computes. `out` is as long as a row. Invalid codes
+    /// and scales that are not finite are not errors here; [`TensorRows::check`] finds them.
     #[inline(always)]
-    pub fn widen(&self, row: usize, out: &mut [f32]) {
+    pub fn dequantize(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols, "a row of '{}' has {} columns", self.name, self.cols);
-        self.widen_part(row, 0, out);
+        self.dequantize_part(row, 0, out);
     }
 
-    /// Columns of a row from `start` on, a multiple of `PART`; `out` ends with a block or with the row.
+    /// Dequantizes columns of a row from `start` on, a multiple of `PART`. `out` ends with a block or with the row.
     #[inline(always)]
-    fn widen_part(&self, row: usize, start: usize, out: &mut [f32]) {
+    fn dequantize_part(&self, row: usize, start: usize, out: &mut [f32]) {
         if self.kind == TensorType::I2_S {
-            return self.widen_i2s(row * self.cols + start, out);
+            return self.dequantize_i2s(row * self.cols + start, out);
         }
         let (head, blocks) = self.row(row);
         let (elements, bytes) = (self.kind.block_elements(), self.kind.block_bytes());
         let blocks = &blocks[start / elements * bytes..][..out.len() / elements * bytes];
         match self.kind {
-            TensorType::F32 => classic::plain(blocks, out, f32::from_le_bytes),
-            TensorType::F16 => classic::plain(blocks, out, |raw| f16_to_f32(u16::from_le_bytes(raw))),
-            TensorType::BF16 => classic::plain(blocks, out, |raw| bf16_to_f32(u16::from_le_bytes(raw))),
-            TensorType::Q8_0 => classic::q8_0(blocks, out),
-            TensorType::Q4_0 => classic::q4_0(blocks, out),
-            TensorType::Q5_0 => classic::q5_0(blocks, out),
-            TensorType::Q4_K => classic::q4_k(blocks, out),
-            TensorType::Q5_K => classic::q5_k(blocks, out),
-            TensorType::Q6_K => classic::q6_k(blocks, out),
+            TensorType::F32 => block_quants::plain(blocks, out, f32::from_le_bytes),
+            TensorType::F16 => block_quants::plain(blocks, out, |raw| f16_to_f32(u16::from_le_bytes(raw))),
+            TensorType::BF16 => block_quants::plain(blocks, out, |raw| bf16_to_f32(u16::from_le_bytes(raw))),
+            TensorType::Q8_0 => block_quants::q8_0(blocks, out),
+            TensorType::Q4_0 => block_quants::q4_0(blocks, out),
+            TensorType::Q5_0 => block_quants::q5_0(blocks, out),
+            TensorType::Q4_K => block_quants::q4_k(blocks, out),
+            TensorType::Q5_K => block_quants::q5_k(blocks, out),
+            TensorType::Q6_K => block_quants::q6_k(blocks, out),
             TensorType::TQ1_0 => ternary::tq1_0(blocks, out),
             TensorType::TQ2_0 => ternary::tq2_0(blocks, out),
             TensorType::IQ1_BN => ternary::iq1_bn(blocks, f16_to_f32(u16::from_le_bytes([head[0], head[1]])), out),
@@ -123,7 +126,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn widen_i2s(&self, start: usize, out: &mut [f32]) {
+    /// Dequantizes elements of the flattened I2_S tensor from index `start` on.
+    fn dequantize_i2s(&self, start: usize, out: &mut [f32]) {
         let mut trits = [0; PART];
         for (index, values) in out.chunks_mut(PART).enumerate() {
             let trits = &mut trits[..values.len()];
@@ -134,7 +138,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The head and the blocks of a row; not for I2_S, whose blocks straddle rows.
+    /// The head and the blocks of a row. Not for I2_S, whose blocks run over row ends.
     #[inline(always)]
     fn row(&self, row: usize) -> (&'a [u8], &'a [u8]) {
         let head = self.kind.row_head();
@@ -142,9 +146,9 @@ impl<'a> Rows<'a> {
         self.bytes[row * size..][..size].split_at(head)
     }
 
-    /// Row `row` as trits in `out`, which is as long as a row, if one magnitude makes up all its values that are not
-    /// zero. Whether it is ternary is decided by the values, whatever type stores them. On `Mixed` the content of
-    /// `out` means nothing. An invalid code or a value that is not finite is an error.
+    /// Writes row `row` to `out` as trits, if all its values that are not zero have the same magnitude. The values, not
+    /// the type that stores them, decide whether a row is ternary. `out` is as long as a row; after `Mixed` its content
+    /// is unspecified. An invalid code or a value that is not finite is an error.
     pub fn trits(&self, row: usize, out: &mut [i8]) -> Result<RowTrits> {
         assert_eq!(out.len(), self.cols, "a row of '{}' has {} columns", self.name, self.cols);
         if self.kind == TensorType::I2_S {
@@ -157,7 +161,7 @@ impl<'a> Rows<'a> {
         let mut part = [0.0; PART];
         for (index, trits) in out.chunks_mut(PART).enumerate() {
             let values = &mut part[..trits.len()];
-            self.widen_part(row, PART * index, values);
+            self.dequantize_part(row, PART * index, values);
             if magnitude == 0.0 {
                 magnitude = values.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
             }
@@ -178,7 +182,7 @@ impl<'a> Rows<'a> {
 
     fn i2s_trits(&self, row: usize, out: &mut [i8]) -> Result<RowTrits> {
         i2s::unpack(self.bytes, row * self.cols, out);
-        // A look at every trit, without an early exit, is a loop over vectors.
+        // Without an early exit the compiler vectorizes this loop.
         if out.iter().fold(false, |any, &trit| any | (trit > 1)) {
             let col = out.iter().position(|&trit| trit > 1).unwrap_or_default();
             return Err(self.invalid_code(row, col));
@@ -191,8 +195,8 @@ impl<'a> Rows<'a> {
         Ok(if is_zero { RowTrits::Zero } else { RowTrits::Scale(self.scale.abs()) })
     }
 
-    /// Refuses a row that holds an invalid code or a value that is not finite; of the block types it reads codes and
-    /// scales alone.
+    /// An error if a row holds an invalid code or a value that is not finite. For block types it reads only codes and
+    /// scales, which is faster than dequantizing.
     pub fn check(&self, row: usize) -> Result<()> {
         if self.kind == TensorType::I2_S {
             return self.i2s_trits(row, &mut vec![0; self.cols]).map(drop);
@@ -201,7 +205,7 @@ impl<'a> Rows<'a> {
             return Err(self.invalid_code(row, col));
         }
         let (head, blocks) = self.row(row);
-        // An f16 that is not finite has an exponent of all ones.
+        // The exponent of an infinite or NaN f16 is all ones.
         let half = |raw: &[u8], at: usize| raw[at + 1] & 0x7c != 0x7c;
         let halves = |at| blocks.chunks_exact(self.kind.block_bytes()).all(|block| half(block, at));
         let finite = match self.kind {
@@ -221,20 +225,20 @@ impl<'a> Rows<'a> {
             return Ok(());
         }
         let mut values = vec![0.0; self.cols];
-        self.widen(row, &mut values);
+        self.dequantize(row, &mut values);
         let col = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
         Err(self.not_finite(row, col, values[col]))
     }
 
-    /// Whether row `row` looks like trits that Q4_0 stored: the codes of −8/8, 0 and, where the scale's sign does not
-    /// fit, 7/8 of the scale, as llama.cpp's quantiser leaves them.
+    /// Whether row `row` looks like ternary weights that llama.cpp quantized to Q4_0. Its codes are then 0, 8 and 15,
+    /// which mean ±1, 0 and ∓7/8 of the true scale, because Q4_0 has no code for ∓1.
     pub fn is_lossy_ternary(&self, row: usize) -> bool {
         let nibbles = |block: &[u8]| block[2..].iter().flat_map(|byte| [byte & 15, byte >> 4]).collect::<Vec<_>>();
         let codes = || self.row(row).1.chunks_exact(18).flat_map(nibbles);
         self.kind == TensorType::Q4_0 && codes().any(|q| q == 15) && codes().all(|q| matches!(q, 0 | 8 | 15))
     }
 
-    /// The column of the first code 3 of a row, in the block types that have 2-bit codes.
+    /// The column of the first code 3 of a row, for block types with 2-bit codes.
     fn code_3(&self, row: usize) -> Option<usize> {
         let (lanes, codes) = match self.kind {
             TensorType::TQ2_0 => (32, 64),
@@ -247,15 +251,16 @@ impl<'a> Rows<'a> {
     }
 
     fn invalid_code(&self, row: usize, col: usize) -> Error {
-        let what = "holds the code 3, but only 0, 1 and 2 stand for trits; the file is broken, or in a layout that this \
+        let what = "holds the code 3, expected 0, 1 or 2 for a trit; the file is damaged, or has a layout that this \
                     engine does not know";
         self.fault(row, col, what)
     }
 
     fn not_finite(&self, row: usize, col: usize, value: f32) -> Error {
-        self.fault(row, col, &format!("is {value}; its scale or the file is broken"))
+        self.fault(row, col, &format!("is {value}, expected a finite number; the file is damaged"))
     }
 
+    /// An error about one element.
     fn fault(&self, row: usize, col: usize, what: &str) -> Error {
         Error::Model(format!("tensor '{}' of type {}: row {row}, column {col} {what}", self.name, self.kind))
     }
@@ -266,7 +271,7 @@ fn first_f32(bytes: &[u8]) -> f32 {
     f32::from_le_bytes(*bytes.first_chunk().expect("four bytes"))
 }
 
-/// Whether all values of N bytes are sound. Without an early exit this is a loop over vectors.
-fn all<const N: usize>(bytes: &[u8], sound: impl Fn([u8; N]) -> bool) -> bool {
-    bytes.as_chunks().0.iter().fold(true, |all, raw| all & sound(*raw))
+/// Whether all values of N bytes pass a test. Without an early exit the compiler vectorizes this loop.
+fn all<const N: usize>(bytes: &[u8], passes: impl Fn([u8; N]) -> bool) -> bool {
+    bytes.as_chunks().0.iter().fold(true, |all, raw| all & passes(*raw))
 }

@@ -1,17 +1,19 @@
-//! Ternary block types to f32: scale × trit. The trits lie in 2-bit codes (0, 1, 2 for −1, 0, +1) or in base 3.
+//! Dequantizes the ternary block types: scale × trit. Trits are stored as 2-bit codes (0, 1, 2 for −1, 0, +1), or five
+//! to a byte as digits of base 3.
 
 use super::half::f16_to_f32;
 
-/// The multipliers that bring base-3 digit 0 to 4, most significant first, to the top of a byte.
+/// The multipliers that bring base-3 digits 0 to 4, the most significant first, to the top of a byte.
 const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
 
-/// The digit that `power` selects: bytes hold ⌈v·256/243⌉, so that multiplying shifts digits out at the top.
+/// The trit of the digit that `power` selects. A byte holds ⌈v·256/243⌉, where v is the number of five digits:
+/// multiplying by 3 moves the most significant digit out at the top.
 #[inline(always)]
 fn digit(byte: u8, power: u8) -> f32 {
     f32::from(((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as i8 - 1)
 }
 
-/// Digit n of byte m is element n·len + m.
+/// Dequantizes base-3 digits: digit n of byte m is element n·len + m.
 #[inline(always)]
 fn digits(bytes: &[u8], scale: f32, out: &mut [f32]) {
     for (lane, power) in out.chunks_exact_mut(bytes.len()).zip(POWERS) {
@@ -21,7 +23,7 @@ fn digits(bytes: &[u8], scale: f32, out: &mut [f32]) {
     }
 }
 
-/// Code n of byte m, lowest bits first, is element n·len + m.
+/// Dequantizes 2-bit codes: code n of byte m, lowest bits first, is element n·len + m.
 #[inline(always)]
 fn codes(bytes: &[u8], scale: f32, out: &mut [f32]) {
     for (n, lane) in out.chunks_exact_mut(bytes.len()).enumerate() {
@@ -31,7 +33,8 @@ fn codes(bytes: &[u8], scale: f32, out: &mut [f32]) {
     }
 }
 
-/// `u8 q[48]; u8 q4[4]; f16 d`: five digits a byte in 32 and 16 lanes, then four digits a byte in 4 lanes.
+/// Block `u8 q[48]; u8 q4[4]; f16 d`: five digits a byte in groups of 32 and 16 bytes, then four digits a byte in a
+/// group of 4 bytes.
 #[inline(always)]
 pub(super) fn tq1_0(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<256>().0.iter_mut().zip(bytes.as_chunks::<54>().0) {
@@ -42,7 +45,7 @@ pub(super) fn tq1_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// `u8 q[64]; f16 d`: two groups of 32 lanes.
+/// Block `u8 q[64]; f16 d`: codes in two groups of 32 bytes.
 #[inline(always)]
 pub(super) fn tq2_0(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<256>().0.iter_mut().zip(bytes.as_chunks::<66>().0) {
@@ -52,8 +55,8 @@ pub(super) fn tq2_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// `u8 q[12]; u8 extra`, without a scale of its own: each 16 elements are three bytes of five digits and one digit
-/// of `extra`. In the three bytes the first element is the least significant digit.
+/// Block `u8 q[12]; u8 extra`, with the row's scale. Each 16 elements are three bytes of five digits, the least
+/// significant digit first, and one digit of `extra`.
 #[inline(always)]
 pub(super) fn iq1_bn(bytes: &[u8], scale: f32, out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<64>().0.iter_mut().zip(bytes.as_chunks::<13>().0) {
@@ -66,7 +69,7 @@ pub(super) fn iq1_bn(bytes: &[u8], scale: f32, out: &mut [f32]) {
     }
 }
 
-/// `u8 q[16]`, without a scale of its own: one group of 16 lanes.
+/// Block `u8 q[16]`, with the row's scale: codes in one group of 16 bytes.
 #[inline(always)]
 pub(super) fn iq2_bn(bytes: &[u8], scale: f32, out: &mut [f32]) {
     for (values, block) in out.as_chunks_mut::<64>().0.iter_mut().zip(bytes.as_chunks::<16>().0) {
@@ -74,8 +77,8 @@ pub(super) fn iq2_bn(bytes: &[u8], scale: f32, out: &mut [f32]) {
     }
 }
 
-/// The first element whose 2-bit code is 3, which stands for nothing, in a stream of groups of `lanes` bytes:
-/// element n·lanes + m of a group is in byte m at `shifts[n]`.
+/// The index of the first element with the invalid code 3. Codes come in groups of `lanes` bytes: element
+/// n·lanes + m of a group is in byte m, at `shifts[n]`.
 pub(super) fn first_code_3(codes: &[u8], lanes: usize, shifts: [u32; 4]) -> Option<usize> {
     let has_code_3 = |group: &[u8]| group.iter().fold(0, |seen, &byte| seen | byte & byte >> 1) & 0x55 != 0;
     let (at, group) = codes.chunks_exact(lanes).enumerate().find(|(_, group)| has_code_3(group))?;

@@ -1,110 +1,106 @@
-//! Decoding: ids in, logits and ids out. Knows no text.
+//! Sequences of ids and generations: ids in, logits and ids out. Knows no text.
 
-mod answer;
+mod generation;
 
-pub use answer::{Answer, Finish, Times, Token, complete_all};
+pub use generation::{Finish, Generation, Times, Token, complete_all};
 
 use crate::error::{Error, Result};
-use crate::kernel::Kernels;
-use crate::kernel::memory::room;
-use crate::kernel::pool::{Pool, Team};
-use crate::model::{KvCache, Model, Row, Scratch, Wanted};
-use crate::receipt::Work;
+use crate::kernel::{Kernels, Team};
+use crate::machine::counters::WorkCounters;
+use crate::machine::memory::try_with_capacity;
+use crate::machine::pool::{Pool, Workers};
+use crate::model::{KvCache, LogitsFor, Model, Row, Scratch};
+use crate::token::TokenId;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A model with what computes it.
+/// A model with the threads and kernels that compute it.
 pub struct Runtime {
     /// The model.
     pub model: Model,
-    /// The instruction set's kernels.
+    /// The kernels of the engine's instruction set.
     pub kernels: &'static Kernels,
     /// The engine's threads.
     pub pool: Pool,
-    /// Positions that one sequence may have.
+    /// The most positions that one sequence may have.
     pub n_ctx: usize,
-    /// Rows that one forward pass takes at most.
+    /// The most rows of one forward pass.
     pub n_batch: usize,
-    /// The buffers of the last pass, for the next one that finds them free.
+    /// Buffers for one pass; a pass that finds them in use allocates its own.
     pub scratch: Mutex<Scratch>,
 }
 
-/// A pass over fewer bytes of weights, counted once for each row, takes less time than waking up threads is worth.
-const SMALL: usize = 4 << 20;
+/// A pass that reads fewer bytes of weights than this, counted once a row, runs on the caller's thread: it ends before
+/// other threads would wake up.
+const SMALL_PASS: usize = 4 << 20;
 
-/// Asked before each step and every 50 ms while it computes: whether to abandon it.
+/// Called before each pass and every 50 ms while it computes; `true` cancels the pass.
 pub type Watch<'a> = dyn FnMut() -> bool + 'a;
 
-/// A token of a sequence, and which of its logits are wanted.
-#[derive(Clone, Copy)]
-pub struct Step<'a> {
-    /// Which of the decoders.
-    pub sequence: usize,
-    /// The token.
-    pub id: u32,
-    /// Which of its logits are wanted.
-    pub logits: Wanted<'a>,
-}
-
-/// One sequence: its ids, and its keys and values, which clones share as far as they agree.
+/// One sequence: its ids, and their keys and values. Clones share the pages of these until one of them writes.
 #[derive(Clone)]
-pub struct Decoder {
+pub struct Sequence {
     cache: KvCache,
-    ids: Vec<u32>,
+    ids: Vec<TokenId>,
 }
 
-impl Decoder {
+impl Sequence {
     /// An empty sequence.
-    pub fn new(cache: KvCache) -> Decoder {
-        Decoder { cache, ids: Vec::new() }
+    pub fn new(cache: KvCache) -> Sequence {
+        Sequence { cache, ids: Vec::new() }
     }
 
-    /// A sequence whose keys and values were computed before; `read` fills its pages with [`Decoder::contents`].
-    pub fn restored(mut cache: KvCache, ids: Vec<u32>, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Decoder> {
+    /// A sequence whose keys and values were computed before: `read` fills each page with what [`Sequence::contents`]
+    /// gave.
+    pub fn restored(
+        mut cache: KvCache,
+        ids: Vec<TokenId>,
+        read: impl FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<Sequence> {
         cache.fill(ids.len(), read)?;
-        Ok(Decoder { cache, ids })
+        Ok(Sequence { cache, ids })
     }
 
-    /// The contents of the cache's pages.
+    /// The bytes of the cache's pages, in order.
     pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
         self.cache.contents()
     }
 
-    /// The ids whose keys and values are held.
-    pub fn ids(&self) -> &[u32] {
+    /// The ids whose keys and values it holds.
+    pub fn ids(&self) -> &[TokenId] {
         &self.ids
     }
 
-    /// What the kernels have computed for its last answer, by their own count.
-    pub fn work(&self) -> Work {
+    /// What was computed for its last generation, as the kernels counted it.
+    pub fn work(&self) -> WorkCounters {
         self.cache.work()
     }
 
-    /// Bytes that the cache takes.
+    /// Bytes of the cache, shared pages included.
     pub fn bytes(&self) -> usize {
         self.contents().map(<[u8]>::len).sum()
     }
 
-    /// How many ids at the beginning are common with `ids`.
-    pub fn common(&self, ids: &[u32]) -> usize {
+    /// The length of the prefix that it shares with `ids`.
+    pub fn common(&self, ids: &[TokenId]) -> usize {
         self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count()
     }
 
-    /// Keeps what is common with `ids`, and returns its length.
-    pub fn keep_prefix(&mut self, ids: &[u32]) -> usize {
+    /// Truncates it to the prefix that it shares with `ids`, and returns the length of that.
+    pub fn keep_prefix(&mut self, ids: &[TokenId]) -> usize {
         let common = self.common(ids);
         self.truncate(common);
         common
     }
 
-    /// Keeps the first `len` positions and extends them; if that fails, everything is as it was.
-    pub fn replace_from<T>(&mut self, len: usize, extend: impl FnOnce(&mut Decoder) -> Result<T>) -> Result<T> {
+    /// Truncates it to `len` positions and extends it; restores it if that fails.
+    pub fn replace_from<T>(&mut self, len: usize, extend: impl FnOnce(&mut Sequence) -> Result<T>) -> Result<T> {
         let before = self.clone();
         self.truncate(len);
         extend(self).inspect_err(|_| *self = before)
     }
 
-    /// Keeps the first `len` positions.
+    /// Keeps the first `len` positions only.
     pub fn truncate(&mut self, len: usize) {
         self.ids.truncate(len);
         self.cache.truncate(len);
@@ -112,40 +108,44 @@ impl Decoder {
 }
 
 impl Runtime {
-    /// Checks ids that would stand at `position` and after.
-    pub fn check_ids(&self, ids: &[i64], position: usize) -> Result<Vec<u32>> {
+    /// Checks that ids from `position` on fit the context and are in the vocabulary.
+    pub fn check_ids(&self, ids: &[TokenId], position: usize) -> Result<()> {
         if position + ids.len() > self.n_ctx {
-            return Err(Error::Context { needed: position + ids.len(), n_ctx: self.n_ctx });
+            return Err(self.context_error(position + ids.len()));
         }
         self.check_vocabulary(ids)
     }
 
-    /// Checks ids, however many.
-    pub fn check_vocabulary(&self, ids: &[i64]) -> Result<Vec<u32>> {
-        let n_vocab = self.model.config().vocab;
-        ids.iter()
-            .enumerate()
-            .map(|(i, id)| match u32::try_from(*id) {
-                Ok(small) if (small as usize) < n_vocab => Ok(small),
-                _ => Err(Error::TokenId { id: *id, position: i, n_vocab }),
-            })
-            .collect()
+    fn context_error(&self, needed: usize) -> Error {
+        Error::Context { needed, n_ctx: self.n_ctx, model_max: self.model.config().context }
     }
 
-    /// Appends `steps` to the decoders, at most `n_batch` in a pass, and returns the wanted logits in order.
+    /// Checks that ids, however many, are in the vocabulary.
+    pub fn check_vocabulary(&self, ids: &[TokenId]) -> Result<()> {
+        let n_vocab = self.model.config().vocab_size;
+        match ids.iter().position(|id| *id as usize >= n_vocab) {
+            Some(position) => Err(Error::TokenId { id: ids[position].into(), position, n_vocab }),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends rows to the sequences, at most `n_batch` in a pass, and returns the logits that they need, in order.
     ///
-    /// If it fails or is cancelled, every decoder is as long as it was.
-    pub fn advance(&self, decoders: &mut [&mut Decoder], steps: &[Step], watch: &mut Watch) -> Result<Vec<f32>> {
-        let before: Vec<usize> = decoders.iter().map(|d| d.ids.len()).collect();
-        let wanted = steps.iter().filter(|step| step.logits.any()).count();
-        let mut logits =
-            room(if steps.len() > self.n_batch { wanted.saturating_mul(self.model.config().vocab) } else { 0 })?;
-        for chunk in steps.chunks(self.n_batch) {
-            match self.pass(decoders, chunk, watch) {
-                Ok(all) if chunk.len() == steps.len() => return Ok(all),
+    /// If it fails or is cancelled, every sequence is as long as it was.
+    pub fn advance(&self, sequences: &mut [&mut Sequence], rows: &[Row], watch: &mut Watch) -> Result<Vec<f32>> {
+        let before: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
+        let with_logits = rows.iter().filter(|row| row.logits.any()).count();
+        let mut logits = try_with_capacity(if rows.len() > self.n_batch {
+            with_logits.saturating_mul(self.model.config().vocab_size)
+        } else {
+            0
+        })?;
+        for chunk in rows.chunks(self.n_batch) {
+            match self.pass(sequences, chunk, watch) {
+                Ok(all) if chunk.len() == rows.len() => return Ok(all),
                 Ok(some) => logits.extend(some),
                 Err(error) => {
-                    decoders.iter_mut().zip(before).for_each(|(d, len)| d.truncate(len));
+                    sequences.iter_mut().zip(before).for_each(|(sequence, len)| sequence.truncate(len));
                     return Err(error);
                 }
             }
@@ -153,15 +153,14 @@ impl Runtime {
         Ok(logits)
     }
 
-    fn pass(&self, decoders: &mut [&mut Decoder], steps: &[Step], watch: &mut Watch) -> Result<Vec<f32>> {
-        let mut rows = Vec::with_capacity(steps.len());
-        let mut lens: Vec<usize> = decoders.iter().map(|d| d.ids.len()).collect();
-        for Step { sequence, id, logits } in steps.iter().copied() {
-            if lens[sequence] == self.n_ctx {
-                return Err(Error::Context { needed: self.n_ctx + 1, n_ctx: self.n_ctx });
+    /// One forward pass.
+    fn pass(&self, sequences: &mut [&mut Sequence], rows: &[Row], watch: &mut Watch) -> Result<Vec<f32>> {
+        let mut lens: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
+        for row in rows {
+            lens[row.sequence] += 1;
+            if lens[row.sequence] > self.n_ctx {
+                return Err(self.context_error(self.n_ctx + 1));
             }
-            rows.push(Row { sequence, position: lens[sequence], id, logits });
-            lens[sequence] += 1;
         }
         if !self.pool.is_here() {
             return Err(Error::Argument(
@@ -173,28 +172,37 @@ impl Runtime {
         if watch() {
             return Err(Error::Cancelled);
         }
-        let mut caches: Vec<&mut KvCache> = decoders.iter_mut().map(|d| &mut d.cache).collect();
+        let mut caches: Vec<&mut KvCache> = sequences.iter_mut().map(|sequence| &mut sequence.cache).collect();
         let cancel = AtomicBool::new(false);
         let mut own = Scratch::default();
         let mut kept = self.scratch.try_lock();
         let scratch = kept.as_deref_mut().unwrap_or(&mut own);
-        let forward = |team: &Team| self.model.forward(self.kernels, team, &mut caches, &rows, scratch, &cancel);
-        let logits = if steps.len() * self.model.weight_bytes() < SMALL {
+        let forward = |workers: &Workers| {
+            let team = Team::new(workers, self.kernels);
+            self.model.forward(&team, &mut caches, rows, scratch, &cancel)
+        };
+        let logits = if rows.len() * self.model.weight_bytes() < SMALL_PASS {
             self.pool.run_here(forward)
         } else {
             let look = || cancel.fetch_or(watch(), Ordering::Relaxed) || cancel.load(Ordering::Relaxed);
             self.pool.run_watched(forward, look).unwrap_or(Err(Error::Cancelled))
         };
         let logits = logits.map_err(|error| error.of_file(self.model.gguf().path()))?;
-        steps.iter().for_each(|step| decoders[step.sequence].ids.push(step.id));
+        rows.iter().for_each(|row| sequences[row.sequence].ids.push(row.id));
         Ok(logits)
     }
 
-    /// Appends ids to one decoder; returns the logits of the last that are wanted.
-    pub fn prefill(&self, decoder: &mut Decoder, ids: &[u32], logits: Wanted, watch: &mut Watch) -> Result<Vec<f32>> {
-        let of = |i: usize| if i + 1 == ids.len() { logits } else { Wanted::Nothing };
-        let step = |(i, id): (usize, &u32)| Step { sequence: 0, id: *id, logits: of(i) };
-        let steps: Vec<Step> = ids.iter().enumerate().map(step).collect();
-        self.advance(&mut [decoder], &steps, watch)
+    /// Appends ids to one sequence, and returns those `logits` of the last one.
+    pub fn prefill(
+        &self,
+        sequence: &mut Sequence,
+        ids: &[TokenId],
+        logits: LogitsFor,
+        watch: &mut Watch,
+    ) -> Result<Vec<f32>> {
+        let of = |i: usize| if i + 1 == ids.len() { logits } else { LogitsFor::None };
+        let row = |(i, id): (usize, &TokenId)| Row { sequence: 0, id: *id, logits: of(i) };
+        let rows: Vec<Row> = ids.iter().enumerate().map(row).collect();
+        self.advance(&mut [sequence], &rows, watch)
     }
 }

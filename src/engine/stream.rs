@@ -1,78 +1,82 @@
-//! An answer as text: pulled piece by piece, nothing computed ahead.
+//! An answer as text, pulled piece by piece. Nothing is computed before it is asked for.
 
-use super::stops::Stops;
-use super::{Engine, Origin, Request};
-use crate::decode::{Answer, Decoder, Finish, Watch};
+use super::stop_strings::StopStrings;
+use super::{Engine, Finish, PromptOrigin, Request, Watch};
+use crate::decode::{Generation, Sequence};
 use crate::error::Result;
 use crate::receipt::Receipt;
+use crate::token::TokenId;
 use crate::tokenizer::Detokenizer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A piece of an answer.
 pub struct Piece {
-    /// The characters that have become certain; the pieces of an answer together are its text.
+    /// Characters that are now certain. May be empty; all pieces joined are the answer's text.
     pub text: String,
-    /// The id; none in the last piece if a stop id ended the answer.
-    pub id: Option<u32>,
-    /// If asked for: the id's log-probability, and the best ids with theirs.
-    pub logprobs: Option<(f64, Vec<(u32, f64)>)>,
+    /// The token id. None in the last piece if a stop id ended the answer.
+    pub id: Option<TokenId>,
+    /// If asked for: the token's log-probability, and the most likely ids with theirs.
+    pub logprobs: Option<(f64, Vec<(TokenId, f64)>)>,
     /// Why the answer ends with this piece, if it does.
     pub finish: Option<Finish>,
 }
 
 /// An answer under way.
 pub struct Stream {
-    /// Until the answer has ended and the sequence has gone back to its owner.
-    decoder: Option<Decoder>,
-    /// Whether its owner is the engine, which keeps it warm for the next prompt.
+    /// Absent once the answer has ended and the sequence has gone back to its owner.
+    sequence: Option<Sequence>,
+    /// Whether the sequence belongs to the engine, which keeps it warm for the next prompt.
     warm: bool,
-    /// The ids and figures of the answer so far.
-    pub answer: Answer,
+    /// The ids and times of the answer so far.
+    pub generation: Generation,
     detokenizer: Detokenizer,
-    stops: Stops,
+    stop_strings: StopStrings,
     /// The text so far.
     pub text: String,
-    pub(super) origin: Origin,
+    pub(super) origin: PromptOrigin,
     pub(super) clock: Clock,
-    /// When its consumer got hold of it last.
+    /// When the last pull returned.
     left: Instant,
-    /// The receipt, once the answer has ended; none if it ended before its first id.
+    /// The receipt, once the answer has ended. None if it ended before its first id.
     pub receipt: Option<Arc<Receipt>>,
 }
 
-/// Time beside what the answer counts and its prompt took.
+/// Times of a stream that neither its generation nor its prompt measures.
 #[derive(Default)]
 pub(super) struct Clock {
+    /// From the start of the prompt to the first id.
     pub(super) first_token: Duration,
+    /// Turning ids into text, and looking for stop strings.
     pub(super) detokenize: Duration,
+    /// Everything inside the engine.
     pub(super) wall: Duration,
     /// Between pulls.
     pub(super) consumer: Duration,
 }
 
 impl Engine {
-    /// Begins to answer on the warm sequence, if nobody else has it. Nothing is computed yet.
+    /// Starts to answer on the warm sequence, or on an empty one while another caller uses it. Computes nothing yet.
     pub fn stream(&self, request: Request) -> Stream {
-        Stream { warm: true, ..self.begin(self.take_warm(), request) }
+        Stream { warm: true, ..self.begin_stream(self.take_warm(), request) }
     }
 
-    /// Begins to answer on a sequence of the caller's, who takes it back by [`Stream::take_decoder`].
-    pub fn stream_on(&self, decoder: &mut Option<Decoder>, request: Request) -> Stream {
-        self.begin(decoder.take().unwrap_or_else(|| self.new_decoder()), request)
+    /// Starts to answer on the caller's sequence, or on a new one. The caller gets it back by [`Stream::take_sequence`].
+    pub fn stream_on(&self, sequence: &mut Option<Sequence>, request: Request) -> Stream {
+        self.begin_stream(sequence.take().unwrap_or_else(|| self.new_sequence()), request)
     }
 
-    fn begin(&self, mut decoder: Decoder, request: Request) -> Stream {
+    fn begin_stream(&self, mut sequence: Sequence, request: Request) -> Stream {
         let seed = request.params.seed.unwrap_or_else(random_seed);
-        let stops = Stops::new(request.params.stop.clone());
+        let stop_strings = StopStrings::new(request.params.stop.clone());
         let wall = request.origin.render + request.origin.tokenize;
-        let answer = Answer::begin(&mut decoder, request.prompt, request.params, seed, request.stop_ids);
+        let generation = Generation::begin(&mut sequence, request.prompt, request.params, seed, request.stop_ids);
         Stream {
-            decoder: Some(decoder),
+            sequence: Some(sequence),
             warm: false,
-            answer,
+            generation,
             detokenizer: Detokenizer::new(false, true),
-            stops,
+            stop_strings,
             text: String::new(),
             origin: request.origin,
             clock: Clock { wall, ..Clock::default() },
@@ -83,14 +87,14 @@ impl Engine {
 }
 
 impl Stream {
-    /// The next piece; nothing once the answer has ended. After an error it can be called again.
+    /// The next piece; None once the answer has ended. After an error it can be called again.
     pub fn next(&mut self, engine: &Engine, watch: &mut Watch) -> Result<Option<Piece>> {
         let start = Instant::now();
         self.clock.consumer += start - self.left;
         let piece = self.pull(engine, watch);
         self.left = Instant::now();
         self.clock.wall += self.left - start;
-        if self.answer.generated().len() == 1 {
+        if self.generation.generated().len() == 1 {
             self.clock.first_token = self.clock.wall;
         }
         if matches!(&piece, Ok(Some(piece)) if piece.finish.is_some()) {
@@ -100,8 +104,8 @@ impl Stream {
     }
 
     fn pull(&mut self, engine: &Engine, watch: &mut Watch) -> Result<Option<Piece>> {
-        let Some(decoder) = self.decoder.as_mut() else { return Ok(None) };
-        let Some(token) = self.answer.next(&engine.runtime, decoder, watch)? else {
+        let Some(sequence) = self.sequence.as_mut() else { return Ok(None) };
+        let Some(token) = self.generation.next(&engine.runtime, sequence, watch)? else {
             return Ok(None);
         };
         let start = Instant::now();
@@ -113,47 +117,47 @@ impl Stream {
         if token.finish.is_some() {
             text += &self.detokenizer.flush();
         }
-        let (mut shown, ended) = self.stops.push(&text);
+        let (mut shown, ended) = self.stop_strings.push(&text);
         if ended {
-            self.answer.finish = Some(Finish::Stop); // whatever else the last id did
+            self.generation.finish = Some(Finish::Stop); // also where the same id reached max_tokens or the context's end
         } else if token.finish.is_some() {
-            shown += &self.stops.flush();
+            shown += &self.stop_strings.flush();
         }
         self.text += &shown;
         self.clock.detokenize += start.elapsed();
-        let finish = self.answer.finish;
+        let finish = self.generation.finish;
         Ok(Some(Piece { text: shown, id: (!stopped).then_some(token.id), logprobs: token.logprobs, finish }))
     }
 
-    /// Ends the answer before its time; nothing if it has ended.
+    /// Ends the answer now. Does nothing if it has ended.
     pub fn cancel(&mut self, engine: &Engine) {
-        if self.answer.finish.is_none() {
-            self.answer.finish = Some(Finish::Cancelled);
+        if self.generation.finish.is_none() {
+            self.generation.finish = Some(Finish::Cancelled);
             self.clock.consumer += self.left.elapsed();
             self.close(engine);
         }
     }
 
-    /// Writes the receipt and gives the sequence back.
+    /// Writes the receipt and gives a warm sequence back to the engine.
     fn close(&mut self, engine: &Engine) {
-        let Some(decoder) = &self.decoder else { return };
-        if !self.answer.generated().is_empty() {
-            self.receipt = Some(Arc::new(engine.receipt_of(self, decoder)));
+        let Some(sequence) = &self.sequence else { return };
+        if !self.generation.generated().is_empty() {
+            self.receipt = Some(Arc::new(engine.receipt_of(self, sequence)));
         }
         if self.warm
-            && let Some(decoder) = self.decoder.take()
+            && let Some(sequence) = self.sequence.take()
         {
-            engine.keep_warm(decoder);
+            engine.keep_warm(sequence);
         }
     }
 
-    /// The sequence, for a caller who owns it; once the answer has ended.
-    pub fn take_decoder(&mut self) -> Option<Decoder> {
-        self.answer.finish.and_then(|_| self.decoder.take())
+    /// The sequence, for a caller who owns it; None before the answer has ended.
+    pub fn take_sequence(&mut self) -> Option<Sequence> {
+        self.generation.finish.and_then(|_| self.sequence.take())
     }
 }
 
-/// A seed that nobody chose: from the system's randomness, by way of the standard library's hash keys.
+/// A random seed. The standard library's only public randomness is in the keys of its hash maps.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()

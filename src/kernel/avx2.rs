@@ -7,119 +7,144 @@
 //! | one token | 4 `vpand`, 1 `vpsrld`: two planes count 4-fold, their sum is shifted back at the end | 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`), two halves sharing each broadcast |
 //! | several | 4 `vpand`, 3 `vpsrld` | 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`) |
 //!
-//! And once a block `vpmaddwd`, `vpaddd`: i16 sums hold a block, 8 words × 4 planes × 2 products × 2·127 = 16,256. Bound: 8
-//! vector operations for 128 multiply-adds a token.
+//! And once a block `vpmaddwd`, `vpaddd`: i16 sums hold a block, 8 words × 4 planes × 2 products × 2·127 = 16,256.
+//! Bound: 8 vector operations for 128 multiply-adds a token.
 
-use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
+#![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
+
+use super::isa::Isa;
+use super::lanes::{F16Bytes, F32x16, Lanes};
 use super::packing::Word;
-use super::sums::{PLANES, Steps, stamp_sums};
-use super::{Isa, Kernels, promised};
+use super::quantized_head::Int8Dot;
+use super::table::{Kernels, stamp_floats};
+use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
 use std::arch::x86_64::*;
 
+/// Two registers of 8 floats make a vector; half a word of 8 rows makes a part.
 pub(super) struct Avx2;
 
+stamp_floats! { lanes: Avx2, features: "avx2,fma,f16c" }
+stamp_sums! { dot: Avx2, features: "avx2", tokens: 4, parts: 1 }
+
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx2, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
+
 impl Lanes for Avx2 {
-    const MANY: bool = false;
-    type V = [__m256; 2];
-    promised! {
-        fn splat(x: f32) -> [__m256; 2] { [_mm256_set1_ps(x); 2] }
-        fn load(x: &[f32; 16]) -> [__m256; 2] {
-            // SAFETY: 64 bytes are read.
-            [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))]
-        }
-        fn store(v: [__m256; 2], out: &mut [f32; 16]) {
-            // SAFETY: 64 bytes are written.
-            _mm256_storeu_ps(out.as_mut_ptr(), v[0]);
-            _mm256_storeu_ps(out.as_mut_ptr().add(8), v[1]);
-        }
-        fn fma(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
-            [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])]
-        }
-        fn widen_f16(h: &[F16Bytes; 16]) -> [__m256; 2] {
-            // SAFETY: 32 bytes are read.
-            let p = h.as_ptr().cast::<__m128i>();
-            [_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128(p.add(1)))]
-        }
+    const WIDE_TILES: bool = false;
+    type Vector = [__m256; 2];
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [__m256; 2] {
+        [_mm256_set1_ps(x); 2]
     }
-    type W = [__m256i; 2];
-    type I = __m256i;
-    promised! {
-        fn zero() -> __m256i { _mm256_setzero_si256() }
-        fn widen_i8(w: &[i8; 32]) -> [__m256i; 2] {
-            // SAFETY: 32 bytes are read.
-            let p = w.as_ptr().cast::<__m128i>();
-            [_mm256_cvtepi8_epi16(_mm_loadu_si128(p)), _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(1)))]
-        }
-        fn madd(sums: __m256i, w: [__m256i; 2], x: &[i16; 32]) -> __m256i {
-            // SAFETY: 64 bytes are read.
-            let p = x.as_ptr().cast::<__m256i>();
-            let low = _mm256_madd_epi16(w[0], _mm256_loadu_si256(p));
-            let high = _mm256_madd_epi16(w[1], _mm256_loadu_si256(p.add(1)));
-            _mm256_add_epi32(sums, _mm256_add_epi32(low, high))
-        }
-        fn sum(sums: __m256i) -> i32 {
-            let mut lanes = [0i32; 8];
-            // SAFETY: 32 bytes are written.
-            _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums);
-            lanes.iter().sum()
-        }
+    #[inline(always)]
+    unsafe fn load(x: &F32x16) -> [__m256; 2] {
+        // SAFETY: `x` holds 16 floats, of which each load reads 8, unaligned.
+        [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))]
+    }
+    #[inline(always)]
+    unsafe fn store(v: [__m256; 2], out: &mut F32x16) {
+        // SAFETY: `out` holds 16 floats, of which each store writes 8, unaligned.
+        _mm256_storeu_ps(out.as_mut_ptr(), v[0]);
+        _mm256_storeu_ps(out.as_mut_ptr().add(8), v[1]);
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])]
+    }
+    #[inline(always)]
+    unsafe fn f16_to_f32(h: &[F16Bytes; 16]) -> [__m256; 2] {
+        // SAFETY: `h` holds 32 bytes, of which each load reads 16, unaligned.
+        let p = h.as_ptr().cast::<__m128i>();
+        [_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128(p.add(1)))]
     }
 }
 
-with_float_kernels!(stamp_floats Avx2 "avx2,fma,f16c");
+impl Int8Dot for Avx2 {
+    type Weights = [__m256i; 2];
+    type Sums = __m256i;
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        _mm256_setzero_si256()
+    }
+    #[inline(always)]
+    unsafe fn i8_to_i16(w: &[i8; 32]) -> [__m256i; 2] {
+        // SAFETY: `w` holds 32 bytes, of which each load reads 16, unaligned.
+        let p = w.as_ptr().cast::<__m128i>();
+        [_mm256_cvtepi8_epi16(_mm_loadu_si128(p)), _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(1)))]
+    }
+    #[inline(always)]
+    unsafe fn madd(sums: __m256i, w: [__m256i; 2], x: &[i16; 32]) -> __m256i {
+        // SAFETY: `x` holds 64 bytes, of which each load reads 32, unaligned.
+        let p = x.as_ptr().cast::<__m256i>();
+        let low = _mm256_madd_epi16(w[0], _mm256_loadu_si256(p));
+        let high = _mm256_madd_epi16(w[1], _mm256_loadu_si256(p.add(1)));
+        _mm256_add_epi32(sums, _mm256_add_epi32(low, high))
+    }
+    #[inline(always)]
+    unsafe fn total(sums: __m256i) -> i32 {
+        let mut lanes = [0i32; 8];
+        // SAFETY: `lanes` holds the 32 bytes that are written, unaligned.
+        _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums);
+        lanes.iter().sum()
+    }
+}
 
-stamp_sums!(Avx2, "avx2", 4, 1);
-
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx2, four_sums: sums, five: None, dots, floats: FLOATS };
-
-/// `vpmaddubsw` into sums of i16, which hold a block, and i32.
-impl Steps for Avx2 {
+/// `vpmaddubsw` adds to 16-bit sums, which a block cannot overflow; these are added to 32-bit sums after each block.
+impl TernaryDot for Avx2 {
     const ROWS: usize = 8;
-    const CHAINS: usize = 2;
+    const ACCUMULATORS: usize = 2;
     type Part = __m256i;
     type Bytes = __m256i;
     type Sum = [__m256i; 2];
-    promised! {
-        fn zero() -> [__m256i; 2] { [_mm256_setzero_si256(); 2] }
-        fn load(word: &Word, part: usize) -> __m256i {
-            // SAFETY: a word is 64 bytes, aligned to 64, and has two such parts.
-            _mm256_load_si256(word.0.as_ptr().cast::<__m256i>().add(part))
+    #[inline(always)]
+    unsafe fn zero() -> [__m256i; 2] {
+        [_mm256_setzero_si256(); 2]
+    }
+    #[inline(always)]
+    unsafe fn load(word: &Word, part: usize) -> __m256i {
+        // SAFETY: a word is 64 bytes, aligned to 64, and has two such parts.
+        _mm256_load_si256(word.0.as_ptr().cast::<__m256i>().add(part))
+    }
+    #[inline(always)]
+    unsafe fn unpack(part: __m256i) -> [__m256i; PLANES] {
+        let mask = _mm256_set1_epi8(3);
+        [
+            _mm256_and_si256(_mm256_srli_epi32(part, 6), mask),
+            _mm256_and_si256(_mm256_srli_epi32(part, 4), mask),
+            _mm256_and_si256(_mm256_srli_epi32(part, 2), mask),
+            _mm256_and_si256(part, mask),
+            _mm256_setzero_si256(),
+        ]
+    }
+    #[inline(always)]
+    unsafe fn splat(q: [i8; 4]) -> __m256i {
+        _mm256_set1_epi32(i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]))
+    }
+    #[inline(always)]
+    unsafe fn dot([narrow, wide]: [__m256i; 2], codes: __m256i, q: __m256i) -> [__m256i; 2] {
+        [_mm256_add_epi16(narrow, _mm256_maddubs_epi16(codes, q)), wide]
+    }
+    #[inline(always)]
+    unsafe fn widen([narrow, wide]: [__m256i; 2]) -> [__m256i; 2] {
+        let sum = _mm256_madd_epi16(narrow, _mm256_set1_epi16(1));
+        [_mm256_setzero_si256(), _mm256_add_epi32(wide, sum)]
+    }
+    /// The second accumulator counts 4-fold: 16 × 2 × 4·2·127 = 32,512 a block, which i16 holds.
+    #[inline(always)]
+    unsafe fn packed_dot(sums: &mut [[__m256i; 2]; PLANES], part: __m256i, q: [__m256i; PLANES]) {
+        let high = _mm256_srli_epi32(part, 4);
+        for (part, q) in [(high, [q[1], q[0]]), (part, [q[3], q[2]])] {
+            sums[0] = Self::dot(sums[0], _mm256_and_si256(part, _mm256_set1_epi8(0x03)), q[0]);
+            sums[1] = Self::dot(sums[1], _mm256_and_si256(part, _mm256_set1_epi8(0x0c)), q[1]);
         }
-        fn codes(part: __m256i) -> [__m256i; PLANES] {
-            let mask = _mm256_set1_epi8(3);
-            [
-                _mm256_and_si256(_mm256_srli_epi32(part, 6), mask),
-                _mm256_and_si256(_mm256_srli_epi32(part, 4), mask),
-                _mm256_and_si256(_mm256_srli_epi32(part, 2), mask),
-                _mm256_and_si256(part, mask),
-                _mm256_setzero_si256(),
-            ]
-        }
-        fn splat(q: [i8; 4]) -> __m256i {
-            _mm256_set1_epi32(i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]))
-        }
-        fn dot([narrow, wide]: [__m256i; 2], codes: __m256i, q: __m256i) -> [__m256i; 2] {
-            [_mm256_add_epi16(narrow, _mm256_maddubs_epi16(codes, q)), wide]
-        }
-        fn settle([narrow, wide]: [__m256i; 2]) -> [__m256i; 2] {
-            let sum = _mm256_madd_epi16(narrow, _mm256_set1_epi16(1));
-            [_mm256_setzero_si256(), _mm256_add_epi32(wide, sum)]
-        }
-        /// The second accumulator counts 4-fold: 16 × 2 × 4·2·127 = 32,512 a block.
-        fn packed_dot(sums: &mut [[__m256i; 2]; PLANES], part: __m256i, q: [__m256i; PLANES]) {
-            let high = _mm256_srli_epi32(part, 4);
-            for (part, q) in [(high, [q[1], q[0]]), (part, [q[3], q[2]])] {
-                sums[0] = Self::dot(sums[0], _mm256_and_si256(part, _mm256_set1_epi8(0x03)), q[0]);
-                sums[1] = Self::dot(sums[1], _mm256_and_si256(part, _mm256_set1_epi8(0x0c)), q[1]);
-            }
-        }
-        fn packed_sum([[_, one], [_, four], ..]: [[__m256i; 2]; PLANES]) -> [__m256i; 2] {
-            [_mm256_setzero_si256(), _mm256_add_epi32(one, _mm256_srai_epi32(four, 2))]
-        }
-        fn store([_, wide]: [__m256i; 2], out: &mut [i32]) {
-            assert_eq!(out.len(), 8);
-            // SAFETY: eight sums are written to a slice of eight.
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), wide);
-        }
+    }
+    #[inline(always)]
+    unsafe fn packed_sum([[_, once], [_, fourfold], ..]: [[__m256i; 2]; PLANES]) -> [__m256i; 2] {
+        [_mm256_setzero_si256(), _mm256_add_epi32(once, _mm256_srai_epi32(fourfold, 2))]
+    }
+    #[inline(always)]
+    unsafe fn store([_, wide]: [__m256i; 2], out: &mut [i32]) {
+        assert_eq!(out.len(), 8);
+        // SAFETY: `out` holds the eight sums that are written, unaligned.
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), wide);
     }
 }

@@ -9,100 +9,141 @@
 //!
 //! And once a block `vpmaddwd`, `vpaddd`. Bound: 8 vector operations for 256 multiply-adds a token.
 
-use super::float::{F16Bytes, Lanes, stamp_floats, with_float_kernels};
+#![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
+
+use super::isa::Isa;
+use super::lanes::{F16Bytes, F32x16, Lanes};
 use super::packing::{GROUP, Word};
-use super::sums::{PLANES, Steps, stamp_sums};
-use super::{Isa, Kernels, promised};
+use super::quantized_head::Int8Dot;
+use super::table::{Kernels, stamp_floats};
+use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
 use std::arch::x86_64::*;
 
-pub(super) struct Avx512;
+/// One register of 16 floats makes a vector.
+struct Avx512;
+
+stamp_floats! { lanes: Avx512, features: "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" }
+stamp_sums! { dot: Madd, features: "avx512f,avx512bw", tokens: 8, parts: 1 }
+
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
 
 impl Lanes for Avx512 {
-    const MANY: bool = true;
-    type V = __m512;
-    promised! {
-        fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
-        fn load(x: &[f32; 16]) -> __m512 {
-            // SAFETY: 64 bytes are read.
-            _mm512_loadu_ps(x.as_ptr())
-        }
-        fn store(v: __m512, out: &mut [f32; 16]) {
-            // SAFETY: 64 bytes are written.
-            _mm512_storeu_ps(out.as_mut_ptr(), v)
-        }
-        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
-        fn widen_f16(h: &[F16Bytes; 16]) -> __m512 {
-            // SAFETY: 32 bytes are read.
-            _mm512_cvtph_ps(_mm256_loadu_si256(h.as_ptr().cast()))
-        }
+    const WIDE_TILES: bool = true;
+    type Vector = __m512;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        _mm512_set1_ps(x)
     }
-    type W = __m512i;
-    type I = __m512i;
-    promised! {
-        fn zero() -> __m512i { _mm512_setzero_si512() }
-        fn widen_i8(w: &[i8; 32]) -> __m512i { _mm512_cvtepi8_epi16(_mm256_loadu_si256(w.as_ptr().cast())) }
-        fn madd(sums: __m512i, w: __m512i, x: &[i16; 32]) -> __m512i {
-            // SAFETY: 64 bytes are read.
-            _mm512_add_epi32(sums, _mm512_madd_epi16(w, _mm512_loadu_si512(x.as_ptr().cast())))
-        }
-        fn sum(sums: __m512i) -> i32 { _mm512_reduce_add_epi32(sums) }
+    #[inline(always)]
+    unsafe fn load(x: &F32x16) -> __m512 {
+        // SAFETY: `x` holds the 64 bytes that are read, unaligned.
+        _mm512_loadu_ps(x.as_ptr())
+    }
+    #[inline(always)]
+    unsafe fn store(v: __m512, out: &mut F32x16) {
+        // SAFETY: `out` holds the 64 bytes that are written, unaligned.
+        _mm512_storeu_ps(out.as_mut_ptr(), v)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        _mm512_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn f16_to_f32(h: &[F16Bytes; 16]) -> __m512 {
+        // SAFETY: `h` holds the 32 bytes that are read, unaligned.
+        _mm512_cvtph_ps(_mm256_loadu_si256(h.as_ptr().cast()))
     }
 }
 
-with_float_kernels!(stamp_floats Avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
+impl Int8Dot for Avx512 {
+    type Weights = __m512i;
+    type Sums = __m512i;
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        _mm512_setzero_si512()
+    }
+    #[inline(always)]
+    unsafe fn i8_to_i16(w: &[i8; 32]) -> __m512i {
+        // SAFETY: `w` holds the 32 bytes that are read, unaligned.
+        _mm512_cvtepi8_epi16(_mm256_loadu_si256(w.as_ptr().cast()))
+    }
+    #[inline(always)]
+    unsafe fn madd(sums: __m512i, w: __m512i, x: &[i16; 32]) -> __m512i {
+        // SAFETY: `x` holds the 64 bytes that are read, unaligned.
+        _mm512_add_epi32(sums, _mm512_madd_epi16(w, _mm512_loadu_si512(x.as_ptr().cast())))
+    }
+    #[inline(always)]
+    unsafe fn total(sums: __m512i) -> i32 {
+        _mm512_reduce_add_epi32(sums)
+    }
+}
 
-stamp_sums!(Madd, "avx512f,avx512bw", 8, 1);
-
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512, four_sums: sums, five: None, dots, floats: FLOATS };
-
-/// `vpmaddubsw` into sums of i16, which hold a block, and i32.
+/// `vpmaddubsw` adds to 16-bit sums, which a block cannot overflow; these are added to 32-bit sums after each block. A
+/// part is a whole word.
 struct Madd;
 
-impl Steps for Madd {
+impl TernaryDot for Madd {
     const ROWS: usize = 16;
-    const CHAINS: usize = 2;
+    const ACCUMULATORS: usize = 2;
     type Part = __m512i;
     type Bytes = __m512i;
     type Sum = [__m512i; 2];
-    promised! {
-        fn zero() -> [__m512i; 2] { [_mm512_setzero_si512(); 2] }
-        fn load(word: &Word, _: usize) -> __m512i { load(word) }
-        fn codes(word: __m512i) -> [__m512i; PLANES] { codes(word) }
-        fn splat(q: [i8; 4]) -> __m512i { splat(q) }
-        fn dot([narrow, wide]: [__m512i; 2], codes: __m512i, q: __m512i) -> [__m512i; 2] {
-            [_mm512_add_epi16(narrow, _mm512_maddubs_epi16(codes, q)), wide]
+    #[inline(always)]
+    unsafe fn zero() -> [__m512i; 2] {
+        [_mm512_setzero_si512(); 2]
+    }
+    #[inline(always)]
+    unsafe fn load(word: &Word, _: usize) -> __m512i {
+        load(word)
+    }
+    #[inline(always)]
+    unsafe fn unpack(word: __m512i) -> [__m512i; PLANES] {
+        unpack(word)
+    }
+    #[inline(always)]
+    unsafe fn splat(q: [i8; 4]) -> __m512i {
+        splat(q)
+    }
+    #[inline(always)]
+    unsafe fn dot([narrow, wide]: [__m512i; 2], codes: __m512i, q: __m512i) -> [__m512i; 2] {
+        [_mm512_add_epi16(narrow, _mm512_maddubs_epi16(codes, q)), wide]
+    }
+    #[inline(always)]
+    unsafe fn widen([narrow, wide]: [__m512i; 2]) -> [__m512i; 2] {
+        let sum = _mm512_madd_epi16(narrow, _mm512_set1_epi16(1));
+        [_mm512_setzero_si512(), _mm512_add_epi32(wide, sum)]
+    }
+    /// The second accumulator counts 4-fold: 16 × 2 × 4·2·127 = 32,512 a block, which i16 holds.
+    #[inline(always)]
+    unsafe fn packed_dot(sums: &mut [[__m512i; 2]; PLANES], word: __m512i, q: [__m512i; PLANES]) {
+        let high = _mm512_srli_epi32(word, 4);
+        for (part, q) in [(high, [q[1], q[0]]), (word, [q[3], q[2]])] {
+            sums[0] = Self::dot(sums[0], _mm512_and_si512(part, _mm512_set1_epi8(0x03)), q[0]);
+            sums[1] = Self::dot(sums[1], _mm512_and_si512(part, _mm512_set1_epi8(0x0c)), q[1]);
         }
-        fn settle([narrow, wide]: [__m512i; 2]) -> [__m512i; 2] {
-            let sum = _mm512_madd_epi16(narrow, _mm512_set1_epi16(1));
-            [_mm512_setzero_si512(), _mm512_add_epi32(wide, sum)]
-        }
-        /// The second accumulator counts 4-fold: 16 × 2 × 4·2·127 = 32,512 a block.
-        fn packed_dot(sums: &mut [[__m512i; 2]; PLANES], word: __m512i, q: [__m512i; PLANES]) {
-            let high = _mm512_srli_epi32(word, 4);
-            for (part, q) in [(high, [q[1], q[0]]), (word, [q[3], q[2]])] {
-                sums[0] = Self::dot(sums[0], _mm512_and_si512(part, _mm512_set1_epi8(0x03)), q[0]);
-                sums[1] = Self::dot(sums[1], _mm512_and_si512(part, _mm512_set1_epi8(0x0c)), q[1]);
-            }
-        }
-        fn packed_sum([[_, one], [_, four], ..]: [[__m512i; 2]; PLANES]) -> [__m512i; 2] {
-            [_mm512_setzero_si512(), _mm512_add_epi32(one, _mm512_srai_epi32(four, 2))]
-        }
-        fn store([_, wide]: [__m512i; 2], out: &mut [i32]) { store(wide, out) }
+    }
+    #[inline(always)]
+    unsafe fn packed_sum([[_, once], [_, fourfold], ..]: [[__m512i; 2]; PLANES]) -> [__m512i; 2] {
+        [_mm512_setzero_si512(), _mm512_add_epi32(once, _mm512_srai_epi32(fourfold, 2))]
+    }
+    #[inline(always)]
+    unsafe fn store([_, wide]: [__m512i; 2], out: &mut [i32]) {
+        store(wide, out)
     }
 }
 
-/// A word.
+/// Reads a whole word.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn load(word: &Word) -> __m512i {
-    // SAFETY: a word is 64 bytes, aligned to 64.
+    // SAFETY: a word is the 64 bytes that are read, and aligned to 64.
     unsafe { _mm512_load_si512(word.0.as_ptr().cast()) }
 }
 
-/// The four code planes of a word of four codes a byte.
+/// The four code planes of a two-bit word.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn codes(word: __m512i) -> [__m512i; PLANES] {
+pub(super) fn unpack(word: __m512i) -> [__m512i; PLANES] {
     let mask = _mm512_set1_epi8(3);
     [
         _mm512_and_si512(_mm512_srli_epi32(word, 6), mask),
@@ -113,7 +154,7 @@ pub(super) fn codes(word: __m512i) -> [__m512i; PLANES] {
     ]
 }
 
-/// Four activations, for every row.
+/// Broadcasts four activations to every row.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn splat(q: [i8; 4]) -> __m512i {
@@ -125,6 +166,6 @@ pub(super) fn splat(q: [i8; 4]) -> __m512i {
 #[target_feature(enable = "avx512f")]
 pub(super) fn store(sums: __m512i, out: &mut [i32]) {
     assert_eq!(out.len(), GROUP);
-    // SAFETY: sixteen sums are written to a slice of sixteen.
+    // SAFETY: `out` holds the sixteen sums that are written, unaligned.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sums) };
 }

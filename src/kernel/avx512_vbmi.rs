@@ -1,4 +1,4 @@
-//! AVX-512 with VNNI and VBMI: trits packed five to a byte.
+//! AVX-512 with VNNI and VBMI, whose byte look-ups unpack base3 codes quickly.
 //!
 //! Inner loop, for a word (16 rows × 20 columns), 320 weights:
 //!
@@ -7,97 +7,121 @@
 //! | one token | 3 `vpsubb`, 2 `vpminub`, 1 `vpermi2b`, 4 `vpandd` | 5 `vpdpbusd` with broadcast load |
 //! | several | the same, 4 `vpsrld`, 1 `vpandd` | 5 `vpdpbusd`, two words sharing each broadcast |
 //!
-//! Bound: for one token reading memory, 64 bytes for 320 weights; for several as with four codes a byte.
+//! Bound: for one token reading memory, 64 bytes for 320 weights; for several the same as with two-bit codes.
 
-use super::avx512::{codes, load, splat, store};
-use super::avx512_vnni::Vnni;
-use super::float::{ahead, prefetch};
-use super::packing::{BLOCK_WORDS, EXPANDED_WORDS, FIVE_BLOCK, FIVE_WORDS, FOUR_OF, Word};
-use super::sums::{PLANES, Steps, strip};
-use super::ternary::Sums;
-use super::{FiveKernels, promised};
+#![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
+
+use super::avx512::{FLOATS, load, splat, store, unpack};
+use super::avx512_vnni::{Vnni, peak_macs, two_bit_sums};
+use super::isa::Isa;
+use super::packing::{BASE3_BLOCK, BASE3_WORDS, BLOCK_WORDS, EXPANDED_WORDS, TWO_BIT_OF_BASE3, Word};
+use super::prefetch::prefetch_ahead;
+use super::table::{Base3Kernels, Kernels};
+use super::ternary_dot::{PLANES, TernaryDot, TileSums, strip_sums};
 use std::arch::x86_64::*;
 
+/// The kernels of [`Isa::Avx512Vnni`] on processors that have VBMI as well.
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::Avx512Vnni, two_bit_sums, base3: Some(BASE3), peak_macs, floats: FLOATS };
+
+const BASE3: Base3Kernels = Base3Kernels { sums: base3_sums, to_two_bit };
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vbmi")]
-fn sums(words: &[Word], tokens: &[&[i8]], out: &mut Sums) {
-    strip::<Five, 12, 2, FIVE_BLOCK, FIVE_WORDS>(words, tokens, out);
+fn base3_sums(words: &[Word], tokens: &[&[i8]], sums: &mut TileSums) {
+    strip_sums::<Base3, 12, 2, BASE3_BLOCK, BASE3_WORDS>(words, tokens, sums);
 }
 
-pub(super) const FIVE: FiveKernels = FiveKernels { sums, expand };
+/// The dots of [`Vnni`], on codes that are unpacked from base3.
+struct Base3;
 
-struct Five;
-
-impl Steps for Five {
+impl TernaryDot for Base3 {
     const ROWS: usize = 16;
     const PLANES: usize = 5;
-    const CHAINS: usize = 5;
-    /// Its bytes of four codes, and 81 times its fifth codes.
+    const ACCUMULATORS: usize = 5;
+    /// A word's lower four codes as a two-bit word, and 81 times its fifth codes.
     type Part = [__m512i; 2];
     type Bytes = __m512i;
     type Sum = __m512i;
-    promised! {
-        fn zero() -> __m512i { _mm512_setzero_si512() }
-        fn load(word: &Word, _: usize) -> [__m512i; 2] { four_and_fifth(word) }
-        fn codes([four, fifth]: [__m512i; 2]) -> [__m512i; PLANES] {
-            // SAFETY: registers only. 81 and 162 are 0101'0001 and 1010'0010.
-            let [a, b, c, d, _] = codes(four);
-            [a, b, c, d, _mm512_and_si512(_mm512_srli_epi32(fifth, 6), _mm512_set1_epi8(3))]
-        }
-        fn splat(q: [i8; 4]) -> __m512i { splat(q) }
-        fn dot(sum: __m512i, codes: __m512i, q: __m512i) -> __m512i { _mm512_dpbusd_epi32(sum, codes, q) }
-        fn packed_dot(sums: &mut [__m512i; PLANES], [four, fifth]: [__m512i; 2], q: [__m512i; PLANES]) {
-            Vnni::packed_dot(sums, four, q);
-            sums[4] = _mm512_dpbusd_epi32(sums[4], fifth, q[4]);
-        }
-        /// The fifth codes count 81-fold; INVERSE is the inverse of 81 modulo 2³².
-        fn packed_sum(sums: [__m512i; PLANES]) -> __m512i {
-            const INVERSE: i32 = 0x7819_48b1;
-            let fifth = _mm512_mullo_epi32(sums[4], _mm512_set1_epi32(INVERSE));
-            _mm512_add_epi32(Vnni::packed_sum(sums), fifth)
-        }
-        fn store(sum: __m512i, out: &mut [i32]) { store(sum, out) }
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        _mm512_setzero_si512()
+    }
+    #[inline(always)]
+    unsafe fn load(word: &Word, _: usize) -> [__m512i; 2] {
+        split_base3(word)
+    }
+    #[inline(always)]
+    unsafe fn unpack([two_bit, fifth]: [__m512i; 2]) -> [__m512i; PLANES] {
+        // 81 and 162 are 0101'0001 and 1010'0010: the upper two bits are the fifth code.
+        let [a, b, c, d, _] = unpack(two_bit);
+        [a, b, c, d, _mm512_and_si512(_mm512_srli_epi32(fifth, 6), _mm512_set1_epi8(3))]
+    }
+    #[inline(always)]
+    unsafe fn splat(q: [i8; 4]) -> __m512i {
+        splat(q)
+    }
+    #[inline(always)]
+    unsafe fn dot(sum: __m512i, codes: __m512i, q: __m512i) -> __m512i {
+        _mm512_dpbusd_epi32(sum, codes, q)
+    }
+    #[inline(always)]
+    unsafe fn packed_dot(sums: &mut [__m512i; PLANES], [two_bit, fifth]: [__m512i; 2], q: [__m512i; PLANES]) {
+        Vnni::packed_dot(sums, two_bit, q);
+        sums[4] = _mm512_dpbusd_epi32(sums[4], fifth, q[4]);
+    }
+    /// The fifth codes count 81-fold; INVERSE is the inverse of 81 modulo 2³².
+    #[inline(always)]
+    unsafe fn packed_sum(sums: [__m512i; PLANES]) -> __m512i {
+        const INVERSE: i32 = 0x7819_48b1;
+        let fifth = _mm512_mullo_epi32(sums[4], _mm512_set1_epi32(INVERSE));
+        _mm512_add_epi32(Vnni::packed_sum(sums), fifth)
+    }
+    #[inline(always)]
+    unsafe fn store(sum: __m512i, out: &mut [i32]) {
+        store(sum, out)
     }
 }
 
-/// A word's bytes of four codes, and 81 times its fifth codes.
+/// A word's lower four codes as a two-bit word, and 81 times its fifth codes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn four_and_fifth(word: &Word) -> [__m512i; 2] {
-    let (halves, _) = FOUR_OF.as_chunks::<64>();
-    // SAFETY: 64 bytes are read.
+fn split_base3(word: &Word) -> [__m512i; 2] {
+    let (halves, _) = TWO_BIT_OF_BASE3.as_chunks::<64>();
+    // SAFETY: each half of the table holds the 64 bytes that are read, unaligned.
     let table =
         unsafe { [_mm512_loadu_si512(halves[0].as_ptr().cast()), _mm512_loadu_si512(halves[1].as_ptr().cast())] };
     let word = load(word);
-    // The remainder by 81 is the least of these: a difference below zero wraps round to a larger byte.
-    let less = [_mm512_sub_epi8(word, _mm512_set1_epi8(81)), _mm512_sub_epi8(word, _mm512_set1_epi8(162u8 as i8))];
-    let rest = _mm512_min_epu8(_mm512_min_epu8(word, less[0]), less[1]);
-    [_mm512_permutex2var_epi8(table[0], rest, table[1]), _mm512_sub_epi8(word, rest)]
+    // The remainder by 81 is the smallest of the three: a difference below zero wraps around to a larger byte.
+    let minus = [_mm512_sub_epi8(word, _mm512_set1_epi8(81)), _mm512_sub_epi8(word, _mm512_set1_epi8(162u8 as i8))];
+    let remainder = _mm512_min_epu8(_mm512_min_epu8(word, minus[0]), minus[1]);
+    [_mm512_permutex2var_epi8(table[0], remainder, table[1]), _mm512_sub_epi8(word, remainder)]
 }
 
-/// Blocks of five as blocks of four.
+/// Converts whole blocks of base3 words to two-bit words.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn expand(words: &[Word], out: &mut [Word]) {
+fn to_two_bit(base3: &[Word], two_bit: &mut [Word]) {
     let mask = _mm512_set1_epi8(3);
-    let blocks = words.as_chunks::<FIVE_WORDS>().0.iter().zip(out.as_chunks_mut::<EXPANDED_WORDS>().0);
+    let blocks = base3.as_chunks::<BASE3_WORDS>().0.iter().zip(two_bit.as_chunks_mut::<EXPANDED_WORDS>().0);
     for (words, out) in blocks {
         for w in 0..BLOCK_WORDS {
-            let mut last = _mm512_setzero_si512();
-            for part in 0..4 {
-                let i = BLOCK_WORDS * part + w;
-                prefetch(ahead(&words[i]));
-                let [four, fifth] = four_and_fifth(&words[i]);
-                write(&mut out[i], four);
+            let mut fifths = _mm512_setzero_si512();
+            for b in 0..4 {
+                let i = BLOCK_WORDS * b + w;
+                prefetch_ahead(&words[i]);
+                let [two_bit, fifth] = split_base3(&words[i]);
+                write(&mut out[i], two_bit);
                 let code = _mm512_and_si512(_mm512_srli_epi32(fifth, 6), mask);
-                last = _mm512_or_si512(_mm512_slli_epi32(last, 2), code);
+                fifths = _mm512_or_si512(_mm512_slli_epi32(fifths, 2), code);
             }
-            write(&mut out[FIVE_WORDS + w], last);
+            write(&mut out[BASE3_WORDS + w], fifths);
         }
     }
 }
 
+/// Writes a whole word.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn write(word: &mut Word, bytes: __m512i) {
-    // SAFETY: a word is 64 bytes, aligned to 64.
+    // SAFETY: a word is the 64 bytes that are written, and aligned to 64.
     unsafe { _mm512_store_si512(word.0.as_mut_ptr().cast(), bytes) };
 }

@@ -9,46 +9,64 @@
 //!
 //! Bound: one 512-bit `vpdpbusd` a cycle on Zen 4, two on Zen 5: 64 or 128 multiply-adds a cycle.
 
-use super::avx512::{Avx512, codes, load, splat, store};
-use super::float::{stamp_floats, with_float_kernels};
+#![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
+
+use super::avx512::{FLOATS, load, splat, store, unpack};
+use super::isa::Isa;
 use super::packing::Word;
-use super::sums::{PLANES, Steps, stamp_sums};
-use super::{Isa, Kernels, avx512_vbmi, promised};
+use super::table::Kernels;
+use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
 use std::arch::x86_64::*;
 
-with_float_kernels!(stamp_floats Avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
-stamp_sums!(Vnni, "avx512f,avx512bw,avx512vnni", 12, 2);
+stamp_sums! { dot: Vnni, features: "avx512f,avx512bw,avx512vnni", tokens: 12, parts: 2 }
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512Vnni, four_sums: sums, five: None, dots, floats: FLOATS };
-/// Of processors that have AVX-512-VBMI as well, whose byte look-ups unpack five codes quickly.
-pub(super) static WITH_VBMI: Kernels =
-    Kernels { isa: Isa::Avx512Vnni, four_sums: sums, five: Some(avx512_vbmi::FIVE), dots, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::Avx512Vnni, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
 
+/// `vpdpbusd` adds to 32-bit sums. A part is a whole word.
 pub(super) struct Vnni;
 
-impl Steps for Vnni {
+impl TernaryDot for Vnni {
     const ROWS: usize = 16;
-    const CHAINS: usize = 4;
+    const ACCUMULATORS: usize = 4;
     type Part = __m512i;
     type Bytes = __m512i;
     type Sum = __m512i;
-    promised! {
-        fn zero() -> __m512i { _mm512_setzero_si512() }
-        fn load(word: &Word, _: usize) -> __m512i { load(word) }
-        fn codes(word: __m512i) -> [__m512i; PLANES] { codes(word) }
-        fn splat(q: [i8; 4]) -> __m512i { splat(q) }
-        fn dot(sum: __m512i, codes: __m512i, q: __m512i) -> __m512i { _mm512_dpbusd_epi32(sum, codes, q) }
-        /// Codes are masked in place, so plane p counts 4^(3-p)-fold; 2·64·4·127 a step leaves i32 ample room.
-        fn packed_dot(sums: &mut [__m512i; PLANES], word: __m512i, q: [__m512i; PLANES]) {
-            for (p, mask) in [0xc0u8, 0x30, 0x0c, 0x03].into_iter().enumerate() {
-                sums[p] =
-                    _mm512_dpbusd_epi32(sums[p], _mm512_and_si512(word, _mm512_set1_epi8(mask as i8)), q[p]);
-            }
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        _mm512_setzero_si512()
+    }
+    #[inline(always)]
+    unsafe fn load(word: &Word, _: usize) -> __m512i {
+        load(word)
+    }
+    #[inline(always)]
+    unsafe fn unpack(word: __m512i) -> [__m512i; PLANES] {
+        unpack(word)
+    }
+    #[inline(always)]
+    unsafe fn splat(q: [i8; 4]) -> __m512i {
+        splat(q)
+    }
+    #[inline(always)]
+    unsafe fn dot(sum: __m512i, codes: __m512i, q: __m512i) -> __m512i {
+        _mm512_dpbusd_epi32(sum, codes, q)
+    }
+    /// Codes are masked in place, so plane p counts 4^(3-p)-fold. A call adds at most 2·64·4·127 = 65,024 to a sum: i32
+    /// holds those of 500,000 columns.
+    #[inline(always)]
+    unsafe fn packed_dot(sums: &mut [__m512i; PLANES], word: __m512i, q: [__m512i; PLANES]) {
+        for (p, mask) in [0xc0u8, 0x30, 0x0c, 0x03].into_iter().enumerate() {
+            sums[p] = _mm512_dpbusd_epi32(sums[p], _mm512_and_si512(word, _mm512_set1_epi8(mask as i8)), q[p]);
         }
-        fn packed_sum(sums: [__m512i; PLANES]) -> __m512i {
-            let high = _mm512_add_epi32(_mm512_srai_epi32(sums[0], 6), _mm512_srai_epi32(sums[1], 4));
-            _mm512_add_epi32(high, _mm512_add_epi32(_mm512_srai_epi32(sums[2], 2), sums[3]))
-        }
-        fn store(sum: __m512i, out: &mut [i32]) { store(sum, out) }
+    }
+    #[inline(always)]
+    unsafe fn packed_sum(sums: [__m512i; PLANES]) -> __m512i {
+        let high = _mm512_add_epi32(_mm512_srai_epi32(sums[0], 6), _mm512_srai_epi32(sums[1], 4));
+        _mm512_add_epi32(high, _mm512_add_epi32(_mm512_srai_epi32(sums[2], 2), sums[3]))
+    }
+    #[inline(always)]
+    unsafe fn store(sum: __m512i, out: &mut [i32]) {
+        store(sum, out)
     }
 }

@@ -1,38 +1,38 @@
-//! Float kernels that work element by element, and the norm and the softmax: plain lane arrays, which the compiler
-//! turns into vectors of each instruction set.
+//! Float kernels that work element by element, and RMSNorm and softmax. They are written on plain arrays, which the
+//! compiler turns into vectors of each instruction set.
 
-use super::float::{F16Bytes, LANES, Lane, Lanes, STEP, Widened, dot_tile, halve, widen_f16_plain};
+use super::dot::dot_tile;
+use super::f16::f16_to_f32_portable;
+use super::lanes::{Dequantized, F16Bytes, F32x16, LANES, Lanes, ROUNDING_MAGIC, STEP, round_to_i8, sum_by_halving};
 
 #[inline(always)]
-pub(super) fn widen_f16<L: Lanes>(row: &[F16Bytes], out: &mut [f32]) {
+pub(super) fn f16_to_f32<L: Lanes>(row: &[F16Bytes], out: &mut [f32]) {
     assert_eq!(row.len(), out.len());
     let ((rows, tail), (outs, rest)) = (row.as_chunks::<STEP>(), out.as_chunks_mut::<STEP>());
     for (row, out) in rows.iter().zip(outs) {
-        // SAFETY: as in `dot_tile`.
-        unsafe { L::store(L::widen_f16(row), out) };
+        // SAFETY: this copy of the code is compiled for `L` (`stamp_floats!`) and runs only where the processor has it.
+        unsafe { L::store(L::f16_to_f32(row), out) };
     }
     let mut padded = [[0; 2]; STEP];
     padded[..tail.len()].copy_from_slice(tail);
-    rest.copy_from_slice(&widen_f16_plain(&padded)[..tail.len()]);
+    rest.copy_from_slice(&f16_to_f32_portable(&padded)[..tail.len()]);
 }
 
 #[inline(always)]
-pub(super) fn rms_norm<L: Lanes>(x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]) {
-    assert!(x.len() == gamma.len() && x.len() == out.len());
-    let squares = dot_tile::<L, Widened, 1>(x, [x])[0];
+pub(super) fn rms_norm<L: Lanes>(x: &mut [f32], gamma: &[f32], eps: f32) {
+    assert!(x.len() == gamma.len());
+    let squares = dot_tile::<L, Dequantized, 1>(x, [&*x])[0];
     let r = 1.0 / (squares / x.len() as f32 + eps).sqrt();
-    for ((out, x), gamma) in out.iter_mut().zip(x).zip(gamma) {
-        *out = x * r * gamma;
+    for (x, gamma) in x.iter_mut().zip(gamma) {
+        *x = *x * r * gamma;
     }
 }
-
-/// Adding 1.5·2²³ rounds a float of magnitude below 2²² to an integer, half to even, in its low bits.
-pub(super) const ROUND: f32 = 12_582_912.0;
 
 #[inline(always)]
 pub(super) fn quantize<L: Lanes>(x: &[f32], q: &mut [i8]) -> (f32, i32) {
     assert!(x.len() <= q.len());
-    // Magnitudes are ordered as their bits are, and NaN is the largest: it makes `s` NaN, and so every output.
+    // The bits of magnitudes have the order of the magnitudes, and NaN is the largest: it makes `s` NaN, and so every
+    // output.
     let mut max = [0u32; STEP];
     let (blocks, tail) = x.as_chunks::<STEP>();
     for block in blocks {
@@ -40,27 +40,27 @@ pub(super) fn quantize<L: Lanes>(x: &[f32], q: &mut [i8]) -> (f32, i32) {
             max[l] = max[l].max(block[l].abs().to_bits());
         }
     }
-    let least = 1e-5f32.to_bits();
-    let amax = tail.iter().map(|x| x.abs().to_bits()).chain(max).fold(least, u32::max);
+    let floor = 1e-5f32.to_bits();
+    let amax = tail.iter().map(|x| x.abs().to_bits()).chain(max).fold(floor, u32::max);
     let s = 127.0 / f32::from_bits(amax);
-    // Two plain loops: as one, the compiler makes gathers of them.
+    // Two loops: the compiler would make gathers of a single one.
     for (q, x) in q.iter_mut().zip(x) {
-        *q = (x * s + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i8;
+        *q = round_to_i8(x * s);
     }
     q[x.len()..].fill(0);
     let sum = q.iter().map(|q| *q as i32).sum();
     (s, sum)
 }
 
-/// `e^x` of 16 lanes: Cody-Waite reduction and the degree-5 polynomial of Cephes' `expf`; 0 below -104.
+/// `e^x` of 16 floats: Cody-Waite reduction and the degree-5 polynomial of Cephes' `expf`; 0 at or below -104.
 #[inline(always)]
-fn exp(x: Lane) -> Lane {
+fn exp(x: F32x16) -> F32x16 {
     const C: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     let (mut n, mut r, mut y) = ([0f32; STEP], [0f32; STEP], [C[0]; STEP]);
     for l in 0..STEP {
         let x = if x[l] < -104.0 { -104.0 } else { x[l] };
         let x = if x > 89.0 { 89.0 } else { x };
-        n[l] = x.mul_add(std::f32::consts::LOG2_E, ROUND) - ROUND;
+        n[l] = x.mul_add(std::f32::consts::LOG2_E, ROUNDING_MAGIC) - ROUNDING_MAGIC;
         r[l] = n[l].mul_add(-0.693_359_4, x);
         r[l] = n[l].mul_add(2.121_944_4e-4, r[l]);
     }
@@ -74,7 +74,7 @@ fn exp(x: Lane) -> Lane {
         let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
         let e = (y[l] * r[l]).mul_add(r[l], r[l]) + 1.0;
         // Two factors, since 2^n itself may lie outside the normal range.
-        let n = (n[l] + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+        let n = (n[l] + ROUNDING_MAGIC).to_bits().wrapping_sub(ROUNDING_MAGIC.to_bits()) as i32;
         let e = e * power(n >> 1) * power(n - (n >> 1));
         out[l] = if x[l] <= -104.0 { 0.0 } else { e };
     }
@@ -102,7 +102,7 @@ pub(super) fn softmax<L: Lanes>(s: &mut [f32], n: usize, scale: f32) -> f32 {
             }
         }
     }
-    halve(sums)
+    sum_by_halving(sums)
 }
 
 #[inline(always)]
@@ -134,7 +134,7 @@ pub(super) fn add<L: Lanes>(x: &mut [f32], y: &[f32]) {
 }
 
 #[inline(always)]
-pub(super) fn turn<L: Lanes>(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]) {
+pub(super) fn rotate<L: Lanes>(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]) {
     let n = a.len();
     assert!(b.len() == n && cos.len() == n && sin.len() == n);
     for i in 0..n {
@@ -145,12 +145,12 @@ pub(super) fn turn<L: Lanes>(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f
 }
 
 #[inline(always)]
-pub(super) fn scale_sums<L: Lanes>(sums: &[i32], less: i32, factor: f32, out: &mut [f32]) {
-    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = (sum - less) as f32 * factor);
+pub(super) fn scale_sums<L: Lanes>(sums: &[i32], q_sum: i32, factor: f32, out: &mut [f32]) {
+    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = (sum - q_sum) as f32 * factor);
 }
 
 #[inline(always)]
-pub(super) fn scale_rows<L: Lanes>(sums: &[i32], less: i32, scales: &[f32], s: f32, out: &mut [f32]) {
+pub(super) fn scale_rows<L: Lanes>(sums: &[i32], q_sum: i32, scales: &[f32], s: f32, out: &mut [f32]) {
     let rows = out.iter_mut().zip(sums).zip(scales);
-    rows.for_each(|((out, sum), scale)| *out = (sum - less) as f32 * (scale / s));
+    rows.for_each(|((out, sum), scale)| *out = (sum - q_sum) as f32 * (scale / s));
 }

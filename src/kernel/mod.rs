@@ -1,8 +1,13 @@
 //! Computation: one file per instruction set, and the table that hands out the one this processor can run.
 //!
-//! A [`Kernels`] value exists only for an instruction set that the processor has, which is what makes its safe
-//! methods safe. Every entry gives the same bits on every instruction set (`docs/numerics.md`).
+//! A [`Kernels`] value exists only for an instruction set that the processor has, which is what makes its methods safe.
+//! Every kernel gives the same bits on every instruction set (`docs/numerics.md`).
+//!
+//! The loops are written once, on traits: float kernels in `dot.rs`, `attention.rs`, `elementwise.rs` and
+//! `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs`. An instruction set's file implements the
+//! traits, compiles the loops for itself (`stamp_floats!`, `stamp_sums!`) and holds its `TABLE`.
 
+pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -13,70 +18,37 @@ mod avx512_vbmi;
 mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
-pub mod coarse;
+mod dot;
 mod elementwise;
-pub mod float;
-pub mod machine;
-pub mod memory;
+pub mod f16;
+mod isa;
+pub mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_dot;
 pub mod packing;
-pub mod pool;
+pub mod peak;
+mod prefetch;
+pub mod quantized_head;
 mod scalar;
-mod sums;
+mod table;
+mod team;
 pub mod ternary;
+mod ternary_dot;
 
 use crate::error::{Error, Result};
-use coarse::CoarseToken;
-use float::{F16Bytes, F32Bytes, with_float_kernels};
-use packing::{Packing, Word};
-use std::ops::Range;
-use ternary::Sums;
-
-/// An instruction set for which kernels exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isa {
-    /// Plain Rust, any processor.
-    Scalar,
-    /// x86-64 with AVX2, FMA and F16C.
-    Avx2,
-    /// AVX2 with the VEX-encoded dot products of AVX-VNNI.
-    AvxVnni,
-    /// x86-64 with AVX-512 F, BW, DQ and VL.
-    Avx512,
-    /// AVX-512 with its dot products (VNNI).
-    Avx512Vnni,
-    /// AArch64 without the dot product extension.
-    Neon,
-    /// AArch64 with the dot product extension (`sdot`).
-    NeonDot,
-}
+pub use isa::Isa;
+pub use table::Kernels;
+pub use team::Team;
 
 impl Isa {
-    /// Every instruction set, best last within one architecture.
-    pub const ALL: [Isa; 7] =
-        [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
-
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Isa::Scalar => "scalar",
-            Isa::Avx2 => "avx2",
-            Isa::AvxVnni => "avx-vnni",
-            Isa::Avx512 => "avx512",
-            Isa::Avx512Vnni => "avx512-vnni",
-            Isa::Neon => "neon",
-            Isa::NeonDot => "neon-dot",
-        }
-    }
-
-    /// Those that this processor can run, best last.
+    /// The instruction sets that this processor can run, best last.
     pub fn available() -> Vec<Isa> {
         Isa::ALL.into_iter().filter(|isa| isa.table().is_some()).collect()
     }
 
+    /// The kernels of this instruction set, if the processor has it.
     fn table(self) -> Option<&'static Kernels> {
         #[cfg(target_arch = "x86_64")]
         {
@@ -93,7 +65,7 @@ impl Isa {
                 Isa::Avx512 if avx512 => return Some(&avx512::TABLE),
                 Isa::Avx512Vnni if avx512 && is_x86_feature_detected!("avx512vnni") => {
                     let vbmi = is_x86_feature_detected!("avx512vbmi");
-                    return Some(if vbmi { &avx512_vnni::WITH_VBMI } else { &avx512_vnni::TABLE });
+                    return Some(if vbmi { &avx512_vbmi::TABLE } else { &avx512_vnni::TABLE });
                 }
                 _ => {}
             }
@@ -110,111 +82,18 @@ impl Isa {
     }
 }
 
-/// Functions of an instruction set, inlined into kernels that are compiled for it: they may be called only where the
-/// processor has it.
-macro_rules! promised {
-    ($($(#[$doc:meta])* fn $name:ident($($args:tt)*) $(-> $ret:ty)? { $($body:tt)* })*) => {
-        $(
-            $(#[$doc])*
-            #[inline(always)]
-            unsafe fn $name($($args)*) $(-> $ret)? {
-                // SAFETY: the instructions are there by the caller's promise; of memory the body speaks.
-                #[allow(unused_unsafe)]
-                unsafe { $($body)* }
-            }
-        )*
-    };
-}
-use promised;
-
-/// Kernels for words of five codes a byte.
-#[derive(Clone, Copy)]
-struct FiveKernels {
-    sums: unsafe fn(&[Word], &[&[i8]], &mut Sums),
-    expand: unsafe fn(&[Word], &mut [Word]),
-}
-
-/// Declares the table from the one list of float kernels, with a safe method for each entry.
-macro_rules! declare_table {
-    ([] $($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
-        /// The kernels of one instruction set.
-        pub struct Kernels {
-            /// Which instruction set this is.
-            pub isa: Isa,
-            four_sums: unsafe fn(&[Word], &[&[i8]], &mut Sums),
-            /// None: the scalar ones, and the packing is avoided.
-            five: Option<FiveKernels>,
-            dots: unsafe fn(usize) -> u64,
-            floats: FloatKernels,
-        }
-
-        /// The float kernels of one instruction set: [`float`] compiled for it.
-        struct FloatKernels {
-            $($name: unsafe fn($($ty),*) $(-> $ret)?,)*
-        }
-
-        impl Kernels {
-            $(
-                $(#[$doc])*
-                #[allow(clippy::too_many_arguments)]
-                pub fn $name(&self, $($arg: $ty),*) $(-> $ret)? {
-                    // SAFETY: `kernels` hands out a table only where the processor has its instruction set.
-                    unsafe { (self.floats.$name)($($arg),*) }
-                }
-            )*
-
-            /// How rows of `cols` trits are best packed.
-            pub fn packing(&self, cols: usize) -> Packing {
-                if self.five.is_some() { Packing::smallest(cols) } else { Packing::Four }
-            }
-
-            /// Code sums of a strip of rows against up to [`ternary::TILE`] tokens; see [`packing`].
-            ///
-            /// `words` holds the strip's row groups one after the other; each of `tokens` has all their columns.
-            pub fn ternary_sums(&self, packing: Packing, words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
-                assert!(!tokens.is_empty() && tokens.len() <= sums.len());
-                let cols = tokens[0].len();
-                let group = packing.words(cols);
-                assert!(packing.padded(cols) == cols && (words.len() == group || words.len() == 2 * group));
-                assert!(tokens.iter().all(|t| t.len() == cols));
-                let sum = match packing {
-                    Packing::Four => self.four_sums,
-                    Packing::Five => self.five.unwrap_or(scalar::FIVE).sums,
-                };
-                // SAFETY: the instruction set is there (as above), and the shapes are what the kernels rely on.
-                unsafe { sum(words, tokens, sums) }
-            }
-
-            /// Words of five codes a byte as words of four.
-            pub fn expand(&self, five: &[Word], four: &mut [Word]) {
-                assert!(five.len().is_multiple_of(packing::FIVE_WORDS) && four.len() == five.len() / 4 * 5);
-                // SAFETY: as above.
-                unsafe { (self.five.unwrap_or(scalar::FIVE).expand)(five, four) }
-            }
-
-            /// Runs the integer dot product in registers alone, `rounds` times, and returns how many multiply-adds that
-            /// were: every product is 1, and this is their sum. At most 2²³ rounds, lest a lane overflow.
-            pub fn dots(&self, rounds: usize) -> u64 {
-                assert!(rounds <= 1 << 23);
-                // SAFETY: as above.
-                unsafe { (self.dots)(rounds) }
-            }
-        }
-    };
-}
-with_float_kernels!(declare_table);
-
 /// The kernels of an instruction set, or of the best one that this processor has.
 pub fn kernels(isa: Option<&str>) -> Result<&'static Kernels> {
     let available = Isa::available();
     let names = || available.iter().map(|i| i.name()).collect::<Vec<_>>().join(", ");
     let isa = match isa {
-        None => *available.last().expect("scalar is always there"),
+        None => *available.last().expect("scalar is always available"),
         Some(name) => Isa::ALL.into_iter().find(|i| i.name() == name).ok_or_else(|| {
-            Error::Argument(format!("unknown instruction set {name:?}; this processor has: {}", names()))
+            Error::Argument(format!("unknown instruction set {name:?}; isa is one of: {} (default: the last)", names()))
         })?,
     };
     isa.table().ok_or_else(|| {
-        Error::Argument(format!("this processor has no {}; choose one of: {}, or leave isa out", isa.name(), names()))
+        let message = format!("this processor has no {}; isa is one of: {} (default: the last)", isa.name(), names());
+        Error::Argument(message)
     })
 }

@@ -1,33 +1,32 @@
-//! How trits lie in memory: the two packings, and how rows get into them.
+//! How trits lie in memory: the two packings, and how rows are written into them.
 //!
-//! A *word* of 64 bytes holds 16 rows; its dword r belongs to row r of the group. A group's words follow each other along
-//! K; columns are padded to whole blocks and rows to whole groups. A code is a trit + 1.
+//! A *word* of 64 bytes holds 16 rows; its dword r belongs to row r of the group. A group's words follow each other
+//! along K; columns are padded to whole blocks and rows to whole groups. A code is a trit + 1.
 //!
-//! *Four* codes in a byte, 2 bits a trit: byte j of a word's dword holds, at shifts 6, 4, 2, 0, columns 32·0, 32·1, 32·2,
-//! 32·3 + 4·w + j of a block of 128 columns, where w (0 to 7) is the word's place in the block. A row's 32 bytes of a block
-//! are those of the I2_S format, so packing I2_S only transposes dwords.
+//! *Two-bit*, four codes in a byte: byte j of a word's dword holds, at shifts 6, 4, 2, 0, columns 32·0, 32·1, 32·2,
+//! 32·3 + 4·w + j of a block of 128 columns, where w (0 to 7) is the word's place in the block. A row's 32 bytes of a
+//! block are those of the I2_S format, so packing I2_S only transposes dwords.
 //!
-//! *Five* codes in a byte, 1.6 bits a trit: a block is 640 columns, 32 words. The first 512 columns are four blocks as above,
-//! whose bytes stand as numbers below 81 (digits to the base 3, shift 6 the highest); the block of the last 128 columns
-//! gives to byte i (0 to 127) of the row 81 times the code of its column i. So word 8·b + w meets what word w of block b
-//! meets, and column 512 + 32·b + 4·w + j.
+//! *Base3*, five codes in a byte, 1.6 bits a trit: a block is 640 columns, 32 words. The first 512 columns are four
+//! two-bit blocks, whose bytes become numbers below 81 (digits to the base 3, shift 6 the highest); of the last 128
+//! columns, byte i (0 to 127) of the row gets 81 times the code of column i. So word 8·b + w holds the columns of word
+//! w of two-bit block b, and columns 512 + 32·b + 4·w + j.
 
-use super::memory::Zero;
+use crate::machine::memory::Zeroable;
 
 /// Rows in a group.
 pub const GROUP: usize = 16;
-/// Columns in a block of four codes a byte.
+/// Columns in a two-bit block.
 pub const BLOCK: usize = 128;
-/// Columns in a word of four codes a byte.
+/// Columns in a two-bit word.
 pub const WORD_COLS: usize = 16;
-/// Words in such a block of one group.
+/// Words of a two-bit block of one group.
 pub const BLOCK_WORDS: usize = BLOCK / WORD_COLS;
-/// Columns in a block of five codes a byte.
-pub const FIVE_BLOCK: usize = 5 * BLOCK;
-/// Words in such a block of one group.
-pub const FIVE_WORDS: usize = 4 * BLOCK_WORDS;
-
-/// Words of four codes a byte for such a block.
+/// Columns in a base3 block.
+pub const BASE3_BLOCK: usize = 5 * BLOCK;
+/// Words of a base3 block of one group.
+pub const BASE3_WORDS: usize = 4 * BLOCK_WORDS;
+/// Two-bit words that hold the columns of a base3 block.
 pub const EXPANDED_WORDS: usize = 5 * BLOCK_WORDS;
 
 /// 16 rows of codes.
@@ -35,36 +34,36 @@ pub const EXPANDED_WORDS: usize = 5 * BLOCK_WORDS;
 #[repr(C, align(64))]
 pub struct Word(pub [u8; 64]);
 
-// SAFETY: bytes.
-unsafe impl Zero for Word {}
+// SAFETY: an array of bytes, for which every value is valid.
+unsafe impl Zeroable for Word {}
 
-/// Codes in a byte.
+/// How many codes a byte holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
-    /// Four.
-    Four,
-    /// Five.
-    Five,
+    /// Four codes in a byte, 2 bits each.
+    TwoBit,
+    /// Five codes in a byte, as digits to the base 3.
+    Base3,
 }
 
 impl Packing {
-    /// Both.
-    pub const ALL: [Packing; 2] = [Packing::Four, Packing::Five];
+    /// Both packings.
+    pub const ALL: [Packing; 2] = [Packing::TwoBit, Packing::Base3];
 
-    /// The one that takes fewer bytes for rows of `cols`; the blocks of five are long.
+    /// The packing that takes fewer bytes for rows of `cols`. Short rows fill long base3 blocks badly.
     pub fn smallest(cols: usize) -> Packing {
-        if Packing::Five.words(cols) < Packing::Four.words(cols) { Packing::Five } else { Packing::Four }
+        if Packing::Base3.words(cols) < Packing::TwoBit.words(cols) { Packing::Base3 } else { Packing::TwoBit }
     }
 
     /// Columns and words of a block.
     fn block(self) -> (usize, usize) {
         match self {
-            Packing::Four => (BLOCK, BLOCK_WORDS),
-            Packing::Five => (FIVE_BLOCK, FIVE_WORDS),
+            Packing::TwoBit => (BLOCK, BLOCK_WORDS),
+            Packing::Base3 => (BASE3_BLOCK, BASE3_WORDS),
         }
     }
 
-    /// `cols`, filled up to whole blocks.
+    /// `cols`, padded to whole blocks.
     pub fn padded(self, cols: usize) -> usize {
         cols.next_multiple_of(self.block().0)
     }
@@ -74,32 +73,32 @@ impl Packing {
         cols.div_ceil(self.block().0) * self.block().1
     }
 
-    /// Puts a row, as the bytes of whole I2_S blocks without a code 3, into the words of its group.
-    pub(super) fn place(self, words: &mut [Word], row: usize, bytes: &[u8]) {
+    /// Writes a row into the words of its group. `bytes` are whole I2_S blocks without a code 3.
+    pub(super) fn write_row(self, words: &mut [Word], row: usize, bytes: &[u8]) {
         let (words, own) = (words.chunks_mut(self.block().1), 4 * row..4 * row + 4);
-        let put = |words: &mut [Word], bytes: &[u8]| {
+        let write = |words: &mut [Word], bytes: &[u8]| {
             for (word, dword) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 word.0[own.clone()].copy_from_slice(dword);
             }
         };
         match self {
-            Packing::Four => words.zip(bytes.chunks(BLOCK / 4)).for_each(|(words, bytes)| put(words, bytes)),
-            Packing::Five => words.zip(bytes.chunks(FIVE_BLOCK / 4)).for_each(|(words, bytes)| {
-                let mut whole = [0; FIVE_BLOCK / 4];
+            Packing::TwoBit => words.zip(bytes.chunks(BLOCK / 4)).for_each(|(words, bytes)| write(words, bytes)),
+            Packing::Base3 => words.zip(bytes.chunks(BASE3_BLOCK / 4)).for_each(|(words, bytes)| {
+                let mut whole = [0; BASE3_BLOCK / 4];
                 whole[..bytes.len()].copy_from_slice(bytes);
-                put(words, &fives(&whole));
+                write(words, &to_base3(&whole));
             }),
         }
     }
 }
 
-/// The bytes of a block of five, from those of five I2_S blocks.
-fn fives(bytes: &[u8; FIVE_BLOCK / 4]) -> [u8; BLOCK] {
+/// A row's bytes of a base3 block, from those of five I2_S blocks.
+fn to_base3(bytes: &[u8; BASE3_BLOCK / 4]) -> [u8; BLOCK] {
     let mut out = [0; BLOCK];
-    let last: &[u8; 32] = bytes.last_chunk().expect("longer");
-    for (out, code) in out.as_chunks_mut::<32>().0.iter_mut().zip([6, 4, 2, 0]) {
-        for (out, last) in out.iter_mut().zip(last) {
-            *out = 81 * (last >> code & 3);
+    let fifth: &[u8; 32] = bytes.last_chunk().expect("the five blocks are longer than one");
+    for (out, shift) in out.as_chunks_mut::<32>().0.iter_mut().zip([6, 4, 2, 0]) {
+        for (out, fifth) in out.iter_mut().zip(fifth) {
+            *out = 81 * (fifth >> shift & 3);
         }
     }
     for (out, byte) in out.iter_mut().zip(bytes) {
@@ -108,8 +107,8 @@ fn fives(bytes: &[u8; FIVE_BLOCK / 4]) -> [u8; BLOCK] {
     out
 }
 
-/// The byte of four codes that a number below 81 stands for.
-pub const FOUR_OF: [u8; BLOCK] = {
+/// The two-bit byte for each number below 81, the lower four digits of a base3 byte.
+pub const TWO_BIT_OF_BASE3: [u8; BLOCK] = {
     let mut table = [0; BLOCK];
     let mut n = 0;
     while n < 81 {
@@ -118,3 +117,17 @@ pub const FOUR_OF: [u8; BLOCK] = {
     }
     table
 };
+
+/// Converts whole blocks of base3 words to two-bit words.
+pub(super) fn base3_to_two_bit(base3: &[Word], two_bit: &mut [Word]) {
+    for (words, out) in base3.chunks(BASE3_WORDS).zip(two_bit.chunks_mut(EXPANDED_WORDS)) {
+        let (first, fifth) = out.split_at_mut(BASE3_WORDS);
+        for (w, (word, out)) in words.iter().zip(first).enumerate() {
+            let fifth = &mut fifth[w % BLOCK_WORDS].0;
+            for ((byte, out), fifth) in word.0.iter().zip(&mut out.0).zip(fifth) {
+                *out = TWO_BIT_OF_BASE3[*byte as usize % 81];
+                *fifth = (*fifth << 2) | (byte / 81);
+            }
+        }
+    }
+}

@@ -1,42 +1,68 @@
-//! Plain Rust, for any processor: what every other instruction set must equal.
+//! Plain Rust, for any processor: the reference that every other instruction set must equal.
 
-use super::float::{F16Bytes, Lanes, stamp_floats, widen_f16_plain, with_float_kernels};
-use super::packing::{BLOCK, BLOCK_WORDS, EXPANDED_WORDS, FIVE_WORDS, FOUR_OF, GROUP, WORD_COLS, Word};
-use super::ternary::Sums;
-use super::{FiveKernels, Isa, Kernels, promised};
+use super::f16::f16_to_f32_portable;
+use super::isa::Isa;
+use super::lanes::{F16Bytes, F32x16, Lanes};
+use super::packing::{BLOCK, BLOCK_WORDS, GROUP, WORD_COLS, Word};
+use super::quantized_head::Int8Dot;
+use super::table::{Kernels, stamp_floats};
+use super::ternary_dot::TileSums;
 use std::hint::black_box;
 
-struct Plain;
+/// An array of 16 floats makes a vector. No function needs an instruction set, so all of them are safe to call.
+struct Scalar;
 
-impl Lanes for Plain {
-    const MANY: bool = false;
-    type V = [f32; 16];
-    promised! {
-        fn splat(x: f32) -> [f32; 16] { [x; 16] }
-        fn load(x: &[f32; 16]) -> [f32; 16] { *x }
-        fn store(v: [f32; 16], out: &mut [f32; 16]) { *out = v; }
-        fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-            std::array::from_fn(|l| a[l].mul_add(b[l], c[l]))
-        }
-        fn widen_f16(h: &[F16Bytes; 16]) -> [f32; 16] { widen_f16_plain(h) }
+stamp_floats! { lanes: Scalar }
+
+pub(super) static TABLE: Kernels = Kernels { isa: Isa::Scalar, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
+
+impl Lanes for Scalar {
+    const WIDE_TILES: bool = false;
+    type Vector = F32x16;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> F32x16 {
+        [x; 16]
     }
-    type W = [i8; 32];
-    type I = i32;
-    promised! {
-        fn zero() -> i32 { 0 }
-        fn widen_i8(w: &[i8; 32]) -> [i8; 32] { *w }
-        fn madd(sums: i32, w: [i8; 32], x: &[i16; 32]) -> i32 {
-            w.iter().zip(x).fold(sums, |sum, (w, x)| sum + *w as i32 * *x as i32)
-        }
-        fn sum(sums: i32) -> i32 { sums }
+    #[inline(always)]
+    unsafe fn load(x: &F32x16) -> F32x16 {
+        *x
+    }
+    #[inline(always)]
+    unsafe fn store(v: F32x16, out: &mut F32x16) {
+        *out = v;
+    }
+    #[inline(always)]
+    unsafe fn fma(a: F32x16, b: F32x16, c: F32x16) -> F32x16 {
+        std::array::from_fn(|l| a[l].mul_add(b[l], c[l]))
+    }
+    #[inline(always)]
+    unsafe fn f16_to_f32(h: &[F16Bytes; 16]) -> F32x16 {
+        f16_to_f32_portable(h)
     }
 }
 
-with_float_kernels!(stamp_floats Plain);
+impl Int8Dot for Scalar {
+    type Weights = [i8; 32];
+    type Sums = i32;
+    #[inline(always)]
+    unsafe fn zero() -> i32 {
+        0
+    }
+    #[inline(always)]
+    unsafe fn i8_to_i16(w: &[i8; 32]) -> [i8; 32] {
+        *w
+    }
+    #[inline(always)]
+    unsafe fn madd(sums: i32, w: [i8; 32], x: &[i16; 32]) -> i32 {
+        w.iter().zip(x).fold(sums, |sum, (w, x)| sum + *w as i32 * *x as i32)
+    }
+    #[inline(always)]
+    unsafe fn total(sums: i32) -> i32 {
+        sums
+    }
+}
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Scalar, four_sums, five: None, dots, floats: FLOATS };
-
-fn four_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
+fn two_bit_sums(words: &[Word], tokens: &[&[i8]], sums: &mut TileSums) {
     let per_group = tokens[0].len() / WORD_COLS;
     for (token, sums) in tokens.iter().zip(sums) {
         for (words, sums) in words.chunks(per_group).zip(sums.as_chunks_mut::<GROUP>().0) {
@@ -56,33 +82,12 @@ fn four_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
     }
 }
 
-pub(super) const FIVE: FiveKernels = FiveKernels { sums: five_sums, expand };
-
-fn five_sums(words: &[Word], tokens: &[&[i8]], sums: &mut Sums) {
-    let mut fours = vec![Word([0; 64]); words.len() / 4 * 5];
-    expand(words, &mut fours);
-    four_sums(&fours, tokens, sums);
-}
-
-fn expand(words: &[Word], out: &mut [Word]) {
-    for (words, out) in words.chunks(FIVE_WORDS).zip(out.chunks_mut(EXPANDED_WORDS)) {
-        let (fours, last) = out.split_at_mut(FIVE_WORDS);
-        for (w, (word, out)) in words.iter().zip(fours).enumerate() {
-            let last = &mut last[w % BLOCK_WORDS].0;
-            for ((byte, out), last) in word.0.iter().zip(&mut out.0).zip(last) {
-                *out = FOUR_OF[*byte as usize % 81];
-                *last = (*last << 2) | (byte / 81);
-            }
-        }
-    }
-}
-
-/// What the compiler makes of a plain loop, for one token in each round.
-fn dots(rounds: usize) -> u64 {
+/// The multiply-adds of a plain loop as the compiler vectorises it; one token a round.
+fn peak_macs(rounds: usize) -> u64 {
     let codes = black_box([1u8; GROUP]);
     let mut sums = [0i32; GROUP];
     for _ in 0..rounds {
-        // Opaque in each turn: the compiler must not take the products out of the loop.
+        // Opaque in each iteration: the compiler must not move the products out of the loop.
         let q = black_box(1i8) as i32;
         for (sum, code) in sums.iter_mut().zip(codes) {
             *sum += (code & 3) as i32 * q;

@@ -1,60 +1,63 @@
-//! Ternary matrices in the layouts of [`super::packing`], and the linear layer over them.
-//!
-//! One word meets dwords of activations, each broadcast to all rows: one dot-product instruction per code plane.
+//! Ternary matrices in the layouts of [`super::packing`], and the linear layer over them (BitNet b1.58).
 
-use super::Kernels;
-use super::float::prefetch;
-use super::memory::{Arena, Pages, grow};
+use super::Team;
+use super::packing::{BASE3_WORDS, EXPANDED_WORDS, Packing, Word};
 pub use super::packing::{BLOCK, GROUP};
-use super::packing::{EXPANDED_WORDS, FIVE_WORDS, Packing, Word};
-use super::pool::Team;
-use crate::error::Result;
+use super::prefetch::prefetch;
+use super::ternary_dot::STRIP;
+use crate::error::{Error, Result};
+use crate::machine::memory::{Arena, HugeBuf, try_grow};
 use std::sync::Mutex;
 
-/// Rows that one kernel call computes at most: two groups.
-pub const STRIP: usize = 2 * GROUP;
-/// Tokens that one kernel call takes at most.
+/// The largest number of tokens in one kernel call.
 pub const TILE: usize = 12;
 
-/// Code sums (Σ code·q, not yet less Σ q) of a strip: `[token][row]`.
-pub type Sums = [[i32; STRIP]];
+/// The weight that a trit +1 stands for.
+enum WeightScale {
+    PerTensor(f32),
+    PerRow(Vec<f32>),
+}
 
-/// The factor of a trit.
-pub enum Scale {
-    /// One for the whole matrix.
-    Tensor(f32),
-    /// One for each row.
-    Rows(Vec<f32>),
+/// The size of a ternary matrix, and how its trits are packed.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    /// How many trits a byte holds, and in which order.
+    pub packing: Packing,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
 }
 
 /// A ternary matrix in the packed layout.
 pub struct Ternary {
-    words: Pages<Word>,
+    words: HugeBuf<Word>,
     packing: Packing,
     rows: usize,
     cols: usize,
-    scale: Scale,
+    scale: WeightScale,
 }
 
-/// int8 activations of some tokens, with what turns their sums back into floats.
+/// int8 activations of some tokens, with the scales that turn their sums back into floats.
 #[derive(Default)]
 pub struct Activations {
     q: Vec<i8>,
     stride: usize,
     cols: usize,
-    /// `127 / |x|max` and the sum of q, for each token.
+    /// For each token `127 / |x|max` and the sum of q.
     scales: Vec<(f32, i32)>,
 }
 
 impl Activations {
-    /// Room for `tokens` rows of `cols` values: for each what [`Kernels::quantize`] fills and returns.
+    /// Allocates `tokens` rows of `cols` values. For each row the caller stores what
+    /// [`Kernels::quantize`](super::Kernels::quantize) writes and returns.
     pub fn rows(&mut self, tokens: usize, cols: usize) -> Result<impl Iterator<Item = (&mut [i8], &mut (f32, i32))>> {
-        (self.stride, self.cols) = (Packing::Five.padded(cols), cols);
+        (self.stride, self.cols) = (Packing::Base3.padded(cols), cols);
         self.scales.resize(tokens, (0.0, 0));
-        Ok(grow(&mut self.q, tokens * self.stride)?.chunks_mut(self.stride).zip(&mut self.scales))
+        Ok(try_grow(&mut self.q, tokens * self.stride)?.chunks_mut(self.stride).zip(&mut self.scales))
     }
 
-    /// The quantised values as floats again, `q / s`, `cols` a token.
+    /// The activations as floats again, `q / s`, with `cols` values a token.
     pub fn dequantize(&self) -> Vec<f32> {
         let tokens = self.q.chunks(self.stride).zip(&self.scales);
         tokens.flat_map(|(q, (s, _))| q[..self.cols].iter().map(move |q| *q as f32 / s)).collect()
@@ -66,20 +69,20 @@ impl Activations {
 }
 
 impl Ternary {
-    /// Packs a matrix from its rows of trits; `read(row, out)` writes a row and returns its scale, if it is not zero.
+    /// Packs a matrix from its rows of trits: `read(row, out)` writes a row and returns its scale, or `None` if all
+    /// trits are zero.
     ///
-    /// Rows are read in parallel; the inner error is the refusal of the first row that `read` refuses.
-    pub fn from_rows<E: Send>(
+    /// Rows are read in parallel. If `read` fails for some of them, the error is that of the first.
+    pub fn from_rows<E: From<Error> + Send>(
         team: &Team,
         arena: &Arena,
-        packing: Packing,
-        rows: usize,
-        cols: usize,
+        layout: Layout,
         read: impl Fn(usize, &mut [i8]) -> std::result::Result<Option<f32>, E> + Sync,
-    ) -> Result<std::result::Result<Ternary, E>> {
-        let mut words = room_for(arena, packing, rows, cols)?;
+    ) -> std::result::Result<Ternary, E> {
+        let Layout { packing, rows, cols } = layout;
+        let mut words = layout.try_words(arena)?;
         let mut scales = vec![None; rows];
-        let refused = First::new();
+        let failed = FirstError::new();
         team.for_each_pair(&mut words, packing.words(cols), &mut scales, GROUP, |group, words, scales| {
             let mut trits = vec![0i8; cols.next_multiple_of(BLOCK)];
             let mut bytes = vec![0u8; trits.len() / 4];
@@ -87,7 +90,7 @@ impl Ternary {
                 let row = group * GROUP + r;
                 match read(row, &mut trits[..cols]) {
                     Ok(s) => *scale = s,
-                    Err(e) => return refused.offer(row, e),
+                    Err(e) => return failed.record(row, e),
                 }
                 for (bytes, trits) in bytes.as_chunks_mut::<32>().0.iter_mut().zip(trits.as_chunks::<BLOCK>().0) {
                     let code = |k: usize| (trits[k] + 1) as u8;
@@ -95,113 +98,115 @@ impl Ternary {
                         *byte = code(i) << 6 | code(32 + i) << 4 | code(64 + i) << 2 | code(96 + i);
                     }
                 }
-                packing.place(words, r, &bytes);
+                packing.write_row(words, r, &bytes);
             }
         });
-        if let Err(refusal) = refused.into_result() {
-            return Ok(Err(refusal));
-        }
-        let some = scales.iter().flatten().next().copied().unwrap_or(0.0);
-        let scale = if scales.iter().flatten().all(|s| *s == some) {
-            Scale::Tensor(some)
+        failed.into_result()?;
+        let first = scales.iter().flatten().next().copied().unwrap_or(0.0);
+        let scale = if scales.iter().flatten().all(|s| *s == first) {
+            WeightScale::PerTensor(first)
         } else {
-            Scale::Rows(scales.into_iter().map(|s| s.unwrap_or(0.0)).collect())
+            WeightScale::PerRow(scales.into_iter().map(|s| s.unwrap_or(0.0)).collect())
         };
-        Ok(Ok(Ternary { words, packing, rows, cols, scale }))
+        Ok(Ternary { words, packing, rows, cols, scale })
     }
 
-    /// Packs the code stream of an I2_S tensor whose rows are whole blocks; the inner error is the first row with a
-    /// code 3.
+    /// Packs the code stream of an I2_S tensor whose rows are whole blocks. Code 3 is invalid: `invalid(row)` gives the
+    /// error for the first row that holds one.
     pub fn from_i2s(
         team: &Team,
         arena: &Arena,
-        packing: Packing,
-        rows: usize,
-        cols: usize,
+        layout: Layout,
         codes: &[u8],
         scale: f32,
-    ) -> Result<std::result::Result<Ternary, usize>> {
+        invalid: impl Fn(usize) -> Error,
+    ) -> Result<Ternary> {
+        let Layout { packing, rows, cols } = layout;
         assert!(cols.is_multiple_of(BLOCK) && codes.len() == rows * cols / 4);
-        let mut words = room_for(arena, packing, rows, cols)?;
-        let refused = First::new();
+        let mut words = layout.try_words(arena)?;
+        let failed = FirstError::new();
         team.for_each_chunk(&mut words, packing.words(cols), |group, words| {
             let rows = codes.chunks(cols / 4).skip(group * GROUP).take(GROUP);
             for (r, row) in rows.enumerate() {
                 if row.iter().fold(0, |threes, b| threes | b & b >> 1 & 0x55) != 0 {
-                    return refused.offer(group, group * GROUP + r);
+                    return failed.record(group, group * GROUP + r);
                 }
-                packing.place(words, r, row);
+                packing.write_row(words, r, row);
             }
         });
-        Ok(refused.into_result().map(|()| Ternary { words, packing, rows, cols, scale: Scale::Tensor(scale) }))
+        failed.into_result().map_err(invalid)?;
+        Ok(Ternary { words, packing, rows, cols, scale: WeightScale::PerTensor(scale) })
     }
 
-    /// Multiplies the factor of every row by `factor`.
+    /// Multiplies the scale of every row by `factor`.
     pub fn scale_by(&mut self, factor: f32) {
         match &mut self.scale {
-            Scale::Tensor(s) => *s *= factor,
-            Scale::Rows(rows) => rows.iter_mut().for_each(|s| *s *= factor),
+            WeightScale::PerTensor(s) => *s *= factor,
+            WeightScale::PerRow(rows) => rows.iter_mut().for_each(|s| *s *= factor),
         }
     }
 
-    /// Two different scales of its rows, if there are any.
+    /// Two different scales of its rows, if its rows have different scales. Rows of zeros have none.
     pub fn row_scales(&self) -> Option<(f32, f32)> {
         match &self.scale {
-            Scale::Tensor(_) => None,
-            Scale::Rows(rows) => {
-                let mut some = rows.iter().copied().filter(|s| *s != 0.0);
-                let first = some.next()?;
-                Some((first, some.find(|s| *s != first)?))
+            WeightScale::PerTensor(_) => None,
+            WeightScale::PerRow(rows) => {
+                let mut scales = rows.iter().copied().filter(|s| *s != 0.0);
+                let first = scales.next()?;
+                Some((first, scales.find(|s| *s != first)?))
             }
         }
     }
 
-    /// Output features.
+    /// The number of output features.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Input features.
+    /// The number of input features.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Bytes in memory.
+    /// The bytes of the packed matrix in memory.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.words)
     }
 
-    /// `out[token][row] = (Σ trit·q) · (scale / s)`, the sum an exact integer.
-    pub fn matmul(&self, kernels: &Kernels, team: &Team, x: &Activations, out: &mut [f32]) {
+    /// The linear layer: `out[token][row] = (Σ trit·q) · (scale / s)`, where the sum is an exact integer.
+    ///
+    /// A strip of rows is one task: it computes the sums of its codes with tiles of tokens.
+    pub fn matmul(&self, team: &Team, x: &Activations, out: &mut [f32]) {
         assert!(x.cols == self.cols && out.len() == x.tokens() * self.rows);
         let group_words = self.words.len() / self.rows.div_ceil(GROUP);
-        // Rows of activations are as long as either packing needs.
+        // Rows of activations are padded for base3, the longer of the two paddings.
         let padded = self.packing.padded(self.cols);
         let tokens: Vec<&[i8]> = x.q.chunks(x.stride).take(x.tokens()).map(|q| &q[..padded]).collect();
         team.for_each_rows(out, self.rows, STRIP, |first, out| {
             let groups = out.len().div_ceil(GROUP);
             let (words, rest) = self.words[first / GROUP * group_words..].split_at(groups * group_words);
-            // Unpacking five codes a byte again for every tile is slower than doing it once. Meanwhile the next strip comes.
-            let (mut packing, mut fours) = (self.packing, Vec::new());
-            if packing == Packing::Five && tokens.len() > TILE {
-                fours = vec![Word([0; 64]); words.len() / FIVE_WORDS * EXPANDED_WORDS];
-                kernels.expand(words, &mut fours);
-                packing = Packing::Four;
+            // For several tiles base3 is unpacked once, not in every tile. The tiles then read the unpacked copy, so
+            // each prefetches its share of the next strip from memory.
+            let (mut packing, mut two_bit) = (self.packing, Vec::new());
+            if packing == Packing::Base3 && tokens.len() > TILE {
+                two_bit = vec![Word([0; 64]); words.len() / BASE3_WORDS * EXPANDED_WORDS];
+                team.kernels.base3_to_two_bit(words, &mut two_bit);
+                packing = Packing::TwoBit;
             }
-            let next = if fours.is_empty() { &[] } else { &rest[..rest.len().min(words.len())] };
-            let mut next = next.chunks(words.len().div_ceil(tokens.len().div_ceil(TILE)));
-            let words = if fours.is_empty() { words } else { &fours };
+            let next_strip = if two_bit.is_empty() { &[] } else { &rest[..rest.len().min(words.len())] };
+            let mut shares = next_strip.chunks(words.len().div_ceil(tokens.len().div_ceil(TILE)));
+            let words = if two_bit.is_empty() { words } else { &two_bit };
             let mut sums = [[0i32; STRIP]; TILE];
             for (tile, tokens) in tokens.chunks(TILE).enumerate() {
-                next.next().into_iter().flatten().for_each(|word| prefetch(word));
-                kernels.ternary_sums(packing, words, tokens, &mut sums);
+                shares.next().into_iter().flatten().for_each(|word| prefetch(word));
+                team.kernels.ternary_sums(packing, words, tokens, &mut sums);
                 for (t, sums) in sums.iter().take(tokens.len()).enumerate() {
                     let token = tile * TILE + t;
                     let (s, sum) = x.scales[token];
                     let out = out.token(token);
                     match &self.scale {
-                        Scale::Tensor(scale) => kernels.scale_sums(sums, sum, scale / s, out),
-                        Scale::Rows(scales) => kernels.scale_rows(sums, sum, &scales[first..], s, out),
+                        WeightScale::PerTensor(scale) => team.kernels.scale_sums(sums, sum, scale / s, out),
+                        WeightScale::PerRow(scales) => team.kernels.scale_rows(sums, sum, &scales[first..], s, out),
                     }
                 }
             }
@@ -209,27 +214,30 @@ impl Ternary {
     }
 }
 
-fn room_for(arena: &Arena, packing: Packing, rows: usize, cols: usize) -> Result<Pages<Word>> {
-    arena.zeros(rows.div_ceil(GROUP) * packing.words(cols))
+impl Layout {
+    /// The words of the matrix, all zero.
+    fn try_words(&self, arena: &Arena) -> Result<HugeBuf<Word>> {
+        arena.try_zeroed(self.rows.div_ceil(GROUP) * self.packing.words(self.cols))
+    }
 }
 
-/// The error of the lowest index among those that parallel tasks offer.
-struct First<E>(Mutex<Option<(usize, E)>>);
+/// Keeps the error with the lowest index of those that parallel tasks record.
+struct FirstError<E>(Mutex<Option<(usize, E)>>);
 
-impl<E> First<E> {
+impl<E> FirstError<E> {
     fn new() -> Self {
-        First(Mutex::new(None))
+        FirstError(Mutex::new(None))
     }
 
-    fn offer(&self, index: usize, error: E) {
-        let mut first = self.0.lock().expect("no task panics while it holds this");
+    fn record(&self, index: usize, error: E) {
+        let mut first = self.0.lock().expect("no task panics while it holds the lock");
         if first.as_ref().is_none_or(|(i, _)| index < *i) {
             *first = Some((index, error));
         }
     }
 
     fn into_result(self) -> std::result::Result<(), E> {
-        match self.0.into_inner().expect("as above") {
+        match self.0.into_inner().expect("no task panics while it holds the lock") {
             Some((_, error)) => Err(error),
             None => Ok(()),
         }

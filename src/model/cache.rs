@@ -1,31 +1,31 @@
-//! The keys and values of one sequence.
+//! The KV cache: keys and values of one sequence, in pages.
 
 use super::Row;
 use crate::error::Result;
-use crate::kernel::float::PAGE;
-use crate::kernel::pool::Team;
-use crate::ops::attention::{KvType, Page, PageShape};
-use crate::receipt::Work;
+use crate::kernel::Team;
+use crate::kernel::attention::PAGE;
+use crate::machine::counters::WorkCounters;
+use crate::ops::attention::{AttentionRow, KvType, Page, PageShape};
 use std::sync::Arc;
 
-/// Grows by pages of 64 positions; positions past `len` hold nothing that counts. Clones share their pages until one of
-/// them writes.
+/// The keys and values of one sequence. It grows by pages of 64 positions; what a page holds after position `len` has
+/// no meaning. Clones share their pages until one of them writes.
 #[derive(Clone)]
 pub struct KvCache {
     shape: PageShape,
     kv_type: KvType,
     pages: Vec<Arc<Page>>,
     len: usize,
-    work: Work,
+    work: WorkCounters,
 }
 
 impl KvCache {
-    /// An empty cache.
+    /// A cache of no positions, for pages of this shape and element type.
     pub fn new(shape: PageShape, kv_type: KvType) -> KvCache {
-        KvCache { shape, kv_type, pages: Vec::new(), len: 0, work: Work::default() }
+        KvCache { shape, kv_type, pages: Vec::new(), len: 0, work: WorkCounters::default() }
     }
 
-    /// Positions held.
+    /// How many positions it holds.
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
         self.len
@@ -37,24 +37,25 @@ impl KvCache {
         self.pages.truncate(self.len.div_ceil(PAGE));
     }
 
-    /// Declares that one position more has been written, by this work.
-    pub(super) fn advance(&mut self, work: Work) {
+    /// Takes in one more position, with the work that the layers and the head have done for it.
+    pub(super) fn advance(&mut self, layers: WorkCounters, head: WorkCounters) {
         self.len += 1;
-        self.work += work;
+        self.work += layers;
+        self.work += head;
     }
 
-    /// Begins to count its work from nothing.
-    pub fn count_anew(&mut self) {
-        self.work = Work::default();
+    /// Sets the counters of its work to zero.
+    pub fn reset_work(&mut self) {
+        self.work = WorkCounters::default();
     }
 
-    /// What has been computed for it since, positions that were forgotten again included.
-    pub fn work(&self) -> Work {
+    /// What was computed for it since [`KvCache::reset_work`], also for positions that were truncated again.
+    pub fn work(&self) -> WorkCounters {
         self.work
     }
 
-    /// Makes room for `len` positions, in pages that nobody shares.
-    pub(super) fn reserve(&mut self, len: usize) -> Result<()> {
+    /// Allocates pages for `len` positions, and copies the page that is written next if a clone shares it.
+    fn reserve(&mut self, len: usize) -> Result<()> {
         if let Some(page) = self.pages.get_mut(self.len / PAGE)
             && Arc::get_mut(page).is_none()
         {
@@ -66,53 +67,79 @@ impl KvCache {
         Ok(())
     }
 
-    pub(super) fn pages(&self) -> &[Arc<Page>] {
-        &self.pages
-    }
-
+    /// The shape of its pages.
     pub(super) fn shape(&self) -> &PageShape {
         &self.shape
     }
 
-    /// The contents of its pages.
+    /// The bytes of its pages, in order.
     pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
         self.pages.iter().map(|page| page.bytes())
     }
 
-    /// Gives an empty cache `len` positions, page by page out of such contents.
+    /// Gives an empty cache `len` positions: `read` fills each page with the bytes that [`KvCache::contents`] gave for
+    /// it.
     pub fn fill(&mut self, len: usize, mut read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
         self.reserve(len)?;
-        self.pages.iter_mut().try_for_each(|page| read(Arc::get_mut(page).expect("reserved").bytes_mut()))?;
+        self.pages.iter_mut().try_for_each(|page| read(Arc::get_mut(page).expect("just allocated").bytes_mut()))?;
         self.len = len;
         Ok(())
     }
+}
+
+/// Where a row of a batch stands.
+pub(super) struct Place {
+    /// The index of its sequence.
+    sequence: usize,
+    /// Its position in it.
+    pub position: usize,
+}
+
+/// Places a batch's rows behind what their caches hold, and allocates the pages for them.
+pub(super) fn place(caches: &mut [&mut KvCache], rows: &[Row]) -> Result<Vec<Place>> {
+    let mut lens: Vec<usize> = caches.iter().map(|cache| cache.len).collect();
+    let mut places = Vec::with_capacity(rows.len());
+    for Row { sequence, .. } in rows {
+        places.push(Place { sequence: *sequence, position: lens[*sequence] });
+        lens[*sequence] += 1;
+    }
+    for (cache, len) in caches.iter_mut().zip(lens).filter(|(cache, len)| *len > cache.len) {
+        cache.reserve(len)?;
+    }
+    Ok(places)
 }
 
 /// Stores a layer's keys and values of all rows, page by page.
 pub(super) fn write(
     team: &Team,
     caches: &mut [&mut KvCache],
-    rows: &[Row],
+    places: &[Place],
     layer: usize,
     keys: &[f32],
     values: &[f32],
 ) {
-    let width = keys.len() / rows.len();
+    let width = keys.len() / places.len();
     let mut touched: Vec<(&PageShape, &mut Arc<Page>, Vec<usize>)> = Vec::new();
     for (sequence, cache) in caches.iter_mut().enumerate() {
         let KvCache { shape, pages, .. } = &mut **cache;
-        let all = (0..rows.len()).filter(|i| rows[*i].sequence == sequence).collect::<Vec<usize>>();
-        let Some(first) = all.first().map(|i| rows[*i].position / PAGE) else { continue };
-        let by_page = all.chunk_by(|a, b| rows[*a].position / PAGE == rows[*b].position / PAGE);
+        let rows = (0..places.len()).filter(|i| places[*i].sequence == sequence).collect::<Vec<usize>>();
+        let Some(first) = rows.first().map(|i| places[*i].position / PAGE) else { continue };
+        let by_page = rows.chunk_by(|a, b| places[*a].position / PAGE == places[*b].position / PAGE);
         touched.extend(pages[first..].iter_mut().zip(by_page).map(|(page, rows)| (&*shape, page, rows.to_vec())));
     }
     team.for_each_chunk(&mut touched, 1, |_, touched| {
-        for (shape, page, at) in touched {
-            let page = Arc::get_mut(page).expect("reserved");
-            for i in at.iter() {
+        for (shape, page, rows) in touched {
+            let page = Arc::get_mut(page).expect("`reserve` made it this cache's own");
+            for i in rows.iter() {
                 let own = *i * width..(*i + 1) * width;
-                page.write(shape, layer, rows[*i].position % PAGE, &keys[own.clone()], &values[own]);
+                page.write(shape, layer, places[*i].position % PAGE, &keys[own.clone()], &values[own]);
             }
         }
     });
+}
+
+/// What the rows of a batch attend to.
+pub(super) fn attention_rows<'a>(caches: &'a [&mut KvCache], places: &[Place]) -> Vec<AttentionRow<'a>> {
+    let row = |place: &Place| AttentionRow { pages: &caches[place.sequence].pages, position: place.position };
+    places.iter().map(row).collect()
 }

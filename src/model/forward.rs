@@ -1,215 +1,132 @@
-//! The forward pass: one function for a chunk of a prompt, one decode step, and many conversations at once.
+//! The forward pass: one function for a chunk of a prompt, one decode step, and many sequences at once.
 
-use super::config::Activation;
-use super::head::Wanted;
-use super::linear::Input;
-use super::{ActQuant, KvCache, Model, cache};
+use super::finite::check_finite;
+use super::input::Inputs;
+use super::scratch::{Buffers, Scratch};
+use super::{KvCache, LogitsFor, Model, Row, cache};
 use crate::error::{Error, Result};
-use crate::kernel::Kernels;
-use crate::kernel::memory::{grow, zeros};
-use crate::kernel::pool::Team;
-use crate::kernel::ternary::Activations;
-use crate::ops::attention::{Sight, attention};
-use crate::receipt::Work;
+use crate::kernel::Team;
+use crate::machine::counters::WorkCounters;
+use crate::machine::memory::try_with_capacity;
+use crate::ops::attention::{AttentionBatch, attention};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
-
-/// The buffers of a pass, kept for the next one: fresh memory costs more than filling it.
-#[derive(Default)]
-pub struct Scratch {
-    x: Vec<f32>,
-    normed: Vec<f32>,
-    branch: Vec<f32>,
-    q: Vec<f32>,
-    mixed: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    ints: Activations,
-}
-
-/// One row of a batch.
-#[derive(Clone, Copy)]
-pub struct Row<'a> {
-    /// Which of the caches it belongs to.
-    pub sequence: usize,
-    /// Where it stands: its cache's length, plus the number of its rows before this one.
-    pub position: usize,
-    /// The token.
-    pub id: u32,
-    /// Which of its logits are wanted.
-    pub logits: Wanted<'a>,
-}
 
 impl Model {
-    /// Computes a batch: appends every row's keys and values to its cache and returns the logits of the rows that
-    /// want them, `vocab` floats each, in order; or their states.
+    /// Computes a batch: appends the keys and values of every row to the cache of its sequence, and returns the logits
+    /// of the rows that need some, `vocab_size` floats each, in order; or their hidden states ([`LogitsFor::Hidden`]).
     ///
-    /// `cancel` is read between layers; an abandoned pass leaves the caches at their former lengths. Ids are below
-    /// the vocabulary's size.
+    /// `cancel` is read between layers; a pass that fails or is cancelled leaves the caches at their former lengths.
+    /// Ids must be below the vocabulary's size.
     pub fn forward(
         &self,
-        kernels: &Kernels,
         team: &Team,
         caches: &mut [&mut KvCache],
         rows: &[Row],
         scratch: &mut Scratch,
         cancel: &AtomicBool,
     ) -> Result<Vec<f32>> {
-        let config = &self.config;
-        let (n, eps) = (rows.len(), config.eps);
-        if n == 0 {
+        if rows.is_empty() {
             return Ok(Vec::new());
         }
-        for row in rows {
-            caches[row.sequence].reserve(row.position + 1)?;
-        }
-        let turns = self.rope.turns(rows.iter().map(|row| row.position));
+        let config = &self.config;
+        let places = cache::place(caches, rows)?;
+        let cos_sin = self.rope.cos_sin(places.iter().map(|place| place.position));
+        let Buffers { x, normed, q, k, v, attended, gate, up, branch, ints } = scratch.buffers(config, rows.len())?;
+        let (act_quant, has_dense, eps) = (self.act_quant.chosen, self.has_dense, config.eps);
+        let mut inputs = Inputs { team, n_rows: rows.len(), act_quant, has_dense, eps, ints };
+        let mut work = WorkCounters::default();
 
-        let x = grow(&mut scratch.x, n * config.width)?;
-        let normed = grow(&mut scratch.normed, n * config.width)?;
-        let branch = grow(&mut scratch.branch, n * config.width)?;
-        let q = grow(&mut scratch.q, n * config.q_width())?;
-        let mixed = grow(&mut scratch.mixed, n * config.q_width())?;
-        let k = grow(&mut scratch.k, n * config.kv_width())?;
-        let v = grow(&mut scratch.v, n * config.kv_width())?;
-        let gate = grow(&mut scratch.gate, n * config.ffn)?;
-        let up = grow(&mut scratch.up, n * config.ffn)?;
-        let ints = &mut scratch.ints;
-        team.for_each_chunk(x, config.width, |i, x| self.embedding.widen(kernels, rows[i].id as usize, x));
-        check_finite(x, config.width, |i, value| {
-            format!("tensor 'token_embd.weight': row {} holds {value}; the file is broken", rows[i].id)
-        })?;
+        // Embedding: x = E[id].
+        self.embed(team, rows, x)?;
 
-        let width = config.width;
-        let mut work = Work::default();
         for (layer, block) in self.layers.iter().enumerate() {
-            if cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
-            let a = self.input(kernels, team, n, x, normed, ints, |i, x, normed| {
-                if layer > 0 {
-                    kernels.add(x, &branch[i * width..][..width]);
-                }
-                kernels.rms_norm(x, &block.attn_norm, eps, normed);
-            })?;
-            block.q.apply(kernels, team, &a, q, &mut work);
-            block.k.apply(kernels, team, &a, k, &mut work);
-            block.v.apply(kernels, team, &a, v, &mut work);
-            team.for_each_pair(q, config.q_width(), k, config.kv_width(), |i, q, k| {
-                self.rope.apply(kernels, &turns, i, q, config.head_dim);
-                self.rope.apply(kernels, &turns, i, k, config.head_dim);
-            });
-            cache::write(team, caches, rows, layer, k, v);
-            let sights: Vec<Sight> =
-                rows.iter().map(|row| Sight { pages: caches[row.sequence].pages(), position: row.position }).collect();
-            let start = Instant::now();
-            attention(kernels, team, caches[rows[0].sequence].shape(), layer, &sights, q, mixed);
-            work.attention += 1;
-            work.attention_ns += start.elapsed().as_nanos() as u64;
-            let a = self.input(kernels, team, n, mixed, q, ints, |_, mixed, q| match &block.attn_sub_norm {
-                Some(gamma) => kernels.rms_norm(mixed, gamma, eps, q),
-                None => q.copy_from_slice(mixed),
-            })?;
-            block.o.apply(kernels, team, &a, branch, &mut work);
+            refuse_cancelled(cancel)?;
 
-            let f = self.input(kernels, team, n, x, normed, ints, |i, x, normed| {
-                kernels.add(x, &branch[i * width..][..width]);
-                kernels.rms_norm(x, &block.ffn_norm, eps, normed);
-            })?;
-            block.gate.apply(kernels, team, &f, gate, &mut work);
-            block.up.apply(kernels, team, &f, up, &mut work);
-            let f = self.input(kernels, team, n, gate, up, ints, |_, gate, up| {
-                match config.activation {
-                    Activation::Relu2 => kernels.relu2_mul(gate, up),
-                    Activation::Silu => kernels.silu_mul(gate, up),
-                }
-                match &block.ffn_sub_norm {
-                    Some(gamma) => kernels.rms_norm(gate, gamma, eps, up),
-                    None => up.copy_from_slice(gate),
-                }
-            })?;
-            block.down.apply(kernels, team, &f, branch, &mut work);
-        }
-        team.for_each_chunk(x, width, |i, x| kernels.add(x, &branch[i * width..][..width]));
+            // Attention norm: a = RMSNorm(x).
+            let a = inputs.norm(x, &block.attn_norm, normed)?;
+            // Queries, keys and values.
+            block.q.apply(team, &a, q, &mut work);
+            block.k.apply(team, &a, k, &mut work);
+            block.v.apply(team, &a, v, &mut work);
+            // Rotary position embedding.
+            self.rope.rotate(team, &cos_sin, q, k);
+            // The cache keeps keys and values; the attention reads them from there.
+            cache::write(team, caches, &places, layer, k, v);
+            // Attention: softmax(q·kᵀ / √head_dim)·v.
+            let attention_rows = cache::attention_rows(caches, &places);
+            let batch = AttentionBatch { shape: caches[rows[0].sequence].shape(), layer, rows: &attention_rows };
+            attention(team, &batch, q, attended, &mut work);
+            // Sub-norm: a = RMSNorm(attended), or attended itself if the architecture has none.
+            let a = inputs.sub_norm(attended, block.attn_sub_norm.as_deref())?;
+            // Output projection and residual: x = x + W_o·a.
+            block.o.apply(team, &a, branch, &mut work);
+            add(team, x, branch, config.hidden_size);
 
-        if cancel.load(Ordering::Relaxed) {
-            return Err(Error::Cancelled);
+            // Feed-forward norm: f = RMSNorm(x).
+            let f = inputs.norm(x, &block.ffn_norm, normed)?;
+            // Gate and up projections.
+            block.gate.apply(team, &f, gate, &mut work);
+            block.up.apply(team, &f, up, &mut work);
+            // Activation: f = act(gate) · up. Then the sub-norm, if the architecture has one.
+            let f = inputs.activate(config.activation, gate, up, block.ffn_sub_norm.as_deref())?;
+            // Down projection and residual: x = x + W_down·f.
+            block.down.apply(team, &f, branch, &mut work);
+            add(team, x, branch, config.hidden_size);
         }
-        // Nothing hides a value that is not finite from here: each operation hands it on.
-        check_finite(x, config.width, |i, value| {
-            format!("position {}: the layers end in {value}; their weights are out of range", rows[i].position)
+
+        refuse_cancelled(cancel)?;
+        // Every operation above turns a NaN or infinity into another, so that one check finds them all.
+        check_finite(x, config.hidden_size, |i, value| {
+            format!("position {}: the last layer gives {value}; some weights are out of range", places[i].position)
         })?;
-        let start = Instant::now();
-        let (logits, exact) = self.head_logits(kernels, team, rows, x)?;
-        // Rows of several sequences share a pass, and so its time.
-        let head_ns = start.elapsed().as_nanos() as u64 / exact.len().max(1) as u64;
-        let [ternary_ns, dense_ns, attention_ns] =
-            [work.ternary_ns, work.dense_ns, work.attention_ns].map(|all| all / n as u64);
-        let mut exact = exact.into_iter();
+
+        // Output norm, of the rows that need something.
+        let (needs, hidden) = self.output_norm(team, rows, x)?;
+        // Output head: logits = W_out·hidden.
+        let mut head_work = vec![WorkCounters::default(); needs.len()];
+        let outputs = if needs.iter().all(|logits| matches!(logits, LogitsFor::Hidden)) {
+            hidden
+        } else {
+            let matrix = self.output.as_ref().unwrap_or(&self.embedding);
+            self.head.logits(team, matrix, &hidden, &needs, &mut head_work)?
+        };
+
+        let share = work.share(rows.len());
+        let mut head_work = head_work.into_iter();
         for row in rows {
-            let head = (row.logits.any() && !matches!(row.logits, Wanted::State)) as u64;
-            let logits = row.logits.any().then(|| exact.next()).flatten().unwrap_or(0) as u64;
-            let head_ns = head * head_ns;
-            caches[row.sequence].advance(Work { head, logits, head_ns, ternary_ns, dense_ns, attention_ns, ..work });
+            let head = if row.logits.any() { head_work.next() } else { None };
+            caches[row.sequence].advance(share, head.unwrap_or_default());
         }
-        Ok(logits)
+        Ok(outputs)
     }
 
-    /// The input of projections: `fill(i, from, to)` writes each row of `to`, which is rounded while it is at hand.
-    #[allow(clippy::too_many_arguments)]
-    fn input<'a>(
-        &self,
-        kernels: &Kernels,
-        team: &Team,
-        n: usize,
-        from: &mut [f32],
-        to: &'a mut [f32],
-        ints: &'a mut Activations,
-        fill: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
-    ) -> Result<Input<'a>> {
-        let cols = to.len() / n;
-        if self.verdict.act_quant == ActQuant::None {
-            team.for_each_pair(from, cols, to, cols, fill);
-            return Ok(Input { floats: (&*to).into(), ints: None });
-        }
-        let pairs = from.chunks_mut(cols).zip(to.chunks_mut(cols));
-        let mut rows: Vec<_> = pairs.zip(ints.rows(n, cols)?).collect();
-        team.for_each_chunk(&mut rows, 1, |i, rows| {
-            for ((from, to), (q, scale)) in rows {
-                fill(i, from, to);
-                **scale = kernels.quantize(to, q);
-            }
-        });
-        let floats = if self.some_dense { ints.dequantize().into() } else { (&*to).into() };
-        Ok(Input { floats, ints: Some(ints) })
+    /// Writes the embeddings of the rows' tokens to `x`.
+    fn embed(&self, team: &Team, rows: &[Row], x: &mut [f32]) -> Result<()> {
+        let width = self.config.hidden_size;
+        team.for_each_chunk(x, width, |i, x| self.embedding.dequantize(team.kernels, rows[i].id as usize, x));
+        check_finite(x, width, |i, value| {
+            format!("tensor '{}': row {} holds {value}; the file is broken", self.embedding.name(), rows[i].id)
+        })
     }
 
-    /// The logits of the rows that want them, and how many of each were computed exactly; or the states.
-    fn head_logits(&self, kernels: &Kernels, team: &Team, rows: &[Row], x: &[f32]) -> Result<(Vec<f32>, Vec<usize>)> {
-        let some = rows.iter().zip(x.chunks(self.config.width)).filter(|(row, _)| row.logits.any());
-        let (wanted, x): (Vec<Wanted>, Vec<&[f32]>) = some.map(|(row, x)| (row.logits, x)).unzip();
-        let x = x.concat();
-        let mut normed = zeros(x.len())?;
-        let (width, eps) = (self.config.width, self.config.eps);
-        team.for_each_chunk(&mut normed, width, |i, normed| {
-            kernels.rms_norm(&x[i * width..][..width], &self.output_norm, eps, normed);
-        });
-        if wanted.iter().all(|wanted| matches!(wanted, Wanted::State)) {
-            return Ok((normed, Vec::new()));
+    /// RMSNorm of those rows of `x` that need something, and what they need.
+    fn output_norm<'a>(&self, team: &Team, rows: &[Row<'a>], x: &[f32]) -> Result<(Vec<LogitsFor<'a>>, Vec<f32>)> {
+        let (width, eps) = (self.config.hidden_size, self.config.eps);
+        let needs: Vec<LogitsFor> = rows.iter().map(|row| row.logits).filter(LogitsFor::any).collect();
+        let mut hidden = try_with_capacity(needs.len() * width)?;
+        for (_, x) in rows.iter().zip(x.chunks(width)).filter(|(row, _)| row.logits.any()) {
+            hidden.extend_from_slice(x);
         }
-        let matrix = self.output.as_ref().unwrap_or(&self.embedding);
-        self.head.logits(kernels, team, matrix, &normed, &wanted)
+        team.for_each_chunk(&mut hidden, width, |_, row| team.kernels.rms_norm(row, &self.output_norm, eps));
+        Ok((needs, hidden))
     }
 }
 
-/// An error of the model if any value is not finite; `what` is told in which group of `len` it is.
-pub(super) fn check_finite(x: &[f32], len: usize, what: impl Fn(usize, f32) -> String) -> Result<()> {
-    // Without an early exit this is a loop over vectors.
-    if x.iter().fold(true, |all, x| all & x.is_finite()) {
-        return Ok(());
-    }
-    let at = x.iter().position(|x| !x.is_finite()).unwrap_or_default();
-    Err(Error::Model(what(at / len, x[at])))
+/// `x = x + y` for rows of `width` values.
+fn add(team: &Team, x: &mut [f32], y: &[f32], width: usize) {
+    team.for_each_chunk(x, width, |i, x| team.kernels.add(x, &y[i * width..][..width]));
+}
+
+fn refuse_cancelled(cancel: &AtomicBool) -> Result<()> {
+    if cancel.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
 }

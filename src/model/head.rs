@@ -1,196 +1,202 @@
-//! The output head: logits of every id, or of those alone that a choice can fall on.
+//! The output head: logits of the whole vocabulary, or of those tokens alone that the sampler can choose.
 //!
-//! Most choices need the exact logits of few ids. A copy of the matrix in 8 bits, half of the bytes of f16, gives an
-//! interval for every logit; the caller says from where on an upper bound matters, and the exact rows decide. The
-//! intervals hold the logit *as the exact path computes it*:
+//! Most samplers need the exact logits of few tokens. A copy of the matrix in 8 bits, half the bytes of f16, gives an
+//! interval for every logit. The caller turns the intervals into a threshold, and only the rows whose upper bound
+//! reaches it are computed exactly. The intervals hold the logit *as the exact path rounds it*:
 //!
-//! With w = ŵ + e (ŵ the 8-bit row) and x = x̂ + f (x̂ in up to 16 bits), |w·x - ŵ·x̂| ≤ |e||x| + |ŵ||f| by Cauchy and
-//! Schwarz, and ŵ·x̂ is an integer times two steps. A dot in fixed order differs from w·x by at most γ Σ|w||x| ≤ γ|w||x|,
-//! where γ = m·u / (1 - m·u) for m roundings (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
+//! With w = ŵ + e (ŵ the 8-bit row) and x = x̂ + f (x̂ in up to 16 bits), |w·x - ŵ·x̂| ≤ |e||x| + |ŵ||f| by the
+//! Cauchy-Schwarz inequality, and ŵ·x̂ is an integer times two steps. A dot in fixed order differs from w·x by at most
+//! γ Σ|w||x| ≤ γ|w||x|, where γ = m·u / (1 - m·u) for m roundings (Higham, Accuracy and Stability of Numerical
+//! Algorithms, section 3.1).
 
-use super::forward::check_finite;
+use super::finite::check_finite;
 use super::linear::Dense;
+use super::row::{CandidateThreshold, LogitsFor};
 use crate::error::Result;
-use crate::kernel::Kernels;
-use crate::kernel::coarse::{COARSE_STEP, COARSE_TOKENS, CoarseToken};
-use crate::kernel::memory::{Pages, zeros};
-use crate::kernel::pool::Team;
+use crate::kernel::Team;
+use crate::kernel::quantized_head::{HEAD_STEP, HEAD_TOKENS, QuantizedToken};
+use crate::machine::counters::WorkCounters;
+use crate::machine::memory::{HugeBuf, try_zeroed};
 use std::sync::OnceLock;
+use std::time::Instant;
 
-/// Adjusts the lower and upper bounds of all logits as the choice will adjust the logits, and returns the least adjusted
-/// upper bound that can win; nothing if every logit is needed. The adjustment must be monotone.
-pub type Bounded<'a> = dyn Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync + 'a;
-
-/// Which logits of a row are wanted.
-#[derive(Clone, Copy)]
-pub enum Wanted<'a> {
-    /// None.
-    Nothing,
-    /// Of every id.
-    All,
-    /// Of the ids that a choice can fall on; of others minus infinity may stand.
-    Likely(&'a Bounded<'a>),
-    /// None, but the state that the head would read, `width` floats; all rows of a pass that want anything want it.
-    State,
-}
-
-impl Wanted<'_> {
-    /// Whether it is anything.
-    pub fn any(&self) -> bool {
-        !matches!(self, Wanted::Nothing)
-    }
-}
-
-/// The head of a model.
+/// The head of a model: decides which rows of its matrix are computed.
 pub struct Head {
-    /// Whether the copy may be made.
-    copies: bool,
-    copy: OnceLock<Option<Coarse>>,
+    /// Whether the 8-bit copy must not be made.
+    exact: bool,
+    quantized: OnceLock<Option<QuantizedHead>>,
 }
 
-/// Rows of the copy that one task computes.
+/// How many rows of the 8-bit copy one task computes.
 const STEP: usize = 64;
-/// Matrices below this stay in the processor's cache and gain nothing.
-const LEAST_BYTES: usize = 1 << 20;
-/// `coarsen` takes rows up to this, and their sums stay within i32.
-const MOST_COLUMNS: usize = 1 << 17;
-/// Of more ids than this fraction the exact rows are read in order.
-const MOST_LIKELY: usize = 16;
+/// Matrices below this size stay in the processor's cache; an 8-bit copy would not make them faster.
+const MIN_BYTES: usize = 1 << 20;
+/// The most columns that `quantize_row` takes, and with which its sums fit i32.
+const MAX_COLS: usize = 1 << 17;
+/// Above this fraction of the vocabulary (one in so many), reading all rows in order is faster than reading the
+/// candidates.
+const MAX_CANDIDATES: usize = 16;
 
 impl Head {
-    /// A head that may make its copy when it first needs it, or never.
-    pub fn new(copies: bool) -> Head {
-        Head { copies, copy: OnceLock::new() }
+    /// A head that makes its 8-bit copy when it first needs it, or never if it is to be `exact`.
+    pub fn new(exact: bool) -> Head {
+        Head { exact, quantized: OnceLock::new() }
     }
 
-    /// Bytes of the copy.
+    /// Bytes of the 8-bit copy; 0 while there is none.
     pub fn bytes(&self) -> usize {
-        self.copy.get().and_then(Option::as_ref).map_or(0, Coarse::bytes)
+        self.quantized.get().and_then(Option::as_ref).map_or(0, QuantizedHead::bytes)
     }
 
-    /// The logits of the rows `x`, `vocab` floats each, as `wanted` says for each row, and how many were computed exactly.
-    pub fn logits<'a>(
+    /// The logits of the rows of `x`, as `needs` says for each row: `matrix.rows()` floats a row. Counts itself in
+    /// `work`, which has an item for each row; all rows share the time.
+    pub fn logits(
         &self,
-        kernels: &Kernels,
         team: &Team,
         matrix: &Dense,
         x: &[f32],
-        wanted: &[Wanted<'a>],
-    ) -> Result<(Vec<f32>, Vec<usize>)> {
-        let (rows, cols) = (matrix.rows(), matrix.cols());
-        let mut logits = zeros(wanted.len().saturating_mul(rows))?;
-        let mut exact = vec![rows; wanted.len()];
-        let broken = |id: usize, value: f32| {
-            format!("tensor '{}': row {id} gives the logit {value}; the file is broken", matrix.name())
-        };
-        let choice = |(i, wanted): (usize, &Wanted<'a>)| match wanted {
-            Wanted::Likely(choice) => Some((i, *choice)),
-            _ => None,
-        };
-        let choices: Vec<(usize, &Bounded)> = wanted.iter().enumerate().filter_map(choice).collect();
-        let copy = if choices.is_empty() { None } else { self.copy(kernels, team, matrix) };
-        let mut full: Vec<bool> = vec![true; wanted.len()];
-        if let Some(copy) = copy {
-            let some: Vec<&[f32]> = choices.iter().map(|(i, _)| &x[i * cols..][..cols]).collect();
-            let mut bounds = zeros(2 * some.len() * rows)?;
-            copy.bounds(kernels, team, &some, &mut bounds);
-            for ((i, choice), bounds) in choices.iter().zip(bounds.chunks_mut(2 * rows)) {
-                let (low, high) = bounds.split_at_mut(rows);
-                let Some(least) = choice(low, high).filter(|least| !least.is_nan()) else { continue };
-                let likely: Vec<usize> = (0..rows).filter(|id| high[*id] >= least).collect();
-                if likely.len() > rows / MOST_LIKELY {
-                    continue;
-                }
-                let row = &mut logits[i * rows..][..rows];
-                row.fill(f32::NEG_INFINITY);
-                let values = matrix.dots(kernels, team, &likely, &x[i * cols..][..cols]);
-                check_finite(&values, 1, |i, value| broken(likely[i], value))?;
-                likely.iter().zip(values).for_each(|(id, value)| row[*id] = value);
-                (exact[*i], full[*i]) = (likely.len(), false);
-            }
-        }
-        if full.iter().all(|full| *full) {
-            matrix.matmul(kernels, team, x, &mut logits);
-            check_finite(&logits, 1, |i, value| broken(i % rows, value))?;
+        needs: &[LogitsFor],
+        work: &mut [WorkCounters],
+    ) -> Result<Vec<f32>> {
+        let start = Instant::now();
+        let (vocab, cols) = (matrix.rows(), matrix.cols());
+        let mut logits = try_zeroed(needs.len().saturating_mul(vocab))?;
+        let computed = self.candidates(team, matrix, x, needs, &mut logits)?;
+        if computed.iter().all(Option::is_none) {
+            matrix.matmul(team, x, &mut logits);
+            check_logits(matrix, &logits, |i| i % vocab)?;
         } else {
-            for i in (0..wanted.len()).filter(|i| full[*i]) {
-                let row = &mut logits[i * rows..][..rows];
-                matrix.matmul(kernels, team, &x[i * cols..][..cols], row);
-                check_finite(row, 1, broken)?;
+            let rows = logits.chunks_mut(vocab).zip(x.chunks(cols)).zip(&computed);
+            for ((logits, x), _) in rows.filter(|(_, computed)| computed.is_none()) {
+                matrix.matmul(team, x, logits);
+                check_logits(matrix, logits, |i| i)?;
             }
         }
-        Ok((logits, exact))
+        let head_ns = start.elapsed().as_nanos() as u64 / needs.len().max(1) as u64;
+        for (work, computed) in work.iter_mut().zip(computed) {
+            *work +=
+                WorkCounters { head: 1, logits: computed.unwrap_or(vocab) as u64, head_ns, ..WorkCounters::default() };
+        }
+        Ok(logits)
     }
 
-    /// The copy; nothing where there is to be none.
-    fn copy(&self, kernels: &Kernels, team: &Team, matrix: &Dense) -> Option<&Coarse> {
+    /// Writes the logits of candidates for those rows that need no others, and returns how many candidates each had:
+    /// `None` for a row that is still to be computed in full.
+    fn candidates(
+        &self,
+        team: &Team,
+        matrix: &Dense,
+        x: &[f32],
+        needs: &[LogitsFor],
+        logits: &mut [f32],
+    ) -> Result<Vec<Option<usize>>> {
+        let (vocab, cols) = (matrix.rows(), matrix.cols());
+        let row_of = |i: usize| &x[i * cols..][..cols];
+        let mut computed = vec![None; needs.len()];
+        let thresholds = needs.iter().enumerate().filter_map(|(i, needs)| match needs {
+            LogitsFor::Candidates(threshold) => Some((i, *threshold)),
+            _ => None,
+        });
+        let thresholds: Vec<(usize, &CandidateThreshold)> = thresholds.collect();
+        if thresholds.is_empty() {
+            return Ok(computed);
+        }
+        let Some(quantized) = self.quantized(team, matrix) else { return Ok(computed) };
+        let mut bounds = try_zeroed(2 * thresholds.len() * vocab)?;
+        let xs: Vec<&[f32]> = thresholds.iter().map(|(i, _)| row_of(*i)).collect();
+        quantized.bounds(team, &xs, &mut bounds);
+        for ((i, threshold), bounds) in thresholds.into_iter().zip(bounds.chunks_mut(2 * vocab)) {
+            let (low, high) = bounds.split_at_mut(vocab);
+            let Some(least) = threshold(low, high).filter(|least| !least.is_nan()) else { continue };
+            let candidates: Vec<usize> = (0..vocab).filter(|id| high[*id] >= least).collect();
+            if candidates.len() > vocab / MAX_CANDIDATES {
+                continue;
+            }
+            let values = matrix.dots(team, &candidates, row_of(i));
+            check_logits(matrix, &values, |i| candidates[i])?;
+            let logits = &mut logits[i * vocab..][..vocab];
+            logits.fill(f32::NEG_INFINITY);
+            candidates.iter().zip(values).for_each(|(id, value)| logits[*id] = value);
+            computed[i] = Some(candidates.len());
+        }
+        Ok(computed)
+    }
+
+    /// The 8-bit copy; `None` if there is to be none.
+    fn quantized(&self, team: &Team, matrix: &Dense) -> Option<&QuantizedHead> {
         let make = || {
-            let worth = self.copies && matrix.bytes() >= LEAST_BYTES && matrix.cols() <= MOST_COLUMNS;
-            let widen = |row: usize, out: &mut [f32]| matrix.widen(kernels, row, out);
-            if worth { Coarse::new(kernels, team, matrix.rows(), matrix.cols(), widen) } else { None }
+            let pays = !self.exact && matrix.bytes() >= MIN_BYTES && matrix.cols() <= MAX_COLS;
+            let dequantize = |row: usize, out: &mut [f32]| matrix.dequantize(team.kernels, row, out);
+            if pays { QuantizedHead::new(team, matrix.rows(), matrix.cols(), dequantize) } else { None }
         };
-        self.copy.get_or_init(make).as_ref()
+        self.quantized.get_or_init(make).as_ref()
     }
 }
 
-/// A matrix in 8 bits, with what `coarsen` says of each row.
-struct Coarse {
-    q: Pages<i8>,
+/// Refuses logits that are not finite; `id(i)` is the token of logit i.
+fn check_logits(matrix: &Dense, logits: &[f32], id: impl Fn(usize) -> usize) -> Result<()> {
+    check_finite(logits, 1, |i, value| {
+        format!("tensor '{}': row {} gives the logit {value}; the file is broken", matrix.name(), id(i))
+    })
+}
+
+/// A matrix in 8 bits, with the step, the norm and the error that `quantize_row` returns for each row.
+struct QuantizedHead {
+    q: HugeBuf<i8>,
     stride: usize,
     steps: Vec<f32>,
     norms: Vec<f32>,
     errors: Vec<f32>,
 }
 
-/// A token's x as integers.
-struct CoarseInput {
+/// A token's hidden state x as integers.
+struct QuantizedInput {
     q: Vec<i16>,
-    token: CoarseToken,
+    token: QuantizedToken,
 }
 
-impl Coarse {
-    /// The copy of a matrix; nothing if there is no memory for it or a value is not finite.
+impl QuantizedHead {
+    /// The 8-bit copy of a matrix; `None` if the memory is lacking or a value is not finite.
     fn new(
-        kernels: &Kernels,
         team: &Team,
         count: usize,
         cols: usize,
-        widen: impl Fn(usize, &mut [f32]) + Sync,
-    ) -> Option<Coarse> {
-        let stride = cols.next_multiple_of(COARSE_STEP);
-        let mut q = Pages::zeros(count.checked_mul(stride)?).ok()?;
+        dequantize: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Option<QuantizedHead> {
+        let stride = cols.next_multiple_of(HEAD_STEP);
+        let mut q = HugeBuf::try_zeroed(count.checked_mul(stride)?).ok()?;
         let (mut steps, mut norms, mut errors) = (vec![0f32; count], vec![0f32; count], vec![0f32; count]);
         let facts = steps.chunks_mut(STEP).zip(norms.chunks_mut(STEP)).zip(errors.chunks_mut(STEP));
         let mut tasks: Vec<_> = q.chunks_mut(stride * STEP).zip(facts).collect();
         team.for_each_chunk(&mut tasks, 1, |task, tasks| {
-            let mut widened = vec![0f32; cols];
+            let mut dequantized = vec![0f32; cols];
             for (q, ((steps, norms), errors)) in tasks {
                 for (r, q) in q.chunks_mut(stride).enumerate() {
-                    widen(task * STEP + r, &mut widened);
-                    (steps[r], norms[r], errors[r]) = kernels.coarsen(&widened, q);
+                    dequantize(task * STEP + r, &mut dequantized);
+                    (steps[r], norms[r], errors[r]) = team.kernels.quantize_row(&dequantized, q);
                 }
             }
         });
-        errors.iter().all(|error| error.is_finite()).then_some(Coarse { q, stride, steps, norms, errors })
+        errors.iter().all(|error| error.is_finite()).then_some(QuantizedHead { q, stride, steps, norms, errors })
     }
 
     fn bytes(&self) -> usize {
         self.q.len() + 3 * size_of_val(&*self.steps)
     }
 
-    /// For each of `xs` the lower bounds of all its logits, then the upper bounds.
-    fn bounds(&self, kernels: &Kernels, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
-        let inputs: Vec<CoarseInput> = xs.iter().map(|x| CoarseInput::new(x, self.stride)).collect();
+    /// Writes, for each of `xs`, the lower bounds of all its logits and then the upper bounds.
+    fn bounds(&self, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
+        let inputs: Vec<QuantizedInput> = xs.iter().map(|x| QuantizedInput::new(x, self.stride)).collect();
         let tokens: Vec<&[i16]> = inputs.iter().map(|input| &input.q[..]).collect();
         team.for_each_rows(out, self.steps.len(), STEP, |first, out| {
             let own = first..first + out.len();
-            let mut dots = [0i32; COARSE_TOKENS];
+            let mut dots = [0i32; HEAD_TOKENS];
             let mut all = vec![0i32; tokens.len() * own.len()];
-            // So few tokens that they stay in the nearest cache, together with a row.
-            for (tokens, all) in tokens.chunks(COARSE_TOKENS).zip(all.chunks_mut(COARSE_TOKENS * own.len())) {
+            // Few enough tokens to stay in the nearest cache, together with a row.
+            for (tokens, all) in tokens.chunks(HEAD_TOKENS).zip(all.chunks_mut(HEAD_TOKENS * own.len())) {
                 for (i, row) in own.clone().enumerate() {
                     let dots = &mut dots[..tokens.len()];
-                    kernels.dot_i8(&self.q[row * self.stride..][..self.stride], tokens, dots);
+                    team.kernels.dot_i8(&self.q[row * self.stride..][..self.stride], tokens, dots);
                     dots.iter().enumerate().for_each(|(t, dot)| all[t * own.len() + i] = *dot);
                 }
             }
@@ -198,7 +204,7 @@ impl Coarse {
             let (mut low, mut high) = ([0f32; STEP], [0f32; STEP]);
             for (t, (dots, input)) in all.chunks(own.len()).zip(&inputs).enumerate() {
                 let (low, high) = (&mut low[..own.len()], &mut high[..own.len()]);
-                kernels.coarse_bounds(dots, rows, input.token, low, high);
+                team.kernels.logit_bounds(dots, rows, input.token, low, high);
                 out.token(2 * t).copy_from_slice(low);
                 out.token(2 * t + 1).copy_from_slice(high);
             }
@@ -206,9 +212,9 @@ impl Coarse {
     }
 }
 
-impl CoarseInput {
-    fn new(x: &[f32], stride: usize) -> CoarseInput {
-        // Whatever the 8-bit row holds, the sum stays within i32.
+impl QuantizedInput {
+    fn new(x: &[f32], stride: usize) -> QuantizedInput {
+        // No integer is larger, so that the sum fits i32 whatever the 8-bit row holds.
         let most = ((i32::MAX as usize / (127 * stride)) as f64).min(i16::MAX as f64);
         let max = x.iter().fold(0f64, |max, x| max.max(x.abs() as f64)).max(1e-30);
         let step = max / most;
@@ -221,10 +227,10 @@ impl CoarseInput {
             errors += (x - *q as f64 * step).powi(2);
         }
         let root = |squares: f64| squares.sqrt() * (1.0 + 1e-9) + 1e-36;
-        // Roundings of a dot: 64 lanes of fused multiply-adds, six halvings; and some for the norms.
+        // Roundings of a dot: the fused multiply-adds of one of 64 lanes, six halvings, and two spare ones.
         let roundings = x.len().div_ceil(64) + 8;
         let gamma = 1.01 * roundings as f64 * 2f64.powi(-24);
-        CoarseInput { q, token: CoarseToken { step, norm: root(squares), error: root(errors), gamma } }
+        QuantizedInput { q, token: QuantizedToken { step, norm: root(squares), error: root(errors), gamma } }
     }
 }
 

@@ -1,60 +1,52 @@
-//! The two kinds of linear layer: ternary with int8 activations, and dense rows as the file stores them.
+//! Linear layers: ternary ones, on int8 activations, and dense ones, whose rows are read as the file stores them.
 
-use crate::codec::{RowTrits, Rows};
-use crate::error::Result;
-use crate::gguf::{Gguf, Tensor, TensorType};
-use crate::kernel::Kernels;
-use crate::kernel::memory::Arena;
-use crate::kernel::pool::Team;
-use crate::kernel::ternary::{Activations, BLOCK, Ternary};
-use crate::receipt::Work;
+use super::input::Input;
+use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
+use crate::codec::{RowTrits, TensorRows};
+use crate::error::{Error, Result};
+use crate::kernel::ternary::{BLOCK, Layout, Ternary};
+use crate::kernel::{Kernels, Team};
+use crate::machine::counters::WorkCounters;
+use crate::machine::memory::Arena;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// Rows of a dense matrix that one task computes.
+/// How many rows of a dense matrix one task computes.
 const DENSE_STEP: usize = 16;
 
 /// A matrix that is read where it lies in the file.
 pub struct Dense {
     gguf: Arc<Gguf>,
     tensor: Tensor,
-    /// Multiplies every output.
+    /// Multiplies every output: 1, or the scale that the file stores in a tensor of its own.
     factor: f32,
 }
 
 /// A projection's matrix.
 pub enum Matrix {
-    /// Packed trits, on int8 activations.
+    /// Packed trits, multiplied by int8 activations.
     Ternary(Ternary),
-    /// Any rows, on float activations.
+    /// Rows of any type, multiplied by float activations.
     Dense(Dense),
 }
 
-/// A linear layer.
+/// A linear layer, `W·x + b`.
 pub struct Linear {
-    /// Its weights.
+    /// Its weights W.
     pub matrix: Matrix,
-    /// Added to its output.
+    /// Its bias b, if the file has one.
     pub bias: Option<Vec<f32>>,
 }
 
-/// The input of linear layers, one row a token, in the forms that they need.
-pub struct Input<'a> {
-    /// What dense layers read.
-    pub floats: std::borrow::Cow<'a, [f32]>,
-    /// What ternary layers read.
-    pub ints: Option<&'a Activations>,
-}
-
 impl Dense {
-    /// The matrix of a tensor.
+    /// The matrix of a tensor; an error if the engine cannot dequantize its type.
     pub fn new(gguf: &Arc<Gguf>, tensor: &Tensor, factor: f32) -> Result<Dense> {
-        Rows::of(gguf, tensor)?;
+        TensorRows::of(gguf, tensor)?;
         Ok(Dense { gguf: gguf.clone(), tensor: tensor.clone(), factor })
     }
 
-    /// Refuses invalid codes and values that are not finite.
+    /// Reads all rows once, and refuses invalid codes and values that are not finite.
     pub fn check(&self, team: &Team) -> Result<()> {
         let (view, first) = (self.view(), AtomicUsize::new(usize::MAX));
         team.for_each(view.rows(), |row| {
@@ -68,73 +60,73 @@ impl Dense {
         }
     }
 
-    fn view(&self) -> Rows<'_> {
-        Rows::of(&self.gguf, &self.tensor).expect("checked when it was opened")
+    fn view(&self) -> TensorRows<'_> {
+        TensorRows::of(&self.gguf, &self.tensor).expect("`Dense::new` made the same view")
     }
 
-    /// The tensor's name.
+    /// The tensor's name, for errors.
     pub fn name(&self) -> &str {
         self.tensor.name()
     }
 
-    /// Bytes in the file.
+    /// Its size in the file.
     pub fn bytes(&self) -> usize {
         self.tensor.size()
     }
 
-    /// Row `row` as floats.
-    pub fn widen(&self, kernels: &Kernels, row: usize, out: &mut [f32]) {
+    /// Writes row `row` to `out`, without the factor.
+    pub fn dequantize(&self, kernels: &Kernels, row: usize, out: &mut [f32]) {
         match self.tensor.kind() {
-            TensorType::F16 => kernels.widen_f16(self.stored(row, 2).as_chunks().0, out),
-            _ => self.view().widen(row, out),
+            TensorType::F16 => kernels.f16_to_f32(self.stored(row, 2).as_chunks().0, out),
+            _ => self.view().dequantize(row, out),
         }
     }
 
-    /// A row of `size` bytes an element as it is stored.
+    /// The bytes of a row whose elements have `size` bytes.
     fn stored(&self, row: usize, size: usize) -> &[u8] {
         &self.gguf.bytes(&self.tensor)[row * self.cols() * size..][..self.cols() * size]
     }
 
-    /// Rows: output features.
+    /// Rows: how many outputs it computes.
     pub fn rows(&self) -> usize {
         self.tensor.rows()
     }
 
-    /// Columns: input features.
+    /// Columns: how many inputs it reads.
     pub fn cols(&self) -> usize {
         self.tensor.cols()
     }
 
     /// `out[token][row] = x[token] · row`.
-    pub fn matmul(&self, kernels: &Kernels, team: &Team, x: &[f32], out: &mut [f32]) {
+    pub fn matmul(&self, team: &Team, x: &[f32], out: &mut [f32]) {
         let tokens: Vec<&[f32]> = x.chunks(self.cols()).collect();
         team.for_each_rows(out, self.rows(), DENSE_STEP, |first, out| {
-            let mut widened = Vec::new();
+            let mut dequantized = Vec::new();
             let mut dots = vec![0f32; tokens.len()];
             for i in 0..out.len() {
-                self.dot(kernels, first + i, &tokens, &mut dots, &mut widened);
+                self.dot(team.kernels, first + i, &tokens, &mut dots, &mut dequantized);
                 dots.iter().enumerate().for_each(|(t, dot)| out.token(t)[i] = *dot);
             }
         });
     }
 
-    /// `x · row` for some of the rows.
-    pub fn dots(&self, kernels: &Kernels, team: &Team, rows: &[usize], x: &[f32]) -> Vec<f32> {
+    /// `x · row` for these rows, in their order.
+    pub fn dots(&self, team: &Team, rows: &[usize], x: &[f32]) -> Vec<f32> {
         let mut out = vec![0f32; rows.len()];
-        team.for_each_chunk(&mut out, 1, |i, out| self.dot(kernels, rows[i], &[x], out, &mut Vec::new()));
+        team.for_each_chunk(&mut out, 1, |i, out| self.dot(team.kernels, rows[i], &[x], out, &mut Vec::new()));
         out
     }
 
-    /// `out[token] = x[token] · row`; block types need room to be widened in.
-    fn dot(&self, kernels: &Kernels, row: usize, x: &[&[f32]], out: &mut [f32], widened: &mut Vec<f32>) {
+    /// `out[token] = x[token] · row`. Rows of block types are dequantized to the buffer first.
+    fn dot(&self, kernels: &Kernels, row: usize, x: &[&[f32]], out: &mut [f32], dequantized: &mut Vec<f32>) {
         match self.tensor.kind() {
             TensorType::F32 => kernels.dot_f32(self.stored(row, 4).as_chunks().0, x, out),
             TensorType::F16 => kernels.dot_f16(self.stored(row, 2).as_chunks().0, x, out),
             TensorType::BF16 => kernels.dot_bf16(self.stored(row, 2).as_chunks().0, x, out),
             _ => {
-                widened.resize(self.cols(), 0.0);
-                self.widen(kernels, row, widened);
-                kernels.dot_widened(widened, x, out);
+                dequantized.resize(self.cols(), 0.0);
+                self.dequantize(kernels, row, dequantized);
+                kernels.dot_floats(dequantized, x, out);
             }
         }
         out.iter_mut().for_each(|out| *out *= self.factor);
@@ -142,74 +134,75 @@ impl Dense {
 }
 
 impl Linear {
-    /// `out[token] = W·x[token] (+ bias)`; counts itself in `work`, that of one row, and its time, that of all.
-    pub fn apply(&self, kernels: &Kernels, team: &Team, x: &Input, out: &mut [f32], work: &mut Work) {
+    /// `out[token] = W·x[token] + b`. Counts itself in `work`.
+    pub(super) fn apply(&self, team: &Team, x: &Input, out: &mut [f32], work: &mut WorkCounters) {
         let start = Instant::now();
-        let time = match &self.matrix {
+        let (count, ns) = match &self.matrix {
             Matrix::Ternary(ternary) => {
-                let ints = x.ints.expect("ternary layers are given int8 activations");
-                ternary.matmul(kernels, team, ints, out);
-                work.ternary += 1;
-                &mut work.ternary_ns
+                let ints = x.ints.expect("a model with ternary layers has int8 activations");
+                ternary.matmul(team, ints, out);
+                (&mut work.ternary, &mut work.ternary_ns)
             }
             Matrix::Dense(dense) => {
-                dense.matmul(kernels, team, &x.floats, out);
-                work.dense += 1;
-                &mut work.dense_ns
+                dense.matmul(team, &x.floats, out);
+                (&mut work.dense, &mut work.dense_ns)
             }
         };
         if let Some(bias) = &self.bias {
-            team.for_each_chunk(out, bias.len(), |_, out| kernels.add(out, bias));
+            team.for_each_chunk(out, bias.len(), |_, out| team.kernels.add(out, bias));
         }
-        *time += start.elapsed().as_nanos() as u64;
+        *count += x.n_rows as u64;
+        *ns += start.elapsed().as_nanos() as u64;
     }
 }
 
-/// Packs a tensor whose values are trits of one magnitude (of one in each row, for the types that store it so).
-///
-/// The inner error says why the tensor is not ternary.
-pub fn pack(
-    gguf: &Gguf,
-    tensor: &Tensor,
-    kernels: &Kernels,
-    team: &Team,
-    arena: &Arena,
-) -> Result<std::result::Result<Ternary, String>> {
-    let view = Rows::of(gguf, tensor)?;
-    let (rows, cols) = (tensor.rows(), tensor.cols());
-    let packing = kernels.packing(cols);
-    if let Some((codes, scale)) = view.i2s().filter(|(_, scale)| *scale > 0.0 && cols.is_multiple_of(BLOCK)) {
-        return match Ternary::from_i2s(team, arena, packing, rows, cols, codes, scale)? {
-            Ok(ternary) => Ok(Ok(ternary)),
-            Err(row) => match view.trits(row, &mut vec![0; cols]) {
-                Err(error) => Err(error),
-                Ok(_) => unreachable!("row {row} holds a code 3"),
-            },
-        };
+/// What packing a tensor as trits gave.
+pub enum Packed {
+    /// All its values are trits of one magnitude (of one in each row, for the types that store it so).
+    Ternary(Ternary),
+    /// They are not; the reason, for people.
+    NotTernary(String),
+}
+
+/// Why a row is not packed.
+enum Refusal {
+    NotTernary(String),
+    Invalid(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Invalid(error)
     }
-    let packed = Ternary::from_rows(team, arena, packing, rows, cols, |row, trits| match view.trits(row, trits) {
-        Ok(RowTrits::Scale(scale)) => Ok(Some(scale)),
-        Ok(RowTrits::Zero) => Ok(None),
-        Ok(RowTrits::Mixed(a, b)) => Err(Ok(format!(
-            "tensor '{}' of type {}: row {row} holds the magnitudes {a} and {b}",
-            tensor.name(),
-            tensor.kind()
-        ))),
-        Err(error) => Err(Err(error)),
-    })?;
+}
+
+/// Packs a tensor if its values are ternary. An error means that the tensor is broken.
+pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team, arena: &Arena) -> Result<Packed> {
+    let view = TensorRows::of(gguf, tensor)?;
+    let (rows, cols) = (tensor.rows(), tensor.cols());
+    let layout = Layout { packing: team.kernels.packing(cols), rows, cols };
+    if let Some((codes, scale)) = view.i2s().filter(|(_, scale)| *scale > 0.0 && cols.is_multiple_of(BLOCK)) {
+        let invalid = |row| match view.trits(row, &mut vec![0; cols]) {
+            Err(error) => error,
+            Ok(_) => unreachable!("row {row} holds a code 3"),
+        };
+        return Ternary::from_i2s(team, arena, layout, codes, scale, invalid).map(Packed::Ternary);
+    }
+    let not_ternary = |what: &str, a: f32, b: f32| {
+        format!("tensor '{}' of type {}: {what} the magnitudes {a} and {b}", tensor.name(), tensor.kind())
+    };
+    let packed = Ternary::from_rows(team, arena, layout, |row, trits| match view.trits(row, trits)? {
+        RowTrits::Scale(scale) => Ok(Some(scale)),
+        RowTrits::Zero => Ok(None),
+        RowTrits::Mixed(a, b) => Err(Refusal::NotTernary(not_ternary(&format!("row {row} holds"), a, b))),
+    });
+    let by_row = matches!(tensor.kind(), TensorType::IQ1_BN | TensorType::IQ2_BN);
     match packed {
-        Ok(ternary) => {
-            let by_row = matches!(tensor.kind(), TensorType::IQ1_BN | TensorType::IQ2_BN);
-            Ok(match ternary.row_scales().filter(|_| !by_row) {
-                None => Ok(ternary),
-                Some((a, b)) => Err(format!(
-                    "tensor '{}' of type {}: its rows hold the magnitudes {a} and {b}",
-                    tensor.name(),
-                    tensor.kind()
-                )),
-            })
-        }
-        Err(Ok(why)) => Ok(Err(why)),
-        Err(Err(error)) => Err(error),
+        Ok(ternary) => Ok(match ternary.row_scales().filter(|_| !by_row) {
+            None => Packed::Ternary(ternary),
+            Some((a, b)) => Packed::NotTernary(not_ternary("its rows hold", a, b)),
+        }),
+        Err(Refusal::NotTernary(reason)) => Ok(Packed::NotTernary(reason)),
+        Err(Refusal::Invalid(error)) => Err(error),
     }
 }

@@ -1,16 +1,19 @@
-//! The key/value pages and the attention over them.
+//! The pages of the KV cache and the attention over them.
 //!
-//! A page holds 64 positions of all layers. Keys lie `[channel][position]`, so that the lanes of q·k are keys;
-//! values lie `[position][channel]`, so that the lanes of p·v are channels. Both sums run in ascending order over
-//! absolute positions, whatever the batch, the chunk or the threads.
+//! A page holds 64 positions of all layers. Keys are stored `[channel][position]`, so that the lanes of q·k are keys;
+//! values are stored `[position][channel]`, so that the lanes of p·v are channels. Both sums run in ascending order
+//! over absolute positions, whatever the batch, the chunk or the threads.
 
 use crate::error::Result;
-use crate::kernel::Kernels;
-use crate::kernel::float::{F16Bytes, F32Bytes, PAGE, to_f16};
-use crate::kernel::memory::Pages;
-use crate::kernel::pool::Team;
+use crate::kernel::attention::PAGE;
+use crate::kernel::f16::to_f16;
+use crate::kernel::lanes::{F16Bytes, F32Bytes};
+use crate::kernel::{Kernels, Team};
+use crate::machine::counters::WorkCounters;
+use crate::machine::memory::HugeBuf;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 named! {
     /// How keys and values are stored.
@@ -32,19 +35,19 @@ impl KvType {
     }
 }
 
-/// The measures of a page.
+/// The size of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageShape {
     /// Layers of the model.
-    pub layers: usize,
+    pub n_layers: usize,
     /// Key/value heads of a layer.
-    pub kv_heads: usize,
+    pub n_kv_heads: usize,
     /// Channels of a head.
     pub head_dim: usize,
 }
 
 impl PageShape {
-    /// Values are stored with their channels filled up to whole vectors.
+    /// Channels of a stored value: those of a head, padded to whole vectors.
     fn value_channels(&self) -> usize {
         self.head_dim.next_multiple_of(16)
     }
@@ -53,16 +56,18 @@ impl PageShape {
         PAGE * (self.head_dim + self.value_channels())
     }
 
-    /// Elements of a page.
+    /// Elements of a page, padding included.
     pub fn elements(&self) -> usize {
-        self.layers * self.kv_heads * self.head_len()
+        self.n_layers * self.n_kv_heads * self.head_len()
     }
 
+    /// Where the keys of a head are in a page.
     fn keys(&self, layer: usize, head: usize) -> Range<usize> {
-        let start = (layer * self.kv_heads + head) * self.head_len();
+        let start = (layer * self.n_kv_heads + head) * self.head_len();
         start..start + PAGE * self.head_dim
     }
 
+    /// Where the values of a head are in a page.
     fn values(&self, layer: usize, head: usize) -> Range<usize> {
         let start = self.keys(layer, head).end;
         start..start + PAGE * self.value_channels()
@@ -71,30 +76,30 @@ impl PageShape {
 
 /// Keys and values of 64 positions.
 pub enum Page {
-    /// Stored as f16.
-    F16(Pages<F16Bytes>),
-    /// Stored as f32.
-    F32(Pages<F32Bytes>),
+    /// Elements of IEEE binary16.
+    F16(HugeBuf<F16Bytes>),
+    /// Elements of IEEE binary32.
+    F32(HugeBuf<F32Bytes>),
 }
 
 impl Page {
     /// A page of zeros.
     pub fn new(shape: &PageShape, kv_type: KvType) -> Result<Page> {
         Ok(match kv_type {
-            KvType::F16 => Page::F16(Pages::zeros(shape.elements())?),
-            KvType::F32 => Page::F32(Pages::zeros(shape.elements())?),
+            KvType::F16 => Page::F16(HugeBuf::try_zeroed(shape.elements())?),
+            KvType::F32 => Page::F32(HugeBuf::try_zeroed(shape.elements())?),
         })
     }
 
     /// A page with the same contents.
     pub fn copy(&self) -> Result<Page> {
         Ok(match self {
-            Page::F16(page) => Page::F16(page.copy()?),
-            Page::F32(page) => Page::F32(page.copy()?),
+            Page::F16(page) => Page::F16(page.try_clone()?),
+            Page::F32(page) => Page::F32(page.try_clone()?),
         })
     }
 
-    /// Its contents.
+    /// Its elements as stored, in the order of [`PageShape`].
     pub fn bytes(&self) -> &[u8] {
         match self {
             Page::F16(page) => page.as_flattened(),
@@ -102,7 +107,7 @@ impl Page {
         }
     }
 
-    /// Its contents, to be replaced.
+    /// Its elements as stored, to be overwritten.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Page::F16(page) => page.as_flattened_mut(),
@@ -110,7 +115,7 @@ impl Page {
         }
     }
 
-    /// Stores one position's keys and values of a layer, all heads one after the other.
+    /// Stores the keys and values of one position (`slot` in this page) and layer, all heads one after the other.
     pub fn write(&mut self, shape: &PageShape, layer: usize, slot: usize, keys: &[f32], values: &[f32]) {
         match self {
             Page::F16(page) => write(page, shape, layer, slot, keys, values, to_f16),
@@ -137,95 +142,116 @@ fn write<T: Copy>(
     }
 }
 
-/// Where one row of a batch looks: all positions up to its own, itself included.
-pub struct Sight<'a> {
+/// What one row of a batch attends to: all positions of its sequence up to its own.
+pub struct AttentionRow<'a> {
     /// The pages of its sequence.
     pub pages: &'a [Arc<Page>],
     /// Its position.
     pub position: usize,
 }
 
-/// Rows that one task takes together, if they stand one after the other in one sequence: they share every read of a page.
+/// One layer's attention for a batch.
+pub struct AttentionBatch<'a> {
+    /// The shape of all pages.
+    pub shape: &'a PageShape,
+    /// The layer.
+    pub layer: usize,
+    /// The rows of the batch. Neighbours that follow each other in one sequence are computed together.
+    pub rows: &'a [AttentionRow<'a>],
+}
+
+/// How many rows one task takes if they follow each other in one sequence: they share every read of a page.
 const TILE: usize = 4;
 
-/// `out[row] = softmax(q·kᵀ/√head_dim)·v` for every row and head; query head h reads key/value head h / (heads / kv_heads).
-pub fn attention(
-    kernels: &Kernels,
-    team: &Team,
-    shape: &PageShape,
-    layer: usize,
-    sights: &[Sight],
-    q: &[f32],
-    out: &mut [f32],
-) {
-    let width = q.len() / sights.len() / shape.kv_heads;
-    let follows = |a: &Sight, b: &Sight| std::ptr::eq(a.pages, b.pages) && a.position + 1 == b.position;
+/// Scaled dot-product attention with grouped queries (arXiv 1706.03762, section 3.2; arXiv 2305.13245):
+/// `out[row] = softmax(q·kᵀ / √head_dim)·v` for every row and query head, where query head h reads key/value head
+/// h / (n_heads / n_kv_heads). Counts itself in `work`.
+pub fn attention(team: &Team, batch: &AttentionBatch, q: &[f32], out: &mut [f32], work: &mut WorkCounters) {
+    let start = Instant::now();
+    let AttentionBatch { shape, rows, .. } = batch;
+    // The channels of the query heads that share a key/value head.
+    let width = q.len() / rows.len() / shape.n_kv_heads;
+    let follows = |a: &AttentionRow, b: &AttentionRow| std::ptr::eq(a.pages, b.pages) && a.position + 1 == b.position;
     let mut first = 0;
     let mut tiles = Vec::new();
-    for run in sights.chunk_by(follows) {
+    for run in rows.chunk_by(follows) {
         tiles.extend((0..run.len()).step_by(TILE).map(|i| first + i..first + run.len().min(i + TILE)));
         first += run.len();
     }
-    team.for_each_tile(out, shape.kv_heads * width, width, &tiles, |rows, first, out| {
-        let mut own = Vec::with_capacity(rows.len() * width);
-        rows.clone().for_each(|row| own.extend_from_slice(&q[row * shape.kv_heads * width + first..][..width]));
-        let mixed = attend(kernels, shape, layer, first / width, &sights[rows.clone()], &own);
-        rows.zip(mixed.chunks(width)).for_each(|(row, mixed)| out.token(row).copy_from_slice(mixed));
+    team.for_each_tile(out, shape.n_kv_heads * width, width, &tiles, |tile, first, out| {
+        let mut queries = Vec::with_capacity(tile.len() * width);
+        tile.clone().for_each(|row| queries.extend_from_slice(&q[row * shape.n_kv_heads * width + first..][..width]));
+        let attended = batch.attend(team.kernels, tile.clone(), first / width, &queries);
+        tile.zip(attended.chunks(width)).for_each(|(row, attended)| out.token(row).copy_from_slice(attended));
     });
+    work.attention += rows.len() as u64;
+    work.attention_ns += start.elapsed().as_nanos() as u64;
 }
 
-/// The query heads that share a key/value head, for rows that follow each other: `[row][head][channel]`.
-fn attend(kernels: &Kernels, shape: &PageShape, layer: usize, head: usize, sights: &[Sight], q: &[f32]) -> Vec<f32> {
-    let seen = |row: usize| sights[row].position + 1;
-    let pages = &sights[0].pages[..seen(sights.len() - 1).div_ceil(PAGE)];
-    let stride = pages.len() * PAGE;
-    let vectors = q.len() / shape.head_dim;
-    let group = vectors / sights.len();
-    let mut p = vec![0f32; vectors * stride];
-    for (i, page) in pages.iter().enumerate() {
-        let (keys, p) = (shape.keys(layer, head), &mut p[i * PAGE..]);
-        match (&**page, &**pages.get(i + 1).unwrap_or(page)) {
-            (Page::F16(page), Page::F16(next)) => {
-                kernels.scores_f16(q, &page[keys.clone()], &next[keys], p, stride);
-            }
-            (Page::F32(page), Page::F32(next)) => {
-                kernels.scores_f32(q, &page[keys.clone()], &next[keys], p, stride);
-            }
-            _ => unreachable!("the pages of a cache are of one type"),
-        }
-    }
-    let scale = (1.0 / (shape.head_dim as f64).sqrt()) as f32;
-    let sums: Vec<f32> =
-        p.chunks_mut(stride).enumerate().map(|(v, p)| kernels.softmax(p, seen(v / group), scale)).collect();
-    let channels = shape.value_channels();
-    let mut mixed = vec![0f32; vectors * channels];
-    for (i, page) in pages.iter().enumerate() {
-        let values = shape.values(layer, head);
-        let mut mix = |keys: Range<usize>, rows: Range<usize>| {
-            let vectors = rows.start * group..rows.end * group;
-            let p = &p[vectors.start * stride + i * PAGE..];
-            let acc = &mut mixed[vectors.start * channels..vectors.end * channels];
-            let values = values.clone();
+impl AttentionBatch<'_> {
+    /// The query heads that share key/value head `head`, for rows that follow each other; `q` and the result are
+    /// `[row][query head][channel]`.
+    fn attend(&self, kernels: &Kernels, tile: Range<usize>, head: usize, q: &[f32]) -> Vec<f32> {
+        let AttentionBatch { shape, layer, rows } = *self;
+        let rows = &rows[tile];
+        // How many positions a row attends to.
+        let seen = |row: usize| rows[row].position + 1;
+        let pages = &rows[0].pages[..seen(rows.len() - 1).div_ceil(PAGE)];
+        let stride = pages.len() * PAGE;
+        let vectors = q.len() / shape.head_dim;
+        let group = vectors / rows.len();
+
+        // Scores q·k of every query with the keys of every page.
+        let mut p = vec![0f32; vectors * stride];
+        for (i, page) in pages.iter().enumerate() {
+            let (keys, p) = (shape.keys(layer, head), &mut p[i * PAGE..]);
             match (&**page, &**pages.get(i + 1).unwrap_or(page)) {
                 (Page::F16(page), Page::F16(next)) => {
-                    kernels.mix_f16(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
+                    kernels.scores_f16(q, &page[keys.clone()], &next[keys], p, stride);
                 }
                 (Page::F32(page), Page::F32(next)) => {
-                    kernels.mix_f32(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
+                    kernels.scores_f32(q, &page[keys.clone()], &next[keys], p, stride);
                 }
                 _ => unreachable!("the pages of a cache are of one type"),
             }
-        };
-        // What every row sees, then what the later ones see beyond it.
-        let inside = |row: usize| seen(row).saturating_sub(i * PAGE).min(PAGE);
-        mix(0..inside(0), 0..sights.len());
-        (1..sights.len())
-            .filter(|row| inside(*row) > inside(0))
-            .for_each(|row| mix(inside(0)..inside(row), row..row + 1));
+        }
+
+        // Their softmax, not yet divided by its sum. Positions after the row's own get 0.
+        let scale = (1.0 / (shape.head_dim as f64).sqrt()) as f32;
+        let sums: Vec<f32> =
+            p.chunks_mut(stride).enumerate().map(|(v, p)| kernels.softmax(p, seen(v / group), scale)).collect();
+
+        // The values, weighted by it.
+        let channels = shape.value_channels();
+        let mut mixed = vec![0f32; vectors * channels];
+        for (i, page) in pages.iter().enumerate() {
+            let values = shape.values(layer, head);
+            let mut mix = |keys: Range<usize>, rows: Range<usize>| {
+                let vectors = rows.start * group..rows.end * group;
+                let p = &p[vectors.start * stride + i * PAGE..];
+                let acc = &mut mixed[vectors.start * channels..vectors.end * channels];
+                let values = values.clone();
+                match (&**page, &**pages.get(i + 1).unwrap_or(page)) {
+                    (Page::F16(page), Page::F16(next)) => {
+                        kernels.mix_f16(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
+                    }
+                    (Page::F32(page), Page::F32(next)) => {
+                        kernels.mix_f32(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
+                    }
+                    _ => unreachable!("the pages of a cache are of one type"),
+                }
+            };
+            // First the positions that every row attends to, then those that only the later rows do.
+            let inside = |row: usize| seen(row).saturating_sub(i * PAGE).min(PAGE);
+            mix(0..inside(0), 0..rows.len());
+            (1..rows.len())
+                .filter(|row| inside(*row) > inside(0))
+                .for_each(|row| mix(inside(0)..inside(row), row..row + 1));
+        }
+        let mut out = Vec::with_capacity(q.len());
+        for (mixed, sum) in mixed.chunks(channels).zip(&sums) {
+            out.extend(mixed[..shape.head_dim].iter().map(|x| x / sum));
+        }
+        out
     }
-    let mut out = Vec::with_capacity(q.len());
-    for (mixed, sum) in mixed.chunks(channels).zip(&sums) {
-        out.extend(mixed[..shape.head_dim].iter().map(|x| x / sum));
-    }
-    out
 }

@@ -1,4 +1,5 @@
-//! The operations of a layer on whole batches: rows of floats, one row a token.
+//! Operations without weights, on whole batches: one row of floats a token.
 
+pub mod activation;
 pub mod attention;
 pub mod rope;

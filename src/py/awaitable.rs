@@ -1,7 +1,7 @@
-//! What Python awaits: steps on threads beside the event loop, which never waits for them.
+//! The asyncio bridge: coroutines whose work runs on threads beside the event loop, which never waits for them.
 
 use super::convert::{BitnetError, caught};
-use crate::decode::Watch;
+use crate::engine::Watch;
 use pyo3::IntoPyObject;
 use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
@@ -17,69 +17,74 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::task::{JoinError, JoinHandle};
 
-/// Whether somebody still waits for the work.
-pub type Wanted = Arc<AtomicBool>;
+/// Set once nobody waits for the result any more. The step under way then stops early.
+pub type Abandoned = Arc<AtomicBool>;
 type Start = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
-/// Work that begins when it is awaited; `bitnet._async` does so.
+/// The work of one coroutine. `bitnet._async` starts it when the coroutine is awaited.
 #[pyclass(frozen, module = "bitnet")]
-struct Work {
+struct PendingCall {
     start: Mutex<Option<Start>>,
-    wanted: Wanted,
+    abandoned: Abandoned,
 }
 
 #[pymethods]
-impl Work {
-    /// Begins, and returns the running event loop's future of result and error, of which one is None.
+impl PendingCall {
+    /// Starts the work. Returns a future of the running event loop, whose result is a pair of value and error, one of
+    /// them None.
     fn start(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         set_up(py)?;
         let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
         start.map(|start| start(py)).transpose()
     }
 
-    /// Abandons the step under way; nothing once the work is over.
+    /// Abandons the step under way. Does nothing once the work is over.
     fn abandon(&self) {
-        self.wanted.store(false, Relaxed);
+        self.abandoned.store(true, Relaxed);
     }
 }
 
-impl Drop for Work {
+impl Drop for PendingCall {
     fn drop(&mut self) {
         self.abandon();
     }
 }
 
-/// A coroutine that gives what `work` gives. Nothing is done before it is awaited.
-pub fn awaitable<'py, T, F>(py: Python<'py>, name: &str, work: impl FnOnce(Wanted) -> F) -> PyResult<Bound<'py, PyAny>>
+/// A coroutine that returns the result of `work`, which starts only when the coroutine is awaited.
+pub fn awaitable<'py, T, F>(
+    py: Python<'py>,
+    name: &str,
+    work: impl FnOnce(Abandoned) -> F,
+) -> PyResult<Bound<'py, PyAny>>
 where
     T: for<'a> IntoPyObject<'a> + Send + 'static,
     F: Future<Output = PyResult<T>> + Send + 'static,
 {
-    let wanted = Wanted::new(true.into());
-    let future = work(wanted.clone());
+    let abandoned = Abandoned::default();
+    let future = work(abandoned.clone());
     let future = async { Ok(future.await.map_or_else(|error| (None, Some(error)), |value| (Some(value), None))) };
-    let start: Start = Box::new(move |py| Ok(future_into_py::<Beside, _, _>(py, future)?.unbind()));
-    let work = Work { start: Mutex::new(Some(start)), wanted };
-    let coroutine = py.import("bitnet._async")?.call_method1("result", (work,))?;
-    coroutine.setattr("__qualname__", name)?; // for the warning about one that is never awaited
+    let start: Start = Box::new(move |py| Ok(future_into_py::<CountedTokio, _, _>(py, future)?.unbind()));
+    let call = PendingCall { start: Mutex::new(Some(start)), abandoned };
+    let coroutine = py.import("bitnet._async")?.call_method1("result", (call,))?;
+    coroutine.setattr("__qualname__", name)?; // Python's warning about a coroutine that was never awaited names it
     Ok(coroutine)
 }
 
-/// Runs a step on a thread where it may take its time; it is abandoned once nobody wants it.
+/// Runs a step on a thread that may block. The step's watch tells it to stop once it is abandoned.
 pub async fn step<T: Send + 'static>(
-    wanted: &Wanted,
+    abandoned: &Abandoned,
     work: impl FnOnce(&mut Watch) -> PyResult<T> + Send + 'static,
 ) -> PyResult<T> {
-    let wanted = wanted.clone();
-    let run = move || caught(|| work(&mut || !wanted.load(Relaxed) || LEAVING.load(Relaxed)));
+    let abandoned = abandoned.clone();
+    let run = move || caught(|| work(&mut || abandoned.load(Relaxed) || EXITING.load(Relaxed)));
     let done = get_runtime().spawn_blocking(run).await;
-    if LEAVING.load(Relaxed) {
-        return Err(PySystemExit::new_err("Python ends")); // which ends the thread of an event loop without a word
+    if EXITING.load(Relaxed) {
+        return Err(PySystemExit::new_err("Python ends")); // ends the thread of an event loop without a traceback
     }
     done.map_err(|error| BitnetError::new_err(error.to_string()))?
 }
 
-/// Prepares the threads, which start with the first step: one that hands out, and as many as steps are under way.
+/// Prepares tokio's threads: one that dispatches, and one for each step that runs. They start with the first step.
 fn set_up(py: Python<'_>) -> PyResult<()> {
     static PROCESS: OnceLock<u32> = OnceLock::new();
     let own = std::process::id();
@@ -92,9 +97,9 @@ fn set_up(py: Python<'_>) -> PyResult<()> {
         own
     });
     if first {
-        let leave =
-            PyCFunction::new_closure(py, None, None, move |args: &Bound<'_, PyTuple>, _| leave(args.py(), own))?;
-        py.import("atexit")?.call_method1("register", (leave,))?;
+        let callback =
+            PyCFunction::new_closure(py, None, None, move |args: &Bound<'_, PyTuple>, _| at_exit(args.py(), own))?;
+        py.import("atexit")?.call_method1("register", (callback,))?;
     }
     if process == own {
         return Ok(());
@@ -104,67 +109,67 @@ fn set_up(py: Python<'_>) -> PyResult<()> {
     Err(BitnetError::new_err(stayed))
 }
 
-/// Whether Python ends.
-static LEAVING: AtomicBool = AtomicBool::new(false);
+/// Whether Python is exiting.
+static EXITING: AtomicBool = AtomicBool::new(false);
 
-/// Before Python ends: abandons every step, and waits until the threads hold nothing of it.
-fn leave(py: Python<'_>, process: u32) {
+/// Before Python exits: abandons every step and waits until no task runs any more.
+fn at_exit(py: Python<'_>, process: u32) {
     if process == std::process::id() {
-        LEAVING.store(true, Relaxed);
+        EXITING.store(true, Relaxed);
         let end = Instant::now() + Duration::from_secs(10);
         py.detach(|| {
-            while AT_WORK.load(SeqCst) > 0 && Instant::now() < end {
+            while RUNNING_TASKS.load(SeqCst) > 0 && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
     }
 }
 
-/// What the threads are at: a thread that still wants the interpreter when Python ends would take the process down.
-static AT_WORK: AtomicUsize = AtomicUsize::new(0);
+/// Tasks on tokio's threads. A thread that asks for the GIL after Python has exited would crash the process.
+static RUNNING_TASKS: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts itself in [`AT_WORK`].
-struct Counted;
+/// Counts one task in [`RUNNING_TASKS`] while it lives.
+struct RunningTask;
 
-impl Counted {
-    fn new() -> Counted {
-        AT_WORK.fetch_add(1, SeqCst);
-        Counted
+impl RunningTask {
+    fn new() -> RunningTask {
+        RUNNING_TASKS.fetch_add(1, SeqCst);
+        RunningTask
     }
 }
 
-impl Drop for Counted {
+impl Drop for RunningTask {
     fn drop(&mut self) {
-        AT_WORK.fetch_sub(1, SeqCst);
+        RUNNING_TASKS.fetch_sub(1, SeqCst);
     }
 }
 
-/// The runtime of `pyo3_async_runtimes::tokio`, with everything counted that it is at.
-struct Beside;
+/// The runtime of `pyo3_async_runtimes::tokio`, with its tasks counted.
+struct CountedTokio;
 
-impl Runtime for Beside {
+impl Runtime for CountedTokio {
     type JoinError = JoinError;
     type JoinHandle = JoinHandle<()>;
 
     fn spawn<F: Future<Output = ()> + Send + 'static>(future: F) -> JoinHandle<()> {
-        let counted = Counted::new();
+        let running = RunningTask::new();
         get_runtime().spawn(async move {
             future.await;
-            drop(counted);
+            drop(running);
         })
     }
 
     fn spawn_blocking<F: FnOnce() + Send + 'static>(work: F) -> JoinHandle<()> {
-        let counted = Counted::new();
+        let running = RunningTask::new();
         get_runtime().spawn_blocking(move || {
             work();
-            drop(counted);
+            drop(running);
         })
     }
 }
 
-/// No task asks for its event loop again, so none is kept with it.
-impl ContextExt for Beside {
+/// Our tasks never ask which event loop they belong to, so nothing is stored for them.
+impl ContextExt for CountedTokio {
     fn scope<F, R>(_: TaskLocals, future: F) -> Pin<Box<dyn Future<Output = R> + Send>>
     where
         F: Future<Output = R> + Send + 'static,

@@ -3,15 +3,13 @@
 use super::awaitable::{awaitable, step};
 use super::convert::{count, detached, unicode};
 use super::engine::Engine;
-use super::notebook::said_by;
+use super::notebook::{html, mime_bundle};
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
-use super::session;
 use super::stream::{Completion, Stream};
 use super::template::{ChatTurn, Template};
-use crate::chat::{ChatSession as Core, ChatStream};
-use crate::decode::Watch;
-use crate::receipt::{Receipt as CoreReceipt, Seconds};
+use crate::chat::{ChatSession as CoreSession, ChatStream};
+use crate::engine::Watch;
 use crate::sampler::SamplingParams as Params;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -22,16 +20,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[pyclass(frozen, module = "bitnet")]
 pub struct ChatSession {
     engine: Py<Engine>,
-    core: Arc<Mutex<Core>>,
+    core: Arc<Mutex<CoreSession>>,
     params: Params,
 }
 
 impl ChatSession {
-    fn of(engine: Py<Engine>, core: Core, params: Params) -> ChatSession {
+    fn of(engine: Py<Engine>, core: CoreSession, params: Params) -> ChatSession {
         ChatSession { engine, core: Arc::new(Mutex::new(core)), params }
     }
 
-    fn core(&self) -> MutexGuard<'_, Core> {
+    fn core(&self) -> MutexGuard<'_, CoreSession> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -59,7 +57,7 @@ impl ChatSession {
         };
         let system = system.map(|text| unicode(text, "system")).transpose()?;
         let params = sampling::params(params, keywords)?;
-        Ok(ChatSession::of(engine, Core::new(template, system), params))
+        Ok(ChatSession::of(engine, CoreSession::new(template, system), params))
     }
 
     #[doc = doc!(ChatSession.stream)]
@@ -102,9 +100,9 @@ impl ChatSession {
         let params = sampling::params_over(&self.params, params, keywords)?;
         let engine = self.engine.get().core()?;
         let (session, text) = (self.core.clone(), unicode(text, "text")?);
-        awaitable(py, "ChatSession.asend", |wanted| async move {
+        awaitable(py, "ChatSession.asend", |abandoned| async move {
             let begin = |_: &mut Watch| Ok(Stream::in_chat(ChatStream::begin(engine, session, text, params)?));
-            step(&wanted, begin).await?.complete_beside(&wanted).await
+            step(&abandoned, begin).await?.complete_async(&abandoned).await
         })
     }
 
@@ -129,14 +127,14 @@ impl ChatSession {
 
     #[doc = doc!(ChatSession.to_json)]
     fn to_json(&self) -> PyResult<String> {
-        Ok(session::to_json(&self.core(), &self.params)?)
+        Ok(self.core().to_json(&self.params)?)
     }
 
     #[doc = doc!(ChatSession.from_json)]
     #[staticmethod]
     #[pyo3(signature = (engine, text, *, template=None))]
     fn from_json(engine: Py<Engine>, text: &str, template: Option<&Template>) -> PyResult<ChatSession> {
-        let (mut core, params) = session::from_json(text)?;
+        let (mut core, params) = CoreSession::from_json(text)?;
         if let Some(template) = template {
             core.template = template.core().clone();
         }
@@ -147,7 +145,7 @@ impl ChatSession {
     #[pyo3(signature = (path, *, cache=false))]
     fn save(&self, py: Python<'_>, path: PathBuf, cache: bool) -> PyResult<PathBuf> {
         let (engine, core) = (self.engine.get().core()?, self.core().clone());
-        detached(py, |_| session::save(&core, &self.params, cache.then_some(&*engine), &path))?;
+        detached(py, |_| core.save(&self.params, cache.then_some(&*engine), &path))?;
         Ok(path)
     }
 
@@ -156,7 +154,7 @@ impl ChatSession {
     #[pyo3(signature = (engine, path, *, cache=true))]
     fn load(py: Python<'_>, engine: Py<Engine>, path: PathBuf, cache: bool) -> PyResult<ChatSession> {
         let opened = engine.get().core()?;
-        let (core, params) = detached(py, |_| session::load(&opened, cache, &path))?;
+        let (core, params) = detached(py, |_| CoreSession::load(&opened, cache, &path))?;
         Ok(ChatSession::of(engine, core, params))
     }
 
@@ -193,7 +191,7 @@ impl ChatSession {
     #[doc = doc!(ChatSession.forgotten)]
     #[getter]
     fn forgotten(&self) -> usize {
-        self.core().forgotten
+        self.core().evicted_turns
     }
 
     #[doc = doc!(ChatSession.receipts)]
@@ -205,26 +203,17 @@ impl ChatSession {
     #[doc = doc!(ChatSession.metrics)]
     #[getter]
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let receipts = self.core().receipts.clone();
-        let count = |of: fn(&CoreReceipt) -> u64| receipts.iter().map(|receipt| of(receipt)).sum::<u64>();
-        // Not `sum`, which gives -0 for none.
-        let time = |of: fn(&Seconds) -> f64| receipts.iter().fold(0.0, |sum, receipt| sum + of(&receipt.run.seconds));
-        let prompt = count(|receipt| receipt.claim.prompt_ids.len() as u64);
-        let cached = count(|receipt| receipt.run.cached_tokens);
-        let completion = count(|receipt| receipt.claim.output_ids.len() as u64);
-        let (prefill, decode) = (time(|seconds| seconds.prefill), time(|seconds| seconds.decode));
-        let rate = |tokens: u64, seconds: f64| if tokens == 0 { 0.0 } else { tokens as f64 / seconds };
+        let sums = self.core().metrics();
         let metrics = PyDict::new(py);
-        metrics.set_item("exchanges", receipts.len())?;
-        metrics.set_item("prompt_tokens", prompt)?;
-        metrics.set_item("cached_tokens", cached)?;
-        metrics.set_item("completion_tokens", completion)?;
-        metrics.set_item("prefill_seconds", prefill)?;
-        metrics.set_item("decode_seconds", decode)?;
-        metrics.set_item("wall_seconds", time(|seconds| seconds.wall))?;
-        metrics.set_item("prefill_tokens_per_second", rate(prompt - cached, prefill))?;
-        // Prefill gives the first id of each answer.
-        metrics.set_item("decode_tokens_per_second", rate(completion - receipts.len() as u64, decode))?;
+        metrics.set_item("exchanges", sums.exchanges)?;
+        metrics.set_item("prompt_tokens", sums.prompt_tokens)?;
+        metrics.set_item("cached_tokens", sums.cached_tokens)?;
+        metrics.set_item("completion_tokens", sums.completion_tokens)?;
+        metrics.set_item("prefill_seconds", sums.prefill_seconds)?;
+        metrics.set_item("decode_seconds", sums.decode_seconds)?;
+        metrics.set_item("wall_seconds", sums.wall_seconds)?;
+        metrics.set_item("prefill_tokens_per_second", sums.prefill_tokens_per_second())?;
+        metrics.set_item("decode_tokens_per_second", sums.decode_tokens_per_second())?;
         Ok(metrics)
     }
 
@@ -234,7 +223,7 @@ impl ChatSession {
     }
 
     fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        said_by("html", "bitnet._display", slf)
+        html(slf)
     }
 
     #[pyo3(signature = (**_options))]
@@ -242,6 +231,6 @@ impl ChatSession {
         slf: &Bound<'py, Self>,
         _options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        said_by("bundle", "bitnet._display", slf)
+        mime_bundle(slf)
     }
 }

@@ -1,6 +1,6 @@
-//! Between Python and the core: the one place that releases the interpreter, and the one that converts errors.
+//! Conversion between Python and the core. The only place that releases the GIL, and the only one that converts errors.
 
-use crate::decode::Watch;
+use crate::engine::{Engine, TextOrIds, Watch};
 use crate::error::{self, Error};
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError};
 use pyo3::import_exception;
@@ -23,13 +23,16 @@ import_exception!(bitnet.errors, TokenIdError);
 import_exception!(bitnet.errors, OutOfMemoryError);
 import_exception!(bitnet.errors, ClosedError);
 
+/// What a Python user can do about a path that does not exist.
+const HUB_ADVICE: &str = "; Engine.from_pretrained(\"owner/name\") opens a model from the Hugging Face Hub";
+
 impl From<Error> for PyErr {
     fn from(error: Error) -> PyErr {
         let message = error.to_string();
-        match error {
-            Error::NotFound { .. } => ModelNotFoundError::new_err(message),
+        match error.kind() {
+            Error::NotFound { .. } => ModelNotFoundError::new_err(message + HUB_ADVICE),
             Error::Io { path, source } => match source.raw_os_error() {
-                Some(code) => PyOSError::new_err((code, source.to_string(), path)),
+                Some(code) => PyOSError::new_err((code, source.to_string(), path.clone())),
                 None => PyOSError::new_err(message),
             },
             Error::File { .. } => ModelFileError::new_err(message),
@@ -42,24 +45,25 @@ impl From<Error> for PyErr {
             Error::TokenId { .. } => TokenIdError::new_err(message),
             Error::Memory { .. } => OutOfMemoryError::new_err(message),
             Error::Closed => ClosedError::new_err(message),
-            Error::Cancelled => BitnetError::new_err(message),
+            // `kind` never returns an `At`.
+            Error::Cancelled | Error::At { .. } => BitnetError::new_err(message),
         }
     }
 }
 
-/// How often to look for signals at most.
-const LOOK: Duration = Duration::from_millis(40);
+/// The shortest time between two checks for signals.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(40);
 
-/// Runs `work` without the interpreter. It is given a watch that looks for signals: Ctrl-C abandons the work and is
-/// raised here.
+/// Runs `work` without the GIL. The watch that it gets checks for signals: Ctrl-C abandons the work, and
+/// KeyboardInterrupt is raised here.
 pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(&mut Watch) -> error::Result<T> + Send) -> PyResult<T> {
     let (raised, result) = py.detach(|| {
         let mut raised = None;
         let mut looked = Instant::now();
         let result = caught(|| {
             work(&mut || {
-                // Another thread may keep the interpreter for a while: short steps do not ask for it each time.
-                if raised.is_none() && looked.elapsed() >= LOOK {
+                // Another thread may hold the GIL for a while, so a short step does not ask for it.
+                if raised.is_none() && looked.elapsed() >= SIGNAL_INTERVAL {
                     raised = Python::attach(|py| py.check_signals()).err();
                     looked = Instant::now();
                 }
@@ -74,7 +78,7 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(&mut Watch) -> error:
     }
 }
 
-/// Runs `work`. A panic, which is a fault of ours, becomes an error and not the end of the interpreter.
+/// Runs `work`. A panic, which is always a bug in this package, becomes a BitnetError and does not end the process.
 pub fn caught<T, E: Into<PyErr>>(work: impl FnOnce() -> Result<T, E>) -> PyResult<T> {
     catch_unwind(AssertUnwindSafe(work)).map_or_else(
         |panic| {
@@ -86,21 +90,22 @@ pub fn caught<T, E: Into<PyErr>>(work: impl FnOnce() -> Result<T, E>) -> PyResul
     )
 }
 
-/// A path as Python gives it: text, bytes or anything with `__fspath__`.
+/// A path from Python: str, bytes or an object with `__fspath__`.
 pub fn file_path(path: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
     path.py().import("os")?.call_method1("fsdecode", (path,))?.extract()
 }
 
-/// The same, or None for the model inside the package.
+/// [`file_path`], or None for the model inside the package.
 pub fn optional_path(path: &Bound<'_, PyAny>) -> PyResult<Option<PathBuf>> {
     if path.is_none() { Ok(None) } else { file_path(path).map(Some) }
 }
 
+/// The name of a value's type, for error messages.
 pub fn type_name(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map(|name| name.to_string()).unwrap_or_default()
 }
 
-/// A text, unless it holds what is no character.
+/// A str as UTF-8. Raises ArgumentError for a lone surrogate, which UTF-8 cannot express.
 pub fn unicode(text: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
     let Ok(text) = text.cast::<PyString>() else {
         return Err(PyTypeError::new_err(format!("{name} must be a str, found {}", type_name(text))));
@@ -110,17 +115,63 @@ pub fn unicode(text: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
     text.extract().map_err(surrogate)
 }
 
-/// Token ids from a sequence of ints or an array of integers.
+/// Ints from a sequence or an integer array, not yet checked against any vocabulary.
 pub fn token_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
-    ids_or(ids, name, "a sequence of int")
+    ints(ids, name, "a sequence of int")
 }
 
-/// Token ids where a text, which the caller has looked for, would do as well.
-pub fn ids_or_text(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
-    ids_or(ids, name, "a text or a sequence of int")
+/// Those of the ints that can be a token id. For uses where an id outside the vocabulary means nothing.
+pub fn possible_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<u32>> {
+    Ok(token_ids(ids, name)?.into_iter().filter_map(|id| u32::try_from(id).ok()).collect())
 }
 
-fn ids_or(ids: &Bound<'_, PyAny>, name: &str, expected: &str) -> PyResult<Vec<i64>> {
+/// Token ids for an engine, which checks its vocabulary itself. Here they are only made u32.
+pub fn engine_ids(ids: &Bound<'_, PyAny>, name: &str, engine: &Engine) -> PyResult<Vec<u32>> {
+    Ok(to_u32(&token_ids(ids, name)?, engine.n_vocab())?)
+}
+
+/// A prompt: a str, or token ids for an engine.
+pub fn text_or_ids(prompt: &Bound<'_, PyAny>, name: &str, engine: &Engine) -> PyResult<TextOrIds> {
+    if prompt.is_instance_of::<PyString>() {
+        return Ok(TextOrIds::Text(unicode(prompt, name)?));
+    }
+    let ids = ints(prompt, name, "a text or a sequence of int")?;
+    Ok(TextOrIds::Ids(to_u32(&ids, engine.n_vocab())?))
+}
+
+/// The token ids of several sequences, which begin at `position`, converted by `convert` and checked. An error names the
+/// sequence: `name[2]: …`.
+pub fn checked_sequences<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    sequences: impl IntoIterator<Item = Bound<'py, PyAny>>,
+    position: usize,
+    name: &str,
+    convert: impl Fn(&Bound<'py, PyAny>, &str) -> PyResult<Vec<u32>>,
+) -> PyResult<Vec<Vec<u32>>> {
+    let one = |(i, sequence): (usize, Bound<'py, PyAny>)| {
+        let name = format!("{name}[{i}]");
+        let checked = convert(&sequence, &name).and_then(|ids| {
+            engine.check_ids(&ids, position)?;
+            Ok(ids)
+        });
+        checked.map_err(|error| {
+            let is_about_ids =
+                error.is_instance_of::<TokenIdError>(py) || error.is_instance_of::<ContextLengthError>(py);
+            if is_about_ids { named(error, &name, py) } else { error }
+        })
+    };
+    sequences.into_iter().enumerate().map(one).collect()
+}
+
+/// Ids as the core has them. The error of one that is no u32 is the error of one outside the vocabulary.
+fn to_u32(ids: &[i64], n_vocab: usize) -> error::Result<Vec<u32>> {
+    let one =
+        |(position, id): (usize, &i64)| u32::try_from(*id).map_err(|_| Error::TokenId { id: *id, position, n_vocab });
+    ids.iter().enumerate().map(one).collect()
+}
+
+fn ints(ids: &Bound<'_, PyAny>, name: &str, expected: &str) -> PyResult<Vec<i64>> {
     let wrong = |what: String| PyTypeError::new_err(format!("{name} must be {expected}, found {what}"));
     let is_bytes = ids.is_instance_of::<PyBytes>() || ids.is_instance_of::<PyByteArray>();
     if is_bytes || !(ids.cast::<PySequence>().is_ok() || ids.hasattr("__array__")?) {
@@ -145,13 +196,13 @@ fn ids_or(ids: &Bound<'_, PyAny>, name: &str, expected: &str) -> PyResult<Vec<i6
         .collect()
 }
 
-/// The same exception with the name of the argument in front, unless it stands there.
+/// The exception with the argument's name in front of its message, unless the message begins with it.
 pub fn named(error: PyErr, name: &str, py: Python<'_>) -> PyErr {
     let message = error.value(py).to_string();
     if message.starts_with(name) { error } else { PyErr::from_type(error.get_type(py), format!("{name}: {message}")) }
 }
 
-/// A count that Python gives as an int, at least `least`.
+/// A Python int as a count of at least `least`.
 pub fn count(value: &Bound<'_, PyAny>, name: &str, least: i64) -> PyResult<usize> {
     let wrong = || Error::Argument(format!("{name} is {value}, expected {least} to {}", i64::MAX));
     match value.extract::<i64>() {
@@ -167,7 +218,7 @@ pub fn optional_count(value: Option<&Bound<'_, PyAny>>, name: &str) -> PyResult<
     value.map(|value| count(value, name, 1)).transpose()
 }
 
-/// One of some named choices.
+/// The value of a choice, given by its name.
 pub fn choice<T>(value: &str, name: &str, choices: &[(&str, T)]) -> error::Result<T>
 where
     T: Copy,

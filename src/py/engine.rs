@@ -1,33 +1,32 @@
 //! `bitnet.Engine`.
 
 use super::arrays::{self, Scores};
-use super::awaitable::{Wanted, awaitable, step};
-use super::convert::{choice, detached, ids_or_text, named, optional_count, optional_path, token_ids, unicode};
-use super::notebook::{Bar, said_by};
+use super::awaitable::{Abandoned, awaitable, step};
+use super::convert::{
+    checked_sequences, choice, detached, engine_ids, optional_count, optional_path, possible_ids, text_or_ids,
+};
+use super::notebook::{ProgressBar, html, mime_bundle};
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
 use super::stream::{Completion, Stream};
 use super::template::Template;
 use super::tokenizer::{self, Tokenizer};
-use crate::decode::Watch;
-use crate::engine::{Engine as Core, Options, Origin, Request};
+use crate::engine::{
+    ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling, Prefill as CorePrefill, TextOrIds, Watch,
+};
 use crate::error::{Error, Result};
-use crate::model::ActQuant;
-use crate::model::config::Activation;
-use crate::ops::attention::KvType;
 use crate::sampler::SamplingParams as Params;
-use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use numpy::{PyArray1, PyArray2};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyType};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 #[doc = doc!(Engine)]
 #[pyclass(frozen, module = "bitnet")]
 pub struct Engine {
-    core: Mutex<Option<Arc<Core>>>,
+    core: Mutex<Option<Arc<CoreEngine>>>,
     path: PathBuf,
 }
 
@@ -40,94 +39,60 @@ pub struct Prefill {
     cached_tokens: usize,
     #[doc = doc!(Prefill.seconds)]
     seconds: f64,
+    #[doc = doc!(Prefill.tokens_per_second)]
+    tokens_per_second: f64,
+}
+
+impl From<CorePrefill> for Prefill {
+    fn from(prefill: CorePrefill) -> Prefill {
+        Prefill {
+            tokens: prefill.tokens,
+            cached_tokens: prefill.cached_tokens,
+            seconds: prefill.elapsed.as_secs_f64(),
+            tokens_per_second: prefill.tokens_per_second(),
+        }
+    }
 }
 
 #[pymethods]
 impl Prefill {
-    #[doc = doc!(Prefill.tokens_per_second)]
-    #[getter]
-    fn tokens_per_second(&self) -> f64 {
-        let computed = self.tokens - self.cached_tokens;
-        if computed == 0 { 0.0 } else { computed as f64 / self.seconds }
-    }
-
     fn __repr__(&self) -> String {
         format!(
             "Prefill(tokens={}, cached_tokens={}, seconds={:.6}, tokens_per_second={:.1})",
-            self.tokens,
-            self.cached_tokens,
-            self.seconds,
-            self.tokens_per_second()
+            self.tokens, self.cached_tokens, self.seconds, self.tokens_per_second
         )
     }
 }
 
-/// What is to be answered: a text, with BOS where the model expects it, or ids as they are.
-enum Prompt {
-    Text(String),
-    Ids(Vec<i64>),
-}
-
-impl Prompt {
-    fn of(prompt: &Bound<'_, PyAny>) -> PyResult<Prompt> {
-        match prompt.is_instance_of::<PyString>() {
-            true => Ok(Prompt::Text(unicode(prompt, "prompt")?)),
-            false => Ok(Prompt::Ids(ids_or_text(prompt, "prompt")?)),
-        }
-    }
-
-    fn request(self, core: &Core, params: Params) -> Result<Request> {
-        let text = match self {
-            Prompt::Ids(ids) => return core.request(&ids, params),
-            Prompt::Text(text) => text,
-        };
-        let tokenizer = core.tokenizer()?; // built since the engine was opened: no part of the answer's time
-        let start = Instant::now();
-        let ids = tokenizer::encode(tokenizer, &text, tokenizer.add_bos, false);
-        let tokenize = start.elapsed();
-        let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
-        let origin = Origin { tokenize, ..Origin::default() };
-        Ok(Request { origin, ..core.request(&ids, params)? })
-    }
-}
-
 /// The whole answer, computed beside the event loop.
-async fn complete_beside(core: Arc<Core>, prompt: Prompt, params: Params, wanted: &Wanted) -> PyResult<Completion> {
-    let begin = move |_: &mut Watch| Ok(Stream::alone(core.clone(), core.stream(prompt.request(&core, params)?)));
-    step(wanted, begin).await?.complete_beside(wanted).await
+async fn complete_async(
+    core: Arc<CoreEngine>,
+    prompt: TextOrIds,
+    params: Params,
+    abandoned: &Abandoned,
+) -> PyResult<Completion> {
+    let begin = move |_: &mut Watch| {
+        let stream = core.stream(core.request(prompt, params)?);
+        Ok(Stream::of_prompt(core, stream))
+    };
+    step(abandoned, begin).await?.complete_async(abandoned).await
 }
 
-/// The prompts, if it is a list of them.
-fn prompts<'py>(prompt: &Bound<'py, PyAny>) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
+/// The items of a list of prompts. None for a single prompt, which may itself be a list of ids.
+fn prompt_list<'py>(prompt: &Bound<'py, PyAny>) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
     let Ok(list) = prompt.cast::<PyList>() else { return Ok(None) };
     let is_prompt = |item: &Bound<'py, PyAny>| item.is_instance_of::<PyString>() || item.try_iter().is_ok();
     let all: Vec<_> = list.iter().collect();
     Ok((!all.is_empty() && all.iter().all(is_prompt)).then_some(all))
 }
 
-/// The ids of several sequences; an error says which of them it is about.
-fn checked<'py>(
-    py: Python<'py>,
-    core: &Core,
-    sequences: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
-    name: &str,
-) -> PyResult<Vec<Vec<i64>>> {
-    let one = |(i, ids): (usize, PyResult<Bound<'py, PyAny>>)| {
-        let name = format!("{name}[{i}]");
-        let ids = token_ids(&ids?, &name)?;
-        core.runtime().check_ids(&ids, 0).map_err(|error| named(error.into(), &name, py))?;
-        Ok(ids)
-    };
-    sequences.enumerate().map(one).collect()
-}
-
 impl Engine {
-    /// The engine behind it, unless it is closed.
-    pub fn core(&self) -> Result<Arc<Core>> {
+    /// The wrapped engine, unless it is closed.
+    pub fn core(&self) -> Result<Arc<CoreEngine>> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)
     }
 
-    /// Whether a receipt's answer comes out again, and the ids that do.
+    /// Whether a receipt's answer is the same when it is computed again, and the ids of the new answer.
     fn replayed(
         &self,
         py: Python<'_>,
@@ -135,9 +100,9 @@ impl Engine {
         prompt: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(bool, Vec<u32>)> {
         let core = self.core()?;
-        let prompt = prompt.map(Prompt::of).transpose()?;
+        let prompt = prompt.map(|prompt| text_or_ids(prompt, "prompt", &core)).transpose()?;
         detached(py, |watch| {
-            let prompt = prompt.map(|prompt| prompt.request(&core, Params::default())).transpose()?;
+            let prompt = prompt.map(|prompt| core.request(prompt, Params::default())).transpose()?;
             core.replay(&receipt.core, prompt.map(|request| request.prompt), watch)
         })
     }
@@ -181,8 +146,8 @@ impl Engine {
         if progress {
             py.import("bitnet._progress")?.call_method1("read", (&path,))?;
         }
-        let core = detached(py, |watch| Core::open(&path, options, watch))?;
-        // numpy sets itself up at its first array, and a process that forks off meanwhile would wait for it for ever.
+        let core = detached(py, |watch| CoreEngine::open(&path, options, watch))?;
+        // numpy initialises itself at its first array; a process forked off during that would deadlock. So do it now.
         PyArray1::<f32>::from_vec(py, Vec::new());
         Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path })
     }
@@ -213,11 +178,7 @@ impl Engine {
 
     #[doc = doc!(Engine.logits)]
     fn logits<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let ids = token_ids(ids, "ids")?;
-        let n = ids.len();
-        let core = self.core()?;
-        let logits = detached(py, |watch| core.logits(&[ids], watch))?;
-        PyArray1::from_vec(py, logits).reshape([n, core.config().vocab])
+        arrays::logits(py, &*self.core()?, ids)
     }
 
     #[doc = doc!(Engine.logits_batch)]
@@ -226,19 +187,7 @@ impl Engine {
         py: Python<'py>,
         sequences: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<Bound<'py, PyArray2<f32>>>> {
-        let core = self.core()?;
-        let sequences = checked(py, &core, sequences.try_iter()?, "sequences")?;
-        let logits = detached(py, |watch| core.logits(&sequences, watch))?;
-        let vocab = core.config().vocab;
-        let mut rest = &logits[..];
-        sequences
-            .iter()
-            .map(|ids| {
-                let (own, others) = rest.split_at(ids.len() * vocab);
-                rest = others;
-                PyArray1::from_slice(py, own).reshape([ids.len(), vocab])
-            })
-            .collect()
+        arrays::logits_batch(py, &*self.core()?, sequences)
     }
 
     #[doc = doc!(Engine.logprobs)]
@@ -270,29 +219,29 @@ impl Engine {
         texts: &Bound<'py, PyAny>,
         pooling: &str,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        arrays::embed(py, &*self.core()?, texts, choice(pooling, "pooling", &[("mean", false), ("last", true)])?)
+        let pooling = choice(pooling, "pooling", &Pooling::ALL.map(|pooling| (pooling.name(), pooling)))?;
+        arrays::embed(py, &*self.core()?, texts, pooling)
     }
 
     #[doc = doc!(Engine.prefill)]
     #[pyo3(signature = (ids, *, progress=false))]
     fn prefill(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, progress: bool) -> PyResult<Prefill> {
-        let ids = token_ids(ids, "ids")?;
         let core = self.core()?;
-        core.runtime().check_ids(&ids, 0)?;
-        let bar = Bar::begin(py, progress, "prefill", ids.len(), "token")?;
-        // With a bar pass by pass. The first goes as far as the warm cache may be of use: a shorter one would cut it.
-        let step = if progress { core.runtime().n_batch } else { ids.len() };
-        let first = (core.cached_tokens() + step).min(ids.len());
-        let mut done = detached(py, |watch| core.prefill(&ids[..first], watch))?;
-        bar.advance(first)?;
-        while done.tokens < ids.len() {
-            let next = (done.tokens + step).min(ids.len());
-            done.elapsed += detached(py, |watch| core.prefill(&ids[..next], watch))?.elapsed;
-            bar.advance(next - done.tokens)?;
-            done.tokens = next;
+        let ids = engine_ids(ids, "ids", &core)?;
+        if !progress {
+            return Ok(detached(py, |watch| core.prefill(&ids, watch))?.into());
         }
-        let (tokens, cached_tokens) = (done.tokens, done.cached_tokens);
-        Ok(Prefill { tokens, cached_tokens, seconds: done.elapsed.as_secs_f64() })
+        core.check_ids(&ids, 0)?;
+        let bar = ProgressBar::begin(py, true, "prefill", ids.len(), "token")?;
+        let mut shown = 0;
+        let mut done: Option<CorePrefill> = None;
+        while done.as_ref().is_none_or(|done| done.tokens < ids.len()) {
+            let next = detached(py, |watch| core.prefill_pass(&ids, done, watch))?;
+            bar.advance(next.tokens - shown)?;
+            shown = next.tokens;
+            done = Some(next);
+        }
+        Ok(done.expect("at least one pass").into())
     }
 
     #[doc = doc!(Engine.generate_tokens)]
@@ -304,16 +253,17 @@ impl Engine {
         max_tokens: Option<&Bound<'py, PyAny>>,
         stop_token_ids: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let stop = stop_token_ids.map_or(Ok(Vec::new()), |stop| token_ids(stop, "stop_token_ids"))?;
+        let stop = stop_token_ids.map_or(Ok(Vec::new()), |stop| possible_ids(stop, "stop_token_ids"))?;
         let max_tokens = optional_count(max_tokens, "max_tokens")?.unwrap_or(usize::MAX);
         let core = self.core()?;
-        match prompts(ids)? {
+        match prompt_list(ids)? {
             None => {
-                let ids = token_ids(ids, "ids")?;
+                let ids = engine_ids(ids, "ids", &core)?;
                 detached(py, |watch| core.generate(&ids, max_tokens, &stop, watch))?.into_bound_py_any(py)
             }
             Some(prompts) => {
-                let all = checked(py, &core, prompts.into_iter().map(Ok), "ids")?;
+                let to_ids = |ids: &Bound<'py, PyAny>, name: &str| engine_ids(ids, name, &core);
+                let all = checked_sequences(py, &core, prompts, 0, "ids", to_ids)?;
                 detached(py, |watch| core.generate_many(&all, max_tokens, &stop, watch))?.into_bound_py_any(py)
             }
         }
@@ -362,9 +312,9 @@ impl Engine {
     ) -> PyResult<Stream> {
         let params = sampling::params(params, keywords)?;
         let core = self.core()?;
-        let prompt = Prompt::of(prompt)?;
-        let stream = detached(py, |_| Ok(core.stream(prompt.request(&core, params)?)))?;
-        Ok(Stream::alone(core, stream))
+        let prompt = text_or_ids(prompt, "prompt", &core)?;
+        let stream = detached(py, |_| Ok(core.stream(core.request(prompt, params)?)))?;
+        Ok(Stream::of_prompt(core, stream))
     }
 
     #[doc = doc!(Engine.generate)]
@@ -378,12 +328,12 @@ impl Engine {
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let one = |prompt: &Bound<'py, PyAny>| self.stream(py, prompt, params, keywords)?.complete(py);
-        match prompts(prompt)? {
+        match prompt_list(prompt)? {
             None => Ok(Bound::new(py, one(prompt)?)?.into_any()),
             Some(prompts) => {
-                let bar = Bar::begin(py, progress, "generate", prompts.len(), "prompt")?;
-                let counted = |prompt| one(prompt).and_then(|answer| bar.advance(1).map(|()| answer));
-                let answers = prompts.iter().map(counted).collect::<PyResult<Vec<Completion>>>()?;
+                let bar = ProgressBar::begin(py, progress, "generate", prompts.len(), "prompt")?;
+                let advanced = |prompt| one(prompt).and_then(|answer| bar.advance(1).map(|()| answer));
+                let answers = prompts.iter().map(advanced).collect::<PyResult<Vec<Completion>>>()?;
                 answers.into_pyobject(py)
             }
         }
@@ -400,17 +350,18 @@ impl Engine {
     ) -> PyResult<Bound<'py, PyAny>> {
         let params = sampling::params(params, keywords)?;
         let core = self.core()?;
-        let Some(prompts) = prompts(prompt)? else {
-            let prompt = Prompt::of(prompt)?;
-            return awaitable(py, "Engine.agenerate", |wanted| async move {
-                complete_beside(core, prompt, params, &wanted).await
+        let convert = |prompt: &Bound<'py, PyAny>| text_or_ids(prompt, "prompt", &core);
+        let Some(prompts) = prompt_list(prompt)? else {
+            let prompt = convert(prompt)?;
+            return awaitable(py, "Engine.agenerate", |abandoned| async move {
+                complete_async(core, prompt, params, &abandoned).await
             });
         };
-        let prompts = prompts.iter().map(Prompt::of).collect::<PyResult<Vec<Prompt>>>()?;
-        awaitable(py, "Engine.agenerate", |wanted| async move {
+        let prompts = prompts.iter().map(convert).collect::<PyResult<Vec<TextOrIds>>>()?;
+        awaitable(py, "Engine.agenerate", |abandoned| async move {
             let mut answers = Vec::new();
             for prompt in prompts {
-                answers.push(complete_beside(core.clone(), prompt, params.clone(), &wanted).await?);
+                answers.push(complete_async(core.clone(), prompt, params.clone(), &abandoned).await?);
             }
             Ok(answers)
         })
@@ -438,21 +389,20 @@ impl Engine {
     #[getter]
     fn memory<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let core = self.core()?;
-        let model = &core.runtime().model;
+        let memory = core.memory();
         let dict = PyDict::new(py);
-        dict.set_item("packed_weights", model.packed_bytes())?;
-        dict.set_item("mapped_weights", model.mapped_bytes())?;
-        dict.set_item("head_copy", model.copied_bytes())?;
-        dict.set_item("kv_cache", core.cached_bytes())?;
-        dict.set_item("file", model.gguf().file_size())?;
+        dict.set_item("packed_weights", memory.packed_weights)?;
+        dict.set_item("mapped_weights", memory.mapped_weights)?;
+        dict.set_item("head_copy", memory.head_copy)?;
+        dict.set_item("kv_cache", memory.kv_cache)?;
+        dict.set_item("file", memory.file)?;
         Ok(dict)
     }
 
     #[doc = doc!(Engine.per_token)]
     #[getter]
     fn per_token<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let core = self.core()?;
-        let cost = core.runtime().model.per_token(core.kv_type);
+        let cost = self.core()?.per_token();
         let dict = PyDict::new(py);
         dict.set_item("ternary_macs", cost.ternary_macs)?;
         dict.set_item("weight_bytes", cost.weight_bytes)?;
@@ -469,49 +419,49 @@ impl Engine {
     #[doc = doc!(Engine.arch)]
     #[getter]
     fn arch(&self) -> Result<&'static str> {
-        Ok(self.core()?.config().arch.name())
+        Ok(self.core()?.config().arch.name)
     }
 
     #[doc = doc!(Engine.n_vocab)]
     #[getter]
     fn n_vocab(&self) -> Result<usize> {
-        Ok(self.core()?.config().vocab)
+        Ok(self.core()?.n_vocab())
     }
 
     #[doc = doc!(Engine.n_ctx)]
     #[getter]
     fn n_ctx(&self) -> Result<usize> {
-        Ok(self.core()?.runtime().n_ctx)
+        Ok(self.core()?.n_ctx())
     }
 
     #[doc = doc!(Engine.n_threads)]
     #[getter]
     fn n_threads(&self) -> Result<usize> {
-        Ok(self.core()?.runtime().pool.size())
+        Ok(self.core()?.n_threads())
     }
 
     #[doc = doc!(Engine.n_batch)]
     #[getter]
     fn n_batch(&self) -> Result<usize> {
-        Ok(self.core()?.runtime().n_batch)
+        Ok(self.core()?.n_batch())
     }
 
     #[doc = doc!(Engine.isa)]
     #[getter]
     fn isa(&self) -> Result<&'static str> {
-        Ok(self.core()?.runtime().kernels.isa.name())
+        Ok(self.core()?.isa())
     }
 
     #[doc = doc!(Engine.kv_type)]
     #[getter]
     fn kv_type(&self) -> Result<&'static str> {
-        Ok(self.core()?.kv_type.name())
+        Ok(self.core()?.kv_type().name())
     }
 
     #[doc = doc!(Engine.act_quant)]
     #[getter]
     fn act_quant(&self) -> Result<&'static str> {
-        Ok(self.core()?.runtime().model.verdict.act_quant.name())
+        Ok(self.core()?.act_quant().name())
     }
 
     #[doc = doc!(Engine.ffn_act)]
@@ -547,22 +497,22 @@ impl Engine {
         match self.core() {
             Err(_) => format!("<Engine {path} closed>"),
             Ok(core) => {
-                let (runtime, config) = (core.runtime(), core.config());
+                let config = core.config();
                 format!(
                     "<Engine {path} {} {} layers, {} wide, n_ctx={}, n_threads={}, isa={}>",
-                    config.arch.name(),
-                    config.layers,
-                    config.width,
-                    runtime.n_ctx,
-                    runtime.pool.size(),
-                    runtime.kernels.isa.name()
+                    config.arch.name,
+                    config.n_layers,
+                    config.hidden_size,
+                    core.n_ctx(),
+                    core.n_threads(),
+                    core.isa()
                 )
             }
         }
     }
 
     fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        said_by("html", "bitnet._display", slf)
+        html(slf)
     }
 
     #[pyo3(signature = (**_options))]
@@ -570,6 +520,6 @@ impl Engine {
         slf: &Bound<'py, Self>,
         _options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        said_by("bundle", "bitnet._display", slf)
+        mime_bundle(slf)
     }
 }

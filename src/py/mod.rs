@@ -1,18 +1,16 @@
-//! The Python face: module `bitnet._core`.
+//! The Python classes: module `bitnet._core`. Classes, conversion and the asyncio bridge only; logic is in `engine` and `chat`.
 
-include!(concat!(env!("OUT_DIR"), "/doc.rs")); // `doc!`: the docstrings of the stubs
+include!(concat!(env!("OUT_DIR"), "/doc.rs")); // `doc!` gives the docstrings of the stubs
 
 mod arrays;
 mod awaitable;
 mod chat;
 mod convert;
 mod engine;
-mod file;
 mod inspect;
 mod notebook;
 mod receipt;
 mod sampling;
-mod session;
 mod spans;
 mod stream;
 mod template;
@@ -34,7 +32,7 @@ mod _core {
     #[pymodule_export]
     use super::receipt::Receipt;
     #[pymodule_export]
-    use super::sampling::SamplingParams;
+    use super::sampling::{_sampling_parameters, _sampling_schema, SamplingParams};
     #[pymodule_export]
     use super::spans::Span;
     #[pymodule_export]

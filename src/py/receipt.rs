@@ -1,9 +1,9 @@
 //! `bitnet.Receipt`.
 
 use super::convert::detached;
-use super::file::write_whole;
-use super::notebook::said_by;
+use super::notebook::{call_python, html, mime_bundle};
 use crate::error::Error;
+use crate::machine::file::write_atomically;
 use crate::receipt::{Receipt as Core, TestResults};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -40,7 +40,7 @@ impl Receipt {
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<PathBuf> {
         detached(py, |_| {
             let text = self.core.to_json()?;
-            write_whole(&path, |file| {
+            write_atomically(&path, |file| {
                 // A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
                 #[cfg(unix)]
                 file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
@@ -73,7 +73,7 @@ impl Receipt {
 
     #[doc = doc!(Receipt.plot)]
     fn plot<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        said_by("receipt", "bitnet.plot", slf)
+        call_python("receipt", "bitnet.plot", slf)
     }
 
     #[doc = doc!(Receipt.with_test_results)]
@@ -157,7 +157,7 @@ impl Receipt {
     }
 
     fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        said_by("html", "bitnet._display", slf)
+        html(slf)
     }
 
     #[pyo3(signature = (**_options))]
@@ -165,6 +165,6 @@ impl Receipt {
         slf: &Bound<'py, Self>,
         _options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        said_by("bundle", "bitnet._display", slf)
+        mime_bundle(slf)
     }
 }

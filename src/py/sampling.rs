@@ -1,42 +1,152 @@
-//! `bitnet.SamplingParams`, and the same as flat keywords.
+//! `bitnet.SamplingParams`, and the same parameters as flat keywords. The list of parameters is in `sampler/params.rs`.
 
 use super::convert::{ArgumentError, count, named, token_ids, unicode};
-use crate::sampler::{SamplingParams as Core, decimal};
+use crate::receipt::Sampling;
+use crate::sampler::{PARAMETERS, Rules, SamplingParams as Core, decimal, sampling_parameters};
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use pyo3::{BoundObject, IntoPyObject};
 
-#[doc = doc!(SamplingParams)]
-#[pyclass(frozen, eq, module = "bitnet")]
-#[derive(PartialEq, Clone)]
-pub struct SamplingParams {
-    pub core: Core,
+/// A type that sampling parameters have, as Python sees it.
+trait Keyword: Sized {
+    /// The type of the keyword, as the stubs write it.
+    const TYPE: &'static str;
+    /// The value of the keyword `name`.
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, rules: &Rules) -> PyResult<Self>;
+    /// The value that the getter returns.
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>>;
 }
 
-const NAMES: [&str; 15] = [
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "repeat_last_n",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "seed",
-    "max_tokens",
-    "stop",
-    "stop_token_ids",
-    "ignore_eos",
-    "logprobs",
-];
+/// Converts to the Python type that fits a Rust type.
+fn plain<'py, T: IntoPyObject<'py>>(value: T, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    value.into_pyobject(py).map(|object| object.into_any().into_bound()).map_err(Into::into)
+}
+
+impl Keyword for f32 {
+    const TYPE: &'static str = "float";
+
+    fn from_python(value: &Bound<'_, PyAny>, _: &str, _: &Rules) -> PyResult<f32> {
+        value.extract()
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(decimal(*self), py)
+    }
+}
+
+impl Keyword for usize {
+    const TYPE: &'static str = "int";
+
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, rules: &Rules) -> PyResult<usize> {
+        count(value, name, rules.least as i64)
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(*self, py)
+    }
+}
+
+impl Keyword for Option<usize> {
+    const TYPE: &'static str = "int | None";
+
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, rules: &Rules) -> PyResult<Option<usize>> {
+        if value.is_none() { Ok(None) } else { usize::from_python(value, name, rules).map(Some) }
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(*self, py)
+    }
+}
+
+impl Keyword for Option<u64> {
+    const TYPE: &'static str = "int | None";
+
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Option<u64>> {
+        value.extract().map_err(|error: PyErr| match error.is_instance_of::<PyOverflowError>(value.py()) {
+            true => ArgumentError::new_err(format!("{name} is {value}, expected 0 to {}", u64::MAX)),
+            false => error,
+        })
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(*self, py)
+    }
+}
+
+impl Keyword for bool {
+    const TYPE: &'static str = "bool";
+
+    fn from_python(value: &Bound<'_, PyAny>, _: &str, _: &Rules) -> PyResult<bool> {
+        value.extract()
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(*self, py)
+    }
+}
+
+impl Keyword for Vec<String> {
+    const TYPE: &'static str = "str | Sequence[str] | None";
+
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Vec<String>> {
+        match value.is_instance_of::<PyString>() {
+            true => Ok(vec![unicode(value, name)?]),
+            false if value.is_none() => Ok(Vec::new()),
+            false => value.try_iter()?.map(|text| unicode(&text?, name)).collect(),
+        }
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(self, py)
+    }
+}
+
+impl Keyword for Vec<u32> {
+    const TYPE: &'static str = "_TokenIds";
+
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Vec<u32>> {
+        // An id that no vocabulary has never comes up.
+        Ok(token_ids(value, name)?.into_iter().filter_map(|id| u32::try_from(id).ok()).collect())
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(self, py)
+    }
+}
+
+impl Keyword for Vec<(u32, f32)> {
+    const TYPE: &'static str = "dict[int, float]";
+
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Vec<(u32, f32)>> {
+        let dict = value.cast::<PyDict>()?;
+        let ids = token_ids(dict.keys().as_any(), name)?;
+        let mut entries = Vec::with_capacity(ids.len());
+        for (id, bias) in ids.into_iter().zip(dict.values()) {
+            let bias: f64 = bias.extract()?;
+            if bias.is_finite() && (bias as f32).is_infinite() {
+                return Err(ArgumentError::new_err(format!("{name} is {bias}, more than a float32 holds")));
+            }
+            let no_id = |_| ArgumentError::new_err(format!("{name} has the id {id}, expected 0 to {}", u32::MAX));
+            entries.push((u32::try_from(id).map_err(no_id)?, bias as f32));
+        }
+        entries.sort_unstable_by_key(|(id, _)| *id);
+        Ok(entries)
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let dict = PyDict::new(py);
+        self.iter().try_for_each(|(id, bias)| dict.set_item(id, decimal(*bias)))?;
+        Ok(dict.into_any())
+    }
+}
 
 /// `params` and keywords, as every call that samples takes them.
 pub fn params(params: Option<&SamplingParams>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Core> {
     params_over(&Core::default(), params, keywords)
 }
 
-/// `params`, or else `base`, with what the keywords change of it.
+/// `params`, or else `base`, with the changes that the keywords make.
 pub fn params_over(
     base: &Core,
     params: Option<&SamplingParams>,
@@ -58,150 +168,67 @@ fn changed(mut core: Core, keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
     Ok(core)
 }
 
-fn seed(value: &Bound<'_, PyAny>) -> PyResult<u64> {
-    value.extract().map_err(|error: PyErr| match error.is_instance_of::<PyOverflowError>(value.py()) {
-        true => ArgumentError::new_err(format!("seed is {value}, expected 0 to {}", u64::MAX)),
-        false => error,
-    })
-}
+/// Defines the class, with a getter for each parameter of the list.
+macro_rules! define_class {
+    ($($(#[doc = $help:literal])+ $name:ident: $Type:ty = $default:tt, $rules:expr;)+) => {
+        // CPython reads the signature from the start of a class's documentation, up to "--" and an empty line.
+        #[doc = concat!("SamplingParams(*", $(", ", stringify!($name), "=", stringify!($default),)+ ")\n--\n")]
+        #[doc = doc!(SamplingParams)]
+        #[pyclass(frozen, eq, module = "bitnet")]
+        #[derive(PartialEq, Clone)]
+        pub struct SamplingParams {
+            pub core: Core,
+        }
 
-fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let count = |least: i64| count(value, name, least);
-    let is_none = value.is_none();
-    match name {
-        "temperature" => core.temperature = value.extract()?,
-        "top_k" => core.top_k = count(0)?,
-        "top_p" => core.top_p = value.extract()?,
-        "min_p" => core.min_p = value.extract()?,
-        "repetition_penalty" => core.repetition_penalty = value.extract()?,
-        "repeat_last_n" => core.repeat_last_n = count(0)?,
-        "presence_penalty" => core.presence_penalty = value.extract()?,
-        "frequency_penalty" => core.frequency_penalty = value.extract()?,
-        "logit_bias" => {
-            let dict = value.cast::<PyDict>()?;
-            let ids = token_ids(dict.keys().as_any(), name)?;
-            core.logit_bias = Vec::new();
-            for (id, bias) in ids.into_iter().zip(dict.values()) {
-                let bias: f64 = bias.extract()?;
-                if bias.is_finite() && (bias as f32).is_infinite() {
-                    return Err(ArgumentError::new_err(format!("logit_bias is {bias}, more than a float32 holds")));
+        #[pymethods]
+        impl SamplingParams {
+            #[new]
+            #[pyo3(signature = (**keywords), text_signature = None)]
+            fn new(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+                Ok(SamplingParams { core: params(None, keywords)? })
+            }
+
+            $(
+                #[doc = doc!(SamplingParams.$name)]
+                #[getter]
+                fn $name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+                    self.core.$name.to_python(py)
                 }
-                let no_id =
-                    |_| ArgumentError::new_err(format!("logit_bias has the id {id}, expected 0 to {}", u32::MAX));
-                core.logit_bias.push((u32::try_from(id).map_err(no_id)?, bias as f32));
-            }
-            core.logit_bias.sort_unstable_by_key(|(id, _)| *id);
-        }
-        "seed" => core.seed = if is_none { None } else { Some(seed(value)?) },
-        "max_tokens" => core.max_tokens = if is_none { None } else { Some(count(1)?) },
-        "stop" => {
-            core.stop = match value.is_instance_of::<PyString>() {
-                true => vec![unicode(value, name)?],
-                false if is_none => Vec::new(),
-                false => value.try_iter()?.map(|text| unicode(&text?, name)).collect::<PyResult<_>>()?,
+            )+
+
+            /// Files of batch answers hold a hash of this text. It lists later parameters only where they differ from
+            /// their default, so that an old file can be resumed.
+            fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+                let shown = slf.get().core.written();
+                let shown = shown.iter().map(|(p, _)| Ok(format!("{}={}", p.name, slf.getattr(p.name)?.repr()?)));
+                Ok(format!("SamplingParams({})", shown.collect::<PyResult<Vec<_>>>()?.join(", ")))
             }
         }
-        "stop_token_ids" => {
-            let ids = token_ids(value, name)?;
-            core.stop_token_ids = ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect();
+
+        /// Sets the parameter `name`.
+        fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+            match name {
+                $(stringify!($name) => core.$name = Keyword::from_python(value, name, &$rules)?,)+
+                _ => return Err(PyTypeError::new_err(format!("{name} is not a sampling parameter; see SamplingParams"))),
+            }
+            Ok(())
         }
-        "ignore_eos" => core.ignore_eos = value.extract()?,
-        "logprobs" => core.logprobs = if is_none { None } else { Some(count(0)?) },
-        _ => {
-            return Err(PyTypeError::new_err(format!("{name} is not a sampling parameter; see SamplingParams")));
-        }
-    }
-    Ok(())
+
+        /// The types of the parameters, as the stubs write them.
+        const TYPES: &[&str] = &[$(<$Type as Keyword>::TYPE,)+];
+    };
+}
+sampling_parameters!(define_class);
+
+#[doc = doc!(_sampling_parameters)]
+#[pyfunction]
+pub fn _sampling_parameters() -> Vec<(&'static str, &'static str, &'static str, &'static str, Option<&'static str>)> {
+    let all = PARAMETERS.iter().zip(TYPES);
+    all.map(|(p, kind)| (p.name, *kind, p.default, p.help(), p.rules.since)).collect()
 }
 
-#[pymethods]
-impl SamplingParams {
-    #[new]
-    #[pyo3(signature = (**keywords), text_signature = "(*, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, \
-        repetition_penalty=1.0, repeat_last_n=64, presence_penalty=0.0, frequency_penalty=0.0, logit_bias={}, seed=None, \
-        max_tokens=None, stop=(), stop_token_ids=(), ignore_eos=False, logprobs=None)")]
-    fn new(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
-        Ok(SamplingParams { core: params(None, keywords)? })
-    }
-    #[doc = doc!(SamplingParams.temperature)]
-    #[getter]
-    fn temperature(&self) -> f64 {
-        decimal(self.core.temperature)
-    }
-    #[doc = doc!(SamplingParams.top_k)]
-    #[getter]
-    fn top_k(&self) -> usize {
-        self.core.top_k
-    }
-    #[doc = doc!(SamplingParams.top_p)]
-    #[getter]
-    fn top_p(&self) -> f64 {
-        decimal(self.core.top_p)
-    }
-    #[doc = doc!(SamplingParams.min_p)]
-    #[getter]
-    fn min_p(&self) -> f64 {
-        decimal(self.core.min_p)
-    }
-    #[doc = doc!(SamplingParams.repetition_penalty)]
-    #[getter]
-    fn repetition_penalty(&self) -> f64 {
-        decimal(self.core.repetition_penalty)
-    }
-    #[doc = doc!(SamplingParams.repeat_last_n)]
-    #[getter]
-    fn repeat_last_n(&self) -> usize {
-        self.core.repeat_last_n
-    }
-    #[doc = doc!(SamplingParams.presence_penalty)]
-    #[getter]
-    fn presence_penalty(&self) -> f64 {
-        decimal(self.core.presence_penalty)
-    }
-    #[doc = doc!(SamplingParams.frequency_penalty)]
-    #[getter]
-    fn frequency_penalty(&self) -> f64 {
-        decimal(self.core.frequency_penalty)
-    }
-    #[doc = doc!(SamplingParams.logit_bias)]
-    #[getter]
-    fn logit_bias<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        self.core.logit_bias.iter().try_for_each(|(id, bias)| dict.set_item(id, decimal(*bias)))?;
-        Ok(dict)
-    }
-    #[doc = doc!(SamplingParams.seed)]
-    #[getter]
-    fn seed(&self) -> Option<u64> {
-        self.core.seed
-    }
-    #[doc = doc!(SamplingParams.max_tokens)]
-    #[getter]
-    fn max_tokens(&self) -> Option<usize> {
-        self.core.max_tokens
-    }
-    #[doc = doc!(SamplingParams.stop)]
-    #[getter]
-    fn stop(&self) -> Vec<String> {
-        self.core.stop.clone()
-    }
-    #[doc = doc!(SamplingParams.stop_token_ids)]
-    #[getter]
-    fn stop_token_ids(&self) -> Vec<u32> {
-        self.core.stop_token_ids.clone()
-    }
-    #[doc = doc!(SamplingParams.ignore_eos)]
-    #[getter]
-    fn ignore_eos(&self) -> bool {
-        self.core.ignore_eos
-    }
-    #[doc = doc!(SamplingParams.logprobs)]
-    #[getter]
-    fn logprobs(&self) -> Option<usize> {
-        self.core.logprobs
-    }
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let shown = NAMES.iter().map(|name| Ok(format!("{name}={}", slf.getattr(*name)?.repr()?)));
-        Ok(format!("SamplingParams({})", shown.collect::<PyResult<Vec<_>>>()?.join(", ")))
-    }
+#[doc = doc!(_sampling_schema)]
+#[pyfunction]
+pub fn _sampling_schema() -> String {
+    Sampling::schema().to_string()
 }

@@ -1,17 +1,15 @@
-//! `bitnet.Stream`, what it yields, and `bitnet.Completion`.
+//! `bitnet.Stream`, its pieces, and `bitnet.Completion`.
 
-use super::awaitable::{Wanted, awaitable, step};
+use super::awaitable::{Abandoned, awaitable, step};
 use super::convert::detached;
 use super::receipt::Receipt;
-use crate::chat::ChatStream;
-use crate::decode::{Answer, Finish, Watch};
-use crate::engine::{Engine, Piece as CorePiece, Stream as CoreStream};
-use crate::error::{Error, Result};
+use crate::chat::{ChatStream, SharedStream};
+use crate::engine::{Engine, Finish, Piece as CorePiece, Stream as CoreStream, Watch};
+use crate::error::Result;
 use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use std::sync::atomic::{AtomicBool, Ordering::*, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 
 #[doc = doc!(Logprob)]
 #[pyclass(frozen, get_all, module = "bitnet")]
@@ -72,170 +70,7 @@ pub struct Completion {
 #[doc = doc!(Stream)]
 #[pyclass(frozen, module = "bitnet")]
 pub struct Stream {
-    shared: Arc<Shared>,
-}
-
-/// What a stream's consumer and those who look on share.
-struct Shared {
-    core: Mutex<Core>,
-    /// Whether its one consumer is pulling.
-    pulled: AtomicBool,
-    /// Whether the step under way is to be the last.
-    cancelled: AtomicBool,
-    seen: Mutex<Seen>,
-}
-
-/// The answer as it was after the last step, for those who look on during the next.
-#[derive(Default)]
-struct Seen {
-    text: String,
-    ids: Vec<u32>,
-    finish: Option<&'static str>,
-    prompt: usize,
-    cached: usize,
-    sampled: usize,
-    seed: u64,
-    receipt: Option<Receipt>,
-}
-
-/// An answer by itself, or one within a conversation. A dropped one gives its sequence back; nothing more is computed.
-enum Core {
-    Alone(Arc<Engine>, CoreStream),
-    InChat(ChatStream),
-}
-
-impl Core {
-    fn next(&mut self, watch: &mut Watch) -> Result<Option<Piece>> {
-        Ok(match self {
-            Core::Alone(engine, stream) => stream.next(engine, watch)?.map(|piece| Piece::new(engine, piece)),
-            Core::InChat(chat) => chat.next(watch)?.map(|piece| Piece::new(&chat.engine, piece)),
-        })
-    }
-
-    fn cancel(&mut self) {
-        match self {
-            Core::Alone(engine, stream) => stream.cancel(engine),
-            Core::InChat(chat) => chat.cancel(),
-        }
-    }
-
-    fn stream(&self) -> &CoreStream {
-        match self {
-            Core::Alone(_, stream) => stream,
-            Core::InChat(chat) => &chat.stream,
-        }
-    }
-
-    fn answer(&self) -> &Answer {
-        &self.stream().answer
-    }
-
-    fn receipt(&self) -> Option<Receipt> {
-        self.stream().receipt.as_ref().map(|core| Receipt { core: core.clone() })
-    }
-
-    /// The whole answer, once it has ended.
-    fn completion(&self, said: Said) -> Completion {
-        let answer = self.answer();
-        let receipt = self.receipt();
-        let seconds = receipt.as_ref().map(|receipt| receipt.core.run.seconds).unwrap_or_default();
-        Completion {
-            text: self.stream().text.clone(),
-            token_ids: answer.answered().to_vec(),
-            finish_reason: answer.finish.map(Finish::name),
-            prompt_tokens: answer.prompt().len(),
-            cached_tokens: answer.cached,
-            completion_tokens: answer.generated().len(),
-            seed: answer.seed,
-            ttft: seconds.first_token,
-            decode_seconds: seconds.decode,
-            logprobs: answer.params.logprobs.map(|_| said.logprobs),
-            top_logprobs: answer.params.logprobs.map(|_| said.top_logprobs),
-            receipt,
-        }
-    }
-}
-
-impl Seen {
-    /// Takes in what is new.
-    fn update(&mut self, core: &Core) {
-        let (answer, text) = (core.answer(), &core.stream().text);
-        self.text.push_str(&text[self.text.len()..]);
-        self.ids.extend_from_slice(&answer.answered()[self.ids.len()..]);
-        self.finish = answer.finish.map(Finish::name);
-        (self.prompt, self.cached) = (answer.prompt().len(), answer.cached);
-        (self.sampled, self.seed) = (answer.generated().len(), answer.seed);
-        self.receipt = core.receipt();
-    }
-}
-
-impl Shared {
-    fn new(core: Core) -> Arc<Shared> {
-        let mut seen = Seen::default();
-        seen.update(&core);
-        let (pulled, cancelled) = Default::default();
-        Arc::new(Shared { core: Mutex::new(core), pulled, cancelled, seen: Mutex::new(seen) })
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The answer; waits for who is at it.
-    fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next piece. The last step of an answer that is cancelled meanwhile is abandoned.
-    fn next(&self, watch: &mut Watch) -> Result<Option<Piece>> {
-        if self.pulled.swap(true, Acquire) {
-            return Err(Error::Argument(
-                "this stream is being pulled by another thread or task; a stream has one consumer, give each its own"
-                    .into(),
-            ));
-        }
-        let _pulled = Reset(&self.pulled);
-        let mut core = self.core();
-        let piece = core.next(&mut || self.cancelled.load(Relaxed) || watch());
-        self.seen().update(&core);
-        drop(core);
-        fence(SeqCst);
-        if self.cancelled.load(Relaxed) {
-            self.cancel(); // who cancelled may have found the answer locked
-        }
-        match piece {
-            Err(Error::Cancelled) if self.cancelled.load(Relaxed) => Ok(None),
-            piece => piece,
-        }
-    }
-
-    /// Ends the answer now, or by abandoning the step under way, after which its consumer ends it.
-    fn cancel(&self) {
-        self.cancelled.store(true, Relaxed);
-        fence(SeqCst);
-        let mut core = match self.core.try_lock() {
-            Ok(core) => core,
-            Err(TryLockError::Poisoned(core)) => core.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
-        core.cancel();
-        self.seen().update(&core);
-    }
-}
-
-/// Sets a flag back, also where the thread panics.
-struct Reset<'a>(&'a AtomicBool);
-
-impl Drop for Reset<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Release);
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        self.cancel();
-    }
+    shared: Arc<SharedStream>,
 }
 
 fn logprob(engine: &Engine, (id, logprob): (u32, f64)) -> Logprob {
@@ -243,7 +78,7 @@ fn logprob(engine: &Engine, (id, logprob): (u32, f64)) -> Logprob {
     Logprob { id, text, logprob }
 }
 
-/// As Python writes it.
+/// A name or None, as Python's `repr` writes it.
 fn quoted(name: Option<&str>) -> String {
     name.map_or("None".into(), |name| format!("'{name}'"))
 }
@@ -281,6 +116,28 @@ impl Logprob {
     }
 }
 
+impl Completion {
+    /// An answer that has ended.
+    fn new(shared: &SharedStream, logprobs: PieceLogprobs) -> Completion {
+        let answer = shared.settled();
+        let seconds = answer.receipt.as_ref().map(|receipt| receipt.run.seconds).unwrap_or_default();
+        Completion {
+            text: answer.text,
+            token_ids: answer.ids,
+            finish_reason: answer.finish.map(Finish::name),
+            prompt_tokens: answer.prompt_tokens,
+            cached_tokens: answer.cached_tokens,
+            completion_tokens: answer.completion_tokens,
+            seed: answer.seed,
+            ttft: seconds.first_token,
+            decode_seconds: seconds.decode,
+            logprobs: answer.reports_logprobs.then_some(logprobs.logprobs),
+            top_logprobs: answer.reports_logprobs.then_some(logprobs.top_logprobs),
+            receipt: answer.receipt.map(|core| Receipt { core }),
+        }
+    }
+}
+
 #[pymethods]
 impl Completion {
     fn __repr__(&self) -> String {
@@ -294,14 +151,14 @@ impl Completion {
     }
 }
 
-/// The log-probabilities of an answer's pieces, if asked for.
+/// The log-probabilities of an answer's pieces; empty unless asked for.
 #[derive(Default)]
-struct Said {
+struct PieceLogprobs {
     logprobs: Vec<Logprob>,
     top_logprobs: Vec<Vec<Logprob>>,
 }
 
-impl Said {
+impl PieceLogprobs {
     fn push(&mut self, piece: Piece) {
         self.logprobs.extend(piece.logprob);
         self.top_logprobs.extend(piece.top_logprobs.filter(|_| piece.token_id.is_some()));
@@ -309,42 +166,46 @@ impl Said {
 }
 
 impl Stream {
-    /// Wraps an answer that has begun.
-    pub fn alone(engine: Arc<Engine>, stream: CoreStream) -> Stream {
-        Stream { shared: Shared::new(Core::Alone(engine, stream)) }
+    /// An answer that has just begun.
+    pub fn of_prompt(engine: Arc<Engine>, stream: CoreStream) -> Stream {
+        Stream { shared: Arc::new(SharedStream::of_prompt(engine, stream)) }
     }
 
-    /// Wraps an answer that has begun in a conversation.
+    /// An answer in a conversation that has just begun.
     pub fn in_chat(stream: ChatStream) -> Stream {
-        Stream { shared: Shared::new(Core::InChat(stream)) }
+        Stream { shared: Arc::new(SharedStream::in_chat(stream)) }
     }
 
     fn pull(&self, py: Python<'_>) -> PyResult<Option<Piece>> {
-        detached(py, |watch| self.shared.next(watch))
+        detached(py, |watch| next_piece(&self.shared, watch))
     }
 
-    /// Pulls everything.
+    /// Pulls the whole answer.
     pub fn complete(&self, py: Python<'_>) -> PyResult<Completion> {
-        let mut said = Said::default();
+        let mut logprobs = PieceLogprobs::default();
         while let Some(piece) = self.pull(py)? {
-            said.push(piece);
+            logprobs.push(piece);
             py.check_signals()?;
         }
-        Ok(self.shared.core().completion(said))
+        Ok(Completion::new(&self.shared, logprobs))
     }
 
-    /// Pulls everything, a step at a time, beside the event loop.
-    pub async fn complete_beside(self, wanted: &Wanted) -> PyResult<Completion> {
-        let mut said = Said::default();
-        while let Some(piece) = pull_beside(self.shared.clone(), wanted).await? {
-            said.push(piece);
+    /// Pulls the whole answer step by step, beside the event loop.
+    pub async fn complete_async(self, abandoned: &Abandoned) -> PyResult<Completion> {
+        let mut logprobs = PieceLogprobs::default();
+        while let Some(piece) = pull_async(self.shared.clone(), abandoned).await? {
+            logprobs.push(piece);
         }
-        Ok(self.shared.core().completion(said))
+        Ok(Completion::new(&self.shared, logprobs))
     }
 }
 
-async fn pull_beside(shared: Arc<Shared>, wanted: &Wanted) -> PyResult<Option<Piece>> {
-    step(wanted, move |watch| Ok(shared.next(watch)?)).await
+fn next_piece(shared: &SharedStream, watch: &mut Watch) -> Result<Option<Piece>> {
+    Ok(shared.next(watch)?.map(|piece| Piece::new(shared.engine(), piece)))
+}
+
+async fn pull_async(shared: Arc<SharedStream>, abandoned: &Abandoned) -> PyResult<Option<Piece>> {
+    step(abandoned, move |watch| Ok(next_piece(&shared, watch)?)).await
 }
 
 #[pymethods]
@@ -363,8 +224,8 @@ impl Stream {
 
     fn __anext__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let shared = self.shared.clone();
-        awaitable(py, "Stream.__anext__", |wanted| async move {
-            pull_beside(shared, &wanted).await?.ok_or_else(|| PyStopAsyncIteration::new_err(()))
+        awaitable(py, "Stream.__anext__", |abandoned| async move {
+            pull_async(shared, &abandoned).await?.ok_or_else(|| PyStopAsyncIteration::new_err(()))
         })
     }
 
@@ -385,49 +246,49 @@ impl Stream {
     #[doc = doc!(Stream.text)]
     #[getter]
     fn text(&self) -> String {
-        self.shared.seen().text.clone()
+        self.shared.progress().text.clone()
     }
 
     #[doc = doc!(Stream.token_ids)]
     #[getter]
     fn token_ids(&self) -> Vec<u32> {
-        self.shared.seen().ids.clone()
+        self.shared.progress().ids.clone()
     }
 
     #[doc = doc!(Stream.finish_reason)]
     #[getter]
     fn finish_reason(&self) -> Option<&'static str> {
-        self.shared.seen().finish
+        self.shared.progress().finish.map(Finish::name)
     }
 
     #[doc = doc!(Stream.prompt_tokens)]
     #[getter]
     fn prompt_tokens(&self) -> usize {
-        self.shared.seen().prompt
+        self.shared.progress().prompt_tokens
     }
 
     #[doc = doc!(Stream.cached_tokens)]
     #[getter]
     fn cached_tokens(&self) -> usize {
-        self.shared.seen().cached
+        self.shared.progress().cached_tokens
     }
 
     #[doc = doc!(Stream.completion_tokens)]
     #[getter]
     fn completion_tokens(&self) -> usize {
-        self.shared.seen().sampled
+        self.shared.progress().completion_tokens
     }
 
     #[doc = doc!(Stream.receipt)]
     #[getter]
     fn receipt(&self) -> Option<Receipt> {
-        self.shared.seen().receipt.clone()
+        self.shared.progress().receipt.clone().map(|core| Receipt { core })
     }
 
     #[doc = doc!(Stream.seed)]
     #[getter]
     fn seed(&self) -> u64 {
-        self.shared.seen().seed
+        self.shared.progress().seed
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

@@ -1,12 +1,12 @@
 //! `bitnet.Template` and `bitnet.ChatTurn`.
 
-use super::convert::{TemplateError, detached, unicode};
-use super::notebook::said_by;
-use super::spans::{Span, spans};
+use super::convert::{TemplateError, detached, type_name, unicode};
+use super::notebook::{html, mime_bundle};
+use super::spans::Span;
 use super::tokenizer::Tokenizer;
-use crate::error::{Error, Result};
-use crate::gguf::Gguf;
-use crate::template::{ChatTurn as CoreTurn, Conversation, Template as Core};
+use crate::engine::{spans, template_of_file};
+use crate::error::Error;
+use crate::template::{ChatTurn as CoreTurn, Conversation, Template as CoreTemplate};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
@@ -14,8 +14,8 @@ use serde_json::{Map, Value as Json};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// How deep messages may be nested.
-const MOST_NESTING: usize = 200;
+/// Levels of nesting that messages, tools and variables may have: templates recurse through them.
+const MAX_NESTING: usize = 200;
 
 #[doc = doc!(ChatTurn)]
 #[pyclass(frozen, eq, hash, from_py_object, module = "bitnet")]
@@ -61,17 +61,17 @@ impl ChatTurn {
 #[pyclass(frozen, eq, module = "bitnet")]
 #[derive(PartialEq)]
 pub struct Template {
-    core: Arc<Core>,
+    core: Arc<CoreTemplate>,
 }
 
 impl Template {
-    /// The Python face of a template.
-    pub fn of(core: Arc<Core>) -> Template {
+    /// Wraps a template.
+    pub fn of(core: Arc<CoreTemplate>) -> Template {
         Template { core }
     }
 
-    /// The template behind it.
-    pub fn core(&self) -> &Arc<Core> {
+    /// The wrapped template.
+    pub fn core(&self) -> &Arc<CoreTemplate> {
         &self.core
     }
 }
@@ -82,14 +82,14 @@ impl Template {
     #[staticmethod]
     #[pyo3(signature = (source, bos_token=None, eos_token=None))]
     fn from_jinja(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> PyResult<Template> {
-        Ok(Template::of(Arc::new(Core::from_jinja(source, bos_token, eos_token)?)))
+        Ok(Template::of(Arc::new(CoreTemplate::from_jinja(source, bos_token, eos_token)?)))
     }
 
     #[doc = doc!(Template.named)]
     #[staticmethod]
     #[pyo3(signature = (name, bos_token=None, eos_token=None))]
     fn named(name: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> PyResult<Template> {
-        Ok(Template::of(Arc::new(Core::named(name, bos_token, eos_token)?)))
+        Ok(Template::of(Arc::new(CoreTemplate::named(name, bos_token, eos_token)?)))
     }
 
     #[doc = doc!(Template.detect)]
@@ -101,13 +101,13 @@ impl Template {
         bos_token: Option<&str>,
         eos_token: Option<&str>,
     ) -> PyResult<Template> {
-        Ok(Template::of(Arc::new(Core::detect(jinja, tokenizer_name, bos_token, eos_token)?)))
+        Ok(Template::of(Arc::new(CoreTemplate::detect(jinja, tokenizer_name, bos_token, eos_token)?)))
     }
 
     #[doc = doc!(Template.from_model)]
     #[staticmethod]
     fn from_model(py: Python<'_>, path: PathBuf) -> PyResult<Template> {
-        Ok(Template::of(Arc::new(detached(py, |_| of_gguf(&Gguf::open(&path)?))?)))
+        Ok(Template::of(Arc::new(detached(py, |_| template_of_file(&path))?)))
     }
 
     #[doc = doc!(Template.render)]
@@ -136,7 +136,8 @@ impl Template {
         variables: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Vec<Span>> {
         let conversation = conversation(messages, tools, add_generation_prompt, variables)?;
-        detached(py, |_| spans(&self.core, &conversation, tokenizer.map(Tokenizer::core)))
+        let spans = detached(py, |_| spans(&self.core, &conversation, tokenizer.map(Tokenizer::core)))?;
+        Ok(spans.into_iter().map(Span::from).collect())
     }
 
     #[doc = doc!(Template.render_chat)]
@@ -212,7 +213,7 @@ impl Template {
     }
 
     fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        said_by("html", "bitnet._display", slf)
+        html(slf)
     }
 
     #[pyo3(signature = (**_options))]
@@ -220,27 +221,11 @@ impl Template {
         slf: &Bound<'py, Self>,
         _options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        said_by("bundle", "bitnet._display", slf)
+        mime_bundle(slf)
     }
 }
 
-/// The template of a model file.
-fn of_gguf(gguf: &Gguf) -> Result<Core> {
-    let metadata = gguf.metadata();
-    let token = |key: &str| -> Result<Option<String>> {
-        let Some(id) = metadata.uint(key)? else { return Ok(None) };
-        let text = metadata.strings("tokenizer.ggml.tokens")?.and_then(|mut tokens| tokens.nth(id));
-        Ok(text.and_then(|text| String::from_utf8(text.to_vec()).ok()))
-    };
-    Core::detect(
-        metadata.str("tokenizer.chat_template")?,
-        metadata.str("general.name")?,
-        token("tokenizer.ggml.bos_token_id")?.as_deref(),
-        token("tokenizer.ggml.eos_token_id")?.as_deref(),
-    )
-}
-
-/// What `render` takes: turns, or dicts of which nothing is changed.
+/// The arguments of `render`: messages are ChatTurns, or dicts that reach the template unchanged.
 pub fn conversation(
     messages: &Bound<'_, PyAny>,
     tools: Option<&Bound<'_, PyAny>>,
@@ -270,14 +255,10 @@ pub fn conversation(
     })
 }
 
-fn type_name(value: &Bound<'_, PyAny>) -> String {
-    value.get_type().name().map(|name| name.to_string()).unwrap_or_default()
-}
-
-/// A Python value of the kinds that JSON knows, and tuples; `path` says where it stands.
+/// A Python value as JSON. Tuples count as lists; `path` names the value in errors.
 fn json_like(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Json> {
-    if depth > MOST_NESTING {
-        return Err(Error::Template(format!("{path} is nested more than {MOST_NESTING} deep")).into());
+    if depth > MAX_NESTING {
+        return Err(Error::Template(format!("{path} is nested more than {MAX_NESTING} deep")).into());
     }
     if value.is_none() {
         Ok(Json::Null)

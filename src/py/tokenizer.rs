@@ -1,9 +1,9 @@
 //! `bitnet.Tokenizer`.
 
-use super::convert::{detached, file_path, token_ids, unicode};
+use super::convert::{detached, file_path, possible_ids, unicode};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::tokenizer::Tokenizer as Core;
+use crate::tokenizer::Tokenizer as CoreTokenizer;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,39 +14,31 @@ pub struct Tokenizer {
     owner: Owner,
 }
 
-/// A tokenizer stands alone, or belongs to an engine.
+/// Who owns the tokenizer.
 enum Owner {
-    Alone(Box<Core>),
+    Itself(Box<CoreTokenizer>),
     Engine(Arc<Engine>),
 }
 
 impl Tokenizer {
-    /// The tokenizer of an engine; an error if its file has none.
+    /// The tokenizer of an engine. Fails if the engine's file has none.
     pub fn of(engine: Arc<Engine>) -> Result<Tokenizer> {
         engine.tokenizer()?;
         Ok(Tokenizer { owner: Owner::Engine(engine) })
     }
 
-    /// The tokenizer behind it.
-    pub fn core(&self) -> &Core {
+    /// The wrapped tokenizer.
+    pub fn core(&self) -> &CoreTokenizer {
         match &self.owner {
-            Owner::Alone(core) => core,
-            Owner::Engine(engine) => engine.tokenizer().expect("checked when this was made"),
+            Owner::Itself(core) => core,
+            Owner::Engine(engine) => engine.tokenizer().expect("`of` checked it"),
         }
     }
 }
 
-/// The ids of a text, with BOS in front if asked.
-pub fn encode(core: &Core, text: &str, add_bos: bool, parse_special: bool) -> Vec<u32> {
-    let bos = core.bos.filter(|_| add_bos);
-    bos.into_iter().chain(core.encode(text, parse_special)).collect()
-}
-
-/// The text of ids that Python gives.
-pub fn decode(core: &Core, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
-    // What is no id of this vocabulary stands for nothing.
-    let ids: Vec<u32> = token_ids(ids, "ids")?.into_iter().filter_map(|id| u32::try_from(id).ok()).collect();
-    Ok(core.decode(&ids, skip_special_tokens))
+/// The text of token ids; ids outside the vocabulary have none.
+pub fn decode(core: &CoreTokenizer, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
+    Ok(core.decode(&possible_ids(ids, "ids")?, skip_special_tokens))
 }
 
 #[pymethods]
@@ -54,8 +46,8 @@ impl Tokenizer {
     #[new]
     #[pyo3(signature = (path, *, pre=None))]
     fn new(py: Python<'_>, #[pyo3(from_py_with = file_path)] path: PathBuf, pre: Option<String>) -> PyResult<Self> {
-        let core = detached(py, |_| Core::open(&path, pre.as_deref()))?;
-        Ok(Tokenizer { owner: Owner::Alone(Box::new(core)) })
+        let core = detached(py, |_| CoreTokenizer::open(&path, pre.as_deref()))?;
+        Ok(Tokenizer { owner: Owner::Itself(Box::new(core)) })
     }
 
     #[doc = doc!(Tokenizer.encode)]
@@ -68,7 +60,7 @@ impl Tokenizer {
         parse_special: bool,
     ) -> PyResult<Vec<u32>> {
         let text = unicode(text, "text")?;
-        detached(py, |_| Ok(encode(self.core(), &text, add_bos, parse_special)))
+        detached(py, |_| Ok(self.core().encode_with_bos(&text, add_bos, parse_special)))
     }
 
     #[doc = doc!(Tokenizer.decode)]

@@ -1,7 +1,8 @@
 //! What an answer claims: everything that decides its ids, and the ids.
 
-use super::{Receipt, wrong};
+use super::{Receipt, Sampling, gate_error};
 use crate::error::Result;
+use crate::token::TokenId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 use std::sync::{Arc, LazyLock};
@@ -11,114 +12,99 @@ use std::sync::{Arc, LazyLock};
 pub struct Claim {
     /// The number of the order of float operations (`docs/numerics.md`).
     pub numerics: u32,
-    /// BLAKE3 of the model's file, in hexadecimal; of a split model, of its files one after the other.
-    pub model: Late,
-    /// BLAKE3 of what defines the tokenizer, in hexadecimal; nothing where the model has none.
+    /// BLAKE3 of the model's file, in hexadecimal; for a split model, of its files one after the other.
+    pub model: LazyHash,
+    /// BLAKE3 of what defines the tokenizer, in hexadecimal; none if the model has no tokenizer.
     pub tokenizer: Option<String>,
-    /// Whether projections take int8 activations.
+    /// Whether projections take int8 activations: "int8" or "none".
     pub act_quant: String,
-    /// The feed-forward network's activation.
+    /// The activation function of the feed-forward network.
     pub ffn_act: String,
-    /// How keys and values are stored.
+    /// The number format of the KV cache.
     pub kv_type: String,
-    /// Positions of the context.
+    /// The context length in positions.
     pub n_ctx: u64,
-    /// What formatted the prompt; nothing for a prompt given as it is.
+    /// The chat template that formatted the prompt; none for a prompt that was given as text or ids.
     pub template: Option<TemplateClaim>,
     /// The conversation's system prompt.
-    pub system: Option<Part<String>>,
-    /// The prompt.
-    pub prompt_ids: Part<Vec<u32>>,
-    /// How ids were chosen.
+    pub system: Option<Redactable<String>>,
+    /// The ids of the prompt.
+    pub prompt_ids: Redactable<Vec<TokenId>>,
+    /// How the ids of the answer were chosen.
     pub sampling: Sampling,
     /// All ids that were sampled, a stop id included.
-    pub output_ids: Part<Vec<u32>>,
-    /// Why the answer ended.
+    pub output_ids: Redactable<Vec<TokenId>>,
+    /// Why the answer ended: "stop", "length", "context" or "cancelled".
     pub finish_reason: String,
-    /// The digest of the receipt before this one in a conversation.
-    pub previous: Option<Previous>,
+    /// The receipt before this one in a conversation.
+    pub previous: Option<PreviousReceipt>,
 }
 
-/// A part of a claim that can be left out: itself, or what stands for it in the digest.
+/// A part of a claim that can be left out: the part itself, or the hash that stands for it in the digest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Part<T> {
-    /// Itself.
+pub enum Redactable<T> {
+    /// The part itself.
     Whole(T),
-    /// How many items or characters it has, and the BLAKE3 of its canonical JSON.
-    #[allow(missing_docs)]
-    Hashed { count: u64, blake3: String },
+    /// What a redacted receipt holds instead.
+    Hashed {
+        /// The number of items, or of characters of a text.
+        count: u64,
+        /// BLAKE3 of the part's canonical JSON, in hexadecimal.
+        blake3: String,
+    },
 }
 
-impl<T: Serialize + PartialEq> Part<T> {
-    /// Itself, unless it was left out.
+impl<T: Serialize + PartialEq> Redactable<T> {
+    /// The part itself, unless it was left out.
     pub fn whole(&self) -> Option<&T> {
-        if let Part::Whole(whole) = self { Some(whole) } else { None }
+        if let Redactable::Whole(whole) = self { Some(whole) } else { None }
     }
 
-    /// Whether it is this, as far as its hash tells.
-    pub fn is(&self, other: &T) -> bool {
+    /// Whether the part equals `other`; if it was left out, whether the hashes are equal.
+    pub fn matches(&self, other: &T) -> bool {
         match self {
-            Part::Whole(whole) => whole == other,
-            Part::Hashed { blake3: hash, .. } => serde_json::to_vec(other).is_ok_and(|json| blake3(&json) == *hash),
+            Redactable::Whole(whole) => whole == other,
+            Redactable::Hashed { blake3: hash, .. } => {
+                serde_json::to_vec(other).is_ok_and(|json| blake3(&json) == *hash)
+            }
         }
     }
 }
 
-impl<T> Part<Vec<T>> {
-    /// Its items.
-    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+impl<T> Redactable<Vec<T>> {
+    /// The number of items, also if they were left out.
+    #[expect(clippy::len_without_is_empty, reason = "no caller needs it")]
     pub fn len(&self) -> usize {
         match self {
-            Part::Whole(items) => items.len(),
-            Part::Hashed { count, .. } => *count as usize,
+            Redactable::Whole(items) => items.len(),
+            Redactable::Hashed { count, .. } => *count as usize,
         }
     }
 }
 
-/// The template of a prompt.
+/// Which chat template formatted the prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TemplateClaim {
-    /// Its name.
+    /// The name of the built-in template that it is, or "jinja".
     pub name: String,
-    /// Where it came from.
+    /// Where it came from: "argument", "gguf", "tokenizer" or "fallback".
     pub origin: String,
-    /// BLAKE3 of its Jinja source.
+    /// BLAKE3 of the template's Jinja source.
     pub blake3: String,
 }
 
-/// Every sampling parameter, with the seed in effect.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct Sampling {
-    pub temperature: f64,
-    pub top_k: u64,
-    pub top_p: f64,
-    pub min_p: f64,
-    pub repetition_penalty: f64,
-    pub repeat_last_n: u64,
-    pub presence_penalty: f64,
-    pub frequency_penalty: f64,
-    /// Ids and what is added to their logits, as texts where infinite.
-    pub logit_bias: Vec<(u32, Json)>,
-    pub seed: u64,
-    pub max_tokens: Option<u64>,
-    pub stop: Part<Vec<String>>,
-    /// All ids that end the answer, the model's own included.
-    pub stop_token_ids: Vec<u32>,
-}
-
 impl Claim {
-    /// As JSON, with every late text.
+    /// The claim as JSON. Computes the hashes that were not needed so far.
     pub(super) fn document(&self) -> Result<Json> {
         self.model.get()?;
-        if let Some(Previous::Receipt(previous)) = &self.previous {
+        if let Some(PreviousReceipt::InMemory(previous)) = &self.previous {
             previous.digest()?;
         }
-        serde_json::to_value(self).map_err(|error| wrong("claim", error.to_string()))
+        serde_json::to_value(self).map_err(|error| gate_error("claim", error.to_string()))
     }
 
-    /// The same with hashes in place of prompt, answer, system prompt and stop texts.
+    /// The same with hashes in place of prompt, answer, system prompt and stop strings.
     pub(super) fn redacted(&self) -> Result<Json> {
         let mut document = self.document()?;
         for path in ["/prompt_ids", "/output_ids", "/system", "/sampling/stop"] {
@@ -131,7 +117,7 @@ impl Claim {
         Ok(document)
     }
 
-    /// Of the redacted claim, so that leaving parts out does not change it.
+    /// The digest. It is computed from the redacted claim, so redacting a receipt does not change it.
     pub(super) fn digest(&self) -> Result<String> {
         let mut document = self.redacted()?;
         document.sort_all_objects();
@@ -140,73 +126,74 @@ impl Claim {
 }
 
 /// BLAKE3 in hexadecimal.
-pub(super) fn blake3(bytes: &[u8]) -> String {
+fn blake3(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }
 
 impl TemplateClaim {
-    /// Of a template with this source.
+    /// The claim for a template with this Jinja source.
     pub fn new(name: &str, origin: &str, source: &str) -> TemplateClaim {
         TemplateClaim { name: name.into(), origin: origin.into(), blake3: blake3(source.as_bytes()) }
     }
 }
 
-type Compute = Box<dyn FnOnce() -> std::result::Result<String, String> + Send>;
+type HashFunction = Box<dyn FnOnce() -> std::result::Result<String, String> + Send>;
 
-/// A text that is computed when it is first read.
+/// A hash that is computed when it is first read; clones share it. Hashing a model reads its whole file.
 #[derive(Clone)]
-pub struct Late(Arc<LazyLock<std::result::Result<String, String>, Compute>>);
+pub struct LazyHash(Arc<LazyLock<std::result::Result<String, String>, HashFunction>>);
 
-impl Late {
-    /// A text that `compute` gives.
-    pub fn new(compute: impl FnOnce() -> std::result::Result<String, String> + Send + 'static) -> Late {
-        Late(Arc::new(LazyLock::new(Box::new(compute))))
+impl LazyHash {
+    /// A hash that `compute` returns.
+    pub fn new(compute: impl FnOnce() -> std::result::Result<String, String> + Send + 'static) -> LazyHash {
+        LazyHash(Arc::new(LazyLock::new(Box::new(compute))))
     }
 
-    /// The text.
+    /// The hash in hexadecimal.
     pub fn get(&self) -> Result<&str> {
-        LazyLock::force(&self.0).as_deref().map_err(|why| wrong("model", format!("no fingerprint: {why}")))
+        let hash = LazyLock::force(&self.0).as_deref();
+        hash.map_err(|why| gate_error("model", format!("its file could not be hashed: {why}")))
     }
 }
 
-impl Serialize for Late {
+impl Serialize for LazyHash {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.serialize_str(self.get().map_err(serde::ser::Error::custom)?)
     }
 }
 
-impl<'de> Deserialize<'de> for Late {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Late, D::Error> {
+impl<'de> Deserialize<'de> for LazyHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<LazyHash, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Ok(Late::new(move || Ok(text)))
+        Ok(LazyHash::new(move || Ok(text)))
     }
 }
 
-/// The receipt before this one: itself, or the digest that a document gives for it.
+/// The receipt before this one in a conversation. A document holds its digest.
 #[derive(Clone, Deserialize)]
 #[serde(untagged)]
-pub enum Previous {
-    /// Of this process.
+pub enum PreviousReceipt {
+    /// The receipt itself, from a conversation of this process. Its digest is computed when it is needed.
     #[serde(skip)]
-    Receipt(Arc<Receipt>),
-    /// Of a document.
+    InMemory(Arc<Receipt>),
+    /// The digest, as a document gave it.
     Digest(String),
 }
 
-impl Serialize for Previous {
+impl Serialize for PreviousReceipt {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.serialize_str(match self {
-            Previous::Receipt(receipt) => receipt.digest().map_err(serde::ser::Error::custom)?,
-            Previous::Digest(digest) => digest,
+            PreviousReceipt::InMemory(receipt) => receipt.digest().map_err(serde::ser::Error::custom)?,
+            PreviousReceipt::Digest(digest) => digest,
         })
     }
 }
 
 impl Drop for Claim {
-    /// Lets go of a long conversation's receipts one after the other, not one inside the other.
+    /// Drops the receipts of a long conversation in a loop. Recursion could overflow the stack.
     fn drop(&mut self) {
         let mut previous = self.previous.take();
-        while let Some(Previous::Receipt(receipt)) = previous {
+        while let Some(PreviousReceipt::InMemory(receipt)) = previous {
             previous = Arc::into_inner(receipt).and_then(|mut receipt| receipt.claim.previous.take());
         }
     }

@@ -1,16 +1,18 @@
 //! Receipts: what an answer claims, and how it was run. Pure data with its own checks.
 //!
-//! A receipt's JSON document holds the fields of schema 1.0.0 and two blocks of ours: `claim`, what was computed, hashed
-//! into `digest`; and `run`, how it went. Everything that can be derived is derived, here and nowhere else, so that
-//! [`Receipt::validate`] can hold a document that somebody stored against what its own figures give.
+//! A receipt's JSON document holds the fields of schema 1.0.0 and two more blocks: `claim` says what was computed and is
+//! hashed into `digest`; `run` says how. Every figure that follows from others is derived here and nowhere else, so
+//! [`Receipt::validate`] can compare a stored document with the one that its own figures give.
 
 mod claim;
 mod run;
+mod sampling;
 mod validate;
 
-pub use claim::{Claim, Late, Part, Previous, Sampling, TemplateClaim};
-pub use run::{Run, Seconds, Work, seconds};
-pub use validate::gate;
+pub use claim::{Claim, LazyHash, PreviousReceipt, Redactable, TemplateClaim};
+pub use run::{Run, Seconds, ns_to_seconds, rate};
+pub use sampling::Sampling;
+pub use validate::check_gate;
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -26,47 +28,57 @@ pub struct Receipt {
     pub timestamp: String,
     /// What was computed.
     pub claim: Claim,
-    /// How.
+    /// How it was computed.
     pub run: Run,
-    /// With which model, for people.
+    /// The model's measures, for people: `claim.model` says which model it is.
     pub model_info: ModelInfo,
-    /// On which machine, for people: name and value.
+    /// The machine, for people: names and values.
     pub environment: Map<String, Json>,
     /// Results of tests that somebody ran on this answer.
     pub test_results: TestResults,
     #[serde(skip)]
     digest: OnceLock<String>,
-    /// The document that it was read from, if one.
+    /// The document from which the receipt was read, if it was read.
     #[serde(skip)]
     stored: Option<Json>,
 }
 
-/// A model's measures; `architecture` is `general.architecture`, `file` its name.
+/// A model's measures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct ModelInfo {
+    /// The name of the file, without its folder.
     pub file: String,
+    /// The size of the file; for a split model, of all its files.
     pub bytes: u64,
+    /// The file's `general.architecture`.
     pub architecture: String,
+    /// The number of transformer layers.
     pub layers: u64,
+    /// Channels of the hidden state.
     pub hidden_size: u64,
+    /// Query heads of a layer.
     pub num_attention_heads: u64,
+    /// Key and value heads of a layer.
     pub num_key_value_heads: u64,
+    /// The number of token ids.
     pub vocab_size: u64,
 }
 
-/// How many tests were run, and how they ended.
+/// How many tests somebody ran on an answer, and how they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct TestResults {
+    /// The sum of the others.
     pub total_tests: u64,
+    /// Tests that passed.
     pub passed: u64,
+    /// Tests that failed.
     pub failed: u64,
+    /// Tests that were not run.
     pub skipped: u64,
 }
 
-/// The error of a gate that fails.
-pub fn wrong(gate: &str, what: impl Into<String>) -> Error {
+/// The error of a gate (a named check of a receipt) that fails.
+pub fn gate_error(gate: &str, what: impl Into<String>) -> Error {
     Error::Receipt { gate: gate.into(), what: what.into() }
 }
 
@@ -74,7 +86,7 @@ impl Receipt {
     /// The receipt of an answer that has just ended.
     pub fn new(claim: Claim, run: Run, model_info: ModelInfo, environment: Map<String, Json>) -> Receipt {
         Receipt {
-            timestamp: humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string(),
+            timestamp: format!("{:.3}", jiff::Timestamp::now()),
             claim,
             run,
             model_info,
@@ -86,15 +98,16 @@ impl Receipt {
     }
 
     /// The BLAKE3 of the redacted claim's canonical JSON (no spaces, keys sorted), in hexadecimal. It stands for the claim
-    /// and for those of all receipts before; it is the same on every processor. The first call may read the model's file.
+    /// and for the claims of all receipts before this one, and is the same on every processor. The first call of an
+    /// engine reads the model's whole file.
     pub fn digest(&self) -> Result<&str> {
-        // Receipts before this one may be many: the oldest without a digest is first.
+        // There may be thousands of receipts before this one: a loop, oldest first, and no recursion.
         let mut waiting = Vec::new();
         let mut receipt = self;
         while receipt.digest.get().is_none() {
             waiting.push(receipt);
             match &receipt.claim.previous {
-                Some(Previous::Receipt(previous)) => receipt = previous,
+                Some(PreviousReceipt::InMemory(previous)) => receipt = previous,
                 _ => break,
             }
         }
@@ -105,12 +118,12 @@ impl Receipt {
         Ok(self.digest.get().expect("set just now"))
     }
 
-    /// Its JSON document: as it was read, or as its figures give it.
+    /// The JSON document: as it was read, or else as the figures give it.
     pub fn document(&self) -> Result<Json> {
         self.stored.clone().map_or_else(|| self.derived(), Ok)
     }
 
-    /// The document that its figures give.
+    /// The document that the figures give.
     fn derived(&self) -> Result<Json> {
         let (claim, run) = (&self.claim, &self.run);
         let tokens = claim.output_ids.len() as u64;
@@ -118,12 +131,12 @@ impl Receipt {
         Ok(json!({
             "schema_version": SCHEMA_VERSION,
             "timestamp": self.timestamp,
-            // Whether the kernels counted the work that the claim takes.
+            // "real" if the kernels counted the work that the claim takes.
             "compute_path": if self.check_work().is_ok() { "real" } else { "mock" },
             "backend": "cpu",
             "backend_summary": format!("{}, {} threads", run.isa, run.threads),
             "kernels": run.kernels(),
-            // Draws follow the seed, and everything else has one order.
+            // Random draws follow the seed, and float operations have one order.
             "deterministic": true,
             "environment": self.environment,
             "model_info": self.model_info,
@@ -144,25 +157,25 @@ impl Receipt {
         }))
     }
 
-    /// Reads a document. Whether its figures agree is [`Self::validate`]'s business.
+    /// Reads a document. [`Self::validate`] checks whether its figures agree.
     pub fn from_json(text: &str) -> Result<Receipt> {
-        let broken = |error: serde_json::Error| wrong("form", format!("it is not a receipt: {error}"));
-        let stored: Json = serde_json::from_str(text).map_err(broken)?;
-        let receipt = Receipt::deserialize(&stored).map_err(broken)?;
+        let not_a_receipt = |error: serde_json::Error| gate_error("form", format!("it is not a receipt: {error}"));
+        let stored: Json = serde_json::from_str(text).map_err(not_a_receipt)?;
+        let receipt = Receipt::deserialize(&stored).map_err(not_a_receipt)?;
         Ok(Receipt { stored: Some(stored), ..receipt })
     }
 
-    /// Its document as indented text.
+    /// The document as indented text.
     pub fn to_json(&self) -> Result<String> {
         Ok(format!("{:#}\n", self.document()?))
     }
 
-    /// A copy with these results.
+    /// A copy with these test results.
     pub fn with_test_results(&self, test_results: TestResults) -> Receipt {
         Receipt { test_results, stored: None, ..self.clone() }
     }
 
-    /// A copy with hashes in place of prompt, answer, system prompt and stop texts. Its digest is the same.
+    /// A copy with hashes in place of prompt, answer, system prompt and stop strings. Its digest is the same.
     pub fn redact(&self) -> Result<Receipt> {
         let mut document = self.document()?;
         document["claim"] = self.claim.redacted()?;

@@ -1,112 +1,84 @@
-//! How an answer was run: counts, times, processor.
+//! How an answer was run: kernels, threads, times.
 
 use super::Claim;
+use crate::machine::counters::WorkCounters;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-/// How it went. Nothing here changes an answer.
+/// How an answer was computed. Nothing here changes the answer, and nothing here is hashed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Of this package.
+    /// The version of this package.
     pub version: String,
     /// The instruction set of the kernels.
     pub isa: String,
-    /// Threads that computed.
+    /// The number of threads that computed.
     pub threads: u64,
-    /// Rows that one forward pass took at most.
+    /// The largest number of rows in one forward pass.
     pub n_batch: u64,
     /// Positions of the prompt that the cache held.
     pub cached_tokens: u64,
-    /// What the kernels did, by their own count.
-    pub work: Work,
-    /// Where the time went.
+    /// Rows and times, as the kernels counted them.
+    pub work: WorkCounters,
+    /// The time of each part.
     pub seconds: Seconds,
-    /// Nanoseconds that each later position took.
+    /// Nanoseconds of each decode step, in order.
     pub step_ns: Vec<u64>,
-    /// Bytes of the engine's own memory: packed weights and this answer's keys and values.
+    /// Bytes of the engine's own memory: packed weights and this answer's KV cache.
     pub memory_bytes: u64,
 }
 
-/// What the kernels did for one sequence, counted where they ran: rows through ternary and dense projections, through
-/// the attention of a layer and the output head; logits that the head computed exactly, since the choice could fall on
-/// them; and nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct Work {
-    pub ternary: u64,
-    pub dense: u64,
-    pub attention: u64,
-    pub head: u64,
-    pub logits: u64,
-    pub ternary_ns: u64,
-    pub dense_ns: u64,
-    pub attention_ns: u64,
-    pub head_ns: u64,
-}
-
-impl Work {
-    fn figures(&mut self) -> [&mut u64; 9] {
-        let Work { ternary, dense, attention, head, logits, ternary_ns, dense_ns, attention_ns, head_ns } = self;
-        [ternary, dense, attention, head, logits, ternary_ns, dense_ns, attention_ns, head_ns]
-    }
-}
-
-impl std::ops::AddAssign for Work {
-    fn add_assign(&mut self, mut more: Work) {
-        self.figures().into_iter().zip(more.figures()).for_each(|(own, more)| *own += *more);
-    }
-}
-
-/// Seconds, each a whole number of nanoseconds.
+/// Times in seconds, each a whole number of nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
     /// Formatting the prompt.
     pub render: f64,
-    /// Its text to ids.
+    /// Tokenizing the prompt.
     pub tokenize: f64,
-    /// Computing what the cache did not hold of it.
+    /// Computing the positions of the prompt that the cache did not hold.
     pub prefill: f64,
-    /// Everything up to the first id.
+    /// The time from the call to the first id.
     pub first_token: f64,
-    /// Computing the later positions.
+    /// Computing all later positions: the sum of the decode steps.
     pub decode: f64,
-    /// Choosing ids.
+    /// Sampling.
     pub sample: f64,
-    /// Ids to text, and looking for stop texts.
+    /// Turning ids into text and looking for stop strings.
     pub detokenize: f64,
-    /// All of it: the time inside the engine.
+    /// The whole time inside the engine.
     pub wall: f64,
-    /// What the consumer of the stream spent between pulls, which is in none of the others.
+    /// The time that the stream's consumer spent between pulls. The others do not include it.
     pub consumer: f64,
 }
 
-/// Seconds as nanoseconds, whose sums are exact.
-pub(super) fn ns(seconds: f64) -> u64 {
+/// Seconds as nanoseconds, so that sums are exact.
+pub(super) fn seconds_to_ns(seconds: f64) -> u64 {
     (seconds * 1e9).round() as u64
 }
 
 /// Nanoseconds as seconds.
-pub fn seconds(ns: u64) -> f64 {
+pub fn ns_to_seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
-/// The sum of figures that may be anybody's.
-pub(super) fn total(figures: &[u64]) -> u64 {
+/// The sum. It saturates: a stored receipt may hold any figures.
+pub(super) fn saturating_sum(figures: &[u64]) -> u64 {
     figures.iter().fold(0, |sum, figure| sum.saturating_add(*figure))
 }
 
-pub(super) fn rate(count: u64, seconds: f64) -> f64 {
+/// Items per second; 0 for no items or no time.
+pub fn rate(count: u64, seconds: f64) -> f64 {
     if count == 0 || seconds <= 0.0 { 0.0 } else { count as f64 / seconds }
 }
 
 impl Seconds {
-    /// What was measured piece by piece, in nanoseconds.
-    pub(super) fn parts(&self) -> u64 {
+    /// The sum of the parts that were measured one by one, in nanoseconds.
+    pub(super) fn sum_of_parts_ns(&self) -> u64 {
         let Seconds { render, tokenize, prefill, decode, sample, detokenize, .. } = *self;
-        total(&[render, tokenize, prefill, decode, sample, detokenize].map(ns))
+        saturating_sum(&[render, tokenize, prefill, decode, sample, detokenize].map(seconds_to_ns))
     }
 
-    /// All times, with their names.
+    /// All times with their names.
     pub fn named(&self) -> impl Iterator<Item = (String, f64)> {
         let all = serde_json::to_value(self).ok().and_then(|all| all.as_object().cloned());
         all.into_iter().flatten().filter_map(|(name, value)| Some((name, value.as_f64()?)))
@@ -114,39 +86,39 @@ impl Seconds {
 }
 
 impl Run {
-    /// The kernels that ran: those that counted rows.
+    /// The kernels that counted rows, as "NAME/ISA".
     pub fn kernels(&self) -> Vec<String> {
-        let Work { ternary, dense, attention, head, .. } = self.work;
+        let WorkCounters { ternary, dense, attention, head, .. } = self.work;
         let counted = [("ternary", ternary), ("dense", dense), ("attention", attention), ("head", head)];
         counted.iter().filter(|(_, rows)| *rows > 0).map(|(name, _)| format!("{name}/{}", self.isa)).collect()
     }
 
-    /// Nanoseconds of the forward passes, and of the kernels in them.
-    pub(super) fn forward_and_kernels(&self) -> (u64, u64) {
-        let Work { ternary_ns, dense_ns, attention_ns, head_ns, .. } = self.work;
-        let forward = [self.seconds.prefill, self.seconds.decode].map(ns);
-        (total(&forward), total(&[ternary_ns, dense_ns, attention_ns, head_ns]))
+    /// Nanoseconds of all forward passes, and of the kernels in them.
+    pub(super) fn forward_and_kernel_ns(&self) -> (u64, u64) {
+        let WorkCounters { ternary_ns, dense_ns, attention_ns, head_ns, .. } = self.work;
+        let forward = [self.seconds.prefill, self.seconds.decode].map(seconds_to_ns);
+        (saturating_sum(&forward), saturating_sum(&[ternary_ns, dense_ns, attention_ns, head_ns]))
     }
 
-    /// Positions of the prompt that were computed for the answer to `claim`.
+    /// Positions of the claim's prompt that were computed: the cache held the others.
     pub(super) fn prefilled(&self, claim: &Claim) -> u64 {
         (claim.prompt_ids.len() as u64).saturating_sub(self.cached_tokens)
     }
 
-    /// Positions that were computed for the answer: of the prompt, and of all sampled ids but the last.
+    /// Positions that were computed: the rest of the prompt, and all sampled ids but the last.
     pub fn computed(&self, claim: &Claim) -> u64 {
         self.prefilled(claim).saturating_add((claim.output_ids.len() as u64).saturating_sub(1))
     }
 
-    /// As JSON, with what follows from it.
+    /// The run as JSON, with the figures that follow from it and the claim.
     pub(super) fn document(&self, claim: &Claim) -> Json {
         let decoded = (claim.output_ids.len() as u64).saturating_sub(1);
-        let (wall, (forward, kernels)) = (ns(self.seconds.wall), self.forward_and_kernels());
+        let (wall, (forward, kernels)) = (seconds_to_ns(self.seconds.wall), self.forward_and_kernel_ns());
         let mut steps = self.step_ns.clone();
         steps.sort_unstable();
-        // By nearest rank.
+        // The percentile by nearest rank.
         let rank = |percent: usize| (steps.len() * percent).div_ceil(100).saturating_sub(1);
-        let step = |percent| seconds(steps.get(rank(percent)).copied().unwrap_or(0));
+        let step = |percent| ns_to_seconds(steps.get(rank(percent)).copied().unwrap_or(0));
         let mut document = json!({
             "prompt_tokens": claim.prompt_ids.len(),
             "computed_tokens": self.computed(claim),
@@ -155,10 +127,10 @@ impl Run {
             "decode_tokens_per_second": rate(decoded, self.seconds.decode),
             "logits_per_token": rate(self.work.logits, self.work.head as f64),
             "step_seconds": {"p50": step(50), "p95": step(95), "max": step(100)},
-            // What the parts leave of the sums: no part can be altered alone.
-            "other_seconds": seconds(wall.saturating_sub(self.seconds.parts())),
-            "between_kernels_seconds": seconds(forward.saturating_sub(kernels)),
-            "elapsed_seconds": seconds(total(&[wall, ns(self.seconds.consumer)])),
+            // These make every part checkable: a part that is altered alone no longer adds up.
+            "other_seconds": ns_to_seconds(wall.saturating_sub(self.seconds.sum_of_parts_ns())),
+            "between_kernels_seconds": ns_to_seconds(forward.saturating_sub(kernels)),
+            "elapsed_seconds": ns_to_seconds(saturating_sum(&[wall, seconds_to_ns(self.seconds.consumer)])),
         });
         let own = serde_json::to_value(self).expect("plain data");
         if let (Json::Object(all), Json::Object(own)) = (&mut document, own) {

@@ -1,13 +1,16 @@
-//! The gates of a receipt: every sum recomputed, every derived field compared with what it is derived from.
+//! Validation: recomputes every sum and compares every derived field with the figures that it follows from.
+//!
+//! A check is called a gate. Its name is the path of the field that it checks.
 
-use super::run::{ns, seconds, total};
-use super::{Receipt, wrong};
+use super::run::{ns_to_seconds, saturating_sum, seconds_to_ns};
+use super::{Receipt, gate_error};
 use crate::error::Result;
+use crate::token::TokenId;
 use serde_json::Value as Json;
 
 impl Receipt {
-    /// Checks that its figures agree with each other, and its stored document with its figures; the error names the
-    /// first gate that fails. A digest finds accidents; only a replay finds forgery.
+    /// Checks that the figures agree with each other, and the stored document with the figures. The error names the first
+    /// gate that fails. This finds accidents; only a replay finds forgery.
     pub fn validate(&self) -> Result<()> {
         self.check_claim()?;
         self.check_work()?;
@@ -23,20 +26,20 @@ impl Receipt {
         let (claim, sampling) = (&self.claim, &self.claim.sampling);
         let vocab = self.model_info.vocab_size;
         for (name, ids) in [("claim.prompt_ids", &claim.prompt_ids), ("claim.output_ids", &claim.output_ids)] {
-            gate(name, ids.len() > 0, || "there are none, expected at least one".into())?;
+            check_gate(name, ids.len() > 0, || "the list is empty, expected at least one id".into())?;
             let outside = ids.whole().into_iter().flatten().find(|id| u64::from(**id) >= vocab);
-            gate(name, outside.is_none(), || {
+            check_gate(name, outside.is_none(), || {
                 format!("id {} is outside the vocabulary of {vocab}", outside.copied().unwrap_or_default())
             })?;
         }
         let (prompt, output) = (claim.prompt_ids.len() as u64, claim.output_ids.len() as u64);
         let cached = self.run.cached_tokens;
-        gate("run.cached_tokens", cached < prompt, || {
-            format!("{cached} of the prompt's {prompt} positions were reused")
+        check_gate("run.cached_tokens", cached < prompt, || {
+            format!("it is {cached}, but the prompt has {prompt} positions; expected fewer")
         })?;
-        let ends = |ids: &Vec<u32>| ids.last().is_some_and(|last| sampling.stop_token_ids.contains(last));
+        let ends = |ids: &Vec<TokenId>| ids.last().is_some_and(|last| sampling.stop_token_ids().contains(last));
         let at_stop_id = claim.output_ids.whole().is_none_or(ends);
-        let at_most = sampling.max_tokens;
+        let at_most = sampling.max_tokens();
         let agrees = at_most.is_none_or(|most| output <= most)
             && prompt.saturating_add(output - 1) <= claim.n_ctx
             && match claim.finish_reason.as_str() {
@@ -46,16 +49,17 @@ impl Receipt {
                 "cancelled" => true,
                 _ => false,
             };
-        gate("claim.finish_reason", agrees, || {
+        check_gate("claim.finish_reason", agrees, || {
+            let max_tokens = at_most.map_or("none".into(), |most| most.to_string());
             format!(
-                "it is '{}' after {output} ids with max_tokens {at_most:?}, a prompt of {prompt} and a context of {}",
+                "'{}' does not fit {output} ids with max_tokens {max_tokens}, a prompt of {prompt} ids and n_ctx {}",
                 claim.finish_reason, claim.n_ctx
             )
         })
     }
 
-    /// Whether the kernels counted what the claim takes: each computed position passes seven projections and one
-    /// attention a layer, and each id comes from one row of the head.
+    /// Checks that the kernels counted the work that the claim takes: in each layer, a computed position passes seven
+    /// projections and one attention; each id comes from one row of the output head.
     pub(super) fn check_work(&self) -> Result<()> {
         let work = self.run.work;
         let layer_rows = self.model_info.layers.checked_mul(self.run.computed(&self.claim)).unwrap_or(0);
@@ -65,61 +69,73 @@ impl Receipt {
             ("run.work.attention", work.attention, layer_rows),
             ("run.work.head", work.head, ids),
         ] {
-            gate(name, found == expected && found > 0, || {
-                format!("{found} rows were counted, the claim takes {expected}")
+            check_gate(name, found == expected && found > 0, || {
+                format!("the kernels counted {found} rows, but the claim takes {expected}")
             })?;
         }
         let possible = ids..=ids.saturating_mul(self.model_info.vocab_size);
-        gate("run.work.logits", possible.contains(&work.logits), || {
-            format!("{} were counted, expected from one for each id up to the whole vocabulary", work.logits)
+        check_gate("run.work.logits", possible.contains(&work.logits), || {
+            format!("it is {}, expected from one logit for each id up to the whole vocabulary for each", work.logits)
         })
     }
 
     fn check_seconds(&self) -> Result<()> {
         let times = &self.run.seconds;
         for (name, value) in times.named() {
-            let is_time = (0.0..1e9).contains(&value) && seconds(ns(value)) == value;
-            gate(&format!("run.seconds.{name}"), is_time, || format!("it is {value}, expected whole nanoseconds"))?;
+            let is_time = (0.0..1e9).contains(&value) && ns_to_seconds(seconds_to_ns(value)) == value;
+            check_gate(&format!("run.seconds.{name}"), is_time, || {
+                format!("it is {value}, expected whole nanoseconds")
+            })?;
         }
-        let (first, wall, parts) = (ns(times.first_token), ns(times.wall), times.parts());
-        gate("run.seconds.wall", parts <= wall, || format!("it is {wall} ns, but its parts add up to {parts}"))?;
-        let least = total(&[times.render, times.tokenize, times.prefill].map(ns));
-        gate("run.seconds.first_token", (least..=wall).contains(&first), || {
+        let (first, wall, parts) =
+            (seconds_to_ns(times.first_token), seconds_to_ns(times.wall), times.sum_of_parts_ns());
+        check_gate("run.seconds.wall", parts <= wall, || {
+            format!("it is {wall} ns, but its parts add up to {parts} ns")
+        })?;
+        let least = saturating_sum(&[times.render, times.tokenize, times.prefill].map(seconds_to_ns));
+        check_gate("run.seconds.first_token", (least..=wall).contains(&first), || {
             format!("it is {first} ns, expected from render + tokenize + prefill up to wall")
         })?;
-        let (steps, decode) = (&self.run.step_ns, ns(times.decode));
-        let agrees = total(steps) == decode && steps.len() + 1 == self.claim.output_ids.len();
-        gate("run.step_ns", agrees, || format!("{} steps of {} ns, decode is {decode}", steps.len(), total(steps)))?;
-        let (forward, kernels) = self.run.forward_and_kernels();
-        gate("run.work.ns", kernels <= forward, || format!("{kernels} ns, prefill and decode are {forward}"))
+        let (steps, decode) = (&self.run.step_ns, seconds_to_ns(times.decode));
+        let agrees = saturating_sum(steps) == decode && steps.len() + 1 == self.claim.output_ids.len();
+        check_gate("run.step_ns", agrees, || {
+            let sum = saturating_sum(steps);
+            format!("{} steps add up to {sum} ns, expected one less than ids and decode, {decode} ns", steps.len())
+        })?;
+        let (forward, kernels) = self.run.forward_and_kernel_ns();
+        check_gate("run.work.ns", kernels <= forward, || {
+            format!("the kernels took {kernels} ns, but prefill and decode only {forward} ns")
+        })
     }
 
     fn check_tests(&self) -> Result<()> {
         let tests = self.test_results;
         let sum = tests.passed.checked_add(tests.failed).and_then(|sum| sum.checked_add(tests.skipped));
-        gate("test_results", sum == Some(tests.total_tests), || {
-            format!("passed, failed and skipped give {sum:?}, not the total of {}", tests.total_tests)
+        check_gate("test_results", sum == Some(tests.total_tests), || {
+            format!("passed, failed and skipped do not add up to total_tests, {}", tests.total_tests)
         })
     }
 }
 
-/// One check, by its name: an error unless it holds.
-pub fn gate(name: &str, holds: bool, what: impl FnOnce() -> String) -> Result<()> {
-    if holds { Ok(()) } else { Err(wrong(name, what())) }
+/// Fails with the gate's name and what is wrong, unless the gate holds.
+pub fn check_gate(name: &str, holds: bool, what: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(gate_error(name, what())) }
 }
 
-/// Compares two documents; the gate is the path of the first difference.
+/// Compares two documents. The gate that fails is the path of the first difference.
 fn compare(path: &str, stored: &Json, derived: &Json) -> Result<()> {
     let inside = |key: &str| if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
     match (stored, derived) {
         (Json::Object(stored), Json::Object(derived)) => {
             for (key, value) in derived {
-                let found = stored.get(key).ok_or_else(|| wrong(&inside(key), "it is missing"))?;
+                let found = stored.get(key).ok_or_else(|| gate_error(&inside(key), "it is missing"))?;
                 compare(&inside(key), found, value)?;
             }
             let foreign = stored.keys().find(|key| !derived.contains_key(*key));
-            foreign.map_or(Ok(()), |key| Err(wrong(&inside(key), "no receipt has such a field")))
+            foreign.map_or(Ok(()), |key| Err(gate_error(&inside(key), "no such field is known")))
         }
-        _ => gate(path, stored == derived, || format!("it is {stored}, but the receipt's figures give {derived}")),
+        _ => check_gate(path, stored == derived, || {
+            format!("it is {stored}, but the receipt's other figures give {derived}")
+        }),
     }
 }

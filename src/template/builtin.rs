@@ -1,8 +1,8 @@
-//! The built-in templates.
+//! The built-in templates and their Jinja sources.
 
 use crate::error::{Error, Result};
 
-/// Name and Jinja source.
+/// The name and the Jinja source of each built-in template.
 const SOURCES: [(&str, &str); 4] = [
     ("raw", "{% for message in messages %}{{ message['content'] }}{% endfor %}"),
     (
@@ -27,7 +27,7 @@ const SOURCES: [(&str, &str); 4] = [
     ),
 ];
 
-/// The source of a built-in template.
+/// The source of the built-in template of this name.
 pub fn source(name: &str) -> Result<&'static str> {
     SOURCES.iter().find(|(known, _)| *known == name).map(|(_, source)| *source).ok_or_else(|| {
         let known = SOURCES.map(|(name, _)| name).join(", ");
@@ -35,7 +35,7 @@ pub fn source(name: &str) -> Result<&'static str> {
     })
 }
 
-/// The name of the built-in template that has this source, but for white space around it.
+/// The name of the built-in template that has this source, apart from white space around it.
 pub fn name_of(source: &str) -> Option<&'static str> {
     SOURCES.iter().find(|(_, known)| known.trim() == source.trim()).map(|(name, _)| *name)
 }

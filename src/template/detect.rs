@@ -1,12 +1,12 @@
-//! Which template a model wants, and what ends its turns.
+//! Finds the template of a model, and the texts that end its turns.
 
 use super::Template;
 use crate::error::Result;
 
-/// What the converter of Microsoft's first GGUF files wrote in place of the model's template.
+/// A text in the wrong template that the converter of Microsoft's first GGUF files wrote.
 const KNOWN_BAD: &str = "BITNETAssistant";
 
-/// Texts that end a turn in the families of models that use them.
+/// Texts that end a turn in some family of models, if its template holds them.
 const END_OF_TURN: [&str; 14] = [
     "<|eot_id|>",
     "<|eom_id|>",
@@ -26,21 +26,21 @@ const END_OF_TURN: [&str; 14] = [
 
 named! {
     /// Where a template came from.
-    pub enum Origin {
+    pub enum TemplateOrigin {
         /// The caller chose it.
         Argument = "argument",
         /// The model file holds it.
         Gguf = "gguf",
         /// The name of the tokenizer or model suggests it.
         Tokenizer = "tokenizer",
-        /// Nothing says which.
+        /// Neither the file nor a name says which template to use.
         Fallback = "fallback",
     }
 }
 
 impl Template {
-    /// The template of a model whose user chose none: its file's `tokenizer.chat_template`, else what the name of its
-    /// tokenizer or model suggests, else `raw` with a warning.
+    /// The template of a model: `jinja`, the file's `tokenizer.chat_template`; else the built-in template that the name
+    /// of the tokenizer or model suggests; else `raw` with a warning.
     pub fn detect(
         jinja: Option<&str>,
         tokenizer_name: Option<&str>,
@@ -51,23 +51,23 @@ impl Template {
         if let Some(source) = jinja.filter(|source| !source.trim().is_empty()) {
             if source.contains(KNOWN_BAD) {
                 let warning = format!(
-                    "the file's chat template is a known mistake of its converter (it writes '{KNOWN_BAD}'); \
-                     the model's own template 'bitnet' is used instead"
+                    "the file's chat template is wrong, a known mistake of its converter (it writes '{KNOWN_BAD}'); \
+                     the built-in template 'bitnet' is used instead"
                 );
-                return Ok(Template { origin: Origin::Gguf, warning: Some(warning), ..named("bitnet")? });
+                return Ok(Template { origin: TemplateOrigin::Gguf, warning: Some(warning), ..named("bitnet")? });
             }
             let template = Template::from_jinja(source, bos_token, eos_token)?;
-            return Ok(Template { origin: Origin::Gguf, ..template });
+            return Ok(Template { origin: TemplateOrigin::Gguf, ..template });
         }
         if let Some(name) = tokenizer_name.and_then(hint) {
-            return Ok(Template { origin: Origin::Tokenizer, ..named(name)? });
+            return Ok(Template { origin: TemplateOrigin::Tokenizer, ..named(name)? });
         }
-        let warning = "neither the model file nor its name says which chat template to use; 'raw' joins the \
-                       messages as they are: choose a template";
-        Ok(Template { origin: Origin::Fallback, warning: Some(warning.into()), ..named("raw")? })
+        let warning = "neither the model file nor its name says which chat template to use, so 'raw' is used, which \
+                       only joins the messages; choose a template";
+        Ok(Template { origin: TemplateOrigin::Fallback, warning: Some(warning.into()), ..named("raw")? })
     }
 
-    /// Texts that end the assistant's turn.
+    /// Stop strings: the texts that end the assistant's turn.
     pub fn stop_sequences(&self) -> Vec<String> {
         if self.name == "raw" {
             return Vec::new();
@@ -81,14 +81,14 @@ impl Template {
         stops
     }
 
-    /// Whether BOS has to be put in front of a rendered text: the tokenizer wants it, and the text does not begin with it.
+    /// Whether BOS must be put in front of a rendered text: the tokenizer adds BOS, and the text does not begin with it.
     pub fn add_bos(&self, tokenizer_wants: bool, text: &str) -> bool {
         tokenizer_wants && self.bos_token.as_ref().is_none_or(|bos| bos.is_empty() || !text.starts_with(bos))
     }
 }
 
-/// The built-in template that a model's or tokenizer's name suggests. Of a path only the last part counts, so that a
-/// directory never decides.
+/// The built-in template that the name of a model or tokenizer suggests. Only the last part of a path counts, so that
+/// the name of a folder never decides.
 fn hint(name: &str) -> Option<&'static str> {
     let name = name.rsplit(['/', '\\']).next()?.to_lowercase().replace(['_', ' '], "-");
     let words = |word: &str, before: fn(char) -> bool| {

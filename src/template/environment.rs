@@ -1,6 +1,8 @@
-//! minijinja's environment, with what transformers gives its templates and what Jinja2 does otherwise.
+//! The minijinja environment of a template. It adds the functions that transformers gives its templates, and changes
+//! what Jinja2 does differently.
 
-use super::python::{self, Generator, refusal};
+use super::limits::{FUEL, MAX_DEPTH, check_time, refusal, too_deep};
+use super::python::{self, Generator};
 use super::source;
 use jiff::Zoned;
 use jiff::civil::DateTime;
@@ -8,14 +10,9 @@ use jiff::tz::TimeZone;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{AutoEscape, Environment, Error, State, UndefinedBehavior, Value, filters, functions};
-use std::time::{Duration, Instant};
 
-/// The one template's name in its environment.
+/// The name of the only template in the environment.
 pub(super) const NAME: &str = "<template>";
-/// Steps that one rendering may take, each good for 64 bytes.
-const FUEL: u64 = 6_000_000;
-/// What one rendering may take at most: minijinja charges no fuel for comparing long texts.
-const MOST_TIME: Duration = Duration::from_secs(5);
 
 /// An environment that holds the template.
 pub(super) fn with_template(source: &str) -> Result<Environment<'static>, Error> {
@@ -26,7 +23,7 @@ pub(super) fn with_template(source: &str) -> Result<Environment<'static>, Error>
     environment.set_unknown_method_callback(method);
     environment.set_formatter(python::print);
     environment.set_fuel(Some(FUEL));
-    // What Jinja2 does not have.
+    // Jinja2 does not have these.
     ["split", "lines", "bool", "chain", "zip", "pprint"].iter().for_each(|name| environment.remove_filter(name));
     ["startingwith", "endingwith", "safe"].iter().for_each(|name| environment.remove_test(name));
     environment.remove_global("debug");
@@ -37,7 +34,7 @@ pub(super) fn with_template(source: &str) -> Result<Environment<'static>, Error>
     Ok(environment)
 }
 
-/// `strftime_now`: the local time, by default that of the call.
+/// Sets `strftime_now`, which formats a local time: `fixed`, or else the time of the call.
 pub(super) fn set_clock(environment: &mut Environment<'static>, fixed: Option<DateTime>) {
     environment.add_function("strftime_now", move |format: &str| {
         let wrong = |error: jiff::Error| refusal(format!("strftime_now('{format}'): {error}"));
@@ -47,17 +44,10 @@ pub(super) fn set_clock(environment: &mut Environment<'static>, fixed: Option<Da
     });
 }
 
-/// Fails when the rendering on this thread takes too long.
-pub(super) fn in_time() -> Result<(), Error> {
-    thread_local!(static START: Instant = Instant::now());
-    let late = || refusal(format!("it takes longer than {} s", MOST_TIME.as_secs()));
-    if START.with(Instant::elapsed) > MOST_TIME { Err(late()) } else { Ok(()) }
-}
-
-/// The functions and tests of transformers and Jinja2, and what `source::rewritten` calls.
+/// Adds functions and tests of transformers and Jinja2, and the functions that `source::rewritten` inserts.
 fn add_functions(environment: &mut Environment<'static>) {
     environment.add_function("raise_exception", |message: Value| -> Result<Value, Error> {
-        Err(refusal(python::text(&message)?))
+        Err(refusal(python::to_text(&message)?))
     });
     environment.add_function("namespace", |state: &mut State, values: Rest<ValueOrKwargs>| {
         let values = values.into_values();
@@ -70,7 +60,7 @@ fn add_functions(environment: &mut Environment<'static>) {
         terms.try_fold(first, |sum, term| add(state, sum, term))
     });
     environment
-        .add_function("__join", |parts: Rest<Value>| parts.iter().map(python::text).collect::<Result<String, _>>());
+        .add_function("__join", |parts: Rest<Value>| parts.iter().map(python::to_text).collect::<Result<String, _>>());
     for (name, depth) in [("__hold", 0), ("__keep", 1)] {
         environment.add_function(name, move |state: &mut State, value: Value| {
             let is_lazy = value.kind() == ValueKind::Iterable && python::is_list(&value) && !value.is_tuple();
@@ -79,9 +69,9 @@ fn add_functions(environment: &mut Environment<'static>) {
         });
     }
     environment.add_function("__walk", |state: &mut State, value: Value| {
-        // A loop that takes too long gets an error for an item.
+        // If the loop takes too long, an item is replaced by an error, which ends it.
         let items: Vec<Value> = state.apply_filter("list", &[value])?.try_iter()?.collect();
-        let walk = move || items.clone().into_iter().map(|item| in_time().map_or_else(Value::from, |()| item));
+        let walk = move || items.clone().into_iter().map(|item| check_time().map_or_else(Value::from, |()| item));
         Ok::<_, Error>(Value::make_iterable(walk))
     });
     environment.add_test("iterable", |value: Value| !value.is_none() && value.try_iter().is_ok());
@@ -91,14 +81,15 @@ fn add_functions(environment: &mut Environment<'static>) {
     });
 }
 
-/// Refuses what minijinja would recurse into without end: too deep a value, a namespace within another value.
+/// An error for values that minijinja would recurse into too deeply: nested lists and dicts, and a namespace inside
+/// another value, which may contain itself.
 fn measure(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
     state.consume_fuel(1)?;
-    if depth > python::MOST_DEPTH {
-        return Err(refusal(format!("more than {} lists and dicts within one another", python::MOST_DEPTH)));
+    if depth > MAX_DEPTH {
+        return Err(too_deep());
     }
     if value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace")) {
-        return if depth > 0 { Err(refusal("another value cannot hold a namespace")) } else { Ok(()) };
+        return if depth > 0 { Err(refusal("a namespace cannot be stored inside another value")) } else { Ok(()) };
     }
     let is_map = value.kind() == ValueKind::Map;
     if !is_map && !python::is_list(value) {
@@ -114,7 +105,7 @@ fn measure(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
 fn add(state: &mut State, a: Value, b: Value) -> Result<Value, Error> {
     let is_number = |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
     if let (Some(left), Some(right)) = (a.as_str(), b.as_str()) {
-        // Markup escapes what it is joined with.
+        // As in Python, Markup escapes the text that is added to it.
         return Ok(match (a.is_safe(), b.is_safe()) {
             (false, false) => Value::from([left, right].concat()),
             (true, false) => Value::from_safe_string(left.to_string() + &python::escaped(right)),
@@ -129,20 +120,20 @@ fn add(state: &mut State, a: Value, b: Value) -> Result<Value, Error> {
     if is_number(&a) && is_number(&b) {
         return state.apply_filter("sum", &[vec![a, b].into()]);
     }
-    Err(refusal(format!("+ cannot add {} and {}", a.kind(), b.kind())))
+    Err(refusal(format!("'+' cannot add {} and {}", a.kind(), b.kind())))
 }
 
-/// Filters of transformers and Jinja2 that minijinja lacks or does otherwise.
+/// Adds filters of transformers and Jinja2 that minijinja lacks or defines differently.
 fn add_filters(environment: &mut Environment<'static>) {
     let of = |value: Value, rest: Rest<ValueOrKwargs>| [vec![value], rest.into_values()].concat();
     environment.add_filter("tojson", python::tojson);
-    environment.add_filter("safe", |value: Value| python::text(&value).map(Value::from_safe_string));
-    let escaped = |value: &Value| python::text(value).map(|text| Value::from_safe_string(python::escaped(&text)));
+    environment.add_filter("safe", |value: Value| python::to_text(&value).map(Value::from_safe_string));
+    let escaped = |value: &Value| python::to_text(value).map(|text| Value::from_safe_string(python::escaped(&text)));
     let escape = move |value: Value| if value.is_safe() { Ok(value) } else { escaped(&value) };
     environment.add_filter("escape", escape);
     environment.add_filter("e", escape);
     environment.add_filter("indent", indent);
-    // Of what is not a text they take Python's.
+    // These convert a value that is not a text as Python's `str` does.
     for (name, filter) in [
         ("string", Value::from_function(filters::string)),
         ("trim", Value::from_function(trim)),
@@ -152,11 +143,11 @@ fn add_filters(environment: &mut Environment<'static>) {
         ("capitalize", Value::from_function(filters::capitalize)),
     ] {
         environment.add_filter(name, move |state: &mut State, value: Value, rest: Rest<ValueOrKwargs>| {
-            let text = if value.as_str().is_some() { value } else { python::text(&value)?.into() };
+            let text = if value.as_str().is_some() { value } else { python::to_text(&value)?.into() };
             filter.call(state, &of(text, rest))
         });
     }
-    // They walk over what they are given, which None is not; what they give is lazy, or not.
+    // Filters over lists, and whether they are lazy in Jinja2: lazy ones return a generator.
     for (name, filter, lazy) in [
         ("join", Value::from_function(filters::join), false),
         ("list", Value::from_function(filters::list), false),
@@ -173,7 +164,7 @@ fn add_filters(environment: &mut Environment<'static>) {
     ] {
         environment.add_filter(name, move |state: &mut State, value: Value, rest: Rest<ValueOrKwargs>| {
             if value.is_none() && !lazy {
-                return Err(refusal("None cannot be walked over"));
+                return Err(refusal("None is not iterable"));
             }
             let given = filter.call(state, &of(value, rest))?;
             if lazy { Generator::of(&given) } else { Ok(given) }
@@ -181,7 +172,7 @@ fn add_filters(environment: &mut Environment<'static>) {
     }
 }
 
-/// `indent(width=4, first=False, blank=False)`, which unlike minijinja's keeps a newline at the end.
+/// Jinja2's `indent(width=4, first=False, blank=False)`. Unlike minijinja's it keeps a newline at the end.
 fn indent(state: &mut State, text: &str, options: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let options = options.into_values();
     let (width, first, blank, named): (Option<usize>, Option<bool>, Option<bool>, Kwargs) = from_args(&options)?;
@@ -196,7 +187,7 @@ fn indent(state: &mut State, text: &str, options: Rest<ValueOrKwargs>) -> Result
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// Methods of Python's strings, lists and dicts.
+/// The methods of Python's strings, lists and dicts.
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let known = minijinja_contrib::pycompat::unknown_method_callback;
     let list = |parts: &[&str]| parts.iter().copied().map(Value::from).collect::<Vec<_>>();
@@ -204,7 +195,7 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
         (None, "index") if python::is_list(value) => {
             let (wanted,): (&Value,) = from_args(args)?;
             let place = value.try_iter()?.position(|item| item == *wanted);
-            place.ok_or_else(|| refusal("index: the list does not hold it"))?.into()
+            place.ok_or_else(|| refusal("index: the value is not in the list"))?.into()
         }
         (Some(text), "removeprefix") => text.strip_prefix(from_args::<(&str,)>(args)?.0).unwrap_or(text).into(),
         (Some(text), "removesuffix") => text.strip_suffix(from_args::<(&str,)>(args)?.0).unwrap_or(text).into(),
@@ -231,7 +222,7 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
         (Some(_), "index" | "rindex") => {
             let place = known(state, value, if name == "index" { "find" } else { "rfind" }, args)?;
             if place == Value::from(-1) {
-                return Err(refusal(format!("{name}: the text does not hold it")));
+                return Err(refusal(format!("{name}: the substring is not in the text")));
             }
             place
         }
@@ -244,27 +235,27 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
             });
             titled.collect::<String>().into()
         }
-        // minijinja charges no fuel for a width.
+        // Padding to a width costs no fuel, so the width is limited.
         (Some(text), "format") if text.split('{').any(|part| part.split('}').next().is_some_and(is_wide)) => {
-            return Err(refusal("format: a width has at most four digits"));
+            return Err(refusal("format: a width may have at most four digits"));
         }
         _ => known(state, value, name, args)?,
     })
 }
 
-/// Python's white space, which knows more separators than Unicode's.
+/// Whether Python counts a character as white space: Unicode's, and four separators more.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
-/// Python's `strip`; of Markup it is Markup.
+/// Python's `strip`. The result of Markup is Markup.
 fn trim(value: Value, characters: Option<&str>) -> Value {
     let cut = |c: char| characters.map_or_else(|| is_space(c), |characters| characters.contains(c));
     let trimmed = value.as_str().unwrap_or_default().trim_matches(cut);
     if value.is_safe() { Value::from_safe_string(trimmed.into()) } else { trimmed.into() }
 }
 
-/// Whether a replacement field asks for a width of more than four digits, or takes one from its arguments.
+/// Whether a replacement field has a width of more than four digits, or takes its width from the arguments.
 fn is_wide(field: &str) -> bool {
     field.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 4) || field.ends_with([':', '<', '>', '^'])
 }

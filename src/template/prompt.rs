@@ -1,11 +1,13 @@
-//! Prompts for a tokenizer: which stretches hold the template's own control tokens, and which hold text of users that
-//! only looks like one.
+//! Rendered prompts that know which control tokens the template wrote. A message may contain the text of a control
+//! token, too; the tokenizer must not recognize it there.
 //!
-//! The template is rendered twice: once as it is, and once with a mark (a character that occurs nowhere in it) inside
-//! everything in the messages that reads as a control token, or begins one that the next text could complete. Where the
-//! marks come out is text of users. Both renderings must be the same but for the marks. A template may look at such
-//! a text itself, as at `</think>`; then that one is left to the template. So is a text that completes what the template
-//! began, as a role between `<|` and `|>`.
+//! To tell them apart, the conversation is rendered a second time with marked messages. The mark is a character that
+//! occurs nowhere else. It is inserted into every text of a control token, and into every beginning of one at the end
+//! of a message, which the following text could complete. A control token at a mark in the result is text of a message.
+//! Both renderings must be equal apart from the marks.
+//!
+//! If marking a control token changes the result, the template itself looks for that token, as for `</think>`, or
+//! completes it, as a role between `<|` and `|>`. That token is then recognized wherever it occurs.
 
 use super::{Conversation, Template};
 use crate::error::{Error, Result};
@@ -14,17 +16,17 @@ use serde_json::{Map, Value as Json};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// A rendered conversation.
+/// The text of a rendered conversation, with the places where control tokens are not recognized.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Prompt {
-    /// What `Template::render` gives.
+pub struct RenderedPrompt {
+    /// The text as [`Template::render`] gives it.
     pub text: String,
-    /// Stretches in which control tokens are not recognised, ascending and apart.
+    /// Ranges of the text in which control tokens are not recognized. They are ascending and do not overlap.
     plain: Vec<Range<usize>>,
 }
 
-impl Prompt {
-    /// The text in parts, each with whether control tokens are recognised in it, as `Tokenizer::encode_parts` takes them.
+impl RenderedPrompt {
+    /// The text in parts, each with whether control tokens are recognized in it, for `Tokenizer::encode_parts`.
     pub fn parts(&self) -> Vec<(&str, bool)> {
         let mut parts = Vec::new();
         let mut start = 0;
@@ -40,21 +42,21 @@ impl Prompt {
 }
 
 impl Template {
-    /// The prompt of a conversation; `controls` are the texts of the vocabulary's control tokens.
-    pub fn prompt(&self, conversation: &Conversation, controls: &[&str]) -> Result<Prompt> {
+    /// The prompt of a conversation. `controls` are the texts of the vocabulary's control tokens.
+    pub fn prompt(&self, conversation: &Conversation, controls: &[&str]) -> Result<RenderedPrompt> {
         let text = self.render_conversation(conversation)?;
         let marker = Marker::new(controls, conversation, &self.source)?;
         let all = marker.present(conversation);
         if let Some(plain) = self.plain(conversation, &marker, &all, &text) {
-            return Ok(Prompt { text, plain });
+            return Ok(RenderedPrompt { text, plain });
         }
         let one_by_one = |control: &usize| self.plain(conversation, &marker, &[*control].into(), &text).is_some();
         let kept: BTreeSet<usize> = all.into_iter().filter(one_by_one).collect();
         let plain = self.plain(conversation, &marker, &kept, &text).unwrap_or_default();
-        Ok(Prompt { text, plain })
+        Ok(RenderedPrompt { text, plain })
     }
 
-    /// The stretches that users wrote as control tokens of this choice; None if marking them changes the prompt.
+    /// The ranges in which messages contain a control token of those `chosen`. None if marking them changes the prompt.
     fn plain(
         &self,
         conversation: &Conversation,
@@ -70,7 +72,8 @@ impl Template {
         for (i, piece) in marked.split(marker.mark).enumerate() {
             if i > 0 {
                 let start = unmarked.chars().next_back().map_or(0, |c| unmarked.len() - c.len_utf8());
-                // Where the mark lies, the text that was marked may have been completed.
+                // The mark stands behind the first character of a possible control token. It is one only if the text
+                // behind the mark completes it.
                 if let Some(len) = text.get(start..).and_then(|rest| marker.longest(rest)) {
                     match plain.last_mut() {
                         Some(last) if start <= last.end => last.end = last.end.max(start + len),
@@ -84,10 +87,11 @@ impl Template {
     }
 }
 
-/// Marks control texts in what users wrote.
+/// Marks the texts of control tokens in messages.
 struct Marker<'a> {
+    /// The texts of the control tokens.
     controls: Vec<&'a str>,
-    /// The same with their case folded, since a template may change the case of a text.
+    /// The same texts without case, because a template may change the case of a message.
     folded: Vec<String>,
     finder: AhoCorasick,
     mark: char,
@@ -102,17 +106,21 @@ impl<'a> Marker<'a> {
         let mut collect = |text: &str| used.extend(text.chars());
         let Conversation { messages, tools, variables, .. } = conversation;
         [messages, tools].into_iter().chain(variables.values()).for_each(|value| visit(value, &mut collect));
-        // Unicode has no meaning for these and never will.
+        // Unicode guarantees that these noncharacters never get a meaning.
         let mark = ('\u{fdd0}'..='\u{fdef}').find(|c| !used.contains(c));
-        let mark = mark.ok_or_else(|| Error::Template("the messages hold all noncharacters of Unicode".into()))?;
+        let mark = mark.ok_or_else(|| {
+            Error::Template(
+                "the messages contain all 32 noncharacters U+FDD0 to U+FDEF, which are not text; remove one".into(),
+            )
+        })?;
         Ok(Marker { controls, folded, finder, mark })
     }
 
-    /// Where marks go in a text, each with its control token: behind the first character of a control text, and of an
-    /// end that begins one.
+    /// The places for marks in a text, each with the index of its control token: behind the first character of every
+    /// control token, and of every beginning of one at the end of the text.
     fn places(&self, text: &str) -> Vec<(usize, usize)> {
         let mut folded = String::with_capacity(text.len());
-        // Where each character begins, in `folded` and in `text`.
+        // The start of each character in `folded` and in `text`.
         let mut begins = Vec::with_capacity(text.len() + 1);
         for (at, c) in text.char_indices() {
             begins.push((folded.len(), at));
@@ -131,7 +139,7 @@ impl<'a> Marker<'a> {
         places
     }
 
-    /// The control tokens that the conversation holds, or begins.
+    /// The control tokens that the texts of a conversation contain, or end with the beginning of.
     fn present(&self, conversation: &Conversation) -> BTreeSet<usize> {
         let mut present = BTreeSet::new();
         let mut collect = |text: &str| present.extend(self.places(text).into_iter().map(|(_, control)| control));
@@ -140,6 +148,7 @@ impl<'a> Marker<'a> {
         present
     }
 
+    /// The conversation with marks for the control tokens of those `chosen`.
     fn mark(&self, conversation: &Conversation, chosen: &BTreeSet<usize>) -> Conversation {
         let mark = |text: &str| {
             let places = self.places(text).into_iter().filter(|(_, control)| chosen.contains(control));
@@ -157,13 +166,13 @@ impl<'a> Marker<'a> {
         }
     }
 
-    /// The length of the longest control text that begins a text.
+    /// The length of the longest control token that a text begins with.
     fn longest(&self, text: &str) -> Option<usize> {
         self.controls.iter().filter(|control| text.starts_with(**control)).map(|control| control.len()).max()
     }
 }
 
-/// Shows every text in a value.
+/// Calls `look` with every text in a value, keys included.
 fn visit(value: &Json, look: &mut impl FnMut(&str)) {
     match value {
         Json::String(text) => look(text),
@@ -176,7 +185,7 @@ fn visit(value: &Json, look: &mut impl FnMut(&str)) {
     }
 }
 
-/// The value with every text changed.
+/// A copy of the value with every text changed, keys included.
 fn map_texts(value: &Json, change: &impl Fn(&str) -> String) -> Json {
     match value {
         Json::String(text) => change(text).into(),
@@ -188,7 +197,7 @@ fn map_texts(value: &Json, change: &impl Fn(&str) -> String) -> Json {
     }
 }
 
-/// A character as all its cases are compared.
+/// A character without case: the same for all characters that a change of case can turn into each other.
 fn without_case(c: char) -> char {
     let upper = c.to_uppercase().next().unwrap_or(c);
     upper.to_lowercase().next().unwrap_or(upper)

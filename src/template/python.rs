@@ -1,45 +1,37 @@
-//! Values as Python has them: what a conversation becomes, what `{{ x }}` prints, and `tojson` as `json.dumps`.
+//! Values with Python's behaviour: JSON as templates see it, `str` for printing, and `json.dumps` for `tojson`.
 
+use super::limits::{MAX_BYTES, MAX_DEPTH, check_time, refusal, too_deep};
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, ValueIter, ValueKind};
-use minijinja::{Error, ErrorKind, Output, State, Value};
+use minijinja::{Error, Output, State, Value};
 use serde_json::Value as Json;
 use std::sync::{Arc, Mutex};
 
-/// Bytes that one text may have.
-pub(super) const MOST_BYTES: usize = 16 << 20;
-/// Lists and dicts within one another.
-pub(super) const MOST_DEPTH: usize = 128;
-
-/// An error that a template makes.
-pub(super) fn refusal(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, what.into())
-}
-
-/// Whether it is a list or what minijinja uses as one: a slice, a range.
+/// Whether a value is a list, or something that Python would make a list of, such as a slice or a range.
 pub(super) fn is_list(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) && !is_generator(value)
 }
 
+/// Whether a value is the lazy result of a filter.
 pub(super) fn is_generator(value: &Value) -> bool {
     value.downcast_object_ref::<Generator>().is_some()
 }
 
-/// JSON as a template sees it.
-pub(super) fn value(json: &Json) -> Value {
+/// A JSON value as a template sees it.
+pub(super) fn from_json(json: &Json) -> Value {
     match json {
         Json::Null => ().into(),
         Json::Bool(yes) => (*yes).into(),
         Json::Number(number) => Value::from(minijinja::value::Serde(number)),
         Json::String(text) => text.as_str().into(),
-        Json::Array(items) => items.iter().map(value).collect(),
+        Json::Array(items) => items.iter().map(from_json).collect(),
         Json::Object(items) => {
-            let items = items.iter().map(|(key, item)| (key.as_str(), value(item)));
+            let items = items.iter().map(|(key, item)| (key.as_str(), from_json(item)));
             Value::from_object(Dict(Value::from_pairs(items)))
         }
     }
 }
 
-/// A dict of the conversation. As in Jinja2 `dict.items` is the method, whatever the keys, and `dict['items']` the item.
+/// A dict of the conversation. As in Jinja2, `dict.items` is always the method, and `dict['items']` the item.
 #[derive(Debug)]
 struct Dict(Value);
 
@@ -63,7 +55,7 @@ impl Object for Dict {
     }
 }
 
-/// A method that is not called.
+/// A method of a dict as a value, which templates test for but do not call. minijinja calls methods by name.
 #[derive(Debug)]
 struct Method;
 
@@ -73,12 +65,12 @@ impl Object for Method {
     }
 }
 
-/// What is lazy in Python: true, without a length, and empty after it was walked over.
+/// A generator as in Python: it is true, has no length, and is empty after the first iteration.
 #[derive(Debug)]
 pub(super) struct Generator(Mutex<ValueIter>);
 
 impl Generator {
-    /// The items of a value, once.
+    /// A generator over the items of a value.
     pub(super) fn of(value: &Value) -> Result<Value, Error> {
         Ok(Value::from_object(Generator(Mutex::new(value.try_iter()?))))
     }
@@ -99,18 +91,18 @@ impl Object for Generator {
     }
 }
 
-/// What `{{ value }}` prints.
+/// Writes a value as `{{ value }}` prints it.
 pub(super) fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
-    super::environment::in_time()?;
+    check_time()?;
     match value.as_str() {
         Some(text) => out.write_str(text),
-        None => out.write_str(&text(value)?),
+        None => out.write_str(&to_text(value)?),
     }
     .map_err(Error::from)
 }
 
-/// Python's `str`.
-pub(super) fn text(value: &Value) -> Result<String, Error> {
+/// A value as a text, as Python's `str` gives it.
+pub(super) fn to_text(value: &Value) -> Result<String, Error> {
     match value.as_str() {
         Some(text) => Ok(text.into()),
         None if value.is_undefined() => Ok(String::new()),
@@ -118,29 +110,30 @@ pub(super) fn text(value: &Value) -> Result<String, Error> {
     }
 }
 
-/// Markup's escaping.
+/// A text with HTML's special characters escaped, as Python's `markupsafe` does it.
 pub(super) fn escaped(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     text.replace('"', "&#34;").replace('\'', "&#39;")
 }
 
-/// `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, as transformers defines it.
+/// The filter `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)` of transformers.
 pub(super) fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
     let indent = match options.get::<Option<Value>>("indent")? {
         Some(width) if width.is_integer() => Some(" ".repeat(i64::try_from(width)?.clamp(0, 1 << 10) as usize)),
-        Some(indent) => Some(text(&indent)?),
+        Some(indent) => Some(to_text(&indent)?),
         None => None,
     };
     let separators = options.get::<Option<Vec<String>>>("separators")?;
     let separators = separators.unwrap_or_else(|| vec![if indent.is_some() { "," } else { ", " }.into(), ": ".into()]);
-    let [comma, colon] = <[String; 2]>::try_from(separators).map_err(|_| refusal("separators are two texts"))?;
+    let [comma, colon] =
+        <[String; 2]>::try_from(separators).map_err(|_| refusal("tojson: separators must be a list of two texts"))?;
     let [ascii, sort_keys] = ["ensure_ascii", "sort_keys"].map(|name| options.get::<Option<bool>>(name));
     let (ascii, sort_keys) = (ascii?.unwrap_or(false), sort_keys?.unwrap_or(false));
     options.assert_all_used()?;
     Writer { json: true, comma, colon, indent, sort_keys, ascii, out: String::new() }.text(&value)
 }
 
-/// Writes values as `json.dumps` or as `repr`.
+/// Writes values as `json.dumps` or as `repr` writes them.
 #[derive(Default)]
 struct Writer {
     json: bool,
@@ -159,18 +152,18 @@ impl Writer {
     }
 
     fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        if depth > MOST_DEPTH {
-            return Err(refusal(format!("more than {MOST_DEPTH} lists and dicts within one another")));
+        if depth > MAX_DEPTH {
+            return Err(too_deep());
         }
-        if self.out.len() > MOST_BYTES {
-            return Err(refusal(format!("a text grows beyond {} MiB", MOST_BYTES >> 20)));
+        if self.out.len() > MAX_BYTES {
+            return Err(refusal(format!("a text is longer than {} MiB", MAX_BYTES >> 20)));
         }
         let is_integer = value.is_integer();
         match value.kind() {
             ValueKind::String => self.quoted(value.as_str().unwrap_or_default()),
             ValueKind::Map => self.nested(value, ["{", "}"], depth)?,
             _ if is_generator(value) => {
-                return Err(refusal("a generator is neither text nor JSON; add '| list' to it"));
+                return Err(refusal("a generator cannot be printed or turned into JSON; add '| list' to it"));
             }
             ValueKind::Seq | ValueKind::Iterable if value.is_tuple() && !self.json => {
                 self.nested(value, ["(", if value.len() == Some(1) { ",)" } else { ")" }], depth)?;
@@ -184,7 +177,7 @@ impl Writer {
                 self.out += &if self.json { digits.replace("inf", "Infinity").replace("nan", "NaN") } else { digits };
             }
             ValueKind::Number => self.out += &value.to_string(),
-            kind if self.json => return Err(refusal(format!("{kind} is not JSON"))),
+            kind if self.json => return Err(refusal(format!("tojson: JSON has no {kind}"))),
             ValueKind::Undefined => self.out += "Undefined",
             _ => self.out += &value.to_string(),
         }
@@ -203,7 +196,7 @@ impl Writer {
                 self.out += &self.comma;
             }
             self.line(depth + 1);
-            // JSON's keys are texts.
+            // Keys of JSON are texts.
             let quote = if is_map && self.json && item.as_str().is_none() { "\"" } else { "" };
             self.out += quote;
             self.write(item, depth + 1)?;
@@ -220,7 +213,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A new line, where there is an indent.
+    /// Starts a new line, if there is an indent.
     fn line(&mut self, depth: usize) {
         if let Some(indent) = &self.indent {
             self.out.push('\n');
@@ -248,7 +241,7 @@ impl Writer {
         self.out.push(quote);
     }
 
-    /// Whether a character is written by its number.
+    /// Whether a character is written as an escape with its code.
     fn hides(&self, c: char) -> bool {
         if self.json {
             return c < ' ' || (self.ascii && !c.is_ascii());
@@ -258,7 +251,7 @@ impl Writer {
     }
 }
 
-/// A float as Python writes it: the shortest digits, an exponent below 1e-4 and from 1e16 on.
+/// A float as Python writes it: the fewest digits that identify it, with an exponent below 1e-4 and from 1e16 on.
 fn float(x: f64) -> String {
     if !x.is_finite() || x == 0.0 || (1e-4..1e16).contains(&x.abs()) {
         return format!("{x:?}").to_lowercase();

@@ -1,10 +1,10 @@
-//! A template's source, rewritten to mean under minijinja what it means under Jinja2.
+//! Rewrites the source of a template, so that minijinja gives the result of Jinja2.
 //!
-//! minijinja's operators cannot be taught, so `a + b` becomes `__add(a, b)` and `a ~ b` becomes `__join(a, b)`; what a
-//! loop walks over becomes `__walk((…))`, what is set becomes `__hold((…))` or, for an attribute, `__keep((…))`, and
-//! `{% generation %}` becomes `{% if true %}`. Every line keeps its number.
+//! minijinja's operators cannot be overloaded. So `a + b` becomes `__add(a, b)`, `a ~ b` becomes `__join(a, b)`, and
+//! the iterable of a loop becomes `__walk((…))`. The value of `{% set %}` becomes `__hold((…))`, or `__keep((…))` if it
+//! sets an attribute. `{% generation %}` becomes `{% if true %}`. Every line keeps its number.
 
-/// The source for minijinja. What cannot be read stays as it is, for minijinja to refuse.
+/// The source for minijinja. From a tag that cannot be parsed on, it stays unchanged; minijinja reports the error.
 pub(super) fn rewritten(source: &str) -> String {
     let source = source.replace("\r\n", "\n");
     let mut out = String::with_capacity(source.len());
@@ -15,20 +15,20 @@ pub(super) fn rewritten(source: &str) -> String {
         out.push_str(before);
         let end = if tag.starts_with("{#") { tag.find("#}").map(|end| end + 2) } else { raw_block(tag) };
         let sign = if tag[2..].starts_with(['-', '+']) { 3 } else { 2 };
-        let mut reader = Reader { rest: &tag[end.unwrap_or(sign)..], depth: 0 };
+        let mut rewriter = Rewriter { rest: &tag[end.unwrap_or(sign)..], depth: 0 };
         out.push_str(&tag[..end.unwrap_or(sign)]);
         if end.is_none() {
-            let Some(inside) = reader.tag(if tag.starts_with("{{") { "}}" } else { "%}" }) else {
+            let Some(inside) = rewriter.tag(if tag.starts_with("{{") { "}}" } else { "%}" }) else {
                 return out + &tag[sign..];
             };
             out.push_str(&inside);
         }
-        rest = reader.rest;
+        rest = rewriter.rest;
     }
     out + rest
 }
 
-/// Where the raw block that starts here ends.
+/// The end of the raw block that `tag` starts with; nothing if it starts with another tag.
 fn raw_block(tag: &str) -> Option<usize> {
     let inside = tag.strip_prefix("{%")?.trim_start_matches(['-', '+']).trim_start();
     inside.strip_prefix("raw").filter(|rest| rest.trim_start().starts_with(['-', '+', '%']))?;
@@ -36,19 +36,22 @@ fn raw_block(tag: &str) -> Option<usize> {
     Some(end + tag[end..].find("%}")? + 2)
 }
 
-/// What binds less tightly than `+` and `~`: what stands between two of these is a sum of its own.
+/// The words that bind less tightly than `+` and `~`. Between two separators stands one sum.
 const WORDS: [&str; 10] = ["if", "elif", "else", "or", "and", "not", "in", "recursive", "set", "for"];
+/// The signs that bind less tightly than `+` and `~`.
 const SIGNS: [&str; 9] = [",", ":", "=", "==", "!=", "<", ">", "<=", ">="];
 
-/// Terms that `+` and `-` join, each of factors that `~` joins.
+/// Terms joined by `+` and `-`. Each term is a list of factors joined by `~`.
 #[derive(Default)]
 struct Sum {
+    /// The sign in front of each term, and its factors.
     terms: Vec<(char, Vec<String>)>,
-    /// Whether the last token ends an operand, so that a sign after it has two sides.
+    /// Whether the last token ends an operand, so that a sign after it is a binary operator.
     operand: bool,
 }
 
 impl Sum {
+    /// Appends tokens to the last factor.
     fn push(&mut self, text: &[&str], operand: bool) {
         if self.terms.is_empty() {
             self.terms.push(('+', vec![String::new()]));
@@ -59,7 +62,7 @@ impl Sum {
         self.operand = operand;
     }
 
-    /// Takes the sum's text, for minijinja.
+    /// Takes the sum as text for minijinja.
     fn take(&mut self) -> String {
         let mut added = Vec::new();
         for (sign, factors) in std::mem::take(self).terms {
@@ -74,7 +77,7 @@ impl Sum {
     }
 }
 
-/// A call with arguments, unless there is one alone.
+/// A call of a function; a single argument is returned without the call.
 fn call(function: &str, mut arguments: Vec<String>) -> String {
     match arguments.len() {
         0 | 1 => arguments.pop().unwrap_or_default(),
@@ -82,14 +85,16 @@ fn call(function: &str, mut arguments: Vec<String>) -> String {
     }
 }
 
-/// Reads the inside of a tag.
-struct Reader<'a> {
+/// Reads the tokens inside a tag and rewrites them.
+struct Rewriter<'a> {
+    /// The source that is not read yet.
     rest: &'a str,
+    /// Number of open brackets.
     depth: usize,
 }
 
-impl<'a> Reader<'a> {
-    /// A tag's inside with its closing mark.
+impl<'a> Rewriter<'a> {
+    /// The inside of a tag, rewritten, with the closing mark.
     fn tag(&mut self, close: &str) -> Option<String> {
         let word = self.rest.trim_start().split(|c| !is_word(c)).next().filter(|_| close == "%}").unwrap_or("");
         let wrapped = match word {
@@ -106,14 +111,15 @@ impl<'a> Reader<'a> {
         self.inside(close, wrapped)
     }
 
-    /// All up to the closing mark and with it; what follows a word is wrapped in a call.
+    /// Everything up to and including the closing mark, rewritten. `wrapped` is a word and a function: the expression
+    /// after the word becomes the argument of a call.
     fn inside(&mut self, close: &str, mut wrapped: Option<(&str, &str)>) -> Option<String> {
         let (mut out, mut sum) = (String::new(), Sum::default());
         let (mut wrapping, mut before) = ("", "");
         loop {
             let (gap, token) = self.token()?;
             let closes = token == close || (close.len() == 2 && token.trim_start_matches(['-', '+']) == close);
-            // A word after these is a name, whatever it is.
+            // A word after one of these is a name, never an operator.
             let named = matches!(before, "." | "|") || (before == "is" && token != "not");
             let negates = before == "is" && token == "not";
             let separates = closes || ((WORDS.contains(&token) || SIGNS.contains(&token)) && !named && !negates);
@@ -133,7 +139,7 @@ impl<'a> Reader<'a> {
                         (wrapped, wrapping) = (None, word);
                     }
                 }
-                // The sign in `1e-5` is no operator.
+                // The sign in `1e-5` is not an operator.
                 "+" | "-"
                     if sum.operand
                         && !(before.starts_with(|c: char| c.is_ascii_digit()) && before.ends_with(['e', 'E'])) =>
@@ -157,12 +163,12 @@ impl<'a> Reader<'a> {
                 }
                 _ => sum.push(&[gap, token], token.starts_with(|c| is_word(c) || "'\"".contains(c)) && token != "is"),
             }
-            // `is not in` names a test as `is in` does.
+            // After `is not`, as after `is`, comes the name of a test.
             before = if negates { "is" } else { token };
         }
     }
 
-    /// The blanks before a token, and the token.
+    /// The white space before the next token, and the token.
     fn token(&mut self) -> Option<(&'a str, &'a str)> {
         let (gap, text) = self.rest.split_at(self.rest.len() - self.rest.trim_start().len());
         let first = text.chars().next()?;
@@ -177,7 +183,7 @@ impl<'a> Reader<'a> {
                 text[1..].find(ends)? + 2
             }
             c if is_word(c) => text.find(|c| !is_word(c)).unwrap_or(text.len()),
-            // Inside of brackets `}}` closes two of them.
+            // Inside brackets `}}` closes two dicts.
             '}' if self.depth > 0 => 1,
             _ => ["-%}", "+%}", "-}}", "%}", "}}", "//", "**", "==", "!=", "<=", ">="]
                 .iter()
@@ -190,6 +196,7 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Whether a character can be part of a name or number.
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }

@@ -5,13 +5,13 @@ use serde_json::{Value as Json, json};
 use std::str::FromStr;
 
 named! {
-    /// Who speaks, as templates and files name it.
+    /// The speaker of a turn. The names are those of templates and files.
     pub enum Role {
-        /// Whoever sets the rules.
+        /// Instructions for the model.
         System = "system",
-        /// Whoever asks.
+        /// The person or program that asks.
         User = "user",
-        /// The model.
+        /// The model that answers.
         Assistant = "assistant",
     }
 }
@@ -19,11 +19,11 @@ named! {
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChatTurn {
-    /// Who speaks.
+    /// Who speaks: system, user or assistant.
     pub role: Role,
-    /// What is said.
+    /// The text of the message.
     pub text: String,
-    /// Whether it is an answer that its user stopped.
+    /// Whether this is an answer that the user stopped.
     pub cancelled: bool,
 }
 
@@ -39,12 +39,12 @@ impl FromStr for Role {
 }
 
 impl ChatTurn {
-    /// A whole turn.
+    /// A turn that is not cancelled.
     pub fn new(role: Role, text: impl Into<String>) -> ChatTurn {
         ChatTurn { role, text: text.into(), cancelled: false }
     }
 
-    /// The turn as templates see it.
+    /// The turn as a message with `role` and `content`, as templates see it.
     pub fn message(&self) -> Json {
         json!({"role": self.role.name(), "content": self.text})
     }

@@ -1,9 +1,9 @@
-//! How vocabularies spell bytes.
+//! How vocabularies spell bytes: as printable characters (GPT-2), or as `<0xXX>` (SentencePiece).
 
 use std::sync::LazyLock;
 
-/// GPT-2's printable stand-in of every byte: itself if printable, else the next free character from U+0100 on.
-static STAND_INS: LazyLock<[char; 256]> = LazyLock::new(|| {
+/// GPT-2's printable character for every byte: the same character if it is printable, else the next one from U+0100 on.
+static CHARS: LazyLock<[char; 256]> = LazyLock::new(|| {
     let mut free = '\u{100}'..;
     std::array::from_fn(|byte| match byte as u8 {
         byte @ (33..=126 | 161..=172 | 174..=255) => byte as char,
@@ -11,20 +11,20 @@ static STAND_INS: LazyLock<[char; 256]> = LazyLock::new(|| {
     })
 });
 
-/// The byte that each character below U+0200 stands for.
+/// The inverse of `CHARS`: the byte of each character below U+0200.
 static BYTES: LazyLock<[Option<u8>; 0x200]> = LazyLock::new(|| {
     let mut bytes = [None; 0x200];
-    STAND_INS.iter().zip(0..=u8::MAX).for_each(|(stand_in, byte)| bytes[*stand_in as usize] = Some(byte));
+    CHARS.iter().zip(0..=u8::MAX).for_each(|(c, byte)| bytes[*c as usize] = Some(byte));
     bytes
 });
 
-/// Replaces `spelled` by the text in the spelling of byte-level tokens.
+/// Writes a text to `spelled` as byte-level tokens spell it, and drops what `spelled` held.
 pub(super) fn to_byte_level(text: &str, spelled: &mut String) {
     spelled.clear();
-    spelled.extend(text.bytes().map(|byte| STAND_INS[byte as usize]));
+    spelled.extend(text.bytes().map(|byte| CHARS[byte as usize]));
 }
 
-/// The bytes that a byte-level token stands for.
+/// The bytes that a byte-level token stands for. A character that is no byte's stands for itself.
 pub(super) fn from_byte_level(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     for c in text.chars() {
@@ -36,7 +36,7 @@ pub(super) fn from_byte_level(text: &str) -> Vec<u8> {
     out
 }
 
-/// The byte of a token such as `<0x0A>`.
+/// The byte that a token such as `<0x0A>` stands for; nothing for any other text.
 pub(super) fn from_hex(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
     let hex = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());

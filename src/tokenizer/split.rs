@@ -1,35 +1,37 @@
-//! Splitting a text into the pieces within which byte-pair encoding stays.
+//! Splits a text into pieces. Byte-pair encoding never merges across pieces.
 
 use crate::error::{Error, Result};
 use regex_automata::meta::{Config, Regex};
 use regex_automata::{Input, PatternID};
 
-/// How most patterns end: spaces, the last of which is left to the word that follows. It is the only look-ahead that
-/// the makers' patterns use; without it they are automata, which take linear time on any text and cannot fail.
+/// The ends of most patterns: white space, whose last character is left to the word that follows. These hold the only
+/// look-ahead that published patterns use. `Split::split` does its work, so that the rest of a pattern is a finite
+/// automaton, which takes linear time on any text and cannot fail.
 const SPACES: [&str; 2] = [r"|\s+(?!\S)|\s+", r"|\s+(?!\S)"];
 
-/// What nested repetition means to the makers' engines, and something else to this one.
+/// Possessive repetitions of other regex engines. This engine would read them as nested repetitions.
 const POSSESSIVE: [&str; 3] = ["?+", "*+", "++"];
 
-/// The most memory that a pattern may compile to.
+/// The most memory that a compiled pattern may take, in bytes.
 const PATTERN_BYTES: usize = 16 << 20;
 
-/// One split: each match of a pattern is a piece, and so is each gap between two.
+/// One step of splitting: each match of a pattern is a piece, and so is each gap between two matches.
 pub(super) struct Split {
     regex: Regex,
 }
 
 impl Split {
+    /// Compiles a pattern.
     pub(super) fn new(pattern: &str) -> Result<Split> {
         let refused = |why: &str| {
             Error::Unsupported(format!(
-                "the pre-tokenizer's pattern '{pattern}' {why}; this engine has regular expressions whose only look-ahead \
-                 is a final '{}'",
+                "the pre-tokenizer's pattern '{pattern}' {why}; this engine has regular expressions without \
+                 look-around, except for a final '{}'",
                 SPACES[0]
             ))
         };
         if POSSESSIVE.iter().any(|repetition| pattern.contains(repetition)) {
-            return Err(refused("has a possessive repetition"));
+            return Err(refused("has a possessive repetition, which is not supported"));
         }
         let cut = SPACES.iter().find_map(|spaces| pattern.strip_suffix(spaces));
         let patterns = [cut.unwrap_or(pattern), r"\s+"];
@@ -39,11 +41,12 @@ impl Split {
         regex.map(|regex| Split { regex }).map_err(|error| refused(&format!("cannot be used: {error}")))
     }
 
-    /// The pattern that matches a text as it is.
+    /// The pattern that matches exactly this text.
     pub(super) fn literal(text: &str) -> String {
         text.chars().map(|c| format!(r"\x{{{:x}}}", c as u32)).collect()
     }
 
+    /// Appends the pieces of a text.
     fn split<'a>(&self, text: &'a str, pieces: &mut Vec<&'a str>) {
         let (mut done, mut at) = (0, 0);
         while let Some(found) = self.regex.find(Input::new(text).range(at..)) {
@@ -55,6 +58,7 @@ impl Split {
                 }
                 continue;
             }
+            // White space before a word: its last character goes to the word, unless it is the only one.
             if found.pattern() == PatternID::must(1) && end < text.len() {
                 let (last, _) = text[start..end].char_indices().next_back().expect("it is not empty");
                 end = if last > 0 { start + last } else { end };
@@ -71,7 +75,7 @@ impl Split {
     }
 }
 
-/// The pieces of a text after all splits, each of which splits the pieces of the one before.
+/// The pieces of a text after all steps. Each step splits the pieces of the step before.
 pub(super) fn split<'a>(splits: &[Split], text: &'a str) -> Vec<&'a str> {
     splits.iter().fold(vec![text], |pieces, split| {
         let mut finer = Vec::with_capacity(pieces.len());

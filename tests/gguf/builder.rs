@@ -1,8 +1,8 @@
-//! GGUF files built byte by byte, and what the parser says of them.
+//! Builds GGUF files byte by byte, and asserts what the parser makes of them.
 
 use std::path::{Path, PathBuf};
 
-use bitnet::gguf::{self, Gguf};
+use bitnet::checkpoint::gguf::{self, Gguf};
 
 // Value types of the format.
 pub const U8: u32 = 0;
@@ -11,7 +11,7 @@ pub const BOOL: u32 = 7;
 pub const STR: u32 = 8;
 pub const ARRAY: u32 = 9;
 
-/// A GGUF file in the making.
+/// A GGUF file under construction. Every part can be given as raw bytes, so that it may be invalid.
 #[derive(Clone)]
 pub struct Builder {
     pub version: u32,
@@ -49,7 +49,7 @@ impl Builder {
         self.uint("general.alignment", alignment)
     }
 
-    /// Only the directory's entry.
+    /// Adds a tensor's entry to the directory, without data.
     pub fn info(mut self, name: impl AsRef<[u8]>, dims: &[u64], id: u32, offset: u64) -> Self {
         let dims: Vec<u8> = [(dims.len() as u32).to_le_bytes().to_vec()]
             .into_iter()
@@ -60,7 +60,7 @@ impl Builder {
         self
     }
 
-    /// A tensor with `size` bytes of data and padding.
+    /// Adds a tensor with `size` bytes of data, and padding.
     pub fn tensor(self, name: &str, dims: &[u64], id: u32, size: usize) -> Self {
         let offset = self.data.len() as u64;
         let mut next = self.info(name, dims, id, offset);
@@ -110,11 +110,11 @@ pub fn assert_refused(file: &Builder, expected: &str) {
     assert!(message.starts_with("m.gguf: "), "'{message}' does not name the file");
 }
 
-pub fn accepted(file: &Builder) -> gguf::Contents {
+pub fn accepted(file: &Builder) -> gguf::ParsedGguf {
     gguf::parse(&file.build(), Path::new("m.gguf")).unwrap()
 }
 
-/// A fresh folder for the files of one test.
+/// An empty folder for the files of one test.
 pub fn folder(test: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gguf").join(test);
     let _ = std::fs::remove_dir_all(&path);

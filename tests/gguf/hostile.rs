@@ -1,14 +1,14 @@
-//! Files that are not GGUF, broken or hostile: each is refused with a reason, at no cost.
+//! Files that are not GGUF, damaged or hostile: each is refused with a reason, in little time and memory.
 
 use std::path::Path;
 
-use bitnet::gguf;
+use bitnet::checkpoint::gguf;
 use proptest::prelude::*;
 
 use crate::builder::*;
 
 #[test]
-fn other_files_are_named() {
+fn errors_say_what_the_file_is_instead() {
     let mut safetensors = 14u64.to_le_bytes().to_vec();
     safetensors.extend(b"{\"__meta__\":{}}");
     let cases: [(&[u8], &str); 15] = [
@@ -17,7 +17,7 @@ fn other_files_are_named() {
         (b"PK\x03\x04\0\0\0\0", "zip or pickle"),
         (b"\xef\xbb\xbf<!-- 404 -->\n<HTML>", "HTML page"),
         (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", "XML document"),
-        (b"{\"error\": \"Invalid credentials\"}", "is JSON"),
+        (b"{\"error\": \"Invalid credentials\"}", "is a JSON file"),
         (b"\x80\x02}q\0", "zip or pickle"),
         (b"\x80\x05\x95\0", "zip or pickle"),
         (&safetensors, "safetensors"),
@@ -35,7 +35,7 @@ fn other_files_are_named() {
 }
 
 #[test]
-fn paths_that_are_no_file_are_named() {
+fn errors_say_why_a_path_is_not_a_file() {
     let folder = folder("paths");
     assert!(open_refusal(&folder).contains("is a directory"));
     assert!(open_refusal(&folder.join("absent.gguf")).contains("no such file"));
@@ -57,7 +57,7 @@ fn other_versions_are_refused() {
 #[test]
 fn every_truncation_is_refused() {
     let bytes = sample().build();
-    // The last tensor's size is a multiple of the alignment: not a byte can be missed.
+    // The last tensor's size is a multiple of the alignment, so every byte is needed.
     for end in 0..bytes.len() {
         let message = refusal(&bytes[..end]);
         assert!(end < 4 || message.contains("truncated"), "at {end}: {message}");
@@ -65,7 +65,7 @@ fn every_truncation_is_refused() {
 }
 
 #[test]
-fn no_flipped_bit_of_the_header_does_harm() {
+fn flipped_bits_of_the_header_never_panic() {
     let (file, mut bytes) = (sample(), sample().build());
     let mut refused = 0;
     for at in 0..file.header().len() {
@@ -99,7 +99,7 @@ fn huge_counts_fail_fast() {
         key.entries.push(vec![0; 64]);
         refusal(&key.build());
     }
-    // Enough bytes for the least entries that a count could mean, but not for what stands there.
+    // Enough bytes for as many of the smallest entries, but what stands there is larger.
     let mut bytes = Builder::new().build();
     bytes[8..16].copy_from_slice(&1000u64.to_le_bytes());
     bytes.resize(24 + 24 * 1000, 0xff);
@@ -113,10 +113,10 @@ fn huge_counts_fail_fast() {
 }
 
 #[test]
-fn broken_metadata_is_refused() {
+fn invalid_metadata_is_refused() {
     let sound = Builder::new().uint("a", 1);
     assert_refused(&sound.clone().uint("b", 2).uint("a", 3), "metadata key 'a' occurs twice");
-    assert_refused(&sound.clone().uint("", 2), "has 0 bytes; 1 to 65535");
+    assert_refused(&sound.clone().uint("", 2), "has 0 bytes, expected 1 to 65535");
     assert_refused(&sound.clone().uint(&"k".repeat(65536), 2), "has 65536 bytes");
     assert_refused(&sound.clone().entry([0xff], U32, [0; 4]), "is not UTF-8");
     assert_refused(&sound.clone().entry("b", 13, [0; 8]), "metadata key 'b': value type 13 is unknown");
@@ -129,11 +129,11 @@ fn broken_metadata_is_refused() {
 }
 
 #[test]
-fn broken_tensors_are_refused() {
+fn invalid_tensors_are_refused() {
     let sound = Builder::new().tensor("a", &[8], 0, 32);
     assert_refused(&sound.clone().tensor("a", &[8], 0, 32), "tensor 'a' occurs twice");
-    assert_refused(&sound.clone().tensor("", &[8], 0, 32), "has 0 bytes; 1 to 63");
-    assert_refused(&sound.clone().tensor(&"n".repeat(64), &[8], 0, 32), "has 64 bytes; 1 to 63");
+    assert_refused(&sound.clone().tensor("", &[8], 0, 32), "has 0 bytes, expected 1 to 63");
+    assert_refused(&sound.clone().tensor(&"n".repeat(64), &[8], 0, 32), "has 64 bytes, expected 1 to 63");
     assert_refused(&sound.clone().info([0xff], &[8], 0, 0), "the tensor name at byte");
     assert_refused(&sound.clone().tensor("b", &[1; 5], 0, 4), "tensor 'b': has 5 dimensions");
     assert_refused(&sound.clone().tensor("b", &[8, 0], 0, 32), "tensor 'b': has a dimension of 0");
@@ -158,8 +158,8 @@ fn rotated_weights_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
-    /// Whatever a few overwritten bytes, a cut or an addition make of a file: no panic, and what is accepted can
-    /// be read to its end.
+    /// A file with overwritten bytes or a missing end never causes a panic, and every tensor of an accepted file lies
+    /// inside it.
     #[test]
     fn mutations_never_panic(
         writes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
@@ -187,7 +187,10 @@ proptest! {
     }
 
     #[test]
-    fn random_headers_never_panic(tail in proptest::collection::vec(any::<u8>(), 0..200), counts in (0u64..4, 0u64..4)) {
+    fn random_headers_never_panic(
+        tail in proptest::collection::vec(any::<u8>(), 0..200),
+        counts in (0u64..4, 0u64..4),
+    ) {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend(counts.0.to_le_bytes());
         bytes.extend(counts.1.to_le_bytes());

@@ -1,11 +1,11 @@
-//! What the type id of a tensor means, which differs between the programs that wrote files.
+//! The type that a tensor's type id means: programs that write GGUF files disagree on some ids.
 
-use bitnet::gguf::TensorType;
+use bitnet::checkpoint::gguf::TensorType;
 
 use crate::builder::*;
 
 #[test]
-fn plain_ids_mean_one_type() {
+fn an_uncontested_id_means_one_type() {
     for kind in TensorType::ALL {
         let size = kind.size_of(3, 256).unwrap();
         let file = Builder::new().tensor("t", &[256, 3], kind.id(), size).tensor("end", &[8], 0, 32);
@@ -17,12 +17,12 @@ fn plain_ids_mean_one_type() {
     }
 }
 
-/// Bytes of a tensor of 256 rows and 512 columns in a meaning of an id, and what is expected of it.
+/// Each case: a type id, the size in bytes of a tensor of 256 rows and 512 columns, and the type that these mean.
 #[test]
 fn contested_ids_are_decided_by_size() {
     let (rows, cols) = (256, 512);
     let n = rows * cols;
-    // (K − 256)·M/3·5/8 + 256·M/2·4/8, padded, and 32 for the scale.
+    // bitnet.cpp: (K − 256)·M/3·5/8 + 256·M/2·4/8 bytes, padded, and 32 bytes for the scale.
     let tl2 = (256 * 256 / 3 * 5 / 8 + 256 * 256 / 2 * 4 / 8usize).next_multiple_of(32) + 32;
     let cases = [
         (34, n / 256 * 54, Ok(TensorType::TQ1_0)),
@@ -62,7 +62,7 @@ fn contested_ids_are_decided_by_size() {
                 Err(name) => assert_refused(file, &format!("tensor 't' has type id {id}, {name}")),
             }
         }
-        // One tensor of another size speaks against every meaning.
+        // One tensor of another size contradicts every meaning.
         assert_refused(&one.tensor("stray", &shape, id, size + 4096), &format!("type id {id} has"));
     }
 }
@@ -75,8 +75,8 @@ fn an_ambiguous_size_is_refused() {
 }
 
 #[test]
-fn padding_that_hides_the_difference_decides_for_what_runs() {
-    // 8448 bytes as TQ2_0 and 8192 as the old IQ2_BN; both fill up to 16384.
+fn a_type_that_runs_wins_if_padding_makes_another_fit_too() {
+    // The tensor takes 8448 bytes as TQ2_0 and 8192 as the old IQ2_BN; padding fills both up to 16384.
     let wide = |size| Builder::new().align(16384).tensor("t", &[512, 64], 35, size).tensor("end", &[8], 0, 32);
     assert_eq!(accepted(&wide(8448)).tensors()[0].kind(), TensorType::TQ2_0);
 }

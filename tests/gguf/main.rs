@@ -1,4 +1,4 @@
-//! The GGUF container against files built here byte by byte: sound ones, broken ones and hostile ones.
+//! The GGUF container, with files built here byte by byte: valid, damaged and hostile ones.
 
 mod builder;
 mod hostile;
@@ -7,12 +7,12 @@ mod split;
 
 use std::path::Path;
 
-use bitnet::gguf::{self, Gguf, TensorType, Value, ValueType};
+use bitnet::checkpoint::gguf::{self, Gguf, TensorType, Value, ValueType};
 
 use builder::*;
 
 #[test]
-fn a_file_reads_back() {
+fn a_file_is_read_as_it_was_written() {
     for version in [2, 3] {
         let bytes = Builder { version, ..sample() }.build();
         let path = write(folder(&format!("reads_back_{version}")).join("m.gguf"), &bytes);
@@ -34,7 +34,7 @@ fn a_file_reads_back() {
 }
 
 #[test]
-fn metadata_has_types() {
+fn metadata_is_typed() {
     let path = write(folder("metadata").join("m.gguf"), sample().build());
     let file = Gguf::open(&path).unwrap();
     let metadata = file.metadata();
@@ -51,8 +51,10 @@ fn metadata_has_types() {
     assert_eq!(metadata.uint("absent").unwrap(), None);
 
     let fault = |result: bitnet::error::Result<Option<usize>>| result.unwrap_err().to_string();
-    assert!(fault(metadata.uint("eps")).contains("metadata key 'eps' is 1e-5 of type f32, expected an integer"));
-    assert!(fault(metadata.uint("negative")).contains("'negative' is -7 of type i32, expected an integer"));
+    assert!(
+        fault(metadata.uint("eps")).contains("metadata key 'eps' is 1e-5 of type f32, expected a non-negative integer")
+    );
+    assert!(fault(metadata.uint("negative")).contains("'negative' is -7 of type i32, expected a non-negative integer"));
     let fault = metadata.str("heads").unwrap_err().to_string();
     assert!(fault.contains("'heads' is [8, 4] of type u32[2], expected a string"), "{fault}");
     assert!(metadata.strings("heads").is_err() && metadata.floats("heads").is_err());
@@ -65,7 +67,7 @@ fn metadata_has_types() {
 }
 
 #[test]
-fn every_value_type_reads() {
+fn every_value_type_is_read() {
     let cases: [(u32, Vec<u8>, Value); 12] = [
         (0, vec![200], Value::U8(200)),
         (1, vec![200], Value::I8(-56)),
@@ -94,7 +96,7 @@ fn every_value_type_reads() {
 }
 
 #[test]
-fn long_values_are_shown_cut() {
+fn long_values_are_cut_for_display() {
     let items: Vec<Vec<u8>> = (0..9u8).map(|item| vec![item]).collect();
     let file = Builder::new().entry("long", STR, string("é\n".repeat(100))).entry("many", ARRAY, array(U8, &items));
     let file = Gguf::open(write(folder("shown").join("m.gguf"), file.build())).unwrap();
@@ -136,12 +138,12 @@ fn the_last_tensor_may_lack_its_padding() {
 }
 
 #[test]
-fn order_does_not_matter_and_gaps_are_told() {
+fn tensors_in_any_order_are_read_and_gaps_give_a_warning() {
     let mut file = Builder::new().info("late", &[8], 0, 128).info("early", &[8], 0, 0);
     file.data = (0..160).collect();
     let path = write(folder("gaps").join("m.gguf"), file.build());
     let file = Gguf::open(&path).unwrap();
     assert_eq!(file.bytes(file.tensor("late").unwrap())[0], 128);
     assert_eq!(file.bytes(file.tensor("early").unwrap())[0], 0);
-    assert_eq!(file.warnings(), ["gaps in the tensor data: 1, the first of 96 bytes after 'early'"]);
+    assert_eq!(file.warnings(), ["the tensor data has a gap: 96 unused bytes after tensor 'early'"]);
 }

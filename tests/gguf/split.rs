@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bitnet::gguf::Gguf;
+use bitnet::checkpoint::gguf::Gguf;
 
 use crate::builder::*;
 
@@ -13,7 +13,7 @@ fn shard(number: usize) -> Builder {
         .entry("split.no", 2, (number as u16).to_le_bytes())
         .entry("split.count", 2, (TOTAL as u16).to_le_bytes())
         .entry("split.tensors.count", 5, (TOTAL as i32).to_le_bytes());
-    // Headers of different lengths and alignments: offsets count from each file's own data.
+    // The headers differ in length and alignment, because offsets count from each file's own data section.
     let file = if number == 1 { file.align(64) } else { file };
     let value = (number as f32).to_le_bytes();
     let mut file = file.uint(&"k".repeat(10 * number + 1), 1).info(format!("t{number}"), &[1], 0, 0);
@@ -25,7 +25,7 @@ fn shard_path(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("m-{:05}-of-{TOTAL:05}.gguf", number + 1))
 }
 
-/// A folder with a sound set.
+/// A folder with a complete split model.
 fn split_set(test: &str) -> PathBuf {
     let folder = folder(test);
     (0..TOTAL).for_each(|number| drop(write(shard_path(&folder, number), shard(number).build())));
@@ -33,7 +33,7 @@ fn split_set(test: &str) -> PathBuf {
 }
 
 #[test]
-fn a_split_model_opens_by_its_first_file() {
+fn a_split_model_is_opened_by_its_first_file() {
     let folder = split_set("split");
     let file = Gguf::open(shard_path(&folder, 0)).unwrap();
     for number in 0..TOTAL {
@@ -49,7 +49,7 @@ fn a_split_model_opens_by_its_first_file() {
 }
 
 #[test]
-fn broken_split_sets_are_refused() {
+fn incomplete_or_mixed_split_models_are_refused() {
     let folder = split_set("split_missing");
     std::fs::remove_file(shard_path(&folder, 2)).unwrap();
     let message = open_refusal(&shard_path(&folder, 0));

@@ -1,4 +1,4 @@
-//! `tokenizer.json` files against the ids that the `tokenizers` package gives (`fixtures/make_tokenizers.py`).
+//! `tokenizer.json` files, compared with the ids of the `tokenizers` package (`fixtures/make_tokenizers.py`).
 
 use crate::{fixture, ids_of, refusal};
 use bitnet::tokenizer::{Detokenizer, Tokenizer};
@@ -17,7 +17,7 @@ fn read(path: PathBuf) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// The first file, changed.
+/// The content of the first file with a change.
 fn changed(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut file = read(fixture("tokenizers/bytes/tokenizer.json"));
     change(&mut file);
@@ -44,7 +44,7 @@ fn the_ids_and_texts_are_those_of_the_tokenizers_package() {
 }
 
 #[test]
-fn begin_end_and_stops_come_from_the_files_beside_it() {
+fn bos_eos_and_stop_tokens_come_from_the_files_beside_it() {
     let of = |name| {
         let (_, t) = made(name);
         let texts = |ids: &[u32]| ids.iter().filter_map(|id| t.text_of(*id).map(str::to_string)).collect();
@@ -68,7 +68,7 @@ fn a_file_alone_and_with_a_byte_order_mark_opens_too() {
     assert_eq!((tokenizer.bos_text(), tokenizer.add_bos), (Some("<|begin|>"), true));
     assert_eq!(tokenizer.eos, None);
     assert_eq!(tokenizer.pre, "tokenizer.json");
-    assert_eq!(tokenizer.stop.len(), 2, "by their texts");
+    assert_eq!(tokenizer.stop.len(), 2, "found by their texts");
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn control_texts_are_those_of_special_tokens() {
 }
 
 #[test]
-fn what_the_parts_here_cannot_express_is_refused_by_name() {
+fn unsupported_components_are_refused_by_name() {
     let folder = crate::builder::folder("tokenizer_refused");
     let refuse = |expected: &str, change: &dyn Fn(&mut Value)| {
         let path = crate::builder::write(folder.join("tokenizer.json"), changed(change));
@@ -99,7 +99,7 @@ fn what_the_parts_here_cannot_express_is_refused_by_name() {
     refuse("'ByteLevel'", &|file| {
         file["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": true});
     });
-    refuse("neither by bytes", &|file| file["pre_tokenizer"] = Value::Null);
+    refuse("neither as bytes nor", &|file| file["pre_tokenizer"] = Value::Null);
     refuse("(?=x)", &|file| {
         file["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!("a(?=x)");
     });
@@ -112,7 +112,7 @@ fn what_the_parts_here_cannot_express_is_refused_by_name() {
 }
 
 #[test]
-fn broken_files_are_errors() {
+fn invalid_files_are_errors() {
     let folder = crate::builder::folder("tokenizer_broken");
     let refuse = |expected: &str, bytes: &[u8]| {
         let message = refusal(&crate::builder::write(folder.join("tokenizer.json"), bytes), None);
@@ -124,16 +124,16 @@ fn broken_files_are_errors() {
     refuse("has the id 4000000000", &changed(|file| file["model"]["vocab"]["x"] = json!(4_000_000_000_u32)));
     refuse("has the id -1", &changed(|file| file["model"]["vocab"]["x"] = json!(-1)));
     refuse("same id 3", &changed(|file| file["model"]["vocab"]["xyz"] = json!(3)));
-    refuse("is no pair", &changed(|file| file["model"]["merges"][0] = json!("ab")));
+    refuse("is not a pair", &changed(|file| file["model"]["merges"][0] = json!("ab")));
     let path = crate::builder::write(folder.join("tokenizer.json"), changed(|_| {}));
     crate::builder::write(folder.join("tokenizer_config.json"), b"[");
     assert!(refusal(&path, None).contains("tokenizer_config.json: is not JSON"));
     std::fs::remove_file(folder.join("tokenizer_config.json")).unwrap();
-    assert!(refusal(&path, Some("gpt-2")).contains("leave out pre="));
+    assert!(refusal(&path, Some("gpt-2")).contains("leave out 'pre'"));
 }
 
 #[test]
-fn merges_that_make_no_token_do_not_apply() {
+fn merges_that_give_no_token_are_left_out() {
     let folder = crate::builder::folder("tokenizer_merges");
     let longer = "a".repeat(5000);
     let bytes = changed(|file| {
@@ -148,7 +148,7 @@ fn merges_that_make_no_token_do_not_apply() {
     }
 }
 
-/// The real ones, where they are.
+/// Tokenizers of published models, if they are at hand.
 #[test]
 fn the_parity_models_give_their_goldens() {
     let models = crate::parity().into_iter().flat_map(|folder| ["relu2", "llama"].map(|name| folder.join(name)));

@@ -1,8 +1,8 @@
-//! Vocabularies of GGUF files built here: what the rules say where real ones leave it open.
+//! Vocabularies in GGUF files built here, for rules that real vocabularies do not exercise.
 
 use crate::builder::{ARRAY, Builder, STR, array, folder, string, write};
 use crate::{fixture, refusal};
-use bitnet::gguf::Gguf;
+use bitnet::checkpoint::gguf::Gguf;
 use bitnet::tokenizer::Tokenizer;
 use proptest::prelude::*;
 use std::sync::LazyLock;
@@ -20,7 +20,7 @@ fn strings(texts: &[impl AsRef<[u8]>]) -> Vec<u8> {
     array(STR, &texts.iter().map(string).collect::<Vec<_>>())
 }
 
-/// A file of one kind of vocabulary: texts, their types, their scores.
+/// A file with a vocabulary of this kind. Each token has a text, a type and a score.
 fn file(model: &str, tokens: &[(&str, i32, f32)]) -> Builder {
     let texts: Vec<&str> = tokens.iter().map(|token| token.0).collect();
     let types: Vec<Vec<u8>> = tokens.iter().map(|token| token.1.to_le_bytes().to_vec()).collect();
@@ -42,7 +42,7 @@ fn pieces<'a>(tokenizer: &'a Tokenizer, text: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn sentence_pieces_join_by_score_and_of_equals_the_left() {
+fn sentencepiece_merges_the_best_score_first_and_the_left_pair_on_a_tie() {
     let tokens = [
         ("<unk>", UNKNOWN, 0.0),
         ("a", NORMAL, -1.0),
@@ -52,10 +52,10 @@ fn sentence_pieces_join_by_score_and_of_equals_the_left() {
         ("bc", NORMAL, -0.5),
         ("ab", NORMAL, -0.5),
         ("abc", NORMAL, 3.0),
-        // No character of these is a token by itself.
+        // The single characters of these are not tokens.
         ("éà", NORMAL, -0.0),
         ("àà", NORMAL, 0.0),
-        // Two tokens give it, but it is not for texts.
+        // Merges could give this token, but text never becomes a control token.
         ("</s>", CONTROL, 0.0),
         ("</", NORMAL, 0.0),
         ("s>", NORMAL, 0.0),
@@ -64,7 +64,7 @@ fn sentence_pieces_join_by_score_and_of_equals_the_left() {
     assert_eq!(pieces(&tokenizer, "abc"), ["abc"]);
     assert_eq!(pieces(&tokenizer, "abb"), ["ab", "b"]);
     assert_eq!(pieces(&tokenizer, "bcbc"), ["bc", "bc"]);
-    assert_eq!(pieces(&tokenizer, "éààà"), ["éà", "àà"], "of equal scores the left pair first");
+    assert_eq!(pieces(&tokenizer, "éààà"), ["éà", "àà"], "the left pair first on a tie");
     assert_eq!(pieces(&tokenizer, "aéa"), ["a", "<unk>", "a"]);
     assert_eq!(pieces(&tokenizer, "éé é"), ["<unk>", "▁", "<unk>"], "a run is one unknown token");
     assert_eq!(pieces(&tokenizer, "</s>"), ["</", "s>"]);
@@ -73,14 +73,14 @@ fn sentence_pieces_join_by_score_and_of_equals_the_left() {
 }
 
 #[test]
-fn tokens_that_reach_over_words_are_found() {
+fn tokens_that_span_words_are_found() {
     let tokens = [("a", NORMAL, -1.0), ("▁", NORMAL, -2.0), ("a▁", NORMAL, -3.0), ("a▁a", NORMAL, -4.0)];
     let tokenizer = open("spm_words", &file("llama", &tokens).entry("tokenizer.ggml.add_space_prefix", 7, [0]));
     assert_eq!(pieces(&tokenizer, "a a a"), ["a▁", "a▁a"]);
 }
 
 #[test]
-fn bytes_stand_for_characters_that_are_no_tokens() {
+fn characters_without_a_token_become_bytes() {
     let mut tokens = vec![("<unk>".to_string(), UNKNOWN, 0.0), ("▁".to_string(), NORMAL, -1.0)];
     tokens.extend((0..256).map(|byte| (format!("<0x{byte:02X}>"), BYTE, 0.0)));
     tokens.push(("<|tool|>".into(), USER, -2.0));
@@ -95,12 +95,12 @@ fn bytes_stand_for_characters_that_are_no_tokens() {
 }
 
 #[test]
-fn a_stop_mark_that_a_converter_calls_normal_is_a_control_token() {
+fn a_stop_token_of_type_normal_becomes_a_control_token() {
     let tokens = [("a", NORMAL, 0.0), ("<|im_end|>", NORMAL, 0.0), ("</s>", NORMAL, 0.0), ("[PAD7]", USER, 0.0)];
     let tokenizer = open("marks", &file("gpt2", &tokens));
-    assert_eq!(tokenizer.stop, [1], "but not what may be a word of a text");
+    assert_eq!(tokenizer.stop, [1], "but not </s>, which can be part of a text");
     assert_eq!(tokenizer.control_texts().collect::<Vec<_>>(), ["<|im_end|>"]);
-    assert_eq!(tokenizer.encode("a<|im_end|>[PAD7]", true), [0, 1], "fillers never come out of a text");
+    assert_eq!(tokenizer.encode("a<|im_end|>[PAD7]", true), [0, 1], "padding tokens never come out of text");
     assert_eq!(tokenizer.encode("a<|im_end|>a", false), [0, 0]);
 }
 
@@ -116,17 +116,21 @@ fn odd_vocabularies_open() {
             strings(&[b"a a".as_slice(), b"a", b" a", b"", b"\xff a", b"aaaa aaaa"]),
         );
     let tokenizer = open("odd", &file);
-    assert_eq!(tokenizer.encode("aab", true), [0, 0], "the first of equal texts; what is no token is left out");
+    assert_eq!(
+        tokenizer.encode("aab", true),
+        [0, 0],
+        "the first of equal texts; characters without a token are left out"
+    );
     assert_eq!((tokenizer.id_of("a"), tokenizer.text_of(1), tokenizer.vocab_size()), (Some(0), Some("a"), 6));
     assert_eq!(tokenizer.encode("", true), [0; 0]);
     assert_eq!(tokenizer.decode(&[1, 2, 3, 5, 6, u32::MAX], true), "a\u{fffd}\u{fffd}\0");
 }
 
 #[test]
-fn a_choice_of_pre_tokenizer_where_there_is_none_is_refused() {
+fn a_pre_tokenizer_for_sentencepiece_is_refused() {
     let path = folder("spm_pre").join("m.gguf");
     let path = write(path, file("llama", &[("a", NORMAL, 0.0), ("b", NORMAL, 1.0)]).build());
-    assert!(refusal(&path, Some("qwen2")).contains("leave out pre="));
+    assert!(refusal(&path, Some("qwen2")).contains("leave out 'pre'"));
     let path = write(path, file("bert", &[("a", NORMAL, 0.0)]).build());
     let message = refusal(&path, None);
     assert!(message.contains("'bert'") && message.contains("this engine has gpt2"), "{message}");
@@ -150,7 +154,7 @@ fn a_model_file_takes_the_tokenizer_json_inside_it_or_beside_it() {
     assert!(refusal(&bare, None).contains("tokenizer.json"));
 
     let own = file("gpt2", &[("a", NORMAL, 0.0)]);
-    assert_eq!(open("own", &own).vocab_size(), 1, "its own comes first");
+    assert_eq!(open("own", &own).vocab_size(), 1, "the tokenizer inside the file comes first");
     let inside = own
         .entry("tokenizer.huggingface.json", STR, string(std::fs::read(&json).unwrap()))
         .uint("tokenizer.ggml.eos_token_id", 5)
@@ -165,7 +169,7 @@ static MADE: LazyLock<[Tokenizer; 2]> = LazyLock::new(|| {
         .map(|name| Tokenizer::open(&fixture("tokenizers").join(name).join("tokenizer.json"), None).unwrap())
 });
 
-/// A piece of text that is likely to be near a border of some rule.
+/// A piece of text that exercises the edges of some rule.
 fn tricky() -> impl Strategy<Value = String> {
     let units = [" ", "\n", "\r\n", "\t", "a", "é", "1", "'s", "<|endoftext|>", "</s>", "\u{a0}", "🙂", "\0", "<0x41>"];
     prop_oneof![any::<String>(), (prop::sample::select(units.to_vec()), 1..9_usize).prop_map(|(u, n)| u.repeat(n))]
@@ -173,11 +177,11 @@ fn tricky() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_text_comes_back(parts in prop::collection::vec(tricky(), 0..8)) {
+    fn any_text_round_trips(parts in prop::collection::vec(tricky(), 0..8)) {
         let text = parts.concat();
         let [bytes, sentence] = &*MADE;
         prop_assert_eq!(bytes.decode(&bytes.encode(&text, false), false), text.clone());
-        // Its makers spell U+2581 and the space alike.
+        // SentencePiece spells U+2581 and the space alike.
         prop_assert_eq!(sentence.decode(&sentence.encode(&text, false), false), text.replace('▁', " "));
     }
 
@@ -191,7 +195,7 @@ proptest! {
 }
 
 #[test]
-fn every_character_of_unicode_comes_back() {
+fn every_character_of_unicode_round_trips() {
     let all: String = ('\0'..=char::MAX).filter(|c| *c != '▁').collect();
     for tokenizer in &*MADE {
         assert!(tokenizer.decode(&tokenizer.encode(&all, false), false) == all, "{}", tokenizer.pre);

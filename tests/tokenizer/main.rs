@@ -1,17 +1,17 @@
-//! Tokenizers built from model files: real vocabularies where they are at hand, properties on those made here.
+//! Tokenizers of model files: real vocabularies if they are at hand, and vocabularies built here.
 
 #[path = "../gguf/builder.rs"]
-#[allow(dead_code, reason = "not all that the tests of the container use")]
+#[allow(dead_code, reason = "these tests use only a part of it")]
 mod builder;
 mod json;
 mod made;
 
-use bitnet::gguf::Gguf;
+use bitnet::checkpoint::gguf::Gguf;
 use bitnet::tokenizer::{Detokenizer, Tokenizer};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// The folder of vocabularies and goldens made by other programs, where it is.
+/// The folder of vocabularies and expected ids from other programs, if it is at hand.
 fn parity() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/parity");
     let folder = std::env::var_os("BITNET_PARITY").map_or(beside, PathBuf::from);
@@ -35,7 +35,7 @@ fn ids_of(list: &Value) -> Vec<u32> {
     list.as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
 }
 
-/// Every vocabulary with texts and ids beside it, but for the kinds that this engine refuses.
+/// Every vocabulary with texts and ids beside it, except for kinds that this engine does not support.
 fn vocabularies() -> impl Iterator<Item = (String, Tokenizer, PathBuf)> {
     let folder = parity().and_then(|folder| std::fs::read_dir(folder.join("vocab")).ok());
     folder.into_iter().flatten().filter_map(|entry| {
@@ -64,7 +64,7 @@ fn real_vocabularies_give_the_ids_of_llama_cpp() {
 }
 
 #[test]
-fn decoding_gives_the_text_back_also_one_id_at_a_time() {
+fn decoding_gives_the_text_back_at_once_and_one_id_at_a_time() {
     let texts =
         ["Hello  world", " leading", "naïve 🙂👩‍👩‍👧‍👦 日本語\n\n\ttabs", "\u{0}\u{1}\u{7f}", "a", "½ ² ﬁ", "    four\r\n"];
     for (name, tokenizer, _) in vocabularies() {
@@ -84,7 +84,7 @@ fn decoding_gives_the_text_back_also_one_id_at_a_time() {
 fn an_incomplete_character_is_held_back_and_replaced_at_the_end() {
     for (name, tokenizer, _) in vocabularies().filter(|(.., tokenizer, _)| tokenizer.pre != "spm") {
         let byte = |text: &str| tokenizer.id_of(text).expect("every byte is a token");
-        // U+1F642 is f0 9f 99 82; GPT-2 spells these bytes so.
+        // The first two bytes of U+1F642 (f0 9f 99 82) as GPT-2 spells them.
         let (first, second) = (byte("ð"), byte("Ł"));
         let mut detokenizer = Detokenizer::new(true, true);
         assert_eq!(detokenizer.push(&tokenizer, first), "", "{name}");
@@ -145,7 +145,7 @@ fn vocabularies_name_their_pre_tokenizers() {
     }
 }
 
-/// The goldens of a parity model, whose texts were encoded by `tokenizers` or `sentencepiece`.
+/// Compares with the ids that `tokenizers` or `sentencepiece` gave for a model of the parity folder.
 fn assert_goldens(tokenizer: &Tokenizer, model: &Path) {
     let cases = std::fs::read_to_string(model.join("tokens.json")).expect("beside the model");
     let cases: Value = serde_json::from_str(&cases).expect("JSON");

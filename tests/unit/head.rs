@@ -1,6 +1,6 @@
 use super::*;
-use crate::kernel::pool::Pool;
-use crate::kernel::{Isa, kernels};
+use crate::kernel::{Isa, Team, kernels};
+use crate::machine::pool::Pool;
 use proptest::prelude::*;
 
 /// A vector of some kind, the hard ones among them.
@@ -39,13 +39,12 @@ proptest! {
         for isa in Isa::available() {
             let kernels = kernels(Some(isa.name())).expect("available");
             let mut bounds = vec![0f32; 2 * rows.len() * xs.len()];
-            pool.run(
-                |team| {
-                    let widen = |row: usize, out: &mut [f32]| out.copy_from_slice(&rows[row]);
-                    let copy = Coarse::new(kernels, team, rows.len(), n, widen).expect("finite");
-                    copy.bounds(kernels, team, &xs, &mut bounds);
-                },
-            );
+            pool.run(|workers| {
+                let team = Team::new(workers, kernels);
+                let dequantize = |row: usize, out: &mut [f32]| out.copy_from_slice(&rows[row]);
+                let copy = QuantizedHead::new(&team, rows.len(), n, dequantize).expect("finite");
+                copy.bounds(&team, &xs, &mut bounds);
+            });
             for (bounds, x) in bounds.chunks(2 * rows.len()).zip(&xs) {
                 let (low, high) = bounds.split_at(rows.len());
                 for ((row, low), high) in rows.iter().zip(low).zip(high) {

@@ -1,5 +1,5 @@
-use super::super::packing::{FOUR_OF, Packing};
-use super::super::{Isa, kernels};
+use super::super::packing::{Packing, TWO_BIT_OF_BASE3};
+use super::super::{Isa, Kernels, kernels};
 use super::*;
 
 /// Compares `kernels` with scalar: every tail of tokens, both strip sizes, several depths, extreme values.
@@ -10,16 +10,16 @@ pub(in super::super) fn equals_scalar(kernels: &Kernels) {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state >> 8
     };
-    for (groups, packing) in [(1, Packing::Four), (2, Packing::Four), (1, Packing::Five), (2, Packing::Five)] {
+    for (groups, packing) in [(1, Packing::TwoBit), (2, Packing::TwoBit), (1, Packing::Base3), (2, Packing::Base3)] {
         for blocks in [1, 2, 3, 7, 54] {
             for kind in 0..4 {
                 let cols = packing.padded(1) * blocks;
                 let mut code = || match (kind, packing) {
-                    (0, Packing::Four) => 0xaa, // every trit +1
-                    (0, Packing::Five) => 242,
+                    (0, Packing::TwoBit) => 0xaa, // every trit +1
+                    (0, Packing::Base3) => 242,
                     (1, _) => 0, // every trit -1
-                    (_, Packing::Four) => FOUR_OF[random() as usize % 81],
-                    (_, Packing::Five) => (random() % 243) as u8,
+                    (_, Packing::TwoBit) => TWO_BIT_OF_BASE3[random() as usize % 81],
+                    (_, Packing::Base3) => (random() % 243) as u8,
                 };
                 let words: Vec<Word> =
                     (0..groups * packing.words(cols)).map(|_| Word(std::array::from_fn(|_| code()))).collect();
@@ -57,17 +57,17 @@ fn every_instruction_set_equals_scalar() {
 }
 
 #[test]
-fn expanded_words_are_those_of_four_codes() {
-    let cols = 3 * Packing::Five.padded(1);
-    let bytes: Vec<u8> = (0..cols / 4).map(|i| FOUR_OF[i * 37 % 81]).collect();
+fn base3_words_unpack_to_the_two_bit_words_of_the_same_rows() {
+    let cols = 3 * Packing::Base3.padded(1);
+    let bytes: Vec<u8> = (0..cols / 4).map(|i| TWO_BIT_OF_BASE3[i * 37 % 81]).collect();
     let pack = |packing: Packing| {
         let mut words = vec![Word([0; 64]); packing.words(cols)];
-        (0..GROUP).for_each(|row| packing.place(&mut words, row, &[&bytes[row..], &bytes[..row]].concat()));
+        (0..GROUP).for_each(|row| packing.write_row(&mut words, row, &[&bytes[row..], &bytes[..row]].concat()));
         words
     };
     for isa in Isa::available() {
-        let mut four = vec![Word([1; 64]); Packing::Four.words(cols)];
-        kernels(Some(isa.name())).expect("available").expand(&pack(Packing::Five), &mut four);
-        assert!(four.iter().zip(pack(Packing::Four)).all(|(a, b)| a.0 == b.0), "{}", isa.name());
+        let mut two_bit = vec![Word([1; 64]); Packing::TwoBit.words(cols)];
+        kernels(Some(isa.name())).expect("available").base3_to_two_bit(&pack(Packing::Base3), &mut two_bit);
+        assert!(two_bit.iter().zip(pack(Packing::TwoBit)).all(|(a, b)| a.0 == b.0), "{}", isa.name());
     }
 }

@@ -1,0 +1,251 @@
+//! Saved conversations: JSON documents, and files that can also hold the KV cache.
+//!
+//! A file is the JSON document. If the cache is saved, the bytes of its pages follow, and then the BLAKE3 of everything
+//! before. So the document and the cache cannot come apart, and no page is used before the hash has been checked.
+
+use super::ChatSession;
+use crate::decode::Sequence;
+use crate::engine::{Engine, NUMERICS};
+use crate::error::{Error, Result};
+use crate::machine::file::write_atomically;
+use crate::sampler::{SamplingParams, bias_from_json, bias_to_json};
+use crate::template::{ChatTurn, Role, Template, TemplateOrigin};
+use crate::token::TokenId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+const FORMAT: &str = "bitnet chat 1";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    format: String,
+    system: Option<String>,
+    template: SavedTemplate,
+    turns: Vec<SavedTurn>,
+    forgotten: usize,
+    params: SamplingParams,
+    /// The `logit_bias` of the parameters: ids with numbers, or with texts where a number is infinite, which JSON lacks.
+    logit_bias: Vec<(TokenId, Json)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cache: Option<SavedCache>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedTemplate {
+    origin: String,
+    bos_token: Option<String>,
+    eos_token: Option<String>,
+    source: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedTurn {
+    role: String,
+    content: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    cancelled: bool,
+}
+
+/// Everything that decides the contents of the pages. Only an engine that agrees in all of it can use them.
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedCache {
+    model: String,
+    numerics: u32,
+    act_quant: String,
+    ffn_act: String,
+    kv_type: String,
+    ids: Vec<TokenId>,
+}
+
+fn wrong(what: impl std::fmt::Display) -> Error {
+    Error::Argument(format!("not a saved conversation: {what}"))
+}
+
+impl Saved {
+    fn new(session: &ChatSession, params: &SamplingParams) -> Saved {
+        let template = &session.template;
+        let turn = |turn: &ChatTurn| SavedTurn {
+            role: turn.role.name().into(),
+            content: turn.text.clone(),
+            cancelled: turn.cancelled,
+        };
+        Saved {
+            format: FORMAT.into(),
+            system: session.system.clone(),
+            template: SavedTemplate {
+                origin: template.origin.name().into(),
+                bos_token: template.bos_token.clone(),
+                eos_token: template.eos_token.clone(),
+                source: template.source.clone(),
+            },
+            turns: session.turns.iter().map(turn).collect(),
+            forgotten: session.evicted_turns,
+            params: params.clone(),
+            logit_bias: bias_to_json(&params.logit_bias),
+            cache: None,
+        }
+    }
+
+    /// Checks the document and returns the conversation with its sampling parameters.
+    fn open(self) -> Result<(ChatSession, SamplingParams)> {
+        if self.format != FORMAT {
+            return Err(wrong(format!("its format is {:?}, expected {FORMAT:?}", self.format)));
+        }
+        let SavedTemplate { origin, bos_token, eos_token, source } = self.template;
+        let origin = TemplateOrigin::ALL
+            .into_iter()
+            .find(|known| known.name() == origin)
+            .ok_or_else(|| wrong("its template has no origin"))?;
+        let mut template = Template::from_jinja(&source, bos_token.as_deref(), eos_token.as_deref())?;
+        template.origin = origin;
+        let mut session = ChatSession::new(template.into(), self.system);
+        for (i, turn) in self.turns.into_iter().enumerate() {
+            let expected = [Role::User, Role::Assistant][i % 2];
+            if turn.role != expected.name() {
+                return Err(wrong(format!("turn {i} has role {:?}, expected {:?}", turn.role, expected.name())));
+            }
+            session.turns.push(ChatTurn { role: expected, text: turn.content, cancelled: turn.cancelled });
+        }
+        let (turns, forgotten) = (session.turns.len(), self.forgotten);
+        if turns % 2 != 0 || forgotten % 2 != 0 || forgotten > turns {
+            return Err(wrong(format!(
+                "it has {turns} turns, {forgotten} of them forgotten; expected whole exchanges"
+            )));
+        }
+        session.evicted_turns = forgotten;
+        let logit_bias = bias_from_json(&self.logit_bias).map_err(|what| wrong(format!("logit_bias: {what}")))?;
+        let params = SamplingParams { logit_bias, ..self.params };
+        params.validate()?;
+        Ok((session, params))
+    }
+}
+
+impl SavedCache {
+    fn new(engine: &Engine, ids: &[TokenId]) -> Result<SavedCache> {
+        Ok(SavedCache {
+            model: engine.fingerprint()?.into(),
+            numerics: NUMERICS,
+            act_quant: engine.act_quant().name().into(),
+            ffn_act: engine.config().activation.name().into(),
+            kv_type: engine.kv_type().name().into(),
+            ids: ids.to_vec(),
+        })
+    }
+
+    /// The sequence, whose pages `read` fills. Fails if this engine would have computed other pages.
+    fn open(self, engine: &Engine, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Sequence> {
+        engine.check_ids(&self.ids, 0)?;
+        let own = SavedCache::new(engine, &self.ids)?;
+        for (name, theirs, own) in [
+            ("model", &self.model, &own.model),
+            ("numerics", &self.numerics.to_string(), &own.numerics.to_string()),
+            ("act_quant", &self.act_quant, &own.act_quant),
+            ("ffn_act", &self.ffn_act, &own.ffn_act),
+            ("kv_type", &self.kv_type, &own.kv_type),
+        ] {
+            if theirs != own {
+                return Err(Error::Argument(format!(
+                    "the saved cache is of another engine: its {name} is '{theirs}', this engine's '{own}'; load the \
+                     conversation without the cache (cache=False)"
+                )));
+            }
+        }
+        engine.restore_sequence(self.ids, read)
+    }
+}
+
+/// A reader or writer that hashes the bytes that pass through it.
+struct Hashed<T> {
+    inner: T,
+    hasher: blake3::Hasher,
+}
+
+impl<T> Hashed<T> {
+    fn new(inner: T) -> Hashed<T> {
+        Hashed { inner, hasher: blake3::Hasher::new() }
+    }
+}
+
+impl<T: Read> Read for Hashed<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+impl<T: Write> Write for Hashed<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl ChatSession {
+    /// The conversation as a JSON document, without its cache. `params` are the sampling parameters of its answers.
+    pub fn to_json(&self, params: &SamplingParams) -> Result<String> {
+        let text = serde_json::to_string_pretty(&Saved::new(self, params)).map_err(wrong)?;
+        Ok(text + "\n")
+    }
+
+    /// The conversation of a document that [`ChatSession::to_json`] made, with its sampling parameters.
+    pub fn from_json(text: &str) -> Result<(ChatSession, SamplingParams)> {
+        serde_json::from_str::<Saved>(text).map_err(wrong)?.open()
+    }
+
+    /// Writes the conversation to a file, atomically. Given the engine that computed it, the file also holds the cache.
+    pub fn save(&self, params: &SamplingParams, engine: Option<&Engine>, path: &Path) -> Result<()> {
+        let sequence = self.sequence.as_ref().filter(|_| engine.is_some());
+        let mut saved = Saved::new(self, params);
+        if let Some(engine) = engine {
+            self.check_idle()?;
+            saved.cache = sequence.map(|sequence| SavedCache::new(engine, sequence.ids())).transpose()?;
+        }
+        // A conversation is private: the file keeps the mode that lets only its owner read it.
+        write_atomically(path, |file| {
+            let mut out = Hashed::new(BufWriter::new(file));
+            serde_json::to_writer_pretty(&mut out, &saved)?;
+            out.write_all(b"\n")?;
+            if let Some(sequence) = sequence {
+                sequence.contents().try_for_each(|page| out.write_all(page))?;
+                let hash = out.hasher.finalize();
+                out.write_all(hash.as_bytes())?;
+            }
+            out.flush()
+        })
+    }
+
+    /// Reads a file that [`ChatSession::save`] wrote; with `cache` also its cache, if it has one.
+    pub fn load(engine: &Engine, cache: bool, path: &Path) -> Result<(ChatSession, SamplingParams)> {
+        let io = |source| Error::Io { path: path.into(), source };
+        let damaged = || wrong(format!("{} is damaged; its contents are not those that were saved", path.display()));
+        let mut file = Hashed::new(BufReader::new(File::open(path).map_err(io)?));
+        let mut saved = Saved::deserialize(&mut serde_json::Deserializer::from_reader(&mut file)).map_err(wrong)?;
+        let mut sequence = None;
+        if let Some(computed) = saved.cache.take().filter(|_| cache) {
+            let mut read = |bytes: &mut [u8]| file.read_exact(bytes).map_err(|_| damaged());
+            read(&mut [0])?; // the newline after the document
+            sequence = Some(computed.open(engine, read)?);
+            let (expected, mut hash) = (file.hasher.finalize(), [0; blake3::OUT_LEN]);
+            let read = file.read_exact(&mut hash).and_then(|()| file.read(&mut [0])).map_err(|_| damaged())?;
+            if hash != *expected.as_bytes() || read != 0 {
+                return Err(damaged());
+            }
+        }
+        let (mut session, params) = saved.open()?;
+        session.sequence = sequence;
+        Ok((session, params))
+    }
+}

@@ -1,0 +1,178 @@
+//! An answer that several threads may hold: one pulls it, any of them may look at it or cancel it.
+
+use super::ChatStream;
+use crate::engine::{Engine, Finish, Piece, Stream, Watch};
+use crate::error::{Error, Result};
+use crate::receipt::Receipt;
+use crate::token::TokenId;
+use std::sync::atomic::{AtomicBool, Ordering::*, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+/// An answer under way, of a prompt or in a conversation. Dropping it cancels it.
+pub struct SharedStream {
+    engine: Arc<Engine>,
+    source: Mutex<Source>,
+    /// Whether a thread is pulling.
+    pulled: AtomicBool,
+    /// Whether the step under way is to be abandoned and the answer to end.
+    cancelled: AtomicBool,
+    progress: Mutex<Progress>,
+}
+
+/// An answer as it was after its last step.
+#[derive(Clone, Default)]
+pub struct Progress {
+    /// The text so far.
+    pub text: String,
+    /// The ids of the text, without a stop id.
+    pub ids: Vec<TokenId>,
+    /// Why the answer ended, if it has.
+    pub finish: Option<Finish>,
+    /// Positions of the prompt.
+    pub prompt_tokens: usize,
+    /// Positions of the prompt that the cache already held.
+    pub cached_tokens: usize,
+    /// Ids sampled, a stop id included.
+    pub completion_tokens: usize,
+    /// The seed of the draws.
+    pub seed: u64,
+    /// Whether the pieces report log-probabilities.
+    pub reports_logprobs: bool,
+    /// The receipt, once the answer has ended with at least one id.
+    pub receipt: Option<Arc<Receipt>>,
+}
+
+/// What the pieces come from. Dropping it gives the sequence back to its owner.
+enum Source {
+    Prompt(Arc<Engine>, Stream),
+    Chat(ChatStream),
+}
+
+impl Source {
+    fn next(&mut self, watch: &mut Watch) -> Result<Option<Piece>> {
+        match self {
+            Source::Prompt(engine, stream) => stream.next(engine, watch),
+            Source::Chat(chat) => chat.next(watch),
+        }
+    }
+
+    fn cancel(&mut self) {
+        match self {
+            Source::Prompt(engine, stream) => stream.cancel(engine),
+            Source::Chat(chat) => chat.cancel(),
+        }
+    }
+
+    fn stream(&self) -> &Stream {
+        match self {
+            Source::Prompt(_, stream) => stream,
+            Source::Chat(chat) => &chat.stream,
+        }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+impl Progress {
+    /// Adds what is new since the last step.
+    fn update(&mut self, stream: &Stream) {
+        let generation = &stream.generation;
+        self.text.push_str(&stream.text[self.text.len()..]);
+        self.ids.extend_from_slice(&generation.answered()[self.ids.len()..]);
+        self.finish = generation.finish;
+        (self.prompt_tokens, self.cached_tokens) = (generation.prompt().len(), generation.cached);
+        (self.completion_tokens, self.seed) = (generation.generated().len(), generation.seed);
+        self.reports_logprobs = generation.params.logprobs.is_some();
+        self.receipt = stream.receipt.clone();
+    }
+}
+
+impl SharedStream {
+    /// Shares an answer that does not belong to a conversation.
+    pub fn of_prompt(engine: Arc<Engine>, stream: Stream) -> SharedStream {
+        SharedStream::new(engine.clone(), Source::Prompt(engine, stream))
+    }
+
+    /// Shares an answer in a conversation.
+    pub fn in_chat(stream: ChatStream) -> SharedStream {
+        SharedStream::new(stream.engine.clone(), Source::Chat(stream))
+    }
+
+    fn new(engine: Arc<Engine>, source: Source) -> SharedStream {
+        let mut progress = Progress::default();
+        progress.update(source.stream());
+        let (pulled, cancelled) = Default::default();
+        SharedStream { engine, source: Mutex::new(source), pulled, cancelled, progress: Mutex::new(progress) }
+    }
+
+    /// The engine that computes the answer.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The answer as it was after the last step. Never waits for the step under way.
+    pub fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer once whoever pulls or cancels it has finished doing so.
+    pub fn settled(&self) -> Progress {
+        let _source = self.source();
+        self.progress().clone()
+    }
+
+    fn source(&self) -> MutexGuard<'_, Source> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next piece; None once the answer has ended. An error if another thread is pulling. If the answer is cancelled
+    /// meanwhile, the step is abandoned and None is returned.
+    pub fn next(&self, watch: &mut Watch) -> Result<Option<Piece>> {
+        if self.pulled.swap(true, Acquire) {
+            return Err(Error::Argument(
+                "another thread or task is pulling this stream; a stream has one consumer, give each its own".into(),
+            ));
+        }
+        let _pulled = Reset(&self.pulled);
+        let mut source = self.source();
+        let piece = source.next(&mut || self.cancelled.load(Relaxed) || watch());
+        self.progress().update(source.stream());
+        drop(source);
+        // Pairs with the fence in `cancel`. Either this thread sees the flag here, or `cancel`, which sets the flag before
+        // it tries the lock, finds the lock free. So the answer ends in every case.
+        fence(SeqCst);
+        if self.cancelled.load(Relaxed) {
+            self.cancel();
+        }
+        match piece {
+            Err(Error::Cancelled) if self.cancelled.load(Relaxed) => Ok(None),
+            piece => piece,
+        }
+    }
+
+    /// Ends the answer. While a thread is pulling, its step is abandoned and that thread ends the answer.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+        fence(SeqCst);
+        let mut source = match self.source.try_lock() {
+            Ok(source) => source,
+            Err(TryLockError::Poisoned(source)) => source.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        source.cancel();
+        self.progress().update(source.stream());
+    }
+}
+
+/// Clears a flag, also if the thread panics.
+struct Reset<'a>(&'a AtomicBool);
+
+impl Drop for Reset<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Release);
+    }
+}

@@ -1,0 +1,47 @@
+//! Fingerprints: BLAKE3 of a model's files, and of its tokenizer's metadata.
+
+use super::Gguf;
+use std::fs::File;
+use std::io::{Error, Read, Seek};
+
+/// Bytes that are read at a time, and then hashed by all threads.
+const CHUNK: usize = 16 << 20;
+
+impl Gguf {
+    /// The fingerprint of the tokenizer: BLAKE3, in hexadecimal, of the bytes of all metadata entries (key, type and
+    /// value) whose keys begin with `tokenizer.` but not with `tokenizer.chat_template`, sorted by key.
+    pub fn tokenizer_fingerprint(&self) -> String {
+        let is_part = |key: &&str| key.starts_with("tokenizer.") && !key.starts_with("tokenizer.chat_template");
+        let mut keys: Vec<&str> = self.header.keys().filter(is_part).collect();
+        keys.sort_unstable();
+        let mut hasher = blake3::Hasher::new();
+        for entry in keys.into_iter().filter_map(|key| self.header.raw(&self.maps[0].bytes, key)) {
+            hasher.update(entry);
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// Handles of the model's files. They stay the files that were opened, even if others take their names.
+    pub fn files(&self) -> std::io::Result<Vec<File>> {
+        self.maps.iter().map(|map| map.file.try_clone()).collect()
+    }
+}
+
+/// The fingerprint of a model: BLAKE3, in hexadecimal, of its files one after the other. They are read and not mapped,
+/// so that hashing does not count towards the memory of the process.
+pub fn fingerprint(files: Vec<File>, threads: usize) -> std::io::Result<String> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(Error::other)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = Vec::with_capacity(CHUNK);
+    for mut file in files {
+        file.rewind()?;
+        loop {
+            buffer.clear();
+            if (&file).take(CHUNK as u64).read_to_end(&mut buffer)? == 0 {
+                break;
+            }
+            pool.install(|| hasher.update_rayon(&buffer));
+        }
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}

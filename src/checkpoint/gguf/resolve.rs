@@ -1,0 +1,200 @@
+//! Which type a tensor has. Forks of llama.cpp gave the same type id to different types. Only the bytes that a tensor
+//! takes tell them apart, so a contested id is decided by the sizes of all tensors in the file that have it.
+
+use std::path::Path;
+
+use super::extent::Extent;
+use super::types::TensorType;
+use crate::error::{Error, Result};
+
+/// One meaning of a contested id.
+enum Meaning {
+    /// A type that this engine runs.
+    Runs(TensorType),
+    /// A type that it does not run, with the bytes that a tensor takes; `None` if no tensor can have this shape.
+    Foreign(&'static str, fn(&Extent) -> Option<usize>),
+}
+
+impl Meaning {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Runs(kind) => kind.name(),
+            Self::Foreign(name, _) => name,
+        }
+    }
+
+    fn size(&self, extent: &Extent) -> Option<usize> {
+        match self {
+            Self::Runs(kind) => kind.size_of(extent.rows, extent.cols).ok(),
+            Self::Foreign(_, size) => size(extent),
+        }
+    }
+}
+
+/// Bytes of a tensor whose rows are a head and whole blocks.
+fn by_row(extent: &Extent, head: usize, elements: usize, bytes: usize) -> Option<usize> {
+    let blocks = extent.cols.is_multiple_of(elements).then_some(extent.cols / elements)?;
+    blocks.checked_mul(bytes)?.checked_add(head)?.checked_mul(extent.rows)
+}
+
+/// Bytes of a tensor whose blocks run over row ends.
+fn flat(extent: &Extent, elements: usize, bytes: usize) -> Option<usize> {
+    let count = extent.rows.checked_mul(extent.cols)?;
+    count.is_multiple_of(elements).then_some(count / elements)?.checked_mul(bytes)
+}
+
+/// Bytes of a TL2 tensor, by the integer arithmetic of bitnet.cpp, evaluated from left to right.
+fn tl2(extent: &Extent) -> Option<usize> {
+    let threes = extent.cols.checked_sub(256)?.checked_mul(extent.rows)? / 3;
+    let twos = extent.rows.checked_mul(256)? / 2;
+    let codes = (threes.checked_mul(5)? / 8).checked_add(twos.checked_mul(4)? / 8)?;
+    codes.checked_next_multiple_of(32)?.checked_add(32)
+}
+
+const TL1: &str = "TL1 (bitnet.cpp, for ARM; its layout is not in the file)";
+const TL2: &str = "TL2 (bitnet.cpp, for x86; its layout is not in the file)";
+
+/// The meanings of a contested id, the most common first; none for an id that is not contested.
+fn meanings(id: u32) -> &'static [Meaning] {
+    use Meaning::{Foreign, Runs};
+    match id {
+        34 => &[
+            Runs(TensorType::TQ1_0),
+            Foreign("IQ1_BN (ik_llama.cpp of August 2024)", |extent| by_row(extent, 0, 64, 13)),
+        ],
+        35 => &[
+            Runs(TensorType::TQ2_0),
+            Foreign("IQ2_BN (ik_llama.cpp of August 2024)", |extent| by_row(extent, 0, 64, 16)),
+        ],
+        36 => &[
+            Runs(TensorType::I2_S),
+            Foreign("BitNet32-F16 (BitNet-rs)", |extent| flat(extent, 32, 10)),
+            Foreign("I2_S with the scale in another tensor", |extent| {
+                extent.has_sibling_scale.then(|| flat(extent, 4, 1)).flatten()
+            }),
+        ],
+        38 => &[Foreign(TL1, |extent| flat(extent, 4, 1)?.checked_add(32))],
+        39 => &[Foreign("MXFP4", |extent| by_row(extent, 0, 32, 17)), Foreign(TL2, tl2)],
+        42 => &[
+            Foreign("Q2_0 in groups of 64", |extent| by_row(extent, 0, 64, 18)),
+            Foreign("Q2_0 in groups of 128 (Prism, Bonsai)", |extent| by_row(extent, 0, 128, 34)),
+            Foreign(TL2, tl2),
+        ],
+        134 => &[
+            Runs(TensorType::IQ1_BN),
+            Foreign("IQ1_BN without row scales (ik_llama.cpp before October 2024)", |extent| by_row(extent, 0, 64, 13)),
+        ],
+        135 => &[
+            Runs(TensorType::IQ2_BN),
+            Foreign("IQ2_BN without row scales (ik_llama.cpp before October 2024)", |extent| by_row(extent, 0, 64, 16)),
+        ],
+        142 => &[
+            Foreign("PQ2_0 (Prism)", |extent| by_row(extent, 0, 128, 34)),
+            Foreign("IQ2_TN (ik_llama.cpp before October 2024)", |extent| by_row(extent, 4, 256, 64)),
+        ],
+        143 => &[
+            Foreign("PTQ1_0 (Prism)", |extent| by_row(extent, 0, 128, 28)),
+            Foreign("IQ1_TN (ik_llama.cpp before October 2024)", |extent| by_row(extent, 2, 256, 52)),
+        ],
+        _ => &[],
+    }
+}
+
+/// Ids with a single meaning that this engine knows by name but does not run.
+const KNOWN: [(u32, &str); 29] = [
+    (3, "Q4_1"),
+    (4, "Q4_2 (removed)"),
+    (5, "Q4_3 (removed)"),
+    (7, "Q5_1"),
+    (9, "Q8_1"),
+    (10, "Q2_K"),
+    (11, "Q3_K"),
+    (15, "Q8_K"),
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (20, "IQ4_NL"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (28, "F64"),
+    (29, "IQ1_M"),
+    (31, "Q4_0_4_4 (removed)"),
+    (32, "Q4_0_4_8 (removed)"),
+    (33, "Q4_0_8_8 (removed)"),
+    (37, "I8_S or IQ4_NL_4_8 (removed)"),
+    (40, "NVFP4, or an early Q1_0 of Prism"),
+    (41, "Q1_0"),
+    (335, "IQ2_BN_R4"),
+];
+
+/// The type of every tensor that has this id. `extents` are those tensors, at least one.
+pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<TensorType> {
+    let first = &extents[0].entry.name;
+    let unsupported = |name: &str| {
+        let run: Vec<&str> = TensorType::ALL.iter().map(|kind| kind.name()).collect();
+        let (path, run) = (path.display(), run.join(", "));
+        Error::Unsupported(format!(
+            "{path}: tensor '{first}' has type id {id}, {name}, which this engine does not run; get the model in one \
+             of the types that it runs: {run}"
+        ))
+    };
+    let meanings = meanings(id);
+    if meanings.is_empty() {
+        if let Some(kind) = TensorType::ALL.into_iter().find(|kind| kind.id() == id) {
+            return Ok(kind);
+        }
+        let known = KNOWN.iter().find(|entry| entry.0 == id);
+        return Err(unsupported(known.map_or("of no known meaning", |entry| entry.1)));
+    }
+    let fits = |meaning: &&Meaning| extents.iter().all(|extent| extent.is_filled_by(meaning.size(extent)));
+    let same = |a: &Meaning, b: &Meaning| extents.iter().all(|extent| a.size(extent) == b.size(extent));
+    match meanings.iter().filter(fits).collect::<Vec<_>>()[..] {
+        // The others fit only because a wide alignment pads them: in bytes they differ from the type that runs.
+        [runs @ Meaning::Runs(kind), ref others @ ..] if !others.iter().any(|other| same(runs, other)) => Ok(*kind),
+        [Meaning::Foreign(name, _)] => Err(unsupported(name)),
+        [] => Err(no_fit(id, meanings, extents, path)),
+        _ => {
+            let names: Vec<&str> = meanings.iter().filter(fits).map(Meaning::name).collect();
+            Err(unsupported(&format!("which may mean {}", names.join(" or "))))
+        }
+    }
+}
+
+/// The name of a tensor's type for people, also of a type that this engine does not run.
+pub(super) fn type_name(extent: &Extent) -> String {
+    let id = extent.entry.id;
+    let fits = |meaning: &&Meaning| extent.is_filled_by(meaning.size(extent));
+    let meant = meanings(id).iter().filter(fits).map(Meaning::name);
+    let run = TensorType::ALL.iter().filter(|kind| kind.id() == id && meanings(id).is_empty()).map(|kind| kind.name());
+    let known = KNOWN.iter().filter(|entry| entry.0 == id).map(|entry| entry.1);
+    let names: Vec<&str> = meant.chain(run).chain(known).collect();
+    if names.is_empty() { format!("type id {id}") } else { names.join(" or ") }
+}
+
+/// The error for a contested id if no meaning of it explains the sizes of all its tensors.
+fn no_fit(id: u32, meanings: &[Meaning], extents: &[&Extent], path: &Path) -> Error {
+    // Report a tensor that contradicts the most common meaning: the file most likely means that one.
+    let stray = |extent: &&&Extent| !extent.is_filled_by(meanings[0].size(extent));
+    let extent = extents.iter().find(stray).unwrap_or(&extents[0]);
+    let size = |meaning: &Meaning| match meaning.size(extent) {
+        Some(size) => format!("{} would take {size}", meaning.name()),
+        None => format!("{} cannot have this shape", meaning.name()),
+    };
+    let sizes: Vec<String> = meanings.iter().map(size).collect();
+    let (name, shape, span, sizes) = (&extent.entry.name, &extent.entry.shape, extent.span, sizes.join(", "));
+    let advice = match meanings[0].size(extent) {
+        Some(size) if extent.last && span < size => "the file is truncated: download it again",
+        _ => "the file is damaged, or a program wrote it that this engine does not know",
+    };
+    let reason = format!(
+        "tensor '{name}' of shape {shape:?} and type id {id} has {span} bytes, which fits no meaning of that id \
+         ({sizes}); {advice}"
+    );
+    Error::File { path: path.into(), reason }
+}

@@ -1,0 +1,94 @@
+//! The tensor types that this engine runs, and the size of a tensor of each type.
+
+use std::fmt;
+
+named! {
+    /// How the elements of a tensor are stored. The names are ggml's.
+    #[expect(missing_docs, reason = "the variants are ggml's type names")]
+    #[expect(non_camel_case_types, reason = "the variants are ggml's type names")]
+    pub enum TensorType {
+        F32 = "F32",
+        F16 = "F16",
+        BF16 = "BF16",
+        Q8_0 = "Q8_0",
+        Q4_0 = "Q4_0",
+        Q5_0 = "Q5_0",
+        Q4_K = "Q4_K",
+        Q5_K = "Q5_K",
+        Q6_K = "Q6_K",
+        TQ1_0 = "TQ1_0",
+        TQ2_0 = "TQ2_0",
+        I2_S = "I2_S",
+        IQ1_BN = "IQ1_BN",
+        IQ2_BN = "IQ2_BN",
+    }
+}
+
+impl TensorType {
+    /// The id, the elements and bytes of a block, and the bytes in front of each row.
+    fn facts(self) -> (u32, usize, usize, usize) {
+        match self {
+            Self::F32 => (0, 1, 4, 0),
+            Self::F16 => (1, 1, 2, 0),
+            Self::BF16 => (30, 1, 2, 0),
+            Self::Q8_0 => (8, 32, 34, 0),
+            Self::Q4_0 => (2, 32, 18, 0),
+            Self::Q5_0 => (6, 32, 22, 0),
+            Self::Q4_K => (12, 256, 144, 0),
+            Self::Q5_K => (13, 256, 176, 0),
+            Self::Q6_K => (14, 256, 210, 0),
+            Self::TQ1_0 => (34, 256, 54, 0),
+            Self::TQ2_0 => (35, 256, 66, 0),
+            Self::I2_S => (36, 128, 32, 0),
+            Self::IQ1_BN => (134, 64, 13, 2),
+            Self::IQ2_BN => (135, 64, 16, 4),
+        }
+    }
+
+    /// The type id in a file. Other programs give some ids another meaning; `resolve` tells them apart.
+    pub fn id(self) -> u32 {
+        self.facts().0
+    }
+
+    /// Elements of one block. A row is a whole number of blocks; in I2_S only the whole tensor is.
+    pub fn block_elements(self) -> usize {
+        self.facts().1
+    }
+
+    /// Bytes of one block.
+    pub fn block_bytes(self) -> usize {
+        self.facts().2
+    }
+
+    /// Bytes in front of each row, which hold its scale in the IQ*_BN types.
+    pub fn row_head(self) -> usize {
+        self.facts().3
+    }
+
+    /// Bytes of a tensor of this shape, or why it cannot have this type.
+    pub fn size_of(self, rows: usize, cols: usize) -> Result<usize, String> {
+        let (_, elements, bytes, row_head) = self.facts();
+        let overflow = || format!("{rows} rows of {cols} columns are more than memory can address");
+        let size = if self == Self::I2_S {
+            // The codes of the flattened tensor, then a field of 32 bytes that begins with the scale.
+            let count = rows.checked_mul(cols).ok_or_else(overflow)?;
+            if !count.is_multiple_of(elements) {
+                return Err(format!("{count} elements are not a multiple of {elements}, the block of {self}"));
+            }
+            (count / 4).checked_add(32)
+        } else {
+            if !cols.is_multiple_of(elements) {
+                return Err(format!("{cols} columns are not a multiple of {elements}, the block of {self}"));
+            }
+            let row = (cols / elements).checked_mul(bytes).and_then(|blocks| blocks.checked_add(row_head));
+            row.and_then(|row| row.checked_mul(rows))
+        };
+        size.ok_or_else(overflow)
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,134 @@
+//! What a model file holds, and how an engine would run it.
+
+use super::{ActQuant, Config, Engine, Options, Watch};
+use crate::checkpoint::gguf::{GgufHeader, Metadata, Tensor, TensorInfo};
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// An inspected model file.
+pub struct Inspection(File);
+
+enum File {
+    /// A file that this engine runs.
+    Model(Box<Engine>),
+    /// A valid file that this engine does not run, with the reason.
+    Refused(GgufHeader, Error),
+}
+
+/// A tensor of a file.
+pub struct TensorSummary<'a> {
+    /// The tensor's name.
+    pub name: &'a str,
+    /// The tensor type's name, such as `I2_S`.
+    pub kind: &'a str,
+    /// Dimensions in the file's order, the one that varies fastest first.
+    pub shape: &'a [usize],
+    /// Size of the data in bytes.
+    pub bytes: usize,
+}
+
+impl<'a> TensorSummary<'a> {
+    fn of_tensor(tensor: &'a Tensor) -> TensorSummary<'a> {
+        TensorSummary { name: tensor.name(), kind: tensor.kind().name(), shape: tensor.shape(), bytes: tensor.size() }
+    }
+
+    /// A tensor as an unchecked header lists it.
+    fn of_entry(info: &'a TensorInfo) -> TensorSummary<'a> {
+        TensorSummary { name: &info.name, kind: &info.kind, shape: &info.shape, bytes: info.bytes }
+    }
+}
+
+/// All tensors of one type.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TypeTotal {
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Size of their data in bytes.
+    pub bytes: usize,
+}
+
+/// How an engine runs a model.
+pub struct ModelSummary<'a> {
+    /// The model's dimensions and constants.
+    pub config: &'a Config,
+    /// Whether the embedding also serves as the output head.
+    pub tied: bool,
+    /// Whether the projections' inputs are rounded to int8.
+    pub act_quant: ActQuant,
+    /// Why, as a sentence for people.
+    pub act_quant_reason: &'a str,
+    /// Oddities of the file that do not keep the model from running.
+    pub warnings: Vec<String>,
+}
+
+impl Inspection {
+    /// Opens a model with default options. If the engine cannot run it, reads its header alone.
+    pub fn open(path: &Path, watch: &mut Watch) -> Result<Inspection> {
+        Ok(Inspection(match Engine::open(path, Options::default(), watch) {
+            Ok(engine) => File::Model(Box::new(engine)),
+            Err(error @ (Error::Unsupported(_) | Error::Model(_))) => File::Refused(GgufHeader::open(path)?, error),
+            Err(error) => return Err(error),
+        }))
+    }
+
+    /// The version of the GGUF format.
+    pub fn version(&self) -> u32 {
+        match &self.0 {
+            File::Model(engine) => engine.gguf().version(),
+            File::Refused(header, _) => header.version(),
+        }
+    }
+
+    /// Size of the file in bytes; of a split model, of all its files.
+    pub fn file_size(&self) -> u64 {
+        match &self.0 {
+            File::Model(engine) => engine.gguf().file_size(),
+            File::Refused(header, _) => header.file_size(),
+        }
+    }
+
+    /// The file's metadata.
+    pub fn metadata(&self) -> Metadata<'_> {
+        match &self.0 {
+            File::Model(engine) => engine.gguf().metadata(),
+            File::Refused(header, _) => header.metadata(),
+        }
+    }
+
+    /// The file's tensors.
+    pub fn tensors(&self) -> Vec<TensorSummary<'_>> {
+        match &self.0 {
+            File::Model(engine) => engine.gguf().tensors().iter().map(TensorSummary::of_tensor).collect(),
+            File::Refused(header, _) => header.tensors.iter().map(TensorSummary::of_entry).collect(),
+        }
+    }
+
+    /// Number and size of the tensors of each type.
+    pub fn types(&self) -> BTreeMap<&str, TypeTotal> {
+        let mut types = BTreeMap::<&str, TypeTotal>::new();
+        for tensor in self.tensors() {
+            let total = types.entry(tensor.kind).or_default();
+            total.tensors += 1;
+            total.bytes += tensor.bytes;
+        }
+        types
+    }
+
+    /// How an engine runs the model, or why it cannot.
+    pub fn model(&self) -> std::result::Result<ModelSummary<'_>, &Error> {
+        match &self.0 {
+            File::Refused(_, error) => Err(error),
+            File::Model(engine) => {
+                let model = &engine.runtime.model;
+                Ok(ModelSummary {
+                    config: model.config(),
+                    tied: model.tied(),
+                    act_quant: engine.act_quant(),
+                    act_quant_reason: &model.act_quant.reason,
+                    warnings: [model.gguf().warnings(), &model.warnings].concat(),
+                })
+            }
+        }
+    }
+}

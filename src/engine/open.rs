@@ -1,0 +1,118 @@
+//! Opening a model.
+
+use super::receipts::Identity;
+use super::{ActQuant, Activation, Engine, KvType, Watch};
+use crate::checkpoint::gguf::Gguf;
+use crate::decode::Runtime;
+use crate::error::{Error, Result};
+use crate::kernel::{Team, kernels};
+use crate::machine::facts;
+use crate::machine::pool::{Pool, Workers};
+use crate::model::{LoadOptions, Model};
+use crate::tokenizer::Tokenizer;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+
+/// The default `n_ctx`, unless the model was trained for a shorter context.
+const DEFAULT_CONTEXT: usize = 4096;
+/// The default `n_batch`: enough rows to amortise reading the weights, few enough that they stay in the cache.
+const DEFAULT_BATCH: usize = 128;
+
+/// How to open a model. `None` takes the default.
+#[derive(Default)]
+pub struct Options {
+    /// Positions that one sequence may have. Default: the model's, at most 4096.
+    pub n_ctx: Option<usize>,
+    /// Threads that compute. Default: the processors that this process may use.
+    pub n_threads: Option<usize>,
+    /// Positions that one forward pass takes at most. Default: 128.
+    pub n_batch: Option<usize>,
+    /// Instruction set by name. Default: `BITNET_ISA` from the environment, or else the best that this processor has.
+    pub isa: Option<String>,
+    /// How keys and values are stored. Default: f16.
+    pub kv_type: Option<KvType>,
+    /// Whether the projections' inputs are rounded to int8. Default: as the model was trained.
+    pub act_quant: Option<ActQuant>,
+    /// The activation of the feed-forward network. Default: by architecture.
+    pub ffn_act: Option<Activation>,
+    /// Whether to compute every logit exactly. Otherwise an 8-bit copy of the output head finds the few ids that can be
+    /// chosen, and only their logits are exact; the answers are the same.
+    pub exact_head: bool,
+}
+
+/// Builds the tokenizer on a thread of its own while the weights load.
+///
+/// Dropping it waits for the thread: the thread reads the mapped file, whose owner may replace it as soon as the engine
+/// is gone.
+pub(super) struct TokenizerThread {
+    handle: Option<JoinHandle<Result<Tokenizer>>>,
+    process: u32,
+}
+
+impl TokenizerThread {
+    fn start(gguf: Arc<Gguf>) -> Self {
+        let handle = std::thread::spawn(move || Tokenizer::from_gguf(&gguf, None));
+        TokenizerThread { handle: Some(handle), process: std::process::id() }
+    }
+
+    /// The tokenizer, or its error. None if this process was forked off while the thread, which stayed in the parent, was
+    /// still building.
+    pub(super) fn join(&mut self) -> Option<Result<Tokenizer>> {
+        let handle = self.handle.take()?;
+        if self.process != std::process::id() && !handle.is_finished() {
+            std::mem::forget(handle);
+            return None;
+        }
+        handle.join().ok()
+    }
+}
+
+impl Drop for TokenizerThread {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+impl Engine {
+    /// Opens a model file. `watch` can cancel it.
+    pub fn open(path: &Path, options: Options, watch: &mut Watch) -> Result<Engine> {
+        let isa = options.isa.or_else(|| std::env::var("BITNET_ISA").ok().filter(|isa| !isa.is_empty()));
+        let kernels = kernels(isa.as_deref())?;
+        for (name, value) in [("n_ctx", options.n_ctx), ("n_threads", options.n_threads), ("n_batch", options.n_batch)]
+        {
+            if value == Some(0) {
+                return Err(Error::Argument(format!("{name} is 0, expected at least 1")));
+            }
+        }
+        let gguf = Arc::new(Gguf::open(path)?);
+        let tokenizer_thread = TokenizerThread::start(gguf.clone());
+        let threads = options.n_threads.unwrap_or_else(facts::cores);
+        let pool = Pool::new(threads)?;
+        let cancel = AtomicBool::new(false);
+        let (activation, act_quant, exact_head) = (options.ffn_act, options.act_quant, options.exact_head);
+        let load_options = LoadOptions { activation, act_quant, exact_head };
+        let load = |workers: &Workers| Model::load(gguf, &load_options, &Team::new(workers, kernels), &cancel);
+        let look = || cancel.fetch_or(watch(), Relaxed) || cancel.load(Relaxed);
+        let model = pool.run_watched(load, look).unwrap_or(Err(Error::Cancelled))?;
+        let context = model.config().context;
+        let n_ctx = options.n_ctx.unwrap_or(context.min(DEFAULT_CONTEXT));
+        if n_ctx > context {
+            return Err(Error::Argument(format!(
+                "n_ctx is {n_ctx}, but the model was trained for {context} positions; ask for at most that"
+            )));
+        }
+        let n_batch = options.n_batch.unwrap_or(DEFAULT_BATCH);
+        let identity = Identity::new(model.gguf(), model.config(), threads);
+        Ok(Engine {
+            identity,
+            runtime: Runtime { model, kernels, pool, n_ctx, n_batch, scratch: Mutex::default() },
+            kv_type: options.kv_type.unwrap_or(KvType::F16),
+            tokenizer: OnceLock::new(),
+            tokenizer_thread: Mutex::new(tokenizer_thread),
+            template: OnceLock::new(),
+            warm: Mutex::default(),
+        })
+    }
+}

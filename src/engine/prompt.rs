@@ -1,0 +1,99 @@
+//! Prompts: a text or ids, checked, with the parameters of the answer.
+
+use super::Engine;
+use crate::error::{Error, Result};
+use crate::receipt::{Receipt, TemplateClaim};
+use crate::sampler::SamplingParams;
+use crate::token::TokenId;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A prompt as callers give it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TextOrIds {
+    /// A text, encoded without control tokens and with BOS in front where the model expects it.
+    Text(String),
+    /// Token ids, used as they are.
+    Ids(Vec<TokenId>),
+}
+
+impl From<&str> for TextOrIds {
+    fn from(text: &str) -> TextOrIds {
+        TextOrIds::Text(text.into())
+    }
+}
+
+impl From<Vec<TokenId>> for TextOrIds {
+    fn from(ids: Vec<TokenId>) -> TextOrIds {
+        TextOrIds::Ids(ids)
+    }
+}
+
+/// A checked prompt with everything that decides how it is answered.
+pub struct Request {
+    /// The prompt's ids.
+    pub prompt: Vec<TokenId>,
+    /// How ids are sampled.
+    pub params: SamplingParams,
+    /// All ids that end the answer: the model's own, unless they are ignored, and those of the parameters.
+    pub stop_ids: Vec<TokenId>,
+    /// How the prompt was made.
+    pub origin: PromptOrigin,
+}
+
+/// How a prompt was made, for the receipt. The default is that of a prompt given as ids.
+#[derive(Default)]
+pub struct PromptOrigin {
+    /// Time spent on rendering the template.
+    pub render: Duration,
+    /// Time spent on encoding the text.
+    pub tokenize: Duration,
+    /// The template, if there was one.
+    pub template: Option<TemplateClaim>,
+    /// The system prompt of the conversation.
+    pub system: Option<String>,
+    /// The receipt of the previous answer in the conversation.
+    pub previous: Option<Arc<Receipt>>,
+}
+
+impl Engine {
+    /// Checks that ids from `position` on fit the context and are in the vocabulary.
+    pub fn check_ids(&self, ids: &[TokenId], position: usize) -> Result<()> {
+        self.runtime.check_ids(ids, position)
+    }
+
+    /// The ids of a prompt, unchecked if they were given as ids.
+    pub fn ids_of(&self, prompt: TextOrIds) -> Result<Vec<TokenId>> {
+        Ok(match prompt {
+            TextOrIds::Ids(ids) => ids,
+            TextOrIds::Text(text) => {
+                let tokenizer = self.tokenizer()?;
+                tokenizer.encode_with_bos(&text, tokenizer.add_bos, false)
+            }
+        })
+    }
+
+    /// Checks a prompt and the parameters of its answer.
+    pub fn request(&self, prompt: TextOrIds, params: SamplingParams) -> Result<Request> {
+        let (prompt, tokenize) = match prompt {
+            TextOrIds::Ids(ids) => (ids, Duration::ZERO),
+            text => {
+                self.tokenizer()?; // may wait for the thread that builds it, which is not this prompt's time
+                let start = Instant::now();
+                (self.ids_of(text)?, start.elapsed())
+            }
+        };
+        self.check_ids(&prompt, 0)?;
+        if prompt.is_empty() {
+            return Err(Error::Argument("the prompt is empty; give at least one token id".into()));
+        }
+        params.validate()?;
+        let mut stop_ids = params.stop_token_ids.clone();
+        if let (false, Ok(tokenizer)) = (params.ignore_eos, self.tokenizer()) {
+            stop_ids.extend(&tokenizer.stop);
+        }
+        stop_ids.sort_unstable();
+        stop_ids.dedup();
+        Ok(Request { prompt, params, stop_ids, origin: PromptOrigin { tokenize, ..PromptOrigin::default() } })
+    }
+}

@@ -1,0 +1,215 @@
+//! The loops of attention over one page of the KV cache: scores of its keys, and the weighted sum of its values.
+//!
+//! The order of every sum is part of the numerical contract (`docs/numerics.md`): a lane holds one key (scores) or one
+//! channel (values) and sums in ascending order.
+
+#![expect(clippy::needless_range_loop, reason = "vectors and lanes index several arrays at once")]
+
+use super::lanes::{F16, F16Bytes, F32, F32Bytes, Lanes, STEP, Stored, slices};
+use super::prefetch::prefetch;
+use std::ops::Range;
+
+/// Keys in one page of the KV cache.
+pub const PAGE: usize = 64;
+
+/// Scores of a page's keys for `N` query vectors, `G` groups of 16 keys at a time.
+#[inline(always)]
+fn scores_tile<L: Lanes, S: Stored, const N: usize, const G: usize>(
+    q: &[f32],
+    keys: &[[S::Bytes; PAGE]],
+    next: &[[S::Bytes; PAGE]],
+    out: &mut [f32],
+    stride: usize,
+) {
+    let channels = keys.len();
+    let q: [&[f32]; N] = slices(|v| &q[v * channels..][..channels]);
+    for tile in 0..PAGE / STEP / G {
+        // SAFETY: this copy of the code is compiled for `L` (`stamp_floats!`) and runs only where the processor has it.
+        unsafe {
+            let mut acc = [[L::splat(0.0); G]; N];
+            for (d, channel) in keys.iter().enumerate() {
+                let mut k = [L::splat(0.0); G];
+                for g in 0..G {
+                    // A cache line holds 32 keys of f16: each line is asked for twice, which costs little.
+                    prefetch(&raw const next[d][(tile * G + g) * STEP]);
+                    k[g] = S::to_f32::<L>(&channel.as_chunks().0[tile * G + g]);
+                }
+                for v in 0..N {
+                    let q = L::splat(q[v][d]);
+                    for g in 0..G {
+                        acc[v][g] = L::fma(q, k[g], acc[v][g]);
+                    }
+                }
+            }
+            for v in 0..N {
+                let out = out[v * stride..v * stride + PAGE].as_chunks_mut().0;
+                for g in 0..G {
+                    L::store(acc[v][g], &mut out[tile * G + g]);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn scores<L: Lanes, S: Stored>(q: &[f32], keys: &[S::Bytes], next: &[S::Bytes], out: &mut [f32], stride: usize) {
+    let (keys, next) = (keys.as_chunks::<PAGE>().0, next.as_chunks::<PAGE>().0);
+    assert_eq!(keys.len(), next.len());
+    let channels = keys.len();
+    let n = q.len() / channels;
+    let mut v = 0;
+    while L::WIDE_TILES && v + 8 <= n {
+        scores_tile::<L, S, 8, 2>(&q[v * channels..], keys, next, &mut out[v * stride..], stride);
+        v += 8;
+    }
+    while v + 4 <= n {
+        if L::WIDE_TILES {
+            scores_tile::<L, S, 4, 4>(&q[v * channels..], keys, next, &mut out[v * stride..], stride);
+        } else {
+            scores_tile::<L, S, 4, 1>(&q[v * channels..], keys, next, &mut out[v * stride..], stride);
+        }
+        v += 4;
+    }
+    while v < n {
+        scores_tile::<L, S, 1, 4>(&q[v * channels..], keys, next, &mut out[v * stride..], stride);
+        v += 1;
+    }
+}
+
+#[inline(always)]
+pub(super) fn scores_f16<L: Lanes>(q: &[f32], keys: &[F16Bytes], next: &[F16Bytes], out: &mut [f32], stride: usize) {
+    scores::<L, F16>(q, keys, next, out, stride)
+}
+#[inline(always)]
+pub(super) fn scores_f32<L: Lanes>(q: &[f32], keys: &[F32Bytes], next: &[F32Bytes], out: &mut [f32], stride: usize) {
+    scores::<L, F32>(q, keys, next, out, stride)
+}
+
+/// The weighted sums of `N` vectors of weights, in `G` groups of 16 channels from channel `c` on.
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn mix_tile<L: Lanes, S: Stored, const N: usize, const G: usize>(
+    p: &[f32],
+    stride: usize,
+    keys: Range<usize>,
+    values: &[S::Bytes],
+    next: &[S::Bytes],
+    acc: &mut [f32],
+    channels: usize,
+    c: usize,
+) {
+    let p: [&[f32]; N] = slices(|v| &p[v * stride..][..keys.end]);
+    let whole = "the channels are a multiple of 16";
+    // SAFETY: this copy of the code is compiled for `L` (`stamp_floats!`) and runs only where the processor has it.
+    unsafe {
+        let mut sums = [[L::splat(0.0); G]; N];
+        for v in 0..N {
+            for g in 0..G {
+                sums[v][g] = L::load(acc[v * channels + c + g * STEP..].first_chunk().expect(whole));
+            }
+        }
+        for key in keys {
+            let mut value = [L::splat(0.0); G];
+            for g in 0..G {
+                let at = key * channels + c + g * STEP;
+                prefetch(&raw const next[at]);
+                let stored = values[at..].first_chunk().expect("the page holds all channels of each key");
+                value[g] = S::to_f32::<L>(stored);
+            }
+            for v in 0..N {
+                let weight = L::splat(p[v][key]);
+                for g in 0..G {
+                    sums[v][g] = L::fma(weight, value[g], sums[v][g]);
+                }
+            }
+        }
+        for v in 0..N {
+            for g in 0..G {
+                let out = acc[v * channels + c + g * STEP..].first_chunk_mut().expect(whole);
+                L::store(sums[v][g], out);
+            }
+        }
+    }
+}
+
+/// The weighted sums of `N` vectors of weights in all channels, `G` groups of 16 at a time.
+#[inline(always)]
+fn mix_vectors<L: Lanes, S: Stored, const N: usize, const G: usize>(
+    p: &[f32],
+    stride: usize,
+    keys: Range<usize>,
+    values: &[S::Bytes],
+    next: &[S::Bytes],
+    acc: &mut [f32],
+    channels: usize,
+) {
+    let mut c = 0;
+    while c + G * STEP <= channels {
+        mix_tile::<L, S, N, G>(p, stride, keys.clone(), values, next, acc, channels, c);
+        c += G * STEP;
+    }
+    while c < channels {
+        mix_tile::<L, S, N, 1>(p, stride, keys.clone(), values, next, acc, channels, c);
+        c += STEP;
+    }
+}
+
+#[inline(always)]
+fn mix<L: Lanes, S: Stored>(
+    p: &[f32],
+    stride: usize,
+    keys: Range<usize>,
+    values: &[S::Bytes],
+    next: &[S::Bytes],
+    acc: &mut [f32],
+    channels: usize,
+) {
+    let vectors = acc.len() / channels;
+    let mut v = 0;
+    while v < vectors {
+        let (p, acc, keys) = (&p[v * stride..], &mut acc[v * channels..], keys.clone());
+        v += match vectors - v {
+            8.. if L::WIDE_TILES => {
+                mix_vectors::<L, S, 8, 2>(p, stride, keys, values, next, acc, channels);
+                8
+            }
+            4.. if L::WIDE_TILES => {
+                mix_vectors::<L, S, 4, 4>(p, stride, keys, values, next, acc, channels);
+                4
+            }
+            4.. => {
+                mix_vectors::<L, S, 4, 1>(p, stride, keys, values, next, acc, channels);
+                4
+            }
+            _ => {
+                mix_vectors::<L, S, 1, 4>(p, stride, keys, values, next, acc, channels);
+                1
+            }
+        };
+    }
+}
+
+#[inline(always)]
+pub(super) fn mix_f16<L: Lanes>(
+    p: &[f32],
+    stride: usize,
+    keys: Range<usize>,
+    values: &[F16Bytes],
+    next: &[F16Bytes],
+    acc: &mut [f32],
+    channels: usize,
+) {
+    mix::<L, F16>(p, stride, keys, values, next, acc, channels)
+}
+#[inline(always)]
+pub(super) fn mix_f32<L: Lanes>(
+    p: &[f32],
+    stride: usize,
+    keys: Range<usize>,
+    values: &[F32Bytes],
+    next: &[F32Bytes],
+    acc: &mut [f32],
+    channels: usize,
+) {
+    mix::<L, F32>(p, stride, keys, values, next, acc, channels)
+}

@@ -1,0 +1,36 @@
+//! Measures how fast this processor computes integer dot products.
+
+use super::Kernels;
+use crate::error::Result;
+use crate::machine::pool::Pool;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// The multiply-adds per second that `threads` threads reach with the instruction set's integer dot product in
+/// registers alone: the best of three passes. It is the upper limit of the ternary kernels.
+pub fn dot_peak(threads: usize, kernels: &Kernels) -> Result<f64> {
+    /// Items that each thread claims on average in a pass: many, so that the pass hardly waits for a late thread.
+    const ITEMS_PER_THREAD: usize = 16;
+    const ITEM_TIME: Duration = Duration::from_millis(1);
+    let pool = Pool::new(threads)?;
+    let calibrate = || {
+        let mut rounds = 1;
+        loop {
+            let start = Instant::now();
+            kernels.peak_macs(rounds);
+            if start.elapsed() >= ITEM_TIME {
+                return rounds;
+            }
+            rounds *= 2;
+        }
+    };
+    let rounds = pool.run(|_| calibrate());
+    let pass = || {
+        let macs = AtomicU64::new(0);
+        let start = Instant::now();
+        let item = |_| _ = macs.fetch_add(kernels.peak_macs(rounds), Relaxed);
+        pool.run(|team| team.for_each(threads * ITEMS_PER_THREAD, item));
+        macs.into_inner() as f64 / start.elapsed().as_secs_f64()
+    };
+    Ok((0..3).map(|_| pass()).fold(0.0, f64::max))
+}

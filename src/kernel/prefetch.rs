@@ -1,0 +1,23 @@
+//! Hints that load a cache line before it is needed.
+
+/// Asks the processor to load a cache line. The address may lie anywhere, also outside every allocation.
+#[inline(always)]
+pub(super) fn prefetch<T>(at: *const T) {
+    // SAFETY: a prefetch is a hint and never faults, whatever the address; SSE is part of every x86-64.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast())
+    };
+    // SAFETY: a prefetch is a hint and never faults, whatever the address.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, readonly))
+    };
+}
+
+/// Asks for the address 4 KiB ahead in a stream of weights, about one memory latency of streaming; hardware
+/// prefetchers stop at page boundaries.
+#[inline(always)]
+pub(super) fn prefetch_ahead<T>(at: &T) {
+    prefetch((&raw const *at).wrapping_byte_add(4096))
+}

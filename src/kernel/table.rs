@@ -1,0 +1,206 @@
+//! The table of kernels: one [`Kernels`] value for each instruction set, and the list of float kernels from which its
+//! entries and its methods are made.
+
+use super::isa::Isa;
+use super::lanes::{Bf16Bytes, F16Bytes, F32Bytes};
+use super::packing::{self, BASE3_WORDS, EXPANDED_WORDS, Packing, Word};
+use super::quantized_head::QuantizedToken;
+use super::ternary_dot::TileSums;
+use std::ops::Range;
+
+/// The list of float kernels, each with the file that holds it; `$then!` receives `[extra…]` and the signatures.
+macro_rules! with_float_kernels {
+    ($then:ident $($extra:tt)*) => {
+        $then! {
+            [$($extra)*]
+            /// RMSNorm (arXiv 1910.07467): `x = x / sqrt(mean(x²) + eps) · gamma`; normalised before the product with
+            /// gamma, as in transformers.
+            fn elementwise::rms_norm(x: &mut [f32], gamma: &[f32], eps: f32);
+            /// Per-token absmax int8 (BitNet b1.58, arXiv 2402.17764): `s = 127 / max(|x|max, 1e-5)`,
+            /// `q = round_half_even(x·s)`; pads `q` with zeros; returns `(s, sum of q)`.
+            fn elementwise::quantize(x: &[f32], q: &mut [i8]) -> (f32, i32);
+            /// Dot of a row stored as f16 with each of `xs`.
+            fn dot::dot_f16(row: &[F16Bytes], xs: &[&[f32]], out: &mut [f32]);
+            /// Dot of a row stored as bf16 with each of `xs`.
+            fn dot::dot_bf16(row: &[Bf16Bytes], xs: &[&[f32]], out: &mut [f32]);
+            /// Dot of a row stored as f32 with each of `xs`.
+            fn dot::dot_f32(row: &[F32Bytes], xs: &[&[f32]], out: &mut [f32]);
+            /// Dot of a dequantized row with each of `xs`.
+            fn dot::dot_floats(row: &[f32], xs: &[&[f32]], out: &mut [f32]);
+            /// `out[v][key] = q[v] · k[key]` for a page of keys stored `[channel][key]`; vectors of `out` are `stride`
+            /// apart. `next` is the page after it, which is prefetched.
+            fn attention::scores_f16(q: &[f32], keys: &[F16Bytes], next: &[F16Bytes], out: &mut [f32], stride: usize);
+            /// As `scores_f16`, for a page stored as f32.
+            fn attention::scores_f32(q: &[f32], keys: &[F32Bytes], next: &[F32Bytes], out: &mut [f32], stride: usize);
+            /// `acc[v] += Σ p[v][key] · value[key]` over some keys of a page stored `[key][channel]`, in ascending
+            /// order; vectors of `p` are `stride` apart; `channels` is a multiple of 16. `next` is prefetched.
+            fn attention::mix_f16(
+                p: &[f32], stride: usize, keys: Range<usize>, values: &[F16Bytes], next: &[F16Bytes], acc: &mut [f32],
+                channels: usize,
+            );
+            /// As `mix_f16`, for a page stored as f32.
+            fn attention::mix_f32(
+                p: &[f32], stride: usize, keys: Range<usize>, values: &[F32Bytes], next: &[F32Bytes], acc: &mut [f32],
+                channels: usize,
+            );
+            /// `s = exp(s·scale - max)` over the first `n`, zero after them; returns the sum. `s` holds whole pages.
+            fn elementwise::softmax(s: &mut [f32], n: usize, scale: f32) -> f32;
+            /// Converts halves to f32, exactly.
+            fn elementwise::f16_to_f32(row: &[F16Bytes], out: &mut [f32]);
+            /// `gate = silu(gate) · up`, the activation of Llama (SwiGLU).
+            fn elementwise::silu_mul(gate: &mut [f32], up: &[f32]);
+            /// `gate = max(gate, 0)² · up`, the activation of BitNet b1.58 2B-4T.
+            fn elementwise::relu2_mul(gate: &mut [f32], up: &[f32]);
+            /// `x += y`.
+            fn elementwise::add(x: &mut [f32], y: &[f32]);
+            /// Rotary embedding of pairs: `(a, b) = (a·cos − b·sin, b·cos + a·sin)`.
+            fn elementwise::rotate(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]);
+            /// Code sums as floats, for a matrix with one scale: `out = float(sum − q_sum) · factor`.
+            fn elementwise::scale_sums(sums: &[i32], q_sum: i32, factor: f32, out: &mut [f32]);
+            /// Code sums as floats, for a matrix with a scale per row: `out = float(sum − q_sum) · (scale / s)`.
+            fn elementwise::scale_rows(sums: &[i32], q_sum: i32, scales: &[f32], s: f32, out: &mut [f32]);
+            /// Rounds a row to `step · q`. Returns `step` and upper bounds of the Euclidean norms of the row and of
+            /// `row - step · q`, which are infinite if a value is not finite. Pads `q` with zeros. At most 2^17
+            /// columns.
+            fn quantized_head::quantize_row(row: &[f32], q: &mut [i8]) -> (f32, f32, f32);
+            /// Exact dot of an int8 row with each of `xs`, provided that no sum of magnitudes leaves i32. Rows are
+            /// multiples of 32 columns.
+            fn quantized_head::dot_i8(row: &[i8], xs: &[&[i16]], out: &mut [i32]);
+            /// Lower and upper bounds of a token's logits for some rows, from their `dot_i8` with the token and from
+            /// their steps, norms and errors as `quantize_row` returns them.
+            fn quantized_head::logit_bounds(
+                dots: &[i32], rows: [&[f32]; 3], x: QuantizedToken, low: &mut [f32], high: &mut [f32],
+            );
+        }
+    };
+}
+pub(super) use with_float_kernels;
+
+/// `FLOATS`, the float kernels of one instruction set: each kernel of the list compiled for `lanes` with `features`.
+macro_rules! stamp_floats {
+    (lanes: $lanes:ident) => {
+        $crate::kernel::table::with_float_kernels!(stamp_floats $lanes);
+    };
+    (lanes: $lanes:ident, features: $features:literal) => {
+        $crate::kernel::table::with_float_kernels!(stamp_floats $lanes $features);
+    };
+    ([$lanes:ident]
+        $($(#[$doc:meta])* fn $file:ident::$name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
+        pub(super) const FLOATS: $crate::kernel::table::FloatKernels = $crate::kernel::table::FloatKernels {
+            $($name: $crate::kernel::$file::$name::<$lanes>,)*
+        };
+    };
+    ([$lanes:ident $features:literal]
+        $($(#[$doc:meta])* fn $file:ident::$name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
+        mod floats {
+            use super::$lanes;
+            use std::ops::Range;
+            use $crate::kernel::lanes::{Bf16Bytes, F16Bytes, F32Bytes};
+            use $crate::kernel::quantized_head::QuantizedToken;
+            $(
+                #[target_feature(enable = $features)]
+                pub fn $name($($arg: $ty),*) $(-> $ret)? {
+                    $crate::kernel::$file::$name::<$lanes>($($arg),*)
+                }
+            )*
+        }
+        pub(super) const FLOATS: $crate::kernel::table::FloatKernels =
+            $crate::kernel::table::FloatKernels { $($name: floats::$name,)* };
+    };
+}
+pub(super) use stamp_floats;
+
+/// Declares [`FloatKernels`] from the list, and for each entry a safe method of [`Kernels`].
+macro_rules! declare_float_kernels {
+    ([] $($(#[$doc:meta])* fn $file:ident::$name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
+        /// The float kernels of one instruction set.
+        pub(super) struct FloatKernels {
+            $(pub(super) $name: unsafe fn($($ty),*) $(-> $ret)?,)*
+        }
+
+        impl Kernels {
+            $(
+                $(#[$doc])*
+                #[allow(clippy::too_many_arguments)]
+                pub fn $name(&self, $($arg: $ty),*) $(-> $ret)? {
+                    // SAFETY: `kernels` hands out a table only where the processor has its instruction set.
+                    unsafe { (self.floats.$name)($($arg),*) }
+                }
+            )*
+        }
+    };
+}
+with_float_kernels!(declare_float_kernels);
+
+/// Computes code sums of the words of a strip for the tokens of a tile; see [`Kernels::ternary_sums`].
+pub(super) type SumsKernel = unsafe fn(&[Word], &[&[i8]], &mut TileSums);
+
+/// Kernels for words of base3 codes.
+#[derive(Clone, Copy)]
+pub(super) struct Base3Kernels {
+    pub(super) sums: SumsKernel,
+    /// Converts whole blocks of base3 words to two-bit words.
+    pub(super) to_two_bit: unsafe fn(&[Word], &mut [Word]),
+}
+
+/// The kernels of one instruction set.
+///
+/// A value exists only for an instruction set that the processor has ([`super::kernels`]), so its methods are safe.
+pub struct Kernels {
+    /// The instruction set that the kernels use.
+    pub isa: Isa,
+    pub(super) two_bit_sums: SumsKernel,
+    /// None where unpacking base3 costs more than reading its fewer bytes saves: then [`Kernels::packing`] avoids it.
+    pub(super) base3: Option<Base3Kernels>,
+    pub(super) peak_macs: unsafe fn(usize) -> u64,
+    pub(super) floats: FloatKernels,
+}
+
+impl Kernels {
+    /// The packing that is fastest for rows of `cols` trits.
+    pub fn packing(&self, cols: usize) -> Packing {
+        if self.base3.is_some() { Packing::smallest(cols) } else { Packing::TwoBit }
+    }
+
+    /// Code sums of a strip of rows for up to [`TILE`](super::ternary::TILE) tokens.
+    ///
+    /// `words` holds the strip's row groups one after the other; each of `tokens` has all their columns.
+    pub fn ternary_sums(&self, packing: Packing, words: &[Word], tokens: &[&[i8]], sums: &mut TileSums) {
+        assert!(!tokens.is_empty() && tokens.len() <= sums.len());
+        let cols = tokens[0].len();
+        let group = packing.words(cols);
+        assert!(packing.padded(cols) == cols && (words.len() == group || words.len() == 2 * group));
+        assert!(tokens.iter().all(|t| t.len() == cols));
+        let mut two_bit = Vec::new();
+        let (kernel, words) = match (packing, self.base3) {
+            (Packing::TwoBit, _) => (self.two_bit_sums, words),
+            (Packing::Base3, Some(base3)) => (base3.sums, words),
+            (Packing::Base3, None) => {
+                two_bit.resize(words.len() / BASE3_WORDS * EXPANDED_WORDS, Word([0; 64]));
+                self.base3_to_two_bit(words, &mut two_bit);
+                (self.two_bit_sums, &two_bit[..])
+            }
+        };
+        // SAFETY: the processor has the instruction set, as above; the assertions hold the shapes that kernels rely on.
+        unsafe { kernel(words, tokens, sums) }
+    }
+
+    /// Converts whole blocks of base3 words to two-bit words.
+    pub fn base3_to_two_bit(&self, base3: &[Word], two_bit: &mut [Word]) {
+        let blocks = base3.len() / BASE3_WORDS;
+        assert!(base3.len() == blocks * BASE3_WORDS && two_bit.len() == blocks * EXPANDED_WORDS);
+        match self.base3 {
+            // SAFETY: the processor has the instruction set, as above.
+            Some(kernels) => unsafe { (kernels.to_two_bit)(base3, two_bit) },
+            None => packing::base3_to_two_bit(base3, two_bit),
+        }
+    }
+
+    /// Measures the integer dot product in registers alone: runs it `rounds` times, at most 2²³ lest a lane overflow,
+    /// and returns the number of multiply-adds. Every product is 1, and the result is their sum.
+    pub fn peak_macs(&self, rounds: usize) -> u64 {
+        assert!(rounds <= 1 << 23);
+        // SAFETY: the processor has the instruction set, as above.
+        unsafe { (self.peak_macs)(rounds) }
+    }
+}

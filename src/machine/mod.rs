@@ -1,0 +1,9 @@
+//! The machine: threads, memory, the processor, and counters of the work done on it. Knows no kernels and no models.
+
+pub mod bandwidth;
+pub mod counters;
+pub mod facts;
+pub mod file;
+mod float_control;
+pub mod memory;
+pub mod pool;

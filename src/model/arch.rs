@@ -1,0 +1,146 @@
+//! The architectures that this engine runs, one row each.
+//!
+//! A new architecture whose operations all exist takes one row here and a model of its kind in the tests.
+
+use crate::ops::activation::Activation;
+use crate::ops::rope::RopeStyle;
+
+/// What the engine needs to know of an architecture beyond a file's metadata.
+#[derive(Debug)]
+pub struct Arch {
+    /// The value of `general.architecture`, which is also the prefix of all other metadata keys.
+    pub name: &'static str,
+    /// Which channels of a head rotate together.
+    pub rope_style: RopeStyle,
+    /// The feed-forward activation of a file without the key `hidden_activation`.
+    pub activation: Activation,
+    /// A model under this name that has another activation, which only its size tells.
+    pub exception: Option<(ModelSize, Activation)>,
+    /// Its tensors.
+    pub tensors: BlockTensors,
+}
+
+/// The sizes that tell a model from others of the same architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelSize {
+    /// Transformer blocks.
+    pub n_layers: usize,
+    /// Channels of the residual stream.
+    pub hidden_size: usize,
+    /// Channels inside the feed-forward network.
+    pub intermediate_size: usize,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+}
+
+/// The names of a transformer block's tensors: "q" stands for `blk.N.q.weight`. A norm that the architecture lacks is
+/// `None`.
+#[derive(Debug)]
+pub struct BlockTensors {
+    /// RMSNorm before the attention.
+    pub attn_norm: &'static str,
+    /// Query projection.
+    pub q: &'static str,
+    /// Key projection.
+    pub k: &'static str,
+    /// Value projection.
+    pub v: &'static str,
+    /// RMSNorm between the attention and its output projection (SubLN, arXiv 2210.06423).
+    pub attn_sub_norm: Option<&'static str>,
+    /// Output projection of the attention.
+    pub o: &'static str,
+    /// RMSNorm before the feed-forward network.
+    pub ffn_norm: &'static str,
+    /// Gate projection of the feed-forward network.
+    pub gate: &'static str,
+    /// Up projection of the feed-forward network.
+    pub up: &'static str,
+    /// RMSNorm between the activation and the down projection.
+    pub ffn_sub_norm: Option<&'static str>,
+    /// Down projection of the feed-forward network.
+    pub down: &'static str,
+}
+
+/// Embedding of the tokens; also the output head of a model without [`OUTPUT`].
+pub const TOKEN_EMBEDDING: &str = "token_embd.weight";
+/// The output head.
+pub const OUTPUT: &str = "output.weight";
+/// RMSNorm before the output head.
+pub const OUTPUT_NORM: &str = "output_norm.weight";
+/// Divisors of the rotary frequencies.
+pub const ROPE_DIVISORS: &str = "rope_freqs.weight";
+
+/// Every architecture.
+pub static ARCHITECTURES: [Arch; 4] = [
+    // Microsoft's BitNet b1.58 2B-4T.
+    Arch {
+        name: "bitnet-b1.58",
+        rope_style: RopeStyle::NeoX,
+        activation: Activation::Relu2,
+        exception: None,
+        tensors: BITNET,
+    },
+    // The same in its first upload.
+    Arch {
+        name: "bitnet-25",
+        rope_style: RopeStyle::NeoX,
+        activation: Activation::Relu2,
+        exception: None,
+        tensors: BITNET,
+    },
+    // 1bitLLM's models; community conversions of BitNet b1.58 2B-4T carry this name, too.
+    Arch {
+        name: "bitnet",
+        rope_style: RopeStyle::NeoX,
+        activation: Activation::Silu,
+        exception: Some((BITNET_2B_4T, Activation::Relu2)),
+        tensors: BITNET,
+    },
+    // Llama's graph with ternary projections: HF1BitLLM, Falcon3, Falcon-E, TriLM.
+    Arch {
+        name: "llama",
+        rope_style: RopeStyle::Interleaved,
+        activation: Activation::Silu,
+        exception: None,
+        tensors: LLAMA,
+    },
+];
+
+const BITNET_2B_4T: ModelSize =
+    ModelSize { n_layers: 30, hidden_size: 2560, intermediate_size: 6912, vocab_size: 128_256 };
+
+const LLAMA: BlockTensors = BlockTensors {
+    attn_norm: "attn_norm",
+    q: "attn_q",
+    k: "attn_k",
+    v: "attn_v",
+    attn_sub_norm: None,
+    o: "attn_output",
+    ffn_norm: "ffn_norm",
+    gate: "ffn_gate",
+    up: "ffn_up",
+    ffn_sub_norm: None,
+    down: "ffn_down",
+};
+
+const BITNET: BlockTensors =
+    BlockTensors { attn_sub_norm: Some("attn_sub_norm"), ffn_sub_norm: Some("ffn_sub_norm"), ..LLAMA };
+
+impl Arch {
+    /// The architecture of this name.
+    pub fn find(name: &str) -> Option<&'static Arch> {
+        ARCHITECTURES.iter().find(|arch| arch.name == name)
+    }
+
+    /// The feed-forward activation of a file that does not name one.
+    pub fn activation_for(&self, size: ModelSize) -> Activation {
+        match self.exception {
+            Some((exceptional, activation)) if exceptional == size => activation,
+            _ => self.activation,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/arch.rs"]
+mod tests;

@@ -1,0 +1,62 @@
+//! What a model costs: bytes of memory, and the work of a token.
+
+use super::linear::{Dense, Matrix};
+use super::{Block, Model};
+use crate::kernel::attention::PAGE;
+use crate::ops::attention::KvType;
+
+/// The work of one token, in the two parts that limit its speed: arithmetic and reading memory.
+pub struct PerToken {
+    /// Multiply-adds of int8 activations and trits.
+    pub ternary_macs: usize,
+    /// Bytes of weights that a pass with logits reads, however many sequences share it. If the output head has its
+    /// 8-bit copy, they are the copy's, without the few rows that are computed exactly.
+    pub weight_bytes: usize,
+    /// Bytes of keys and values that it reads for each position before its own.
+    pub kv_bytes: usize,
+}
+
+impl Model {
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.layers.iter().flat_map(Block::linears).map(|linear| &linear.matrix)
+    }
+
+    /// Bytes of the projections that stay dense.
+    fn dense_bytes(&self) -> usize {
+        self.matrices().map(|matrix| if let Matrix::Dense(dense) = matrix { dense.bytes() } else { 0 }).sum()
+    }
+
+    /// Bytes of all matrices in the form that a pass reads, without the output head's 8-bit copy.
+    pub fn weight_bytes(&self) -> usize {
+        self.packed_bytes() + self.mapped_bytes()
+    }
+
+    /// Bytes of packed projections, which are in allocated memory.
+    pub fn packed_bytes(&self) -> usize {
+        self.matrices().map(|matrix| if let Matrix::Ternary(ternary) = matrix { ternary.bytes() } else { 0 }).sum()
+    }
+
+    /// Bytes of the output head's 8-bit copy; 0 until it is made.
+    pub fn copied_bytes(&self) -> usize {
+        self.head.bytes()
+    }
+
+    /// Bytes of matrices that are read from the mapped file.
+    pub fn mapped_bytes(&self) -> usize {
+        self.dense_bytes() + self.embedding.bytes() + self.output.as_ref().map_or(0, Dense::bytes)
+    }
+
+    /// The work of one token.
+    pub fn per_token(&self, kv_type: KvType) -> PerToken {
+        let head_bytes = match self.copied_bytes() {
+            0 => self.output.as_ref().unwrap_or(&self.embedding).bytes(),
+            copied => copied,
+        };
+        let macs = |matrix: &Matrix| if let Matrix::Ternary(t) = matrix { t.rows() * t.cols() } else { 0 };
+        PerToken {
+            ternary_macs: self.matrices().map(macs).sum(),
+            weight_bytes: self.packed_bytes() + self.dense_bytes() + head_bytes,
+            kv_bytes: self.page_shape().elements() / PAGE * kv_type.bytes(),
+        }
+    }
+}

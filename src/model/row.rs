@@ -1,0 +1,41 @@
+//! A batch as the callers of [`Model::forward`](super::Model::forward) give it: a list of rows.
+
+use crate::token::TokenId;
+
+/// One token of a batch: of a prompt, or of a step that generates. It stands behind all positions that its sequence's
+/// cache holds and all earlier rows of that sequence.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    /// The index of its sequence among the sequences of the batch.
+    pub sequence: usize,
+    /// The token.
+    pub id: TokenId,
+    /// Which logits to compute at its position.
+    pub logits: LogitsFor<'a>,
+}
+
+/// Which logits a row needs.
+#[derive(Clone, Copy)]
+pub enum LogitsFor<'a> {
+    /// None: the row only extends the cache.
+    None,
+    /// Those of the whole vocabulary.
+    All,
+    /// Those of the tokens that the sampler can choose; the others may be minus infinity.
+    Candidates(&'a CandidateThreshold<'a>),
+    /// The hidden state after the output norm, `hidden_size` floats, in place of logits. In one batch every row that
+    /// needs anything needs this, or none does.
+    Hidden,
+}
+
+/// Applies the sampler's penalties to the lower and upper bounds of all logits, and returns the threshold below which
+/// an upper bound rules a token out; `None` if every logit is needed. The penalties must keep the order of values (be
+/// monotone), or the bounds would no longer hold.
+pub type CandidateThreshold<'a> = dyn Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync + 'a;
+
+impl LogitsFor<'_> {
+    /// Whether the row needs anything: logits or its hidden state.
+    pub fn any(&self) -> bool {
+        !matches!(self, LogitsFor::None)
+    }
+}

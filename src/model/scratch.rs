@@ -1,0 +1,59 @@
+//! The buffers of a forward pass.
+
+use super::config::Config;
+use crate::error::Result;
+use crate::kernel::ternary::Activations;
+use crate::machine::memory::try_grow;
+
+/// The memory of a pass, kept for the next one: fresh memory costs more than filling it.
+#[derive(Default)]
+pub struct Scratch {
+    floats: [Vec<f32>; 9],
+    ints: Activations,
+}
+
+/// The buffers of a pass, each with one row a token.
+pub(super) struct Buffers<'a> {
+    /// The residual stream.
+    pub x: &'a mut [f32],
+    /// The residual stream after the norm before the attention or the feed-forward network.
+    pub normed: &'a mut [f32],
+    /// The queries of all heads.
+    pub q: &'a mut [f32],
+    /// The keys of all key/value heads.
+    pub k: &'a mut [f32],
+    /// The values of all key/value heads.
+    pub v: &'a mut [f32],
+    /// The attention's output, then its sub-norm.
+    pub attended: &'a mut [f32],
+    /// The feed-forward network's gate projection, then its activation, then the sub-norm of that.
+    pub gate: &'a mut [f32],
+    /// The feed-forward network's up projection.
+    pub up: &'a mut [f32],
+    /// What the attention or the feed-forward network adds to the residual stream.
+    pub branch: &'a mut [f32],
+    /// The input of the projections that come next, rounded to int8.
+    pub ints: &'a mut Activations,
+}
+
+impl Scratch {
+    /// Buffers for `n_rows` rows; what they hold is left from the last pass.
+    pub(super) fn buffers(&mut self, config: &Config, n_rows: usize) -> Result<Buffers<'_>> {
+        let Scratch { floats: [x, normed, q, k, v, attended, gate, up, branch], ints } = self;
+        let rows = |buffer, width| try_grow(buffer, n_rows * width);
+        let (hidden, ffn, q_width, kv_width) =
+            (config.hidden_size, config.intermediate_size, config.q_width(), config.kv_width());
+        Ok(Buffers {
+            x: rows(x, hidden)?,
+            normed: rows(normed, hidden)?,
+            q: rows(q, q_width)?,
+            k: rows(k, kv_width)?,
+            v: rows(v, kv_width)?,
+            attended: rows(attended, q_width)?,
+            gate: rows(gate, ffn)?,
+            up: rows(up, ffn)?,
+            branch: rows(branch, hidden)?,
+            ints,
+        })
+    }
+}
