@@ -1,7 +1,8 @@
 //! Ternary (BitNet b1.58) language models on an ordinary processor.
 //!
-//! The layers, lowest first; a module may `use` only modules of lower numbers (`tests/layers.rs` asserts it):
-//! 0 [`error`]; 1 [`checkpoint`], [`kernel`], [`receipt`], [`sampler`], [`template`]; 2 [`codec`], [`tokenizer`], [`ops`]; 3 [`model`]; 4 [`decode`]; 5 [`engine`]; 6 [`chat`]; 7 `py`, the Python face.
+//! A module uses only modules of lower layers (`tests/layers.rs` asserts it):
+//! 0 [`error`], [`token`]; 1 [`machine`], [`checkpoint`], [`template`], [`sampler`]; 2 [`receipt`], [`kernel`], [`codec`],
+//! [`tokenizer`]; 3 [`ops`]; 4 [`model`]; 5 [`decode`]; 6 [`engine`]; 7 [`chat`]; 8 `py`, the Python classes.
 
 /// An enum whose variants have public names, which follow them.
 macro_rules! named {
@@ -13,10 +14,10 @@ macro_rules! named {
         }
 
         impl $Enum {
-            /// All of them.
+            /// Every variant, in the order of declaration.
             pub const ALL: [Self; [$($name),*].len()] = [$(Self::$Variant),*];
 
-            /// The public name.
+            /// The name in the Python API and in files.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$Variant => $name),* }
             }
