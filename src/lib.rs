@@ -1,7 +1,7 @@
 //! Ternary (BitNet b1.58) language models on an ordinary processor.
 //!
-//! The layers, lowest first; a module may `use` only modules of lower numbers (`tests/layers.rs` asserts it):
-//! 0 [`error`]; 1 [`checkpoint`], [`kernel`], [`receipt`], [`sampler`], [`template`]; 2 [`codec`], [`tokenizer`], [`ops`]; 3 [`model`]; 4 [`decode`]; 5 [`engine`]; 6 [`chat`]; 7 `py`, the Python face.
+//! Start with [`engine::Engine`] for one model and [`chat::ChatSession`] for a conversation. The modules are layers, which
+//! `docs/architecture.md` describes; a module uses only modules of lower layers (`tests/layers.rs` asserts it).
 
 /// An enum whose variants have public names, which follow them.
 macro_rules! named {
