@@ -346,10 +346,10 @@ def test_a_sampling_parameter_of_a_later_version_is_refused_by_name(engine: Any)
     """This version cannot compute such an answer again. A parameter that is missing has its default."""
     document = engine.generate("hello world", **SAMPLED).receipt.to_dict()
     sampling = document["claim"]["sampling"]
-    later = bitnet.Receipt.from_json(json.dumps(altered(document, "claim.sampling", sampling | {"typical_p": 0.5})))
-    with pytest.raises(bitnet.ReceiptError, match=r"gate 'claim\.sampling\.typical_p'"):
+    later = bitnet.Receipt.from_json(json.dumps(altered(document, "claim.sampling", sampling | {"of_the_future": 0.5})))
+    with pytest.raises(bitnet.ReceiptError, match=r"gate 'claim\.sampling\.of_the_future'"):
         later.validate()
-    with pytest.raises(bitnet.ReceiptError, match="this version does not know typical_p"):
+    with pytest.raises(bitnet.ReceiptError, match="this version does not know of_the_future"):
         engine.replay(later)
     without = {name: value for name, value in sampling.items() if name != "min_p"}
     earlier = bitnet.Receipt.from_json(json.dumps(altered(document, "claim.sampling", without)))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 named! {
     /// Why a generation ended.
     pub enum Finish {
-        /// The model generated a stop id, or the text a stop string.
+        /// A stop id or a stop string was generated.
         Stop = "stop",
         /// `max_tokens` were generated.
         Length = "length",

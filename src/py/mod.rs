@@ -32,7 +32,7 @@ mod _core {
     #[pymodule_export]
     use super::receipt::Receipt;
     #[pymodule_export]
-    use super::sampling::{SamplingParams, _sampling_parameters, _sampling_schema};
+    use super::sampling::{_sampling_parameters, _sampling_schema, SamplingParams};
     #[pymodule_export]
     use super::spans::Span;
     #[pymodule_export]

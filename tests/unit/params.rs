@@ -5,7 +5,7 @@ fn later() -> Vec<Parameter> {
     let copy = |known: &Parameter| Parameter { rules: known.rules, ..*known };
     let mut list: Vec<Parameter> = PARAMETERS.iter().map(copy).collect();
     list.push(Parameter {
-        name: "typical_p",
+        name: "pretend",
         help: "",
         default: "1.0",
         rules: Rules::above(0.0).at_most(1.0).since("0.2.0"),
@@ -14,10 +14,10 @@ fn later() -> Vec<Parameter> {
 }
 
 /// What a later version writes for `params` and its new parameter.
-fn written_later(params: &SamplingParams, typical_p: f32) -> Map<String, Json> {
+fn written_later(params: &SamplingParams, pretend: f32) -> Map<String, Json> {
     let (list, defaults) = (later(), SamplingParams::default());
     let (mut values, mut default_values) = (params.values(), defaults.values());
-    values.push(&typical_p);
+    values.push(&pretend);
     default_values.push(&1f32);
     let fields = written(&list, &values, &default_values);
     fields.into_iter().map(|(parameter, value)| (parameter.name.to_string(), value)).collect()
@@ -40,8 +40,8 @@ fn a_later_parameter_at_its_default_changes_nothing_that_is_written() {
 #[test]
 fn a_later_parameter_that_is_not_at_its_default_is_written_last() {
     let fields = written_later(&some_params(), 0.5);
-    assert_eq!(fields.keys().next_back().unwrap(), "typical_p");
-    assert_eq!(fields["typical_p"], 0.5);
+    assert_eq!(fields.keys().next_back().unwrap(), "pretend");
+    assert_eq!(fields["pretend"], 0.5);
     assert_eq!(fields.len(), PARAMETERS.len() + 1);
 }
 
