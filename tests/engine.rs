@@ -92,7 +92,9 @@ fn continuations_score_as_if_alone_and_the_context_is_computed_once() {
     // The last id of a continuation is not computed, so it takes no position of the 512.
     assert!(engine.score(&ids(500, 6), &[vec![1; 13]], &mut || false).is_ok());
     let too_long = engine.score(&ids(500, 6), &[vec![1; 14]], &mut || false);
-    assert!(message(too_long).contains("513 positions"));
+    let error = too_long.err().expect("refused");
+    assert!(matches!(error.kind(), Error::Context { needed: 513, n_ctx: 512, .. }));
+    assert!(error.to_string().starts_with("continuations[0]: "));
 }
 
 #[test]

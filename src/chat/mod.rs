@@ -72,10 +72,10 @@ impl ChatSession {
         self.check_idle()?;
         let held = self.turns.len() / 2;
         if n > held {
-            return Err(Error::Argument(format!("{n} exchanges cannot be taken back, the conversation has {held}")));
+            return Err(Error::Argument(format!("cannot take back {n} exchanges, the conversation has {held}")));
         }
         self.turns.truncate(2 * (held - n));
-        // A conversation that was loaded has none for its first exchanges.
+        // A loaded conversation has no receipts for its earlier exchanges.
         self.receipts.truncate(self.receipts.len().saturating_sub(n));
         if self.evicted_turns >= self.turns.len() {
             self.evicted_turns = 0;

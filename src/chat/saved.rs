@@ -8,7 +8,7 @@ use crate::decode::Sequence;
 use crate::engine::{Engine, NUMERICS};
 use crate::error::{Error, Result};
 use crate::machine::file::write_atomically;
-use crate::sampler::{SamplingParams, bias_from_json, bias_to_json};
+use crate::sampler::{SamplingParams, bias_from_json};
 use crate::template::{ChatTurn, Role, Template, TemplateOrigin};
 use crate::token::TokenId;
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,8 @@ fn wrong(what: impl std::fmt::Display) -> Error {
 impl Saved {
     fn new(session: &ChatSession, params: &SamplingParams) -> Saved {
         let template = &session.template;
+        // All digits of the float, as every version has written it; claims have the shortest decimal number instead.
+        let bias = |x: f32| if x.is_finite() { x.into() } else { x.to_string().into() };
         let turn = |turn: &ChatTurn| SavedTurn {
             role: turn.role.name().into(),
             content: turn.text.clone(),
@@ -88,7 +90,7 @@ impl Saved {
             turns: session.turns.iter().map(turn).collect(),
             forgotten: session.evicted_turns,
             params: params.clone(),
-            logit_bias: bias_to_json(&params.logit_bias),
+            logit_bias: params.logit_bias.iter().map(|(id, x)| (*id, bias(*x))).collect(),
             cache: None,
         }
     }

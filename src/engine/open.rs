@@ -100,7 +100,7 @@ impl Engine {
         let n_ctx = options.n_ctx.unwrap_or(context.min(DEFAULT_CONTEXT));
         if n_ctx > context {
             return Err(Error::Argument(format!(
-                "n_ctx is {n_ctx}, but the model was trained for {context} positions; ask for at most that"
+                "n_ctx is {n_ctx}, expected at most {context}, the positions that the model was trained for"
             )));
         }
         let n_batch = options.n_batch.unwrap_or(DEFAULT_BATCH);

@@ -74,7 +74,7 @@ pub fn score<'py>(
     let texts = continuations.iter().filter(|one| one.is_instance_of::<PyString>()).count();
     let is_text = context.is_instance_of::<PyString>();
     if texts != if is_text { continuations.len() } else { 0 } {
-        let wrong = "context and continuations must be texts, all of them, or all of them ids";
+        let wrong = "context and continuations must be either all texts or all lists of ids";
         return Err(PyTypeError::new_err(wrong));
     }
     let (context, continuations) = if is_text {
@@ -125,8 +125,8 @@ pub fn embed<'py>(
 
 /// The items of a list. A str is refused, although Python can iterate over it.
 fn items<'py>(list: &Bound<'py, PyAny>, name: &str) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    let found = if list.is_instance_of::<PyString>() { "one text".into() } else { type_name(list) };
-    let wrong = |_| PyTypeError::new_err(format!("{name} must be a list of texts, or of lists of ids; found {found}"));
+    let found = if list.is_instance_of::<PyString>() { "a single text".into() } else { type_name(list) };
+    let wrong = |_| PyTypeError::new_err(format!("{name} must be a list of texts or of lists of ids, found {found}"));
     let list = if list.is_instance_of::<PyString>() { Err(()) } else { list.try_iter().map_err(|_| ()) };
     list.map_err(wrong)?.collect()
 }

@@ -105,7 +105,7 @@ fn set_up(py: Python<'_>) -> PyResult<()> {
         return Ok(());
     }
     let stayed =
-        "the threads that `await` needs stayed in the process that forked this one off; start processes by 'spawn'";
+        "`await` does not work in a forked process, whose threads stayed in its parent; start processes by 'spawn'";
     Err(BitnetError::new_err(stayed))
 }
 

@@ -2,6 +2,7 @@
 
 use crate::engine::{Engine, TextOrIds, Watch};
 use crate::error::{self, Error};
+use crate::token::TokenId;
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError};
 use pyo3::import_exception;
 use pyo3::prelude::*;
@@ -121,22 +122,22 @@ pub fn token_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
 }
 
 /// Those of the ints that can be a token id. For uses where an id outside the vocabulary means nothing.
-pub fn possible_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<u32>> {
-    Ok(token_ids(ids, name)?.into_iter().filter_map(|id| u32::try_from(id).ok()).collect())
+pub fn possible_ids(ids: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<TokenId>> {
+    Ok(token_ids(ids, name)?.into_iter().filter_map(|id| TokenId::try_from(id).ok()).collect())
 }
 
-/// Token ids for an engine, which checks its vocabulary itself. Here they are only made u32.
-pub fn engine_ids(ids: &Bound<'_, PyAny>, name: &str, engine: &Engine) -> PyResult<Vec<u32>> {
-    Ok(to_u32(&token_ids(ids, name)?, engine.n_vocab())?)
+/// Token ids of an engine's vocabulary.
+pub fn engine_ids(ids: &Bound<'_, PyAny>, name: &str, engine: &Engine) -> PyResult<Vec<TokenId>> {
+    Ok(to_token_ids(&token_ids(ids, name)?, engine.n_vocab())?)
 }
 
-/// A prompt: a str, or token ids for an engine.
+/// A prompt: a str, or token ids of an engine's vocabulary.
 pub fn text_or_ids(prompt: &Bound<'_, PyAny>, name: &str, engine: &Engine) -> PyResult<TextOrIds> {
     if prompt.is_instance_of::<PyString>() {
         return Ok(TextOrIds::Text(unicode(prompt, name)?));
     }
     let ids = ints(prompt, name, "a text or a sequence of int")?;
-    Ok(TextOrIds::Ids(to_u32(&ids, engine.n_vocab())?))
+    Ok(TextOrIds::Ids(to_token_ids(&ids, engine.n_vocab())?))
 }
 
 /// The token ids of several sequences, which begin at `position`, converted by `convert` and checked. An error names the
@@ -147,8 +148,8 @@ pub fn checked_sequences<'py>(
     sequences: impl IntoIterator<Item = Bound<'py, PyAny>>,
     position: usize,
     name: &str,
-    convert: impl Fn(&Bound<'py, PyAny>, &str) -> PyResult<Vec<u32>>,
-) -> PyResult<Vec<Vec<u32>>> {
+    convert: impl Fn(&Bound<'py, PyAny>, &str) -> PyResult<Vec<TokenId>>,
+) -> PyResult<Vec<Vec<TokenId>>> {
     let one = |(i, sequence): (usize, Bound<'py, PyAny>)| {
         let name = format!("{name}[{i}]");
         let checked = convert(&sequence, &name).and_then(|ids| {
@@ -164,10 +165,13 @@ pub fn checked_sequences<'py>(
     sequences.into_iter().enumerate().map(one).collect()
 }
 
-/// Ids as the core has them. The error of one that is no u32 is the error of one outside the vocabulary.
-fn to_u32(ids: &[i64], n_vocab: usize) -> error::Result<Vec<u32>> {
-    let one =
-        |(position, id): (usize, &i64)| u32::try_from(*id).map_err(|_| Error::TokenId { id: *id, position, n_vocab });
+/// The ids as u32. Ids outside the vocabulary are refused here already, so that the error names the first of them even if
+/// a later one is no u32.
+fn to_token_ids(ids: &[i64], n_vocab: usize) -> error::Result<Vec<TokenId>> {
+    let one = |(position, id): (usize, &i64)| match TokenId::try_from(*id) {
+        Ok(small) if (small as usize) < n_vocab => Ok(small),
+        _ => Err(Error::TokenId { id: *id, position, n_vocab }),
+    };
     ids.iter().enumerate().map(one).collect()
 }
 

@@ -245,18 +245,18 @@ pub fn conversation(
     }
     let variable = |(name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
         let name: String = name.extract()?;
-        Ok((name.clone(), json_like(&value, &name, 0)?))
+        Ok((name.clone(), to_json(&value, &name, 0)?))
     };
     Ok(Conversation {
-        messages: json_like(messages, "messages", 0)?,
-        tools: tools.map_or(Ok(Json::Null), |tools| json_like(tools, "tools", 0))?,
+        messages: to_json(messages, "messages", 0)?,
+        tools: tools.map_or(Ok(Json::Null), |tools| to_json(tools, "tools", 0))?,
         add_generation_prompt,
         variables: variables.map_or(Ok(Map::new()), |all| all.iter().map(variable).collect::<PyResult<_>>())?,
     })
 }
 
 /// A Python value as JSON. Tuples count as lists; `path` names the value in errors.
-fn json_like(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Json> {
+fn to_json(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Json> {
     if depth > MAX_NESTING {
         return Err(Error::Template(format!("{path} is nested more than {MAX_NESTING} deep")).into());
     }
@@ -272,7 +272,7 @@ fn json_like(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Jso
     } else if let Ok(float) = value.cast::<PyFloat>() {
         let number = serde_json::Number::from_f64(float.value());
         let number =
-            number.ok_or_else(|| TemplateError::new_err(format!("{path} is {value}, which JSON does not know")));
+            number.ok_or_else(|| TemplateError::new_err(format!("{path} is {value}, which JSON cannot express")));
         Ok(number?.into())
     } else if let Ok(dict) = value.cast::<PyDict>() {
         let item = |(key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
@@ -280,17 +280,16 @@ fn json_like(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Jso
             let text = key.cast::<PyString>().map_err(|_| {
                 PyTypeError::new_err(format!("{path}: the key is of type {}, expected str", type_name(&key)))
             })?;
-            Ok((unicode(text, &path)?, json_like(&value, &path, depth + 1)?))
+            Ok((unicode(text, &path)?, to_json(&value, &path, depth + 1)?))
         };
         Ok(dict.iter().map(item).collect::<PyResult<Map<String, Json>>>()?.into())
     } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
-        let item =
-            |(i, item): (usize, PyResult<Bound<'_, PyAny>>)| json_like(&item?, &format!("{path}[{i}]"), depth + 1);
+        let item = |(i, item): (usize, PyResult<Bound<'_, PyAny>>)| to_json(&item?, &format!("{path}[{i}]"), depth + 1);
         Ok(value.try_iter()?.enumerate().map(item).collect::<PyResult<Vec<Json>>>()?.into())
     } else if let Ok(turn) = value.cast::<ChatTurn>() {
         Ok(turn.get().core.message())
     } else {
         let kind = type_name(value);
-        Err(PyTypeError::new_err(format!("{path} is of type {kind}, which JSON does not know")))
+        Err(PyTypeError::new_err(format!("{path} is of type {kind}, which JSON cannot express")))
     }
 }
