@@ -1,8 +1,7 @@
 //! Ternary (BitNet b1.58) language models on an ordinary processor.
 //!
-//! A module uses only modules of lower layers (`tests/layers.rs` asserts it):
-//! 0 [`error`], [`token`]; 1 [`machine`], [`checkpoint`], [`template`], [`sampler`]; 2 [`receipt`], [`kernel`], [`codec`],
-//! [`tokenizer`]; 3 [`ops`]; 4 [`model`]; 5 [`decode`]; 6 [`engine`]; 7 [`chat`]; 8 `py`, the Python classes.
+//! Start with [`engine::Engine`] for one model and [`chat::ChatSession`] for a conversation. The modules are layers, which
+//! `docs/architecture.md` describes; a module uses only modules of lower layers (`tests/layers.rs` asserts it).
 
 /// An enum whose variants have public names, which follow them.
 macro_rules! named {
