@@ -6,7 +6,7 @@ use crate::receipt::{Receipt, Seconds, rate};
 /// Sums over the receipts of a conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SessionMetrics {
-    /// Number of answers.
+    /// Number of answers that have a receipt.
     pub exchanges: usize,
     /// Positions of all prompts.
     pub prompt_tokens: u64,

@@ -18,7 +18,7 @@ enum File {
 
 /// A tensor of a file.
 pub struct TensorSummary<'a> {
-    /// The tensor's name.
+    /// The name, such as `blk.0.attn_q.weight`.
     pub name: &'a str,
     /// The tensor type's name, such as `I2_S`.
     pub kind: &'a str,
@@ -42,7 +42,7 @@ impl<'a> TensorSummary<'a> {
 /// All tensors of one type.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TypeTotal {
-    /// Number of tensors.
+    /// How many tensors have the type.
     pub tensors: usize,
     /// Size of their data in bytes.
     pub bytes: usize,
@@ -88,7 +88,7 @@ impl Inspection {
         }
     }
 
-    /// The file's metadata.
+    /// All keys and values of the file's metadata.
     pub fn metadata(&self) -> Metadata<'_> {
         match &self.0 {
             File::Model(engine) => engine.gguf().metadata(),
@@ -96,7 +96,7 @@ impl Inspection {
         }
     }
 
-    /// The file's tensors.
+    /// All tensors, in the order of the file.
     pub fn tensors(&self) -> Vec<TensorSummary<'_>> {
         match &self.0 {
             File::Model(engine) => engine.gguf().tensors().iter().map(TensorSummary::of_tensor).collect(),

@@ -44,7 +44,7 @@ use open::TokenizerThread;
 use receipts::Identity;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// An open model.
+/// An open model with its threads. Any number of callers can share it: only its caches change.
 pub struct Engine {
     runtime: Runtime,
     kv_type: KvType,
@@ -81,7 +81,7 @@ impl Engine {
         self.runtime.model.config()
     }
 
-    /// The model file.
+    /// The mapped model file: metadata and tensors.
     pub fn gguf(&self) -> &Gguf {
         self.runtime.model.gguf()
     }
@@ -101,7 +101,7 @@ impl Engine {
         self.runtime.n_batch
     }
 
-    /// Threads that compute.
+    /// Number of threads that compute.
     pub fn n_threads(&self) -> usize {
         self.runtime.pool.size()
     }

@@ -31,7 +31,7 @@ impl From<Vec<TokenId>> for TextOrIds {
 
 /// A checked prompt with everything that decides how it is answered.
 pub struct Request {
-    /// The prompt's ids.
+    /// The prompt's ids, at least one.
     pub prompt: Vec<TokenId>,
     /// How ids are sampled.
     pub params: SamplingParams,

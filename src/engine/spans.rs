@@ -17,7 +17,7 @@ use std::ops::{Range, RangeInclusive};
 /// A stretch of a prompt that has one author.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
-    /// The text.
+    /// The text of the stretch.
     pub text: String,
     /// The role of the message that it comes from; none if the template wrote it.
     pub role: Option<String>,

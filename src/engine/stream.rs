@@ -51,7 +51,7 @@ pub(super) struct Clock {
     pub(super) detokenize: Duration,
     /// Everything inside the engine.
     pub(super) wall: Duration,
-    /// Between pulls.
+    /// What the consumer spent between pulls.
     pub(super) consumer: Duration,
 }
 

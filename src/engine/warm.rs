@@ -7,7 +7,7 @@ use crate::token::TokenId;
 use std::sync::{MutexGuard, PoisonError};
 
 impl Engine {
-    /// An empty sequence.
+    /// A new sequence without any positions.
     pub fn new_sequence(&self) -> Sequence {
         Sequence::new(self.runtime.model.new_cache(self.kv_type))
     }

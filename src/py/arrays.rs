@@ -28,7 +28,7 @@ impl Scores {
     }
 }
 
-/// `Engine.logits`.
+/// `Engine.logits`: an array of shape [ids, n_vocab].
 pub fn logits<'py>(py: Python<'py>, engine: &Engine, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
     let ids = engine_ids(ids, "ids", engine)?;
     let n = ids.len();
@@ -36,7 +36,7 @@ pub fn logits<'py>(py: Python<'py>, engine: &Engine, ids: &Bound<'py, PyAny>) ->
     PyArray1::from_vec(py, logits).reshape([n, engine.n_vocab()])
 }
 
-/// `Engine.logits_batch`.
+/// `Engine.logits_batch`: an array of shape [ids, n_vocab] for each sequence.
 pub fn logits_batch<'py>(
     py: Python<'py>,
     engine: &Engine,
@@ -57,13 +57,13 @@ pub fn logits_batch<'py>(
         .collect()
 }
 
-/// `Engine.logprobs`.
+/// `Engine.logprobs`: an array with an item for each id but the first.
 pub fn logprobs<'py>(py: Python<'py>, engine: &Engine, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<f32>>> {
     let ids = engine_ids(ids, "ids", engine)?;
     Ok(PyArray1::from_vec(py, detached(py, |watch| engine.logprobs(&ids, watch))?))
 }
 
-/// `Engine.score`.
+/// `Engine.score`: context and continuations are all texts or all ids.
 pub fn score<'py>(
     py: Python<'py>,
     engine: &Engine,
@@ -101,13 +101,13 @@ pub fn score<'py>(
     })
 }
 
-/// `Engine.perplexity`.
+/// `Engine.perplexity`: of a text, or of ids.
 pub fn perplexity(py: Python<'_>, engine: &Engine, text: &Bound<'_, PyAny>, stride: Option<usize>) -> PyResult<f64> {
     let text = text_or_ids(text, "text", engine)?;
     detached(py, |watch| engine.perplexity(&engine.ids_of(text)?, stride, watch))
 }
 
-/// `Engine.embed`.
+/// `Engine.embed`: an array of shape [texts, hidden_size].
 pub fn embed<'py>(
     py: Python<'py>,
     engine: &Engine,
