@@ -101,7 +101,7 @@ def test_going_back_forgets_exchanges_and_their_receipts(chat: Any) -> None:
     assert chat.history == turns
     chat.rewind(3)
     assert (chat.history, chat.receipts, chat.metrics["exchanges"]) == ([], [], 0)
-    with pytest.raises(bitnet.ArgumentError, match=r"1 exchanges cannot be taken back"):
+    with pytest.raises(bitnet.ArgumentError, match=r"cannot take back 1 exchanges, .* has 0"):
         chat.rewind(1)
     with pytest.raises(bitnet.ArgumentError, match="at least 0"):
         chat.rewind(-1)
