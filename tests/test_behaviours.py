@@ -95,7 +95,7 @@ BEHAVIOURS = {
         [
             "test_chat.py::test_the_history_alternates_and_the_system_prompt_is_not_in_it",
             "test_sessions.py::test_a_thousand_turns_keep_memory_flat_and_roles_alternating",
-            "test_template.py::test_what_cannot_be_is_refused_with_its_place",
+            "test_template.py::test_invalid_values_are_refused_with_their_place",
             "test_repl.py::test_the_history_is_shown",
         ],
     ),
@@ -137,7 +137,7 @@ BEHAVIOURS = {
         "`chat_template` renders as Hugging Face's `apply_chat_template` renders it, byte for byte.",
         [
             "template.rs::built_in_templates_render_as_documented",
-            "template.rs::the_goldens_of_made_up_templates",
+            "template.rs::made_up_templates_render_as_with_transformers",
             "template_python.rs::jinja2_gave_the_same",
             "test_template.py::test_templates_render_to_the_byte",
             "test_template.py::test_the_command_prints_prompts",
@@ -149,7 +149,7 @@ BEHAVIOURS = {
         "the GGUF's template, then the tokenizer's name, then `raw` with a warning.",
         [
             "test_template.py::test_a_template_is_detected_with_its_source",
-            "test_template.py::test_a_model_file_brings_its_template",
+            "test_template.py::test_a_template_is_read_from_a_model_file",
             "test_repl.py::test_it_says_what_it_opened",
         ],
     ),
@@ -159,7 +159,7 @@ BEHAVIOURS = {
         [
             "test_chat.py::test_the_prompt_is_the_templates_text_with_one_bos",
             "test_chat.py::test_a_stop_sequence_of_the_template_ends_the_answer",
-            "test_template.py::test_a_template_says_what_it_is",
+            "test_template.py::test_a_template_has_attributes",
             "test_spans.py::test_tokens_are_those_of_the_conversation",
         ],
     ),
@@ -167,7 +167,7 @@ BEHAVIOURS = {
         "Marker text inside a user's message (`<|eot_id|>`) is encoded as plain text, never as the control token, "
         "unless the caller asks for it. The rendered bytes stay what the template wrote.",
         [
-            "prompt.rs::only_the_templates_own_control_tokens_are_recognised",
+            "prompt.rs::only_the_templates_own_control_tokens_are_recognized",
             "test_chat.py::test_control_tokens_that_users_write_stay_text",
             "test_text.py::test_control_tokens_in_a_users_text_stay_text",
             "test_spans.py::test_the_command_shows_them",
