@@ -473,13 +473,59 @@ def test_what_runs_no_tests_keeps_the_report(pytester: pytest.Pytester, options:
     assert (pytester.path / "out" / "report.json").read_text() == report
 
 
-def test_in_asks_of_an_answers_text(pytester: pytest.Pytester) -> None:
+def test_an_answer_compares_as_its_text(pytester: pytest.Pytester) -> None:
+    """Whether a comparison passes or fails depends on the text alone, never on the class of the answer."""
     pytester.makepyfile(
         """
+import pytest
+
 def test(bitnet_case):
-    answer = bitnet_case.ask("What is 2+2?")
-    assert "=4" in answer
-    assert "=5" not in answer
+    answer, again, other = (bitnet_case.ask(f"What is {sum}?") for sum in ("2+2", "2+2", "3+3"))
+    assert answer == "2+2=4." and "2+2=4." == answer and not answer != "2+2=4."
+    assert answer != "2+2=5." and "2+2=5." != answer and not answer == "2+2=5."
+    assert answer == again and answer != other
+    assert "=4" in answer and "=5" not in answer
+    assert answer in ("2+2=4.", "four") and answer in {"2+2=4."} and answer not in ["2+2=5.", "five"]
+    assert str(answer) == f"{answer}" == "2+2=4."
+    assert repr(answer).startswith("Answer('2+2=4.', prompt='What is 2+2?', digest='")
+    assert answer and not bitnet_case.complete("2+2=", max_tokens=4, stop="4")
+    assert answer != None and not answer == None
+    for value in (4, 4.0, b"2+2=4.", ["2+2=4."], {"sum": 4}):
+        with pytest.raises(TypeError, match=f"compares with text, found the {type(value).__name__} "):
+            answer == value
+        with pytest.raises(TypeError, match=f"compares with text, found the {type(value).__name__} "):
+            answer != value
+
+@pytest.mark.parametrize("wrong", [
+    lambda answer: answer == "2+2=5.",
+    lambda answer: answer != "2+2=4.",
+    lambda answer: "2+2=5." == answer,
+    lambda answer: "=5" in answer,
+    lambda answer: "=4" not in answer,
+    lambda answer: not answer,
+    lambda answer: answer in ("4", "four"),
+])
+def test_fails(bitnet_case, wrong):
+    assert wrong(bitnet_case.ask("What is 2+2?"))
+
+def test_explained(bitnet_case):
+    assert bitnet_case.ask("What is 2+2?") == "2+2=5."
+
+def test_explained_too(bitnet_case):
+    assert bitnet_case.ask("What is 3+3?") != "3+3=6."
 """
     )
-    run(pytester).assert_outcomes(passed=1)
+    done = run(pytester)
+    done.assert_outcomes(passed=1, failed=9)
+    with Engine() as engine:
+        digests = [ChatSession(engine, seed=0).send(f"What is {sum}?").receipt.digest for sum in ("2+2", "3+3")]
+    done.stdout.fnmatch_lines(
+        [
+            "*AssertionError: assert '2+2=4.' == '2+2=5.'",
+            "*prompt  'What is 2+2?'",
+            "*answer  '2+2=4.'",
+            f"*digest  {digests[0]}",
+            "*AssertionError: assert '3+3=6.' != '3+3=6.'",
+            f"*digest  {digests[1]}",
+        ]
+    )

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ._answer import Answer
 from ._report import PROPERTY, Report, digest_key, full_path, option_path
 
 if TYPE_CHECKING:
-    from bitnet import ChatSession, Completion, Engine
+    from bitnet import ChatSession, Engine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,6 +56,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Report(config), "bitnet-report")
 
 
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Explain a failed comparison of an answer by its prompt, text and digest."""
+    answers = [side for side in (left, right) if isinstance(side, Answer)]
+    if not answers:
+        return None
+    shown = (repr(side.text) if isinstance(side, Answer) else repr(side) for side in (left, right))
+    return [f" {op} ".join(shown), *(line for answer in answers for line in answer.explained())]
+
+
 @pytest.fixture(scope="session")
 def bitnet_engine(pytestconfig: pytest.Config) -> Iterator[Engine]:
     """An engine for the whole run, with the model of `--bitnet-model`, or else the model in the package."""
@@ -77,50 +87,7 @@ def bitnet_case(bitnet_engine: Engine, request: pytest.FixtureRequest) -> Case:
     return case
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An answer to assert about. The message of a failure has prompt, answer and the receipt's digest."""
-
-    prompt: str
-    completion: Completion
-
-    def __contains__(self, text: str) -> bool:
-        """Whether the answer's text contains this text."""
-        return text in self.text
-
-    @property
-    def text(self) -> str:
-        """The text of the answer."""
-        return self.completion.text
-
-    @property
-    def digest(self) -> str | None:
-        """The digest of the answer's receipt."""
-        return self.completion.receipt.digest if self.completion.receipt else None
-
-    def must_be(self, text: str) -> None:
-        """Fail unless the answer is exactly this text."""
-        __tracebackhide__ = True
-        self._check(self.text == text, f"to be {text!r}")
-
-    def must_contain(self, text: str) -> None:
-        """Fail unless the answer contains this text."""
-        __tracebackhide__ = True
-        self._check(text in self.text, f"to contain {text!r}")
-
-    def must_match(self, pattern: str) -> None:
-        """Fail unless this regular expression matches somewhere in the answer."""
-        __tracebackhide__ = True
-        self._check(re.search(pattern, self.text) is not None, f"to match {pattern!r}")
-
-    def _check(self, right: bool, expected: str) -> None:
-        __tracebackhide__ = True
-        if not right:
-            shown = f"expected the answer {expected}\n  prompt  {self.prompt!r}\n  answer  {self.text!r}"
-            raise AssertionError(f"{shown}\n  digest  {self.digest}")
-
-
-@dataclass
+@dataclass(eq=False)
 class Case:
     """The answers of one test. Sampling uses seed 0 unless a seed is given, so that every run has the same digests."""
 
@@ -157,7 +124,7 @@ class Case:
         return answer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chat:
     """A conversation in a test."""
 
