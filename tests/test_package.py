@@ -66,7 +66,8 @@ def test_the_peak_of_the_dot_product() -> None:
 
 
 QUIET = """
-import asyncio, json, pathlib, sys, bitnet
+import asyncio, json, logging, pathlib, sys, bitnet
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # in dev mode it reports slow callbacks: those of a busy machine
 folder = pathlib.Path(sys.argv[1])
 with bitnet.Engine() as engine:
     engine.logits([1, 2]), engine.logits_batch([[1], [2, 3]]), engine.prefill([1, 2]), engine.generate_tokens([1], 2)
