@@ -118,7 +118,7 @@ EXAMPLES = {
     "asynchronous.py": "cancelled: True\n2+2=4.\n",
     "batch.py": "7 '7+7=14.'",
     "chat.py": "replayed: True\nagain: True\n",
-    "choices.py": "right: 5 of 6",
+    "choices.py": "right: 5 of 5",
     "logits.py": "Prefill(tokens=1",
     "receipts.py": "replayed with the prompt: True",
     "repl.py": "> 2+2=4.\n[7 tokens] ",
