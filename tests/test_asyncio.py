@@ -18,8 +18,8 @@ import pytest
 
 import bitnet
 from bitnet import BitnetError, ChatSession
+from bitnet._synthetic import Spec
 from conftest import ModelMaker
-from make_model import Spec
 
 DRAWN: dict[str, Any] = {"max_tokens": 8, "temperature": 1.0, "seed": 3, "ignore_eos": True}
 SLOW = Spec("bitnet", 8, 1024, 4096, 16, 16, vocab_size=300, context=2048, linear="F32")

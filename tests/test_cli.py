@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 import bitnet
+from bitnet._gguf_writer import Tensor, Value, write_gguf
+from bitnet._synthetic import Spec, metadata, tensors
 from bitnet.cli import _options, _page
 from conftest import ROOT, ModelMaker
-from gguf_writer import Tensor, Value, write_gguf
-from make_model import Spec, metadata, tensors
 
 MODEL = ROOT / "tests" / "fixtures" / "relu2-i2s.gguf"
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import bitnet
+from bitnet._synthetic import Spec
 from conftest import ROOT
-from make_model import Spec
 from text_model import CONTROL, EOT, TOKENS
 
 
