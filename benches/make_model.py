@@ -3,28 +3,17 @@
     python benches/make_model.py 2b-4t.gguf --preset 2b-4t
     python benches/make_model.py odd.gguf --arch bitnet --width 400 --heads 4 --linear TQ1_0 --embedding Q6_K
 
-The same options and seed give the same file. Trits, scales, norms and embeddings depend on the seed, the tensor's name
-and its shape, not on its type: files that differ only in `--linear` hold the same model. Writing 2b-4t takes seconds.
+The same options and seed give the same file. `bitnet.bench.synthetic` does the same from Python.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from bitnet._synthetic import ARCHS, EMBEDDING_TYPES, LINEAR_TYPES, PRESETS, make_model
 
-import tensor_types as tt
-from gguf_writer import Tensor, Value, copy_tokenizer, write_gguf
-
-ARCHS = ("bitnet-b1.58", "bitnet-25", "bitnet", "llama")
-LINEAR_TYPES = ("I2_S", "TQ1_0", "TQ2_0", "IQ1_BN", "IQ2_BN", "F16", "F32", "BF16", "Q8_0")
-EMBEDDING_TYPES = tuple(tt.FLOAT)
 SIZES = {
     "layers": "number of layers",
     "width": "hidden size",
@@ -37,213 +26,6 @@ SIZES = {
     "shards": "scales per projection, each for an equal share of its rows (default: 1)",
     "seed": "seed of all random values (default: 1)",
 }
-CHUNK_ELEMENTS = 1 << 22  # limits the memory for random numbers and encoding
-
-# Maps a random byte to four trits. Each of the 81 combinations occurs three times; the remaining 13 bytes map to four
-# zeros. So 37 % of the trits are zeros, about as in trained models, and both signs are equally frequent.
-FOUR_TRITS = bytes(a << 6 | b << 4 | c << 2 | d for a, b, c, d in itertools.product((0, 1, 2), repeat=4))
-CODES_OF_BYTE = FOUR_TRITS * 3 + bytes([0b01010101] * 13)
-
-
-@dataclass(frozen=True)
-class Spec:
-    """Shape, types and seed of a model."""
-
-    arch: str = "bitnet-b1.58"
-    layers: int = 2
-    width: int = 256
-    ffn: int = 768
-    heads: int = 4
-    kv_heads: int = 2
-    head_dim: int | None = None  # None: width / heads
-    vocab_size: int = 1024
-    context: int = 512
-    rope_theta: float = 500000.0
-    eps: float = 1e-5
-    untied: bool = False
-    linear: str = "I2_S"
-    embedding: str = "F16"
-    output: str | None = None  # None: the embedding's type
-    shards: int = 1
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a shape that no model can have. Block sizes are checked when tensors are made."""
-        for field, allowed in (("arch", ARCHS), ("linear", LINEAR_TYPES), ("embedding", EMBEDDING_TYPES)):
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field} is one of {', '.join(allowed)}; found {getattr(self, field)!r}")
-        if self.output is not None and self.output not in EMBEDDING_TYPES:
-            raise ValueError(f"output is one of {', '.join(EMBEDDING_TYPES)}; found {self.output!r}")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads must be a multiple of kv_heads; found {self.heads} and {self.kv_heads}")
-        if self.head_dim is None and self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads; give head_dim")
-        if self.hd % 2:
-            raise ValueError(f"rope needs an even head_dim; found {self.hd}")
-        if self.linear == "I2_S" and self.shards > 1:
-            raise ValueError("I2_S has one scale per tensor; several shards need another type")
-
-    @property
-    def hd(self) -> int:
-        """Channels per head."""
-        return self.head_dim or self.width // self.heads
-
-
-PRESETS = {
-    "tiny": Spec(),
-    "2b-4t": Spec("bitnet-b1.58", 30, 2560, 6912, 20, 5, None, 128256, 4096),
-    "large": Spec("bitnet", 24, 1536, 4096, 16, 16, None, 32002, 2048, 10000.0),
-    "3b": Spec("bitnet", 26, 3200, 8640, 32, 32, None, 32002, 2048, 10000.0),
-    "llama3-8b": Spec("llama", 32, 4096, 14336, 32, 8, None, 128256, 8192, untied=True),
-    "falcon3-1b": Spec("llama", 18, 2048, 8192, 8, 4, None, 131072, 4096, 1000042.0, 1e-6, untied=True),
-    "falcon3-3b": Spec("llama", 22, 3072, 9216, 12, 4, None, 131072, 4096, 1000042.0, 1e-6, untied=True),
-    "falcon3-7b": Spec("llama", 28, 3072, 23040, 12, 4, None, 131072, 8192, 1000042.0, 1e-6, untied=True),
-    "falcon3-10b": Spec("llama", 40, 3072, 23040, 12, 4, None, 131072, 32768, 1000042.0, 1e-6, untied=True),
-}
-
-
-def make_model(path: Path, spec: Spec, vocab: Path | None = None) -> None:
-    """Write the model. `vocab` is a GGUF file whose tokenizer is copied; the default is a minimal tokenizer."""
-    write_gguf(path, metadata(spec, vocab), tensors(spec))
-
-
-def metadata(spec: Spec, vocab: Path | None = None) -> dict[str, Value]:
-    """Return the metadata keys that the published files of these architectures have."""
-    shape: dict[str, Value] = {
-        "vocab_size": spec.vocab_size,
-        "context_length": spec.context,
-        "embedding_length": spec.width,
-        "block_count": spec.layers,
-        "feed_forward_length": spec.ffn,
-        "attention.head_count": spec.heads,
-        "attention.head_count_kv": spec.kv_heads,
-        "attention.layer_norm_rms_epsilon": spec.eps,
-        "rope.dimension_count": spec.hd,
-        "rope.freq_base": spec.rope_theta,
-    }
-    if spec.hd * spec.heads != spec.width:
-        shape |= {"attention.key_length": spec.hd, "attention.value_length": spec.hd}
-    general: dict[str, Value] = {"general.architecture": spec.arch, "general.name": "synthetic"}
-    return general | {f"{spec.arch}.{key}": value for key, value in shape.items()} | tokenizer(spec, vocab)
-
-
-def tokenizer(spec: Spec, vocab: Path | None) -> dict[str, Value]:
-    """Return the tokenizer of another file, or one in which every id has a text of its own and nothing merges."""
-    if vocab is None:
-        tokens = [f"<{i}>" for i in range(spec.vocab_size)]
-        return {
-            "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.tokens": tokens,
-            "tokenizer.ggml.token_type": [1] * len(tokens),
-        }
-    copied, n_tokens = copy_tokenizer(vocab)
-    if n_tokens != spec.vocab_size:
-        raise ValueError(f"{vocab}: {n_tokens} tokens for a model of {spec.vocab_size}; use --vocab-size {n_tokens}")
-    return copied
-
-
-def tensors(spec: Spec) -> list[Tensor]:
-    """Return all tensors in the order of the published files: embedding, layers, final norm, output."""
-    attention, kv = spec.heads * spec.hd, spec.kv_heads * spec.hd
-    layer: list[tuple[str, tuple[int, ...]]] = [
-        ("attn_norm", (spec.width,)),
-        ("attn_q", (attention, spec.width)),
-        ("attn_k", (kv, spec.width)),
-        ("attn_v", (kv, spec.width)),
-        ("attn_sub_norm", (attention,)),
-        ("attn_output", (spec.width, attention)),
-        ("ffn_norm", (spec.width,)),
-        ("ffn_gate", (spec.ffn, spec.width)),
-        ("ffn_up", (spec.ffn, spec.width)),
-        ("ffn_sub_norm", (spec.ffn,)),
-        ("ffn_down", (spec.width, spec.ffn)),
-    ]
-    if spec.arch == "llama":
-        layer = [(name, shape) for name, shape in layer if "sub_norm" not in name]
-
-    out = [_dense(spec, "token_embd.weight", spec.embedding)]
-    for i in range(spec.layers):
-        for name, shape in layer:
-            full = f"blk.{i}.{name}.weight"
-            out.append(_norm(spec, full, shape[0]) if len(shape) == 1 else _linear(spec, full, *shape))
-    out.append(_norm(spec, "output_norm.weight", spec.width))
-    if spec.untied:
-        out.append(_dense(spec, "output.weight", spec.output or spec.embedding))
-    return out
-
-
-def _linear(spec: Spec, name: str, m: int, k: int) -> Tensor:
-    """Return a projection: random trits, one scale per shard of its rows."""
-
-    def i2_s() -> Iterator[bytes]:
-        # The random codes are already in the layout of I2_S, so large I2_S files need no packing.
-        rng = _generator(spec, name)
-        for start in range(0, m * k // 4, CHUNK_ELEMENTS):
-            yield _draw_codes(rng, min(CHUNK_ELEMENTS, m * k // 4 - start))
-        yield tt.i2_s_trailer(float(_scales(spec, name, 1, k)[0])).tobytes()
-
-    def row_wise() -> Iterator[bytes]:
-        codes = np.frombuffer(_draw_codes(_generator(spec, name), (m * k + 127) // 128 * 32), np.uint8)
-        trits = tt.decode_i2_s_codes(codes)[: m * k].reshape(m, k)
-        scales = _scales(spec, name, m, k)
-        for rows in _row_chunks(m, k):
-            yield tt.encode_trits(spec.linear, trits[rows], scales[rows]).tobytes()
-
-    return _tensor(name, (m, k), spec.linear, i2_s if spec.linear == "I2_S" else row_wise)
-
-
-def _draw_codes(rng: np.random.Generator, n: int) -> bytes:
-    return rng.bytes(n).translate(CODES_OF_BYTE)
-
-
-def _scales(spec: Spec, name: str, m: int, k: int) -> tt.Floats:
-    """Return the scale of each row: about 1 / sqrt(k), so that activations keep their size through the layers.
-
-    Scales are rounded to eight significant bits, so that f16, bf16 and f32 hold the same value.
-    """
-    mantissa, exponent = np.frexp(_generator(spec, name + ".scale").uniform(0.8, 1.6, spec.shards) / np.sqrt(k))
-    scales = np.ldexp(np.round(mantissa * 256) / 256, exponent).astype(np.float32)
-    shard_of_row = np.arange(m) * spec.shards // m
-    rows: tt.Floats = scales[shard_of_row]
-    return rows
-
-
-def _dense(spec: Spec, name: str, kind: str) -> Tensor:
-    """Return an embedding or output matrix, N(0, 0.7). Logits then spread widely, so greedy choices are clear."""
-
-    def chunks() -> Iterator[bytes]:
-        rng = _generator(spec, name)
-        for rows in _row_chunks(spec.vocab_size, spec.width):
-            x = rng.standard_normal((rows.stop - rows.start, spec.width), np.float32) * np.float32(0.7)
-            yield tt.FLOAT[kind](x).tobytes()
-
-    return _tensor(name, (spec.vocab_size, spec.width), kind, chunks)
-
-
-def _norm(spec: Spec, name: str, width: int) -> Tensor:
-    def chunks() -> Iterator[bytes]:
-        gamma = _generator(spec, name).uniform(0.5, 1.5, width).astype(np.float32)
-        yield tt.encode_f32(gamma).tobytes()
-
-    return _tensor(name, (width,), "F32", chunks)
-
-
-def _tensor(name: str, shape: tuple[int, ...], kind: str, chunks: Callable[[], Iterator[bytes]]) -> Tensor:
-    m, k = shape if len(shape) == 2 else (1, shape[0])
-    try:
-        return Tensor(name, shape, tt.TYPES[kind][0], tt.nbytes(kind, m, k), chunks)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
-def _generator(spec: Spec, name: str) -> np.random.Generator:
-    """Return a generator for one tensor, so that its values do not depend on other tensors."""
-    return np.random.default_rng([spec.seed, zlib.crc32(name.encode())])
-
-
-def _row_chunks(m: int, k: int) -> Iterator[slice]:
-    step = max(1, CHUNK_ELEMENTS // k)
-    return (slice(start, min(start + step, m)) for start in range(0, m, step))
 
 
 def main() -> None:

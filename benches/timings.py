@@ -2,7 +2,8 @@
 
 python benches/timings.py [MODEL.gguf] [--prompt 512] [--tokens 64] [--repeats 3]
 
-Exits with status 1 if the median time that no part accounts for is more than 2 % of the time spent in pulls.
+Exits with status 1 if more than 2 % of the time spent in pulls is in no part, even in the best repeat. Time that is not
+measured is missing in every repeat; on a busy machine the process also waits between two clocks in some of them.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ def main() -> int:
         print(f"{engine.path}: {engine.isa}, threads {engine.n_threads}, {size} + {options.tokens} tokens")
     for name in (*PARTS, "parts", "wall", "outside"):
         print(f"{name:<11} {statistics.median(times[name] for times in rounds) * 1e3:>12.3f} ms")
-    missing = {
-        name: statistics.median(1 - times["parts"] / times[name] for times in rounds) for name in ("wall", "outside")
-    }
-    print(f"not in any part: {missing['wall']:.3%} of wall, {missing['outside']:.3%} of the outside clock")
-    return 0 if missing["outside"] <= ALLOWED else 1
+    missing = {name: [1 - times["parts"] / times[name] for times in rounds] for name in ("wall", "outside")}
+    middle, least = ({name: pick(shares) for name, shares in missing.items()} for pick in (statistics.median, min))
+    print(f"not in any part: {middle['wall']:.3%} of wall, {middle['outside']:.3%} of the outside clock", end=" ")
+    print(f"(least: {least['outside']:.3%})")
+    return 0 if least["outside"] <= ALLOWED else 1
 
 
 if __name__ == "__main__":

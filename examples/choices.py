@@ -7,7 +7,13 @@ import sys
 
 from bitnet import Engine
 
-SUMS = [(2, 2), (3, 4), (5, 1), (6, 2), (8, 7), (12, 9)]
+QUESTIONS = [
+    ("What is 8+7?", ["8+7=14.", "8+7=15.", "8+7=16."], 1),
+    ("What is 9-4?", ["9-4=5.", "9-4=13.", "9-4=4."], 0),
+    ("What is 6*3?", ["6*3=9.", "6*3=63.", "6*3=18."], 2),
+    ("Spell cat.", ["The word cat: k-a-t.", "The word cat: c-a-t.", "The word cat: c-t-a."], 1),
+    ("Spell horse.", ["The word horse: h-o-r-s-e.", "The word horse: h-o-s-e.", "The word horse: e-s-r-o-h."], 0),
+]
 
 
 def main(path: str | None = None) -> None:
@@ -15,15 +21,13 @@ def main(path: str | None = None) -> None:
     right = 0
     with Engine(path) as engine:
         template = engine.template
-        for i, j in SUMS:
-            question = template.apply(f"What is {i}+{j}?")
-            context = engine.encode(question, add_bos=template.add_bos, parse_special=True)
-            choices = [i + j + 2, i + j, i + j - 1]
-            scores = engine.score(context, [engine.encode(f"{i}+{j}={n}.") for n in choices]).logprobs
-            best = choices[scores.argmax()]
-            right += best == i + j
-            print(f"{i}+{j}={best}", {n: round(float(score), 2) for n, score in zip(choices, scores, strict=True)})
-    print(f"right: {right} of {len(SUMS)}")
+        for question, choices, answer in QUESTIONS:
+            context = engine.encode(template.apply(question), add_bos=template.add_bos, parse_special=True)
+            logprobs = engine.score(context, [engine.encode(choice) for choice in choices]).logprobs
+            best = int(logprobs.argmax())
+            right += best == answer
+            print(f"{question} {choices[best]}", [round(float(logprob), 2) for logprob in logprobs])
+    print(f"right: {right} of {len(QUESTIONS)}")
 
 
 if __name__ == "__main__":

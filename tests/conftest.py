@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import bitnet
+from bitnet._synthetic import Spec, make_model
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "benches"), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "tests"))
 
-from make_model import Spec, make_model  # noqa: E402
 from text_model import make_text_model  # noqa: E402
 
 ModelMaker = Callable[[Spec], Path]

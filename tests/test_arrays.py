@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 
 import bitnet
+from bitnet._synthetic import Spec
 from conftest import ModelMaker
-from make_model import Spec
 from reference import Reference
 
 SPEC = Spec("bitnet-b1.58", 2, 256, 512, 4, 2, vocab_size=151, context=512, linear="TQ1_0")

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import bitnet
+from bitnet._gguf_writer import Tensor, Value, header, write_gguf
+from bitnet._synthetic import Spec, metadata, tensors
 from conftest import ModelMaker
-from gguf_writer import Tensor, Value, header, write_gguf
-from make_model import Spec, metadata, tensors
 
 SMALL = Spec("bitnet-b1.58", 1, 128, 192, 2, 1, vocab_size=40, context=64)
 # Small enough to be cut at every byte.

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 import bitnet
+from bitnet._gguf_writer import Tensor, Value, write_gguf
+from bitnet._synthetic import Spec, metadata, tensors
 from bitnet.cli import _options, _page
 from conftest import ROOT, ModelMaker
-from gguf_writer import Tensor, Value, write_gguf
-from make_model import Spec, metadata, tensors
 
 MODEL = ROOT / "tests" / "fixtures" / "relu2-i2s.gguf"
 
@@ -171,17 +171,19 @@ SLOW = Spec("bitnet", 8, 1024, 4096, 16, 16, vocab_size=300, context=2048, linea
 
 def test_ctrl_c_abandons_loading(model: ModelMaker) -> None:
     code = """
-import bitnet, os, signal, sys, threading, time
-start = time.monotonic()
+import bitnet, signal, sys, time
+# The clock of the process's own work: it stands still while other processes have the processor.
+start = time.process_time()
 bitnet.Engine(sys.argv[1], n_threads=1).close()
-whole = time.monotonic() - start
-threading.Timer(whole / 10, os.kill, (os.getpid(), signal.SIGINT)).start()
-start = time.monotonic()
+whole = time.process_time() - start
+signal.signal(signal.SIGPROF, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_PROF, whole / 10)
+start = time.process_time()
 try:
     bitnet.Engine(sys.argv[1], n_threads=1)
     print("loaded")
 except KeyboardInterrupt:
-    print("interrupted", time.monotonic() - start < 0.8 * whole)
+    print("interrupted", time.process_time() - start < 0.8 * whole)
 """
     done = subprocess.run([sys.executable, "-c", code, model(SLOW)], capture_output=True, text=True)
     assert done.stdout == "interrupted True\n", done.stderr

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import bitnet
+from bitnet._synthetic import Spec
 from conftest import ROOT, ModelMaker
-from make_model import Spec
 
 BASE = Spec("bitnet-b1.58", 2, 160, 288, 4, 2, vocab_size=151, context=512)
 SPECS = {

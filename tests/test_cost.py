@@ -8,15 +8,12 @@ Unlike times, these are the same on every machine. After a change that is meant:
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benches"))
-
 import bitnet
-from make_model import Spec, make_model
+from bitnet._synthetic import Spec, make_model
 
 RECORD = Path(__file__).parent / "data/cost.json"
 SPECS = {

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import bitnet
-import tensor_types as tt
-from gguf_writer import Tensor, Value, write_gguf
-from make_model import Spec, metadata, tensors
+from bitnet import _tensor_types as tt
+from bitnet._gguf_writer import Tensor, Value, write_gguf
+from bitnet._synthetic import Spec, metadata, tensors
 
 BASE = Spec("bitnet-b1.58", 2, 256, 256, 4, 2, vocab_size=40, context=256)
 NAN_F32, NAN_F16 = struct.pack("<f", float("nan")), struct.pack("<e", float("nan"))

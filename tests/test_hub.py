@@ -21,9 +21,9 @@ import pytest
 
 import bitnet
 from bitnet import hub
+from bitnet._gguf_writer import write_gguf
+from bitnet._synthetic import Spec, metadata, tensors
 from conftest import ROOT
-from gguf_writer import write_gguf
-from make_model import Spec, metadata, tensors
 
 pytest.importorskip("huggingface_hub")
 

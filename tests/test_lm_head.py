@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import bitnet
-import tensor_types as tt
-from gguf_writer import Tensor, write_gguf
-from make_model import Spec, metadata, tensors
+from bitnet import _tensor_types as tt
+from bitnet._gguf_writer import Tensor, write_gguf
+from bitnet._synthetic import Spec, metadata, tensors
 
 SPEC = Spec("bitnet-b1.58", 1, 256, 256, 4, 2, vocab_size=6000, context=256, seed=3, untied=True)
 

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import bitnet
 import gguf
-import tensor_types as tt
+from bitnet import _tensor_types as tt
+from bitnet._gguf_writer import copy_tokenizer, write_gguf
+from bitnet._synthetic import PRESETS, Spec, make_model, metadata, tensors
+from bitnet.bench import synthetic
 from conftest import ROOT, ModelMaker
-from gguf_writer import copy_tokenizer, write_gguf
-from make_model import PRESETS, Spec, make_model, metadata, tensors
 
 
 def lcg_trits(n: int) -> tt.Trits:
@@ -217,6 +219,23 @@ def test_refusals() -> None:
     short = dataclasses.replace(tensors(Spec())[0], chunks=lambda: [b"abc"])
     with pytest.raises(ValueError, match=r"token_embd.weight: wrote 3 bytes"):
         write_gguf(Path("/dev/null"), {}, [short])
+
+
+def test_a_synthetic_model_from_python(tmp_path: Path) -> None:
+    path = synthetic(tmp_path / "m.gguf", "tiny", linear="TQ1_0", layers=1)
+    make_model(tmp_path / "same.gguf", Spec(linear="TQ1_0", layers=1))
+    assert path == tmp_path / "m.gguf" and path.read_bytes() == (tmp_path / "same.gguf").read_bytes()
+    with bitnet.Engine(path) as engine:
+        assert len(engine.generate_tokens([1, 2, 3], max_tokens=4)) == 4
+    for arguments, said in [
+        ({"preset": "huge"}, "no preset 'huge'; the presets are tiny, bench, 2b-4t, "),
+        ({"depth": 3}, "no field 'depth'; the fields are arch, layers, "),
+        ({"heads": 7}, "heads must be a multiple of kv_heads; found 7 and 16"),
+        ({"linear": "Q3"}, "linear is one of I2_S, "),
+    ]:
+        with pytest.raises(bitnet.ArgumentError, match=said):
+            synthetic(tmp_path / "none.gguf", **arguments)
+    assert not (tmp_path / "none.gguf").exists()
 
 
 def test_command_line(tmp_path: Path) -> None:

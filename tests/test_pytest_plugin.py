@@ -48,6 +48,12 @@ def pytest_runtest_protocol(item, nextitem):
 """Runs tests as pytest-rerunfailures does: a test's report comes after those of its subtests."""
 
 
+def committed(path: Path) -> dict[str, list[str]]:
+    """The digests in a file of digests, by test."""
+    tests = json.loads(path.read_text())["tests"]
+    return {test: [answer["digest"] for answer in answers] for test, answers in tests.items()}
+
+
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", "--strict-markers", *options)
 
@@ -103,7 +109,8 @@ def test_digests_that_are_committed(pytester: pytest.Pytester) -> None:
     run(pytester, *compare, "--bitnet-update-digests").assert_outcomes(passed=3)
     path = pytester.path / "digests.json"
     written = path.read_text()
-    assert [len(digests) for digests in json.loads(written).values()] == [1, 3, 1]
+    assert [len(digests) for digests in committed(path).values()] == [1, 3, 1]
+    before = committed(path)
     run(pytester, *compare).assert_outcomes(passed=3)
     run(pytester, *compare, "-n", "2").assert_outcomes(passed=3)
     assert path.read_text() == written
@@ -115,14 +122,16 @@ def test_digests_that_are_committed(pytester: pytest.Pytester) -> None:
     changed = run(pytester, *compare)
     changed.assert_outcomes(passed=2, failed=1)
     changed.stdout.fnmatch_lines(
-        ["the digests differ from those in digests.json; found", "*prompt '2+2=', answer '4', *"]
+        [
+            "the answers differ from those in digests.json",
+            "  prompt '2+2=': sampling.seed is 1, was 0; the text is the same",
+            "    ????????*, expected " + before["test_suite.py::test_plain"][0],
+        ]
     )
     # An update of one test keeps the others.
     run(pytester, *compare, "--bitnet-update-digests", "-k", "plain").assert_outcomes(passed=1, deselected=2)
-    now = json.loads(path.read_text())
-    assert {test for test, digests in json.loads(written).items() if now[test] != digests} == {
-        "test_suite.py::test_plain"
-    }
+    now = committed(path)
+    assert {test for test, digests in before.items() if now[test] != digests} == {"test_suite.py::test_plain"}
 
 
 def test_another_model(pytester: pytest.Pytester, text_model: Path) -> None:
@@ -188,14 +197,13 @@ class Test(unittest.TestCase):
 """
     pytester.makepyfile(test_suite=suite)
     run(pytester, "--bitnet-digests=d.json", "--bitnet-update-digests").assert_outcomes(passed=1, failed=1)
-    assert list(json.loads((pytester.path / "d.json").read_text())) == ["test_suite.py::Test::test_sum"]
+    assert list(committed(pytester.path / "d.json")) == ["test_suite.py::Test::test_sum"]
     run(pytester, "--bitnet-digests=d.json").assert_outcomes(passed=1, failed=1)
     pytester.makepyfile(test_suite=suite.replace('"2+2=", max_tokens=1).text == "4"', '"3+3=", max_tokens=1)'))
     changed = run(pytester, "--bitnet-digests=d.json")
     changed.assert_outcomes(failed=2)
-    changed.stdout.fnmatch_lines(
-        ["the digests differ from those in d.json; found", "*prompt '3+3=', answer '6', *", "*assert '4' == '5'"]
-    )
+    prompts = "  prompt '3+3=': the prompt was '2+2='; the text is '6', was '4'"
+    changed.stdout.fnmatch_lines(["the answers differ from those in d.json", prompts, "*assert '4' == '5'"])
 
 
 def test_digests_are_found_from_any_root(pytester: pytest.Pytester, text_model: Path) -> None:
@@ -205,7 +213,7 @@ def test_digests_are_found_from_any_root(pytester: pytest.Pytester, text_model: 
     (tests / "test_suite.py").write_text("def test(bitnet_case): bitnet_case.complete('2+2=', max_tokens=1)")
     file = pytester.path / "sub" / "d.json"
     run(pytester, f"--bitnet-model={text_model}", f"--bitnet-digests={file}", "--bitnet-update-digests")
-    assert list(json.loads(file.read_text())) == ["tests/test_suite.py::test"]
+    assert list(committed(file)) == ["tests/test_suite.py::test"]
     spaced = ("--bitnet-model", str(text_model), "--bitnet-digests")
     run(pytester, *spaced, str(file)).assert_outcomes(passed=1)
     run(pytester, *spaced, "sub/d.json", "--rootdir=sub/tests").assert_outcomes(passed=1)
@@ -237,7 +245,7 @@ def test(bitnet_case, times, tmp_path, monkeypatch):
     )
     files = ("--bitnet-model=model.gguf", "--bitnet-receipts=out", "--bitnet-digests=d.json", *options)
     run(pytester, *files, "--bitnet-update-digests").assert_outcomes(passed=3)
-    assert len(json.loads((pytester.path / "d.json").read_text())) == 3
+    assert len(committed(pytester.path / "d.json")) == 3
     assert len(list((pytester.path / "out").iterdir())) == 4
     run(pytester, *files).assert_outcomes(passed=3)
 
@@ -264,9 +272,9 @@ def test_digests_of_a_test_that_asks_nothing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_suite="def test(bitnet_case): pass")
     stopped = run(pytester, "--bitnet-digests=d.json")
     stopped.assert_outcomes(failed=1)
-    stopped.stdout.fnmatch_lines(["the digests differ from those in d.json; found", "expected", "  ????????*"])
+    stopped.stdout.fnmatch_lines(["*prompt '2+2=', answer '4': in the file, but the test did not ask for it"])
     run(pytester, "--bitnet-digests=d.json", "--bitnet-update-digests").assert_outcomes(passed=1)
-    assert json.loads((pytester.path / "d.json").read_text()) == {}
+    assert committed(pytester.path / "d.json") == {}
     run(pytester, "--bitnet-digests=d.json").assert_outcomes(passed=1)
 
 
@@ -335,13 +343,12 @@ def test_every_outcome_is_told(pytester: pytest.Pytester, options: tuple[str, ..
         "passes_unexpectedly": ("xpassed", 1),
         "passes_against_the_rules": ("failed", 1),
     }
-    digests = json.loads((pytester.path / "d.json").read_text())
+    digests = committed(pytester.path / "d.json")
     assert {test.partition("::test_")[2]: len(found) for test, found in digests.items()} == {
         "passes": 1,
         "asks_after": 1,
     }
     # Only tests that would pass are compared, so other failures stay visible.
-    (pytester.path / "d.json").write_text(json.dumps(digests))
     done = run(pytester, *files)
     done.assert_outcomes(**{**outcomes, "passed": 2, "failed": 3})
     done.stdout.fnmatch_lines(["*XPASS(strict)*"])
@@ -391,7 +398,7 @@ class Test(unittest.TestCase):
         ("failed", 2),
         ("passed", 1),
     ]
-    assert list(json.loads((pytester.path / "d.json").read_text())) == ["test_suite.py::test[4]"]
+    assert list(committed(pytester.path / "d.json")) == ["test_suite.py::test[4]"]
 
 
 def test_a_test_that_is_run_again_begins_anew(pytester: pytest.Pytester) -> None:
@@ -406,7 +413,7 @@ def test(bitnet_case):
 """
     )
     run(pytester, "--bitnet-digests=d.json", "--bitnet-update-digests", "--bitnet-receipts=out")
-    (digests,) = json.loads((pytester.path / "d.json").read_text()).values()
+    (digests,) = committed(pytester.path / "d.json").values()
     (facts,) = json.loads((pytester.path / "out" / "report.json").read_text()).values()
     assert (len(digests), len(facts["answers"]), facts["outcome"]) == (1, 1, "passed")
     done = run(pytester, "--bitnet-digests=d.json")
@@ -420,7 +427,7 @@ def test_an_interrupted_run_keeps_what_it_has(pytester: pytest.Pytester) -> None
     assert done.ret == pytest.ExitCode.INTERRUPTED
     report = json.loads((pytester.path / "out" / "report.json").read_text())
     assert [facts["outcome"] for facts in report.values()] == ["passed", "passed", "unfinished"]
-    assert len(json.loads((pytester.path / "d.json").read_text())) == 2
+    assert len(committed(pytester.path / "d.json")) == 2
 
 
 def test_a_case_whose_process_ends_is_counted(pytester: pytest.Pytester) -> None:
@@ -473,13 +480,59 @@ def test_what_runs_no_tests_keeps_the_report(pytester: pytest.Pytester, options:
     assert (pytester.path / "out" / "report.json").read_text() == report
 
 
-def test_in_asks_of_an_answers_text(pytester: pytest.Pytester) -> None:
+def test_an_answer_compares_as_its_text(pytester: pytest.Pytester) -> None:
+    """Whether a comparison passes or fails depends on the text alone, never on the class of the answer."""
     pytester.makepyfile(
         """
+import pytest
+
 def test(bitnet_case):
-    answer = bitnet_case.ask("What is 2+2?")
-    assert "=4" in answer
-    assert "=5" not in answer
+    answer, again, other = (bitnet_case.ask(f"What is {sum}?") for sum in ("2+2", "2+2", "3+3"))
+    assert answer == "2+2=4." and "2+2=4." == answer and not answer != "2+2=4."
+    assert answer != "2+2=5." and "2+2=5." != answer and not answer == "2+2=5."
+    assert answer == again and answer != other
+    assert "=4" in answer and "=5" not in answer
+    assert answer in ("2+2=4.", "four") and answer in {"2+2=4."} and answer not in ["2+2=5.", "five"]
+    assert str(answer) == f"{answer}" == "2+2=4."
+    assert repr(answer).startswith("Answer('2+2=4.', prompt='What is 2+2?', digest='")
+    assert answer and not bitnet_case.complete("2+2=", max_tokens=4, stop="4")
+    assert answer != None and not answer == None
+    for value in (4, 4.0, b"2+2=4.", ["2+2=4."], {"sum": 4}):
+        with pytest.raises(TypeError, match=f"compares with text, found the {type(value).__name__} "):
+            answer == value
+        with pytest.raises(TypeError, match=f"compares with text, found the {type(value).__name__} "):
+            answer != value
+
+@pytest.mark.parametrize("wrong", [
+    lambda answer: answer == "2+2=5.",
+    lambda answer: answer != "2+2=4.",
+    lambda answer: "2+2=5." == answer,
+    lambda answer: "=5" in answer,
+    lambda answer: "=4" not in answer,
+    lambda answer: not answer,
+    lambda answer: answer in ("4", "four"),
+])
+def test_fails(bitnet_case, wrong):
+    assert wrong(bitnet_case.ask("What is 2+2?"))
+
+def test_explained(bitnet_case):
+    assert bitnet_case.ask("What is 2+2?") == "2+2=5."
+
+def test_explained_too(bitnet_case):
+    assert bitnet_case.ask("What is 3+3?") != "3+3=6."
 """
     )
-    run(pytester).assert_outcomes(passed=1)
+    done = run(pytester)
+    done.assert_outcomes(passed=1, failed=9)
+    with Engine() as engine:
+        digests = [ChatSession(engine, seed=0).send(f"What is {sum}?").receipt.digest for sum in ("2+2", "3+3")]
+    done.stdout.fnmatch_lines(
+        [
+            "*AssertionError: assert '2+2=4.' == '2+2=5.'",
+            "*prompt  'What is 2+2?'",
+            "*answer  '2+2=4.'",
+            f"*digest  {digests[0]}",
+            "*AssertionError: assert '3+3=6.' != '3+3=6.'",
+            f"*digest  {digests[1]}",
+        ]
+    )

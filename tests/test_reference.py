@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import bitnet
+from bitnet._gguf_writer import Tensor, write_gguf
+from bitnet._synthetic import EMBEDDING_TYPES, LINEAR_TYPES, Spec, metadata, tensors
+from bitnet._tensor_types import TYPES, encode_f32, encode_i2_s
 from closeness import EXACT, FLIPPED, distances
 from conftest import ModelMaker
-from gguf_writer import Tensor, write_gguf
-from make_model import EMBEDDING_TYPES, LINEAR_TYPES, Spec, metadata, tensors
 from reference import Reference
-from tensor_types import TYPES, encode_f32, encode_i2_s
 
 SMALL = Spec(width=256, ffn=512, vocab_size=101)
 UNKNOWN_TO_GGUF = ("I2_S", "IQ1_BN", "IQ2_BN")

@@ -10,10 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benches"))
-
-from gguf_writer import write_gguf
-from make_model import Spec, make_model
+from bitnet._gguf_writer import write_gguf
+from bitnet._synthetic import Spec, make_model
 
 MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "Ã ©"]
 CONTROL = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]

@@ -26,9 +26,7 @@ import language as la
 import order as od
 import wordings
 from arithmetic import NoProblem, Talk, Turn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches"))
-from gguf_writer import Value, write_gguf
+from bitnet._gguf_writer import Value, write_gguf
 
 SKILLS = {
     ar.add: 8,

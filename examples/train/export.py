@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ import torch
 
 import bitnet
 import data
+from bitnet import _tensor_types as tt
+from bitnet._gguf_writer import Tensor, Value, write_gguf
 from model import BitLinear, BitNet, Config, ternary
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches"))
-import tensor_types as tt
-from gguf_writer import Tensor, Value, write_gguf
 
 ARCH = "bitnet-b1.58"
 NAME = "Trit"

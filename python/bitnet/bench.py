@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from . import Engine, __version__, dot_peak, processor, read_bandwidth
+from ._synthetic import synthetic
 
-__all__ = ["Plan", "bench", "measure", "step_seconds", "time_decode"]
+__all__ = ["Plan", "bench", "measure", "step_seconds", "synthetic", "time_decode"]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def timeline(receipts: Sequence[Receipt]) -> "Figure":
     >>> chat = bitnet.ChatSession(bitnet.Engine(), max_tokens=8)
     >>> replies = [chat.send(text) for text in ("What is 2+2?", "What is 3+3?")]
     >>> [axes.get_title() for axes in bitnet.plot.timeline(chat.receipts).axes]
-    ['time of each answer', 'time of each token', 'prompt of each answer']
+    ['Where the time of each answer went', 'Time of each token', 'Prompt tokens of each answer']
     """
     if not receipts:
         raise ValueError("there is no receipt to plot; pass at least one")
@@ -78,7 +78,7 @@ def _draw_times(axes: "Axes", receipts: Sequence[Receipt], points: float) -> Non
     first = [1e3 * one.seconds["first_token"] for one in receipts]
     mark = 0.7 * points  # as high as a bar
     axes.scatter(first, turns, marker="|", s=mark**2, color=rcParams["text.color"], label="first token", zorder=3)
-    axes.set(title="time of each answer", xlabel="ms", ylabel="answer", ylim=(len(receipts) + 0.5, 0.5))
+    axes.set(title="Where the time of each answer went", xlabel="ms", ylabel="answer", ylim=(len(receipts) + 0.5, 0.5))
     _number_answers(axes.yaxis, len(receipts))
     _add_legend(axes, markerscale=10 / mark)
 
@@ -87,7 +87,7 @@ def _draw_tokens(axes: "Axes", receipts: Sequence[Receipt]) -> None:
     """Draw a line for each answer: the time of every token after the first. Early answers are dark, late ones light."""
     from matplotlib import colormaps
 
-    axes.set(title="time of each token", xlabel="token of the answer", ylabel="ms")
+    axes.set(title="Time of each token", xlabel="token of the answer", ylabel="ms")
     steps = {turn: one.to_dict()["run"]["step_ns"] for turn, one in enumerate(receipts, 1)}
     drawn = [turn for turn in steps if steps[turn]]
     if not drawn:
@@ -113,7 +113,7 @@ def _draw_prompts(axes: "Axes", receipts: Sequence[Receipt]) -> None:
     computed = [one.prompt_tokens - one.cached_tokens for one in receipts]
     axes.bar(turns, cached, color="#a8c6e2", label="reused", width=0.7)
     axes.bar(turns, computed, bottom=cached, color=_PARTS["prefill"][0], label="computed", width=0.7)
-    axes.set(title="prompt of each answer", xlabel="answer", ylabel="tokens")
+    axes.set(title="Prompt tokens of each answer", xlabel="answer", ylabel="tokens")
     axes.set_xlim(0.3, max(len(receipts), 3) + 0.7)  # a single column does not fill the whole width
     _number_answers(axes.xaxis, len(receipts))
     _add_legend(axes)

@@ -6,19 +6,22 @@ engine.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from ._report import PROPERTY, Report, digest_key, full_path, option_path
+from ._answer import Answer
+from ._case import Case, Chat
+from ._digests import digest_key
+from ._evaluation import CASE
+from ._evaluation import pytest_pyfunc_call as pytest_pyfunc_call  # a hook
+from ._report import PROPERTY, Report, full_path, option_path
 
 if TYPE_CHECKING:
-    from bitnet import ChatSession, Completion, Engine
+    from bitnet import Engine
+
+__all__ = ["Answer", "Case", "Chat", "bitnet_case", "bitnet_engine"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +32,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MODEL",
         help="model of the fixture bitnet_engine: a GGUF file, or hf:OWNER/NAME for a model of the Hugging Face Hub "
         "(default: Trit, the model in the package)",
+    )
+    group.addoption(
+        "--bitnet-report",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="write a report of the evaluation cases, of the kind that FILE ends in: .md, .html or .json; may be given "
+        "several times (default: write nothing)",
+    )
+    group.addoption(
+        "--bitnet-compare",
+        metavar="FILE",
+        help="compare the outcomes with those of an earlier run, such as one with another model; FILE is its report, "
+        "a .json file of --bitnet-report (default: compare nothing)",
     )
     group.addoption(
         "--bitnet-receipts",
@@ -49,10 +66,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker and the report."""
-    config.addinivalue_line("markers", "bitnet_eval: an evaluation case; the summary counts the cases that passed")
+    config.addinivalue_line(
+        "markers",
+        "bitnet_eval(group=None, repeat=1, at_least=None): an evaluation case; the summary counts those that passed, "
+        "in all and by group. With repeat, the test runs that many times, and at_least of them must pass",
+    )
     if config.getoption("--bitnet-update-digests") and not config.getoption("--bitnet-digests"):
         raise pytest.UsageError("--bitnet-update-digests needs --bitnet-digests FILE, the file to write")
     config.pluginmanager.register(Report(config), "bitnet-report")
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Explain a failed comparison of an answer by its prompt, text and digest."""
+    answers = [side for side in (left, right) if isinstance(side, Answer)]
+    if not answers:
+        return None
+    shown = (repr(side.text) if isinstance(side, Answer) else repr(side) for side in (left, right))
+    return [f" {op} ".join(shown), *(line for answer in answers for line in answer.explained())]
 
 
 @pytest.fixture(scope="session")
@@ -69,101 +99,11 @@ def bitnet_engine(pytestconfig: pytest.Config) -> Iterator[Engine]:
 @pytest.fixture
 def bitnet_case(bitnet_engine: Engine, request: pytest.FixtureRequest) -> Case:
     """Asks the engine questions. Keeps the answers for the report and for the comparison of digests."""
-    case = Case(bitnet_engine, request.node.nodeid, option_path(request.config, "--bitnet-receipts"))
-    asked: dict[str, Any] = {"answers": case.answers}
-    if file := option_path(request.config, "--bitnet-digests"):
-        asked["key"] = digest_key(request.node, file)
-    request.node.user_properties.append((PROPERTY, asked))
+    file = option_path(request.config, "--bitnet-digests")
+    folder = option_path(request.config, "--bitnet-receipts")
+    case = Case(bitnet_engine, request.node.nodeid, folder, claims=file is not None)
+    if file:
+        case.record["key"] = digest_key(request.node, file)
+    request.node.user_properties.append((PROPERTY, case.record))
+    request.node.stash[CASE] = case
     return case
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer to assert about. The message of a failure has prompt, answer and the receipt's digest."""
-
-    prompt: str
-    completion: Completion
-
-    def __contains__(self, text: str) -> bool:
-        """Whether the answer's text contains this text."""
-        return text in self.text
-
-    @property
-    def text(self) -> str:
-        """The text of the answer."""
-        return self.completion.text
-
-    @property
-    def digest(self) -> str | None:
-        """The digest of the answer's receipt."""
-        return self.completion.receipt.digest if self.completion.receipt else None
-
-    def must_be(self, text: str) -> None:
-        """Fail unless the answer is exactly this text."""
-        __tracebackhide__ = True
-        self._check(self.text == text, f"to be {text!r}")
-
-    def must_contain(self, text: str) -> None:
-        """Fail unless the answer contains this text."""
-        __tracebackhide__ = True
-        self._check(text in self.text, f"to contain {text!r}")
-
-    def must_match(self, pattern: str) -> None:
-        """Fail unless this regular expression matches somewhere in the answer."""
-        __tracebackhide__ = True
-        self._check(re.search(pattern, self.text) is not None, f"to match {pattern!r}")
-
-    def _check(self, right: bool, expected: str) -> None:
-        __tracebackhide__ = True
-        if not right:
-            shown = f"expected the answer {expected}\n  prompt  {self.prompt!r}\n  answer  {self.text!r}"
-            raise AssertionError(f"{shown}\n  digest  {self.digest}")
-
-
-@dataclass
-class Case:
-    """The answers of one test. Sampling uses seed 0 unless a seed is given, so that every run has the same digests."""
-
-    engine: Engine
-    nodeid: str
-    folder: Path | None
-    """Where receipts are written, if they are."""
-    answers: list[dict[str, Any]] = field(default_factory=list)
-
-    def chat(self, system: str | None = None, **sampling: Any) -> Chat:
-        """Start a conversation."""
-        from bitnet import ChatSession
-
-        return Chat(self, ChatSession(self.engine, system, **{"seed": 0, **sampling}))
-
-    def ask(self, text: str, system: str | None = None, **sampling: Any) -> Answer:
-        """Ask a single question in a conversation of its own."""
-        return self.chat(system, **sampling).ask(text)
-
-    def complete(self, prompt: str, **sampling: Any) -> Answer:
-        """Continue a text, without a chat template."""
-        return self.keep(Answer(prompt, self.engine.generate(prompt, **{"seed": 0, **sampling})))
-
-    def keep(self, answer: Answer) -> Answer:
-        """Add an answer to the report, and write its receipt if there is a folder for it."""
-        facts = {"prompt": answer.prompt, "answer": answer.text, "digest": answer.digest}
-        if self.folder and answer.completion.receipt:
-            # The test's name, cut to what any file system takes; the hash keeps two tests apart.
-            plain = re.sub(r"[^\w.-]+", "-", self.nodeid, flags=re.ASCII)[:100]
-            own = hashlib.sha256(self.nodeid.encode()).hexdigest()[:8]
-            path = self.folder / f"{plain}-{own}-{len(self.answers)}.json"
-            facts["receipt"] = answer.completion.receipt.save(path).name
-        self.answers.append(facts)
-        return answer
-
-
-@dataclass(frozen=True)
-class Chat:
-    """A conversation in a test."""
-
-    case: Case
-    session: ChatSession
-
-    def ask(self, text: str, **sampling: Any) -> Answer:
-        """Ask the next question of the conversation."""
-        return self.case.keep(Answer(text, self.session.send(text, **sampling)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +12,21 @@ from typing import Any
 
 import pytest
 
+from ._case import transcript
+from ._digests import committed_form, differences, digests_text, read_digests
+from ._evaluation import evaluation
+from ._pages import html_page, markdown_page
+from ._scores import Comparison, Document, groups, read_document, total
+
 PROPERTY = "bitnet_case"
 """The user property that carries a test's questions and answers to the report, also from a pytest-xdist worker."""
-Digests = dict[str, list[str | None]]
-"""For each test the digests of its answers, as a file of digests holds them."""
+MARKER = "bitnet_eval"
+"""The user property that carries the arguments of a test's marker."""
+SUFFIXES = (".json", ".md", ".html")
+"""The kinds of reports that can be written, by the end of the file's name."""
+
+LISTED = 10
+"""The summary names at most this many cases that became better, and as many that became worse."""
 
 
 def full_path(config: pytest.Config, path: str) -> Path:
@@ -29,21 +40,18 @@ def option_path(config: pytest.Config, name: str) -> Path | None:
     return full_path(config, path) if path else None
 
 
-def digest_key(item: pytest.Item, file: Path) -> str:
-    """A test's name in a file of digests. Its path is relative to that file, so it does not depend on pytest's root."""
-    path = os.path.relpath(item.path.parent.resolve() / item.path.name, file.parent.resolve())
-    return Path(path).as_posix() + "".join(item.nodeid.partition("::")[1:])
-
-
 @dataclass
 class Result:
     """The outcome of a test, and what it asked."""
 
-    evaluation: bool = False
+    marked: dict[str, Any] | None = None
+    """The arguments of the marker; None if the test is no evaluation case."""
     outcome: str = "unfinished"
+    message: str = ""
+    """Why it failed."""
     asked: dict[str, Any] | None = None
-    digests: list[str | None] = field(default_factory=list)
-    """The digests to compare: those of the test itself, not those of answers while fixtures are torn down."""
+    committed: list[dict[str, Any]] = field(default_factory=list)
+    """The answers to compare: those of the test itself, not those asked for while fixtures are torn down."""
 
 
 class Report:
@@ -57,56 +65,85 @@ class Report:
         """Tests with a failed subtest whose own report has not come yet."""
         self.folder = option_path(config, "--bitnet-receipts")
         self.file = option_path(config, "--bitnet-digests")
+        self.pages = [full_path(config, path) for path in config.getoption("--bitnet-report")]
         self.update: bool = config.getoption("--bitnet-update-digests")
         if self.folder:
             make_folder(self.folder, "--bitnet-receipts")
         if self.file and self.update:
             make_folder(self.file.parent, "--bitnet-digests")
+        for page in self.pages:
+            if page.suffix not in SUFFIXES:
+                what = f"--bitnet-report: {page} has none of the endings {', '.join(SUFFIXES)}"
+                raise pytest.UsageError(f"{what}, which say what kind of report to write")
+            make_folder(page.parent, "--bitnet-report")
         self.committed = read_digests(self.file, self.update) if self.file else {}
+        self.earlier: Document | None = None
+        self.earlier_file = option_path(config, "--bitnet-compare")
+        if self.earlier_file:
+            try:
+                self.earlier = read_document(self.earlier_file)
+            except (OSError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) else error
+                raise pytest.UsageError(f"--bitnet-compare: cannot read {self.earlier_file} ({why})") from error
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Check the arguments of all markers before the first test runs."""
+        for item in items:
+            evaluation(item)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Forget what a test asked before, if it is run again."""
-        item.user_properties[:] = [entry for entry in item.user_properties if entry[0] != PROPERTY]
+        """Say how the test is marked. Forget what it asked before, if it is run again."""
+        item.user_properties[:] = [entry for entry in item.user_properties if entry[0] not in (PROPERTY, MARKER)]
+        if marked := evaluation(item):
+            item.user_properties.append((MARKER, marked.facts()))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
         """After a test has passed, compare its digests with the committed ones."""
         yield
-        asked = asked_by(item.user_properties)
+        asked = sent(item.user_properties, PROPERTY)
         if asked is None or self.file is None or self.update:
             return
-        found = digests(asked)
-        expected = self.committed.get(asked["key"])
-        if expected is None:
+        committed = self.committed.get(asked["key"])
+        if committed is None:
             # A test marked xfail has no committed digests; a failure for lack of them would count as the expected one.
-            if found and not item.get_closest_marker("xfail"):
+            if asked["answers"] and not item.get_closest_marker("xfail"):
                 message = f"{self.file.name} has no digests of this test; add them with --bitnet-update-digests"
                 pytest.fail(message, pytrace=False)
-        elif expected != found:
-            lines = [f"the digests differ from those in {self.file.name}; found"]
-            lines += [
-                f"  prompt {one['prompt']!r}, answer {one['answer']!r}, {one['digest']}" for one in asked["answers"]
-            ]
-            pytest.fail("\n".join([*lines, "expected", *(f"  {one}" for one in expected)]), pytrace=False)
+        elif lines := differences(committed, asked["answers"]):
+            title = f"the answers differ from those in {self.file.name}"
+            pytest.fail("\n  ".join([title, *lines]), pytrace=False)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Add what a failed test asked to the sections of its report."""
+        report = yield
+        asked = sent(item.user_properties, PROPERTY)
+        if report.failed and asked and asked["answers"]:
+            report.sections.append(("bitnet: what this test asked", transcript(asked["answers"])))
+        return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record a phase of a test: setup, call or teardown."""
         if hasattr(report, "context"):  # a subtest: it does not count by itself, but its failure is its test's
             if report.failed:
                 self.failed_subtests.add(report.nodeid)
+                self.results[report.nodeid].message += message(report)
             return
         if report.when == "setup":
-            self.results[report.nodeid] = Result(evaluation="bitnet_eval" in report.keywords)
+            self.results[report.nodeid] = Result(sent(report.user_properties, MARKER))
         result = self.results[report.nodeid]
         result.outcome = outcome(report) or result.outcome
+        if report.failed:
+            result.message += message(report)
         if report.when == "call" and report.nodeid in self.failed_subtests:
             self.failed_subtests.remove(report.nodeid)
             result.outcome = "failed"
-        if asked := asked_by(report.user_properties):
+        if asked := sent(report.user_properties, PROPERTY):
             result.asked = asked
             if report.when == "call":
-                result.digests = digests(asked)
+                result.committed = committed_form(asked["answers"])
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -118,43 +155,71 @@ class Report:
             if not (shows or hasattr(self.config, "workerinput")):
                 self.write()
 
-    def write(self) -> None:
-        """Write the report and the digests of the tests that passed, as the options ask."""
-        if self.folder:
-            report = {
-                test: {
-                    "outcome": result.outcome,
-                    "evaluation": result.evaluation,
-                    "answers": result.asked["answers"] if result.asked else [],
-                }
-                for test, result in self.results.items()
-                if result.evaluation or result.asked
+    def document(self) -> Document:
+        """The report as it is written: the evaluation cases, and the other tests that asked something."""
+        return {
+            test: {
+                "outcome": result.outcome,
+                "evaluation": result.marked is not None,
+                "group": (result.marked or {}).get("group"),
+                "model": result.asked["model"] if result.asked else None,
+                "runs": result.asked["runs"] if result.asked else [],
+                "message": result.message,
+                "answers": [
+                    {name: value for name, value in answer.items() if name != "claim"}
+                    for answer in (result.asked["answers"] if result.asked else [])
+                ],
             }
-            write_json(self.folder / "report.json", report)
+            for test, result in self.results.items()
+            if result.marked is not None or result.asked
+        }
+
+    def comparison(self) -> Comparison | None:
+        """The comparison with an earlier run, if one is asked for."""
+        if self.earlier is None or self.earlier_file is None:
+            return None
+        return Comparison(self.earlier_file.name, self.earlier, self.document())
+
+    def write(self) -> None:
+        """Write the reports and the digests of the tests that passed, as the options ask."""
+        document = self.document()
+        as_json = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        if self.folder:
+            write_text(self.folder / "report.json", as_json)
+        for page in self.pages:
+            if page.suffix == ".json":
+                write_text(page, as_json)
+            else:
+                write_text(page, (html_page if page.suffix == ".html" else markdown_page)(document, self.comparison()))
         if self.file and self.update:
             new = dict(self.committed)
             for result in self.results.values():
                 if result.asked and result.outcome == "passed":
-                    new[result.asked["key"]] = result.digests
-            write_json(self.file, {test: found for test, found in sorted(new.items()) if found})
+                    new[result.asked["key"]] = result.committed
+            write_text(self.file, digests_text(new))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print how many evaluation cases passed, if there were any, and how many were skipped or marked xfail."""
-        counts = Counter(result.outcome for result in self.results.values() if result.evaluation)
-        if counts:
-            apart = {word: counts.pop(word) for word in ("skipped", "xfailed", "xpassed") if word in counts}
-            line = f"bitnet: {counts['passed']} of {sum(counts.values())} evaluation cases passed"
-            terminalreporter.write_line(", ".join([line, *(f"{count} {word}" for word, count in apart.items())]))
+        """Print how many evaluation cases passed, in all and in each group, and the comparison with an earlier run."""
+        document = self.document()
+        score, found = total(document), groups(document)
+        if score.counts:
+            passed, apart = f"{score.passed} of {score.cases} evaluation cases passed", str(score).partition(", ")
+            terminalreporter.write_line(f"bitnet: {passed}" + "".join(apart[1:]))
+        width = max(map(len, found), default=0)
+        for name, one in found.items():
+            terminalreporter.write_line(f"  {name:<{width}}  {one}")
+        if comparison := self.comparison():
+            terminalreporter.write_line(f"bitnet: {comparison}")
+            for word, tests in (("better", comparison.better), ("worse", comparison.worse)):
+                for test in tests[:LISTED]:
+                    terminalreporter.write_line(f"  {word:<6}  {test}")
+                if len(tests) > LISTED:
+                    terminalreporter.write_line(f"  {word:<6}  and {len(tests) - LISTED} others")
 
 
-def asked_by(user_properties: Iterable[tuple[str, Any]]) -> dict[str, Any] | None:
-    """What a test asked, from its user properties; None if it did not use `bitnet_case`."""
-    return next((asked for name, asked in user_properties if name == PROPERTY), None)
-
-
-def digests(asked: dict[str, Any]) -> list[str | None]:
-    """The digests of a test's answers."""
-    return [answer["digest"] for answer in asked["answers"]]
+def sent(user_properties: Iterable[tuple[str, Any]], name: str) -> dict[str, Any] | None:
+    """What a test sent to the report under this name, if anything."""
+    return next((value for key, value in user_properties if key == name), None)
 
 
 def outcome(report: pytest.TestReport) -> str | None:
@@ -168,25 +233,10 @@ def outcome(report: pytest.TestReport) -> str | None:
     return report.outcome
 
 
-def read_digests(file: Path, update: bool) -> Digests:
-    """Read a file of digests. An update opens it for writing, so that an error shows before the tests run."""
-    if not (update or file.exists()):
-        return {}
-    try:
-        existed = file.exists()
-        with file.open("a+" if update else "r", encoding="utf-8") as opened:
-            opened.seek(0)
-            text = opened.read() or "{}"
-        if not existed:
-            file.unlink()
-        found: Digests = json.loads(text)
-        if not (isinstance(found, dict) and all(isinstance(one, list) for one in found.values())):
-            raise ValueError(f"found {text[:40].strip()!r}, expected an object with a list of digests for each test")
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        do = "correct it, or move it away and write a new one with --bitnet-update-digests"
-        raise pytest.UsageError(f"--bitnet-digests: {file} is not a file of digests ({why}); {do}") from error
-    return found
+def message(report: pytest.TestReport) -> str:
+    """Why a test failed, without the traceback if there is a message."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return (crash.message if crash else str(report.longrepr)) + "\n"
 
 
 def make_folder(folder: Path, option: str) -> None:
@@ -199,6 +249,6 @@ def make_folder(folder: Path, option: str) -> None:
         raise pytest.UsageError(message) from error
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write a document as JSON."""
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_text(path: Path, text: str) -> None:
+    """Write a text file with the line ends of every system."""
+    path.write_text(text, encoding="utf-8", newline="\n")

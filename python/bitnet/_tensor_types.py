@@ -1,6 +1,6 @@
 """Encoders for the tensor types of GGUF files: ternary types, plain floats and block-quantized types.
 
-The model maker and the tests use them; the engine does not. They follow the byte layouts of the formats.
+`_synthetic` and the tests use them; the engine does not. They follow the byte layouts of the formats.
 An encoder takes rows `[m, k]` and returns `uint8 [m, bytes per row]`. I2_S is the exception: its codes are one stream
 over the whole tensor with one scale at the end, so its encoder returns a flat buffer.
 """
