@@ -105,6 +105,7 @@ def test_nothing_is_printed_with_every_warning_an_error(tmp_path: Path) -> None:
         ["-m", "bitnet", "tokenize", str(bitnet.Engine().path), "Hi"],
         ["-m", "bitnet", "chat"],
         ["-m", "bitnet", "inspect"],
+        ["-m", "bitnet", "completion", "bash"],
         ["-m", "bitnet", "receipt", "verify", str(tmp_path / "receipt.json")],
     ):
         done = subprocess.run([*strict, *command], input="", capture_output=True, text=True, encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import inspect
 from .._format import byte_size, one_line, two_columns
-from ..models import card
+from ..models import card, inside
 from ._options import Commands, add_command, add_model, model_path
 
 _VALUE_CHARACTERS = 72
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     print(two_columns({f"  {entry['key']}": one_line(entry["value"], _VALUE_CHARACTERS) for entry in metadata}))
     for warning in model["warnings"]:
         print(f"\nwarning: {warning}")
-    if options.model is None:
+    if os.path.samefile(model["path"], inside()):
         print(f"\n{card()}")
 
 
