@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from .. import Template, Tokenizer, inspect
-from .._format import byte_size, one_line, two_columns
+from .._format import byte_size, one_line, plain_line, two_columns
 from ..errors import ArgumentError, BitnetError
 from ..models import card, inside
 from ._options import INSIDE, Commands, add_command, add_model, model_path
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
         raise ArgumentError(f"{path} has no model card; see --metadata for what its makers wrote into it")
     values = {entry["key"]: entry["value"] for entry in model["metadata"]}
     about = {name: values.get(f"general.{name}") for name in ("name", "description", "license")}
-    rows = {name: _cut(value) for name, value in about.items() if isinstance(value, str)}
+    rows = {name: plain_line(value, _VALUE_CHARACTERS) for name, value in about.items() if isinstance(value, str)}
     rows |= {
         "file": f"{model['path']} (GGUF version {model['version']}, {byte_size(model['file_size'])})",
         "architecture": model["arch"],
@@ -82,19 +82,13 @@ def run(options: argparse.Namespace) -> None:
         print(f"\nmore: {', '.join(more)}")
 
 
-def _cut(text: str) -> str:
-    """The beginning of a text, on one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= _VALUE_CHARACTERS else line[: _VALUE_CHARACTERS - 1] + "…"
-
-
 def _tokenizer(path: str, values: dict[str, Any]) -> str:
     """The kind of the tokenizer, by the metadata, and the rule that splits text."""
     kind = values.get("tokenizer.ggml.model", "no kind in the file")
     try:
         pre = Tokenizer(path).pre
     except BitnetError as error:
-        return f"{kind}; cannot be used: {_cut(str(error))}"
+        return f"{kind}; cannot be used: {plain_line(str(error), _VALUE_CHARACTERS)}"
     return f"{kind}, pre-tokenizer {pre}" + ("" if "tokenizer.ggml.pre" in values else " (the file names none)")
 
 
@@ -103,7 +97,7 @@ def _template(path: str, warnings: list[str]) -> str:
     try:
         template = Template.from_model(path)
     except BitnetError as error:
-        return f"cannot be used: {_cut(str(error))}"
+        return f"cannot be used: {plain_line(str(error), _VALUE_CHARACTERS)}"
     if template.warning:
         warnings.append(template.warning)
     return f"{template.name} (from: {template.origin})"
