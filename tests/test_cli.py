@@ -164,14 +164,6 @@ def test_a_wrong_file_is_one_line_and_status_2(name: str, word: str) -> None:
     assert word in done.stderr
 
 
-def test_doctor_names_what_the_engine_would_use() -> None:
-    report = json.loads(run("doctor", "--json").stdout)
-    assert report["instruction_sets"] == bitnet.isas()
-    assert report["chosen"] == os.environ.get("BITNET_ISA", bitnet.isas()[-1])
-    assert all(rate > 0 for rate in report["read_gb_per_s"].values())
-    assert "scalar (from BITNET_ISA)" in run("doctor", BITNET_ISA="scalar").stdout
-
-
 def test_the_environment_chooses_the_instruction_set() -> None:
     code = "import bitnet, sys; print(bitnet.Engine(sys.argv[1]).isa)"
     environment = {**os.environ, "BITNET_ISA": "scalar"}
