@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -66,6 +67,66 @@ def test_objects_are_tables_and_text(inside: Engine, chat: ChatSession) -> None:
         for text in said:
             assert text in bundle["text/plain"]
             assert text in page.text
+
+
+def test_a_receipt_shows_what_was_asked_and_answered(
+    inside: Engine, chat: ChatSession, text_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a variable of the notebook holds an engine of that model, or a conversation with one."""
+    receipt = chat.receipts[0]
+    for name, value, shown in [
+        ("chat", chat, True),
+        ("engine", inside, True),
+        ("engine", Engine(text_model), False),
+        ("engine", None, False),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["__main__"], f"notebook_{name}", value, raising=False)
+            text, page = (receipt._repr_mimebundle_()[kind] for kind in ("text/plain", "text/html"))
+            assert ("User: What is 2+2?<|eot_id|>Assistant: " in text) == shown
+            assert ("answer    2+2=4.\n" in text) == shown
+            assert ("What is 2+2?&lt;|eot_id|&gt;" in page) == shown
+            assert "prompt    " not in receipt.redact()._repr_mimebundle_()["text/plain"]
+            forged = receipt.to_dict()
+            forged["claim"]["output_ids"][0] = 10**6
+            assert "ended " in bitnet.Receipt.from_json(json.dumps(forged))._repr_mimebundle_()["text/plain"]
+    closed = Engine()
+    closed.close()
+    monkeypatch.setattr(sys.modules["__main__"], "notebook_engine", closed, raising=False)
+    assert "answer  " not in receipt._repr_mimebundle_()["text/plain"]
+
+
+def test_a_long_prompt_of_a_receipt_is_cut_and_an_answer_ends_at_its_stop_string(inside: Engine) -> None:
+    receipt = ChatSession(inside, stop=["=4", "4."]).send("What is 2+2?").receipt
+    rows = bitnet._receipts.summary(receipt, inside.tokenizer)
+    assert (rows["answer"], rows["prompt"][-33:]) == ("2+2", "User: What is 2+2?<|eot_id|>Assistant: "[-33:])
+    longer = inside.generate("hello " * 100, max_tokens=1).receipt
+    prompt = bitnet._receipts.summary(longer, inside.tokenizer)["prompt"]
+    assert prompt.startswith("…") and len(prompt) == 501 and prompt.endswith("hello ")
+
+
+def test_a_receipt_shows_only_settings_that_are_not_the_default(inside: Engine) -> None:
+    def shown(answer: Any, with_tokenizer: bool = True, redacted: bool = False) -> dict[str, str]:
+        receipt = answer.receipt.redact() if redacted else answer.receipt
+        return bitnet._receipts.summary(receipt, inside.tokenizer if with_tokenizer else None)
+
+    plain = inside.generate("2+2=")
+    assert shown(plain)["sampling"] == "greedy, all defaults"
+    assert shown(plain, redacted=True)["sampling"] == "greedy, all defaults"
+    assert shown(plain, with_tokenizer=False)["sampling"] == "stop_token_ids [580, 581]"
+    assert shown(plain)["settings"] == "act_quant int8, ffn_act relu2, n_ctx 384"
+    assert not {"template", "system"} & shown(plain).keys()
+    assert "previous" not in shown(plain)["digest"]
+    warm = inside.generate("2+2=", temperature=0.5, top_k=3, seed=7, stop="never", max_tokens=2)
+    said = 'temperature 0.5, top_k 3, seed 7, max_tokens 2, stop ["never"]'
+    assert shown(warm)["sampling"] == said
+    assert shown(warm, redacted=True)["sampling"] == said.replace('["never"]', "redacted")
+    assert shown(inside.generate("2+2=", stop_token_ids=[9]))["sampling"] == "stop_token_ids [9, 580, 581]"
+    assert shown(inside.generate("2+2=", logit_bias={5: 1.0}, max_tokens=1))["sampling"].startswith("logit_bias [[5, ")
+    with Engine(kv_type="f32") as engine:
+        rows = shown(ChatSession(engine, "Be brief.").send("What is 2+2?"))
+    assert rows["settings"] == "act_quant int8, ffn_act relu2, n_ctx 384, kv_type f32"
+    assert (rows["template"], rows["system"]) == ("bitnet (from: gguf)", '"Be brief."')
 
 
 def test_what_others_wrote_is_shown_and_not_run(chat: ChatSession) -> None:

@@ -3,14 +3,15 @@
 Text that models and users wrote is escaped: a tag in a prompt is shown, not interpreted.
 """
 
+import sys
 from collections.abc import Mapping
 from functools import singledispatch
 from html import escape
 
-from ._core import ChatSession, Engine, Receipt, Span, Template
+from ._core import ChatSession, Engine, Receipt, Span, Template, Tokenizer
 from ._format import byte_size, rate, token_counts, two_columns
 from ._receipts import summary
-from .errors import TemplateError
+from .errors import ModelError, TemplateError
 
 Rows = Mapping[str, str | list[Span]]
 """What a view shows, by name: a text, or a prompt as spans, so that its parts can be coloured."""
@@ -129,5 +130,25 @@ def of_chat(chat: ChatSession) -> tuple[str, Rows]:
 
 @described.register
 def of_receipt(receipt: Receipt) -> tuple[str, Rows]:
-    """Describe a receipt as `bitnet receipt show` does. The first digest of an engine reads the whole model file."""
-    return "Receipt", summary(receipt)
+    """Describe a receipt as `bitnet receipt show` does. The first digest of an engine reads the whole model file.
+
+    If one of the notebook's variables is an open engine of the same model, or a conversation with one, the table also
+    has the prompt and the answer as text.
+    """
+    return "Receipt", summary(receipt, _tokenizer_at_hand(receipt))
+
+
+def _tokenizer_at_hand(receipt: Receipt) -> Tokenizer | None:
+    """The tokenizer of an open engine in the notebook's variables that has this receipt's model file."""
+    model = receipt.to_dict()["model_info"]
+    wanted = tuple(model[name] for name in ("file", "bytes", "architecture", "vocab_size"))
+    for value in list(vars(sys.modules["__main__"]).values()):
+        engine = value.engine if isinstance(value, ChatSession) else value
+        if not isinstance(engine, Engine) or engine.closed:
+            continue
+        if (engine.path.name, engine.memory["file"], engine.arch, engine.n_vocab) == wanted:
+            try:
+                return engine.tokenizer
+            except ModelError:  # a file without a tokenizer
+                return None
+    return None

@@ -4,8 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ._core import Receipt
+from ._core import Receipt, SamplingParams, Tokenizer
 from ._format import milliseconds, rate, token_counts
+from .errors import TokenIdError
+
+_SHOWN = 500
+"""A longer prompt is cut to its last characters, this many."""
+
+_USUAL = {"kv_type": "f16", "numerics": 1}
+"""Settings that are shown only if they have another value. The defaults of the others depend on the model."""
 
 
 def receipt_schema() -> dict[str, Any]:
@@ -14,8 +21,12 @@ def receipt_schema() -> dict[str, Any]:
     return schema
 
 
-def summary(receipt: Receipt) -> dict[str, str]:
-    """A receipt as named rows of text, for `bitnet receipt show` and for notebooks."""
+def summary(receipt: Receipt, tokenizer: Tokenizer | None = None) -> dict[str, str]:
+    """A receipt as named rows of text, for `bitnet receipt show` and for notebooks.
+
+    With the model's tokenizer, the first rows are the prompt and the answer. Settings that have their default, such as
+    the sampling parameters of greedy decoding, are left out.
+    """
     document = receipt.to_dict()
     claim, run, model, machine = (document[name] for name in ("claim", "run", "model_info", "environment"))
     template, seconds, steps, work = claim["template"], run["seconds"], run["step_seconds"], run["work"]
@@ -26,15 +37,22 @@ def summary(receipt: Receipt) -> dict[str, str]:
         if work[name]
     ]
     counts = token_counts(receipt.prompt_tokens, receipt.cached_tokens, receipt.completion_tokens)
-    return {
+    rows = _texts(claim, tokenizer) if tokenizer else {}
+    rows |= {
         "ended": f"{receipt.timestamp}, finish_reason {receipt.finish_reason!r}",
-        "digest": f"{receipt.digest}, previous {claim['previous'] or 'none'}",
+        "digest": receipt.digest + (f", previous {claim['previous']}" if claim["previous"] else ""),
         "model": f"{model['file']} ({model['architecture']}, {model['bytes']} bytes), {claim['model']}",
-        "settings": f"act_quant {claim['act_quant']}, ffn_act {claim['ffn_act']}, kv_type {claim['kv_type']}, "
-        f"n_ctx {claim['n_ctx']}, numerics {claim['numerics']}",
-        "template": f"{template['name']} (from: {template['origin']})" if template else "none",
-        "system": "redacted" if isinstance(claim["system"], dict) else json.dumps(claim["system"], ensure_ascii=False),
-        "sampling": ", ".join(f"{name} {json.dumps(value)}" for name, value in claim["sampling"].items()),
+        "settings": f"act_quant {claim['act_quant']}, ffn_act {claim['ffn_act']}, n_ctx {claim['n_ctx']}"
+        + "".join(f", {name} {claim[name]}" for name, usual in _USUAL.items() if claim[name] != usual),
+    }
+    if template:
+        rows["template"] = f"{template['name']} (from: {template['origin']})"
+    if isinstance(claim["system"], dict):
+        rows["system"] = "redacted"
+    elif claim["system"] is not None:
+        rows["system"] = json.dumps(claim["system"], ensure_ascii=False)
+    return rows | {
+        "sampling": _sampling(claim["sampling"], tokenizer),
         "tokens": f"{counts}, {receipt.computed_tokens} computed",
         "machine": f"{machine['processor']}, {run['isa']}, threads {run['threads']}, bitnet {run['version']}",
         "time": f"{milliseconds(seconds['wall'])} = "
@@ -44,3 +62,31 @@ def summary(receipt: Receipt) -> dict[str, str]:
         f"step p50 {milliseconds(steps['p50'])}, p95 {milliseconds(steps['p95'])}, max {milliseconds(steps['max'])}",
         "kernels": f"{', '.join(kernels)}; between kernels {milliseconds(run['between_kernels_seconds'])}",
     }
+
+
+def _texts(claim: dict[str, Any], tokenizer: Tokenizer) -> dict[str, str]:
+    """The prompt and the answer as text; nothing for a redacted receipt, or one with ids that are no tokens."""
+    if isinstance(claim["prompt_ids"], dict):
+        return {}
+    try:
+        prompt = tokenizer.decode(claim["prompt_ids"], skip_special_tokens=False)
+        answer = tokenizer.decode(claim["output_ids"])
+    except TokenIdError:
+        return {}
+    if claim["finish_reason"] == "stop":
+        ends = [answer.find(text) for text in claim["sampling"]["stop"] if text in answer]
+        answer = answer[: min(ends, default=len(answer))]
+    return {"prompt": prompt if len(prompt) <= _SHOWN else f"…{prompt[-_SHOWN:]}", "answer": answer}
+
+
+def _sampling(claimed: dict[str, Any], tokenizer: Tokenizer | None) -> str:
+    """The sampling parameters that differ from their defaults."""
+    usual = {name: getattr(SamplingParams(), name, None) for name in claimed}
+    usual |= {"logit_bias": [], "stop_token_ids": tokenizer.stop_token_ids if tokenizer else []}
+    if claimed["temperature"] == 0:
+        usual["seed"] = claimed["seed"]  # nothing was drawn
+    changed = {name: value for name, value in claimed.items() if value != usual[name]}
+    if isinstance(changed.get("stop"), dict) and changed["stop"]["count"] == 0:
+        del changed["stop"]  # redacted, but there was none
+    shown = {name: "redacted" if isinstance(value, dict) else json.dumps(value) for name, value in changed.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items()) or "greedy, all defaults"
