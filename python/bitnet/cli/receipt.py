@@ -2,17 +2,19 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from itertools import groupby, zip_longest
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import Engine, Receipt
+from .. import Engine, Receipt, Tokenizer
 from .._format import two_columns
 from .._receipts import summary
 from .._text_input import read_text
-from ..errors import ReceiptError
+from ..errors import ModelError, ReceiptError
 from ._errors import explain
-from ._options import MODEL, MODEL_DEFAULT, Commands, add_command, add_threads, model_path
+from ._options import INSIDE, MODEL, MODEL_DEFAULT, Commands, add_command, add_threads, model_path
 
 _NOT_VALID = 1
 """The exit status if a receipt is not valid, a replay differs, or two claims differ."""
@@ -97,9 +99,16 @@ def add_parser(commands: Commands) -> None:
         "show",
         _show,
         help="show what receipts say",
-        description="Show what receipts say, in a form for people.",
+        description="Show what receipts say, in a form for people: first what was asked and answered, if the model is "
+        "at hand; of the settings, those that differ from their defaults.",
     )
     action.add_argument("files", metavar="FILE", nargs="+", help="a receipt")
+    action.add_argument(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help=f"the model of the receipts, to show their texts: {MODEL} (default: {INSIDE}, if they are of this model)",
+    )
     action.epilog = _STATUS.format("0 if all receipts are valid, 1 if not")
 
 
@@ -259,6 +268,7 @@ def _redact(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     """Run `bitnet receipt show`."""
     status = 0
+    model = _ModelAtHand(options.model)
     for path in options.files:
         receipt = Receipt.load(path)
         valid = "valid"
@@ -266,5 +276,34 @@ def _show(options: argparse.Namespace) -> int:
             receipt.validate()
         except ReceiptError as error:
             valid, status = f"not valid: {explain(error)}", _NOT_VALID
-        print(two_columns({"file": f"{path}, {valid}"} | summary(receipt)), end="\n\n")
+        tokenizer = model.tokenizer_of(receipt)
+        if options.model is not None and tokenizer is None:
+            print(f"bitnet: {path}: the receipt is not of this model; its texts are not shown", file=sys.stderr)
+        print(two_columns({"file": f"{path}, {valid}"} | summary(receipt, tokenizer)), end="\n\n")
     return status
+
+
+class _ModelAtHand:
+    """The model whose receipts are shown with their texts: the one of --model, or the model inside."""
+
+    def __init__(self, name: str | None) -> None:
+        """Take the name of --model, if it was given."""
+        self.path = Path(model_path(name))
+        self.named = name is not None
+        self.hash: str | None = None
+
+    def tokenizer_of(self, receipt: Receipt) -> Tokenizer | None:
+        """The tokenizer of the model, if the receipt is of this model. Reads the whole file, once."""
+        document = receipt.to_dict()
+        if not self.named and document["model_info"]["bytes"] != self.path.stat().st_size:
+            return None
+        if self.hash is None:
+            with Engine(self.path) as engine:
+                own = engine.generate([0], max_tokens=1).receipt
+            self.hash = own.to_dict()["claim"]["model"] if own else ""
+        if document["claim"]["model"] != self.hash:
+            return None
+        try:
+            return Tokenizer(self.path)
+        except ModelError:  # the file has none
+            return None
