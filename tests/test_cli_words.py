@@ -170,10 +170,46 @@ def test_a_receipt_is_judged_without_rust(here: Command, engine: Any, tmp_path: 
             assert "Some" not in done.out
 
 
-def test_messages_that_are_none(here: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"role": "user"', "is not a JSON list of messages"),
+        ('{"role": "user", "content": "hi"}', "is not a JSON list of messages"),
+        ("5", "is not a JSON list of messages"),
+        ('["hi"]', 'messages[0] is "hi", expected an object'),
+        ('[{"role": "user", "content": "hi"}, [5]]', "messages[1] is [5], expected an object"),
+    ],
+)
+def test_messages_that_are_none(here: Command, tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "messages.json"
-    path.write_text('{"role": "user"')
-    is_one_line(here("template", "--messages", path))
+    path.write_text(text)
+    done = here("template", "--messages", path)
+    is_one_line(done)
+    assert done.err.startswith(f"bitnet: --messages {path}")
+    assert words in done.err
+
+
+@pytest.mark.parametrize("command", [["chat"], ["template"], ["run", "--chat", "-p", "hi"]])
+def test_a_template_that_is_not_there(here: Command, command: list[str]) -> None:
+    done = here(*command, "--template", "nope")
+    is_one_line(done)
+    assert done.err.startswith("bitnet: --template nope: no such file, and no template of this name; choose")
+
+
+@pytest.mark.parametrize("option", ["--system", "--template"])
+def test_an_option_without_effect_is_refused(here: Command, option: str) -> None:
+    done = here("run", "-p", "hi", option, "raw")
+    is_one_line(done)
+    assert f"{option} does not change how a text is continued; add --chat" in done.err
+    assert here("run", "hi there", option, "raw", *CHAT).status == 0
+
+
+def test_an_empty_standard_input_is_told() -> None:
+    for arguments in ([], ["-p", "-"]):
+        command = [sys.executable, "-m", "bitnet", "run", *arguments]
+        done = subprocess.run(command, input="", capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("bitnet: standard input is empty")
 
 
 def test_warnings_are_lines(here: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,9 @@ def build_parser() -> Parser:
         "`bitnet chat`.",
         epilog="`bitnet COMMAND --help` describes a command.",
     )
-    top.add_argument("--version", action="version", version=f"bitnet {__version__}", help="print the version and exit")
+    top.add_argument(
+        "-V", "--version", action="version", version=f"bitnet {__version__}", help="print the version and exit"
+    )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in _COMMANDS:
         import_module(f".{name}", __name__).add_parser(commands)

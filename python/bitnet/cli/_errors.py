@@ -12,6 +12,11 @@ _KEYWORDS = {"ctx": "n_ctx", "threads": "n_threads"}
 _PHRASES = (
     (r"open the engine with a larger n_ctx", "use a larger --ctx"),
     (r"\bn_batch or n_ctx\b", "--ctx"),
+    (
+        r"^template '(.*)' is not known; choose one of (.*), or give a Jinja source",
+        r"--template \1: no such file, and "
+        r"no template of this name; choose one of \2, or give a file with Jinja source",
+    ),
     (r"\bor leave isa out\b", "or leave --isa and BITNET_ISA out"),
     (r" ?\(Engine\.from_pretrained opens models of the Hugging Face Hub\)", ""),
     (r"\bpass token or run\b", "run"),

@@ -95,6 +95,8 @@ def run(options: argparse.Namespace) -> None:
             _show_progress(counts)
             return
         prompt = read_text("-") if options.prompt == "-" else options.prompt
+        if not prompt and options.prompt == "-":
+            raise ArgumentError("standard input is empty; give a message, or a text to continue with -p")
         if options.chat:
             answer = open_chat(engine, options).stream(prompt)
         else:
@@ -122,6 +124,10 @@ def _settle_message(options: argparse.Namespace) -> None:
             raise ArgumentError(f"{options.model}: no such file; a prompt of one word is given by -p")
     if options.message is not None and asked:
         raise ArgumentError(f"found a message, {options.message!r}, beside -p or --input; give one of them")
+    if options.prompt is not None and not options.chat:
+        for name in ("system", "template"):
+            if getattr(options, name) is not None:
+                raise ArgumentError(f"--{name} does not change how a text is continued; add --chat to have it answered")
     if not asked:
         if options.message is None and sys.stdin and sys.stdin.isatty():
             raise ArgumentError('give a message, such as `bitnet run "What is 2+2?"`, or a text to continue with -p')

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from .. import Template, Tokenizer
+from .._format import one_line
 from .._text_input import read_text
 from ..errors import ArgumentError
 from ._options import (
@@ -91,9 +92,16 @@ def _messages(options: argparse.Namespace) -> list[Any]:
     messages: list[Any] = [{"role": "system", "content": options.system}] if options.system is not None else []
     if options.messages is not None:
         try:
-            messages += json.loads(read_text(options.messages))
-        except (json.JSONDecodeError, TypeError) as error:
+            given = json.loads(read_text(options.messages))
+        except json.JSONDecodeError as error:
             raise ArgumentError(f"--messages {options.messages} is not a JSON list of messages: {error}") from error
+        if not isinstance(given, list):
+            raise ArgumentError(f"--messages {options.messages} is not a JSON list of messages, but one value")
+        for i, message in enumerate(given):
+            if not isinstance(message, dict):
+                shown = one_line(message, 60)
+                raise ArgumentError(f"--messages {options.messages}: messages[{i}] is {shown}, expected an object")
+        messages += given
     if options.user is not None:
         messages.append({"role": "user", "content": options.user})
     return messages
