@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import bitnet
-from bitnet import bench
+from bitnet import bench, cli
 from conftest import ROOT
 
 MODEL = ROOT / "tests" / "fixtures" / "relu2-i2s.gguf"
@@ -89,6 +89,51 @@ def test_the_model_inside_as_a_table() -> None:
         assert any(shown.startswith(line) for shown in done.stdout.splitlines()), line
 
 
+def test_bare() -> None:
+    """The defaults are cut to the context of the model, and the figures that say nothing of it are left out."""
+    done = run("-m", "bitnet", "bench")
+    assert done.returncode == 0
+    assert done.stderr == "bitnet: the model has a context of 384 tokens: --prompt 384 in place of 512\n"
+    lines = done.stdout.splitlines()
+    cores = bitnet.processor()["cores"]
+    assert [line.split(",")[0] for line in lines if line.startswith("threads ")] == [
+        f"threads {n}" for n in dict.fromkeys([1, cores])
+    ]
+    rates = [line.split() for line in lines if line.startswith(("prefill 384 ", "decode 128 "))]
+    assert all(len(words) == 3 and float(words[2]) > 0 for words in rates)
+    assert len(rates) == 2 * len({1, cores})
+    assert "fit into the processor's cache" in done.stdout
+    for figure in ("GB/s", "times the file", "%"):
+        assert figure not in done.stdout
+
+
+def test_a_model_that_does_not_fit_the_cache_has_limits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "cache_bytes", lambda: 1)
+    assert cli.main(["bench", str(MODEL), *SHORT, "-t", "1"]) == 0
+    shown = capsys.readouterr().out
+    for figure in ("GB/s", "share of the limit", "% ("):
+        assert figure in shown
+    assert "cache," not in shown
+
+
+def test_tests_are_cut_to_the_context() -> None:
+    done = run("-m", "bitnet", "bench", "-p", "999", "-n", "999", "-d", "0,300", "-r", "1", "-t", "1", "--json")
+    assert done.stderr.endswith(": --prompt 384 in place of 999, --tokens 83 in place of 999\n")
+    tests = json.loads(done.stdout)["runs"][0]["tests"]
+    assert [(test["tokens"], test["depth"]) for test in tests] == [(384, 0), (83, 0), (83, 300)]
+
+
+def test_each_combination_is_printed_as_soon_as_it_is_measured() -> None:
+    command = [sys.executable, "-m", "bitnet", "bench", *SHORT, "-t", "1,2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = next(line for line in process.stdout if line.startswith("decode"))
+        assert first
+        assert process.poll() is None, "the second one is still measured"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -97,7 +142,7 @@ def test_the_model_inside_as_a_table() -> None:
         (["-b", "1,,2"], ["--batch", "''"]),
         (["--isa", "abacus"], ["--isa", "'abacus'", bitnet.isas()[0]]),
         (["--kv-type", "f16,q8"], ["--kv-type", "'q8'", "f16, f32"]),
-        (["-d", "100000"], ["n_ctx", "100129"]),
+        (["-d", "100000"], ["--depth 100000", "a context of 384 tokens"]),
         (["no-such.gguf"], ["no such file"]),
     ],
 )

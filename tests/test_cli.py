@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import bitnet
+from bitnet import cli
 from bitnet._gguf_writer import Tensor, Value, write_gguf
 from bitnet._synthetic import Spec, metadata, tensors
 from bitnet.cli import _options, _page
@@ -42,9 +43,52 @@ def test_standard_input_that_is_no_text_is_named() -> None:
 def test_inspect_shows_the_verdicts() -> None:
     done = run("inspect", MODEL, "--tensors")
     assert done.returncode == 0
-    for fact in ("bitnet-b1.58", "relu2", "int8 (every projection is ternary", "I2_S  14", "blk.1.ffn_down.weight"):
+    for fact in (
+        "bitnet-b1.58",
+        "relu2",
+        "int8 (every projection is ternary",
+        "14 I2_S (61.9 kB)",
+        "blk.1.ffn_down.weight",
+    ):
         assert fact in done.stdout
     assert done.stderr == ""
+
+
+def test_inspect_prints_one_screen() -> None:
+    """Tensors, metadata and the card are printed on request; the last line says so."""
+    done = run("inspect")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr, len(lines) <= 24) == (0, "", True)
+    assert max(len(line) for line in lines if not line.startswith("file ")) <= 100
+    for fact in ("name           Trit\n", "I2_S", "384 tokens", "gpt2, pre-tokenizer llama-bpe", "bitnet (from: gguf)"):
+        assert fact in done.stdout
+    assert lines[-1] == "more: --tensors, --metadata, --card"
+    for option, word in (
+        ("--tensors", "blk.4.ffn_up.weight"),
+        ("--metadata", "training.steps"),
+        ("--card", "## Scores"),
+    ):
+        assert word not in done.stdout
+        more = run("inspect", option).stdout
+        assert word in more
+        assert more.startswith("\n".join(lines[:-2]))
+        assert option not in more.splitlines()[-1]
+    other = run("inspect", MODEL)
+    assert other.stdout.endswith("more: --tensors, --metadata\n")
+    assert "pre-tokenizer gpt-2 (the file names none)" in other.stdout
+    refused = run("inspect", MODEL, "--card")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "no model card" in refused.stderr
+
+
+def test_inspect_shows_the_share_of_zeros(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    model = bitnet.inspect(MODEL)
+    ternary = next(tensor for tensor in model["tensors"] if tensor["type"] == "I2_S")
+    ternary["zeros"] = 0.987
+    monkeypatch.setattr("bitnet.cli.inspect.inspect", lambda path: model)
+    assert cli.main(["inspect", str(MODEL), "--tensors"]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == [ternary["name"]]]
+    assert line.endswith("98.7 % zeros")
 
 
 def test_inspect_prints_json() -> None:
@@ -52,6 +96,7 @@ def test_inspect_prints_json() -> None:
     assert model == json.loads(json.dumps(bitnet.inspect(MODEL), default=os.fspath))
     assert model["config"]["width"] == 128
     assert len(model["tensors"]) == sum(t["tensors"] for t in model["types"].values())
+    assert json.loads(run("inspect", "--json").stdout)["card"].startswith("# Trit")
 
 
 def test_json_holds_values_as_they_are(tmp_path: Path) -> None:
@@ -88,7 +133,7 @@ def of_another_type(path: Path) -> str:
 def test_what_cannot_be_run_is_shown_all_the_same(tmp_path: Path, make: Callable[[Path], str]) -> None:
     path = tmp_path / "m.gguf"
     fact = make(path)
-    done = run("inspect", path, "--tensors")
+    done = run("inspect", path, "--tensors", "--metadata")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(f"cannot be run +{re.escape(str(path))}: .*{fact}", done.stdout)
     assert "block_count" in done.stdout
@@ -117,14 +162,6 @@ def test_a_wrong_file_is_one_line_and_status_2(name: str, word: str) -> None:
     assert len(done.stderr.splitlines()) == 1
     assert name in done.stderr
     assert word in done.stderr
-
-
-def test_doctor_names_what_the_engine_would_use() -> None:
-    report = json.loads(run("doctor", "--json").stdout)
-    assert report["instruction_sets"] == bitnet.isas()
-    assert report["chosen"] == os.environ.get("BITNET_ISA", bitnet.isas()[-1])
-    assert all(rate > 0 for rate in report["read_gb_per_s"].values())
-    assert "scalar (from BITNET_ISA)" in run("doctor", BITNET_ISA="scalar").stdout
 
 
 def test_the_environment_chooses_the_instruction_set() -> None:

@@ -83,7 +83,7 @@ def test_the_command_line_opens_it_by_itself() -> None:
 
     assert run("chat", stdin="What is 2+2?\nWhat about 3+3?\n").endswith("2+2=4.\n3+3=6.\n")
     assert run("run", "--chat", "-p", "What is 2+2?") == "2+2=4.\n"
-    shown = run("inspect")
+    shown = run("inspect", "--card")
     assert "bitnet-b1.58" in shown
     assert "# Trit, the model inside the package" in shown
 

@@ -106,11 +106,12 @@ def test_nothing_is_printed_with_every_warning_an_error(tmp_path: Path) -> None:
         ["-m", "bitnet", "tokenize", str(bitnet.Engine().path), "Hi"],
         ["-m", "bitnet", "chat"],
         ["-m", "bitnet", "inspect"],
+        ["-m", "bitnet", "completion", "bash"],
         ["-m", "bitnet", "receipt", "verify", str(tmp_path / "receipt.json")],
     ):
         done = subprocess.run([*strict, *command], input="", capture_output=True, text=True, encoding="utf-8")
         # Through pipes, `bitnet chat` prints its banner on standard error.
-        said = re.sub(r"model .+\ntemplate .+\n/help lists the commands\.\n\n", "", done.stderr)
+        said = re.sub(r"Trit: .+\nmodel .+\ntemplate .+\nTry: .+\n/help lists the commands\.\n\n", "", done.stderr)
         assert (said, done.returncode) == ("", 0), command
 
 

@@ -169,6 +169,40 @@ def test_show_is_for_people(chain: list[Path]) -> None:
     assert "redacted" in run("receipt", "show", redacted).stdout
 
 
+def rows(shown: str) -> dict[str, str]:
+    """The rows of `bitnet receipt show` that are one line."""
+    return {line.split()[0]: line.partition(" ")[2].strip() for line in shown.splitlines() if line[:1].strip()}
+
+
+def test_show_has_the_texts_if_the_model_is_at_hand(chain: list[Path], engine: Any, tmp_path: Path) -> None:
+    """The model inside is at hand; another one is given. A receipt of another model has no texts."""
+    with bitnet.Engine() as trit:
+        answer = bitnet.ChatSession(trit).send("What is 2+2?")
+    path = answer.receipt.save(tmp_path / "trit.json") if answer.receipt else tmp_path
+    for model in ([], ["-m", "trit"]):
+        done = run("receipt", "show", path, *model)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert rows(done.stdout)["prompt"] == "<|begin_of_text|>User: What is 2+2?<|eot_id|>Assistant:"
+        assert rows(done.stdout)["answer"] == "2+2=4."
+    other = run("receipt", "show", path, "-m", engine.path)
+    assert (other.returncode, "answer" in rows(other.stdout)) == (0, False)
+    assert other.stderr == f"bitnet: {path}: the receipt is not of this model; its texts are not shown\n"
+    without = run("receipt", "show", chain[0])
+    assert ("answer" in rows(without.stdout), without.stderr) == (False, "")
+    assert "hello" in rows(run("receipt", "show", chain[0], "-m", engine.path).stdout)["prompt"]
+
+
+def test_show_leaves_out_what_is_a_default(engine: Any, tmp_path: Path) -> None:
+    """With the model, whose own stop ids are a default too."""
+
+    def shown(**sampling: Any) -> str:
+        path = engine.generate("hello", **sampling).receipt.save(tmp_path / "receipt.json")
+        return rows(run("receipt", "show", path, "-m", engine.path).stdout)["sampling"]
+
+    assert shown(max_tokens=3) == "max_tokens 3"
+    assert shown(max_tokens=3, temperature=0.5, seed=7, top_k=9) == "temperature 0.5, top_k 9, seed 7, max_tokens 3"
+
+
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The paths of all values in a document that hold no others."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

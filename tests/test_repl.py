@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 import bitnet
+from bitnet._gguf_writer import write_gguf
+from bitnet._synthetic import Spec, metadata, tensors
+from bitnet.models import inside
 from text_model import make_text_model
 
 CHAT = ["-n", "6", "--template", "bitnet", "--temperature", "1", "--seed", "3", "-t", "1"]
@@ -77,8 +80,8 @@ def test_commands_never_reach_the_model(text_model: Path, tmp_path: Path, expect
     folder = tmp_path / "receipts"
     done = talk(text_model, "/help\n/nonsense\n/metrics\nhello\n/quit\nworld\n", "--receipt-dir", folder)
     assert done.returncode == 0
-    commands = ("/help", "/clear", "/metrics", "/history", "/rewind", "/save", "/load", "/exit", "/quit")
-    for command in (*commands, "Ctrl-C", "Ctrl-D", "Alt-Enter", "Up, Down"):
+    commands = ("/help", "/clear", "/metrics", "/history", "/rewind", "/save", "/load", "/exit", "/quit", "/retry")
+    for command in (*commands, "/system", "/model", "Tab", "Ctrl-C", "Ctrl-D", "Alt-Enter", "Up, Down"):
         assert command in done.stdout
     assert "/nonsense" in done.stderr
     assert done.stdout.endswith(expected("hello"))
@@ -124,7 +127,8 @@ def test_a_conversation_is_saved_and_goes_on(text_model: Path, tmp_path: Path, e
         saved = tmp_path / f"a chat{option.strip()}"
         first = talk(text_model, f"hello\n/save {option}{saved}\nworld\n", "-s", "S")
         second = talk(text_model, f"never mind\n/load {saved}\nworld\n/history\n")
-        assert (complaints(first), complaints(second)) == ("", "")
+        assert complaints(first) == f"saved: 1 exchange, in {saved}\n"
+        assert complaints(second) == "loaded: 1 exchange\n"
         world = first.stdout[len(talk(text_model, "hello\n", "-s", "S").stdout) :]
         assert second.stdout.startswith(expected("never mind") + world + "user: hello\n")
         with bitnet.Engine(text_model) as engine:
@@ -244,3 +248,99 @@ def test_run_answers_a_prompt_through_the_template(text_model: Path, expected: A
     claim = json.loads((tmp_path / "inference.json").read_text())["claim"]
     assert claim["template"]["name"] == "bitnet"
     assert [path.name[:6] for path in tmp_path.glob("*-*.json")] == ["run-20"]
+
+
+def test_every_command_says_a_word(text_model: Path, tmp_path: Path) -> None:
+    """Through pipes on standard error: standard output has the answers, and what a command was asked to show."""
+    saved = tmp_path / "chat.json"
+    lines = [
+        "/history",
+        "hello",
+        "/clear",
+        "hello",
+        "/rewind",
+        f"/save {saved}",
+        f"/load {saved}",
+        "/system S",
+        "/retry",
+    ]
+    for i, words in enumerate(
+        (
+            "no turns yet",
+            "",
+            "all turns are forgotten",
+            "",
+            "taken back: 1 exchange; 0 exchanges left",
+            f"saved: 0 exchanges, in {saved}",
+            "loaded: 0 exchanges",
+            "the system prompt is set; it holds from the next answer on",
+            "bitnet: /retry: there is no message to answer again",
+        )
+    ):
+        said = complaints(talk(text_model, "".join(line + "\n" for line in lines[: i + 1]))).splitlines()
+        assert words == "" or said[-1] == words
+
+
+def test_the_last_message_is_answered_again(text_model: Path, expected: Any) -> None:
+    """With a fixed seed the answer is the same, and the history has it once."""
+    done = talk(text_model, "hello\nworld\n/retry\n/history\n")
+    hello, world = expected("hello"), expected("hello", "world").removeprefix(expected("hello"))
+    assert done.stdout == f"{hello}{world}{world}user: hello\nassistant: {hello}user: world\nassistant: {world}"
+    assert complaints(done) == ""
+    greedy = talk(text_model, "hello\n/retry\n", "--temperature", "0")
+    assert "at temperature 0 the answer is the same" in complaints(greedy)
+    half = len(greedy.stdout) // 2
+    assert greedy.stdout[:half] == greedy.stdout[half:]
+
+
+def test_the_system_prompt_is_set(text_model: Path) -> None:
+    """The turns stay; the next answer is the one that a conversation with this system prompt gives."""
+    done = talk(text_model, "/system\nhello\n/system Be brief.\n/system\nworld\n/history\n")
+    with bitnet.Engine(text_model) as engine:
+        chat = bitnet.ChatSession(engine, template="bitnet", max_tokens=6, temperature=1.0, seed=3)
+        hello = chat.send("hello").text
+        document = json.loads(chat.to_json()) | {"system": "Be brief."}
+        world = bitnet.ChatSession.from_json(engine, json.dumps(document)).send("world").text
+    assert done.stdout == (
+        f"there is no system prompt\n{hello}\nBe brief.\n{world}\n"
+        f"user: hello\nassistant: {hello}\nuser: world\nassistant: {world}\n"
+    )
+
+
+def test_another_model_is_opened(text_model: Path, tmp_path: Path, expected: Any) -> None:
+    """The conversation starts again with the same options. A model that cannot be opened changes nothing."""
+    done = talk(text_model, f"hello\n/model nope.gguf\n/model\nworld\n/model {text_model}\nhello\n/model trit\n")
+    assert done.stdout == expected("hello", "world") + expected("hello")
+    said = complaints(done)
+    assert said.startswith("bitnet: nope.gguf: no such file; give the path of a GGUF file, hf:OWNER/NAME")
+    assert "bitnet: /model needs the name of a model" in said
+    assert said.endswith("Try: What is 345+678? | how many r's in strawberry | My name is Ann.\n")
+    done = talk(inside(), f"/model {text_model}\n/metrics\n", "-c", "300")
+    assert "--ctx is 300, but the model was trained for 256" in complaints(done)
+    assert "exchanges  0" in done.stdout
+
+
+def test_the_welcome_says_what_the_model_can_do(tmp_path: Path) -> None:
+    """From the metadata of the file: name and description, without control characters."""
+    own = subprocess.run(bitnet_command("chat"), input="", capture_output=True, text=True).stderr.splitlines()
+    assert own[0] == "Trit: A tiny BitNet b1.58 model for short chats with sums, letters and memory."
+    assert own[3].startswith("Try: What is 345+678?")
+    spec = Spec(layers=1, vocab_size=300)
+    keys = {"general.name": "A\x1b[31m model", "general.description": "of\nmany lines " + "x" * 300}
+    write_gguf(tmp_path / "m.gguf", metadata(spec) | keys, tensors(spec))
+    other = subprocess.run(bitnet_command("chat", tmp_path / "m.gguf"), input="", capture_output=True, text=True)
+    line = other.stderr.splitlines()[0]
+    assert line.startswith("A[31m model: of many lines xxx")
+    assert len(line) < 220
+    assert "Try:" not in other.stderr
+
+
+def test_commands_of_other_programs(expected: Any, text_model: Path) -> None:
+    done = talk(text_model, "/set system S\n/system\nhello\n/reset\n/?\n/metric\n/etc is a folder\n/bye\nworld\n")
+    assert done.stdout.startswith("S\n")
+    assert "/help" in done.stdout
+    assert "world" not in done.stdout
+    said = complaints(done)
+    assert "all turns are forgotten" in said
+    assert "there is no command /metric; did you mean /metrics?" in said
+    assert "there is no command /etc; /help lists the commands; a message begins with a space" in said

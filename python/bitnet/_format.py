@@ -35,6 +35,12 @@ def one_line(value: Any, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def plain_line(text: str, limit: int) -> str:
+    """The beginning of a text that a stranger wrote: one line without control characters, at most `limit` long."""
+    line = "".join(char for char in " ".join(text.split()) if char.isprintable())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
 def two_columns(rows: Mapping[str, Any]) -> str:
     """Format names and values as lines. A value of several lines stays in its column."""
     width = max(map(len, rows), default=0)

@@ -4,8 +4,9 @@ import multiprocessing
 import os
 import signal
 import statistics
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
@@ -16,7 +17,17 @@ import numpy as np
 from . import Engine, __version__, dot_peak, processor, read_bandwidth
 from ._synthetic import synthetic
 
-__all__ = ["Plan", "bench", "measure", "step_seconds", "synthetic", "time_decode"]
+__all__ = [
+    "Plan",
+    "bench",
+    "cache_bytes",
+    "measure",
+    "measurements",
+    "step_seconds",
+    "summary",
+    "synthetic",
+    "time_decode",
+]
 
 
 @dataclass(frozen=True)
@@ -44,28 +55,59 @@ def bench(
 
     Each combination runs in a process of its own, so that its peak memory can be measured.
     """
-    runs = []
-    for setting in product(threads, isas, kv_types):
-        # Only this process reacts to Ctrl-C; leaving the `with` block then ends the child.
-        ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
-        with multiprocessing.get_context("spawn").Pool(1, signal.signal, ignore_ctrl_c) as process:
-            runs.append(process.apply(measure, (plan, *setting)))
+    return summary(plan) | {"runs": list(measurements(plan, threads, isas, kv_types))}
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """The head of a report: what was measured, and where."""
     path = Path(plan.model)
     return {
         "version": __version__,
         "processor": processor()["name"],
+        "cache_bytes": cache_bytes(),
         "model": {"path": os.fspath(path), "bytes": path.stat().st_size},
         "repeats": plan.repeats,
-        "runs": runs,
     }
 
 
-def measure(plan: Plan, n_threads: int, isa: str | None, kv_type: Literal["f16", "f32"]) -> dict[str, Any]:
+def measurements(
+    plan: Plan,
+    threads: Iterable[int],
+    isas: Iterable[str | None],
+    kv_types: Iterable[Literal["f16", "f32"]],
+    *,
+    progress: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Yield the measurement of each combination as soon as it is done. See `bench` and `measure`."""
+    for setting in product(threads, isas, kv_types):
+        # Only this process reacts to Ctrl-C; leaving the `with` block then ends the child.
+        ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
+        with multiprocessing.get_context("spawn").Pool(1, signal.signal, ignore_ctrl_c) as process:
+            run = process.apply(measure, (plan, *setting), {"progress": progress})
+        yield run
+
+
+def cache_bytes() -> int | None:
+    """The size of this processor's largest cache (Linux; None elsewhere)."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(size[:-1]) * units[size[-1]] for size in sizes if size[-1:] in units), default=None)
+
+
+def measure(
+    plan: Plan, n_threads: int, isa: str | None, kv_type: Literal["f16", "f32"], *, progress: bool = False
+) -> dict[str, Any]:
     """Measure one combination in this process.
 
     Each round opens the model and measures everything once, the machine's limits included, so that a slow phase of the
-    machine affects both.
+    machine affects both. progress: show on standard error what is being measured.
     """
+
+    def say(test: str) -> None:
+        if progress:
+            line = f"threads {n_threads}, round {round_ + 1} of {plan.repeats}: {test}" if test else ""
+            print(f"\r{line:<78}\r", end="", file=sys.stderr, flush=True)
+
     before = _peak_resident_bytes()
     n_ctx = max(plan.prompt, max(plan.depths) + plan.tokens + 1)
     first_token: list[float] = []
@@ -76,6 +118,7 @@ def measure(plan: Plan, n_threads: int, isa: str | None, kv_type: Literal["f16",
         point: [] for point in product(sorted(plan.depths), plan.batches)
     }
     for round_ in range(plan.repeats):
+        say(f"prefill {plan.prompt}")
         start = time.perf_counter()
         with Engine(plan.model, n_ctx=n_ctx, n_threads=n_threads, isa=isa, kv_type=kv_type) as engine:
             engine.generate_tokens([0], max_tokens=1)
@@ -83,14 +126,17 @@ def measure(plan: Plan, n_threads: int, isa: str | None, kv_type: Literal["f16",
             ids = np.random.default_rng(0).integers(1, engine.n_vocab, n_ctx).tolist()
             prefill.append(engine.prefill(ids[: plan.prompt]).tokens_per_second)
             for depth, batch in decode:
+                say(f"decode {plan.tokens}, depth {depth}, batch {batch}")
                 engine.prefill(ids[:depth])
                 prompts = [[*ids[:depth], ids[-1 - i % n_ctx]] for i in range(batch)]
                 decode[depth, batch].append(time_decode(engine, prompts, plan.tokens))
             if round_ == 0:
                 most = _peak_resident_bytes() - before
             isa, file, cost = engine.isa, engine.memory["file"], engine.per_token
+        say("the machine's limits")
         bandwidth.append(read_bandwidth(n_threads) * 1e9)
         peak.append(dot_peak(n_threads, isa))
+        say("")
 
     arithmetic = statistics.median(peak) / cost["ternary_macs"] if cost["ternary_macs"] else None
     tests = [_row("prefill", plan.prompt, 0, 1, prefill, {"arithmetic": arithmetic})]

@@ -1,6 +1,8 @@
 """Options that several commands share, and what they stand for."""
 
 import argparse
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +10,10 @@ from typing import Any, Protocol, TypeAlias
 
 from .. import ChatSession, Engine, SamplingParams, Template
 from .._text_input import read_text
+from ..errors import ArgumentError, ModelNotFoundError
 from ..hub import local
 from ..models import inside
+from ._habits import ALIASES
 
 Options: TypeAlias = argparse._ActionsContainer
 """A parser, or a group of its options."""
@@ -22,7 +26,11 @@ class Commands(Protocol):
         """Add a command, and return its parser."""
 
 
-MODEL = "a GGUF file, or hf:OWNER/NAME[@REVISION][/FILE] for a model of the Hugging Face Hub"
+INSIDE = "trit"
+"""The name of the model in the package."""
+
+MODEL = f"a GGUF file, hf:OWNER/NAME[@REVISION][/FILE] for a model of the Hugging Face Hub, or {INSIDE}"
+MODEL_DEFAULT = f"(default: {INSIDE}, the model in the package)"
 
 
 def add_command(
@@ -30,21 +38,73 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """Add a command that calls `run`. `help` is its line in the list of commands; its own help has the description."""
     command = commands.add_parser(name, help=help, description=description)
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, parser=command)
     return command
+
+
+def add_option(command: Options, *names: str, **keywords: Any) -> None:
+    """Add an option, and the other spellings that `ALIASES` has for it, which the help does not show."""
+    shown = command.add_argument(*names, **keywords)
+    hidden = [alias for name in names for alias in ALIASES.get(name, ())]
+    if hidden:
+        kept = {key: value for key, value in keywords.items() if key not in ("help", "default")}
+        command.add_argument(*hidden, **kept, dest=shown.dest, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
+
+
+def whole(text: str) -> int:
+    """Parse a whole number."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number") from error
+
+
+def number(text: str) -> float:
+    """Parse a number."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number") from error
 
 
 # -- The model --------------------------------------------------------------------------------------------------------
 
 
-def add_model(command: Options) -> None:
-    """Add the optional argument MODEL."""
-    command.add_argument("model", metavar="MODEL", nargs="?", help=f"{MODEL} (default: Trit, the model in the package)")
+def add_model(command: Options, help: str | None = None) -> None:
+    """Add the optional argument MODEL. It is accepted as -m MODEL too, which the help does not show."""
+    command.add_argument("model", metavar="MODEL", nargs="?", help=f"{help or MODEL} {MODEL_DEFAULT}")
+    command.add_argument("-m", "--model", dest="model_flag", help=argparse.SUPPRESS)
+
+
+def names_model(text: str) -> bool:
+    """Whether a text is meant as a MODEL, not as a prompt."""
+    if text == INSIDE or text.startswith("hf:") or text.endswith((".gguf", "tokenizer.json")):
+        return True
+    return os.path.isfile(text) and is_gguf(text)
+
+
+def is_gguf(path: str) -> bool:
+    """Whether a file begins as a GGUF file does."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"GGUF"
 
 
 def model_path(model: str | None) -> str:
     """The path of the model that the argument names. Downloads a model of the hub."""
-    return local(model) if model else str(inside())
+    if model is None or model == INSIDE:
+        return str(inside())
+    path = local(model)
+    if os.path.isdir(path):
+        files = sorted(name for name in os.listdir(path) if name.endswith(".gguf"))
+        raise ArgumentError(f"{model} is a folder; name a file in it: {', '.join(files) or 'it has no GGUF file'}")
+    if not os.path.exists(path):
+        is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.endswith(".gguf")
+        hub = f"hf:{model}" if is_name else "hf:OWNER/NAME"
+        raise ModelNotFoundError(
+            f"{model}: no such file; give the path of a GGUF file, {hub} for a model of the Hugging Face Hub, or "
+            f"{INSIDE} for the model in the package"
+        )
+    return path
 
 
 def add_engine_options(command: argparse.ArgumentParser) -> None:
@@ -52,10 +112,11 @@ def add_engine_options(command: argparse.ArgumentParser) -> None:
     add_model(command)
     group = command.add_argument_group("engine options")
     add_threads(group)
-    group.add_argument(
+    add_option(
+        group,
         "-c",
         "--ctx",
-        type=int,
+        type=whole,
         metavar="N",
         help="context length in tokens, for prompt and answer together (default: the model's own, at most 4096)",
     )
@@ -69,9 +130,8 @@ def add_engine_options(command: argparse.ArgumentParser) -> None:
 
 def add_threads(command: Options) -> None:
     """Add --threads."""
-    command.add_argument(
-        "-t", "--threads", type=int, metavar="N", help="threads that compute (default: one per available core)"
-    )
+    help = "threads that compute (default: one per available core)"
+    add_option(command, "-t", "--threads", type=whole, metavar="N", help=help)
 
 
 def open_engine(options: argparse.Namespace) -> Engine:
@@ -85,7 +145,8 @@ def open_engine(options: argparse.Namespace) -> Engine:
 
 def add_template(command: Options) -> None:
     """Add --template."""
-    command.add_argument(
+    add_option(
+        command,
         "--template",
         metavar="NAME_OR_FILE",
         help="chat template: raw, instruct, llama3-chat, bitnet, or a file with Jinja source "
@@ -106,7 +167,7 @@ def chosen_template(own: Template, choice: str | None) -> Template:
 def add_chat_options(command: argparse.ArgumentParser) -> None:
     """Add the options of a conversation."""
     group = command.add_argument_group("conversation options")
-    group.add_argument("-s", "--system", metavar="TEXT", help="system prompt (default: none)")
+    add_option(group, "-s", "--system", metavar="TEXT", help="system prompt (default: none)")
     add_template(group)
 
 
@@ -129,7 +190,7 @@ class SamplingOption:
     """What it does, with its unit."""
     default: str
     """The default, as the help shows it."""
-    type: Callable[[str], Any] | None = float
+    type: Callable[[str], Any] | None = number
     """Converts the text of the value; None for an option without a value."""
     metavar: str = "X"
     """The value's name in the help."""
@@ -144,7 +205,7 @@ SAMPLING_OPTIONS = (
         "max_tokens",
         "end the answer after this many tokens",
         "no limit but the context length",
-        int,
+        whole,
         "N",
         short=("-n",),
     ),
@@ -153,7 +214,7 @@ SAMPLING_OPTIONS = (
         "divide the logits by this before sampling; 0 takes the most likely token each time",
         "0, greedy",
     ),
-    SamplingOption("top_k", "keep the K most likely tokens", "0, off", int, "K"),
+    SamplingOption("top_k", "keep the K most likely tokens", "0, off", whole, "K"),
     SamplingOption(
         "top_p",
         "nucleus sampling: keep the most likely tokens whose probabilities add up to P",
@@ -170,7 +231,7 @@ SAMPLING_OPTIONS = (
         "repeat_last_n",
         "number of recent tokens, prompt included, that --repetition-penalty affects",
         "64",
-        int,
+        whole,
         "N",
     ),
     SamplingOption("presence_penalty", "subtract this from the logit of every token the answer contains", "0, off"),
@@ -183,7 +244,7 @@ SAMPLING_OPTIONS = (
         "seed",
         "seed of the random draws, from 0 to 2**64 - 1",
         "a new one for each answer; its receipt records it",
-        int,
+        whole,
         "N",
     ),
     SamplingOption(
@@ -210,7 +271,7 @@ def add_sampling_options(command: argparse.ArgumentParser) -> None:
         if option.repeated:
             how["action"] = "append"
         flag = f"--{option.name.replace('_', '-')}"
-        group.add_argument(*option.short, flag, help=f"{option.help} (default: {option.default})", **how)
+        add_option(group, *option.short, flag, help=f"{option.help} (default: {option.default})", **how)
 
 
 def sampling(options: argparse.Namespace) -> dict[str, Any]:

@@ -7,9 +7,9 @@ The text is built from the parsers' actions, because argparse formats help diffe
 
 import argparse
 import textwrap
-from collections.abc import Iterator
 
-from . import _parser
+from . import build_parser
+from ._parser import commands
 
 _WIDTH = 98
 _OPTION_COLUMNS = 28
@@ -18,8 +18,8 @@ _HEAD = """\
 <!-- Generated: python -m bitnet.cli._page > docs/cli.md -->
 # The command `bitnet`
 
-`bitnet COMMAND --help` prints the same at a terminal. Without MODEL, most commands use Trit, the
-small model in the package.
+`bitnet COMMAND --help` prints the same at a terminal. Without MODEL, a command uses Trit, the small
+model in the package, which is also named `trit`.
 
 | command | |
 |---|---|
@@ -30,7 +30,7 @@ _TAIL = """\
 | status | |
 |---|---|
 | 0 | success |
-| 1 | `bitnet receipt`: a receipt is not valid, a replay differs, or two claims differ |
+| 1 | a receipt is not valid, or a replay or claim differs; `bitnet doctor`: a wrong answer |
 | 2 | an error; one line on standard error says what is wrong |
 | 130 | Ctrl-C |
 """
@@ -39,21 +39,10 @@ _TAIL = """\
 def page() -> str:
     """The whole page, as Markdown."""
     rows, sections = [], []
-    for name, parser, help in _commands("bitnet", _parser()):
-        anchor = name.replace(" ", "-")
-        rows.append(f"| [{name.removeprefix('bitnet ')}](#{anchor}) | {help} |\n")
-        sections.append(_section(name, parser))
+    for name, parser, help in commands(build_parser()):
+        rows.append(f"| [{name}](#bitnet-{name.replace(' ', '-')}) | {help} |\n")
+        sections.append(_section(f"bitnet {name}", parser))
     return "".join([_HEAD, *rows, "\n", *sections, _TAIL])
-
-
-def _commands(name: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
-    """Yield each command that has no commands below it: its name, its parser, its line in the list of commands."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-            for below, subparser in action.choices.items():
-                inside = list(_commands(f"{name} {below}", subparser))
-                yield from inside or [(f"{name} {below}", subparser, helps[below])]
 
 
 def _section(name: str, parser: argparse.ArgumentParser) -> str:
@@ -61,7 +50,7 @@ def _section(name: str, parser: argparse.ArgumentParser) -> str:
     described = "\n".join(textwrap.wrap(parser.description or "", _WIDTH))
     lines = [f"## `{name}`", described, "```", *_usage(name, parser)]
     for group in parser._action_groups:
-        options = [action for action in group._group_actions if not isinstance(action, argparse._HelpAction)]
+        options = [action for action in group._group_actions if _is_shown(action)]
         if options:
             title = "arguments" if group.title == "positional arguments" else group.title
             lines += ["", f"{title}:", *(line for action in options for line in _option(action))]
@@ -79,6 +68,11 @@ def _usage(name: str, parser: argparse.ArgumentParser) -> list[str]:
     arguments = [_value(action) for action in parser._actions if not action.option_strings]
     usage = " ".join([name, "[options]", *required, *arguments])
     return textwrap.wrap(usage, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _is_shown(action: argparse.Action) -> bool:
+    """Whether the page lists an option: not --help, and not one that is only accepted, such as --temp."""
+    return action.help != argparse.SUPPRESS and not isinstance(action, argparse._HelpAction)
 
 
 def _value(action: argparse.Action) -> str:

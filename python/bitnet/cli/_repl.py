@@ -1,13 +1,16 @@
 """The loop of `bitnet chat`: at a terminal with line editing, or through pipes."""
 
+import json
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import ChatSession, Receipt
-from .._format import rate, token_counts, two_columns
+from .. import ChatSession, Receipt, inspect
+from .._format import plain_line, rate, token_counts, two_columns
 from ..errors import ArgumentError, BitnetError
+from ..models import inside
 from ._receipt_folder import ReceiptFolder
 from ._terminal import coloured
 
@@ -16,7 +19,27 @@ _KEYS = {
     "Ctrl-D": "quit",
     "Alt-Enter": "begin a new line in the same message; pasted line breaks stay in it too",
     "Up, Down": "go through earlier messages",
+    "Tab": "complete a command or a file name",
 }
+
+_ALIASES = {
+    "/?": "/help",
+    "/bye": "/exit",
+    "/q": "/exit",
+    "/reset": "/clear",
+    "/undo": "/rewind",
+    "/regenerate": "/retry",
+}
+"""Commands of other programs that mean the same."""
+
+_TRY = "What is 345+678? | how many r's in strawberry | My name is Ann."
+"""Messages that the model inside was trained for."""
+
+_ABOUT = 200
+"""The name and the description of a model are each cut to this many characters."""
+
+_ANSWER = "36"
+"""The colour of answers, as an ANSI code."""
 
 _ReadInput = Callable[[], str]
 """Waits for the next input. Raises EOFError at the end of all input."""
@@ -35,33 +58,50 @@ class _Command(NamedTuple):
 class Repl:
     """Reads inputs: each is a command, or a message that the model answers."""
 
-    def __init__(self, chat: ChatSession, receipts: ReceiptFolder | None, history: Path | None = None) -> None:
-        """Prepare the loop. `receipts` gets the receipt of each answer; `history` keeps what is typed at a terminal."""
+    def __init__(
+        self,
+        chat: ChatSession,
+        receipts: ReceiptFolder | None,
+        history: Path | None,
+        *,
+        open_model: Callable[[str], ChatSession],
+        explain: Callable[[Exception], str],
+    ) -> None:
+        """Prepare the loop.
+
+        `receipts` gets the receipt of each answer; `history` keeps what is typed at a terminal; `open_model` begins a
+        conversation with another model; `explain` tells an error.
+        """
         self.chat = chat
         self.receipts = receipts
+        self.open_model = open_model
+        self.explain = explain
         self.terminal = sys.stdin.isatty() and sys.stdout.isatty()
-        self.read_input: _ReadInput = _line_editor(history) if self.terminal else input
+        self.notes = sys.stdout if self.terminal else sys.stderr  # through pipes, stdout has the answers only
         self.commands = {
             "/help": _Command("", "list the commands and keys", self.help),
             "/clear": _Command("", "forget all turns; system prompt and template stay", self.clear),
             "/metrics": _Command("", "show token counts, times and rates of the conversation", self.metrics),
             "/history": _Command("", "show the turns of the conversation", self.history),
+            "/retry": _Command("", "answer the last message again", self.retry),
             "/rewind": _Command("[N]", "take back the last N exchanges (default: 1)", self.rewind),
+            "/system": _Command("[TEXT]", "set the system prompt, or show it; the turns stay", self.system),
+            "/model": _Command("NAME_OR_FILE", "start again with another model; the options stay", self.model),
             "/save": _Command("[--cache] FILE", "save the conversation; --cache saves the KV cache too", self.save),
             "/load": _Command("FILE", "continue a saved conversation in place of this one", self.load),
             "/exit": _Command("", "quit", lambda rest: False),
             "/quit": _Command("", "quit", lambda rest: False),
         }
+        self.read_input: _ReadInput = input
+        if self.terminal:
+            from ._line_editor import line_editor  # here, because it loads prompt_toolkit
+
+            self.read_input = line_editor(history, {name: each.arguments for name, each in self.commands.items()})
 
     def run(self) -> None:
         """Read and answer inputs until they end, or until a command quits."""
-        template = self.chat.template
-        banner = sys.stdout if self.terminal else sys.stderr  # through pipes, stdout has the answers only
-        print(f"model     {self.chat.engine.path}", file=banner)
-        print(f"template  {template.name} (from: {template.origin})", file=banner)
-        if template.warning:
-            print(f"warning: {template.warning}", file=sys.stderr)
-        print("/help lists the commands.\n", file=banner, flush=True)
+        self.welcome()
+        print("/help lists the commands.\n", file=self.notes, flush=True)
         while True:
             try:
                 text = self.read_input()
@@ -76,7 +116,26 @@ class Repl:
             except BrokenPipeError:
                 raise
             except (BitnetError, OSError) as error:
-                print(f"bitnet: {error}", file=sys.stderr)
+                print(f"bitnet: {self.explain(error)}", file=sys.stderr)
+
+    def welcome(self) -> None:
+        """Say which model it is, what it can do, and which template it uses."""
+        path, template = self.chat.engine.path, self.chat.template
+        about = {entry["key"]: entry["value"] for entry in inspect(path)["metadata"]}
+        told = [about.get(f"general.{name}") for name in ("name", "description")]
+        if line := ": ".join(plain_line(text, _ABOUT) for text in told if isinstance(text, str) and text):
+            print(line, file=self.notes)
+        print(f"model     {path}", file=self.notes)
+        print(f"template  {template.name} (from: {template.origin})", file=self.notes)
+        if template.warning:
+            print(f"warning: {template.warning}", file=sys.stderr)
+        if path.samefile(inside()):
+            print(f"Try: {_TRY}", file=self.notes)
+
+    def say(self, text: str) -> bool:
+        """Print what a command did: at a terminal, on standard output. Returns that the loop goes on."""
+        print(text, file=self.notes, flush=True)
+        return True
 
     def take(self, text: str) -> bool:
         """Execute a command, or answer a message. Returns whether the loop goes on."""
@@ -86,8 +145,13 @@ class Repl:
             self.answer(text)
             return True
         name, _, rest = text.strip().partition(" ")
+        if name == "/set" and rest.startswith("system"):  # Ollama's
+            name, _, rest = f"/{rest}".partition(" ")
+        name = _ALIASES.get(name, name)
         if name not in self.commands:
-            print(f"bitnet: there is no command {name}; /help lists the commands", file=sys.stderr)
+            close = get_close_matches(name, self.commands, 1, cutoff=0.7)
+            meant = f"did you mean {close[0]}?" if close else "/help lists the commands"
+            print(f"bitnet: there is no command {name}; {meant}; a message begins with a space", file=sys.stderr)
             return True
         return self.commands[name].run(rest.strip())
 
@@ -100,7 +164,7 @@ class Repl:
             if self.chat.forgotten > forgotten:
                 print(f"(the oldest {self.chat.forgotten} turns no longer fit into the context)", file=sys.stderr)
             for piece in stream:
-                print(piece.text, end="", flush=True)
+                print(coloured(piece.text, _ANSWER) if piece.text else "", end="", flush=True)
         except KeyboardInterrupt:
             if stream:
                 stream.cancel()
@@ -121,7 +185,7 @@ class Repl:
     def clear(self, rest: str) -> bool:
         """Forget all turns."""
         self.chat.clear()
-        return True
+        return self.say("all turns are forgotten")
 
     def metrics(self, rest: str) -> bool:
         """Print the sums over the conversation."""
@@ -137,6 +201,8 @@ class Repl:
 
     def history(self, rest: str) -> bool:
         """Print the turns."""
+        if not self.chat.history:
+            return self.say("no turns yet")
         for turn in self.chat.history:
             print(f"{turn.role}{' (stopped)' if turn.cancelled else ''}: {turn.text}")
         sys.stdout.flush()
@@ -147,19 +213,53 @@ class Repl:
         if rest and not (rest.isdecimal() and len(rest) < 10):
             raise ArgumentError(f"/rewind takes a number of exchanges, found {rest[:20]!r}")
         self.chat.rewind(int(rest or 1))
+        return self.say(f"taken back: {_exchanges(int(rest or 1))}; {_exchanges(len(self.chat.history) // 2)} left")
+
+    def retry(self, rest: str) -> bool:
+        """Answer the last message again."""
+        if not self.chat.history:
+            raise ArgumentError("/retry: there is no message to answer again")
+        message = self.chat.history[-2].text
+        self.chat.rewind(1)
+        if not self.chat.params.temperature:
+            self.say("at temperature 0 the answer is the same each time; see --temperature of `bitnet chat`")
+        self.answer(message)
+        return True
+
+    def system(self, rest: str) -> bool:
+        """Set or show the system prompt."""
+        if not rest:
+            print("there is no system prompt" if self.chat.system is None else self.chat.system, flush=True)
+            return True
+        document = json.loads(self.chat.to_json()) | {"system": rest}
+        self.chat = ChatSession.from_json(self.chat.engine, json.dumps(document), template=self.chat.template)
+        return self.say("the system prompt is set; it holds from the next answer on")
+
+    def model(self, rest: str) -> bool:
+        """Begin a conversation with another model. After an error the current one goes on."""
+        if not rest:
+            raise ArgumentError("/model needs the name of a model: a GGUF file, hf:OWNER/NAME or trit")
+        old, self.chat = self.chat, self.open_model(rest)
+        old.engine.close()
+        self.welcome()
         return True
 
     def save(self, rest: str) -> bool:
         """Save the conversation."""
         option, _, path = rest.partition(" ")
         cache = option == "--cache"
-        self.chat.save(_file_of("/save", path.strip() if cache else rest), cache=cache)
-        return True
+        saved = self.chat.save(_file_of("/save", path.strip() if cache else rest), cache=cache)
+        return self.say(f"saved: {_exchanges(len(self.chat.history) // 2)}, in {saved}")
 
     def load(self, rest: str) -> bool:
         """Load a conversation. After an error the current one goes on."""
         self.chat = ChatSession.load(self.chat.engine, _file_of("/load", rest))
-        return True
+        return self.say(f"loaded: {_exchanges(len(self.chat.history) // 2)}")
+
+
+def _exchanges(count: int) -> str:
+    """A number of exchanges in words."""
+    return f"{count} exchange{'' if count == 1 else 's'}"
 
 
 def _file_of(command: str, path: str) -> Path:
@@ -167,32 +267,6 @@ def _file_of(command: str, path: str) -> Path:
     if not path:
         raise ArgumentError(f"{command} needs the name of a file")
     return Path(path).expanduser()
-
-
-def _line_editor(history: Path | None) -> _ReadInput:
-    """Line editing at a terminal. Pipes never get here, so they do not load prompt_toolkit."""
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.formatted_text import ANSI
-    from prompt_toolkit.history import FileHistory, InMemoryHistory
-    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-
-    if history:
-        history.open("ab").close()  # a file that cannot be written is an error now, not after the first input
-    keys = KeyBindings()
-
-    @keys.add("enter")
-    def end(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
-
-    @keys.add("escape", "enter")
-    def new_line(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    # multiline=True, so that pasted lines stay one input.
-    session: PromptSession[str] = PromptSession(
-        history=FileHistory(str(history)) if history else InMemoryHistory(), key_bindings=keys, multiline=True
-    )
-    return lambda: session.prompt(ANSI(coloured("> ", "1;32")))
 
 
 def _status_line(receipt: Receipt) -> str:

@@ -2,13 +2,18 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import isas, processor
+from .. import inspect, isas, processor
 from .._format import byte_size
+from ..errors import ArgumentError
 from ._options import Commands, add_command, add_model, model_path
+
+_SMALL = 8 << 20
+"""Where the size of the cache is unknown: weights of at most this many bytes are taken to fit into it."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -24,7 +29,12 @@ def add_parser(commands: Commands) -> None:
     )
     add_model(command)
     command.add_argument(
-        "-p", "--prompt", type=_count, default=512, metavar="N", help="tokens of the prefill test (default: 512)"
+        "-p",
+        "--prompt",
+        type=_count,
+        default=512,
+        metavar="N",
+        help="tokens of the prefill test, at most the context (default: 512)",
     )
     command.add_argument(
         "-n",
@@ -32,7 +42,7 @@ def add_parser(commands: Commands) -> None:
         type=_count,
         default=128,
         metavar="N",
-        help="tokens that each decode test generates (default: 128)",
+        help="tokens that each decode test generates, at most what the context holds (default: 128)",
     )
     command.add_argument(
         "-d",
@@ -90,40 +100,82 @@ def run(options: argparse.Namespace) -> None:
     from .. import bench  # here, because it loads numpy
 
     model = model_path(options.model)
-    plan = bench.Plan(model, options.prompt, options.tokens, options.depth, options.batch, options.repeats)
-    report = bench.bench(plan, dict.fromkeys(options.threads), options.isa, options.kv_type)
-    print(json.dumps(report, indent=1) if options.json else _as_text(report))
+    prompt, tokens = _fit(model, options)
+    plan = bench.Plan(model, prompt, tokens, options.depth, options.batch, options.repeats)
+    settings = (dict.fromkeys(options.threads), options.isa, options.kv_type)
+    report = bench.summary(plan)
+    runs = bench.measurements(plan, *settings, progress=bool(sys.stderr and sys.stderr.isatty()))
+    if options.json:
+        print(json.dumps(report | {"runs": list(runs)}, indent=1))
+        return
+    for number, measured in enumerate(runs):
+        cached = measured["per_token"]["weight_bytes"] <= (report["cache_bytes"] or _SMALL)
+        if number == 0:
+            print(_head(report, measured["per_token"], cached))
+        print(f"\n{_as_text(measured, cached)}", flush=True)
 
 
-def _as_text(report: dict[str, Any]) -> str:
-    """The report as lines and tables."""
-    cost = report["runs"][0]["per_token"]
-    lines = [
-        f"{report['processor']}, {Path(report['model']['path']).name}: for one token, "
-        f"{byte_size(cost['weight_bytes'])} of weights and {cost['ternary_macs'] / 1e6:.4g} M ternary multiply-adds"
+def _fit(model: str, options: argparse.Namespace) -> tuple[int, int]:
+    """The lengths of the prefill test and of the decode tests, cut to the model's context if they are longer."""
+    config = inspect(model)["config"]
+    if config is None:  # it cannot be run: opening it will say why
+        return options.prompt, options.tokens
+    context, depth = config["context"], max(options.depth)
+    if depth + 2 > context:
+        raise ArgumentError(f"--depth {depth} is too long: the model has a context of {context} tokens")
+    prompt, tokens = min(options.prompt, context), min(options.tokens, context - depth - 1)
+    cut = [
+        f"{name} {to} in place of {asked}"
+        for name, asked, to in (("--prompt", options.prompt, prompt), ("--tokens", options.tokens, tokens))
+        if to < asked
     ]
-    for run in report["runs"]:
-        most = run["peak_memory_over_file"]
-        lines += [
-            "",
-            f"threads {run['threads']}, {run['isa']}, KV cache {run['kv_type']}: from opening to the first token "
-            f"{run['open_to_first_token_seconds']['median']:.2f} s"
-            + (f", peak memory {most:.2f} times the file's size" if most is not None else ""),
-            f"this machine reads {run['read_bytes_per_second']['median'] / 1e9:.1f} GB/s and does "
-            f"{run['multiply_adds_per_second']['median'] / 1e9:.1f} G multiply-adds/s",
-            f"{'':<32} {'tokens/s':>10} {'limit':>10}  share of the limit",
-        ]
-        lines += map(_test_line, run["tests"])
+    if cut:
+        print(f"bitnet: the model has a context of {context} tokens: {', '.join(cut)}", file=sys.stderr)
+    return prompt, tokens
+
+
+def _head(report: dict[str, Any], cost: dict[str, int], cached: bool) -> str:
+    """What is measured, and on what."""
+    weights = byte_size(cost["weight_bytes"])
+    lines = [
+        f"{report['processor']}, {Path(report['model']['path']).name}: for one token, {weights} of weights and "
+        f"{cost['ternary_macs'] / 1e6:.4g} M ternary multiply-adds"
+    ]
+    if cached:
+        lines.append(
+            "The weights fit into the processor's cache, so the speed of memory does not limit this model, and so "
+            "small a model does not reach the processor's peak. No limits are shown."
+        )
     return "\n".join(lines)
 
 
-def _test_line(test: dict[str, Any]) -> str:
+def _as_text(run: dict[str, Any], cached: bool) -> str:
+    """The measurement of one combination as lines and a table. For a model in the cache, without limits."""
+    line = (
+        f"threads {run['threads']}, {run['isa']}, KV cache {run['kv_type']}: from opening to the first token "
+        f"{run['open_to_first_token_seconds']['median']:.2f} s"
+    )
+    if cached:
+        return "\n".join([line, f"{'':<32} {'tokens/s':>10}", *(_test_line(test, cached) for test in run["tests"])])
+    most = run["peak_memory_over_file"]
+    return "\n".join(
+        [
+            line + (f", peak memory {most:.2f} times the file's size" if most is not None else ""),
+            f"this machine reads {run['read_bytes_per_second']['median'] / 1e9:.1f} GB/s and does "
+            f"{run['multiply_adds_per_second']['median'] / 1e9:.1f} G multiply-adds/s",
+            f"{'':<32} {'tokens/s':>10} {'limit':>10}  share of the limit",
+            *(_test_line(test, cached) for test in run["tests"]),
+        ]
+    )
+
+
+def _test_line(test: dict[str, Any], cached: bool) -> str:
     """A test as a line of the table."""
     name = f"{test['test']} {test['tokens']}"
     name += f" at depth {test['depth']}" if test["depth"] else ""
     name += f", batch {test['batch']}" if test["batch"] > 1 else ""
     line = f"{name:<32} {test['tokens_per_second']['median']:>10.1f}"
-    if test["limit"] is not None:
+    if test["limit"] is not None and not cached:
         line += f" {test['limit']:>10.1f}  {100 * test['share_of_limit']:.0f} % ({test['limited_by']})"
     return line
 

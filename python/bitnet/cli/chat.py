@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from .. import ChatSession
+from ._errors import explain
 from ._options import (
     Commands,
     add_chat_options,
@@ -41,5 +43,19 @@ def add_parser(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Open the model and hold the conversation."""
     receipts = receipt_folder(options, "chat")
-    with open_engine(options) as engine:
-        Repl(open_chat(engine, options), receipts, options.history).run()
+
+    def open_model(name: str | None) -> ChatSession:
+        engine = open_engine(argparse.Namespace(**{**vars(options), "model": name}))
+        return open_chat(engine, options)
+
+    repl = Repl(
+        open_model(options.model),
+        receipts,
+        options.history,
+        open_model=open_model,
+        explain=lambda error: explain(error, options.parser),
+    )
+    try:
+        repl.run()
+    finally:
+        repl.chat.engine.close()

@@ -2,16 +2,19 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from itertools import groupby, zip_longest
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from .. import Engine, Receipt
+from .. import Engine, Receipt, Tokenizer
 from .._format import two_columns
 from .._receipts import summary
 from .._text_input import read_text
-from ..errors import ReceiptError
-from ._options import MODEL, Commands, add_command, add_threads, model_path
+from ..errors import ModelError, ReceiptError
+from ._errors import explain
+from ._options import INSIDE, MODEL, MODEL_DEFAULT, Commands, add_command, add_threads, model_path
 
 _NOT_VALID = 1
 """The exit status if a receipt is not valid, a replay differs, or two claims differ."""
@@ -38,6 +41,7 @@ def add_parser(commands: Commands) -> None:
         "also check that the receipt before each one in its conversation is among them.",
     )
     action.add_argument("files", metavar="FILE", nargs="+", help="a receipt")
+    action.add_argument("--json", action="store_true", help="print the result as JSON")
     action.epilog = _STATUS.format("0 if all of this is so, 1 if not")
 
     action = add_command(
@@ -48,7 +52,7 @@ def add_parser(commands: Commands) -> None:
         description="Compute the answer of each receipt again, and compare its token ids with the receipt's.",
     )
     action.add_argument("files", metavar="FILE", nargs="+", help="a receipt")
-    action.add_argument("-m", "--model", metavar="MODEL", help=f"{MODEL} (default: Trit, the model in the package)")
+    action.add_argument("-m", "--model", metavar="MODEL", help=f"{MODEL} {MODEL_DEFAULT}")
     add_threads(action)
     action.add_argument(
         "--isa", metavar="NAME", help="instruction set, as `bitnet doctor` lists them (default: the best one)"
@@ -63,6 +67,7 @@ def add_parser(commands: Commands) -> None:
     prompt.add_argument(
         "--prompt-ids", type=_ids, metavar="IDS", help="the prompt as token ids, with spaces or commas between them"
     )
+    action.add_argument("--json", action="store_true", help="print the result as JSON")
     action.epilog = _STATUS.format("0 if all answers are the same, 1 if not")
 
     action = add_command(
@@ -73,7 +78,9 @@ def add_parser(commands: Commands) -> None:
         description="Show the differences between two receipts: first those of the claims (what was computed), then "
         "those of the runs (how).",
     )
-    action.add_argument("files", metavar="FILE", nargs=2, help="a receipt")
+    action.add_argument("file", metavar="FILE", help="a receipt")
+    action.add_argument("other", metavar="OTHER", help="another receipt")
+    action.add_argument("--json", action="store_true", help="print the result as JSON")
     action.epilog = _STATUS.format("0 if the claims are the same, whatever the runs are; 1 if not")
 
     action = add_command(
@@ -92,9 +99,16 @@ def add_parser(commands: Commands) -> None:
         "show",
         _show,
         help="show what receipts say",
-        description="Show what receipts say, in a form for people.",
+        description="Show what receipts say, in a form for people: first what was asked and answered, if the model is "
+        "at hand; of the settings, those that differ from their defaults.",
     )
     action.add_argument("files", metavar="FILE", nargs="+", help="a receipt")
+    action.add_argument(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help=f"the model of the receipts, to show their texts: {MODEL} (default: {INSIDE}, if they are of this model)",
+    )
     action.epilog = _STATUS.format("0 if all receipts are valid, 1 if not")
 
 
@@ -106,31 +120,53 @@ def _ids(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected token ids such as 1,2,3") from error
 
 
-def _load_valid(path: str) -> Receipt | None:
-    """Load a receipt. If it is not valid, print why, and return None."""
+class _Checked(NamedTuple):
+    """A file, and the receipt in it."""
+
+    path: str
+    receipt: Receipt | None
+    """None if it is not valid."""
+    error: str | None
+    """Why it is not valid."""
+
+
+def _check(path: str) -> _Checked:
+    """Load a receipt and validate it."""
     try:
         receipt = Receipt.load(path)
         receipt.validate()
     except ReceiptError as error:
-        print(f"{path}: not valid: {error}")
-        return None
-    return receipt
+        return _Checked(path, None, explain(error))
+    return _Checked(path, receipt, None)
+
+
+def _report(options: argparse.Namespace, entries: list[dict[str, Any]], lines: list[str]) -> None:
+    """Print entries as JSON if --json is given, else the lines."""
+    print(json.dumps(entries, indent=1) if options.json else "\n".join(lines))
 
 
 def _verify(options: argparse.Namespace) -> int:
     """Run `bitnet receipt verify`."""
-    receipts = [(path, _load_valid(path)) for path in options.files]
-    files = {receipt.digest: path for path, receipt in reversed(receipts) if receipt}
-    status = 0 if all(receipt for _, receipt in receipts) else _NOT_VALID
-    for path, receipt in receipts:
+    checked = [_check(path) for path in options.files]
+    files = {one.receipt.digest: one.path for one in reversed(checked) if one.receipt}
+    status = 0 if all(one.receipt for one in checked) else _NOT_VALID
+    entries: list[dict[str, Any]] = []
+    lines: list[str] = []
+    for path, receipt, error in checked:
         if receipt is None:
+            entries.append({"file": path, "valid": False, "error": error})
+            lines.append(f"{path}: not valid: {error}")
             continue
         previous = receipt.to_dict()["claim"]["previous"]
         follows = f", follows {files.get(previous, previous)}" if previous else ""
-        if previous and len(receipts) > 1 and previous not in files:
+        missing = bool(previous) and len(checked) > 1 and previous not in files
+        if missing:
             status = _NOT_VALID
             follows = f", but the receipt before it, {previous}, is not among the valid files"
-        print(f"{path}: valid, {receipt.digest}{follows}")
+        lines.append(f"{path}: valid, {receipt.digest}{follows}")
+        entry = {"file": path, "valid": True, "digest": receipt.digest, "previous": previous}
+        entries.append(entry | {"previous_file": files.get(previous), "previous_missing": missing})
+    _report(options, entries, lines)
     return status
 
 
@@ -144,17 +180,26 @@ def _replay(options: argparse.Namespace) -> int:
     """Run `bitnet receipt replay`."""
     prompt = read_text("-") if options.prompt == "-" else options.prompt or options.prompt_ids
     model = model_path(options.model)
-    receipts = [(path, _load_valid(path)) for path in options.files]
-    status = 0 if all(receipt for _, receipt in receipts) else _NOT_VALID
-    valid = [(path, receipt) for path, receipt in receipts if receipt]
+    checked = [_check(path) for path in options.files]
+    entries: list[dict[str, Any]] = []
+    for path, _, error in (one for one in checked if one.error):
+        entries.append({"file": path, "valid": False, "error": error})
+        if not options.json:
+            print(f"{path}: not valid: {error}", flush=True)
+    valid = [(one.path, one.receipt) for one in checked if one.receipt]
     for common, group in groupby(valid, key=lambda one: _engine_options(one[1])):
         with Engine(model, n_threads=options.threads, isa=options.isa, **common) as engine:
             for path, receipt in group:
                 same = engine.replay(receipt, prompt)
-                found = "same" if same else _difference(receipt, engine.replay_ids(receipt, prompt))
-                print(f"{path}: {found}; {receipt.completion_tokens} ids on {engine.isa}, threads {engine.n_threads}")
-                status = status if same else _NOT_VALID
-    return status
+                difference = None if same else _difference(receipt, engine.replay_ids(receipt, prompt))
+                entry = {"file": path, "valid": True, "same": same, "difference": difference}
+                count, threads = receipt.completion_tokens, engine.n_threads
+                entries.append(entry | {"ids": count, "isa": engine.isa, "threads": threads})
+                if not options.json:
+                    print(f"{path}: {difference or 'same'}; {count} ids on {engine.isa}, threads {threads}", flush=True)
+    if options.json:
+        print(json.dumps(entries, indent=1))
+    return 0 if all(entry.get("same") for entry in entries) else _NOT_VALID
 
 
 def _difference(receipt: Receipt, ids: list[int]) -> str:
@@ -176,34 +221,45 @@ def _first_difference(one: list[Any], other: list[Any]) -> str:
 
 def _diff(options: argparse.Namespace) -> int:
     """Run `bitnet receipt diff`."""
-    one, other = (Receipt.load(path) for path in options.files)
+    one, other = (Receipt.load(path) for path in (options.file, options.other))
     # A redacted receipt holds hashes: redact the other one as well, to compare like with like.
     if any(isinstance(receipt.to_dict()["claim"]["prompt_ids"], dict) for receipt in (one, other)):
         one, other = one.redact(), other.redact()
     first, second = one.to_dict(), other.to_dict()
     same = one.digest == other.digest
-    print("the claims are the same" if same else "the claims differ")
-    for block in ("claim", "run", "model_info", "environment"):
-        for line in _differences(block, first[block], second[block]):
-            print(f"  {line}")
+    blocks = ("claim", "run", "model_info", "environment")
+    found = [difference for block in blocks for difference in _differences(block, first[block], second[block])]
+    if options.json:
+        differences = [{"path": path, "first": a, "second": b} for path, a, b in found]
+        print(json.dumps({"same_claims": same, "differences": differences}, indent=1))
+    else:
+        print("the claims are the same" if same else "the claims differ")
+        for path, a, b in found:
+            print(f"  {path}: {_told_difference(a, b)}")
     return 0 if same else _NOT_VALID
 
 
-def _differences(path: str, one: Any, other: Any) -> Iterator[str]:
-    """Yield a line for each value that differs, with its path in the document."""
+def _differences(path: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the values that differ, each with its path in the document."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys([*one, *other]):
             yield from _differences(f"{path}.{key}", one.get(key), other.get(key))
-    elif isinstance(one, list) and isinstance(other, list) and one != other:
-        yield f"{path}: {len(one)} | {len(other)} items, different from {_first_difference(one, other)}"
     elif one != other:
-        yield f"{path}: {json.dumps(one)} | {json.dumps(other)}"
+        yield path, one, other
+
+
+def _told_difference(one: Any, other: Any) -> str:
+    """Two values on one line; of lists, where they begin to differ."""
+    if isinstance(one, list) and isinstance(other, list):
+        return f"{len(one)} | {len(other)} items, different from {_first_difference(one, other)}"
+    return f"{json.dumps(one)} | {json.dumps(other)}"
 
 
 def _redact(options: argparse.Namespace) -> int:
     """Run `bitnet receipt redact`. A receipt that is not valid is not copied."""
-    receipt = _load_valid(options.file)
+    _, receipt, error = _check(options.file)
     if receipt is None:
+        print(f"{options.file}: not valid: {error}")
         return _NOT_VALID
     print(f"{receipt.redact().save(options.output)}: {receipt.digest}")
     return 0
@@ -212,12 +268,42 @@ def _redact(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     """Run `bitnet receipt show`."""
     status = 0
+    model = _ModelAtHand(options.model)
     for path in options.files:
         receipt = Receipt.load(path)
         valid = "valid"
         try:
             receipt.validate()
         except ReceiptError as error:
-            valid, status = f"not valid: {error}", _NOT_VALID
-        print(two_columns({"file": f"{path}, {valid}"} | summary(receipt)), end="\n\n")
+            valid, status = f"not valid: {explain(error)}", _NOT_VALID
+        tokenizer = model.tokenizer_of(receipt)
+        if options.model is not None and tokenizer is None:
+            print(f"bitnet: {path}: the receipt is not of this model; its texts are not shown", file=sys.stderr)
+        print(two_columns({"file": f"{path}, {valid}"} | summary(receipt, tokenizer)), end="\n\n")
     return status
+
+
+class _ModelAtHand:
+    """The model whose receipts are shown with their texts: the one of --model, or the model inside."""
+
+    def __init__(self, name: str | None) -> None:
+        """Take the name of --model, if it was given."""
+        self.path = Path(model_path(name))
+        self.named = name is not None
+        self.hash: str | None = None
+
+    def tokenizer_of(self, receipt: Receipt) -> Tokenizer | None:
+        """The tokenizer of the model, if the receipt is of this model. Reads the whole file, once."""
+        document = receipt.to_dict()
+        if not self.named and document["model_info"]["bytes"] != self.path.stat().st_size:
+            return None
+        if self.hash is None:
+            with Engine(self.path) as engine:
+                own = engine.generate([0], max_tokens=1).receipt
+            self.hash = own.to_dict()["claim"]["model"] if own else ""
+        if document["claim"]["model"] != self.hash:
+            return None
+        try:
+            return Tokenizer(self.path)
+        except ModelError:  # the file has none
+            return None

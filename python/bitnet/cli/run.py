@@ -1,14 +1,15 @@
 """`bitnet run`."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import batch
+from .. import Engine, batch
 from .._text_input import read_text
-from ..errors import ArgumentError
+from ..errors import ArgumentError, TemplateError
 from ._options import (
     Commands,
     add_chat_options,
@@ -16,6 +17,7 @@ from ._options import (
     add_engine_options,
     add_sampling_options,
     chosen_template,
+    names_model,
     open_chat,
     open_engine,
     sampling,
@@ -32,13 +34,22 @@ def add_parser(commands: Commands) -> None:
         commands,
         "run",
         run,
-        help="continue a prompt, answer a question, or answer a file of requests",
-        description="Continue a prompt; with --chat, answer it as a user's message. With --input and --output, answer "
-        "a file of requests; a run that was stopped is resumed by the same command.",
+        help="answer a message, continue a text, or answer a file of requests",
+        description="Answer a message, or with -p continue a text. With --input and --output, answer a file of "
+        "requests; a run that was stopped is resumed by the same command.",
     )
     add_engine_options(command)
-    prompt = command.add_mutually_exclusive_group(required=True)
-    prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt, or - to read it from standard input")
+    command.add_argument(
+        "message",
+        metavar="MESSAGE",
+        nargs="?",
+        help="a message that the model answers, in quotes: the same as --chat -p MESSAGE (default: standard input, "
+        "unless it is a terminal)",
+    )
+    prompt = command.add_mutually_exclusive_group()
+    prompt.add_argument(
+        "-p", "--prompt", metavar="TEXT", help="a text that the model continues, or - to read it from standard input"
+    )
     prompt.add_argument(
         "--input",
         type=Path,
@@ -55,7 +66,8 @@ def add_parser(commands: Commands) -> None:
     command.add_argument(
         "--chat",
         action="store_true",
-        help="treat the prompt as a user's message and format it with the chat template (default: continue the text)",
+        help="treat the text of -p, and prompts of --input, as a user's message and format it with the chat template "
+        "(default: continue the text)",
     )
     add_chat_options(command)
     add_sampling_options(command)
@@ -66,6 +78,7 @@ def run(options: argparse.Namespace) -> None:
     """Answer the prompt, or the file of requests."""
     if (options.input is None) != (options.output is None):
         raise ArgumentError("--input and --output need each other; give both")
+    _settle_message(options)
     receipts = receipt_folder(options, "run")
     with open_engine(options) as engine:
         if options.input:
@@ -82,15 +95,57 @@ def run(options: argparse.Namespace) -> None:
             _show_progress(counts)
             return
         prompt = read_text("-") if options.prompt == "-" else options.prompt
+        if not prompt and options.prompt == "-":
+            raise ArgumentError("standard input is empty; give a message, or a text to continue with -p")
         if options.chat:
             answer = open_chat(engine, options).stream(prompt)
         else:
             answer = engine.stream(prompt, **sampling(options))
         for piece in answer:
             print(piece.text, end="", flush=True)
-        print()
+        print(flush=True)
+        if not options.chat:
+            _note_raw(engine)
         if receipts and answer.receipt:
             receipts.save(answer.receipt)
+
+
+def _settle_message(options: argparse.Namespace) -> None:
+    """Set prompt and chat from MESSAGE, and decide whether a single argument is MODEL or MESSAGE.
+
+    A single argument is a message if it has a space in it, unless it is the name of a model.
+    """
+    asked = options.prompt is not None or options.input is not None
+    alone = options.message is None and not asked and options.model is not None
+    if alone and not names_model(options.model):
+        if any(map(str.isspace, options.model)):
+            options.model, options.message = None, options.model
+        elif not os.path.exists(options.model):
+            raise ArgumentError(f"{options.model}: no such file; a prompt of one word is given by -p")
+    if options.message is not None and asked:
+        raise ArgumentError(f"found a message, {options.message!r}, beside -p or --input; give one of them")
+    if options.prompt is not None and not options.chat:
+        for name in ("system", "template"):
+            if getattr(options, name) is not None:
+                raise ArgumentError(f"--{name} does not change how a text is continued; add --chat to have it answered")
+    if not asked:
+        if options.message is None and sys.stdin and sys.stdin.isatty():
+            raise ArgumentError('give a message, such as `bitnet run "What is 2+2?"`, or a text to continue with -p')
+        options.chat = True
+        options.prompt = "-" if options.message is None else options.message
+
+
+def _note_raw(engine: Engine) -> None:
+    """Say that the text was continued without the model's chat template, if it has one."""
+    try:
+        trained_to_chat = engine.template.origin != "fallback"
+    except TemplateError:  # it cannot be used, and is not
+        return
+    if trained_to_chat:
+        print(
+            "bitnet: this continued the text as it is, without the model's chat template; --chat answers it",
+            file=sys.stderr,
+        )
 
 
 def _show_progress(counts: Iterator[tuple[int, int]]) -> None:

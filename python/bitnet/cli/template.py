@@ -6,9 +6,20 @@ import sys
 from typing import Any
 
 from .. import Template, Tokenizer
+from .._format import one_line
 from .._text_input import read_text
 from ..errors import ArgumentError
-from ._options import MODEL, Commands, add_command, add_template, chosen_template, model_path
+from ._options import (
+    MODEL,
+    Commands,
+    add_command,
+    add_model,
+    add_option,
+    add_template,
+    chosen_template,
+    is_gguf,
+    model_path,
+)
 from ._spans_view import spans_view, unseen_messages
 
 
@@ -21,13 +32,14 @@ def add_parser(commands: Commands) -> None:
         help="show the prompt that a chat template makes of a conversation",
         description="Print the prompt that a chat template makes of a conversation.",
     )
-    command.add_argument("source", metavar="MODEL_OR_JINJA", help=f"{MODEL}; or a file with Jinja source")
+    add_model(command, f"{MODEL}; or a file with Jinja source")
     command.add_argument(
         "--messages",
         metavar="FILE",
         help='a file with a JSON list of messages such as [{"role": "user", "content": "Hi"}], or - for standard input',
     )
-    command.add_argument("--system", metavar="TEXT", help="system prompt, put before the messages (default: none)")
+    help = "system prompt, put before the messages (default: none)"
+    add_option(command, "-s", "--system", metavar="TEXT", help=help)
     command.add_argument("--user", metavar="TEXT", help="a user's message, put after the messages (default: none)")
     add_template(command)
     command.add_argument(
@@ -41,27 +53,28 @@ def add_parser(commands: Commands) -> None:
     command.add_argument(
         "--tokens", action="store_true", help="like --show, and show each part's tokens; needs a model file"
     )
-    command.add_argument(
-        "--source", action="store_true", dest="show_source", help="print the template's Jinja source, not a prompt"
-    )
+    command.add_argument("--source", action="store_true", help="print the template's Jinja source, not a prompt")
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the prompt, a view of it, or the template's source."""
-    path = model_path(options.source)
-    with open(path, "rb") as file:
-        is_model = file.read(4) == b"GGUF"
+    path = model_path(options.model)
+    is_model = is_gguf(path)
     own = Template.from_model(path) if is_model else Template.from_jinja(read_text(path))
     template = chosen_template(own, options.template)
     if template.warning:
         print(f"bitnet: warning: {template.warning}", file=sys.stderr)
-    if options.show_source:
+    if options.source:
         print(f"{template.name}, from {template.origin}\n{template.source}")
         return
     messages = _messages(options)
     answer = not options.no_generation_prompt
+    try:
+        prompt = template.render(messages, add_generation_prompt=answer)
+    except TypeError as error:  # a message is not one
+        raise ArgumentError(f"--messages {options.messages}: {error}") from error
     if not (options.show or options.tokens):
-        sys.stdout.write(template.render(messages, add_generation_prompt=answer))
+        sys.stdout.write(prompt)
         return
     if options.tokens and not is_model:
         raise ArgumentError(f"{path} has no tokenizer; --tokens needs a model file")
@@ -79,9 +92,16 @@ def _messages(options: argparse.Namespace) -> list[Any]:
     messages: list[Any] = [{"role": "system", "content": options.system}] if options.system is not None else []
     if options.messages is not None:
         try:
-            messages += json.loads(read_text(options.messages))
-        except (json.JSONDecodeError, TypeError) as error:
+            given = json.loads(read_text(options.messages))
+        except json.JSONDecodeError as error:
             raise ArgumentError(f"--messages {options.messages} is not a JSON list of messages: {error}") from error
+        if not isinstance(given, list):
+            raise ArgumentError(f"--messages {options.messages} is not a JSON list of messages, but one value")
+        for i, message in enumerate(given):
+            if not isinstance(message, dict):
+                shown = one_line(message, 60)
+                raise ArgumentError(f"--messages {options.messages}: messages[{i}] is {shown}, expected an object")
+        messages += given
     if options.user is not None:
         messages.append({"role": "user", "content": options.user})
     return messages

@@ -4,7 +4,8 @@ import argparse
 
 from .. import Tokenizer
 from .._text_input import read_text
-from ._options import MODEL, Commands, add_command, model_path
+from ..errors import ArgumentError
+from ._options import MODEL, Commands, add_command, add_model, model_path, names_model
 
 
 def add_parser(commands: Commands) -> None:
@@ -14,9 +15,9 @@ def add_parser(commands: Commands) -> None:
         "tokenize",
         run,
         help="show the tokens of a text",
-        description="Show the tokens of a text: id and text of each, one per line.",
+        description="Show the tokens of a text: id and text of each, one per line. A single argument is the text.",
     )
-    command.add_argument("model", metavar="MODEL", help=f"{MODEL}; or a tokenizer.json file")
+    add_model(command, f"{MODEL}; or a tokenizer.json file")
     command.add_argument("text", metavar="TEXT", help="the text, or - to read it from standard input")
     command.add_argument(
         "--parse-special",
@@ -28,6 +29,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the tokens."""
+    if options.model is None and names_model(options.text):
+        raise ArgumentError(f"{options.text} is a model; give the text after it, or - to read it from standard input")
     tokenizer = Tokenizer(model_path(options.model))
     text = read_text("-") if options.text == "-" else options.text
     ids = tokenizer.encode(text, parse_special=options.parse_special)

@@ -1,0 +1,151 @@
+"""What people type from the habit of other programs (llama.cpp, Ollama, vLLM, transformers), and what it is here.
+
+`ALIASES` are accepted: they mean the same. `HINTS` and `COMMANDS` are not: the error says what to type.
+"""
+
+ALIASES = {
+    "--max-tokens": ("--predict", "--n-predict", "--num-predict", "--max-new-tokens"),
+    "--temperature": ("--temp",),
+    "--repetition-penalty": ("--repeat-penalty",),
+    "--stop": ("--stop-string", "--stop-sequence"),
+    "--ctx": ("--ctx-size", "--n-ctx", "--num-ctx", "--context-length", "--max-model-len"),
+    "--threads": ("--n-threads", "--num-threads"),
+    "--system": ("--system-prompt", "-sys"),
+    "--template": ("--chat-template", "--chat-template-file"),
+}
+"""Other spellings of an option, which the help does not show."""
+
+_CPU = "the engine runs on the processor only; leave this out"
+_HUB = "name the model: hf:OWNER/NAME[@REVISION][/FILE]"
+_CONSTRAINED = "answers cannot be constrained to a grammar or schema"
+_SAMPLER = "there is no such sampler; --temperature, --top-k, --top-p and --min-p choose"
+_CHAT = "use `bitnet chat` for a conversation, or `bitnet run --chat` for one answer"
+_SERVER = "there is no server; see `bitnet --help` for the commands"
+_ALWAYS = "this is always so; leave it out"
+_KV = "use --kv-type f16 or --kv-type f32, for keys and values together"
+_MEMORY = "weights are mapped from the file or packed in memory; leave this out"
+_SEVERAL = "ask several times, or give a file of requests with --input"
+
+HINTS = {
+    "-ngl": _CPU,
+    "--n-gpu-layers": _CPU,
+    "--gpu-layers": _CPU,
+    "--n-cpu-moe": _CPU,
+    "--gpu": _CPU,
+    "--gpus": _CPU,
+    "--device": _CPU,
+    "--main-gpu": _CPU,
+    "--split-mode": _CPU,
+    "--tensor-split": _CPU,
+    "--tensor-parallel-size": _CPU,
+    "--gpu-memory-utilization": _CPU,
+    "--dtype": "the model file decides the types; leave this out",
+    "--quantization": "the model file decides the types; leave this out",
+    "--trust-remote-code": "no code of a model is ever run; leave this out",
+    "-hf": _HUB,
+    "-hfr": _HUB,
+    "--hf-repo": _HUB,
+    "--hf-file": _HUB,
+    "--repo-id": _HUB,
+    "--revision": _HUB,
+    "--model-url": "download the file first, or name the model: hf:OWNER/NAME",
+    "--file": "pipe it: `bitnet run -p - < FILE`",
+    "-f": "pipe it: `bitnet run -p - < FILE`",
+    "--grammar": _CONSTRAINED,
+    "--grammar-file": _CONSTRAINED,
+    "--json-schema": _CONSTRAINED,
+    "--format": _CONSTRAINED,
+    "--guided-json": _CONSTRAINED,
+    "--mirostat": _SAMPLER,
+    "--typical": _SAMPLER,
+    "--typical-p": _SAMPLER,
+    "--tfs": _SAMPLER,
+    "--top-n-sigma": _SAMPLER,
+    "--xtc-probability": _SAMPLER,
+    "--dry-multiplier": _SAMPLER,
+    "--dynatemp-range": _SAMPLER,
+    "--samplers": _SAMPLER,
+    "--num-beams": _SAMPLER,
+    "--do-sample": "a --temperature above 0 samples",
+    "--greedy": "--temperature 0, the default, is greedy",
+    "--logit-bias": "give it in Python, or in a file of requests (--input)",
+    "--logprobs": "give it in Python: engine.generate(prompt, logprobs=N)",
+    "--n": _SEVERAL,
+    "--num-return-sequences": _SEVERAL,
+    "--parallel": _SEVERAL,
+    "--keep": "the system prompt and the newest turns are kept when the context is full; leave this out",
+    "-cnv": _CHAT,
+    "--conversation": _CHAT,
+    "-i": _CHAT,
+    "--interactive": _CHAT,
+    "--interactive-first": _CHAT,
+    "-no-cnv": "`bitnet run -p` continues the text without a template",
+    "--no-conversation": "`bitnet run -p` continues the text without a template",
+    "--reverse-prompt": "use --stop TEXT",
+    "--in-prefix": "use --template FILE",
+    "--jinja": _ALWAYS,
+    "--stream": _ALWAYS,
+    "--no-display-prompt": _ALWAYS,
+    "--color": "a terminal gets colours; set NO_COLOR to turn them off",
+    "--no-color": "set the environment variable NO_COLOR",
+    "--nowordwrap": _ALWAYS,
+    "--verbose": "a receipt says what was computed: --receipt-dir DIR",
+    "-v": "a receipt says what was computed: --receipt-dir DIR",
+    "--verbose-prompt": "see `bitnet template --tokens`",
+    "--json": "--receipt-dir writes receipts as JSON; --input and --output write answers as JSON",
+    "-ctk": _KV,
+    "-ctv": _KV,
+    "--cache-type-k": _KV,
+    "--cache-type-v": _KV,
+    "--kv-cache-dtype": _KV,
+    "--mlock": _MEMORY,
+    "--no-mmap": _MEMORY,
+    "--batch-size": "the prompt's batches are chosen for you; leave this out",
+    "--ubatch-size": "the prompt's batches are chosen for you; leave this out",
+    "-ub": "the prompt's batches are chosen for you; leave this out",
+    "-fa": "attention has one form, with the same bits everywhere; leave this out",
+    "--flash-attn": "attention has one form, with the same bits everywhere; leave this out",
+    "--host": _SERVER,
+    "--port": _SERVER,
+    "--keepalive": _SERVER,
+    "--lora": "adapters are not supported",
+    "--history-file": "use --history FILE",
+    "--prompt-cache": "in `bitnet chat`, /save --cache FILE keeps the KV cache",
+    "--n-prompt": "use -p, --prompt N",
+    "--n-gen": "use -n, --tokens N",
+    "--repetitions": "use -r, --repeats N",
+    "--n-depth": "use -d, --depth LIST",
+    "--output-format": "--json is the other format",
+    "-o": "--json is the other format",
+}
+"""What to do in place of an option of another program."""
+
+_DOWNLOAD = "a command downloads the model that it names: bitnet chat hf:OWNER/NAME"
+
+COMMANDS = {
+    "list": "the model inside is named trit; `hf cache list` lists the models of the Hugging Face Hub on this machine",
+    "ls": "the model inside is named trit; `hf cache list` lists the models of the Hugging Face Hub on this machine",
+    "pull": _DOWNLOAD,
+    "download": _DOWNLOAD,
+    "get": _DOWNLOAD,
+    "show": "see `bitnet inspect MODEL`",
+    "info": "see `bitnet inspect MODEL`",
+    "serve": "there is no server; `bitnet run --input FILE --output FILE` answers a file of requests",
+    "server": "there is no server; `bitnet run --input FILE --output FILE` answers a file of requests",
+    "generate": "use `bitnet run -p PROMPT`",
+    "complete": "use `bitnet run -p PROMPT`",
+    "ask": "use `bitnet run --chat -p QUESTION`",
+    "batch": "use `bitnet run --input FILE --output FILE`",
+    "encode": "use `bitnet tokenize TEXT`",
+    "verify": "use `bitnet receipt verify FILE`",
+    "replay": "use `bitnet receipt replay FILE`",
+    "eval": "use `python -m bitnet.lm_eval run --model bitnet`",
+    "lm_eval": "use `python -m bitnet.lm_eval run --model bitnet`",
+    "perplexity": "use engine.perplexity(text) in Python",
+    "embed": "use engine.embed(texts) in Python",
+    "benchmark": "use `bitnet bench`",
+    "version": "use `bitnet --version`",
+    "quantize": "models are run as published; see `bitnet inspect --help`",
+    "convert": "models are run as published; see `bitnet inspect --help`",
+}
+"""What to do in place of a command of another program."""
