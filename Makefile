@@ -37,7 +37,7 @@ chat: $(VENV)/built  ## Chat with the bundled model, or with another: make chat 
 test: test-rust test-python  ## Run all tests
 
 test-rust:  ## Run the tests of the Rust core
-	cargo test --no-default-features
+	cargo test
 
 test-python: $(VENV)/built $(VENV)/tools  ## Run the tests of the Python package
 	$(BIN)/python -m pytest -n auto
@@ -61,7 +61,7 @@ docs: $(VENV)/built $(VENV)/tools  ## Build the API reference from the docstring
 	PYTHONPATH=target/types $(BIN)/pdoc --docformat google -t docs/reference -o target/docs $(DOCUMENTED)
 
 bench: $(VENV)/built $(MODEL_2B)  ## Measure the kernels, then a synthetic model in the shape of BitNet 2B-4T
-	cargo bench --no-default-features -- --quiet
+	cargo bench -- --quiet
 	$(BIN)/bitnet bench $(MODEL_2B)
 	$(BIN)/python benches/timings.py
 	$(BIN)/python benches/timings.py $(MODEL_2B)
@@ -73,11 +73,11 @@ emulate:  ## Run core tests under QEMU: AArch64, and x86-64 without AVX (needs D
 	for cpu in max cortex-a53; do \
 	  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 	  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $$cpu" \
-	  cargo test --no-default-features --target $(AARCH64) $(EMULATED) || exit 1; \
+	  cargo test --target $(AARCH64) $(EMULATED) || exit 1; \
 	done
 	for cpu in Nehalem Haswell; do \
 	  CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu $$cpu" \
-	  cargo test --no-default-features --target x86_64-unknown-linux-gnu $(EMULATED) || exit 1; \
+	  cargo test --target x86_64-unknown-linux-gnu $(EMULATED) || exit 1; \
 	done
 
 wheel: $(VENV)/zig  ## Build a manylinux wheel; test it in a fresh environment, with the examples and notebooks

@@ -102,7 +102,7 @@ class Comparison:
     def p_value(self) -> float:
         """The chance of a difference this large, if neither model were better (two-sided sign test)."""
         n, least = len(self.better) + len(self.worse), min(len(self.better), len(self.worse))
-        return min(1.0, 2 * sum(comb(n, i) for i in range(least + 1)) / 2**n)
+        return min(1.0, float(2 * sum(comb(n, i) for i in range(least + 1)) / 2**n))
 
     def __str__(self) -> str:
         """One line with the counts."""

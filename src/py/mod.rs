@@ -32,7 +32,7 @@ mod _core {
     #[pymodule_export]
     use super::receipt::Receipt;
     #[pymodule_export]
-    use super::sampling::{_sampling_parameters, _sampling_schema, SamplingParams};
+    use super::sampling::SamplingParams;
     #[pymodule_export]
     use super::spans::Span;
     #[pymodule_export]
@@ -42,10 +42,14 @@ mod _core {
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
 
+    use super::sampling::{_sampling_parameters, _sampling_schema};
     use pyo3::prelude::*;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // Private: `setattr` leaves them out of `__all__`.
+        module.setattr("_sampling_parameters", wrap_pyfunction!(_sampling_parameters, module)?)?;
+        module.setattr("_sampling_schema", wrap_pyfunction!(_sampling_schema, module)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }
