@@ -124,8 +124,29 @@ def test_an_empty_stop_string_is_told_by_its_flag(here: Command) -> None:
     assert done.err.startswith("bitnet: --stop is an empty text")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["chat", "What is 2+2?"], '`bitnet chat` takes a model, not a message; use `bitnet run "What is 2+2?"`'),
+        (["template"], "bitnet: give a message with --user TEXT or --messages FILE"),
+        (["receipt"], "ACTION is missing; choose one of verify, replay, diff, redact, show"),
+        (["completion"], "SHELL is missing; choose one of bash, zsh, fish"),
+        (["run", "-c", "100000", "Hi there"], "the context length that the model was trained for"),
+        (["ask", "hi"], 'use `bitnet run "QUESTION"`'),
+    ],
+)
+def test_an_error_says_what_to_type(here: Command, arguments: list[str], words: str) -> None:
+    done = here(*arguments)
+    is_one_line(done)
+    assert words in done.err
+
+
+def test_a_guessed_template_is_told_with_the_option(here: Command, text_model: Path) -> None:
+    assert here("template", str(text_model), "--user", "hi").err.endswith("; choose one with --template\n")
+
+
 def test_a_full_context_names_the_flag(here: Command) -> None:
-    done = here("run", "-p", "1 " * 400)
+    done = here("run", "-c", "64", "-p", "1 " * 400)
     is_one_line(done)
     assert "use a larger --ctx" in done.err
 
@@ -159,7 +180,7 @@ def test_a_receipt_that_is_not_there(here: Command, action: str) -> None:
 
 def test_a_receipt_is_judged_without_rust(here: Command, engine: Any, tmp_path: Path) -> None:
     path = engine.generate("hello", max_tokens=3, ignore_eos=True).receipt.save(tmp_path / "receipt.json")
-    for at_most, told in ((9, "max_tokens 9"), (None, "max_tokens None")):
+    for at_most, told in ((9, "max_tokens 9"), (None, "max_tokens none")):
         document = json.loads(path.read_text())
         document["claim"]["sampling"]["max_tokens"] = at_most
         path.write_text(json.dumps(document))
@@ -387,7 +408,8 @@ def test_a_message_is_answered(here: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["hello"], "a prompt of one word is given by -p"),
+        (["hello"], "to send it as a message, write `bitnet run trit hello`"),
+        (["hello", "there"], 'put quotes around a message of several words, such as `bitnet run "hello there"`'),
         (["nope.gguf", "hello"], "nope.gguf: no such file"),
         (["trit", "hello", "-p", "there"], "give one of them"),
         (["hello there", "-p", "more"], "hello there: no such file"),
@@ -404,7 +426,7 @@ def test_a_raw_continuation_of_a_chat_model_says_so(text_model: Path) -> None:
     done = run("run", "-p", "1, 2, 3,", *CHAT)
     assert done.returncode == 0
     assert done.stderr.count("\n") == 1
-    assert "continued the text as it is" in done.stderr
+    assert "the text was continued as it is" in done.stderr
     assert "--chat" in done.stderr
     engine = bitnet.Engine(n_threads=1)
     assert done.stdout == engine.generate("1, 2, 3,", max_tokens=8).text + "\n"

@@ -113,7 +113,7 @@ def test_replay_finds_forgery_and_says_where(chain: list[Path], engine: Any) -> 
 def test_replay_refuses_by_name(chain: list[Path], engine: Any) -> None:
     other = run("receipt", "replay", chain[0])
     assert other.returncode == 2
-    assert "gate 'claim.model'" in other.stderr
+    assert other.stderr.startswith(f"bitnet: {chain[0]}: the receipt is of another model (")
     altered = alter(chain[0], "claim", "finish_reason", "stop")
     invalid = run("receipt", "replay", altered, "--model", engine.path)
     assert (invalid.returncode, "not valid" in invalid.stdout) == (1, True)
@@ -126,7 +126,14 @@ def test_replay_of_a_redacted_receipt_asks_for_the_prompt(engine: Any, tmp_path:
     assert run("receipt", "verify", path).returncode == 0
     done = run(*arguments)
     assert done.returncode == 2
-    assert "pass its prompt" in done.stderr
+    assert done.stderr == (
+        f"bitnet: {path}: the receipt is redacted and does not hold its prompt; "
+        "give it with -p TEXT or --prompt-ids IDS\n"
+    )
+    other = run("receipt", "replay", path, "--prompt", "hello world")
+    assert other.returncode == 2
+    assert other.stderr.startswith(f"bitnet: {path}: the receipt is of another model (")
+    assert "name its model with -m" in other.stderr
     assert run(*arguments, "--prompt", "hello world").stdout.startswith(f"{path}: same")
     ids = " ".join(map(str, whole.to_dict()["claim"]["prompt_ids"]))
     assert run(*arguments, "--prompt-ids", ids).returncode == 0

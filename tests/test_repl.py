@@ -316,7 +316,7 @@ def test_another_model_is_opened(text_model: Path, tmp_path: Path, expected: Any
     assert "bitnet: /model needs the name of a model" in said
     assert said.endswith("Try: What is 345+678? | how many r's in strawberry | My name is Ann.\n")
     done = talk(inside(), f"/model {text_model}\n/metrics\n", "-c", "300")
-    assert "--ctx is 300, but the model was trained for 256" in complaints(done)
+    assert "--ctx is 300, expected at most 256, the context length that the model was trained for" in complaints(done)
     assert "exchanges  0" in done.stdout
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import BitnetError
-from ._errors import explain
+from ._errors import explain, in_flags
 from ._parser import Parser, UsageError, parse
 
 __all__ = ["main"]
@@ -66,7 +66,7 @@ def _run(argv: Sequence[str]) -> int:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a Python warning as one line, without the place in the code that caused it."""
-    print(f"bitnet: warning: {message}", file=sys.stderr)
+    print(f"bitnet: warning: {in_flags(str(message))}", file=sys.stderr)
 
 
 def build_parser() -> Parser:
@@ -75,7 +75,8 @@ def build_parser() -> Parser:
         prog="bitnet",
         description="Run ternary (BitNet) language models on this processor. A small model is in the package: try "
         "`bitnet chat`.",
-        epilog="`bitnet COMMAND --help` describes a command.",
+        epilog="`bitnet COMMAND --help` describes a command. The environment variable BITNET_ISA chooses the "
+        "instruction set of every command (default: the best one); NO_COLOR turns colours off.",
     )
     top.add_argument(
         "-V", "--version", action="version", version=f"bitnet {__version__}", help="print the version and exit"

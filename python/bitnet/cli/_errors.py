@@ -26,6 +26,9 @@ _PHRASES = (
     (r" \(cache=False\)", ""),
     (r"; see help\(bitnet\.SamplingParams\)", ""),
     (r" \(os error \d+\)", ""),
+    (r"^the conversation is empty; give at least one message$", "give a message with --user TEXT or --messages FILE"),
+    (r"\bthe positions that the model was trained for\b", "the context length that the model was trained for"),
+    (r"; choose a template$", "; choose one with --template"),
 )
 """What speaks of Python calls, and what to say in its place."""
 
@@ -37,13 +40,19 @@ def explain(error: Exception, parser: argparse.ArgumentParser | None = None) -> 
     text = str(error)
     if isinstance(error, ReceiptError):
         return re.sub(r"\bSome\(([^()]*)\)", r"\1", text)  # the names in it are those of the receipt's fields
-    for pattern, phrase in _PHRASES:
-        text = re.sub(pattern, phrase, text)
+    text = in_flags(text)
     for keyword, flag in _flags(parser).items() if parser else ():
         # A keyword with "_" is no English word: it is told wherever it stands by itself. Others only as the subject.
         # In a file of requests the names are JSON keys; such a message begins with the file's name.
         anywhere = keyword in _KEYWORDS.values()
         text = re.sub(rf"(?<![\w.'\"-]){keyword}\b(?!['\"])" if anywhere else rf"^{keyword}(?= is | must )", flag, text)
+    return text
+
+
+def in_flags(text: str) -> str:
+    """A message of the package, with options of the command line in place of Python's."""
+    for pattern, phrase in _PHRASES:
+        text = re.sub(pattern, phrase, text)
     return text
 
 

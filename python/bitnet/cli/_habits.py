@@ -19,7 +19,7 @@ _CPU = "the engine runs on the processor only; leave this out"
 _HUB = "name the model: hf:OWNER/NAME[@REVISION][/FILE]"
 _CONSTRAINED = "answers cannot be constrained to a grammar or schema"
 _SAMPLER = "there is no such sampler; --temperature, --top-k, --top-p and --min-p choose"
-_CHAT = "use `bitnet chat` for a conversation, or `bitnet run --chat` for one answer"
+_CHAT = 'use `bitnet chat` for a conversation, or `bitnet run "MESSAGE"` for one answer'
 _SERVER = "there is no server; see `bitnet --help` for the commands"
 _ALWAYS = "this is always so; leave it out"
 _KV = "use --kv-type f16 or --kv-type f32, for keys and values together"
@@ -134,7 +134,7 @@ COMMANDS = {
     "server": "there is no server; `bitnet run --input FILE --output FILE` answers a file of requests",
     "generate": "use `bitnet run -p PROMPT`",
     "complete": "use `bitnet run -p PROMPT`",
-    "ask": "use `bitnet run --chat -p QUESTION`",
+    "ask": 'use `bitnet run "QUESTION"`',
     "batch": "use `bitnet run --input FILE --output FILE`",
     "encode": "use `bitnet tokenize TEXT`",
     "verify": "use `bitnet receipt verify FILE`",

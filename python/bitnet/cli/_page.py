@@ -33,6 +33,13 @@ _TAIL = """\
 | 1 | a receipt is not valid, or a replay or claim differs; `bitnet doctor`: a wrong answer |
 | 2 | an error; one line on standard error says what is wrong |
 | 130 | Ctrl-C |
+
+## Environment
+| variable | |
+|---|---|
+| `BITNET_ISA` | instruction set of every command, see `bitnet doctor` (default: the best one) |
+| `NO_COLOR` | if set, no colours |
+| `HF_HOME`, `HF_ENDPOINT`, `HF_HUB_OFFLINE` | as in `huggingface_hub` |
 """
 
 

@@ -10,6 +10,9 @@ from ._habits import COMMANDS, HINTS
 _NO_VALUE = "expected one argument"
 """What argparse says of an option without its value."""
 
+_MISSING = "the following arguments are required: "
+"""What argparse says before the names of the arguments that were not given."""
+
 
 class UsageError(Exception):
     """The command line is wrong. The message is what to print."""
@@ -30,6 +33,10 @@ class Parser(argparse.ArgumentParser):
         if _NO_VALUE in message:
             option = message.removeprefix("argument ").partition(":")[0].rpartition("/")[2]
             message += f"; write a value that begins with - as {option}=VALUE"
+        missing = message.removeprefix(_MISSING)
+        for action in self._actions:
+            if missing != message and action.metavar == missing and action.choices:
+                message = f"{missing} is missing; choose one of {', '.join(map(str, action.choices))}"
         raise UsageError(f"{self.prog}: {message.removeprefix('argument ')}; see `{self.prog} --help`")
 
 

@@ -11,6 +11,7 @@ from .. import ChatSession, Receipt, inspect
 from .._format import plain_line, rate, token_counts, two_columns
 from ..errors import ArgumentError, BitnetError
 from ..models import inside
+from ._errors import in_flags
 from ._receipt_folder import ReceiptFolder
 from ._terminal import coloured
 
@@ -77,7 +78,7 @@ class Repl:
         self.open_model = open_model
         self.explain = explain
         self.terminal = sys.stdin.isatty() and sys.stdout.isatty()
-        self.notes = sys.stdout if self.terminal else sys.stderr  # through pipes, stdout has the answers only
+        self.notes = sys.stdout if self.terminal else sys.stderr  # through pipes, stdout has answers and command output
         self.commands = {
             "/help": _Command("", "list the commands and keys", self.help),
             "/clear": _Command("", "forget all turns; system prompt and template stay", self.clear),
@@ -128,7 +129,7 @@ class Repl:
         print(f"model     {path}", file=self.notes)
         print(f"template  {template.name} (from: {template.origin})", file=self.notes)
         if template.warning:
-            print(f"warning: {template.warning}", file=sys.stderr)
+            print(f"warning: {in_flags(template.warning)}", file=sys.stderr)
         if path.samefile(inside()):
             print(f"Try: {_TRY}", file=self.notes)
 

@@ -66,7 +66,7 @@ def add_parser(commands: Commands) -> None:
         type=_counts,
         default=[1, processor()["cores"]],
         metavar="LIST",
-        help="threads that compute (default: 1, and one per available core)",
+        help="threads that compute (default: both 1 and the number of available cores)",
     )
     command.add_argument(
         "-r",

@@ -1,9 +1,11 @@
 """`bitnet chat`."""
 
 import argparse
+import os
 from pathlib import Path
 
 from .. import ChatSession
+from ..errors import ArgumentError
 from ._errors import explain
 from ._options import (
     Commands,
@@ -11,6 +13,7 @@ from ._options import (
     add_command,
     add_engine_options,
     add_sampling_options,
+    names_model,
     open_chat,
     open_engine,
 )
@@ -24,9 +27,9 @@ def add_parser(commands: Commands) -> None:
         commands,
         "chat",
         run,
-        help="talk with a model",
-        description="Talk with a model. At a terminal, /help lists the commands and keys. Through pipes, each line of "
-        "standard input is a message, and standard output has the answers only.",
+        help="chat with a model",
+        description="Chat with a model. At a terminal, /help lists the commands and keys. Through pipes, each line of "
+        "standard input is a message, and standard output has the answers and the output of commands such as /history.",
     )
     add_engine_options(command)
     add_chat_options(command)
@@ -42,6 +45,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Open the model and hold the conversation."""
+    name = options.model or ""
+    if any(map(str.isspace, name)) and not names_model(name) and not os.path.exists(name):
+        raise ArgumentError(f'`bitnet chat` takes a model, not a message; use `bitnet run "{name}"`')
     receipts = receipt_folder(options, "chat")
 
     def open_model(name: str | None) -> ChatSession:

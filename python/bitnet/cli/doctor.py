@@ -71,8 +71,7 @@ def add_parser(commands: Commands) -> None:
         help="check this machine: what it has, what would run, and how fast",
         description="Check that the model inside answers right on this machine, and show what the engine would use: "
         "processor, memory, limits of the container, huge pages, read bandwidth, optional packages; and which models "
-        "fit into the free memory, with the tokens per second to expect. The environment variable BITNET_ISA chooses "
-        "another instruction set.",
+        "fit into the free memory, with the tokens per second to expect.",
     )
     command.add_argument("--json", action="store_true", help="print everything as JSON")
     command.epilog = "Exit status: 0 if the model inside answers right, 1 if not; 2 after an error."

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from itertools import groupby, zip_longest
@@ -26,7 +27,7 @@ def add_parser(commands: Commands) -> None:
     """Describe the command, its actions and their options."""
     top = commands.add_parser(
         "receipt",
-        help="check receipts, replay them, compare them or show them",
+        help="check, replay, compare, redact or print receipts",
         description="Work with receipts. A receipt says what an answer was computed from, and how. `bitnet chat` and "
         "`bitnet run` write receipts with --receipt-dir.",
     )
@@ -42,7 +43,7 @@ def add_parser(commands: Commands) -> None:
     )
     action.add_argument("files", metavar="FILE", nargs="+", help="a receipt")
     action.add_argument("--json", action="store_true", help="print the result as JSON")
-    action.epilog = _STATUS.format("0 if all of this is so, 1 if not")
+    action.epilog = _STATUS.format("0 if all receipts are valid and the chain is complete, 1 if not")
 
     action = add_command(
         actions,
@@ -98,9 +99,9 @@ def add_parser(commands: Commands) -> None:
         actions,
         "show",
         _show,
-        help="show what receipts say",
-        description="Show what receipts say, in a form for people: first what was asked and answered, if the model is "
-        "at hand; of the settings, those that differ from their defaults.",
+        help="print receipts for people",
+        description="Print receipts for people: the prompt and the answer (if the model is available), and the "
+        "settings that differ from their defaults.",
     )
     action.add_argument("files", metavar="FILE", nargs="+", help="a receipt")
     action.add_argument(
@@ -190,8 +191,11 @@ def _replay(options: argparse.Namespace) -> int:
     for common, group in groupby(valid, key=lambda one: _engine_options(one[1])):
         with Engine(model, n_threads=options.threads, isa=options.isa, **common) as engine:
             for path, receipt in group:
-                same = engine.replay(receipt, prompt)
-                difference = None if same else _difference(receipt, engine.replay_ids(receipt, prompt))
+                try:
+                    same = engine.replay(receipt, prompt)
+                    difference = None if same else _difference(receipt, engine.replay_ids(receipt, prompt))
+                except ReceiptError as error:
+                    raise ReceiptError(f"{path}: {_cannot_replay(error)}") from error
                 entry = {"file": path, "valid": True, "same": same, "difference": difference}
                 count, threads = receipt.completion_tokens, engine.n_threads
                 entries.append(entry | {"ids": count, "isa": engine.isa, "threads": threads})
@@ -200,6 +204,17 @@ def _replay(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(entries, indent=1))
     return 0 if all(entry.get("same") for entry in entries) else _NOT_VALID
+
+
+def _cannot_replay(error: ReceiptError) -> str:
+    """Why a receipt cannot be replayed, with the options that help."""
+    text = explain(error)
+    if "the receipt is redacted; pass its prompt" in text:
+        return "the receipt is redacted and does not hold its prompt; give it with -p TEXT or --prompt-ids IDS"
+    if models := re.search(r"'claim\.model': it is [\"']?(\w+)[\"']?, but this engine has [\"']?(\w+)", text):
+        own, other = (digest[:12] for digest in models.groups())
+        return f"the receipt is of another model ({own}…) than the one opened ({other}…); name its model with -m"
+    return text
 
 
 def _difference(receipt: Receipt, ids: list[int]) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from .. import Engine, batch
 from .._text_input import read_text
 from ..errors import ArgumentError, TemplateError
 from ._options import (
+    INSIDE,
     Commands,
     add_chat_options,
     add_command,
@@ -121,7 +123,15 @@ def _settle_message(options: argparse.Namespace) -> None:
         if any(map(str.isspace, options.model)):
             options.model, options.message = None, options.model
         elif not os.path.exists(options.model):
-            raise ArgumentError(f"{options.model}: no such file; a prompt of one word is given by -p")
+            raise ArgumentError(
+                f"{options.model}: no such file; to send it as a message, write "
+                f"`bitnet run {INSIDE} {shlex.quote(options.model)}`"
+            )
+    if options.message is not None and not asked and options.model and _is_word(options.model):
+        raise ArgumentError(
+            f"{options.model}: no such file; put quotes around a message of several words, such as "
+            f'`bitnet run "{options.model} {options.message}"`'
+        )
     if options.message is not None and asked:
         raise ArgumentError(f"found a message, {options.message!r}, beside -p or --input; give one of them")
     if options.prompt is not None and not options.chat:
@@ -135,6 +145,11 @@ def _settle_message(options: argparse.Namespace) -> None:
         options.prompt = "-" if options.message is None else options.message
 
 
+def _is_word(text: str) -> bool:
+    """Whether a text cannot be meant as the path or the name of a model."""
+    return not (names_model(text) or os.path.exists(text) or "/" in text or "." in text)
+
+
 def _note_raw(engine: Engine) -> None:
     """Say that the text was continued without the model's chat template, if it has one."""
     try:
@@ -143,7 +158,7 @@ def _note_raw(engine: Engine) -> None:
         return
     if trained_to_chat:
         print(
-            "bitnet: this continued the text as it is, without the model's chat template; --chat answers it",
+            "bitnet: note: the text was continued as it is; add --chat to send it as a message",
             file=sys.stderr,
         )
 

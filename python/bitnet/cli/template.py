@@ -9,6 +9,7 @@ from .. import Template, Tokenizer
 from .._format import one_line
 from .._text_input import read_text
 from ..errors import ArgumentError
+from ._errors import in_flags
 from ._options import (
     MODEL,
     Commands,
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     own = Template.from_model(path) if is_model else Template.from_jinja(read_text(path))
     template = chosen_template(own, options.template)
     if template.warning:
-        print(f"bitnet: warning: {template.warning}", file=sys.stderr)
+        print(f"bitnet: warning: {in_flags(template.warning)}", file=sys.stderr)
     if options.source:
         print(f"{template.name}, from {template.origin}\n{template.source}")
         return

@@ -15,7 +15,8 @@ def add_parser(commands: Commands) -> None:
         "tokenize",
         run,
         help="show the tokens of a text",
-        description="Show the tokens of a text: id and text of each, one per line. A single argument is the text.",
+        description="Show the tokens of a text: id and text of each, one per line. With one argument, it is the text "
+        "and MODEL is trit.",
     )
     add_model(command, f"{MODEL}; or a tokenizer.json file")
     command.add_argument("text", metavar="TEXT", help="the text, or - to read it from standard input")
