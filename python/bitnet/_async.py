@@ -5,11 +5,11 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 
-class Work(Protocol):
-    """Work for one coroutine. The compiled module implements it (`src/py/awaitable.rs`)."""
+class PendingCall(Protocol):
+    """A call that a coroutine awaits. The compiled module implements it (`src/py/awaitable.rs`)."""
 
     def start(self) -> "asyncio.Future[tuple[Any, BaseException | None]]":
-        """Start the work beside the running event loop.
+        """Start the call beside the running event loop.
 
         The future's result is a pair: the value, and the error or None. The future itself never fails, because
         `asyncio.shield` would log an error that nobody awaits.
@@ -19,16 +19,16 @@ class Work(Protocol):
         """Ask the step that is running to stop early."""
 
 
-async def result(work: Work) -> Any:
-    """Run the work and return its value, or raise its error.
+async def result(call: PendingCall) -> Any:
+    """Run the call and return its value, or raise its error.
 
     If the task is cancelled, wait until the abandoned step has ended, so that the stream or session it used is free.
     """
-    future = work.start()
+    future = call.start()
     try:
         value, error = await asyncio.shield(future)
     except asyncio.CancelledError:
-        work.abandon()
+        call.abandon()
         while not future.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([future])
