@@ -1,5 +1,7 @@
 """Stream a completion to the terminal, then list the least certain tokens. Ctrl-C ends it.
 
+It continues the text as it is, without a chat template: a question gets more text, not an answer.
+
 python examples/stream.py [MODEL.gguf ["Once upon"]]
 """
 
