@@ -31,7 +31,7 @@ fn params() -> SamplingParams {
 fn send(engine: &Arc<Engine>, session: &Arc<Mutex<ChatSession>>, text: &str) -> (Vec<u32>, usize) {
     let mut stream = ChatStream::begin(engine.clone(), session.clone(), text.into(), params()).expect("a stream");
     while stream.next(&mut || false).expect("computed").is_some() {}
-    (stream.stream.generation.generated().to_vec(), stream.stream.generation.cached)
+    (stream.stream.generation.generated().to_vec(), stream.stream.generation.cached_tokens)
 }
 
 fn message(result: Result<impl Sized>) -> String {

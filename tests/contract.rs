@@ -219,7 +219,7 @@ fn the_kernels_count_what_they_computed() {
         while answer.next(runtime, &mut sequence, &mut || false).expect("computed").is_some() {}
         // The prompt without the cached positions, and all generated ids but the last.
         let positions = 20 - 5 + 4 - 1;
-        assert_eq!((answer.cached, answer.finish), (5, Some(Finish::Length)));
+        assert_eq!((answer.cached_tokens, answer.finish), (5, Some(Finish::Length)));
         let work = sequence.work();
         assert_eq!(work.ternary + work.dense, positions * layers * 7, "{model}");
         assert_eq!((work.attention, work.head), (positions * layers, 4), "{model}");

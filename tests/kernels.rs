@@ -3,7 +3,7 @@
 
 use bitnet::codec::f16_to_f32;
 use bitnet::error::Error;
-use bitnet::kernel::attention::PAGE;
+use bitnet::kernel::attention::PAGE_LEN;
 use bitnet::kernel::f16::to_f16;
 use bitnet::kernel::packing::Packing;
 use bitnet::kernel::ternary::{Activations, Layout, Ternary};
@@ -143,28 +143,36 @@ fn scores_and_mixes_are_equal_on_every_instruction_set() {
     for channels in [2, 16, 36, 64, 100, 128, 256] {
         for vectors in [1, 2, 3, 4, 5, 8, 9, 13, 16] {
             let q = floats(vectors * channels, 5);
-            let keys = floats(channels * PAGE, 6);
+            let keys = floats(channels * PAGE_LEN, 6);
             let half_keys: Vec<[u8; 2]> = keys.iter().map(|x| to_f16(*x)).collect();
             let full_keys: Vec<[u8; 4]> = keys.iter().map(|x| x.to_le_bytes()).collect();
-            let stride = 2 * PAGE;
+            let stride = 2 * PAGE_LEN;
             same_bits(&format!("scores, {channels} channels, {vectors} vectors"), |k| {
                 let mut half = vec![7.0; vectors * stride];
                 let mut full = half.clone();
                 k.scores_f16(&q, &half_keys, &half_keys, &mut half, stride);
-                k.scores_f32(&q, &full_keys, &full_keys, &mut full[PAGE..], stride);
+                k.scores_f32(&q, &full_keys, &full_keys, &mut full[PAGE_LEN..], stride);
                 [half, full].concat()
             });
             let padded = channels.next_multiple_of(16);
             let p: Vec<f32> = floats(vectors * stride, 7).iter().map(|p| p.abs()).collect();
-            let values = floats(PAGE * padded, 8);
+            let values = floats(PAGE_LEN * padded, 8);
             let half_values: Vec<[u8; 2]> = values.iter().map(|x| to_f16(*x)).collect();
             let full_values: Vec<[u8; 4]> = values.iter().map(|x| x.to_le_bytes()).collect();
             for keys in [0..1, 0..15, 3..5, 0..63, 63..64, 0..64] {
                 same_bits(&format!("mix of {keys:?}, {channels} channels, {vectors} vectors"), |k| {
                     let mut half = floats(vectors * padded, 9);
                     let mut full = half.clone();
-                    k.mix_f16(&p, stride, keys.clone(), &half_values, &half_values, &mut half, padded);
-                    k.mix_f32(&p[PAGE..], stride, keys.clone(), &full_values, &full_values, &mut full, padded);
+                    k.weighted_sum_f16(&p, stride, keys.clone(), &half_values, &half_values, &mut half, padded);
+                    k.weighted_sum_f32(
+                        &p[PAGE_LEN..],
+                        stride,
+                        keys.clone(),
+                        &full_values,
+                        &full_values,
+                        &mut full,
+                        padded,
+                    );
                     [half, full].concat()
                 });
             }
@@ -223,7 +231,7 @@ fn softmax_is_equal_and_right() {
         let s: Vec<f32> = floats(n, 10).iter().map(|x| x.clamp(-200.0, 200.0)).collect();
         let compute = |k: &Kernels| {
             let mut p = s.clone();
-            p.resize(n.next_multiple_of(PAGE), f32::NAN);
+            p.resize(n.next_multiple_of(PAGE_LEN), f32::NAN);
             let sum = k.softmax(&mut p, n, 0.125);
             p.push(sum);
             p
@@ -327,7 +335,9 @@ proptest! {
                 for r in 0..rows {
                     let sum: i64 = (0..cols).map(|k| trits[r * cols + k] as i64 * q[k] as i64).sum();
                     let want = sum as f32 * (scales[r % scales.len()] / s);
-                    prop_assert_eq!(want.to_bits(), got[t * rows + r].to_bits(), "{} {:?} token {} row {}", kernels.isa.name(), packing, t, r);
+                    let isa = kernels.isa.name();
+                    let got = got[t * rows + r];
+                    prop_assert_eq!(want.to_bits(), got.to_bits(), "{} {:?} token {} row {}", isa, packing, t, r);
                 }
             }
         }
@@ -393,9 +403,9 @@ fn values_that_are_not_finite_propagate() {
             });
             assert!(!y[0].is_finite(), "{} in int8 activations", kernels.isa.name());
         }
-        let mut scores = vec![1f32; PAGE];
+        let mut scores = vec![1f32; PAGE_LEN];
         scores[7] = f32::NAN;
-        assert!(kernels.softmax(&mut scores, PAGE, 1.0).is_nan(), "{} in softmax", kernels.isa.name());
+        assert!(kernels.softmax(&mut scores, PAGE_LEN, 1.0).is_nan(), "{} in softmax", kernels.isa.name());
         let mut gate = vec![f32::NAN; 1];
         kernels.silu_mul(&mut gate, &[0.0]);
         assert!(gate[0].is_nan());

@@ -82,9 +82,9 @@ impl Progress {
     fn update(&mut self, stream: &Stream) {
         let generation = &stream.generation;
         self.text.push_str(&stream.text[self.text.len()..]);
-        self.ids.extend_from_slice(&generation.answered()[self.ids.len()..]);
+        self.ids.extend_from_slice(&generation.output_ids()[self.ids.len()..]);
         self.finish = generation.finish;
-        (self.prompt_tokens, self.cached_tokens) = (generation.prompt().len(), generation.cached);
+        (self.prompt_tokens, self.cached_tokens) = (generation.prompt().len(), generation.cached_tokens);
         (self.completion_tokens, self.seed) = (generation.generated().len(), generation.seed);
         self.reports_logprobs = generation.params.logprobs.is_some();
         self.receipt = stream.receipt.clone();

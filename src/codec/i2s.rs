@@ -3,7 +3,7 @@
 
 /// Elements of a block. Element j is in byte j % 32, at shift 6 − 2·(j / 32).
 const ELEMENTS: usize = 128;
-/// Bytes of a block.
+/// Bytes of a block of 128 codes, 2 bits each.
 const BYTES: usize = 32;
 /// The shift of each quarter of a block.
 const SHIFTS: [u32; 4] = [6, 4, 2, 0];

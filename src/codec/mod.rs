@@ -11,7 +11,7 @@ use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
 use crate::error::{Error, Result};
 
 /// Elements that are dequantized at a time when a row is read as trits. Every type's block size divides it.
-const PART: usize = 256;
+const DEQUANT_CHUNK: usize = 256;
 
 /// The encoded rows of one tensor.
 #[derive(Clone, Copy, Debug)]
@@ -66,22 +66,22 @@ impl<'a> TensorRows<'a> {
         Ok(view)
     }
 
-    /// The tensor's name.
+    /// The tensor's name in its file, for errors.
     pub fn name(&self) -> &'a str {
         self.name
     }
 
-    /// The tensor's type.
+    /// The type in which the tensor is stored.
     pub fn kind(&self) -> TensorType {
         self.kind
     }
 
-    /// The number of rows.
+    /// Rows: all dimensions but the first, multiplied.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The length of a row.
+    /// Columns: elements of a row.
     pub fn cols(&self) -> usize {
         self.cols
     }
@@ -99,7 +99,8 @@ impl<'a> TensorRows<'a> {
         self.dequantize_part(row, 0, out);
     }
 
-    /// Dequantizes columns of a row from `start` on, a multiple of `PART`. `out` ends with a block or with the row.
+    /// Dequantizes columns of a row from `start` on, a multiple of `DEQUANT_CHUNK`. `out` ends with a block or with the
+    /// row.
     #[inline(always)]
     fn dequantize_part(&self, row: usize, start: usize, out: &mut [f32]) {
         if self.kind == TensorType::I2_S {
@@ -128,10 +129,10 @@ impl<'a> TensorRows<'a> {
 
     /// Dequantizes elements of the flattened I2_S tensor from index `start` on.
     fn dequantize_i2s(&self, start: usize, out: &mut [f32]) {
-        let mut trits = [0; PART];
-        for (index, values) in out.chunks_mut(PART).enumerate() {
+        let mut trits = [0; DEQUANT_CHUNK];
+        for (index, values) in out.chunks_mut(DEQUANT_CHUNK).enumerate() {
             let trits = &mut trits[..values.len()];
-            i2s::unpack(self.bytes, start + PART * index, trits);
+            i2s::unpack(self.bytes, start + DEQUANT_CHUNK * index, trits);
             for (value, &trit) in values.iter_mut().zip(&*trits) {
                 *value = self.scale * f32::from(trit);
             }
@@ -158,17 +159,17 @@ impl<'a> TensorRows<'a> {
             return Err(self.invalid_code(row, col));
         }
         let mut magnitude = 0.0;
-        let mut part = [0.0; PART];
-        for (index, trits) in out.chunks_mut(PART).enumerate() {
+        let mut part = [0.0; DEQUANT_CHUNK];
+        for (index, trits) in out.chunks_mut(DEQUANT_CHUNK).enumerate() {
             let values = &mut part[..trits.len()];
-            self.dequantize_part(row, PART * index, values);
+            self.dequantize_part(row, DEQUANT_CHUNK * index, values);
             if magnitude == 0.0 {
                 magnitude = values.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
             }
             let is_other = |value: f32| value.abs() != magnitude && value != 0.0;
             if magnitude.is_infinite() || values.iter().fold(false, |any, &value| any | is_other(value)) {
                 if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-                    return Err(self.not_finite(row, PART * index + at, values[at]));
+                    return Err(self.not_finite(row, DEQUANT_CHUNK * index + at, values[at]));
                 }
                 let other = values.iter().find(|&&value| is_other(value)).map_or(magnitude, |value| value.abs());
                 return Ok(RowTrits::Mixed(magnitude, other));

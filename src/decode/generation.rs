@@ -12,16 +12,16 @@ named! {
     pub enum Finish {
         /// A stop id or a stop string was generated.
         Stop = "stop",
-        /// `max_tokens` were generated.
+        /// `max_tokens` ids were generated.
         Length = "length",
         /// The sequence fills the context.
         Context = "context",
-        /// Its consumer cancelled it.
+        /// The caller cancelled it before it had ended.
         Cancelled = "cancelled",
     }
 }
 
-/// A generated id.
+/// One generated id and what was requested about it.
 pub struct Token {
     /// The id. If `finish` is [`Finish::Stop`] it is the stop id, which is not part of the text.
     pub id: TokenId,
@@ -37,13 +37,13 @@ pub struct Generation {
     ids: Vec<TokenId>,
     prompt_len: usize,
     /// How many positions of the prompt the cache held.
-    pub cached: usize,
-    /// Its sampling parameters.
+    pub cached_tokens: usize,
+    /// The sampling parameters of every id.
     pub params: SamplingParams,
     /// The seed of its random draws.
     pub seed: u64,
-    /// The stop ids.
-    pub stop: Vec<TokenId>,
+    /// Ids that end the answer, the model's own included.
+    pub stop_ids: Vec<TokenId>,
     /// Why it ended; `None` while it goes on.
     pub finish: Option<Finish>,
     /// The time spent on it.
@@ -57,29 +57,29 @@ pub struct Times {
     pub prefill: Duration,
     /// Computing each position after the prompt, in nanoseconds.
     pub steps: Vec<u64>,
-    /// Sampling ids.
+    /// Choosing ids from logits, over all steps.
     pub sample: Duration,
 }
 
 impl Generation {
     /// Starts a generation from `prompt`, which holds at least one id, without computing anything yet. `sequence` keeps
-    /// the positions that it shares with the prompt and drops the others. `stop` are the stop ids.
+    /// the positions that it shares with the prompt and drops the others. `stop_ids` end the answer.
     pub fn begin(
         sequence: &mut Sequence,
         prompt: Vec<TokenId>,
         params: SamplingParams,
         seed: u64,
-        stop: Vec<TokenId>,
+        stop_ids: Vec<TokenId>,
     ) -> Generation {
-        let cached = sequence.keep_prefix(&prompt[..prompt.len() - 1]);
+        let cached_tokens = sequence.keep_prefix(&prompt[..prompt.len() - 1]);
         sequence.cache.reset_work();
         Generation {
             prompt_len: prompt.len(),
             ids: prompt,
-            cached,
+            cached_tokens,
             params,
             seed,
-            stop,
+            stop_ids,
             finish: None,
             times: Times::default(),
         }
@@ -121,7 +121,7 @@ impl Generation {
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
         self.times.sample += start.elapsed();
         self.ids.push(id);
-        self.finish = if self.stop.contains(&id) {
+        self.finish = if self.stop_ids.contains(&id) {
             Some(Finish::Stop)
         } else if Some(self.generated().len()) == self.params.max_tokens {
             Some(Finish::Length)
@@ -133,8 +133,8 @@ impl Generation {
         Token { id, logprobs, finish: self.finish }
     }
 
-    /// Computes the logits after the last id. A prompt is computed in chunks: whoever abandons one keeps those before
-    /// it.
+    /// Computes the logits after the last id. A prompt is computed in chunks; abandoning one keeps the chunks
+    /// before it.
     fn compute(
         &self,
         runtime: &Runtime,
@@ -150,9 +150,10 @@ impl Generation {
             let last = chunk.len() == pending.len();
             let logits_for = if last { logits } else { LogitsFor::None };
             let logits = runtime.prefill(sequence, chunk, logits_for, watch)?;
-            match self.ids.len() == self.prompt_len {
-                true => times.prefill += start.elapsed(),
-                false => times.steps.push(start.elapsed().as_nanos() as u64),
+            if self.ids.len() == self.prompt_len {
+                times.prefill += start.elapsed();
+            } else {
+                times.steps.push(start.elapsed().as_nanos() as u64);
             }
             if last {
                 return Ok(logits);
@@ -160,7 +161,7 @@ impl Generation {
         }
     }
 
-    /// The prompt's ids.
+    /// The prompt's ids, BOS included if it has one.
     pub fn prompt(&self) -> &[TokenId] {
         &self.ids[..self.prompt_len]
     }
@@ -171,17 +172,17 @@ impl Generation {
     }
 
     /// The ids sampled so far, without a stop id at the end.
-    pub fn answered(&self) -> &[TokenId] {
+    pub fn output_ids(&self) -> &[TokenId] {
         let all = self.generated();
         match all.split_last() {
-            Some((last, before)) if self.stop.contains(last) => before,
+            Some((last, before)) if self.stop_ids.contains(last) => before,
             _ => all,
         }
     }
 }
 
-/// Runs generations to their end together, each on its own sequence: one pass computes the next position of all that go
-/// on.
+/// Runs generations to their end together, each on its own sequence: each pass computes the next position of all that
+/// have not ended.
 pub fn complete_all(
     runtime: &Runtime,
     generations: &mut [Generation],

@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A model with the threads and kernels that compute it.
 pub struct Runtime {
-    /// The model.
+    /// The loaded model; all sequences share it.
     pub model: Model,
     /// The kernels of the engine's instruction set.
     pub kernels: &'static Kernels,
-    /// The engine's threads.
+    /// The engine's threads, which run one pass at a time.
     pub pool: Pool,
     /// The most positions that one sequence may have.
     pub n_ctx: usize,
@@ -45,7 +45,7 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// An empty sequence.
+    /// A sequence without ids, which owns `cache`.
     pub fn new(cache: KvCache) -> Sequence {
         Sequence { cache, ids: Vec::new() }
     }
@@ -71,7 +71,7 @@ impl Sequence {
         &self.ids
     }
 
-    /// What was computed for its last generation, as the kernels counted it.
+    /// Work counted since the last generation began.
     pub fn work(&self) -> WorkCounters {
         self.cache.work()
     }
@@ -129,31 +129,35 @@ impl Runtime {
         }
     }
 
-    /// Appends rows to the sequences, at most `n_batch` in a pass, and returns the logits that they need, in order.
+    /// Appends rows to the sequences, at most `n_batch` in a pass, and returns their logits or hidden states, in
+    /// order.
     ///
     /// If it fails or is cancelled, every sequence is as long as it was.
     pub fn advance(&self, sequences: &mut [&mut Sequence], rows: &[Row], watch: &mut Watch) -> Result<Vec<f32>> {
         let before: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
-        let with_logits = rows.iter().filter(|row| row.logits.any()).count();
-        let mut logits = try_with_capacity(if rows.len() > self.n_batch {
-            with_logits.saturating_mul(self.model.config().vocab_size)
-        } else {
-            0
-        })?;
+        let config = self.model.config();
+        let outputs = rows.iter().map(|row| match row.logits {
+            LogitsFor::None => 0,
+            LogitsFor::Hidden => config.hidden_size,
+            LogitsFor::All | LogitsFor::Candidates(_) => config.vocab_size,
+        });
+        let total = outputs.fold(0, usize::saturating_add);
+        // A single pass returns its own buffer.
+        let mut results = try_with_capacity(if rows.len() > self.n_batch { total } else { 0 })?;
         for chunk in rows.chunks(self.n_batch) {
             match self.pass(sequences, chunk, watch) {
                 Ok(all) if chunk.len() == rows.len() => return Ok(all),
-                Ok(some) => logits.extend(some),
+                Ok(some) => results.extend(some),
                 Err(error) => {
                     sequences.iter_mut().zip(before).for_each(|(sequence, len)| sequence.truncate(len));
                     return Err(error);
                 }
             }
         }
-        Ok(logits)
+        Ok(results)
     }
 
-    /// One forward pass.
+    /// Runs one forward pass on the engine's threads, or a small one on the caller's. Cancelled by `watch`.
     fn pass(&self, sequences: &mut [&mut Sequence], rows: &[Row], watch: &mut Watch) -> Result<Vec<f32>> {
         let mut lens: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
         for row in rows {

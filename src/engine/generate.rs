@@ -80,7 +80,7 @@ impl Engine {
         self.with_warm(|sequence| {
             let mut generation = Generation::begin(sequence, request.prompt, request.params, 0, request.stop_ids);
             while generation.next(&self.runtime, sequence, watch)?.is_some() {}
-            Ok(generation.answered().to_vec())
+            Ok(generation.output_ids().to_vec())
         })
     }
 
@@ -101,7 +101,7 @@ impl Engine {
         };
         let mut generations: Vec<Generation> = requests.into_iter().zip(&mut sequences).map(begin).collect();
         complete_all(&self.runtime, &mut generations, &mut sequences, watch)?;
-        Ok(generations.iter().map(|generation| generation.answered().to_vec()).collect())
+        Ok(generations.iter().map(|generation| generation.output_ids().to_vec()).collect())
     }
 
     /// A request for greedy sampling in which only the ids of `stop` end the answer, not the model's own.

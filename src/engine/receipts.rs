@@ -75,7 +75,7 @@ impl Engine {
             template: origin.template.clone(),
             system: origin.system.clone().map(Redactable::Whole),
             prompt_ids: Redactable::Whole(generation.prompt().to_vec()),
-            sampling: Sampling::new(generation.params.clone(), generation.seed, generation.stop.clone()),
+            sampling: Sampling::new(generation.params.clone(), generation.seed, generation.stop_ids.clone()),
             output_ids: Redactable::Whole(generation.generated().to_vec()),
             finish_reason: generation.finish.unwrap_or(Finish::Cancelled).name().into(),
             previous: origin.previous.clone().map(PreviousReceipt::InMemory),
@@ -85,7 +85,7 @@ impl Engine {
             isa: self.isa().into(),
             threads: self.n_threads() as u64,
             n_batch: self.n_batch() as u64,
-            cached_tokens: generation.cached as u64,
+            cached_tokens: generation.cached_tokens as u64,
             work: sequence.work(),
             seconds: Seconds {
                 render: seconds(origin.render),

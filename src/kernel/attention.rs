@@ -5,25 +5,25 @@
 
 #![expect(clippy::needless_range_loop, reason = "vectors and lanes index several arrays at once")]
 
-use super::lanes::{F16, F16Bytes, F32, F32Bytes, Lanes, STEP, Stored, slices};
+use super::lanes::{F16, F16Bytes, F32, F32Bytes, SimdF32, Stored, VECTOR_LEN, slices};
 use super::prefetch::prefetch;
 use std::ops::Range;
 
 /// Keys in one page of the KV cache.
-pub const PAGE: usize = 64;
+pub const PAGE_LEN: usize = 64;
 
 /// Scores of a page's keys for `N` query vectors, `G` groups of 16 keys at a time.
 #[inline(always)]
-fn scores_tile<L: Lanes, S: Stored, const N: usize, const G: usize>(
+fn scores_tile<L: SimdF32, S: Stored, const N: usize, const G: usize>(
     q: &[f32],
-    keys: &[[S::Bytes; PAGE]],
-    next: &[[S::Bytes; PAGE]],
+    keys: &[[S::Bytes; PAGE_LEN]],
+    next: &[[S::Bytes; PAGE_LEN]],
     out: &mut [f32],
     stride: usize,
 ) {
     let channels = keys.len();
     let q: [&[f32]; N] = slices(|v| &q[v * channels..][..channels]);
-    for tile in 0..PAGE / STEP / G {
+    for tile in 0..PAGE_LEN / VECTOR_LEN / G {
         // SAFETY: this copy of the code is compiled for `L` (`stamp_floats!`) and runs only where the processor has it.
         unsafe {
             let mut acc = [[L::splat(0.0); G]; N];
@@ -31,7 +31,7 @@ fn scores_tile<L: Lanes, S: Stored, const N: usize, const G: usize>(
                 let mut k = [L::splat(0.0); G];
                 for g in 0..G {
                     // A cache line holds 32 keys of f16: each line is asked for twice, which costs little.
-                    prefetch(&raw const next[d][(tile * G + g) * STEP]);
+                    prefetch(&raw const next[d][(tile * G + g) * VECTOR_LEN]);
                     k[g] = S::to_f32::<L>(&channel.as_chunks().0[tile * G + g]);
                 }
                 for v in 0..N {
@@ -42,7 +42,7 @@ fn scores_tile<L: Lanes, S: Stored, const N: usize, const G: usize>(
                 }
             }
             for v in 0..N {
-                let out = out[v * stride..v * stride + PAGE].as_chunks_mut().0;
+                let out = out[v * stride..v * stride + PAGE_LEN].as_chunks_mut().0;
                 for g in 0..G {
                     L::store(acc[v][g], &mut out[tile * G + g]);
                 }
@@ -52,8 +52,8 @@ fn scores_tile<L: Lanes, S: Stored, const N: usize, const G: usize>(
 }
 
 #[inline(always)]
-fn scores<L: Lanes, S: Stored>(q: &[f32], keys: &[S::Bytes], next: &[S::Bytes], out: &mut [f32], stride: usize) {
-    let (keys, next) = (keys.as_chunks::<PAGE>().0, next.as_chunks::<PAGE>().0);
+fn scores<L: SimdF32, S: Stored>(q: &[f32], keys: &[S::Bytes], next: &[S::Bytes], out: &mut [f32], stride: usize) {
+    let (keys, next) = (keys.as_chunks::<PAGE_LEN>().0, next.as_chunks::<PAGE_LEN>().0);
     assert_eq!(keys.len(), next.len());
     let channels = keys.len();
     let n = q.len() / channels;
@@ -77,18 +77,18 @@ fn scores<L: Lanes, S: Stored>(q: &[f32], keys: &[S::Bytes], next: &[S::Bytes], 
 }
 
 #[inline(always)]
-pub(super) fn scores_f16<L: Lanes>(q: &[f32], keys: &[F16Bytes], next: &[F16Bytes], out: &mut [f32], stride: usize) {
+pub(super) fn scores_f16<L: SimdF32>(q: &[f32], keys: &[F16Bytes], next: &[F16Bytes], out: &mut [f32], stride: usize) {
     scores::<L, F16>(q, keys, next, out, stride)
 }
 #[inline(always)]
-pub(super) fn scores_f32<L: Lanes>(q: &[f32], keys: &[F32Bytes], next: &[F32Bytes], out: &mut [f32], stride: usize) {
+pub(super) fn scores_f32<L: SimdF32>(q: &[f32], keys: &[F32Bytes], next: &[F32Bytes], out: &mut [f32], stride: usize) {
     scores::<L, F32>(q, keys, next, out, stride)
 }
 
 /// The weighted sums of `N` vectors of weights, in `G` groups of 16 channels from channel `c` on.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
-fn mix_tile<L: Lanes, S: Stored, const N: usize, const G: usize>(
+fn weighted_sum_tile<L: SimdF32, S: Stored, const N: usize, const G: usize>(
     p: &[f32],
     stride: usize,
     keys: Range<usize>,
@@ -105,13 +105,13 @@ fn mix_tile<L: Lanes, S: Stored, const N: usize, const G: usize>(
         let mut sums = [[L::splat(0.0); G]; N];
         for v in 0..N {
             for g in 0..G {
-                sums[v][g] = L::load(acc[v * channels + c + g * STEP..].first_chunk().expect(whole));
+                sums[v][g] = L::load(acc[v * channels + c + g * VECTOR_LEN..].first_chunk().expect(whole));
             }
         }
         for key in keys {
             let mut value = [L::splat(0.0); G];
             for g in 0..G {
-                let at = key * channels + c + g * STEP;
+                let at = key * channels + c + g * VECTOR_LEN;
                 prefetch(&raw const next[at]);
                 let stored = values[at..].first_chunk().expect("the page holds all channels of each key");
                 value[g] = S::to_f32::<L>(stored);
@@ -125,7 +125,7 @@ fn mix_tile<L: Lanes, S: Stored, const N: usize, const G: usize>(
         }
         for v in 0..N {
             for g in 0..G {
-                let out = acc[v * channels + c + g * STEP..].first_chunk_mut().expect(whole);
+                let out = acc[v * channels + c + g * VECTOR_LEN..].first_chunk_mut().expect(whole);
                 L::store(sums[v][g], out);
             }
         }
@@ -134,7 +134,7 @@ fn mix_tile<L: Lanes, S: Stored, const N: usize, const G: usize>(
 
 /// The weighted sums of `N` vectors of weights in all channels, `G` groups of 16 at a time.
 #[inline(always)]
-fn mix_vectors<L: Lanes, S: Stored, const N: usize, const G: usize>(
+fn weighted_sum_vectors<L: SimdF32, S: Stored, const N: usize, const G: usize>(
     p: &[f32],
     stride: usize,
     keys: Range<usize>,
@@ -144,18 +144,18 @@ fn mix_vectors<L: Lanes, S: Stored, const N: usize, const G: usize>(
     channels: usize,
 ) {
     let mut c = 0;
-    while c + G * STEP <= channels {
-        mix_tile::<L, S, N, G>(p, stride, keys.clone(), values, next, acc, channels, c);
-        c += G * STEP;
+    while c + G * VECTOR_LEN <= channels {
+        weighted_sum_tile::<L, S, N, G>(p, stride, keys.clone(), values, next, acc, channels, c);
+        c += G * VECTOR_LEN;
     }
     while c < channels {
-        mix_tile::<L, S, N, 1>(p, stride, keys.clone(), values, next, acc, channels, c);
-        c += STEP;
+        weighted_sum_tile::<L, S, N, 1>(p, stride, keys.clone(), values, next, acc, channels, c);
+        c += VECTOR_LEN;
     }
 }
 
 #[inline(always)]
-fn mix<L: Lanes, S: Stored>(
+fn weighted_sum<L: SimdF32, S: Stored>(
     p: &[f32],
     stride: usize,
     keys: Range<usize>,
@@ -170,19 +170,19 @@ fn mix<L: Lanes, S: Stored>(
         let (p, acc, keys) = (&p[v * stride..], &mut acc[v * channels..], keys.clone());
         v += match vectors - v {
             8.. if L::WIDE_TILES => {
-                mix_vectors::<L, S, 8, 2>(p, stride, keys, values, next, acc, channels);
+                weighted_sum_vectors::<L, S, 8, 2>(p, stride, keys, values, next, acc, channels);
                 8
             }
             4.. if L::WIDE_TILES => {
-                mix_vectors::<L, S, 4, 4>(p, stride, keys, values, next, acc, channels);
+                weighted_sum_vectors::<L, S, 4, 4>(p, stride, keys, values, next, acc, channels);
                 4
             }
             4.. => {
-                mix_vectors::<L, S, 4, 1>(p, stride, keys, values, next, acc, channels);
+                weighted_sum_vectors::<L, S, 4, 1>(p, stride, keys, values, next, acc, channels);
                 4
             }
             _ => {
-                mix_vectors::<L, S, 1, 4>(p, stride, keys, values, next, acc, channels);
+                weighted_sum_vectors::<L, S, 1, 4>(p, stride, keys, values, next, acc, channels);
                 1
             }
         };
@@ -190,7 +190,7 @@ fn mix<L: Lanes, S: Stored>(
 }
 
 #[inline(always)]
-pub(super) fn mix_f16<L: Lanes>(
+pub(super) fn weighted_sum_f16<L: SimdF32>(
     p: &[f32],
     stride: usize,
     keys: Range<usize>,
@@ -199,10 +199,10 @@ pub(super) fn mix_f16<L: Lanes>(
     acc: &mut [f32],
     channels: usize,
 ) {
-    mix::<L, F16>(p, stride, keys, values, next, acc, channels)
+    weighted_sum::<L, F16>(p, stride, keys, values, next, acc, channels)
 }
 #[inline(always)]
-pub(super) fn mix_f32<L: Lanes>(
+pub(super) fn weighted_sum_f32<L: SimdF32>(
     p: &[f32],
     stride: usize,
     keys: Range<usize>,
@@ -211,5 +211,5 @@ pub(super) fn mix_f32<L: Lanes>(
     acc: &mut [f32],
     channels: usize,
 ) {
-    mix::<L, F32>(p, stride, keys, values, next, acc, channels)
+    weighted_sum::<L, F32>(p, stride, keys, values, next, acc, channels)
 }

@@ -4,8 +4,10 @@
 //!
 //! | | shared by a tile's tokens | per token |
 //! |---|---|---|
-//! | one token | 4 `vpand`, 1 `vpsrld`: two planes count 4-fold, their sum is shifted back at the end | 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`), two halves sharing each broadcast |
+//! | one token | 4 `vpand`, 1 `vpsrld` (see below) | 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`), two a broadcast |
 //! | several | 4 `vpand`, 3 `vpsrld` | 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`) |
+//!
+//! With one token two planes stay unshifted and count 4-fold; their sum is shifted back at the end.
 //!
 //! And once a block `vpmaddwd`, `vpaddd`: i16 sums hold a block, 8 words × 4 planes × 2 products × 2·127 = 16,256.
 //! Bound: 8 vector operations for 128 multiply-adds a token.
@@ -13,11 +15,11 @@
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
 use super::isa::Isa;
-use super::lanes::{F16Bytes, F32x16, Lanes};
+use super::lanes::{F16Bytes, F32x16, SimdF32};
 use super::packing::Word;
 use super::quantized_head::Int8Dot;
 use super::table::{Kernels, stamp_floats};
-use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
+use super::ternary_dot::{PLANES, TernaryDot, pack4, stamp_sums};
 use std::arch::x86_64::*;
 
 /// Two registers of 8 floats make a vector; half a word of 8 rows makes a part.
@@ -28,7 +30,7 @@ stamp_sums! { dot: Avx2, features: "avx2", tokens: 4, parts: 1 }
 
 pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx2, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
 
-impl Lanes for Avx2 {
+impl SimdF32 for Avx2 {
     const WIDE_TILES: bool = false;
     type Vector = [__m256; 2];
     #[inline(always)]
@@ -117,7 +119,7 @@ impl TernaryDot for Avx2 {
     }
     #[inline(always)]
     unsafe fn splat(q: [i8; 4]) -> __m256i {
-        _mm256_set1_epi32(i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]))
+        _mm256_set1_epi32(pack4(q))
     }
     #[inline(always)]
     unsafe fn dot([narrow, wide]: [__m256i; 2], codes: __m256i, q: __m256i) -> [__m256i; 2] {

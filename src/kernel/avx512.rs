@@ -4,19 +4,21 @@
 //!
 //! | | shared by a tile's tokens | per token |
 //! |---|---|---|
-//! | one token | 4 `vpandd`, 1 `vpsrld`: two planes count 4-fold, their sum is shifted back at the end | 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`) |
+//! | one token | 4 `vpandd`, 1 `vpsrld` (see below) | 4 × (`vpbroadcastd`, `vpmaddubsw`, `vpaddw`) |
 //! | several | 4 `vpandd`, 3 `vpsrld` | the same |
+//!
+//! With one token two planes stay unshifted and count 4-fold; their sum is shifted back at the end.
 //!
 //! And once a block `vpmaddwd`, `vpaddd`. Bound: 8 vector operations for 256 multiply-adds a token.
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
 use super::isa::Isa;
-use super::lanes::{F16Bytes, F32x16, Lanes};
+use super::lanes::{F16Bytes, F32x16, SimdF32};
 use super::packing::{GROUP, Word};
 use super::quantized_head::Int8Dot;
 use super::table::{Kernels, stamp_floats};
-use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
+use super::ternary_dot::{PLANES, TernaryDot, pack4, stamp_sums};
 use std::arch::x86_64::*;
 
 /// One register of 16 floats makes a vector.
@@ -27,7 +29,7 @@ stamp_sums! { dot: Madd, features: "avx512f,avx512bw", tokens: 8, parts: 1 }
 
 pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
 
-impl Lanes for Avx512 {
+impl SimdF32 for Avx512 {
     const WIDE_TILES: bool = true;
     type Vector = __m512;
     #[inline(always)]
@@ -158,7 +160,7 @@ pub(super) fn unpack(word: __m512i) -> [__m512i; PLANES] {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn splat(q: [i8; 4]) -> __m512i {
-    _mm512_set1_epi32(i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]))
+    _mm512_set1_epi32(pack4(q))
 }
 
 /// Writes sixteen sums.

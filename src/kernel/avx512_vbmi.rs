@@ -14,10 +14,10 @@
 use super::avx512::{FLOATS, load, splat, store, unpack};
 use super::avx512_vnni::{Vnni, peak_macs, two_bit_sums};
 use super::isa::Isa;
-use super::packing::{BASE3_BLOCK, BASE3_WORDS, BLOCK_WORDS, EXPANDED_WORDS, TWO_BIT_OF_BASE3, Word};
+use super::packing::{BASE3_WORDS, EXPANDED_WORDS, TWO_BIT_OF_BASE3, TWO_BIT_WORDS, Word};
 use super::prefetch::prefetch_ahead;
 use super::table::{Base3Kernels, Kernels};
-use super::ternary_dot::{PLANES, TernaryDot, TileSums, strip_sums};
+use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
 use std::arch::x86_64::*;
 
 /// The kernels of [`Isa::Avx512Vnni`] on processors that have VBMI as well.
@@ -26,10 +26,7 @@ pub(super) static TABLE: Kernels =
 
 const BASE3: Base3Kernels = Base3Kernels { sums: base3_sums, to_two_bit };
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vbmi")]
-fn base3_sums(words: &[Word], tokens: &[&[i8]], sums: &mut TileSums) {
-    strip_sums::<Base3, 12, 2, BASE3_BLOCK, BASE3_WORDS>(words, tokens, sums);
-}
+stamp_sums! { base3: Base3, features: "avx512f,avx512bw,avx512vnni,avx512vbmi", tokens: 12, parts: 2 }
 
 /// The dots of [`Vnni`], on codes that are unpacked from base3.
 struct Base3;
@@ -103,10 +100,10 @@ fn to_two_bit(base3: &[Word], two_bit: &mut [Word]) {
     let mask = _mm512_set1_epi8(3);
     let blocks = base3.as_chunks::<BASE3_WORDS>().0.iter().zip(two_bit.as_chunks_mut::<EXPANDED_WORDS>().0);
     for (words, out) in blocks {
-        for w in 0..BLOCK_WORDS {
+        for w in 0..TWO_BIT_WORDS {
             let mut fifths = _mm512_setzero_si512();
             for b in 0..4 {
-                let i = BLOCK_WORDS * b + w;
+                let i = TWO_BIT_WORDS * b + w;
                 prefetch_ahead(&words[i]);
                 let [two_bit, fifth] = split_base3(&words[i]);
                 write(&mut out[i], two_bit);

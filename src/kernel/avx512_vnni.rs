@@ -4,8 +4,10 @@
 //!
 //! | | shared by a tile's tokens | per token |
 //! |---|---|---|
-//! | one token | 4 `vpandd`, no shifts: the sums of the higher planes are shifted back at the end | 4 `vpdpbusd` with broadcast load |
+//! | one token | 4 `vpandd`, no shifts (see below) | 4 `vpdpbusd` with broadcast load |
 //! | several | 4 `vpandd`, 3 `vpsrld` | 4 `vpdpbusd`, two words sharing each broadcast |
+//!
+//! With one token the planes stay unshifted; the sums of the higher ones are shifted back at the end.
 //!
 //! Bound: one 512-bit `vpdpbusd` a cycle on Zen 4, two on Zen 5: 64 or 128 multiply-adds a cycle.
 

@@ -4,8 +4,10 @@
 //!
 //! | | shared by a tile's tokens | per token |
 //! |---|---|---|
-//! | one token | 4 `vpand`, no shifts: the sums of the higher planes are shifted back at the end | 4 × (`vpbroadcastd`, `vpdpbusd`), two halves sharing each broadcast |
+//! | one token | 4 `vpand`, no shifts (see below) | 4 × (`vpbroadcastd`, `vpdpbusd`), two halves a broadcast |
 //! | several | 4 `vpand`, 3 `vpsrld` | 4 × (`vpbroadcastd`, `vpdpbusd`) |
+//!
+//! With one token the planes stay unshifted; the sums of the higher ones are shifted back at the end.
 //!
 //! Bound: 4 `vpdpbusd` for 128 multiply-adds a token, one or two a cycle.
 

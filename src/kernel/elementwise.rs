@@ -3,23 +3,25 @@
 
 use super::dot::dot_tile;
 use super::f16::f16_to_f32_portable;
-use super::lanes::{Dequantized, F16Bytes, F32x16, LANES, Lanes, ROUNDING_MAGIC, STEP, round_to_i8, sum_by_halving};
+use super::lanes::{
+    DOT_LANES, Dequantized, F16Bytes, F32x16, ROUNDING_MAGIC, SimdF32, VECTOR_LEN, round_to_i8, sum_by_halving,
+};
 
 #[inline(always)]
-pub(super) fn f16_to_f32<L: Lanes>(row: &[F16Bytes], out: &mut [f32]) {
+pub(super) fn f16_to_f32<L: SimdF32>(row: &[F16Bytes], out: &mut [f32]) {
     assert_eq!(row.len(), out.len());
-    let ((rows, tail), (outs, rest)) = (row.as_chunks::<STEP>(), out.as_chunks_mut::<STEP>());
+    let ((rows, tail), (outs, rest)) = (row.as_chunks::<VECTOR_LEN>(), out.as_chunks_mut::<VECTOR_LEN>());
     for (row, out) in rows.iter().zip(outs) {
         // SAFETY: this copy of the code is compiled for `L` (`stamp_floats!`) and runs only where the processor has it.
         unsafe { L::store(L::f16_to_f32(row), out) };
     }
-    let mut padded = [[0; 2]; STEP];
+    let mut padded = [[0; 2]; VECTOR_LEN];
     padded[..tail.len()].copy_from_slice(tail);
     rest.copy_from_slice(&f16_to_f32_portable(&padded)[..tail.len()]);
 }
 
 #[inline(always)]
-pub(super) fn rms_norm<L: Lanes>(x: &mut [f32], gamma: &[f32], eps: f32) {
+pub(super) fn rms_norm<L: SimdF32>(x: &mut [f32], gamma: &[f32], eps: f32) {
     assert!(x.len() == gamma.len());
     let squares = dot_tile::<L, Dequantized, 1>(x, [&*x])[0];
     let r = 1.0 / (squares / x.len() as f32 + eps).sqrt();
@@ -29,14 +31,14 @@ pub(super) fn rms_norm<L: Lanes>(x: &mut [f32], gamma: &[f32], eps: f32) {
 }
 
 #[inline(always)]
-pub(super) fn quantize<L: Lanes>(x: &[f32], q: &mut [i8]) -> (f32, i32) {
+pub(super) fn quantize<L: SimdF32>(x: &[f32], q: &mut [i8]) -> (f32, i32) {
     assert!(x.len() <= q.len());
     // The bits of magnitudes have the order of the magnitudes, and NaN is the largest: it makes `s` NaN, and so every
     // output.
-    let mut max = [0u32; STEP];
-    let (blocks, tail) = x.as_chunks::<STEP>();
+    let mut max = [0u32; VECTOR_LEN];
+    let (blocks, tail) = x.as_chunks::<VECTOR_LEN>();
     for block in blocks {
-        for l in 0..STEP {
+        for l in 0..VECTOR_LEN {
             max[l] = max[l].max(block[l].abs().to_bits());
         }
     }
@@ -56,8 +58,8 @@ pub(super) fn quantize<L: Lanes>(x: &[f32], q: &mut [i8]) -> (f32, i32) {
 #[inline(always)]
 fn exp(x: F32x16) -> F32x16 {
     const C: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
-    let (mut n, mut r, mut y) = ([0f32; STEP], [0f32; STEP], [C[0]; STEP]);
-    for l in 0..STEP {
+    let (mut n, mut r, mut y) = ([0f32; VECTOR_LEN], [0f32; VECTOR_LEN], [C[0]; VECTOR_LEN]);
+    for l in 0..VECTOR_LEN {
         let x = if x[l] < -104.0 { -104.0 } else { x[l] };
         let x = if x > 89.0 { 89.0 } else { x };
         n[l] = x.mul_add(std::f32::consts::LOG2_E, ROUNDING_MAGIC) - ROUNDING_MAGIC;
@@ -65,12 +67,12 @@ fn exp(x: F32x16) -> F32x16 {
         r[l] = n[l].mul_add(2.121_944_4e-4, r[l]);
     }
     for c in &C[1..] {
-        for l in 0..STEP {
+        for l in 0..VECTOR_LEN {
             y[l] = y[l].mul_add(r[l], *c);
         }
     }
-    let mut out = [0f32; STEP];
-    for l in 0..STEP {
+    let mut out = [0f32; VECTOR_LEN];
+    for l in 0..VECTOR_LEN {
         let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
         let e = (y[l] * r[l]).mul_add(r[l], r[l]) + 1.0;
         // Two factors, since 2^n itself may lie outside the normal range.
@@ -82,22 +84,22 @@ fn exp(x: F32x16) -> F32x16 {
 }
 
 #[inline(always)]
-pub(super) fn softmax<L: Lanes>(s: &mut [f32], n: usize, scale: f32) -> f32 {
+pub(super) fn softmax<L: SimdF32>(s: &mut [f32], n: usize, scale: f32) -> f32 {
     s[n..].fill(f32::NEG_INFINITY);
-    let blocks = s.as_chunks_mut::<LANES>().0;
-    let mut max = [f32::NEG_INFINITY; LANES];
+    let blocks = s.as_chunks_mut::<DOT_LANES>().0;
+    let mut max = [f32::NEG_INFINITY; DOT_LANES];
     for block in blocks.iter_mut() {
-        for l in 0..LANES {
+        for l in 0..DOT_LANES {
             block[l] *= scale;
             max[l] = if block[l] > max[l] { block[l] } else { max[l] };
         }
     }
     let max = max.into_iter().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m });
-    let mut sums = [[0f32; STEP]; LANES / STEP];
+    let mut sums = [[0f32; VECTOR_LEN]; DOT_LANES / VECTOR_LEN];
     for block in blocks {
-        for (group, sum) in block.as_chunks_mut::<STEP>().0.iter_mut().zip(&mut sums) {
+        for (group, sum) in block.as_chunks_mut::<VECTOR_LEN>().0.iter_mut().zip(&mut sums) {
             *group = exp(group.map(|x| x - max));
-            for l in 0..STEP {
+            for l in 0..VECTOR_LEN {
                 sum[l] += group[l];
             }
         }
@@ -106,10 +108,10 @@ pub(super) fn softmax<L: Lanes>(s: &mut [f32], n: usize, scale: f32) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn silu_mul<L: Lanes>(gate: &mut [f32], up: &[f32]) {
+pub(super) fn silu_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len());
-    for (gate, up) in gate.chunks_mut(STEP).zip(up.chunks(STEP)) {
-        let mut x = [0f32; STEP];
+    for (gate, up) in gate.chunks_mut(VECTOR_LEN).zip(up.chunks(VECTOR_LEN)) {
+        let mut x = [0f32; VECTOR_LEN];
         x[..gate.len()].copy_from_slice(gate);
         let e = exp(x.map(|x| -x));
         for (l, (gate, up)) in gate.iter_mut().zip(up).enumerate() {
@@ -119,7 +121,7 @@ pub(super) fn silu_mul<L: Lanes>(gate: &mut [f32], up: &[f32]) {
 }
 
 #[inline(always)]
-pub(super) fn relu2_mul<L: Lanes>(gate: &mut [f32], up: &[f32]) {
+pub(super) fn relu2_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len());
     for (gate, up) in gate.iter_mut().zip(up) {
         let relu = if *gate < 0.0 { 0.0 } else { *gate };
@@ -128,13 +130,13 @@ pub(super) fn relu2_mul<L: Lanes>(gate: &mut [f32], up: &[f32]) {
 }
 
 #[inline(always)]
-pub(super) fn add<L: Lanes>(x: &mut [f32], y: &[f32]) {
+pub(super) fn add<L: SimdF32>(x: &mut [f32], y: &[f32]) {
     assert_eq!(x.len(), y.len());
     x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
 #[inline(always)]
-pub(super) fn rotate<L: Lanes>(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]) {
+pub(super) fn rotate<L: SimdF32>(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]) {
     let n = a.len();
     assert!(b.len() == n && cos.len() == n && sin.len() == n);
     for i in 0..n {
@@ -145,12 +147,12 @@ pub(super) fn rotate<L: Lanes>(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &
 }
 
 #[inline(always)]
-pub(super) fn scale_sums<L: Lanes>(sums: &[i32], q_sum: i32, factor: f32, out: &mut [f32]) {
+pub(super) fn scale_sums<L: SimdF32>(sums: &[i32], q_sum: i32, factor: f32, out: &mut [f32]) {
     out.iter_mut().zip(sums).for_each(|(out, sum)| *out = (sum - q_sum) as f32 * factor);
 }
 
 #[inline(always)]
-pub(super) fn scale_rows<L: Lanes>(sums: &[i32], q_sum: i32, scales: &[f32], s: f32, out: &mut [f32]) {
+pub(super) fn scale_rows<L: SimdF32>(sums: &[i32], q_sum: i32, scales: &[f32], s: f32, out: &mut [f32]) {
     let rows = out.iter_mut().zip(sums).zip(scales);
     rows.for_each(|((out, sum), scale)| *out = (sum - q_sum) as f32 * (scale / s));
 }

@@ -1,6 +1,6 @@
 //! Conversion between f32 and f16 without instructions for it.
 
-use super::lanes::{F16Bytes, F32x16, STEP};
+use super::lanes::{F16Bytes, F32x16, VECTOR_LEN};
 
 /// Rounds to the nearest half, ties to even.
 pub fn to_f16(x: f32) -> F16Bytes {
@@ -23,9 +23,9 @@ pub fn to_f16(x: f32) -> F16Bytes {
 /// Converts 16 halves, exactly: the bits move to their places in an f32, whose exponent an exact multiplication
 /// corrects.
 #[inline(always)]
-pub(super) fn f16_to_f32_portable(h: &[F16Bytes; STEP]) -> F32x16 {
-    let mut out = [0f32; STEP];
-    for l in 0..STEP {
+pub(super) fn f16_to_f32_portable(h: &[F16Bytes; VECTOR_LEN]) -> F32x16 {
+    let mut out = [0f32; VECTOR_LEN];
+    for l in 0..VECTOR_LEN {
         let h = u16::from_le_bytes(h[l]) as u32;
         let scaled = f32::from_bits((h & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
         let special = if h & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };

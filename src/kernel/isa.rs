@@ -4,7 +4,7 @@ named! {
     /// An instruction set for which kernels exist, by its name in the Python API and in receipts. Best last within one
     /// architecture.
     pub enum Isa {
-        /// Plain Rust, any processor.
+        /// Plain Rust, for any processor: the reference that the others must equal.
         Scalar = "scalar",
         /// x86-64 with AVX2, FMA and F16C.
         Avx2 = "avx2",

@@ -1,16 +1,16 @@
-//! What the float kernels need of an instruction set ([`Lanes`]) and of a stored type ([`Stored`]), and the sum in 64
+//! What the float kernels need of an instruction set ([`SimdF32`]) and of a stored type ([`Stored`]), and the sum in 64
 //! lanes.
 //!
 //! The kernels are written once on these traits (`dot.rs`, `attention.rs`, `elementwise.rs`, `quantized_head.rs`) and
 //! compiled once for each instruction set (`stamp_floats!` in `table.rs`).
 
-/// Floats in one vector of [`Lanes`].
-pub(super) const STEP: usize = 16;
+/// Floats in one vector of [`SimdF32`].
+pub(super) const VECTOR_LEN: usize = 16;
 /// Partial sums of a dot product along K.
-pub(super) const LANES: usize = 64;
+pub(super) const DOT_LANES: usize = 64;
 
 /// The floats of one vector, in memory.
-pub(super) type F32x16 = [f32; STEP];
+pub(super) type F32x16 = [f32; VECTOR_LEN];
 /// An IEEE binary16 as its little-endian bytes.
 pub type F16Bytes = [u8; 2];
 /// A bfloat16 (the upper half of a binary32) as its little-endian bytes.
@@ -23,10 +23,10 @@ pub type F32Bytes = [u8; 4];
 ///
 /// # Safety
 /// Every function may be called only where the processor has the implementor's instruction set.
-pub(super) trait Lanes {
+pub(super) trait SimdF32 {
     /// Whether 16 vectors of sums fit in the registers beside their operands (AVX-512); elsewhere four do.
     const WIDE_TILES: bool;
-    /// 16 floats in registers.
+    /// 16 floats, in as many registers as the instruction set needs.
     type Vector: Copy;
     /// The same float 16 times.
     unsafe fn splat(x: f32) -> Self::Vector;
@@ -37,18 +37,18 @@ pub(super) trait Lanes {
     /// `a · b + c` with one rounding.
     unsafe fn fma(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// Converts 16 halves to f32, exactly.
-    unsafe fn f16_to_f32(h: &[F16Bytes; STEP]) -> Self::Vector;
+    unsafe fn f16_to_f32(h: &[F16Bytes; VECTOR_LEN]) -> Self::Vector;
 }
 
 /// A type in which tensors and the KV cache store floats; it converts to f32 exactly.
 pub(super) trait Stored {
-    /// One element in memory.
+    /// One element as it is stored, little-endian.
     type Bytes: Copy;
-    /// Converts 16 elements.
+    /// Converts 16 elements to f32, exactly.
     ///
     /// # Safety
     /// The processor has the instruction set of `L`.
-    unsafe fn to_f32<L: Lanes>(x: &[Self::Bytes; STEP]) -> L::Vector;
+    unsafe fn to_f32<L: SimdF32>(x: &[Self::Bytes; VECTOR_LEN]) -> L::Vector;
 }
 
 /// IEEE binary16, little-endian.
@@ -63,7 +63,7 @@ pub(super) struct Dequantized;
 impl Stored for F16 {
     type Bytes = F16Bytes;
     #[inline(always)]
-    unsafe fn to_f32<L: Lanes>(x: &[F16Bytes; STEP]) -> L::Vector {
+    unsafe fn to_f32<L: SimdF32>(x: &[F16Bytes; VECTOR_LEN]) -> L::Vector {
         // SAFETY: the caller promises the instruction set of `L`.
         unsafe { L::f16_to_f32(x) }
     }
@@ -71,7 +71,7 @@ impl Stored for F16 {
 impl Stored for Bf16 {
     type Bytes = Bf16Bytes;
     #[inline(always)]
-    unsafe fn to_f32<L: Lanes>(x: &[Bf16Bytes; STEP]) -> L::Vector {
+    unsafe fn to_f32<L: SimdF32>(x: &[Bf16Bytes; VECTOR_LEN]) -> L::Vector {
         // SAFETY: the caller promises the instruction set of `L`.
         unsafe { L::load(&x.map(|b| f32::from_bits((u16::from_le_bytes(b) as u32) << 16))) }
     }
@@ -79,7 +79,7 @@ impl Stored for Bf16 {
 impl Stored for F32 {
     type Bytes = F32Bytes;
     #[inline(always)]
-    unsafe fn to_f32<L: Lanes>(x: &[F32Bytes; STEP]) -> L::Vector {
+    unsafe fn to_f32<L: SimdF32>(x: &[F32Bytes; VECTOR_LEN]) -> L::Vector {
         // SAFETY: the caller promises the instruction set of `L`.
         unsafe { L::load(&x.map(f32::from_le_bytes)) }
     }
@@ -87,7 +87,7 @@ impl Stored for F32 {
 impl Stored for Dequantized {
     type Bytes = f32;
     #[inline(always)]
-    unsafe fn to_f32<L: Lanes>(x: &F32x16) -> L::Vector {
+    unsafe fn to_f32<L: SimdF32>(x: &F32x16) -> L::Vector {
         // SAFETY: the caller promises the instruction set of `L`.
         unsafe { L::load(x) }
     }
@@ -105,12 +105,12 @@ pub(super) fn slices<'a, T, const N: usize>(of: impl Fn(usize) -> &'a [T]) -> [&
 
 /// Adds 64 partial sums by halving: lane l takes lane l + n/2, until one is left.
 #[inline(always)]
-pub(super) fn sum_by_halving(lanes: [F32x16; LANES / STEP]) -> f32 {
-    let mut sums = [0f32; LANES];
-    for (sum, lane) in sums.as_chunks_mut::<STEP>().0.iter_mut().zip(&lanes) {
+pub(super) fn sum_by_halving(lanes: [F32x16; DOT_LANES / VECTOR_LEN]) -> f32 {
+    let mut sums = [0f32; DOT_LANES];
+    for (sum, lane) in sums.as_chunks_mut::<VECTOR_LEN>().0.iter_mut().zip(&lanes) {
         *sum = *lane;
     }
-    let mut n = LANES / 2;
+    let mut n = DOT_LANES / 2;
     while n > 0 {
         for l in 0..n {
             sums[l] += sums[l + n];

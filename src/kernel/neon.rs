@@ -8,11 +8,11 @@
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
 use super::isa::Isa;
-use super::lanes::{F16Bytes, F32x16, Lanes};
+use super::lanes::{F16Bytes, F32x16, SimdF32};
 use super::packing::Word;
 use super::quantized_head::Int8Dot;
 use super::table::{Kernels, stamp_floats};
-use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
+use super::ternary_dot::{PLANES, TernaryDot, pack4, stamp_sums};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -24,7 +24,7 @@ stamp_sums! { dot: Neon, features: "neon", tokens: 4, parts: 1 }
 
 pub(super) static TABLE: Kernels = Kernels { isa: Isa::Neon, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
 
-impl Lanes for Neon {
+impl SimdF32 for Neon {
     const WIDE_TILES: bool = false;
     type Vector = [float32x4_t; 4];
     #[inline(always)]
@@ -118,7 +118,7 @@ impl TernaryDot for Neon {
     }
     #[inline(always)]
     unsafe fn splat(q: [i8; 4]) -> int8x16_t {
-        vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8])))
+        vreinterpretq_s8_s32(vdupq_n_s32(pack4(q)))
     }
     #[inline(always)]
     unsafe fn dot((narrow, wide): Self::Sum, codes: int8x16_t, q: int8x16_t) -> Self::Sum {

@@ -3,9 +3,14 @@
 //! A *word* of 64 bytes holds 16 rows; its dword r belongs to row r of the group. A group's words follow each other
 //! along K; columns are padded to whole blocks and rows to whole groups. A code is a trit + 1.
 //!
-//! *Two-bit*, four codes in a byte: byte j of a word's dword holds, at shifts 6, 4, 2, 0, columns 32·0, 32·1, 32·2,
-//! 32·3 + 4·w + j of a block of 128 columns, where w (0 to 7) is the word's place in the block. A row's 32 bytes of a
-//! block are those of the I2_S format, so packing I2_S only transposes dwords.
+//! *Two-bit*, four codes in a byte. A block is 128 columns, 8 words. Word w of block b, dword r (for row r), byte j:
+//!
+//! ```text
+//! bits    7-6              5-4              3-2              1-0
+//! column  128·b+4·w+j      that + 32        that + 64        that + 96
+//! ```
+//!
+//! A row's 32 bytes of a block are those of the I2_S format, so packing I2_S only transposes dwords.
 //!
 //! *Base3*, five codes in a byte, 1.6 bits a trit: a block is 640 columns, 32 words. The first 512 columns are four
 //! two-bit blocks, whose bytes become numbers below 81 (digits to the base 3, shift 6 the highest); of the last 128
@@ -14,22 +19,22 @@
 
 use crate::machine::memory::Zeroable;
 
-/// Rows in a group.
+/// Rows in a group: one dword of each word belongs to each of them.
 pub const GROUP: usize = 16;
 /// Columns in a two-bit block.
 pub const BLOCK: usize = 128;
 /// Columns in a two-bit word.
 pub const WORD_COLS: usize = 16;
 /// Words of a two-bit block of one group.
-pub const BLOCK_WORDS: usize = BLOCK / WORD_COLS;
+pub const TWO_BIT_WORDS: usize = BLOCK / WORD_COLS;
 /// Columns in a base3 block.
 pub const BASE3_BLOCK: usize = 5 * BLOCK;
 /// Words of a base3 block of one group.
-pub const BASE3_WORDS: usize = 4 * BLOCK_WORDS;
+pub const BASE3_WORDS: usize = 4 * TWO_BIT_WORDS;
 /// Two-bit words that hold the columns of a base3 block.
-pub const EXPANDED_WORDS: usize = 5 * BLOCK_WORDS;
+pub const EXPANDED_WORDS: usize = 5 * TWO_BIT_WORDS;
 
-/// 16 rows of codes.
+/// Codes of the same columns for the 16 rows of a group.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Word(pub [u8; 64]);
@@ -47,7 +52,7 @@ pub enum Packing {
 }
 
 impl Packing {
-    /// Both packings.
+    /// Both packings, for tests and measurements.
     pub const ALL: [Packing; 2] = [Packing::TwoBit, Packing::Base3];
 
     /// The packing that takes fewer bytes for rows of `cols`. Short rows fill long base3 blocks badly.
@@ -58,7 +63,7 @@ impl Packing {
     /// Columns and words of a block.
     fn block(self) -> (usize, usize) {
         match self {
-            Packing::TwoBit => (BLOCK, BLOCK_WORDS),
+            Packing::TwoBit => (BLOCK, TWO_BIT_WORDS),
             Packing::Base3 => (BASE3_BLOCK, BASE3_WORDS),
         }
     }
@@ -123,7 +128,7 @@ pub(super) fn base3_to_two_bit(base3: &[Word], two_bit: &mut [Word]) {
     for (words, out) in base3.chunks(BASE3_WORDS).zip(two_bit.chunks_mut(EXPANDED_WORDS)) {
         let (first, fifth) = out.split_at_mut(BASE3_WORDS);
         for (w, (word, out)) in words.iter().zip(first).enumerate() {
-            let fifth = &mut fifth[w % BLOCK_WORDS].0;
+            let fifth = &mut fifth[w % TWO_BIT_WORDS].0;
             for ((byte, out), fifth) in word.0.iter().zip(&mut out.0).zip(fifth) {
                 *out = TWO_BIT_OF_BASE3[*byte as usize % 81];
                 *fifth = (*fifth << 2) | (byte / 81);

@@ -29,7 +29,7 @@ pub fn dot_peak(threads: usize, kernels: &Kernels) -> Result<f64> {
         let macs = AtomicU64::new(0);
         let start = Instant::now();
         let item = |_| _ = macs.fetch_add(kernels.peak_macs(rounds), Relaxed);
-        pool.run(|team| team.for_each(threads * ITEMS_PER_THREAD, item));
+        pool.run(|workers| workers.for_each(threads * ITEMS_PER_THREAD, item));
         macs.into_inner() as f64 / start.elapsed().as_secs_f64()
     };
     Ok((0..3).map(|_| pass()).fold(0.0, f64::max))

@@ -4,7 +4,7 @@
 //! Inner loop of `dot_i8`, for 32 weights on AVX-512: one `vpmovsxbw` shared by the tokens; per token one `vpmaddwd`
 //! with a memory operand and one `vpaddd`. Every product and sum is an exact integer, so the order does not matter.
 
-use super::lanes::{Lanes, STEP, round_to_i8, slices};
+use super::lanes::{SimdF32, VECTOR_LEN, round_to_i8, slices};
 use super::prefetch::prefetch_ahead;
 
 /// Weights in one step of [`dot_i8`]; rows are padded with zeros to whole steps.
@@ -27,7 +27,7 @@ pub(super) trait Int8Dot {
     unsafe fn zero() -> Self::Sums;
     /// Reads 32 weights and converts them to int16.
     unsafe fn i8_to_i16(w: &[i8; HEAD_STEP]) -> Self::Weights;
-    /// Adds 32 products.
+    /// Adds 32 products of weights and activations to the sums, exactly.
     unsafe fn madd(sums: Self::Sums, w: Self::Weights, x: &[i16; HEAD_STEP]) -> Self::Sums;
     /// Adds up the partial sums.
     unsafe fn total(sums: Self::Sums) -> i32;
@@ -70,13 +70,13 @@ pub(super) fn dot_i8<L: Int8Dot>(row: &[i8], xs: &[&[i16]], out: &mut [i32]) {
 }
 
 #[inline(always)]
-pub(super) fn quantize_row<L: Lanes>(row: &[f32], q: &mut [i8]) -> (f32, f32, f32) {
+pub(super) fn quantize_row<L: SimdF32>(row: &[f32], q: &mut [i8]) -> (f32, f32, f32) {
     assert!(row.len() <= q.len());
-    let (blocks, tail) = row.as_chunks::<STEP>();
-    let mut max = [0u32; STEP];
-    let mut squares = [0f32; STEP];
+    let (blocks, tail) = row.as_chunks::<VECTOR_LEN>();
+    let mut max = [0u32; VECTOR_LEN];
+    let mut squares = [0f32; VECTOR_LEN];
     for x in blocks {
-        for l in 0..STEP {
+        for l in 0..VECTOR_LEN {
             max[l] = max[l].max(x[l].abs().to_bits());
             squares[l] = x[l].mul_add(x[l], squares[l]);
         }
@@ -95,10 +95,10 @@ pub(super) fn quantize_row<L: Lanes>(row: &[f32], q: &mut [i8]) -> (f32, f32, f3
     for (q, x) in q.iter_mut().zip(row) {
         *q = round_to_i8(x * inverse);
     }
-    let mut errors = [0f32; STEP];
-    let (q_blocks, q_tail) = q[..row.len()].as_chunks::<STEP>();
+    let mut errors = [0f32; VECTOR_LEN];
+    let (q_blocks, q_tail) = q[..row.len()].as_chunks::<VECTOR_LEN>();
     for (x, q) in blocks.iter().zip(q_blocks) {
-        for l in 0..STEP {
+        for l in 0..VECTOR_LEN {
             let rest = (q[l] as f32).mul_add(-step, x[l]);
             errors[l] = rest.mul_add(rest, errors[l]);
         }
@@ -107,7 +107,7 @@ pub(super) fn quantize_row<L: Lanes>(row: &[f32], q: &mut [i8]) -> (f32, f32, f3
         let rest = (*q as f32).mul_add(-step, *x);
         (squares[l], errors[l]) = (x.mul_add(*x, squares[l]), rest.mul_add(rest, errors[l]));
     }
-    let root = |sums: [f32; STEP]| sums.iter().sum::<f32>().sqrt() * ROUNDING_SLACK + UNDERFLOW_SLACK;
+    let root = |sums: [f32; VECTOR_LEN]| sums.iter().sum::<f32>().sqrt() * ROUNDING_SLACK + UNDERFLOW_SLACK;
     (step, root(squares), root(errors))
 }
 
@@ -133,7 +133,7 @@ pub struct QuantizedToken {
 const MAX_NORM_PRODUCT: f64 = 1e37;
 
 #[inline(always)]
-pub(super) fn logit_bounds<L: Lanes>(
+pub(super) fn logit_bounds<L: SimdF32>(
     dots: &[i32],
     rows: [&[f32]; 3],
     x: QuantizedToken,

@@ -2,8 +2,8 @@
 
 use super::f16::f16_to_f32_portable;
 use super::isa::Isa;
-use super::lanes::{F16Bytes, F32x16, Lanes};
-use super::packing::{BLOCK, BLOCK_WORDS, GROUP, WORD_COLS, Word};
+use super::lanes::{F16Bytes, F32x16, SimdF32};
+use super::packing::{BLOCK, GROUP, TWO_BIT_WORDS, WORD_COLS, Word};
 use super::quantized_head::Int8Dot;
 use super::table::{Kernels, stamp_floats};
 use super::ternary_dot::TileSums;
@@ -16,7 +16,7 @@ stamp_floats! { lanes: Scalar }
 
 pub(super) static TABLE: Kernels = Kernels { isa: Isa::Scalar, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
 
-impl Lanes for Scalar {
+impl SimdF32 for Scalar {
     const WIDE_TILES: bool = false;
     type Vector = F32x16;
     #[inline(always)]
@@ -68,7 +68,7 @@ fn two_bit_sums(words: &[Word], tokens: &[&[i8]], sums: &mut TileSums) {
         for (words, sums) in words.chunks(per_group).zip(sums.as_chunks_mut::<GROUP>().0) {
             *sums = [0; GROUP];
             for (i, word) in words.iter().enumerate() {
-                let first = i / BLOCK_WORDS * BLOCK + 4 * (i % BLOCK_WORDS);
+                let first = i / TWO_BIT_WORDS * BLOCK + 4 * (i % TWO_BIT_WORDS);
                 for plane in 0..4 {
                     for j in 0..4 {
                         let q = token[first + 32 * plane + j] as i32;

@@ -34,16 +34,17 @@ macro_rules! with_float_kernels {
             fn attention::scores_f32(q: &[f32], keys: &[F32Bytes], next: &[F32Bytes], out: &mut [f32], stride: usize);
             /// `acc[v] += Σ p[v][key] · value[key]` over some keys of a page stored `[key][channel]`, in ascending
             /// order; vectors of `p` are `stride` apart; `channels` is a multiple of 16. `next` is prefetched.
-            fn attention::mix_f16(
+            fn attention::weighted_sum_f16(
                 p: &[f32], stride: usize, keys: Range<usize>, values: &[F16Bytes], next: &[F16Bytes], acc: &mut [f32],
                 channels: usize,
             );
-            /// As `mix_f16`, for a page stored as f32.
-            fn attention::mix_f32(
+            /// As `weighted_sum_f16`, for a page stored as f32.
+            fn attention::weighted_sum_f32(
                 p: &[f32], stride: usize, keys: Range<usize>, values: &[F32Bytes], next: &[F32Bytes], acc: &mut [f32],
                 channels: usize,
             );
-            /// `s = exp(s·scale - max)` over the first `n`, zero after them; returns the sum. `s` holds whole pages.
+            /// In place: `s[i] = exp(s[i]·scale − max)` for i < n and 0 after; returns the sum. The caller divides. `s`
+            /// holds whole pages.
             fn elementwise::softmax(s: &mut [f32], n: usize, scale: f32) -> f32;
             /// Converts halves to f32, exactly.
             fn elementwise::f16_to_f32(row: &[F16Bytes], out: &mut [f32]);
@@ -162,7 +163,7 @@ impl Kernels {
         if self.base3.is_some() { Packing::smallest(cols) } else { Packing::TwoBit }
     }
 
-    /// Code sums of a strip of rows for up to [`TILE`](super::ternary::TILE) tokens.
+    /// Code sums of a strip of rows for up to [`MAX_TILE_TOKENS`](super::ternary::MAX_TILE_TOKENS) tokens.
     ///
     /// `words` holds the strip's row groups one after the other; each of `tokens` has all their columns.
     pub fn ternary_sums(&self, packing: Packing, words: &[Word], tokens: &[&[i8]], sums: &mut TileSums) {

@@ -10,7 +10,7 @@ use crate::machine::memory::{Arena, HugeBuf, try_grow};
 use std::sync::Mutex;
 
 /// The largest number of tokens in one kernel call.
-pub const TILE: usize = 12;
+pub const MAX_TILE_TOKENS: usize = 12;
 
 /// The weight that a trit +1 stands for.
 enum WeightScale {
@@ -23,9 +23,9 @@ enum WeightScale {
 pub struct Layout {
     /// How many trits a byte holds, and in which order.
     pub packing: Packing,
-    /// Output features.
+    /// Output features; padded to whole groups in memory.
     pub rows: usize,
-    /// Input features.
+    /// Input features; padded to whole blocks in memory.
     pub cols: usize,
 }
 
@@ -38,13 +38,13 @@ pub struct Ternary {
     scale: WeightScale,
 }
 
-/// int8 activations of some tokens, with the scales that turn their sums back into floats.
+/// int8 activations of some tokens, and for each token the two numbers that turn code sums back into floats.
 #[derive(Default)]
 pub struct Activations {
     q: Vec<i8>,
     stride: usize,
     cols: usize,
-    /// For each token `127 / |x|max` and the sum of q.
+    /// For each token `s = 127 / max|x|`, and Σ q, which corrects for codes being trit + 1.
     scales: Vec<(f32, i32)>,
 }
 
@@ -173,7 +173,8 @@ impl Ternary {
         size_of_val(&*self.words)
     }
 
-    /// The linear layer: `out[token][row] = (Σ trit·q) · (scale / s)`, where the sum is an exact integer.
+    /// The linear layer: `out[token][row] = (Σ trit·q) · (scale / s)`, where the sum is an exact integer. Codes are
+    /// trit + 1, so Σ trit·q = Σ code·q − Σ q.
     ///
     /// A strip of rows is one task: it computes the sums of its codes with tiles of tokens.
     pub fn matmul(&self, team: &Team, x: &Activations, out: &mut [f32]) {
@@ -185,23 +186,23 @@ impl Ternary {
         team.for_each_rows(out, self.rows, STRIP, |first, out| {
             let groups = out.len().div_ceil(GROUP);
             let (words, rest) = self.words[first / GROUP * group_words..].split_at(groups * group_words);
-            // For several tiles base3 is unpacked once, not in every tile. The tiles then read the unpacked copy, so
-            // each prefetches its share of the next strip from memory.
+            // For several tiles base3 is unpacked once, not in every tile. Each tile prefetches an equal share of the
+            // next strip, which the unpacking loop has not touched.
             let (mut packing, mut two_bit) = (self.packing, Vec::new());
-            if packing == Packing::Base3 && tokens.len() > TILE {
+            if packing == Packing::Base3 && tokens.len() > MAX_TILE_TOKENS {
                 two_bit = vec![Word([0; 64]); words.len() / BASE3_WORDS * EXPANDED_WORDS];
                 team.kernels.base3_to_two_bit(words, &mut two_bit);
                 packing = Packing::TwoBit;
             }
             let next_strip = if two_bit.is_empty() { &[] } else { &rest[..rest.len().min(words.len())] };
-            let mut shares = next_strip.chunks(words.len().div_ceil(tokens.len().div_ceil(TILE)));
+            let mut shares = next_strip.chunks(words.len().div_ceil(tokens.len().div_ceil(MAX_TILE_TOKENS)));
             let words = if two_bit.is_empty() { words } else { &two_bit };
-            let mut sums = [[0i32; STRIP]; TILE];
-            for (tile, tokens) in tokens.chunks(TILE).enumerate() {
+            let mut sums = [[0i32; STRIP]; MAX_TILE_TOKENS];
+            for (tile, tokens) in tokens.chunks(MAX_TILE_TOKENS).enumerate() {
                 shares.next().into_iter().flatten().for_each(|word| prefetch(word));
                 team.kernels.ternary_sums(packing, words, tokens, &mut sums);
                 for (t, sums) in sums.iter().take(tokens.len()).enumerate() {
-                    let token = tile * TILE + t;
+                    let token = tile * MAX_TILE_TOKENS + t;
                     let (s, sum) = x.scales[token];
                     let out = out.token(token);
                     match &self.scale {

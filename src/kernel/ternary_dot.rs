@@ -7,7 +7,7 @@
 //! has loops of its own, which need not unpack all codes (see [`TernaryDot::packed_dot`]).
 
 use super::lanes::slices;
-use super::packing::{BLOCK, BLOCK_WORDS, GROUP, Word};
+use super::packing::{BLOCK, GROUP, TWO_BIT_WORDS, Word};
 use super::prefetch::prefetch_ahead;
 use std::hint::black_box;
 
@@ -24,7 +24,7 @@ pub type TileSums = [[i32; STRIP]];
 /// # Safety
 /// Every function may be called only where the processor has the implementor's instruction set.
 pub(super) trait TernaryDot {
-    /// Rows in a part.
+    /// Rows in a part: 16, 8 or 4, as many as one register holds.
     const ROWS: usize;
     /// Code planes in a word.
     const PLANES: usize = 4;
@@ -61,6 +61,12 @@ pub(super) trait TernaryDot {
     unsafe fn store(sum: Self::Sum, out: &mut [i32]);
 }
 
+/// Four activations as the dword that the instructions broadcast.
+#[inline(always)]
+pub(super) fn pack4(q: [i8; 4]) -> i32 {
+    i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8])
+}
+
 /// Broadcasts the activations that plane `p` of word `w` of two-bit block `b` is multiplied with; `q` starts at the
 /// block. A base3 block holds four two-bit blocks, and a fifth plane with the columns after them.
 ///
@@ -74,20 +80,26 @@ unsafe fn broadcast<D: TernaryDot>(q: &[i8], p: usize, b: usize, w: usize) -> D:
     unsafe { D::splat(*q) }
 }
 
-/// Code sums of one or two groups of rows, in tiles of up to `N` tokens and `G` parts.
+/// Code sums of one or two groups of rows, in tiles of up to `TOKENS` tokens and `PARTS` parts.
 #[inline(always)]
-pub(super) fn strip_sums<D: TernaryDot, const N: usize, const G: usize, const COLS: usize, const WORDS: usize>(
+pub(super) fn strip_sums<
+    D: TernaryDot,
+    const TOKENS: usize,
+    const PARTS: usize,
+    const BLOCK_COLS: usize,
+    const BLOCK_WORDS: usize,
+>(
     words: &[Word],
     tokens: &[&[i8]],
     sums: &mut TileSums,
 ) {
-    let per_group = tokens[0].len() / COLS * WORDS;
+    let per_group = tokens[0].len() / BLOCK_COLS * BLOCK_WORDS;
     if let [token] = tokens {
         for (words, sums) in words.chunks(per_group).zip(sums[0].chunks_mut(GROUP)) {
             match GROUP / D::ROWS {
-                1 => one_token::<D, 1, COLS, WORDS>(words, token, sums),
-                2 => one_token::<D, 2, COLS, WORDS>(words, token, sums),
-                _ => one_token::<D, 4, COLS, WORDS>(words, token, sums),
+                1 => one_token::<D, 1, BLOCK_COLS, BLOCK_WORDS>(words, token, sums),
+                2 => one_token::<D, 2, BLOCK_COLS, BLOCK_WORDS>(words, token, sums),
+                _ => one_token::<D, 4, BLOCK_COLS, BLOCK_WORDS>(words, token, sums),
             }
         }
         return;
@@ -95,28 +107,28 @@ pub(super) fn strip_sums<D: TernaryDot, const N: usize, const G: usize, const CO
     let parts = words.len() / per_group * GROUP / D::ROWS;
     let mut first = 0;
     while first < parts {
-        if first + G <= parts {
-            tiles::<D, N, G, COLS, WORDS>(words, per_group, first, tokens, sums);
-            first += G;
+        if first + PARTS <= parts {
+            tiles::<D, TOKENS, PARTS, BLOCK_COLS, BLOCK_WORDS>(words, per_group, first, tokens, sums);
+            first += PARTS;
         } else {
-            tiles::<D, N, 1, COLS, WORDS>(words, per_group, first, tokens, sums);
+            tiles::<D, TOKENS, 1, BLOCK_COLS, BLOCK_WORDS>(words, per_group, first, tokens, sums);
             first += 1;
         }
     }
 }
 
-/// Code sums of one group of rows for a single token; `G` is the number of parts in a word.
+/// Code sums of one group of rows for a single token.
 #[inline(always)]
-fn one_token<D: TernaryDot, const G: usize, const COLS: usize, const WORDS: usize>(
+fn one_token<D: TernaryDot, const PARTS_PER_WORD: usize, const BLOCK_COLS: usize, const BLOCK_WORDS: usize>(
     words: &[Word],
     token: &[i8],
     out: &mut [i32],
 ) {
     // SAFETY: this copy of the code is compiled for `D` (`stamp_sums!`) and runs only where the processor has it.
     unsafe {
-        let mut sums = [[D::zero(); PLANES]; G];
-        for (block, q) in words.as_chunks::<WORDS>().0.iter().zip(token.as_chunks::<COLS>().0) {
-            for (b, words) in block.as_chunks::<BLOCK_WORDS>().0.iter().enumerate() {
+        let mut sums = [[D::zero(); PLANES]; PARTS_PER_WORD];
+        for (block, q) in words.as_chunks::<BLOCK_WORDS>().0.iter().zip(token.as_chunks::<BLOCK_COLS>().0) {
+            for (b, words) in block.as_chunks::<TWO_BIT_WORDS>().0.iter().enumerate() {
                 for (w, word) in words.iter().enumerate() {
                     prefetch_ahead(word);
                     let mut bytes = [D::splat([0; 4]); PLANES];
@@ -134,15 +146,15 @@ fn one_token<D: TernaryDot, const G: usize, const COLS: usize, const WORDS: usiz
                 }
             }
         }
-        for g in 0..G {
+        for g in 0..PARTS_PER_WORD {
             D::store(D::packed_sum(sums[g]), &mut out[g * D::ROWS..][..D::ROWS]);
         }
     }
 }
 
-/// Code sums of `G` parts from `first` on for all tokens, in tiles of up to `N`.
+/// Code sums of `PARTS` parts from `first` on for all tokens, in tiles of up to `TOKENS`.
 #[inline(always)]
-fn tiles<D: TernaryDot, const N: usize, const G: usize, const COLS: usize, const WORDS: usize>(
+fn tiles<D: TernaryDot, const TOKENS: usize, const PARTS: usize, const BLOCK_COLS: usize, const BLOCK_WORDS: usize>(
     words: &[Word],
     per_group: usize,
     first: usize,
@@ -153,19 +165,19 @@ fn tiles<D: TernaryDot, const N: usize, const G: usize, const COLS: usize, const
     while t < tokens.len() {
         let (left, sums) = (&tokens[t..], &mut sums[t..]);
         t += match left.len() {
-            n if n >= N => tile::<D, N, G, COLS, WORDS>(words, per_group, first, left, sums),
-            8.. if N > 8 => tile::<D, 8, G, COLS, WORDS>(words, per_group, first, left, sums),
-            4.. if N > 4 => tile::<D, 4, G, COLS, WORDS>(words, per_group, first, left, sums),
-            2.. => tile::<D, 2, G, COLS, WORDS>(words, per_group, first, left, sums),
-            _ => tile::<D, 1, G, COLS, WORDS>(words, per_group, first, left, sums),
+            n if n >= TOKENS => tile::<D, TOKENS, PARTS, BLOCK_COLS, BLOCK_WORDS>(words, per_group, first, left, sums),
+            8.. if TOKENS > 8 => tile::<D, 8, PARTS, BLOCK_COLS, BLOCK_WORDS>(words, per_group, first, left, sums),
+            4.. if TOKENS > 4 => tile::<D, 4, PARTS, BLOCK_COLS, BLOCK_WORDS>(words, per_group, first, left, sums),
+            2.. => tile::<D, 2, PARTS, BLOCK_COLS, BLOCK_WORDS>(words, per_group, first, left, sums),
+            _ => tile::<D, 1, PARTS, BLOCK_COLS, BLOCK_WORDS>(words, per_group, first, left, sums),
         };
     }
 }
 
-/// Code sums of `G` parts from `first` on for `N` tokens. Returns `N`.
+/// Code sums of `PARTS` parts from `first` on for `TOKENS` tokens. Returns `TOKENS`.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "plane, token and part index several arrays at once")]
-fn tile<D: TernaryDot, const N: usize, const G: usize, const COLS: usize, const WORDS: usize>(
+fn tile<D: TernaryDot, const TOKENS: usize, const PARTS: usize, const BLOCK_COLS: usize, const BLOCK_WORDS: usize>(
     words: &[Word],
     per_group: usize,
     first: usize,
@@ -173,24 +185,25 @@ fn tile<D: TernaryDot, const N: usize, const G: usize, const COLS: usize, const 
     sums: &mut TileSums,
 ) -> usize {
     let parts = GROUP / D::ROWS;
-    let tokens: [&[[i8; COLS]]; N] = slices(|t| tokens[t].as_chunks().0);
-    let words: [&[[Word; WORDS]]; G] = slices(|g| words[(first + g) / parts * per_group..][..per_group].as_chunks().0);
+    let tokens: [&[[i8; BLOCK_COLS]]; TOKENS] = slices(|t| tokens[t].as_chunks().0);
+    let words: [&[[Word; BLOCK_WORDS]]; PARTS] =
+        slices(|g| words[(first + g) / parts * per_group..][..per_group].as_chunks().0);
     // SAFETY: this copy of the code is compiled for `D` (`stamp_sums!`) and runs only where the processor has it.
     unsafe {
-        let mut acc = [[D::zero(); G]; N];
+        let mut acc = [[D::zero(); PARTS]; TOKENS];
         for block in 0..words[0].len() {
-            for b in 0..WORDS / BLOCK_WORDS {
-                for w in 0..BLOCK_WORDS {
-                    let mut codes = [[D::splat([0; 4]); PLANES]; G];
-                    for g in 0..G {
-                        let word = &words[g][block][b * BLOCK_WORDS + w];
+            for b in 0..BLOCK_WORDS / TWO_BIT_WORDS {
+                for w in 0..TWO_BIT_WORDS {
+                    let mut codes = [[D::splat([0; 4]); PLANES]; PARTS];
+                    for g in 0..PARTS {
+                        let word = &words[g][block][b * TWO_BIT_WORDS + w];
                         prefetch_ahead(word);
                         codes[g] = D::unpack(D::load(word, (first + g) % parts));
                     }
                     for p in 0..D::PLANES {
-                        for t in 0..N {
+                        for t in 0..TOKENS {
                             let q = broadcast::<D>(&tokens[t][block], p, b, w);
-                            for g in 0..G {
+                            for g in 0..PARTS {
                                 acc[t][g] = D::dot(acc[t][g], codes[g][p], q);
                             }
                         }
@@ -201,30 +214,30 @@ fn tile<D: TernaryDot, const N: usize, const G: usize, const COLS: usize, const 
                 *acc = D::widen(*acc);
             }
         }
-        for t in 0..N {
-            for g in 0..G {
+        for t in 0..TOKENS {
+            for g in 0..PARTS {
                 D::store(acc[t][g], &mut sums[t][(first + g) * D::ROWS..][..D::ROWS]);
             }
         }
     }
-    N
+    TOKENS
 }
 
-/// Dots of ones in registers alone: `rounds` times the dots of a block for a tile of `N` tokens and `G` parts. Returns
-/// the number of multiply-adds.
+/// Dots of ones in registers alone: `rounds` times the dots of a block for a tile of `TOKENS` tokens and `PARTS` parts.
+/// Returns the number of multiply-adds.
 #[inline(always)]
-pub(super) fn peak_macs<D: TernaryDot, const N: usize, const G: usize>(rounds: usize) -> u64 {
+pub(super) fn peak_macs<D: TernaryDot, const TOKENS: usize, const PARTS: usize>(rounds: usize) -> u64 {
     // SAFETY: this copy of the code is compiled for `D` (`stamp_sums!`) and runs only where the processor has it.
     unsafe {
         let mut codes = [D::splat([1; 4]); 4];
-        let q = black_box([D::splat([1; 4]); N]);
-        let mut acc = [[D::zero(); G]; N];
+        let q = black_box([D::splat([1; 4]); TOKENS]);
+        let mut acc = [[D::zero(); PARTS]; TOKENS];
         for _ in 0..rounds {
-            for _ in 0..BLOCK_WORDS {
+            for _ in 0..TWO_BIT_WORDS {
                 // Opaque in each iteration: the compiler must not move the products out of the loop.
                 codes = black_box(codes);
                 for code in codes {
-                    for t in 0..N {
+                    for t in 0..TOKENS {
                         for acc in &mut acc[t] {
                             *acc = D::dot(*acc, code, q[t]);
                         }
@@ -246,7 +259,7 @@ pub(super) fn peak_macs<D: TernaryDot, const N: usize, const G: usize>(rounds: u
 }
 
 /// The loops compiled for one [`TernaryDot`] with its target features, in tiles of `tokens` tokens and `parts` parts:
-/// the functions `two_bit_sums` and `peak_macs`.
+/// the functions `two_bit_sums` and `peak_macs`; or, for the dots of base3 codes, the function `base3_sums`.
 macro_rules! stamp_sums {
     (dot: $dot:ty, features: $features:literal, tokens: $tokens:literal, parts: $parts:literal $(,)?) => {
         #[target_feature(enable = $features)]
@@ -260,13 +273,29 @@ macro_rules! stamp_sums {
                 $tokens,
                 $parts,
                 { $crate::kernel::packing::BLOCK },
-                { $crate::kernel::packing::BLOCK_WORDS },
+                { $crate::kernel::packing::TWO_BIT_WORDS },
             >(words, tokens, sums);
         }
 
         #[target_feature(enable = $features)]
         pub(super) fn peak_macs(rounds: usize) -> u64 {
             $crate::kernel::ternary_dot::peak_macs::<$dot, $tokens, $parts>(rounds)
+        }
+    };
+    (base3: $dot:ty, features: $features:literal, tokens: $tokens:literal, parts: $parts:literal $(,)?) => {
+        #[target_feature(enable = $features)]
+        fn base3_sums(
+            words: &[$crate::kernel::packing::Word],
+            tokens: &[&[i8]],
+            sums: &mut $crate::kernel::ternary_dot::TileSums,
+        ) {
+            $crate::kernel::ternary_dot::strip_sums::<
+                $dot,
+                $tokens,
+                $parts,
+                { $crate::kernel::packing::BASE3_BLOCK },
+                { $crate::kernel::packing::BASE3_WORDS },
+            >(words, tokens, sums);
         }
     };
 }

@@ -10,11 +10,11 @@ pub fn read_bandwidth(threads: usize, bytes: usize) -> Result<f64> {
     const CHUNK: usize = 1 << 17;
     let pool = Pool::new(threads)?;
     let mut buffer = HugeBuf::<u64>::try_zeroed((bytes / 8).next_multiple_of(CHUNK))?;
-    pool.run(|team| team.for_each_chunk(&mut buffer, CHUNK, |i, chunk| chunk.fill(i as u64)));
+    pool.run(|workers| workers.for_each_chunk(&mut buffer, CHUNK, |i, chunk| chunk.fill(i as u64)));
     let pass = || {
         let start = Instant::now();
-        pool.run(|team| {
-            team.for_each(buffer.len() / CHUNK, |i| {
+        pool.run(|workers| {
+            workers.for_each(buffer.len() / CHUNK, |i| {
                 let sum = buffer[i * CHUNK..][..CHUNK].iter().fold(0u64, |s, x| s ^ x);
                 std::hint::black_box(sum);
             })

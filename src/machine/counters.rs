@@ -13,7 +13,7 @@ pub struct WorkCounters {
     pub attention: u64,
     /// Rows through the output head.
     pub head: u64,
-    /// Logits that the head computed exactly, because the choice could fall on them.
+    /// Logits that the head computed exactly.
     pub logits: u64,
     /// Nanoseconds in ternary projections.
     pub ternary_ns: u64,

@@ -229,15 +229,23 @@ impl Workers {
     }
 
     /// Calls `f` once for every item, in any order, on any of the threads.
+    ///
+    /// # Panics
+    /// If a task of a parallel loop calls it. Nor may a job hand its `Workers` to threads of its own that open loops at
+    /// once: the check does not catch every such race.
     pub fn for_each(&self, items: usize, f: impl Fn(usize) + Sync) {
         if self.helpers.is_empty() || items < 2 {
             return (0..items).for_each(f);
         }
         let state = &*self.state;
+        // A task must not open a loop: helpers read the current one. `OPEN` or a count of helpers says that one runs.
+        let running = state.loop_state.load(Acquire) & (LOOP - 1) != 0;
+        assert!(!running, "a task of a parallel loop cannot start another loop");
         let task: &Task<'_> = &f;
         // SAFETY: only the lifetime changes; `f` outlives the loop, which is closed and empty when this returns.
         let task: &'static Task<'static> = unsafe { std::mem::transmute(task) };
-        // SAFETY: the loop is closed and no helper is inside, so nobody reads `current_loop`.
+        // SAFETY: by the assertion above the loop is closed and counts no helper. Helpers read `current_loop` only
+        // after they are counted in an open loop, and the leader alone opens loops.
         unsafe { *state.current_loop.get() = Loop { task: Some(task), items } };
         state.next_item.store(0, Relaxed);
         let number = (state.loop_state.load(Relaxed) / LOOP).wrapping_add(1);
@@ -257,7 +265,9 @@ impl Workers {
             spins += 1;
             if spins.is_multiple_of(1024) { thread::yield_now() } else { std::hint::spin_loop() }
         }
-        if let Some(panic) = panic.or_else(|| lock(&state.helper_panic).take()) {
+        // Taken even if the leader panicked, too: it must not surface in the next loop.
+        let helper_panic = lock(&state.helper_panic).take();
+        if let Some(panic) = panic.or(helper_panic) {
             resume_unwind(panic);
         }
     }
@@ -326,7 +336,7 @@ pub struct OutputTile<'a> {
 
 impl OutputTile<'_> {
     /// The number of rows in the range.
-    #[allow(clippy::len_without_is_empty)]
+    #[expect(clippy::len_without_is_empty, reason = "nothing asks whether it is empty")]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -468,3 +478,7 @@ impl<'a, T> DisjointSlice<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(first), len.min(self.len - first)) }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/pool.rs"]
+mod tests;

@@ -14,9 +14,9 @@ pub struct Arch {
     pub rope_style: RopeStyle,
     /// The feed-forward activation of a file without the key `hidden_activation`.
     pub activation: Activation,
-    /// A model under this name that has another activation, which only its size tells.
+    /// One model of this name uses another activation and can be told only by its size.
     pub exception: Option<(ModelSize, Activation)>,
-    /// Its tensors.
+    /// The names of the tensors of a block.
     pub tensors: BlockTensors,
 }
 
@@ -37,13 +37,13 @@ pub struct ModelSize {
 /// `None`.
 #[derive(Debug)]
 pub struct BlockTensors {
-    /// RMSNorm before the attention.
+    /// RMSNorm before the attention, `hidden_size` weights.
     pub attn_norm: &'static str,
-    /// Query projection.
+    /// Query projection, W_q.
     pub q: &'static str,
-    /// Key projection.
+    /// Key projection, W_k.
     pub k: &'static str,
-    /// Value projection.
+    /// Value projection, W_v.
     pub v: &'static str,
     /// RMSNorm between the attention and its output projection (SubLN, arXiv 2210.06423).
     pub attn_sub_norm: Option<&'static str>,
@@ -63,14 +63,14 @@ pub struct BlockTensors {
 
 /// Embedding of the tokens; also the output head of a model without [`OUTPUT`].
 pub const TOKEN_EMBEDDING: &str = "token_embd.weight";
-/// The output head.
+/// The matrix of the output head; a file without it ties the head to the embedding.
 pub const OUTPUT: &str = "output.weight";
 /// RMSNorm before the output head.
 pub const OUTPUT_NORM: &str = "output_norm.weight";
 /// Divisors of the rotary frequencies.
 pub const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
-/// Every architecture.
+/// Every architecture that the engine computes.
 pub static ARCHITECTURES: [Arch; 4] = [
     // Microsoft's BitNet b1.58 2B-4T.
     Arch {

@@ -3,7 +3,7 @@
 use super::Row;
 use crate::error::Result;
 use crate::kernel::Team;
-use crate::kernel::attention::PAGE;
+use crate::kernel::attention::PAGE_LEN;
 use crate::machine::counters::WorkCounters;
 use crate::ops::attention::{AttentionRow, KvType, Page, PageShape};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl KvCache {
     }
 
     /// How many positions it holds.
-    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    #[expect(clippy::len_without_is_empty, reason = "nothing asks whether it is empty")]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -34,7 +34,7 @@ impl KvCache {
     /// Keeps the first `len` positions and the pages that they need.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
-        self.pages.truncate(self.len.div_ceil(PAGE));
+        self.pages.truncate(self.len.div_ceil(PAGE_LEN));
     }
 
     /// Takes in one more position, with the work that the layers and the head have done for it.
@@ -49,19 +49,19 @@ impl KvCache {
         self.work = WorkCounters::default();
     }
 
-    /// What was computed for it since [`KvCache::reset_work`], also for positions that were truncated again.
+    /// Work since [`KvCache::reset_work`], including positions that were truncated later.
     pub fn work(&self) -> WorkCounters {
         self.work
     }
 
     /// Allocates pages for `len` positions, and copies the page that is written next if a clone shares it.
     fn reserve(&mut self, len: usize) -> Result<()> {
-        if let Some(page) = self.pages.get_mut(self.len / PAGE)
+        if let Some(page) = self.pages.get_mut(self.len / PAGE_LEN)
             && Arc::get_mut(page).is_none()
         {
             *page = Arc::new(page.copy()?);
         }
-        while self.pages.len() < len.div_ceil(PAGE) {
+        while self.pages.len() < len.div_ceil(PAGE_LEN) {
             self.pages.push(Arc::new(Page::new(&self.shape, self.kv_type)?));
         }
         Ok(())
@@ -87,44 +87,44 @@ impl KvCache {
     }
 }
 
-/// Where a row of a batch stands.
-pub(super) struct Place {
+/// The sequence and the position of a row of the batch.
+pub(super) struct RowPosition {
     /// The index of its sequence.
     sequence: usize,
-    /// Its position in it.
+    /// Its absolute position in the sequence, from 0.
     pub position: usize,
 }
 
-/// Places a batch's rows behind what their caches hold, and allocates the pages for them.
-pub(super) fn place(caches: &mut [&mut KvCache], rows: &[Row]) -> Result<Vec<Place>> {
+/// Gives each row the next position of its sequence, and allocates the pages for all rows.
+pub(super) fn assign_positions(caches: &mut [&mut KvCache], rows: &[Row]) -> Result<Vec<RowPosition>> {
     let mut lens: Vec<usize> = caches.iter().map(|cache| cache.len).collect();
-    let mut places = Vec::with_capacity(rows.len());
+    let mut positions = Vec::with_capacity(rows.len());
     for Row { sequence, .. } in rows {
-        places.push(Place { sequence: *sequence, position: lens[*sequence] });
+        positions.push(RowPosition { sequence: *sequence, position: lens[*sequence] });
         lens[*sequence] += 1;
     }
     for (cache, len) in caches.iter_mut().zip(lens).filter(|(cache, len)| *len > cache.len) {
         cache.reserve(len)?;
     }
-    Ok(places)
+    Ok(positions)
 }
 
 /// Stores a layer's keys and values of all rows, page by page.
 pub(super) fn write(
     team: &Team,
     caches: &mut [&mut KvCache],
-    places: &[Place],
+    positions: &[RowPosition],
     layer: usize,
     keys: &[f32],
     values: &[f32],
 ) {
-    let width = keys.len() / places.len();
+    let width = keys.len() / positions.len();
     let mut touched: Vec<(&PageShape, &mut Arc<Page>, Vec<usize>)> = Vec::new();
     for (sequence, cache) in caches.iter_mut().enumerate() {
         let KvCache { shape, pages, .. } = &mut **cache;
-        let rows = (0..places.len()).filter(|i| places[*i].sequence == sequence).collect::<Vec<usize>>();
-        let Some(first) = rows.first().map(|i| places[*i].position / PAGE) else { continue };
-        let by_page = rows.chunk_by(|a, b| places[*a].position / PAGE == places[*b].position / PAGE);
+        let rows = (0..positions.len()).filter(|i| positions[*i].sequence == sequence).collect::<Vec<usize>>();
+        let Some(first) = rows.first().map(|i| positions[*i].position / PAGE_LEN) else { continue };
+        let by_page = rows.chunk_by(|a, b| positions[*a].position / PAGE_LEN == positions[*b].position / PAGE_LEN);
         touched.extend(pages[first..].iter_mut().zip(by_page).map(|(page, rows)| (&*shape, page, rows.to_vec())));
     }
     team.for_each_chunk(&mut touched, 1, |_, touched| {
@@ -132,14 +132,14 @@ pub(super) fn write(
             let page = Arc::get_mut(page).expect("`reserve` made it this cache's own");
             for i in rows.iter() {
                 let own = *i * width..(*i + 1) * width;
-                page.write(shape, layer, places[*i].position % PAGE, &keys[own.clone()], &values[own]);
+                page.write(shape, layer, positions[*i].position % PAGE_LEN, &keys[own.clone()], &values[own]);
             }
         }
     });
 }
 
 /// What the rows of a batch attend to.
-pub(super) fn attention_rows<'a>(caches: &'a [&mut KvCache], places: &[Place]) -> Vec<AttentionRow<'a>> {
-    let row = |place: &Place| AttentionRow { pages: &caches[place.sequence].pages, position: place.position };
-    places.iter().map(row).collect()
+pub(super) fn attention_rows<'a>(caches: &'a [&mut KvCache], positions: &[RowPosition]) -> Vec<AttentionRow<'a>> {
+    let row = |at: &RowPosition| AttentionRow { pages: &caches[at.sequence].pages, position: at.position };
+    positions.iter().map(row).collect()
 }

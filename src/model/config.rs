@@ -11,32 +11,32 @@ use crate::ops::rope::RopeParams;
 pub struct Config {
     /// The architecture: names of its tensors, and what the metadata leaves open.
     pub arch: &'static Arch,
-    /// Transformer blocks.
+    /// Transformer blocks, each with attention and feed-forward network.
     pub n_layers: usize,
     /// Channels of the residual stream.
     pub hidden_size: usize,
     /// Channels inside the feed-forward network.
     pub intermediate_size: usize,
-    /// Query heads.
+    /// Query heads of a layer.
     pub n_heads: usize,
     /// Key/value heads; fewer than query heads in grouped-query attention.
     pub n_kv_heads: usize,
-    /// Channels of a head.
+    /// Channels of one head: the length of its query, key and value vectors.
     pub head_dim: usize,
-    /// Tokens of the vocabulary.
+    /// Tokens of the vocabulary; ids are below it.
     pub vocab_size: usize,
     /// Positions that the model was trained for.
     pub context: usize,
     /// Added to the mean square in every RMSNorm.
     pub eps: f32,
-    /// The rotary position embedding.
+    /// The parameters of the rotary position embedding.
     pub rope: RopeParams,
     /// The activation of the feed-forward network.
     pub activation: Activation,
 }
 
 /// Keys (behind the architecture's prefix) that change the graph in ways that this engine does not compute, and the
-/// values at which they change nothing. A bool counts as 0 or 1; of a list every item counts.
+/// values at which they change nothing. A bool is 0 or 1; every item of a list must be neutral.
 const FOREIGN_KEYS: [(&str, &[f32]); 14] = [
     ("expert_count", &[0.0]),
     ("attention.sliding_window", &[0.0]),
@@ -105,12 +105,12 @@ impl Config {
     }
 
     /// Channels of all query heads.
-    pub fn q_width(&self) -> usize {
+    pub fn q_dim(&self) -> usize {
         self.n_heads * self.head_dim
     }
 
     /// Channels of all key (or value) heads.
-    pub fn kv_width(&self) -> usize {
+    pub fn kv_dim(&self) -> usize {
         self.n_kv_heads * self.head_dim
     }
 }

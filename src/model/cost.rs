@@ -2,15 +2,15 @@
 
 use super::linear::{Dense, Matrix};
 use super::{Block, Model};
-use crate::kernel::attention::PAGE;
+use crate::kernel::attention::PAGE_LEN;
 use crate::ops::attention::KvType;
 
 /// The work of one token, in the two parts that limit its speed: arithmetic and reading memory.
 pub struct PerToken {
     /// Multiply-adds of int8 activations and trits.
     pub ternary_macs: usize,
-    /// Bytes of weights that a pass with logits reads, however many sequences share it. If the output head has its
-    /// 8-bit copy, they are the copy's, without the few rows that are computed exactly.
+    /// Bytes of weights that a pass with logits reads, whatever the batch size. Counts the 8-bit copy of the output
+    /// head in its place once it exists, without the few rows that are computed exactly.
     pub weight_bytes: usize,
     /// Bytes of keys and values that it reads for each position before its own.
     pub kv_bytes: usize,
@@ -56,7 +56,7 @@ impl Model {
         PerToken {
             ternary_macs: self.matrices().map(macs).sum(),
             weight_bytes: self.packed_bytes() + self.dense_bytes() + head_bytes,
-            kv_bytes: self.page_shape().elements() / PAGE * kv_type.bytes(),
+            kv_bytes: self.page_shape().elements() / PAGE_LEN * kv_type.bytes(),
         }
     }
 }

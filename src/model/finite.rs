@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 
-/// An [`Error::Model`] if a value of `x` is not finite: `describe(i, value)` is its text, for the first such value, in
-/// row i of `width` values each.
+/// [`Error::Model`] if a value of `x` is not finite. `describe(row, value)` gives the message for the first one; rows
+/// are `width` long.
 pub(super) fn check_finite(x: &[f32], width: usize, describe: impl Fn(usize, f32) -> String) -> Result<()> {
     // Without an early exit, the compiler makes vector code of this loop.
     if x.iter().fold(true, |all, x| all & x.is_finite()) {

@@ -1,19 +1,20 @@
 //! The forward pass: one function for a chunk of a prompt, one decode step, and many sequences at once.
 
 use super::finite::check_finite;
-use super::input::Inputs;
+use super::input::InputBuilder;
 use super::scratch::{Buffers, Scratch};
-use super::{KvCache, LogitsFor, Model, Row, cache};
-use crate::error::{Error, Result};
+use super::{KvCache, LogitsFor, Model, Row, cache, check_cancelled};
+use crate::error::Result;
 use crate::kernel::Team;
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::try_with_capacity;
 use crate::ops::attention::{AttentionBatch, attention};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 impl Model {
-    /// Computes a batch: appends the keys and values of every row to the cache of its sequence, and returns the logits
-    /// of the rows that need some, `vocab_size` floats each, in order; or their hidden states ([`LogitsFor::Hidden`]).
+    /// Computes a batch: appends the keys and values of every row to the cache of its sequence, and returns, in
+    /// order, `vocab_size` logits for every row whose `logits` asks for them, or `hidden_size` floats for
+    /// [`LogitsFor::Hidden`].
     ///
     /// `cancel` is read between layers; a pass that fails or is cancelled leaves the caches at their former lengths.
     /// Ids must be below the vocabulary's size.
@@ -29,18 +30,18 @@ impl Model {
             return Ok(Vec::new());
         }
         let config = &self.config;
-        let places = cache::place(caches, rows)?;
-        let cos_sin = self.rope.cos_sin(places.iter().map(|place| place.position));
-        let Buffers { x, normed, q, k, v, attended, gate, up, branch, ints } = scratch.buffers(config, rows.len())?;
+        let positions = cache::assign_positions(caches, rows)?;
+        let cos_sin = self.rope.cos_sin(positions.iter().map(|at| at.position));
+        let Buffers { x, normed, q, k, v, attended, gate, up, branch, int8 } = scratch.buffers(config, rows.len())?;
         let (act_quant, has_dense, eps) = (self.act_quant.chosen, self.has_dense, config.eps);
-        let mut inputs = Inputs { team, n_rows: rows.len(), act_quant, has_dense, eps, ints };
+        let mut inputs = InputBuilder { team, n_tokens: rows.len(), act_quant, has_dense, eps, int8 };
         let mut work = WorkCounters::default();
 
         // Embedding: x = E[id].
         self.embed(team, rows, x)?;
 
         for (layer, block) in self.layers.iter().enumerate() {
-            refuse_cancelled(cancel)?;
+            check_cancelled(cancel)?;
 
             // Attention norm: a = RMSNorm(x).
             let a = inputs.norm(x, &block.attn_norm, normed)?;
@@ -51,9 +52,9 @@ impl Model {
             // Rotary position embedding.
             self.rope.rotate(team, &cos_sin, q, k);
             // The cache keeps keys and values; the attention reads them from there.
-            cache::write(team, caches, &places, layer, k, v);
+            cache::write(team, caches, &positions, layer, k, v);
             // Attention: softmax(q·kᵀ / √head_dim)·v.
-            let attention_rows = cache::attention_rows(caches, &places);
+            let attention_rows = cache::attention_rows(caches, &positions);
             let batch = AttentionBatch { shape: caches[rows[0].sequence].shape(), layer, rows: &attention_rows };
             attention(team, &batch, q, attended, &mut work);
             // Sub-norm: a = RMSNorm(attended), or attended itself if the architecture has none.
@@ -67,30 +68,34 @@ impl Model {
             // Gate and up projections.
             block.gate.apply(team, &f, gate, &mut work);
             block.up.apply(team, &f, up, &mut work);
-            // Activation: f = act(gate) · up. Then the sub-norm, if the architecture has one.
+            // Activation and sub-norm: f = RMSNorm(act(gate) · up); without the norm if the architecture has none.
             let f = inputs.activate(config.activation, gate, up, block.ffn_sub_norm.as_deref())?;
             // Down projection and residual: x = x + W_down·f.
             block.down.apply(team, &f, branch, &mut work);
             add(team, x, branch, config.hidden_size);
         }
 
-        refuse_cancelled(cancel)?;
-        // Every operation above turns a NaN or infinity into another, so that one check finds them all.
+        check_cancelled(cancel)?;
+        // NaN propagates through every operation above. So does an infinity, except where its limit is finite: relu²
+        // and exp map −∞ to 0. So this one check is enough.
         check_finite(x, config.hidden_size, |i, value| {
-            format!("position {}: the last layer gives {value}; some weights are out of range", places[i].position)
+            format!("position {}: the last layer gives {value}; some weights are out of range", positions[i].position)
         })?;
 
-        // Output norm, of the rows that need something.
+        // Output norm: h = RMSNorm(x), for the rows whose logits or hidden state are wanted.
         let (needs, hidden) = self.output_norm(team, rows, x)?;
-        // Output head: logits = W_out·hidden.
+        // Output head: logits = W_out·h.
         let mut head_work = vec![WorkCounters::default(); needs.len()];
-        let outputs = if needs.iter().all(|logits| matches!(logits, LogitsFor::Hidden)) {
+        let n_hidden = needs.iter().filter(|logits| matches!(logits, LogitsFor::Hidden)).count();
+        assert!(n_hidden == 0 || n_hidden == needs.len(), "a batch cannot mix hidden states with logits");
+        let outputs = if n_hidden == needs.len() {
             hidden
         } else {
             let matrix = self.output.as_ref().unwrap_or(&self.embedding);
             self.head.logits(team, matrix, &hidden, &needs, &mut head_work)?
         };
 
+        // Each row gets an equal share of the work; its own part of the head's; and one more position in its cache.
         let share = work.share(rows.len());
         let mut head_work = head_work.into_iter();
         for row in rows {
@@ -125,8 +130,4 @@ impl Model {
 /// `x = x + y` for rows of `width` values.
 fn add(team: &Team, x: &mut [f32], y: &[f32], width: usize) {
     team.for_each_chunk(x, width, |i, x| team.kernels.add(x, &y[i * width..][..width]));
-}
-
-fn refuse_cancelled(cancel: &AtomicBool) -> Result<()> {
-    if cancel.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
 }

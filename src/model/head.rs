@@ -20,7 +20,7 @@ use crate::machine::memory::{HugeBuf, try_zeroed};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// The head of a model: decides which rows of its matrix are computed.
+/// The output head's 8-bit copy, and the choice of which logits to compute exactly.
 pub struct Head {
     /// Whether the 8-bit copy must not be made.
     exact: bool,
@@ -28,14 +28,13 @@ pub struct Head {
 }
 
 /// How many rows of the 8-bit copy one task computes.
-const STEP: usize = 64;
+const ROWS_PER_TASK: usize = 64;
 /// Matrices below this size stay in the processor's cache; an 8-bit copy would not make them faster.
 const MIN_BYTES: usize = 1 << 20;
 /// The most columns that `quantize_row` takes, and with which its sums fit i32.
 const MAX_COLS: usize = 1 << 17;
-/// Above this fraction of the vocabulary (one in so many), reading all rows in order is faster than reading the
-/// candidates.
-const MAX_CANDIDATES: usize = 16;
+/// If more than 1/16 of the vocabulary are candidates, reading all rows in order is faster than gathering them.
+const CANDIDATE_DIVISOR: usize = 16;
 
 impl Head {
     /// A head that makes its 8-bit copy when it first needs it, or never if it is to be `exact`.
@@ -48,8 +47,8 @@ impl Head {
         self.quantized.get().and_then(Option::as_ref).map_or(0, QuantizedHead::bytes)
     }
 
-    /// The logits of the rows of `x`, as `needs` says for each row: `matrix.rows()` floats a row. Counts itself in
-    /// `work`, which has an item for each row; all rows share the time.
+    /// The logits of each token of `x`, as `needs` says: `vocab_size` floats a token. Counts itself in `work`, which
+    /// has an item for each token; all tokens share the time.
     pub fn logits(
         &self,
         team: &Team,
@@ -80,8 +79,8 @@ impl Head {
         Ok(logits)
     }
 
-    /// Writes the logits of candidates for those rows that need no others, and returns how many candidates each had:
-    /// `None` for a row that is still to be computed in full.
+    /// Computes the tokens that need only candidates. Returns for each token how many logits were computed; `None` if
+    /// it still needs all.
     fn candidates(
         &self,
         team: &Team,
@@ -109,7 +108,7 @@ impl Head {
             let (low, high) = bounds.split_at_mut(vocab);
             let Some(least) = threshold(low, high).filter(|least| !least.is_nan()) else { continue };
             let candidates: Vec<usize> = (0..vocab).filter(|id| high[*id] >= least).collect();
-            if candidates.len() > vocab / MAX_CANDIDATES {
+            if candidates.len() > vocab / CANDIDATE_DIVISOR {
                 continue;
             }
             let values = matrix.dots(team, &candidates, row_of(i));
@@ -122,7 +121,7 @@ impl Head {
         Ok(computed)
     }
 
-    /// The 8-bit copy; `None` if there is to be none.
+    /// The 8-bit copy; `None` if it is turned off or would not pay.
     fn quantized(&self, team: &Team, matrix: &Dense) -> Option<&QuantizedHead> {
         let make = || {
             let pays = !self.exact && matrix.bytes() >= MIN_BYTES && matrix.cols() <= MAX_COLS;
@@ -166,13 +165,14 @@ impl QuantizedHead {
         let stride = cols.next_multiple_of(HEAD_STEP);
         let mut q = HugeBuf::try_zeroed(count.checked_mul(stride)?).ok()?;
         let (mut steps, mut norms, mut errors) = (vec![0f32; count], vec![0f32; count], vec![0f32; count]);
-        let facts = steps.chunks_mut(STEP).zip(norms.chunks_mut(STEP)).zip(errors.chunks_mut(STEP));
-        let mut tasks: Vec<_> = q.chunks_mut(stride * STEP).zip(facts).collect();
+        let facts =
+            steps.chunks_mut(ROWS_PER_TASK).zip(norms.chunks_mut(ROWS_PER_TASK)).zip(errors.chunks_mut(ROWS_PER_TASK));
+        let mut tasks: Vec<_> = q.chunks_mut(stride * ROWS_PER_TASK).zip(facts).collect();
         team.for_each_chunk(&mut tasks, 1, |task, tasks| {
             let mut dequantized = vec![0f32; cols];
             for (q, ((steps, norms), errors)) in tasks {
                 for (r, q) in q.chunks_mut(stride).enumerate() {
-                    dequantize(task * STEP + r, &mut dequantized);
+                    dequantize(task * ROWS_PER_TASK + r, &mut dequantized);
                     (steps[r], norms[r], errors[r]) = team.kernels.quantize_row(&dequantized, q);
                 }
             }
@@ -188,7 +188,7 @@ impl QuantizedHead {
     fn bounds(&self, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
         let inputs: Vec<QuantizedInput> = xs.iter().map(|x| QuantizedInput::new(x, self.stride)).collect();
         let tokens: Vec<&[i16]> = inputs.iter().map(|input| &input.q[..]).collect();
-        team.for_each_rows(out, self.steps.len(), STEP, |first, out| {
+        team.for_each_rows(out, self.steps.len(), ROWS_PER_TASK, |first, out| {
             let own = first..first + out.len();
             let mut dots = [0i32; HEAD_TOKENS];
             let mut all = vec![0i32; tokens.len() * own.len()];
@@ -201,7 +201,7 @@ impl QuantizedHead {
                 }
             }
             let rows = [&self.steps[own.clone()], &self.norms[own.clone()], &self.errors[own.clone()]];
-            let (mut low, mut high) = ([0f32; STEP], [0f32; STEP]);
+            let (mut low, mut high) = ([0f32; ROWS_PER_TASK], [0f32; ROWS_PER_TASK]);
             for (t, (dots, input)) in all.chunks(own.len()).zip(&inputs).enumerate() {
                 let (low, high) = (&mut low[..own.len()], &mut high[..own.len()]);
                 team.kernels.logit_bounds(dots, rows, input.token, low, high);

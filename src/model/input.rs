@@ -1,5 +1,5 @@
-//! The inputs of projections. Making one is a loop over rows that computes a row and rounds it to int8 at once: a batch
-//! does not fit the nearest cache, a row does.
+//! Inputs of the projections. A norm (or the activation) and the rounding to int8 are one task per row: a row fits in
+//! the L1 cache, a batch does not.
 
 use super::ActQuant;
 use crate::error::Result;
@@ -9,60 +9,60 @@ use crate::ops::activation::Activation;
 use std::borrow::Cow;
 
 /// The input of projections, one row a token, in the forms that the layers read.
-pub(super) struct Input<'a> {
-    /// How many rows it has.
-    pub n_rows: usize,
-    /// For dense layers.
-    pub floats: Cow<'a, [f32]>,
-    /// For ternary layers.
-    pub ints: Option<&'a Activations>,
+pub(super) struct ProjectionInput<'a> {
+    /// How many tokens it has, one row each.
+    pub n_tokens: usize,
+    /// As floats: dense layers read these.
+    pub f32: Cow<'a, [f32]>,
+    /// As int8: ternary layers read these; None without `act_quant`.
+    pub int8: Option<&'a Activations>,
 }
 
-/// Makes inputs in the form that the model's projections read.
-pub(super) struct Inputs<'a> {
+/// Computes the inputs of a batch's projections, in the forms that the model's projections read.
+pub(super) struct InputBuilder<'a> {
     pub team: &'a Team<'a>,
-    /// How many rows a batch has.
-    pub n_rows: usize,
-    /// What the projections take.
+    /// How many tokens a batch has, one row each.
+    pub n_tokens: usize,
+    /// Whether the projections take int8 activations.
     pub act_quant: ActQuant,
     /// Whether any projection is dense.
     pub has_dense: bool,
     /// Added to the mean square in every RMSNorm.
     pub eps: f32,
-    /// Where the rounded activations go.
-    pub ints: &'a mut Activations,
+    /// Buffer for the int8 activations.
+    pub int8: &'a mut Activations,
 }
 
-impl Inputs<'_> {
-    /// `out = RMSNorm(x)`.
-    pub fn norm<'a>(&'a mut self, x: &[f32], gamma: &[f32], out: &'a mut [f32]) -> Result<Input<'a>> {
+impl InputBuilder<'_> {
+    /// `out = RMSNorm(x)`, row by row; `x` is kept for the residual connection.
+    pub fn norm<'a>(&'a mut self, x: &[f32], gamma: &[f32], out: &'a mut [f32]) -> Result<ProjectionInput<'a>> {
         let (team, eps, width) = (self.team, self.eps, gamma.len());
-        self.make(out, |i, out| {
+        self.compute_and_quantize(out, |i, out| {
             out.copy_from_slice(&x[i * width..][..width]);
             team.kernels.rms_norm(out, gamma, eps);
         })
     }
 
     /// `x = RMSNorm(x)`, or `x` as it is without a `gamma`.
-    pub fn sub_norm<'a>(&'a mut self, x: &'a mut [f32], gamma: Option<&[f32]>) -> Result<Input<'a>> {
+    pub fn sub_norm<'a>(&'a mut self, x: &'a mut [f32], gamma: Option<&[f32]>) -> Result<ProjectionInput<'a>> {
         let (team, eps) = (self.team, self.eps);
-        self.make(x, |_, x| {
+        self.compute_and_quantize(x, |_, x| {
             if let Some(gamma) = gamma {
                 team.kernels.rms_norm(x, gamma, eps);
             }
         })
     }
 
-    /// `gate = act(gate) · up`, then as [`Inputs::sub_norm`].
+    /// `gate = act(gate) · up`, then as [`InputBuilder::sub_norm`].
     pub fn activate<'a>(
         &'a mut self,
         activation: Activation,
         gate: &'a mut [f32],
         up: &[f32],
         gamma: Option<&[f32]>,
-    ) -> Result<Input<'a>> {
-        let (team, eps, width) = (self.team, self.eps, up.len() / self.n_rows);
-        self.make(gate, |i, gate| {
+    ) -> Result<ProjectionInput<'a>> {
+        let (team, eps, width) = (self.team, self.eps, up.len() / self.n_tokens);
+        self.compute_and_quantize(gate, |i, gate| {
             activation.apply(team.kernels, gate, &up[i * width..][..width]);
             if let Some(gamma) = gamma {
                 team.kernels.rms_norm(gate, gamma, eps);
@@ -71,13 +71,17 @@ impl Inputs<'_> {
     }
 
     /// Computes each row of `x` in place, by `compute(i, row)`, and rounds it if the projections take int8 activations.
-    fn make<'a>(&'a mut self, x: &'a mut [f32], compute: impl Fn(usize, &mut [f32]) + Sync) -> Result<Input<'a>> {
-        let (team, width) = (self.team, x.len() / self.n_rows);
+    fn compute_and_quantize<'a>(
+        &'a mut self,
+        x: &'a mut [f32],
+        compute: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<ProjectionInput<'a>> {
+        let (team, width) = (self.team, x.len() / self.n_tokens);
         if self.act_quant == ActQuant::None {
             team.for_each_chunk(x, width, compute);
-            return Ok(Input { n_rows: self.n_rows, floats: Cow::Borrowed(x), ints: None });
+            return Ok(ProjectionInput { n_tokens: self.n_tokens, f32: Cow::Borrowed(x), int8: None });
         }
-        let mut rows: Vec<_> = x.chunks_mut(width).zip(self.ints.rows(self.n_rows, width)?).collect();
+        let mut rows: Vec<_> = x.chunks_mut(width).zip(self.int8.rows(self.n_tokens, width)?).collect();
         team.for_each_chunk(&mut rows, 1, |i, rows| {
             for (row, (q, scale)) in rows {
                 compute(i, row);
@@ -85,7 +89,7 @@ impl Inputs<'_> {
             }
         });
         // A dense projection among ternary ones reads what they read.
-        let floats = if self.has_dense { Cow::Owned(self.ints.dequantize()) } else { Cow::Borrowed(&*x) };
-        Ok(Input { n_rows: self.n_rows, floats, ints: Some(&*self.ints) })
+        let f32 = if self.has_dense { Cow::Owned(self.int8.dequantize()) } else { Cow::Borrowed(&*x) };
+        Ok(ProjectionInput { n_tokens: self.n_tokens, f32, int8: Some(&*self.int8) })
     }
 }

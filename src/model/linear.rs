@@ -1,6 +1,6 @@
 //! Linear layers: ternary ones, on int8 activations, and dense ones, whose rows are read as the file stores them.
 
-use super::input::Input;
+use super::input::ProjectionInput;
 use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
 use crate::codec::{RowTrits, TensorRows};
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// How many rows of a dense matrix one task computes.
-const DENSE_STEP: usize = 16;
+const DENSE_ROWS_PER_TASK: usize = 16;
 
 /// A matrix that is read where it lies in the file.
 pub struct Dense {
@@ -23,7 +23,7 @@ pub struct Dense {
     factor: f32,
 }
 
-/// A projection's matrix.
+/// A projection's matrix, in the form in which the kernels read it.
 pub enum Matrix {
     /// Packed trits, multiplied by int8 activations.
     Ternary(Ternary),
@@ -33,7 +33,7 @@ pub enum Matrix {
 
 /// A linear layer, `W·x + b`.
 pub struct Linear {
-    /// Its weights W.
+    /// The weights W, `rows` × `cols`.
     pub matrix: Matrix,
     /// Its bias b, if the file has one.
     pub bias: Option<Vec<f32>>,
@@ -100,7 +100,7 @@ impl Dense {
     /// `out[token][row] = x[token] · row`.
     pub fn matmul(&self, team: &Team, x: &[f32], out: &mut [f32]) {
         let tokens: Vec<&[f32]> = x.chunks(self.cols()).collect();
-        team.for_each_rows(out, self.rows(), DENSE_STEP, |first, out| {
+        team.for_each_rows(out, self.rows(), DENSE_ROWS_PER_TASK, |first, out| {
             let mut dequantized = Vec::new();
             let mut dots = vec![0f32; tokens.len()];
             for i in 0..out.len() {
@@ -135,49 +135,44 @@ impl Dense {
 
 impl Linear {
     /// `out[token] = W·x[token] + b`. Counts itself in `work`.
-    pub(super) fn apply(&self, team: &Team, x: &Input, out: &mut [f32], work: &mut WorkCounters) {
+    pub(super) fn apply(&self, team: &Team, x: &ProjectionInput, out: &mut [f32], work: &mut WorkCounters) {
         let start = Instant::now();
         let (count, ns) = match &self.matrix {
             Matrix::Ternary(ternary) => {
-                let ints = x.ints.expect("a model with ternary layers has int8 activations");
-                ternary.matmul(team, ints, out);
+                let int8 = x.int8.expect("a model with ternary layers has int8 activations");
+                ternary.matmul(team, int8, out);
                 (&mut work.ternary, &mut work.ternary_ns)
             }
             Matrix::Dense(dense) => {
-                dense.matmul(team, &x.floats, out);
+                dense.matmul(team, &x.f32, out);
                 (&mut work.dense, &mut work.dense_ns)
             }
         };
         if let Some(bias) = &self.bias {
             team.for_each_chunk(out, bias.len(), |_, out| team.kernels.add(out, bias));
         }
-        *count += x.n_rows as u64;
+        *count += x.n_tokens as u64;
         *ns += start.elapsed().as_nanos() as u64;
     }
 }
 
-/// What packing a tensor as trits gave.
-pub enum Packed {
-    /// All its values are trits of one magnitude (of one in each row, for the types that store it so).
-    Ternary(Ternary),
-    /// They are not; the reason, for people.
+/// Why a tensor was not packed as trits.
+pub enum NotPacked {
+    /// Its values are not trits of one magnitude (of one in each row, for the types that store it so); the reason, for
+    /// people.
     NotTernary(String),
+    /// It cannot be decoded, or memory is lacking.
+    Broken(Error),
 }
 
-/// Why a row is not packed.
-enum Refusal {
-    NotTernary(String),
-    Invalid(Error),
-}
-
-impl From<Error> for Refusal {
+impl From<Error> for NotPacked {
     fn from(error: Error) -> Self {
-        Refusal::Invalid(error)
+        NotPacked::Broken(error)
     }
 }
 
-/// Packs a tensor if its values are ternary. An error means that the tensor is broken.
-pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team, arena: &Arena) -> Result<Packed> {
+/// Packs a tensor if its values are ternary.
+pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team, arena: &Arena) -> std::result::Result<Ternary, NotPacked> {
     let view = TensorRows::of(gguf, tensor)?;
     let (rows, cols) = (tensor.rows(), tensor.cols());
     let layout = Layout { packing: team.kernels.packing(cols), rows, cols };
@@ -186,23 +181,19 @@ pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team, arena: &Arena) -> Result<
             Err(error) => error,
             Ok(_) => unreachable!("row {row} holds a code 3"),
         };
-        return Ternary::from_i2s(team, arena, layout, codes, scale, invalid).map(Packed::Ternary);
+        return Ok(Ternary::from_i2s(team, arena, layout, codes, scale, invalid)?);
     }
     let not_ternary = |what: &str, a: f32, b: f32| {
         format!("tensor '{}' of type {}: {what} the magnitudes {a} and {b}", tensor.name(), tensor.kind())
     };
-    let packed = Ternary::from_rows(team, arena, layout, |row, trits| match view.trits(row, trits)? {
+    let ternary = Ternary::from_rows(team, arena, layout, |row, trits| match view.trits(row, trits)? {
         RowTrits::Scale(scale) => Ok(Some(scale)),
         RowTrits::Zero => Ok(None),
-        RowTrits::Mixed(a, b) => Err(Refusal::NotTernary(not_ternary(&format!("row {row} holds"), a, b))),
-    });
+        RowTrits::Mixed(a, b) => Err(NotPacked::NotTernary(not_ternary(&format!("row {row} holds"), a, b))),
+    })?;
     let by_row = matches!(tensor.kind(), TensorType::IQ1_BN | TensorType::IQ2_BN);
-    match packed {
-        Ok(ternary) => Ok(match ternary.row_scales().filter(|_| !by_row) {
-            None => Packed::Ternary(ternary),
-            Some((a, b)) => Packed::NotTernary(not_ternary("its rows hold", a, b)),
-        }),
-        Err(Refusal::NotTernary(reason)) => Ok(Packed::NotTernary(reason)),
-        Err(Refusal::Invalid(error)) => Err(error),
+    match ternary.row_scales().filter(|_| !by_row) {
+        None => Ok(ternary),
+        Some((a, b)) => Err(NotPacked::NotTernary(not_ternary("its rows hold", a, b))),
     }
 }

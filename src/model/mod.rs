@@ -21,7 +21,7 @@ pub use scratch::Scratch;
 pub use weights::ActQuantDecision;
 
 use crate::checkpoint::gguf::Gguf;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Team;
 use crate::ops::activation::Activation;
 use crate::ops::attention::{KvType, PageShape};
@@ -30,7 +30,7 @@ use config::Config;
 use head::Head;
 use linear::{Dense, Linear};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 named! {
     /// What the inputs of projections are rounded to.
@@ -45,7 +45,7 @@ named! {
 /// How to load a model; `None` leaves the choice to what the file says.
 #[derive(Clone, Copy, Default)]
 pub struct LoadOptions {
-    /// The feed-forward network's activation.
+    /// The feed-forward network's activation, in place of the one that the file implies.
     pub activation: Option<Activation>,
     /// What the inputs of projections are rounded to.
     pub act_quant: Option<ActQuant>,
@@ -80,7 +80,7 @@ pub struct Model {
     config: Config,
     /// Whether the projections take int8 activations, and why.
     pub act_quant: ActQuantDecision,
-    /// What is suspicious about its weights but leaves them usable.
+    /// Warnings about weights that look wrong but can be used.
     pub warnings: Vec<String>,
     embedding: Dense,
     /// The output head; `None` if it is tied to the embedding.
@@ -107,7 +107,7 @@ impl Model {
         &self.gguf
     }
 
-    /// Its sizes and constants.
+    /// The sizes and constants that its file states.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -126,4 +126,9 @@ impl Model {
     pub fn new_cache(&self, kv_type: KvType) -> KvCache {
         KvCache::new(self.page_shape(), kv_type)
     }
+}
+
+/// [`Error::Cancelled`] once `cancel` is set.
+fn check_cancelled(cancel: &AtomicBool) -> Result<()> {
+    if cancel.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
 }

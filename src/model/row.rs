@@ -2,13 +2,13 @@
 
 use crate::token::TokenId;
 
-/// One token of a batch: of a prompt, or of a step that generates. It stands behind all positions that its sequence's
-/// cache holds and all earlier rows of that sequence.
+/// One token of a batch: of a prompt, or of a step that generates. Its position follows those in the sequence's
+/// cache and those of earlier rows of the same sequence.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
     /// The index of its sequence among the sequences of the batch.
     pub sequence: usize,
-    /// The token.
+    /// The token's id, below the vocabulary's size.
     pub id: TokenId,
     /// Which logits to compute at its position.
     pub logits: LogitsFor<'a>,
@@ -23,8 +23,8 @@ pub enum LogitsFor<'a> {
     All,
     /// Those of the tokens that the sampler can choose; the others may be minus infinity.
     Candidates(&'a CandidateThreshold<'a>),
-    /// The hidden state after the output norm, `hidden_size` floats, in place of logits. In one batch every row that
-    /// needs anything needs this, or none does.
+    /// The hidden state after the output norm, `hidden_size` floats, in place of logits. A batch cannot mix this with
+    /// logits.
     Hidden,
 }
 

@@ -9,12 +9,12 @@ use crate::machine::memory::try_grow;
 #[derive(Default)]
 pub struct Scratch {
     floats: [Vec<f32>; 9],
-    ints: Activations,
+    int8: Activations,
 }
 
 /// The buffers of a pass, each with one row a token.
 pub(super) struct Buffers<'a> {
-    /// The residual stream.
+    /// The residual stream: `hidden_size` floats a row.
     pub x: &'a mut [f32],
     /// The residual stream after the norm before the attention or the feed-forward network.
     pub normed: &'a mut [f32],
@@ -33,27 +33,27 @@ pub(super) struct Buffers<'a> {
     /// What the attention or the feed-forward network adds to the residual stream.
     pub branch: &'a mut [f32],
     /// The input of the projections that come next, rounded to int8.
-    pub ints: &'a mut Activations,
+    pub int8: &'a mut Activations,
 }
 
 impl Scratch {
     /// Buffers for `n_rows` rows; what they hold is left from the last pass.
     pub(super) fn buffers(&mut self, config: &Config, n_rows: usize) -> Result<Buffers<'_>> {
-        let Scratch { floats: [x, normed, q, k, v, attended, gate, up, branch], ints } = self;
+        let Scratch { floats: [x, normed, q, k, v, attended, gate, up, branch], int8 } = self;
         let rows = |buffer, width| try_grow(buffer, n_rows * width);
-        let (hidden, ffn, q_width, kv_width) =
-            (config.hidden_size, config.intermediate_size, config.q_width(), config.kv_width());
+        let (hidden, ffn, q_dim, kv_dim) =
+            (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
         Ok(Buffers {
             x: rows(x, hidden)?,
             normed: rows(normed, hidden)?,
-            q: rows(q, q_width)?,
-            k: rows(k, kv_width)?,
-            v: rows(v, kv_width)?,
-            attended: rows(attended, q_width)?,
+            q: rows(q, q_dim)?,
+            k: rows(k, kv_dim)?,
+            v: rows(v, kv_dim)?,
+            attended: rows(attended, q_dim)?,
             gate: rows(gate, ffn)?,
             up: rows(up, ffn)?,
             branch: rows(branch, hidden)?,
-            ints,
+            int8,
         })
     }
 }

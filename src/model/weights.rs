@@ -3,18 +3,18 @@
 use super::arch::{OUTPUT, OUTPUT_NORM, ROPE_DIVISORS, TOKEN_EMBEDDING};
 use super::config::Config;
 use super::head::Head;
-use super::linear::{Dense, Linear, Matrix, Packed, pack};
+use super::linear::{Dense, Linear, Matrix, NotPacked, pack};
 use super::tensors::Tensors;
-use super::{ActQuant, Block, LoadOptions, Model};
+use super::{ActQuant, Block, LoadOptions, Model, check_cancelled};
 use crate::checkpoint::gguf::{Gguf, Tensor};
 use crate::codec::TensorRows;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernel::Team;
 use crate::kernel::ternary::Ternary;
 use crate::machine::memory::Arena;
 use crate::ops::rope::Rope;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Scales of trained models are about the mean magnitude of their weights, some hundredths to a few units. Above this,
 /// the file probably holds the reciprocal.
@@ -22,9 +22,9 @@ const MAX_SCALE: f32 = 10.0;
 
 /// Whether the projections take int8 activations, and why.
 pub struct ActQuantDecision {
-    /// What they take.
+    /// The type of their inputs.
     pub chosen: ActQuant,
-    /// The reason, for people.
+    /// Why, as a phrase for people.
     pub reason: String,
 }
 
@@ -49,7 +49,7 @@ struct Loader<'a> {
     /// In the order of computation.
     projections: [Projection; 7],
     team: &'a Team<'a>,
-    /// Read between tensors.
+    /// Read between tensors; true ends the loading with an error.
     cancel: &'a AtomicBool,
 }
 
@@ -104,7 +104,7 @@ pub(super) fn load(
 }
 
 fn projections(config: &Config) -> [Projection; 7] {
-    let (hidden, ffn, q, kv) = (config.hidden_size, config.intermediate_size, config.q_width(), config.kv_width());
+    let (hidden, ffn, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
     let names = &config.arch.tensors;
     [
         Projection { name: names.q, cols: hidden, rows: q },
@@ -123,7 +123,7 @@ impl<'a> Loader<'a> {
         let norm = |name: &str, len| self.tensors.vector(&format!("blk.{layer}.{name}.weight"), len);
         Ok(Norms {
             attn: norm(names.attn_norm, config.hidden_size)?,
-            attn_sub: names.attn_sub_norm.map(|name| norm(name, config.q_width())).transpose()?,
+            attn_sub: names.attn_sub_norm.map(|name| norm(name, config.q_dim())).transpose()?,
             ffn: norm(names.ffn_norm, config.hidden_size)?,
             ffn_sub: names.ffn_sub_norm.map(|name| norm(name, config.intermediate_size)).transpose()?,
         })
@@ -163,18 +163,19 @@ impl<'a> Loader<'a> {
         let mut not_ternary = None;
         for layer in 0..self.config.n_layers {
             for projection in &self.projections {
-                self.refuse_cancelled()?;
+                check_cancelled(self.cancel)?;
                 let tensor = self.tensor(layer, projection)?;
-                packed.push(match pack(self.tensors.gguf, tensor, self.team, &arena)? {
-                    Packed::Ternary(mut ternary) => {
+                packed.push(match pack(self.tensors.gguf, tensor, self.team, &arena) {
+                    Ok(mut ternary) => {
                         self.tensors.gguf.release(tensor);
                         ternary.scale_by(self.factor(layer, projection)?);
                         Some(ternary)
                     }
-                    Packed::NotTernary(why) if asked.is_none() => {
+                    Err(NotPacked::Broken(error)) => return Err(error),
+                    Err(NotPacked::NotTernary(why)) if asked.is_none() => {
                         return all_dense(format!("not every projection is ternary with one scale: {why}"));
                     }
-                    Packed::NotTernary(why) => {
+                    Err(NotPacked::NotTernary(why)) => {
                         not_ternary.get_or_insert(why);
                         None
                     }
@@ -193,7 +194,7 @@ impl<'a> Loader<'a> {
         let matrix = match packed {
             Some(ternary) => Matrix::Ternary(ternary),
             None => {
-                self.refuse_cancelled()?;
+                check_cancelled(self.cancel)?;
                 let tensor = self.tensor(layer, projection)?;
                 let dense = Dense::new(self.tensors.gguf, tensor, self.factor(layer, projection)?)?;
                 dense.check(self.team)?;
@@ -203,7 +204,7 @@ impl<'a> Loader<'a> {
         Ok(Linear { matrix, bias: self.bias(layer, projection)? })
     }
 
-    /// What is suspicious about the projections but leaves them usable.
+    /// Warnings about weights that look wrong but can be used.
     fn warnings(&self) -> Result<Vec<String>> {
         let mut lossy = Vec::new();
         let mut odd = Vec::new();
@@ -234,9 +235,5 @@ impl<'a> Loader<'a> {
             ));
         }
         Ok(warnings)
-    }
-
-    fn refuse_cancelled(&self) -> Result<()> {
-        if self.cancel.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
     }
 }

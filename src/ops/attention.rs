@@ -5,7 +5,7 @@
 //! over absolute positions, whatever the batch, the chunk or the threads.
 
 use crate::error::Result;
-use crate::kernel::attention::PAGE;
+use crate::kernel::attention::PAGE_LEN;
 use crate::kernel::f16::to_f16;
 use crate::kernel::lanes::{F16Bytes, F32Bytes};
 use crate::kernel::{Kernels, Team};
@@ -26,7 +26,7 @@ named! {
 }
 
 impl KvType {
-    /// Bytes of an element.
+    /// Bytes of one stored element: 2 or 4.
     pub fn bytes(self) -> usize {
         match self {
             KvType::F16 => size_of::<F16Bytes>(),
@@ -42,7 +42,7 @@ pub struct PageShape {
     pub n_layers: usize,
     /// Key/value heads of a layer.
     pub n_kv_heads: usize,
-    /// Channels of a head.
+    /// Channels of a head, without the padding of stored values.
     pub head_dim: usize,
 }
 
@@ -53,7 +53,7 @@ impl PageShape {
     }
 
     fn head_len(&self) -> usize {
-        PAGE * (self.head_dim + self.value_channels())
+        PAGE_LEN * (self.head_dim + self.value_channels())
     }
 
     /// Elements of a page, padding included.
@@ -64,13 +64,13 @@ impl PageShape {
     /// Where the keys of a head are in a page.
     fn keys(&self, layer: usize, head: usize) -> Range<usize> {
         let start = (layer * self.n_kv_heads + head) * self.head_len();
-        start..start + PAGE * self.head_dim
+        start..start + PAGE_LEN * self.head_dim
     }
 
     /// Where the values of a head are in a page.
     fn values(&self, layer: usize, head: usize) -> Range<usize> {
         let start = self.keys(layer, head).end;
-        start..start + PAGE * self.value_channels()
+        start..start + PAGE_LEN * self.value_channels()
     }
 }
 
@@ -83,7 +83,7 @@ pub enum Page {
 }
 
 impl Page {
-    /// A page of zeros.
+    /// A page of zeros, or an error if memory is lacking.
     pub fn new(shape: &PageShape, kv_type: KvType) -> Result<Page> {
         Ok(match kv_type {
             KvType::F16 => Page::F16(HugeBuf::try_zeroed(shape.elements())?),
@@ -135,7 +135,7 @@ fn write<T: Copy>(
 ) {
     let heads = keys.chunks(shape.head_dim).zip(values.chunks(shape.head_dim));
     for (head, (key, value)) in heads.enumerate() {
-        let column = page[shape.keys(layer, head)][slot..].iter_mut().step_by(PAGE);
+        let column = page[shape.keys(layer, head)][slot..].iter_mut().step_by(PAGE_LEN);
         column.zip(key).for_each(|(stored, x)| *stored = narrow(*x));
         let row = &mut page[shape.values(layer, head)][slot * shape.value_channels()..];
         row.iter_mut().zip(value).for_each(|(stored, x)| *stored = narrow(*x));
@@ -146,7 +146,7 @@ fn write<T: Copy>(
 pub struct AttentionRow<'a> {
     /// The pages of its sequence.
     pub pages: &'a [Arc<Page>],
-    /// Its position.
+    /// Absolute position in the sequence, from 0.
     pub position: usize,
 }
 
@@ -154,14 +154,14 @@ pub struct AttentionRow<'a> {
 pub struct AttentionBatch<'a> {
     /// The shape of all pages.
     pub shape: &'a PageShape,
-    /// The layer.
+    /// Index of the layer, from 0.
     pub layer: usize,
     /// The rows of the batch. Neighbours that follow each other in one sequence are computed together.
     pub rows: &'a [AttentionRow<'a>],
 }
 
 /// How many rows one task takes if they follow each other in one sequence: they share every read of a page.
-const TILE: usize = 4;
+const ATTENTION_TILE_ROWS: usize = 4;
 
 /// Scaled dot-product attention with grouped queries (arXiv 1706.03762, section 3.2; arXiv 2305.13245):
 /// `out[row] = softmax(q·kᵀ / √head_dim)·v` for every row and query head, where query head h reads key/value head
@@ -175,7 +175,11 @@ pub fn attention(team: &Team, batch: &AttentionBatch, q: &[f32], out: &mut [f32]
     let mut first = 0;
     let mut tiles = Vec::new();
     for run in rows.chunk_by(follows) {
-        tiles.extend((0..run.len()).step_by(TILE).map(|i| first + i..first + run.len().min(i + TILE)));
+        tiles.extend(
+            (0..run.len())
+                .step_by(ATTENTION_TILE_ROWS)
+                .map(|i| first + i..first + run.len().min(i + ATTENTION_TILE_ROWS)),
+        );
         first += run.len();
     }
     team.for_each_tile(out, shape.n_kv_heads * width, width, &tiles, |tile, first, out| {
@@ -196,15 +200,15 @@ impl AttentionBatch<'_> {
         let rows = &rows[tile];
         // How many positions a row attends to.
         let seen = |row: usize| rows[row].position + 1;
-        let pages = &rows[0].pages[..seen(rows.len() - 1).div_ceil(PAGE)];
-        let stride = pages.len() * PAGE;
+        let pages = &rows[0].pages[..seen(rows.len() - 1).div_ceil(PAGE_LEN)];
+        let stride = pages.len() * PAGE_LEN;
         let vectors = q.len() / shape.head_dim;
-        let group = vectors / rows.len();
+        let heads_per_kv_head = vectors / rows.len();
 
         // Scores q·k of every query with the keys of every page.
         let mut p = vec![0f32; vectors * stride];
         for (i, page) in pages.iter().enumerate() {
-            let (keys, p) = (shape.keys(layer, head), &mut p[i * PAGE..]);
+            let (keys, p) = (shape.keys(layer, head), &mut p[i * PAGE_LEN..]);
             match (&**page, &**pages.get(i + 1).unwrap_or(page)) {
                 (Page::F16(page), Page::F16(next)) => {
                     kernels.scores_f16(q, &page[keys.clone()], &next[keys], p, stride);
@@ -218,39 +222,42 @@ impl AttentionBatch<'_> {
 
         // Their softmax, not yet divided by its sum. Positions after the row's own get 0.
         let scale = (1.0 / (shape.head_dim as f64).sqrt()) as f32;
-        let sums: Vec<f32> =
-            p.chunks_mut(stride).enumerate().map(|(v, p)| kernels.softmax(p, seen(v / group), scale)).collect();
+        let sums: Vec<f32> = p
+            .chunks_mut(stride)
+            .enumerate()
+            .map(|(v, p)| kernels.softmax(p, seen(v / heads_per_kv_head), scale))
+            .collect();
 
         // The values, weighted by it.
         let channels = shape.value_channels();
-        let mut mixed = vec![0f32; vectors * channels];
+        let mut weighted = vec![0f32; vectors * channels];
         for (i, page) in pages.iter().enumerate() {
             let values = shape.values(layer, head);
-            let mut mix = |keys: Range<usize>, rows: Range<usize>| {
-                let vectors = rows.start * group..rows.end * group;
-                let p = &p[vectors.start * stride + i * PAGE..];
-                let acc = &mut mixed[vectors.start * channels..vectors.end * channels];
+            let mut add_values = |keys: Range<usize>, rows: Range<usize>| {
+                let vectors = rows.start * heads_per_kv_head..rows.end * heads_per_kv_head;
+                let p = &p[vectors.start * stride + i * PAGE_LEN..];
+                let acc = &mut weighted[vectors.start * channels..vectors.end * channels];
                 let values = values.clone();
                 match (&**page, &**pages.get(i + 1).unwrap_or(page)) {
                     (Page::F16(page), Page::F16(next)) => {
-                        kernels.mix_f16(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
+                        kernels.weighted_sum_f16(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
                     }
                     (Page::F32(page), Page::F32(next)) => {
-                        kernels.mix_f32(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
+                        kernels.weighted_sum_f32(p, stride, keys, &page[values.clone()], &next[values], acc, channels);
                     }
                     _ => unreachable!("the pages of a cache are of one type"),
                 }
             };
             // First the positions that every row attends to, then those that only the later rows do.
-            let inside = |row: usize| seen(row).saturating_sub(i * PAGE).min(PAGE);
-            mix(0..inside(0), 0..rows.len());
+            let inside = |row: usize| seen(row).saturating_sub(i * PAGE_LEN).min(PAGE_LEN);
+            add_values(0..inside(0), 0..rows.len());
             (1..rows.len())
                 .filter(|row| inside(*row) > inside(0))
-                .for_each(|row| mix(inside(0)..inside(row), row..row + 1));
+                .for_each(|row| add_values(inside(0)..inside(row), row..row + 1));
         }
         let mut out = Vec::with_capacity(q.len());
-        for (mixed, sum) in mixed.chunks(channels).zip(&sums) {
-            out.extend(mixed[..shape.head_dim].iter().map(|x| x / sum));
+        for (weighted, sum) in weighted.chunks(channels).zip(&sums) {
+            out.extend(weighted[..shape.head_dim].iter().map(|x| x / sum));
         }
         out
     }

@@ -27,7 +27,7 @@ const END_OF_TURN: [&str; 14] = [
 named! {
     /// Where a template came from.
     pub enum TemplateOrigin {
-        /// The caller chose it.
+        /// The caller chose it by an argument.
         Argument = "argument",
         /// The model file holds it.
         Gguf = "gguf",
@@ -81,7 +81,8 @@ impl Template {
         stops
     }
 
-    /// Whether BOS must be put in front of a rendered text: the tokenizer adds BOS, and the text does not begin with it.
+    /// Whether BOS must be put in front of a rendered text: the tokenizer adds BOS, and the text does not begin with
+    /// it.
     pub fn add_bos(&self, tokenizer_wants: bool, text: &str) -> bool {
         tokenizer_wants && self.bos_token.as_ref().is_none_or(|bos| bos.is_empty() || !text.starts_with(bos))
     }

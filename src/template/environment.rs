@@ -101,7 +101,7 @@ fn measure(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
     })
 }
 
-/// Python's `+`.
+/// Python's `+`: numbers add, strings and lists concatenate.
 fn add(state: &mut State, a: Value, b: Value) -> Result<Value, Error> {
     let is_number = |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
     if let (Some(left), Some(right)) = (a.as_str(), b.as_str()) {

@@ -89,7 +89,7 @@ fn call(function: &str, mut arguments: Vec<String>) -> String {
 struct Rewriter<'a> {
     /// The source that is not read yet.
     rest: &'a str,
-    /// Number of open brackets.
+    /// Number of brackets that are open at this place.
     depth: usize,
 }
 

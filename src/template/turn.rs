@@ -7,11 +7,11 @@ use std::str::FromStr;
 named! {
     /// The speaker of a turn. The names are those of templates and files.
     pub enum Role {
-        /// Instructions for the model.
+        /// Instructions for the model, before the conversation.
         System = "system",
         /// The person or program that asks.
         User = "user",
-        /// The model that answers.
+        /// The model: its earlier answers.
         Assistant = "assistant",
     }
 }

@@ -105,7 +105,6 @@ fn from_metadata(gguf: &Gguf, model: &str, pre: Option<&str>) -> Result<Tokenize
         pre: name.to_string(),
         fingerprint: gguf.tokenizer_fingerprint(),
         add_bos: add("bos_token")?.unwrap_or(add_bos) && bos.is_some(),
-        add_eos: add("eos_token")?.unwrap_or(false) && eos.is_some(),
         texts,
         kinds,
         bos,

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// The file's usual name.
+/// The file's name, also beside a GGUF that has no tokenizer inside.
 pub(super) const FILE_NAME: &str = "tokenizer.json";
 
 /// The highest id that is accepted, about ten times the size of any vocabulary. It bounds the memory that a wrong id
@@ -41,9 +41,8 @@ impl Companions {
     /// The same facts from the metadata of a GGUF file.
     pub(super) fn of_metadata(metadata: &Metadata) -> Result<Companions> {
         let id = |key: &str| metadata.uint(&format!("tokenizer.ggml.{key}_token_id"));
-        let add = |key: &str| metadata.bool(&format!("tokenizer.ggml.add_{key}_token"));
         let stop: Vec<usize> = [id("eos")?, id("eot")?, id("eom")?].into_iter().flatten().collect();
-        let config = json!({"add_bos_token": add("bos")?, "add_eos_token": add("eos")?});
+        let config = json!({"add_bos_token": metadata.bool("tokenizer.ggml.add_bos_token")?});
         Ok(Companions { config, generation: json!({"bos_token_id": id("bos")?, "eos_token_id": stop}) })
     }
 }
@@ -101,8 +100,7 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, pre: Option<&str>) -> 
     let bos = in_template(&front).or(configured("bos_token"));
     let bos = bos.or(generated("bos_token_id").first().copied());
     let eos = configured("eos_token").or(stop.first().copied()).or(in_template(&end));
-    let add = |key: &str, otherwise: bool| companions.config[key].as_bool().unwrap_or(otherwise);
-    let (add_bos, add_eos) = (add("add_bos_token", front.is_some()), add("add_eos_token", end.is_some()));
+    let add_bos = companions.config["add_bos_token"].as_bool().unwrap_or(front.is_some());
     stop.extend(eos);
 
     let (user_defined, special) = matchers(&added)?;
@@ -120,7 +118,6 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, pre: Option<&str>) -> 
         pre: FILE_NAME.to_string(),
         fingerprint: blake3::hash(bytes).to_hex().to_string(),
         add_bos: add_bos && bos.is_some(),
-        add_eos: add_eos && eos.is_some(),
         texts,
         kinds,
         bos,

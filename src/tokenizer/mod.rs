@@ -75,8 +75,6 @@ pub struct Tokenizer {
     pub eos: Option<TokenId>,
     /// Whether the model expects BOS at the start.
     pub add_bos: bool,
-    /// Whether the model expects EOS at the end.
-    pub add_eos: bool,
     /// The ids that end an answer, ascending.
     pub stop: Vec<TokenId>,
 }

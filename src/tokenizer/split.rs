@@ -21,7 +21,7 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// Compiles a pattern.
+    /// Compiles a pattern of a tokenizer; an error if it needs look-around other than a final one of `SPACES`.
     pub(super) fn new(pattern: &str) -> Result<Split> {
         let refused = |why: &str| {
             Error::Unsupported(format!(

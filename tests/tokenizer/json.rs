@@ -49,14 +49,14 @@ fn bos_eos_and_stop_tokens_come_from_the_files_beside_it() {
         let (_, t) = made(name);
         let texts = |ids: &[u32]| ids.iter().filter_map(|id| t.text_of(*id).map(str::to_string)).collect();
         let stops: Vec<String> = texts(&t.stop);
-        (t.bos_text().map(str::to_string), t.eos_text().map(str::to_string), t.add_bos, t.add_eos, stops)
+        (t.bos_text().map(str::to_string), t.eos_text().map(str::to_string), t.add_bos, stops)
     };
     let text = |text: &str| Some(text.to_string());
     let both = ["<|end|>", "<|eot_id|>"].map(String::from).to_vec();
-    assert_eq!(of("bytes"), (text("<|begin|>"), text("<|end|>"), true, false, both));
-    assert_eq!(of("sentence"), (text("<s>"), text("</s>"), true, false, vec!["</s>".into()]));
-    assert_eq!(of("metaspace"), (text("<s>"), text("</s>"), false, false, vec!["</s>".into()]));
-    assert_eq!(of("falcon"), (None, None, false, false, vec!["<|endoftext|>".into()]));
+    assert_eq!(of("bytes"), (text("<|begin|>"), text("<|end|>"), true, both));
+    assert_eq!(of("sentence"), (text("<s>"), text("</s>"), true, vec!["</s>".into()]));
+    assert_eq!(of("metaspace"), (text("<s>"), text("</s>"), false, vec!["</s>".into()]));
+    assert_eq!(of("falcon"), (None, None, false, vec!["<|endoftext|>".into()]));
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(in super::super) fn equals_scalar(kernels: &Kernels) {
                 };
                 let words: Vec<Word> =
                     (0..groups * packing.words(cols)).map(|_| Word(std::array::from_fn(|_| code()))).collect();
-                let q: Vec<Vec<i8>> = (0..TILE)
+                let q: Vec<Vec<i8>> = (0..MAX_TILE_TOKENS)
                     .map(|_| {
                         let mut value = || match kind {
                             0 => 127,
@@ -34,9 +34,9 @@ pub(in super::super) fn equals_scalar(kernels: &Kernels) {
                         (0..cols).map(|_| value().max(-127)).collect()
                     })
                     .collect();
-                for n in 1..=TILE {
+                for n in 1..=MAX_TILE_TOKENS {
                     let tokens: Vec<&[i8]> = q.iter().take(n).map(|q| &q[..]).collect();
-                    let (mut want, mut got) = ([[0; STRIP]; TILE], [[0; STRIP]; TILE]);
+                    let (mut want, mut got) = ([[0; STRIP]; MAX_TILE_TOKENS], [[0; STRIP]; MAX_TILE_TOKENS]);
                     scalar.ternary_sums(packing, &words, &tokens, &mut want);
                     kernels.ternary_sums(packing, &words, &tokens, &mut got);
                     for t in 0..n {

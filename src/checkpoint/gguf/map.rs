@@ -7,12 +7,12 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 /// Granularity of `release`: the page size on x86-64; elsewhere a multiple of every page size in use.
-const PAGE: usize = if cfg!(target_arch = "x86_64") { 4096 } else { 65536 };
+const OS_PAGE: usize = if cfg!(target_arch = "x86_64") { 4096 } else { 65536 };
 
 /// A read-only mapping of a whole file.
 #[derive(Debug)]
 pub(super) struct Map {
-    /// The file's content.
+    /// The file's content, mapped read-only.
     pub bytes: memmap2::Mmap,
     /// The open file. It stays this file even if another takes its name.
     pub file: File,
@@ -49,8 +49,8 @@ impl Map {
     /// Drops the pages that lie entirely inside `range` from memory. A later read loads them from the file again.
     #[cfg(unix)]
     pub(super) fn release(&self, range: &Range<usize>) {
-        let start = range.start.next_multiple_of(PAGE);
-        let end = range.end / PAGE * PAGE;
+        let start = range.start.next_multiple_of(OS_PAGE);
+        let end = range.end / OS_PAGE * OS_PAGE;
         if start < end && end <= self.bytes.len() {
             // SAFETY: the range lies inside the mapping, by the check above. The mapping is read-only and backed by a
             // file, so its pages were never written: dropping them changes no byte that anyone can read. On failure

@@ -19,7 +19,7 @@ impl<'a> Reader<'a> {
         Self { bytes, at: at.min(bytes.len()) }
     }
 
-    /// The next `count` bytes.
+    /// Reads the next `count` bytes, or fails if fewer are left.
     pub(super) fn take(&mut self, count: u64) -> Parse<&'a [u8]> {
         let rest = &self.bytes[self.at..];
         match usize::try_from(count).ok().and_then(|count| rest.get(..count)) {

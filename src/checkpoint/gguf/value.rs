@@ -212,7 +212,7 @@ impl<'a> Array<'a> {
         self.kind
     }
 
-    /// The number of elements.
+    /// The number of elements, as the file states it.
     pub fn len(&self) -> usize {
         self.len
     }
