@@ -81,7 +81,7 @@ pub enum Error {
     /// The caller's cancel flag was set; nothing was changed.
     #[error("cancelled")]
     Cancelled,
-    /// An error without a text of its own, with the place where it was found. [`Error::kind`] gives that error.
+    /// Wraps an error whose variant has no text to prepend the place to. [`Error::kind`] gives that error.
     #[error("{place}: {error}")]
     At {
         /// A file, or an item of the input such as `sequences[1]`.
@@ -114,9 +114,9 @@ impl Error {
         }
     }
 
-    /// The same error with the file's path in front, unless the message names the file already.
+    /// The same error with the file's path in front, unless it stands there already.
     pub fn of_file(self, path: &Path) -> Error {
-        if self.to_string().contains(&*path.to_string_lossy()) { self } else { self.at(path.display()) }
+        if self.to_string().starts_with(&format!("{}: ", path.display())) { self } else { self.at(path.display()) }
     }
 
     /// The error itself, without the places that [`Error::at`] put around it.

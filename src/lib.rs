@@ -1,7 +1,7 @@
 //! Ternary (BitNet b1.58) language models on an ordinary processor.
 //!
-//! Start with [`engine::Engine`] for one model and [`chat::ChatSession`] for a conversation. The modules are layers, which
-//! `docs/architecture.md` describes; a module uses only modules of lower layers (`tests/layers.rs` asserts it).
+//! Start with [`engine::Engine`] for one model and [`chat::ChatSession`] for a conversation. The modules are layers,
+//! which `docs/architecture.md` describes; a module uses only modules of lower layers (`tests/layers.rs` asserts it).
 
 /// An enum whose variants have public names, which follow them.
 macro_rules! named {

@@ -3,6 +3,7 @@
 use bitnet::chat::{ChatSession, ChatStream, SharedStream};
 use bitnet::engine::{Engine, Finish, KvType, Options};
 use bitnet::error::{Error, Result};
+use bitnet::receipt::Receipt;
 use bitnet::sampler::SamplingParams;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -120,9 +121,47 @@ fn a_damaged_or_foreign_cache_is_refused() {
     }
     std::fs::write(&path, &whole).expect("written");
     let other = open(Options { kv_type: Some(KvType::F32), ..Options::default() });
-    assert!(message(ChatSession::load(&other, true, &path)).contains("its kv_type is 'f16', this engine's 'f32'"));
+    let foreign = message(ChatSession::load(&other, true, &path));
+    assert!(foreign.contains("its kv_type is 'f16', this engine's 'f32'"), "{foreign}");
+    assert!(!foreign.contains("cache="), "the core names no interface: {foreign}");
     let small = open(Options { n_ctx: Some(4), ..Options::default() });
-    assert!(matches!(ChatSession::load(&small, true, &path), Err(Error::Context { n_ctx: 4, .. })));
+    let long = ChatSession::load(&small, true, &path).err().expect("too long");
+    assert!(matches!(long.kind(), Error::Context { n_ctx: 4, .. }), "{long}");
+}
+
+#[test]
+fn an_error_of_a_file_names_it() {
+    let engine = open(Options::default());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.json");
+    let start = format!("{}: ", path.display());
+    for (content, what) in [(None, ""), (Some("{}"), "not a saved conversation"), (Some("no JSON"), "not a saved")] {
+        if let Some(content) = content {
+            std::fs::write(&path, content).expect("written");
+        }
+        let found = message(ChatSession::load(&engine, true, &path));
+        assert!(found.starts_with(&format!("{start}{what}")), "{found}");
+    }
+    let found = message(Receipt::load(&path));
+    assert!(found.starts_with(&format!("{start}receipt, gate 'form': ")), "{found}");
+}
+
+/// A receipt is for everyone who may read the folder, unlike a conversation.
+#[test]
+fn a_saved_receipt_is_the_same_when_it_is_loaded() {
+    let engine = open(Options::default());
+    let session = new_session(&engine);
+    send(&engine, &session, "Hi");
+    let receipt = session.lock().expect("idle").receipts[0].clone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("new").join("receipt.json");
+    receipt.save(&path).expect("saved");
+    assert_eq!(Receipt::load(&path).expect("loaded").to_json().expect("JSON"), receipt.to_json().expect("JSON"));
+    #[cfg(unix)]
+    {
+        let mode = std::fs::metadata(&path).expect("a file").permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o644);
+    }
 }
 
 #[test]

@@ -32,6 +32,14 @@ def likelihoods(answer: Any) -> list[float]:
     return [choice.logprob for choice in answer.logprobs]
 
 
+def message_of(kind: type[Exception], call: Callable[..., object], *args: Any, **kwargs: Any) -> str:
+    """The message of the exception that the call raises, which must be of exactly this class."""
+    with pytest.raises(kind) as caught:
+        call(*args, **kwargs)
+    assert caught.type is kind, f"{caught.type.__name__}: {caught.value}"
+    return str(caught.value)
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelMaker:
     """`model(spec)` gives the path of that model; it is made once, whichever worker asks first."""

@@ -73,6 +73,13 @@ fn a_file_is_named_once() {
     }
 }
 
+/// A short name may occur in any message.
+#[test]
+fn a_file_is_named_although_the_message_contains_its_name() {
+    let error = Error::Model("the model has no tokenizer".into()).of_file(Path::new("model"));
+    assert_eq!(error.to_string(), "model: the model has no tokenizer");
+}
+
 #[test]
 fn a_copy_of_an_error_is_the_same() {
     for error in errors() {

@@ -185,9 +185,9 @@ BEHAVIOURS = {
         "`engine.prefill(ids)` with more ids than the context is an error that gives both numbers. An id outside "
         "the vocabulary is an error that gives the id and its position. After an error the cache is as it was.",
         [
-            "test_bad_input.py::test_too_long",
-            "test_bad_input.py::test_outside_the_vocabulary",
-            "test_bad_input.py::test_after_an_error_the_cache_is_as_it_was",
+            "test_bad_arguments.py::test_too_long",
+            "test_bad_arguments.py::test_outside_the_vocabulary",
+            "test_bad_arguments.py::test_after_an_error_the_cache_is_as_it_was",
             "test_text.py::test_the_command_line_says_what_is_wrong_with_a_prompt",
         ],
     ),

@@ -233,6 +233,17 @@ def test_a_receipt_that_cannot_be_written_says_why(receipt: Any, tmp_path: Path)
         receipt.save(tmp_path / "receipts")
     with pytest.raises(OSError, match="nowhere"):
         bitnet.Receipt.load(tmp_path / "nowhere.json")
+
+
+def test_a_file_that_is_no_receipt_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.json"
+    path.write_text("{}")
+    with pytest.raises(bitnet.ReceiptError, match="receipt, gate 'form': ") as caught:
+        bitnet.Receipt.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_everyone_may_read_a_saved_receipt(receipt: Any, tmp_path: Path) -> None:
     if os.name == "posix":
         path = receipt.save(tmp_path / "shared.json")
         assert stat.S_IMODE(path.stat().st_mode) == 0o644

@@ -66,7 +66,7 @@ def test_verify_names_the_gate(chain: list[Path]) -> None:
     assert "is not among the valid files" in done.stdout
     no_receipt = chain[0].with_name("no.json")
     no_receipt.write_text("{}")
-    assert "gate 'form'" in run("receipt", "verify", no_receipt).stdout
+    assert f"{no_receipt}: not valid: receipt, gate 'form'" in run("receipt", "verify", no_receipt).stdout
     missing = run("receipt", "verify", chain[0].with_name("nowhere.json"))
     assert (missing.returncode, missing.stdout) == (2, "")
     assert "nowhere.json" in missing.stderr

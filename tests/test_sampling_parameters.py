@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import inspect
 import json
@@ -12,6 +13,7 @@ import pytest
 
 import bitnet
 from bitnet import _core
+from bitnet.cli._options import SAMPLING_OPTIONS, add_sampling_options, sampling
 from conftest import ROOT
 
 PARAMETERS = _core._sampling_parameters()
@@ -19,6 +21,8 @@ NAMES = [name for name, *_ in PARAMETERS]
 ALWAYS_WRITTEN = [name for name, *_, since in PARAMETERS if since is None]
 """Claims, saved conversations and `repr` leave out the others at their default."""
 NOT_CLAIMED = ("ignore_eos", "logprobs")
+NOT_OPTIONS = ("logit_bias", "stop_token_ids", "logprobs")
+"""Keywords without an option on the command line, which knows no token ids and prints no log-probabilities."""
 STUBS = ast.parse((ROOT / "python" / "bitnet" / "_core.pyi").read_text(encoding="utf-8"))
 
 
@@ -70,6 +74,28 @@ def test_the_class_itself() -> None:
     assert re.findall(r"(\w+)=", repr(params)) == ALWAYS_WRITTEN
     with pytest.raises(TypeError, match="temprature is not a sampling parameter"):
         bitnet.SamplingParams(temprature=1)  # type: ignore[call-arg]
+
+
+def test_the_options_of_the_command_line() -> None:
+    """Each keyword has its option, whose help shows the real default."""
+    options = {option.name: option for option in SAMPLING_OPTIONS}
+    assert sorted(options) == sorted(set(NAMES) - set(NOT_OPTIONS))
+    assert len(options) == len(SAMPLING_OPTIONS)
+    words = {(): "none", False: "off"}
+    for name, _, default, *_ in PARAMETERS:
+        if name in NOT_OPTIONS:
+            continue
+        expected: Any = ast.literal_eval(default)
+        shown = options[name].default.split(",")[0]
+        if expected is None:
+            assert shown.startswith(("no ", "a new one")), f"--{name}: {shown}"
+        elif expected is False or expected == ():
+            assert shown == words[expected], name
+        else:
+            assert float(shown) == expected, name
+    parser = argparse.ArgumentParser()
+    add_sampling_options(parser)
+    assert bitnet.SamplingParams(**sampling(parser.parse_args([]))) == bitnet.SamplingParams()
 
 
 def test_a_claim_and_its_schema() -> None:

@@ -228,8 +228,10 @@ def test_a_file_without_the_cache_is_json(engine: Any, chat: Any, tmp_path: Path
         ChatSession.load(engine, tmp_path / "none")
     with pytest.raises(OSError):
         chat.save(tmp_path)
-    with pytest.raises(bitnet.ArgumentError, match="not a saved conversation"):
-        ChatSession.load(engine, ROOT / "LICENSE-MIT")
+    wrong = ROOT / "LICENSE-MIT"
+    with pytest.raises(bitnet.ArgumentError, match="not a saved conversation") as caught:
+        ChatSession.load(engine, wrong)
+    assert str(caught.value).startswith(f"{wrong}: ")
 
 
 def test_a_foreign_or_damaged_cache_is_refused(text_model: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ use crate::token::TokenId;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A conversation. An engine may have any number of them. A clone continues on its own; clones share their keys and values
-/// until they diverge.
+/// A conversation. An engine may have any number of them. A clone continues on its own; clones share their keys and
+/// values until they diverge.
 #[derive(Clone)]
 pub struct ChatSession {
     /// The template that renders the prompts.
@@ -66,8 +66,8 @@ impl ChatSession {
         Ok(())
     }
 
-    /// Removes the last `n` exchanges with their receipts. Turns that have left the context stay out of it, unless no other
-    /// turns remain.
+    /// Removes the last `n` exchanges with their receipts. Turns that have left the context stay out of it, unless no
+    /// other turns remain.
     pub fn rewind(&mut self, n: usize) -> Result<()> {
         self.check_idle()?;
         let held = self.turns.len() / 2;
@@ -91,16 +91,17 @@ impl ChatSession {
         Ok(engine.stream_on(&mut self.sequence, request))
     }
 
-    /// The conversation with the user's new text, as a request. If the context is full, the oldest exchanges leave it until
-    /// the prompt fills three quarters of it: one eviction, after which the cached prefix stays valid for many turns.
+    /// The conversation with the user's new text, as a request. If the context is full, the oldest exchanges leave it
+    /// until the prompt fills three quarters of it: one eviction, after which the cached prefix stays valid for many
+    /// turns.
     fn request(&mut self, engine: &Engine, user: &str, mut params: SamplingParams) -> Result<Request> {
         let mut evicted_turns = self.evicted_turns;
         let mut turns = self.turns[evicted_turns..].to_vec();
         turns.push(ChatTurn::new(Role::User, user));
         let n_ctx = engine.n_ctx();
-        let room = params.max_tokens.unwrap_or(n_ctx).min(n_ctx / 8);
+        let reserve = params.max_tokens.unwrap_or(n_ctx).min(n_ctx / 8);
         let (mut ids, mut origin) = self.encode(engine, &turns)?;
-        if ids.len() + room > n_ctx {
+        if ids.len() + reserve > n_ctx {
             while ids.len() > n_ctx / 4 * 3 && turns.len() > 1 {
                 turns.drain(..2);
                 (ids, origin) = self.encode(engine, &turns)?;

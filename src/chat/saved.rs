@@ -8,7 +8,7 @@ use crate::decode::Sequence;
 use crate::engine::{Engine, NUMERICS};
 use crate::error::{Error, Result};
 use crate::machine::file::write_atomically;
-use crate::sampler::{SamplingParams, bias_from_json};
+use crate::sampler::{SamplingParams, bias_from_json, bias_to_json_exact};
 use crate::template::{ChatTurn, Role, Template, TemplateOrigin};
 use crate::token::TokenId;
 use serde::{Deserialize, Serialize};
@@ -26,9 +26,11 @@ struct Saved {
     system: Option<String>,
     template: SavedTemplate,
     turns: Vec<SavedTurn>,
-    forgotten: usize,
+    /// Files call them `forgotten`.
+    #[serde(rename = "forgotten")]
+    evicted_turns: usize,
     params: SamplingParams,
-    /// The `logit_bias` of the parameters: ids with numbers, or with texts where a number is infinite, which JSON lacks.
+    /// The `logit_bias` of the parameters. JSON has no infinite numbers: they are texts.
     logit_bias: Vec<(TokenId, Json)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cache: Option<SavedCache>,
@@ -71,8 +73,6 @@ fn wrong(what: impl std::fmt::Display) -> Error {
 impl Saved {
     fn new(session: &ChatSession, params: &SamplingParams) -> Saved {
         let template = &session.template;
-        // All digits of the float, as every version has written it; claims have the shortest decimal number instead.
-        let bias = |x: f32| if x.is_finite() { x.into() } else { x.to_string().into() };
         let turn = |turn: &ChatTurn| SavedTurn {
             role: turn.role.name().into(),
             content: turn.text.clone(),
@@ -88,9 +88,9 @@ impl Saved {
                 source: template.source.clone(),
             },
             turns: session.turns.iter().map(turn).collect(),
-            forgotten: session.evicted_turns,
+            evicted_turns: session.evicted_turns,
             params: params.clone(),
-            logit_bias: params.logit_bias.iter().map(|(id, x)| (*id, bias(*x))).collect(),
+            logit_bias: bias_to_json_exact(&params.logit_bias),
             cache: None,
         }
     }
@@ -115,13 +115,11 @@ impl Saved {
             }
             session.turns.push(ChatTurn { role: expected, text: turn.content, cancelled: turn.cancelled });
         }
-        let (turns, forgotten) = (session.turns.len(), self.forgotten);
-        if turns % 2 != 0 || forgotten % 2 != 0 || forgotten > turns {
-            return Err(wrong(format!(
-                "it has {turns} turns, {forgotten} of them forgotten; expected whole exchanges"
-            )));
+        let (turns, evicted) = (session.turns.len(), self.evicted_turns);
+        if turns % 2 != 0 || evicted % 2 != 0 || evicted > turns {
+            return Err(wrong(format!("it has {turns} turns, {evicted} of them evicted; expected whole exchanges")));
         }
-        session.evicted_turns = forgotten;
+        session.evicted_turns = evicted;
         let logit_bias = bias_from_json(&self.logit_bias).map_err(|what| wrong(format!("logit_bias: {what}")))?;
         let params = SamplingParams { logit_bias, ..self.params };
         params.validate()?;
@@ -155,7 +153,7 @@ impl SavedCache {
             if theirs != own {
                 return Err(Error::Argument(format!(
                     "the saved cache is of another engine: its {name} is '{theirs}', this engine's '{own}'; load the \
-                     conversation without the cache (cache=False)"
+                     conversation without its cache"
                 )));
             }
         }
@@ -198,7 +196,8 @@ impl<T: Write> Write for Hashed<T> {
 impl ChatSession {
     /// The conversation as a JSON document, without its cache. `params` are the sampling parameters of its answers.
     pub fn to_json(&self, params: &SamplingParams) -> Result<String> {
-        let text = serde_json::to_string_pretty(&Saved::new(self, params)).map_err(wrong)?;
+        let text = serde_json::to_string_pretty(&Saved::new(self, params))
+            .map_err(|error| Error::Argument(format!("the conversation cannot be written as JSON: {error}")))?;
         Ok(text + "\n")
     }
 
@@ -231,8 +230,12 @@ impl ChatSession {
 
     /// Reads a file that [`ChatSession::save`] wrote; with `cache` also its cache, if it has one.
     pub fn load(engine: &Engine, cache: bool, path: &Path) -> Result<(ChatSession, SamplingParams)> {
+        ChatSession::read(engine, cache, path).map_err(|error| error.of_file(path))
+    }
+
+    fn read(engine: &Engine, cache: bool, path: &Path) -> Result<(ChatSession, SamplingParams)> {
         let io = |source| Error::Io { path: path.into(), source };
-        let damaged = || wrong(format!("{} is damaged; its contents are not those that were saved", path.display()));
+        let damaged = || wrong("the file is damaged; its contents are not those that were saved");
         let mut file = Hashed::new(BufReader::new(File::open(path).map_err(io)?));
         let mut saved = Saved::deserialize(&mut serde_json::Deserializer::from_reader(&mut file)).map_err(wrong)?;
         let mut sequence = None;

@@ -129,8 +129,8 @@ impl SharedStream {
         self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next piece; None once the answer has ended. An error if another thread is pulling. If the answer is cancelled
-    /// meanwhile, the step is abandoned and None is returned.
+    /// The next piece; None once the answer has ended. An error if another thread is pulling. If the answer is
+    /// cancelled meanwhile, the step is abandoned and None is returned.
     pub fn next(&self, watch: &mut Watch) -> Result<Option<Piece>> {
         if self.pulled.swap(true, Acquire) {
             return Err(Error::Argument(
@@ -142,8 +142,8 @@ impl SharedStream {
         let piece = source.next(&mut || self.cancelled.load(Relaxed) || watch());
         self.progress().update(source.stream());
         drop(source);
-        // Pairs with the fence in `cancel`. Either this thread sees the flag here, or `cancel`, which sets the flag before
-        // it tries the lock, finds the lock free. So the answer ends in every case.
+        // Pairs with the fence in `cancel`. Either this thread sees the flag here, or `cancel`, which sets the flag
+        // before it tries the lock, finds the lock free. So the answer ends in every case.
         fence(SeqCst);
         if self.cancelled.load(Relaxed) {
             self.cancel();

@@ -27,8 +27,8 @@ impl Prefill {
 }
 
 impl Engine {
-    /// The logits after every id of every sequence: `n_vocab` floats for each id, sequence after sequence. All sequences
-    /// share the forward passes.
+    /// The logits after every id of every sequence: `n_vocab` floats for each id, sequence after sequence. All
+    /// sequences share the forward passes.
     pub fn logits(&self, sequences: &[Vec<TokenId>], watch: &mut Watch) -> Result<Vec<f32>> {
         let mut rows = Vec::new();
         for (sequence, ids) in sequences.iter().enumerate() {
@@ -53,8 +53,8 @@ impl Engine {
         })
     }
 
-    /// One forward pass of a prefill, for callers that show progress; `done` is the result of the passes before. Call it
-    /// until `tokens` is the prompt's length.
+    /// One forward pass of a prefill, for callers that show progress; `done` is the result of the passes before. Call
+    /// it until `tokens` is the prompt's length.
     pub fn prefill_pass(&self, ids: &[TokenId], done: Option<Prefill>, watch: &mut Watch) -> Result<Prefill> {
         self.check_ids(ids, 0)?;
         // The first pass goes past everything that the warm sequence may hold: a shorter one would truncate it.

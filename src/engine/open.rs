@@ -57,8 +57,8 @@ impl TokenizerThread {
         TokenizerThread { handle: Some(handle), process: std::process::id() }
     }
 
-    /// The tokenizer, or its error. None if this process was forked off while the thread, which stayed in the parent, was
-    /// still building.
+    /// The tokenizer, or its error. None if this process was forked off while the thread, which stayed in the parent,
+    /// was still building.
     pub(super) fn join(&mut self) -> Option<Result<Tokenizer>> {
         let handle = self.handle.take()?;
         if self.process != std::process::id() && !handle.is_finished() {

@@ -23,8 +23,8 @@ pub(super) fn pass_by_pass(
     Ok(())
 }
 
-/// Splits a list whose items have these numbers of rows into ranges of consecutive items: as few ranges as possible, none
-/// with more than `max_rows` rows unless a single item has more.
+/// Groups consecutive items, given their row counts, so that each group has at most `max_rows` rows. A larger item is a
+/// group of its own.
 pub(super) fn groups(rows: impl Iterator<Item = usize>, max_rows: usize) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut left = 0;

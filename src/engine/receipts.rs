@@ -106,8 +106,9 @@ impl Engine {
 
     /// Computes a receipt's answer again. Returns whether it has the same ids and ends in the same way, and its ids.
     ///
-    /// Fails, naming the field, if the receipt is of another model, other settings or another order of float operations.
-    /// A redacted receipt needs its prompt; if one of its redacted stop strings ended the answer, only ids are compared.
+    /// Fails, naming the field, if the receipt is of another model, other settings or another order of float
+    /// operations. A redacted receipt needs its prompt; if one of its redacted stop strings ended the answer, only ids
+    /// are compared.
     pub fn replay(
         &self,
         receipt: &Receipt,
@@ -148,7 +149,7 @@ impl Engine {
             Request { stop_ids: claim.sampling.stop_token_ids().to_vec(), ..self.request(prompt.into(), params)? };
         let mut stream = self.stream_on(&mut None, request);
         while stream.next(self, watch)?.is_some() {}
-        // An answer that was cancelled, or ended by its context, is computed up to its last id and then ends by its length.
+        // An answer that was cancelled, or ended by its context, is computed up to its last id and ends by its length.
         let stops = claim.finish_reason == Finish::Stop.name();
         let stopped = stream.generation.finish == Some(Finish::Stop);
         let stop_strings_are_hidden = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;

@@ -2,9 +2,9 @@
 //!
 //! The conversation is rendered a second time with marks around the texts of its messages; the marks are noncharacters,
 //! to which Unicode will never give a meaning. Where they come out, the messages' texts are. A template may trim a text
-//! or test it. If marks around a text change the prompt, they go inside the white space at its ends; if that changes the
-//! prompt too, the text stays unmarked and counts as the template's. So spans are a picture for people. Which text the
-//! tokenizer must not read as control tokens is decided by `template::prompt` alone.
+//! or test it. If marks around a text change the prompt, they go inside the white space at its ends; if that changes
+//! the prompt too, the text stays unmarked and counts as the template's. So spans are a picture for people. Which text
+//! the tokenizer must not read as control tokens is decided by `template::prompt` alone.
 
 use crate::error::Result;
 use crate::template::{Conversation, RenderedPrompt, Template};
@@ -135,8 +135,8 @@ fn read_marks(marked: &str, text: &str, messages: usize) -> Option<Vec<(Range<us
     (plain == text && found.iter().all(|(_, message)| *message < messages)).then_some(found)
 }
 
-/// Gives each span the tokens that begin in it. If the tokens do not spell the prompt, only a BOS that the tokenizer added
-/// gets a span.
+/// Gives each span the tokens that begin in it. If the tokens do not spell the prompt, only a BOS that the tokenizer
+/// added gets a span.
 fn add_tokens(tokenizer: &Tokenizer, prompt: &RenderedPrompt, spans: &mut Vec<Span>) {
     let ids = tokenizer.encode_prompt(prompt);
     let mut rest = prompt.text.as_bytes();

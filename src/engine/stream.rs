@@ -61,7 +61,7 @@ impl Engine {
         Stream { warm: true, ..self.begin_stream(self.take_warm(), request) }
     }
 
-    /// Starts to answer on the caller's sequence, or on a new one. The caller gets it back by [`Stream::take_sequence`].
+    /// Starts to answer on the caller's sequence, or on a new one. [`Stream::take_sequence`] gives it back.
     pub fn stream_on(&self, sequence: &mut Option<Sequence>, request: Request) -> Stream {
         self.begin_stream(sequence.take().unwrap_or_else(|| self.new_sequence()), request)
     }
@@ -119,7 +119,8 @@ impl Stream {
         }
         let (mut shown, ended) = self.stop_strings.push(&text);
         if ended {
-            self.generation.finish = Some(Finish::Stop); // also where the same id reached max_tokens or the context's end
+            // Also where the same id reached max_tokens or the context's end.
+            self.generation.finish = Some(Finish::Stop);
         } else if token.finish.is_some() {
             shown += &self.stop_strings.flush();
         }

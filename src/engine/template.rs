@@ -3,7 +3,7 @@
 use crate::checkpoint::gguf::Gguf;
 use crate::error::Result;
 use crate::template::Template;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, bos_eos_texts};
 use std::path::Path;
 
 /// The chat template of a model file; reads no weights and builds no tokenizer.
@@ -11,19 +11,14 @@ pub fn template_of_file(path: &Path) -> Result<Template> {
     template_of(&Gguf::open(path)?, None)
 }
 
-/// The template that a file holds, or else one that the model's name suggests. BOS and EOS are those of `tokenizer`, which
-/// may come from a `tokenizer.json` beside the file, or else those of the file's metadata.
+/// The template that a file holds, or else one that the model's name suggests. BOS and EOS are those of `tokenizer`,
+/// which may come from a `tokenizer.json` beside the file, or else those of the file's metadata.
 pub(super) fn template_of(gguf: &Gguf, tokenizer: Option<&Tokenizer>) -> Result<Template> {
     let metadata = gguf.metadata();
     let (jinja, name) = (metadata.str("tokenizer.chat_template")?, metadata.str("general.name")?);
     if let Some(tokenizer) = tokenizer {
         return Template::detect(jinja, name, tokenizer.bos_text(), tokenizer.eos_text());
     }
-    let token = |key: &str| -> Result<Option<String>> {
-        let Some(id) = metadata.uint(key)? else { return Ok(None) };
-        let text = metadata.strings("tokenizer.ggml.tokens")?.and_then(|mut tokens| tokens.nth(id));
-        Ok(text.and_then(|text| String::from_utf8(text.to_vec()).ok()))
-    };
-    let (bos, eos) = (token("tokenizer.ggml.bos_token_id")?, token("tokenizer.ggml.eos_token_id")?);
+    let (bos, eos) = bos_eos_texts(gguf)?;
     Template::detect(jinja, name, bos.as_deref(), eos.as_deref())
 }

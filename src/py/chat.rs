@@ -188,6 +188,7 @@ impl ChatSession {
         self.core().turns.iter().map(|turn| ChatTurn { core: turn.clone() }).collect()
     }
 
+    // The API's name for the evicted turns.
     #[doc = doc!(ChatSession.forgotten)]
     #[getter]
     fn forgotten(&self) -> usize {

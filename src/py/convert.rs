@@ -140,8 +140,8 @@ pub fn text_or_ids(prompt: &Bound<'_, PyAny>, name: &str, engine: &Engine) -> Py
     Ok(TextOrIds::Ids(to_token_ids(&ids, engine.n_vocab())?))
 }
 
-/// The token ids of several sequences, which begin at `position`, converted by `convert` and checked. An error names the
-/// sequence: `name[2]: …`.
+/// The token ids of several sequences, which begin at `position`, converted by `convert` and checked. An error names
+/// the sequence: `name[2]: …`.
 pub fn checked_sequences<'py>(
     py: Python<'py>,
     engine: &Engine,
@@ -165,8 +165,8 @@ pub fn checked_sequences<'py>(
     sequences.into_iter().enumerate().map(one).collect()
 }
 
-/// The ids as u32. Ids outside the vocabulary are refused here already, so that the error names the first of them even if
-/// a later one is no u32.
+/// The ids as [`TokenId`]. Ids outside the vocabulary are refused here already, so that the error names the first of
+/// them even if a later one does not fit the type.
 fn to_token_ids(ids: &[i64], n_vocab: usize) -> error::Result<Vec<TokenId>> {
     let one = |(position, id): (usize, &i64)| match TokenId::try_from(*id) {
         Ok(small) if (small as usize) < n_vocab => Ok(small),

@@ -16,6 +16,7 @@ use crate::engine::{
 };
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams as Params;
+use crate::token::TokenId;
 use numpy::{PyArray1, PyArray2};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -98,7 +99,7 @@ impl Engine {
         py: Python<'_>,
         receipt: &Receipt,
         prompt: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<(bool, Vec<u32>)> {
+    ) -> PyResult<(bool, Vec<TokenId>)> {
         let core = self.core()?;
         let prompt = prompt.map(|prompt| text_or_ids(prompt, "prompt", &core)).transpose()?;
         detached(py, |watch| {
@@ -291,7 +292,7 @@ impl Engine {
         text: &Bound<'_, PyAny>,
         add_bos: bool,
         parse_special: bool,
-    ) -> PyResult<Vec<u32>> {
+    ) -> PyResult<Vec<TokenId>> {
         self.tokenizer(py)?.encode(py, text, add_bos, parse_special)
     }
 
@@ -375,7 +376,12 @@ impl Engine {
 
     #[doc = doc!(Engine.replay_ids)]
     #[pyo3(signature = (receipt, prompt=None))]
-    fn replay_ids(&self, py: Python<'_>, receipt: &Receipt, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<u32>> {
+    fn replay_ids(
+        &self,
+        py: Python<'_>,
+        receipt: &Receipt,
+        prompt: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Vec<TokenId>> {
         Ok(self.replayed(py, receipt, prompt)?.1)
     }
 

@@ -88,6 +88,7 @@ fn add_model(dict: &Bound<'_, PyDict>, model: ModelSummary) -> PyResult<()> {
     let config = model.config;
     let shape = PyDict::new(dict.py());
     shape.set_item("layers", config.n_layers)?;
+    // The API's names, which differ from the core's.
     shape.set_item("width", config.hidden_size)?;
     shape.set_item("ffn", config.intermediate_size)?;
     shape.set_item("heads", config.n_heads)?;

@@ -1,4 +1,5 @@
-//! The Python classes: module `bitnet._core`. Classes, conversion and the asyncio bridge only; logic is in `engine` and `chat`.
+//! The Python classes: module `bitnet._core`. Classes, conversion and the asyncio bridge only; logic is in
+//! `engine` and `chat`.
 
 include!(concat!(env!("OUT_DIR"), "/doc.rs")); // `doc!` gives the docstrings of the stubs
 

@@ -1,5 +1,5 @@
-//! Calls into the package's Python modules: how objects are displayed, plots, progress bars. Each module is imported only
-//! when it is needed.
+//! Calls into the package's Python modules: how objects are displayed, plots, progress bars. Each module is imported
+//! only when it is needed.
 
 use pyo3::prelude::*;
 

@@ -2,12 +2,9 @@
 
 use super::convert::detached;
 use super::notebook::{call_python, html, mime_bundle};
-use crate::error::Error;
-use crate::machine::file::write_atomically;
 use crate::receipt::{Receipt as Core, TestResults};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,10 +20,7 @@ impl Receipt {
     #[doc = doc!(Receipt.load)]
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let core = detached(py, |_| {
-            let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-            Core::from_json(&text)
-        })?;
+        let core = detached(py, |_| Core::load(&path))?;
         Ok(Receipt { core: Arc::new(core) })
     }
 
@@ -38,15 +32,7 @@ impl Receipt {
 
     #[doc = doc!(Receipt.save)]
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<PathBuf> {
-        detached(py, |_| {
-            let text = self.core.to_json()?;
-            write_atomically(&path, |file| {
-                // A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
-                #[cfg(unix)]
-                file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-                file.write_all(text.as_bytes())
-            })
-        })?;
+        detached(py, |_| self.core.save(&path))?;
         Ok(path)
     }
 

@@ -3,6 +3,7 @@
 use super::convert::{ArgumentError, count, named, token_ids, unicode};
 use crate::receipt::Sampling;
 use crate::sampler::{PARAMETERS, Rules, SamplingParams as Core, decimal, sampling_parameters};
+use crate::token::TokenId;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -39,7 +40,7 @@ impl Keyword for usize {
     const TYPE: &'static str = "int";
 
     fn from_python(value: &Bound<'_, PyAny>, name: &str, rules: &Rules) -> PyResult<usize> {
-        count(value, name, rules.least as i64)
+        count(value, name, rules.least.max(0.0) as i64)
     }
 
     fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -63,9 +64,12 @@ impl Keyword for Option<u64> {
     const TYPE: &'static str = "int | None";
 
     fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Option<u64>> {
-        value.extract().map_err(|error: PyErr| match error.is_instance_of::<PyOverflowError>(value.py()) {
-            true => ArgumentError::new_err(format!("{name} is {value}, expected 0 to {}", u64::MAX)),
-            false => error,
+        value.extract().map_err(|error: PyErr| {
+            if error.is_instance_of::<PyOverflowError>(value.py()) {
+                ArgumentError::new_err(format!("{name} is {value}, expected 0 to {}", u64::MAX))
+            } else {
+                error
+            }
         })
     }
 
@@ -90,10 +94,12 @@ impl Keyword for Vec<String> {
     const TYPE: &'static str = "str | Sequence[str] | None";
 
     fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Vec<String>> {
-        match value.is_instance_of::<PyString>() {
-            true => Ok(vec![unicode(value, name)?]),
-            false if value.is_none() => Ok(Vec::new()),
-            false => value.try_iter()?.map(|text| unicode(&text?, name)).collect(),
+        if value.is_instance_of::<PyString>() {
+            Ok(vec![unicode(value, name)?])
+        } else if value.is_none() {
+            Ok(Vec::new())
+        } else {
+            value.try_iter()?.map(|text| unicode(&text?, name)).collect()
         }
     }
 
@@ -102,12 +108,12 @@ impl Keyword for Vec<String> {
     }
 }
 
-impl Keyword for Vec<u32> {
+impl Keyword for Vec<TokenId> {
     const TYPE: &'static str = "_TokenIds";
 
-    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Vec<u32>> {
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Vec<TokenId>> {
         // An id that no vocabulary has never comes up.
-        Ok(token_ids(value, name)?.into_iter().filter_map(|id| u32::try_from(id).ok()).collect())
+        Ok(token_ids(value, name)?.into_iter().filter_map(|id| TokenId::try_from(id).ok()).collect())
     }
 
     fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -115,10 +121,10 @@ impl Keyword for Vec<u32> {
     }
 }
 
-impl Keyword for Vec<(u32, f32)> {
+impl Keyword for Vec<(TokenId, f32)> {
     const TYPE: &'static str = "dict[int, float]";
 
-    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Vec<(u32, f32)>> {
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Vec<(TokenId, f32)>> {
         let dict = value.cast::<PyDict>()?;
         let ids = token_ids(dict.keys().as_any(), name)?;
         let mut entries = Vec::with_capacity(ids.len());
@@ -127,8 +133,8 @@ impl Keyword for Vec<(u32, f32)> {
             if bias.is_finite() && (bias as f32).is_infinite() {
                 return Err(ArgumentError::new_err(format!("{name} is {bias}, more than a float32 holds")));
             }
-            let no_id = |_| ArgumentError::new_err(format!("{name} has the id {id}, expected 0 to {}", u32::MAX));
-            entries.push((u32::try_from(id).map_err(no_id)?, bias as f32));
+            let no_id = |_| ArgumentError::new_err(format!("{name} has the id {id}, expected 0 to {}", TokenId::MAX));
+            entries.push((TokenId::try_from(id).map_err(no_id)?, bias as f32));
         }
         entries.sort_unstable_by_key(|(id, _)| *id);
         Ok(entries)
@@ -159,9 +165,8 @@ pub fn params_over(
 fn changed(mut core: Core, keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
     for (name, value) in keywords {
         let name: String = name.extract()?;
-        set(&mut core, &name, &value).map_err(|error| match error.is_instance_of::<PyTypeError>(value.py()) {
-            true => named(error, &name, value.py()),
-            false => error,
+        set(&mut core, &name, &value).map_err(|error| {
+            if error.is_instance_of::<PyTypeError>(value.py()) { named(error, &name, value.py()) } else { error }
         })?;
     }
     core.validate()?;
@@ -209,7 +214,10 @@ macro_rules! define_class {
         fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
             match name {
                 $(stringify!($name) => core.$name = Keyword::from_python(value, name, &$rules)?,)+
-                _ => return Err(PyTypeError::new_err(format!("{name} is not a sampling parameter; see SamplingParams"))),
+                _ => {
+                    let unknown = format!("{name} is not a sampling parameter; see SamplingParams");
+                    return Err(PyTypeError::new_err(unknown));
+                }
             }
             Ok(())
         }

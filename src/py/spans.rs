@@ -1,6 +1,7 @@
 //! `bitnet.Span`.
 
 use crate::engine;
+use crate::token::TokenId;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -21,7 +22,7 @@ pub struct Span {
     #[doc = doc!(Span.rewritten)]
     rewritten: bool,
     #[doc = doc!(Span.token_ids)]
-    token_ids: Option<Vec<u32>>,
+    token_ids: Option<Vec<TokenId>>,
 }
 
 impl From<engine::Span> for Span {

@@ -6,6 +6,7 @@ use super::receipt::Receipt;
 use crate::chat::{ChatStream, SharedStream};
 use crate::engine::{Engine, Finish, Piece as CorePiece, Stream as CoreStream, Watch};
 use crate::error::Result;
+use crate::token::TokenId;
 use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Logprob {
     #[doc = doc!(Logprob.id)]
-    id: u32,
+    id: TokenId,
     #[doc = doc!(Logprob.text)]
     text: String,
     #[doc = doc!(Logprob.logprob)]
@@ -29,7 +30,7 @@ pub struct Piece {
     #[doc = doc!(Piece.text)]
     text: String,
     #[doc = doc!(Piece.token_id)]
-    token_id: Option<u32>,
+    token_id: Option<TokenId>,
     #[doc = doc!(Piece.logprob)]
     logprob: Option<Logprob>,
     #[doc = doc!(Piece.top_logprobs)]
@@ -44,7 +45,7 @@ pub struct Completion {
     #[doc = doc!(Completion.text)]
     text: String,
     #[doc = doc!(Completion.token_ids)]
-    token_ids: Vec<u32>,
+    token_ids: Vec<TokenId>,
     #[doc = doc!(Completion.finish_reason)]
     finish_reason: Option<&'static str>,
     #[doc = doc!(Completion.prompt_tokens)]
@@ -73,7 +74,7 @@ pub struct Stream {
     shared: Arc<SharedStream>,
 }
 
-fn logprob(engine: &Engine, (id, logprob): (u32, f64)) -> Logprob {
+fn logprob(engine: &Engine, (id, logprob): (TokenId, f64)) -> Logprob {
     let text = engine.tokenizer().map_or_else(|_| String::new(), |tokenizer| tokenizer.decode(&[id], false));
     Logprob { id, text, logprob }
 }
@@ -251,7 +252,7 @@ impl Stream {
 
     #[doc = doc!(Stream.token_ids)]
     #[getter]
-    fn token_ids(&self) -> Vec<u32> {
+    fn token_ids(&self) -> Vec<TokenId> {
         self.shared.progress().ids.clone()
     }
 

@@ -3,6 +3,7 @@
 use super::convert::{detached, file_path, possible_ids, unicode};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::token::TokenId;
 use crate::tokenizer::Tokenizer as CoreTokenizer;
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -58,7 +59,7 @@ impl Tokenizer {
         text: &Bound<'_, PyAny>,
         add_bos: bool,
         parse_special: bool,
-    ) -> PyResult<Vec<u32>> {
+    ) -> PyResult<Vec<TokenId>> {
         let text = unicode(text, "text")?;
         detached(py, |_| Ok(self.core().encode_with_bos(&text, add_bos, parse_special)))
     }
@@ -70,12 +71,12 @@ impl Tokenizer {
     }
 
     #[doc = doc!(Tokenizer.id_to_token)]
-    fn id_to_token(&self, id: u32) -> Option<String> {
+    fn id_to_token(&self, id: TokenId) -> Option<String> {
         self.core().text_of(id).map(str::to_string)
     }
 
     #[doc = doc!(Tokenizer.token_to_id)]
-    fn token_to_id(&self, token: &str) -> Option<u32> {
+    fn token_to_id(&self, token: &str) -> Option<TokenId> {
         self.core().id_of(token)
     }
 
@@ -87,13 +88,13 @@ impl Tokenizer {
 
     #[doc = doc!(Tokenizer.bos_token_id)]
     #[getter]
-    fn bos_token_id(&self) -> Option<u32> {
+    fn bos_token_id(&self) -> Option<TokenId> {
         self.core().bos
     }
 
     #[doc = doc!(Tokenizer.eos_token_id)]
     #[getter]
-    fn eos_token_id(&self) -> Option<u32> {
+    fn eos_token_id(&self) -> Option<TokenId> {
         self.core().eos
     }
 
@@ -105,7 +106,7 @@ impl Tokenizer {
 
     #[doc = doc!(Tokenizer.stop_token_ids)]
     #[getter]
-    fn stop_token_ids(&self) -> Vec<u32> {
+    fn stop_token_ids(&self) -> Vec<TokenId> {
         self.core().stop.to_vec()
     }
 

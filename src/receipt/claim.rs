@@ -74,7 +74,7 @@ impl<T: Serialize + PartialEq> Redactable<T> {
 
 impl<T> Redactable<Vec<T>> {
     /// The number of items, also if they were left out.
-    #[expect(clippy::len_without_is_empty, reason = "no caller needs it")]
+    #[expect(clippy::len_without_is_empty, reason = "nothing asks whether it is empty")]
     pub fn len(&self) -> usize {
         match self {
             Redactable::Whole(items) => items.len(),

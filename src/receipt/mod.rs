@@ -1,7 +1,7 @@
 //! Receipts: what an answer claims, and how it was run. Pure data with its own checks.
 //!
-//! A receipt's JSON document holds the fields of schema 1.0.0 and two more blocks: `claim` says what was computed and is
-//! hashed into `digest`; `run` says how. Every figure that follows from others is derived here and nowhere else, so
+//! A receipt's JSON document holds the fields of schema 1.0.0 and two more blocks: `claim` says what was computed and
+//! is hashed into `digest`; `run` says how. Every figure that follows from others is derived here and nowhere else, so
 //! [`Receipt::validate`] can compare a stored document with the one that its own figures give.
 
 mod claim;
@@ -15,8 +15,11 @@ pub use sampling::Sampling;
 pub use validate::check_gate;
 
 use crate::error::{Error, Result};
+use crate::machine::file::write_atomically;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
+use std::io::Write;
+use std::path::Path;
 use std::sync::OnceLock;
 
 const SCHEMA_VERSION: &str = "1.0.0";
@@ -26,11 +29,11 @@ const SCHEMA_VERSION: &str = "1.0.0";
 pub struct Receipt {
     /// When the answer ended, in UTC (RFC 3339).
     pub timestamp: String,
-    /// What was computed.
+    /// Everything that decides the ids, and the ids; hashed into the digest.
     pub claim: Claim,
     /// How it was computed.
     pub run: Run,
-    /// The model's measures, for people: `claim.model` says which model it is.
+    /// The model's file and sizes, for people; `claim.model` identifies it.
     pub model_info: ModelInfo,
     /// The machine, for people: names and values.
     pub environment: Map<String, Json>,
@@ -43,7 +46,7 @@ pub struct Receipt {
     stored: Option<Json>,
 }
 
-/// A model's measures.
+/// A model's file and sizes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
     /// The name of the file, without its folder.
@@ -97,9 +100,9 @@ impl Receipt {
         }
     }
 
-    /// The BLAKE3 of the redacted claim's canonical JSON (no spaces, keys sorted), in hexadecimal. It stands for the claim
-    /// and for the claims of all receipts before this one, and is the same on every processor. The first call of an
-    /// engine reads the model's whole file.
+    /// The BLAKE3 of the redacted claim's canonical JSON (no spaces, keys sorted), in hexadecimal. It stands for the
+    /// claim and for the claims of all receipts before this one, and is the same on every processor. The first call of
+    /// an engine reads the model's whole file.
     pub fn digest(&self) -> Result<&str> {
         // There may be thousands of receipts before this one: a loop, oldest first, and no recursion.
         let mut waiting = Vec::new();
@@ -168,6 +171,23 @@ impl Receipt {
     /// The document as indented text.
     pub fn to_json(&self) -> Result<String> {
         Ok(format!("{:#}\n", self.document()?))
+    }
+
+    /// Reads a file that [`Self::save`] wrote.
+    pub fn load(path: &Path) -> Result<Receipt> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
+        Receipt::from_json(&text).map_err(|error| error.of_file(path))
+    }
+
+    /// Writes the document to a file, atomically.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = self.to_json()?;
+        write_atomically(path, |file| {
+            // A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
+            #[cfg(unix)]
+            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+            file.write_all(text.as_bytes())
+        })
     }
 
     /// A copy with these test results.

@@ -9,8 +9,8 @@ use crate::token::TokenId;
 use serde_json::Value as Json;
 
 impl Receipt {
-    /// Checks that the figures agree with each other, and the stored document with the figures. The error names the first
-    /// gate that fails. This finds accidents; only a replay finds forgery.
+    /// Checks that the figures agree with each other, and the stored document with the figures. The error names the
+    /// first gate that fails. This finds accidents; only a replay finds forgery.
     pub fn validate(&self) -> Result<()> {
         self.check_claim()?;
         self.check_work()?;

@@ -1,12 +1,13 @@
 //! From logits to an id: the parameters, their order, and the random draws.
 //!
-//! Order: logit_bias → repetition → presence and frequency penalties → (temperature 0: the most likely id) → temperature →
-//! top_k → top_p → min_p → draw. Candidates are sorted by logit, then by id; draw i depends on (seed, i) alone.
+//! Order: logit_bias → repetition → presence and frequency penalties → (temperature 0: the most likely id) →
+//! temperature → top_k → top_p → min_p → draw. Candidates are sorted by logit, then by id; draw i depends on
+//! (seed, i) alone.
 
 mod parameter;
 mod params;
 
-pub use parameter::{Parameter, Rules, bias_from_json, bias_to_json, decimal};
+pub use parameter::{Parameter, Rules, bias_from_json, bias_to_json_exact, decimal};
 #[cfg(feature = "python")]
 pub(crate) use params::sampling_parameters;
 pub use params::{PARAMETERS, SamplingParams};
@@ -50,8 +51,8 @@ impl<'a> Sampler<'a> {
         summed || params.logprobs.is_some()
     }
 
-    /// Applies the penalties and the temperature to lower and upper bounds of the logits, and returns the threshold: an id
-    /// whose adjusted upper bound is below it cannot be chosen. None if any id can be chosen.
+    /// Applies the penalties and the temperature to lower and upper bounds of the logits, and returns the threshold: an
+    /// id whose adjusted upper bound is below it cannot be chosen. None if any id can be chosen.
     ///
     /// This is valid because every adjustment is monotone, rounding included.
     pub fn bound(&self, low: &mut [f32], high: &mut [f32], sequence: &[TokenId], prompt: usize) -> Option<f32> {
@@ -175,8 +176,8 @@ impl LogSoftmax {
     }
 }
 
-/// The log-probability of `id`, and the `k` most likely ids with theirs, most likely first. The logits must be unchanged
-/// by sampling parameters.
+/// The log-probability of `id`, and the `k` most likely ids with theirs, most likely first. The logits must be
+/// unchanged by sampling parameters.
 pub fn logprobs(logits: &[f32], id: TokenId, k: usize) -> (f64, Vec<(TokenId, f64)>) {
     let log = LogSoftmax::new(logits);
     (log.of(logits[id as usize]), ranked(logits.iter().copied(), k).map(|(id, logit)| (id, log.of(logit))).collect())

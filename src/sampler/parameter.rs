@@ -1,6 +1,7 @@
 //! What a sampling parameter's declaration says, and what its type can do.
 
 use crate::error::{Error, Result};
+use crate::token::TokenId;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
 use std::fmt::Display;
@@ -29,7 +30,8 @@ impl Parameter {
     }
 }
 
-/// Which values a parameter may have, and where they are written. Of parameters without a number only the latter counts.
+/// Which values a parameter may have, and where they are written. For parameters that are not numbers only `claimed`
+/// and `since` apply.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rules {
     /// The least value, allowed unless `excludes_least`.
@@ -92,6 +94,17 @@ impl Rules {
         }
     }
 
+    /// The counts that are allowed, in words.
+    fn expected_count(&self) -> String {
+        let Rules { least, most, .. } = *self;
+        match (self.excludes_least, most.is_finite()) {
+            (false, false) => format!("at least {least}"),
+            (true, false) => format!("more than {least}"),
+            (false, true) => format!("{} to {most}", least.max(0.0)),
+            (true, true) => format!("more than {least}, at most {most}"),
+        }
+    }
+
     /// The JSON Schema of a number of this `kind`.
     fn schema(&self, kind: Json) -> Json {
         let mut schema = Map::from_iter([("type".to_string(), kind)]);
@@ -151,8 +164,8 @@ impl Value for f32 {
 }
 
 fn check_count(n: u64, parameter: &Parameter) -> Result<()> {
-    let least = parameter.rules.least;
-    if n as f64 >= least { Ok(()) } else { Err(parameter.refuse(n, format!("at least {least}"))) }
+    let rules = &parameter.rules;
+    if rules.allows(n as f64) { Ok(()) } else { Err(parameter.refuse(n, rules.expected_count())) }
 }
 
 impl Value for usize {
@@ -215,7 +228,7 @@ impl Value for bool {
     }
 }
 
-impl Value for Vec<u32> {
+impl Value for Vec<TokenId> {
     fn to_json(&self) -> Json {
         self.clone().into()
     }
@@ -243,9 +256,10 @@ impl Value for Vec<String> {
     }
 
     fn check(&self, parameter: &Parameter) -> Result<()> {
-        match self.iter().any(String::is_empty) {
-            true => Err(parameter.refuse("an empty text", "texts of at least one character")),
-            false => Ok(()),
+        if self.iter().any(String::is_empty) {
+            Err(parameter.refuse("an empty text", "texts of at least one character"))
+        } else {
+            Ok(())
         }
     }
 
@@ -254,28 +268,33 @@ impl Value for Vec<String> {
     }
 }
 
-/// Ids and numbers, as claims and saved conversations hold them: infinite numbers, which JSON lacks, as texts.
-pub fn bias_to_json(bias: &[(u32, f32)]) -> Vec<(u32, Json)> {
-    let number = |x: f32| if x.is_finite() { decimal(x).into() } else { x.to_string().into() };
-    bias.iter().map(|(id, x)| (*id, number(*x))).collect()
+/// Ids and numbers as JSON, which has no infinite numbers: they are texts.
+fn bias_to_json(bias: &[(TokenId, f32)], number: impl Fn(f32) -> Json) -> Vec<(TokenId, Json)> {
+    bias.iter().map(|(id, x)| (*id, if x.is_finite() { number(*x) } else { x.to_string().into() })).collect()
 }
 
-/// The opposite of [`bias_to_json`].
-pub fn bias_from_json(bias: &[(u32, Json)]) -> std::result::Result<Vec<(u32, f32)>, String> {
-    let entry = |(id, x): &(u32, Json)| {
+/// Ids and numbers as saved conversations hold them: with all digits of the float. Claims have the shortest decimal
+/// number instead.
+pub fn bias_to_json_exact(bias: &[(TokenId, f32)]) -> Vec<(TokenId, Json)> {
+    bias_to_json(bias, Json::from)
+}
+
+/// Reads the ids and numbers that a claim or a saved conversation holds.
+pub fn bias_from_json(bias: &[(TokenId, Json)]) -> std::result::Result<Vec<(TokenId, f32)>, String> {
+    let entry = |(id, x): &(TokenId, Json)| {
         let number = x.as_f64().map(|x| x as f32).or(x.as_str().and_then(|text| text.parse().ok()));
         number.map(|number| (*id, number)).ok_or_else(|| format!("it is {x} for id {id}, expected a number"))
     };
     bias.iter().map(entry).collect()
 }
 
-impl Value for Vec<(u32, f32)> {
+impl Value for Vec<(TokenId, f32)> {
     fn to_json(&self) -> Json {
-        json!(bias_to_json(self))
+        json!(bias_to_json(self, |x| decimal(x).into()))
     }
 
     fn read_json(&mut self, json: &Json) -> std::result::Result<(), String> {
-        *self = bias_from_json(&read::<Vec<(u32, Json)>>(json)?)?;
+        *self = bias_from_json(&read::<Vec<(TokenId, Json)>>(json)?)?;
         Ok(())
     }
 

@@ -1,10 +1,12 @@
 //! The sampling parameters: each is declared once, in the list below.
 //!
-//! An entry of the list gives the field of [`SamplingParams`] with its default and range, the keyword, the getter and the
-//! place in `repr` of Python's `SamplingParams`, and the field in receipts, their JSON Schema and saved conversations.
+//! An entry of the list gives the field of [`SamplingParams`] with its default and range, the keyword, the getter and
+//! the place in `repr` of Python's `SamplingParams`, and the field in receipts, their JSON Schema and saved
+//! conversations.
 
 use super::parameter::{Parameter, Rules, Value};
 use crate::error::Result;
+use crate::token::TokenId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value as Json};
 
@@ -31,8 +33,9 @@ macro_rules! sampling_parameters {
             presence_penalty: f32 = 0.0, Rules::any();
             /// Subtracted from an id's logit for each time that the answer contains it.
             frequency_penalty: f32 = 0.0, Rules::any();
-            /// Ids, in ascending order, and what is added to their logits. Infinity forces an id, minus infinity bans it.
-            logit_bias: Vec<(u32, f32)> = {}, Rules::any();
+            /// Ids, in ascending order, and what is added to their logits. Infinity forces an id, minus infinity bans
+            /// it.
+            logit_bias: Vec<(TokenId, f32)> = {}, Rules::any();
             /// Seed of the random draws. Without one the engine chooses a new seed for each answer and records it.
             seed: Option<u64> = None, Rules::at_least(0.0);
             /// The answer ends after this many ids. Without it, it ends at a stop or when the context is full.
@@ -40,7 +43,7 @@ macro_rules! sampling_parameters {
             /// Stop strings: the answer ends before the first of them.
             stop: Vec<String> = (), Rules::any();
             /// Ids that end the answer, in addition to the model's own. A claim lists the model's own, too.
-            stop_token_ids: Vec<u32> = (), Rules::at_least(0.0);
+            stop_token_ids: Vec<TokenId> = (), Rules::at_least(0.0);
             /// Whether the answer continues past the model's own stop ids. A claim says it by `stop_token_ids`.
             ignore_eos: bool = False, Rules::any().not_claimed();
             /// How many of the most likely ids to report with each token. It doesn't change the answer.

@@ -45,19 +45,10 @@ fn from_metadata(gguf: &Gguf, model: &str, pre: Option<&str>) -> Result<Tokenize
     let tokens = tokens.ok_or_else(|| invalid("metadata key 'tokenizer.ggml.tokens' is missing"))?;
     let texts: Vec<String> = tokens.map(|token| String::from_utf8_lossy(token).into_owned()).collect();
     let kinds = kinds(&metadata, &texts)?;
-    let special_id = |key: &str| -> Result<Option<TokenId>> {
-        match metadata.uint(&format!("tokenizer.ggml.{key}_token_id"))? {
-            Some(id) if id < texts.len() => Ok(Some(id as TokenId)),
-            Some(id) => Err(invalid(format!(
-                "metadata key 'tokenizer.ggml.{key}_token_id' is {id}, expected the id of one of {} tokens",
-                texts.len()
-            ))),
-            None => Ok(None),
-        }
-    };
+    let special_id = |key: &str| special_id(&metadata, key, texts.len());
     let find = |text: &str| texts.iter().position(|known| known == text).map(|id| id as TokenId);
     let add = |key: &str| metadata.bool(&format!("tokenizer.ggml.add_{key}"));
-    let (mut bos, mut eos) = (special_id("bos")?, special_id("eos")?);
+    let (bos, eos) = bos_eos(&metadata, texts.len(), find)?;
     let (name, pipeline, model, control_ids, add_bos) = match model {
         "gpt2" => {
             let named = metadata.str("tokenizer.ggml.pre")?.filter(|name| !matches!(*name, "" | "default"));
@@ -74,7 +65,6 @@ fn from_metadata(gguf: &Gguf, model: &str, pre: Option<&str>) -> Result<Tokenize
             ));
         }
         "llama" => {
-            (bos, eos) = (bos.or(find("<s>")), eos.or(find("</s>")));
             let prefix = add("space_prefix")?.unwrap_or(true).then_some(SpacePrefix::Each);
             let pipeline = Pipeline { spelling: Spelling::Sentence { prefix }, ..Pipeline::default() };
             let model = sentence_piece(&metadata, &texts, &kinds, special_id("unknown")?.or(find("<unk>")))?;
@@ -112,6 +102,39 @@ fn from_metadata(gguf: &Gguf, model: &str, pre: Option<&str>) -> Result<Tokenize
         stop,
     }
     .with_known_stop_texts())
+}
+
+/// The id that the metadata gives for a special token, of `count` tokens.
+fn special_id(metadata: &Metadata, key: &str, count: usize) -> Result<Option<TokenId>> {
+    match metadata.uint(&format!("tokenizer.ggml.{key}_token_id"))? {
+        Some(id) if id < count => Ok(Some(id as TokenId)),
+        Some(id) => Err(invalid(format!(
+            "metadata key 'tokenizer.ggml.{key}_token_id' is {id}, expected the id of one of {count} tokens"
+        ))),
+        None => Ok(None),
+    }
+}
+
+/// The ids of BOS and EOS. `find` looks a text up: a SentencePiece vocabulary without these ids has `<s>` and `</s>`.
+fn bos_eos(
+    metadata: &Metadata,
+    count: usize,
+    find: impl Fn(&str) -> Option<TokenId>,
+) -> Result<(Option<TokenId>, Option<TokenId>)> {
+    let (bos, eos) = (special_id(metadata, "bos", count)?, special_id(metadata, "eos", count)?);
+    let is_sentence_piece = metadata.str("tokenizer.ggml.model")? == Some("llama");
+    Ok(if is_sentence_piece { (bos.or_else(|| find("<s>")), eos.or_else(|| find("</s>"))) } else { (bos, eos) })
+}
+
+/// The texts of BOS and EOS by a model file's metadata, without building its tokenizer.
+pub fn bos_eos_texts(gguf: &Gguf) -> Result<(Option<String>, Option<String>)> {
+    let metadata = gguf.metadata();
+    let Some(tokens) = metadata.strings("tokenizer.ggml.tokens")? else { return Ok((None, None)) };
+    let tokens: Vec<&[u8]> = tokens.collect();
+    let find = |text: &str| tokens.iter().position(|known| *known == text.as_bytes()).map(|id| id as TokenId);
+    let (bos, eos) = bos_eos(&metadata, tokens.len(), find).map_err(|error| error.of_file(gguf.path()))?;
+    let text = |id: TokenId| String::from_utf8_lossy(tokens[id as usize]).into_owned();
+    Ok((bos.map(text), eos.map(text)))
 }
 
 /// An error unless a list of the metadata has one entry for each token.

@@ -14,6 +14,7 @@ mod special;
 mod split;
 
 pub use detokenizer::Detokenizer;
+pub use gguf::bos_eos_texts;
 
 use crate::checkpoint::gguf::Gguf;
 use crate::error::Result;

@@ -3,7 +3,7 @@
 use crate::builder::{ARRAY, Builder, STR, array, folder, string, write};
 use crate::{fixture, refusal};
 use bitnet::checkpoint::gguf::Gguf;
-use bitnet::tokenizer::Tokenizer;
+use bitnet::tokenizer::{Tokenizer, bos_eos_texts};
 use proptest::prelude::*;
 use std::sync::LazyLock;
 
@@ -124,6 +124,32 @@ fn odd_vocabularies_open() {
     assert_eq!((tokenizer.id_of("a"), tokenizer.text_of(1), tokenizer.vocab_size()), (Some(0), Some("a"), 6));
     assert_eq!(tokenizer.encode("", true), [0; 0]);
     assert_eq!(tokenizer.decode(&[1, 2, 3, 5, 6, u32::MAX], true), "a\u{fffd}\u{fffd}\0");
+}
+
+/// A template that is read without a tokenizer has the same texts. Only SentencePiece has fallbacks.
+#[test]
+fn bos_and_eos_are_known_without_the_tokenizer() {
+    let tokens = [("<s>", CONTROL, 0.0), ("</s>", CONTROL, 0.0), ("a", NORMAL, 1.0), ("b", NORMAL, 2.0)];
+    for (model, bos, expected) in [
+        ("llama", None, (Some("<s>"), Some("</s>"))),
+        ("llama", Some(2_u32), (Some("a"), Some("</s>"))),
+        ("gpt2", None, (None, None)),
+        ("gpt2", Some(3), (Some("b"), None)),
+    ] {
+        let mut made = file(model, &tokens);
+        if let Some(id) = bos {
+            made = made.entry("tokenizer.ggml.bos_token_id", 4, id.to_le_bytes());
+        }
+        let path = write(folder("bos_eos").join("m.gguf"), made.build());
+        let tokenizer = Tokenizer::open(&path, None).unwrap();
+        assert_eq!((tokenizer.bos_text(), tokenizer.eos_text()), expected);
+        let (bos, eos) = bos_eos_texts(&Gguf::open(&path).unwrap()).unwrap();
+        assert_eq!((bos.as_deref(), eos.as_deref()), expected);
+    }
+    let bad = file("llama", &tokens).entry("tokenizer.ggml.bos_token_id", 4, 4_u32.to_le_bytes());
+    let path = write(folder("bos_eos").join("bad.gguf"), bad.build());
+    let message = bos_eos_texts(&Gguf::open(&path).unwrap()).unwrap_err().to_string();
+    assert!(message.starts_with(&format!("{}: ", path.display())) && message.contains("is 4, expected"), "{message}");
 }
 
 #[test]

@@ -107,3 +107,26 @@ fn a_value_of_the_wrong_type_is_refused_by_name() {
         assert!(error.to_string().contains(unknown), "{error}");
     }
 }
+
+/// A count has the limits that its declaration, and so the JSON Schema, gives it.
+#[test]
+fn counts_are_checked_against_both_limits() {
+    let message = |rules: Rules, n: usize| {
+        let pretend = Parameter { name: "pretend", help: "", default: "0", rules };
+        n.check(&pretend).err().map(|error| error.to_string())
+    };
+    let refused = |n: usize, expected: &str| Some(format!("pretend is {n}, expected {expected}"));
+    let percent = Rules::at_least(0.0).at_most(100.0);
+    assert_eq!(message(percent, 100), None);
+    assert_eq!(message(percent, 101), refused(101, "0 to 100"));
+    assert_eq!(message(Rules::at_least(2.0), 1), refused(1, "at least 2"));
+    assert_eq!(message(Rules::above(2.0), 2), refused(2, "more than 2"));
+    assert_eq!(message(Rules::above(2.0).at_most(4.0), 5), refused(5, "more than 2, at most 4"));
+    assert_eq!(message(Rules::above(2.0).at_most(4.0), 3), None);
+    assert_eq!(message(Rules::any(), 0), None);
+    assert_eq!(message(Rules::any().at_most(7.0), 8), refused(8, "0 to 7"));
+    assert_eq!(
+        Some(9_usize).check(&Parameter { name: "pretend", help: "", default: "0", rules: percent }).ok(),
+        Some(())
+    );
+}

@@ -137,7 +137,7 @@ def _check(path: str) -> _Checked:
         receipt = Receipt.load(path)
         receipt.validate()
     except ReceiptError as error:
-        return _Checked(path, None, explain(error))
+        return _Checked(path, None, explain(error).removeprefix(f"{path}: "))  # the report begins with the path
     return _Checked(path, receipt, None)
 
 
