@@ -92,7 +92,7 @@ fn a_document_holds_the_history_without_the_cache() {
     };
     assert!(broken("bitnet chat 1", "bitnet chat 2").contains("expected \"bitnet chat 1\""));
     assert!(broken("\"user\"", "\"system\"").contains("turn 0"));
-    assert!(broken("\"forgotten\": 0", "\"forgotten\": 4").contains("4 of them forgotten"));
+    assert!(broken("\"forgotten\": 0", "\"forgotten\": 4").contains("4 of them evicted"));
     assert!(broken("\"-inf\"", "\"much\"").contains("logit_bias: it is \"much\" for id 1"));
     assert!(broken("\"temperature\": 0.5", "\"temperature\": -1.0").contains("temperature is -1"));
     assert!(message(ChatSession::from_json("{}")).starts_with("not a saved conversation"));
