@@ -176,7 +176,7 @@ def test_json_holds_every_parameter(engine: Any) -> None:
         (lambda d: d["turns"].pop(), "5 turns"),
         (lambda d: d["turns"].reverse(), "turn 0 has role \"assistant\", expected \"user\""),
         (lambda d: d["turns"][0].update(role="system"), "turn 0"),
-        (lambda d: d.update(forgotten=8), "8 of them forgotten"),
+        (lambda d: d.update(forgotten=8), "8 of them evicted"),
         (lambda d: d["params"].update(temperature=-1), "temperature is -1"),
         (lambda d: d.update(logit_bias=[[1, "much"]]), 'logit_bias: it is "much" for id 1'),
         (lambda d: d["params"].update(temprature=1), "temprature"),
