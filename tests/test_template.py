@@ -247,7 +247,7 @@ def test_the_command_reports_errors(model: Path, tmp_path: Path) -> None:
     binary = tmp_path / "x.jinja"
     binary.write_bytes(b"\xff\xfe")
     for arguments, stdin, word in [
-        ((model,), "", "empty"),
+        ((model,), "", "--user"),
         ((model, "--user", "x", "--template", "nosuch"), "", "nosuch"),
         ((model, "--messages", "-"), "{", "not a JSON list"),
         ((model, "--messages", "-"), "3", "not a JSON list"),
