@@ -18,7 +18,7 @@ pub enum Error {
     Io {
         /// The path as the caller gave it.
         path: PathBuf,
-        /// The system's reason.
+        /// Why the operating system refused.
         source: std::io::Error,
     },
     /// The file is not a GGUF file, or it is damaged.

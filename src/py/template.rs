@@ -65,12 +65,12 @@ pub struct Template {
 }
 
 impl Template {
-    /// Wraps a template.
+    /// The Python object for a template of the core.
     pub fn of(core: Arc<CoreTemplate>) -> Template {
         Template { core }
     }
 
-    /// The wrapped template.
+    /// The core's template, which does the work.
     pub fn core(&self) -> &Arc<CoreTemplate> {
         &self.core
     }

@@ -28,7 +28,7 @@ impl Tokenizer {
         Ok(Tokenizer { owner: Owner::Engine(engine) })
     }
 
-    /// The wrapped tokenizer.
+    /// The core's tokenizer, which does the work.
     pub fn core(&self) -> &CoreTokenizer {
         match &self.owner {
             Owner::Itself(core) => core,

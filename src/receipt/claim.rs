@@ -44,7 +44,7 @@ pub struct Claim {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Redactable<T> {
-    /// The part itself.
+    /// The value, readable by anyone.
     Whole(T),
     /// What a redacted receipt holds instead.
     Hashed {

@@ -72,9 +72,9 @@ pub struct ModelInfo {
 pub struct TestResults {
     /// The sum of the others.
     pub total_tests: u64,
-    /// Tests that passed.
+    /// How many tests passed.
     pub passed: u64,
-    /// Tests that failed.
+    /// How many tests failed.
     pub failed: u64,
     /// Tests that were not run.
     pub skipped: u64,

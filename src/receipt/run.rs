@@ -41,7 +41,7 @@ pub struct Seconds {
     pub first_token: f64,
     /// Computing all later positions: the sum of the decode steps.
     pub decode: f64,
-    /// Sampling.
+    /// Choosing ids from logits.
     pub sample: f64,
     /// Turning ids into text and looking for stop strings.
     pub detokenize: f64,
@@ -56,7 +56,7 @@ pub(super) fn seconds_to_ns(seconds: f64) -> u64 {
     (seconds * 1e9).round() as u64
 }
 
-/// Nanoseconds as seconds.
+/// Converts whole nanoseconds to seconds.
 pub fn ns_to_seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }

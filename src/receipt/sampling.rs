@@ -13,7 +13,7 @@ pub struct Sampling {
     /// The parameters. `seed` is the one in effect, and `stop_token_ids` holds the model's own stop ids, too. The stop
     /// strings are not here, but in `stop`.
     params: SamplingParams,
-    /// The stop strings.
+    /// Texts that end the answer before they appear in it.
     pub stop: Redactable<Vec<String>>,
     /// Fields that this version doesn't know: a later version wrote the receipt.
     pub unknown: Vec<String>,

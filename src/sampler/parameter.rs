@@ -11,7 +11,7 @@ use std::fmt::Display;
 pub struct Parameter {
     /// The name of the field, of the Python keyword, and of the field in claims and files.
     pub name: &'static str,
-    /// The documentation.
+    /// One line for help texts and the JSON Schema.
     pub(super) help: &'static str,
     /// The default, as Python writes it.
     pub default: &'static str,
@@ -134,7 +134,7 @@ pub(super) trait Value {
     fn to_json(&self) -> Json;
     /// Takes the value that a claim or a file holds. Ranges are not checked.
     fn read_json(&mut self, json: &Json) -> std::result::Result<(), String>;
-    /// Checks the range.
+    /// Refuses a value outside the parameter's range.
     fn check(&self, parameter: &Parameter) -> Result<()>;
     /// The JSON Schema of the value in a claim.
     fn schema(&self, parameter: &Parameter) -> Json;

@@ -66,7 +66,7 @@ pub struct Tokenizer {
     kinds: Vec<TokenKind>,
     /// Control tokens: never produced from text unless `parse_special` is set.
     control_ids: IdsByText,
-    /// Finds user-defined tokens.
+    /// Finds user-defined tokens, which are recognized in any text.
     user_defined: Matcher,
     /// Finds user-defined tokens and control tokens.
     special: Matcher,
