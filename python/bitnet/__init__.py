@@ -37,6 +37,7 @@ from ._receipts import receipt_schema
 from .errors import (
     ArgumentError,
     BitnetError,
+    BitnetWarning,
     ClosedError,
     ContextLengthError,
     ModelError,
@@ -52,6 +53,7 @@ from .errors import (
 __all__ = [
     "ArgumentError",
     "BitnetError",
+    "BitnetWarning",
     "ChatSession",
     "ChatTurn",
     "ClosedError",

@@ -1249,6 +1249,12 @@ class Engine:
     def ffn_act(self) -> str:
         """Activation of the feed-forward network: "silu" or "relu2"."""
     @property
+    def warnings(self) -> list[str]:
+        """What looks wrong in the file or its weights, although the model runs.
+
+        Opening the engine gives each of them as a `BitnetWarning`.
+        """
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
     def close(self) -> None:

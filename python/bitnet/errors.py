@@ -1,4 +1,4 @@
-"""The exceptions of this package. Each message says what was found, what was expected and what to do."""
+"""The exceptions and warnings of this package. Each message says what was found, what was expected and what to do."""
 
 
 class BitnetError(Exception):
@@ -47,3 +47,10 @@ class OutOfMemoryError(BitnetError, MemoryError):
 
 class ClosedError(BitnetError, RuntimeError):
     """The engine was closed before the call."""
+
+
+class BitnetWarning(UserWarning):
+    """Something works, but probably not as intended, such as a model whose weights look wrong.
+
+    `warnings.filterwarnings("ignore", category=bitnet.BitnetWarning)` turns all of them off, "error" raises them.
+    """

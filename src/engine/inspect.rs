@@ -58,7 +58,7 @@ pub struct ModelSummary<'a> {
     pub act_quant: ActQuant,
     /// Why, as a sentence for people.
     pub act_quant_reason: &'a str,
-    /// Oddities of the file that do not keep the model from running.
+    /// As [`Engine::warnings`].
     pub warnings: Vec<String>,
 }
 
@@ -126,7 +126,7 @@ impl Inspection {
                     tied: model.tied(),
                     act_quant: engine.act_quant(),
                     act_quant_reason: &model.act_quant.reason,
-                    warnings: [model.gguf().warnings(), &model.warnings].concat(),
+                    warnings: engine.warnings(),
                 })
             }
         }

@@ -121,6 +121,11 @@ impl Engine {
         self.runtime.model.act_quant.chosen
     }
 
+    /// What looks wrong in the file or its weights, although the model runs.
+    pub fn warnings(&self) -> Vec<String> {
+        [self.gguf().warnings(), &self.runtime.model.warnings].concat()
+    }
+
     /// The memory that the engine takes at this moment.
     pub fn memory(&self) -> MemoryUse {
         let model = &self.runtime.model;

@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError};
 use pyo3::import_exception;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PySequence, PyString};
+use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ import_exception!(bitnet.errors, ContextLengthError);
 import_exception!(bitnet.errors, TokenIdError);
 import_exception!(bitnet.errors, OutOfMemoryError);
 import_exception!(bitnet.errors, ClosedError);
+import_exception!(bitnet.errors, BitnetWarning);
 
 /// What a Python user can do about a path that does not exist.
 const HUB_ADVICE: &str = "; Engine.from_pretrained(\"owner/name\") opens a model from the Hugging Face Hub";
@@ -89,6 +91,23 @@ pub fn caught<T, E: Into<PyErr>>(work: impl FnOnce() -> Result<T, E>) -> PyResul
         },
         |result| result.map_err(E::into),
     )
+}
+
+/// Gives a BitnetWarning, at the innermost line of Python that is not part of this package. Fails if the user turned
+/// warnings into errors.
+pub fn warn(py: Python<'_>, text: &str) -> PyResult<()> {
+    let is_own = |frame: &Bound<'_, PyAny>| {
+        let module = frame.getattr("f_globals").and_then(|globals| globals.get_item("__name__"));
+        module.is_ok_and(|name| matches!(name.to_string().split('.').next(), Some("bitnet" | "pytest_bitnet")))
+    };
+    // A thread of the asyncio bridge has no Python frame.
+    let mut frame = py.import("sys")?.call_method0("_getframe").ok();
+    let mut level = 1;
+    while let Some(outer) = frame.filter(is_own) {
+        frame = outer.getattr("f_back").ok().filter(|frame| !frame.is_none());
+        level += 1;
+    }
+    PyErr::warn(py, &py.get_type::<BitnetWarning>(), &CString::new(text.replace('\0', "\u{fffd}"))?, level)
 }
 
 /// A path from Python: str, bytes or an object with `__fspath__`.

@@ -3,7 +3,7 @@
 use super::arrays::{self, Scores};
 use super::awaitable::{Abandoned, awaitable, step};
 use super::convert::{
-    checked_sequences, choice, detached, engine_ids, optional_count, optional_path, possible_ids, text_or_ids,
+    checked_sequences, choice, detached, engine_ids, optional_count, optional_path, possible_ids, text_or_ids, warn,
 };
 use super::notebook::{ProgressBar, html, mime_bundle};
 use super::receipt::Receipt;
@@ -150,6 +150,7 @@ impl Engine {
         let core = detached(py, |watch| CoreEngine::open(&path, options, watch))?;
         // numpy initialises itself at its first array; a process forked off during that would deadlock. So do it now.
         PyArray1::<f32>::from_vec(py, Vec::new());
+        core.warnings().iter().try_for_each(|warning| warn(py, warning))?;
         Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path })
     }
 
@@ -474,6 +475,12 @@ impl Engine {
     #[getter]
     fn ffn_act(&self) -> Result<&'static str> {
         Ok(self.core()?.config().activation.name())
+    }
+
+    #[doc = doc!(Engine.warnings)]
+    #[getter]
+    fn warnings(&self) -> Result<Vec<String>> {
+        Ok(self.core()?.warnings())
     }
 
     #[doc = doc!(Engine.closed)]
