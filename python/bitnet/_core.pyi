@@ -591,32 +591,82 @@ class Template:
             eos_token: Text of the EOS token.
         """
     @staticmethod
-    def from_model(path: str | os.PathLike[str]) -> Template:
-        """Return the template of a model file. Only the metadata of the file is read."""
+    def from_model(path: str | os.PathLike[str], variant: str | None = None) -> Template:
+        """Return the template of a model file. No weights are read.
+
+        A GGUF file without a tokenizer gets the template of the files beside it, as transformers saves them:
+        `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`.
+
+        Args:
+            path: A GGUF file or a `tokenizer.json`.
+            variant: Name of one of several templates, such as "tool_use". Default: the main one, which renders
+                conversations with tools by "tool_use" if the model has it.
+
+        Raises:
+            ArgumentError: The model has no template of this name.
+        """
     def render(
         self,
         messages: Sequence[_Message],
         tools: Sequence[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         **variables: Any,
     ) -> str:
         """Render a conversation as a prompt.
 
+        To give the prompt to a model, use `encode` or `Engine.chat`: in a plain text, control tokens become letters.
+
         Args:
             messages: Dicts or `ChatTurn`s. Dicts reach the template unchanged.
-            tools: JSON schemas of functions, as dicts.
-            add_generation_prompt: End with the start of an assistant turn.
+            tools: JSON schemas of functions, as dicts. If the model has a template of its own for tools
+                (`tool_use`), that one renders.
+            add_generation_prompt: End with the start of an assistant turn. Default: True, unless
+                `continue_final_message`.
+            continue_final_message: End inside the final message, so that the model continues it, as transformers
+                defines it.
             variables: More variables for the template.
 
         Raises:
             TemplateError: The template fails, or refuses the conversation.
-            TypeError: A message, tool or variable is of a type that JSON does not have.
+            TypeError: A message, tool or variable is of a type that JSON does not have, or a keyword is an argument of
+                `apply_chat_template` that has no meaning here, such as `tokenize`.
+            ArgumentError: Both add_generation_prompt and continue_final_message are true.
+        """
+    def encode(
+        self,
+        messages: Sequence[_Message],
+        tokenizer: Tokenizer,
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        **variables: Any,
+    ) -> list[int]:
+        """Convert a conversation to the token ids of its prompt.
+
+        Control tokens are recognized only where the template wrote them: text of a message never becomes one. BOS is
+        added if the model expects it and the template does not write it. `engine.generate(ids)` continues the prompt.
+
+        Args:
+            messages: As for `render`.
+            tokenizer: The model's tokenizer.
+            tools: As for `render`.
+            add_generation_prompt: As for `render`.
+            continue_final_message: As for `render`.
+            variables: As for `render`.
+
+        >>> from bitnet import Engine
+        >>> engine = Engine()
+        >>> ids = engine.template.encode([{"role": "user", "content": "Hi"}], engine.tokenizer)
+        >>> engine.decode(ids, skip_special_tokens=False)
+        '<|bos|>User: Hi<|eot_id|>Assistant: '
         """
     def spans(
         self,
         messages: Sequence[_Message],
         tools: Sequence[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         *,
         tokenizer: Tokenizer | None = None,
         **variables: Any,
@@ -630,6 +680,7 @@ class Template:
             messages: As for `render`.
             tools: As for `render`.
             add_generation_prompt: As for `render`.
+            continue_final_message: As for `render`.
             tokenizer: Fills `Span.token_ids`.
             variables: As for `render`.
         """
@@ -686,7 +737,9 @@ class ChatSession:
     Args:
         engine: The engine.
         system: System prompt.
-        template: A `Template` or the name of a built-in one. Default: the engine's.
+        messages: Messages so far: an optional system prompt, then pairs of a user's and an assistant's message.
+        template: A `Template`, the name of a built-in one, or the name of one of several in the model. Default: the
+            model's own.
         params: Sampling parameters of all answers.
         keywords: Sampling parameters one by one; they override `params`. `send` and `stream` can override both for one
             answer.
@@ -706,6 +759,7 @@ class ChatSession:
         engine: Engine,
         system: str | None = None,
         *,
+        messages: Sequence[_Message] | None = None,
         template: Template | str | None = None,
         params: SamplingParams | None = None,
         **keywords: Unpack[_Sampling],
@@ -1122,10 +1176,24 @@ class Engine:
         """Same as `Tokenizer.encode`."""
     def decode(self, ids: _TokenIds, skip_special_tokens: bool = True) -> str:
         """Same as `Tokenizer.decode`."""
+    def count_tokens(self, prompt: str | _TokenIds | Sequence[_Message] | _Prompts) -> Any:
+        """Number of tokens of a prompt, as `generate` computes it, or of messages, as `chat` does.
+
+        Args:
+            prompt: A text (with the BOS token if the model expects one), token ids, or a list of messages. A list of
+                texts or of lists of ids gives a list of numbers.
+
+        >>> from bitnet import Engine
+        >>> Engine().count_tokens([{"role": "user", "content": "What is 2+2?"}])
+        14
+        """
     def stream(
         self, prompt: str | _TokenIds, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
     ) -> Stream:
         """Start to continue a prompt and return the completion as a stream. The prefix cache is used and updated.
+
+        The model sees the prompt as it is. To ask a model that has a chat template, use `chat_stream`; a text that
+        looks like a mistake gives a `BitnetWarning`.
 
         Args:
             prompt: A text or token ids. A text gets a BOS token if the model expects one, and control tokens in it are
@@ -1144,6 +1212,7 @@ class Engine:
         prompt: str | _TokenIds,
         params: SamplingParams | None = None,
         *,
+        n: None = None,
         progress: bool = False,
         **keywords: Unpack[_Sampling],
     ) -> Completion:
@@ -1152,7 +1221,9 @@ class Engine:
 
         Args:
             prompt: As for `stream`, or a list of prompts.
-            params: As for `stream`.
+            params: As for `stream`; for a list of prompts also a list, with one for each.
+            n: Return a list of this many completions for each prompt. Completion i uses the seed `seed + i`, if a seed
+                is given. Default: None, one completion that is not in a list.
             progress: Show a progress bar over a list of prompts (needs tqdm).
             keywords: As for `stream`.
 
@@ -1162,14 +1233,40 @@ class Engine:
     def generate(
         self,
         prompt: _Prompts,
-        params: SamplingParams | None = None,
+        params: SamplingParams | list[SamplingParams] | None = None,
         *,
+        n: None = None,
         progress: bool = False,
         **keywords: Unpack[_Sampling],
     ) -> list[Completion]: ...
     @overload
+    def generate(
+        self,
+        prompt: str | _TokenIds,
+        params: SamplingParams | None = None,
+        *,
+        n: int,
+        progress: bool = False,
+        **keywords: Unpack[_Sampling],
+    ) -> list[Completion]: ...
+    @overload
+    def generate(
+        self,
+        prompt: _Prompts,
+        params: SamplingParams | list[SamplingParams] | None = None,
+        *,
+        n: int,
+        progress: bool = False,
+        **keywords: Unpack[_Sampling],
+    ) -> list[list[Completion]]: ...
+    @overload
     def agenerate(
-        self, prompt: str | _TokenIds, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
+        self,
+        prompt: str | _TokenIds,
+        params: SamplingParams | None = None,
+        *,
+        n: None = None,
+        **keywords: Unpack[_Sampling],
     ) -> Coroutine[Any, Any, Completion]:
         """Same as `generate`, for asyncio. The event loop is never blocked, and concurrent calls take turns token by
         token.
@@ -1181,9 +1278,195 @@ class Engine:
     def agenerate(
         self,
         prompt: _Prompts,
-        params: SamplingParams | None = None,
+        params: SamplingParams | list[SamplingParams] | None = None,
+        *,
+        n: None = None,
         **keywords: Unpack[_Sampling],
     ) -> Coroutine[Any, Any, list[Completion]]: ...
+    @overload
+    def agenerate(
+        self,
+        prompt: str | _TokenIds,
+        params: SamplingParams | None = None,
+        *,
+        n: int,
+        **keywords: Unpack[_Sampling],
+    ) -> Coroutine[Any, Any, list[Completion]]: ...
+    @overload
+    def agenerate(
+        self,
+        prompt: _Prompts,
+        params: SamplingParams | list[SamplingParams] | None = None,
+        *,
+        n: int,
+        **keywords: Unpack[_Sampling],
+    ) -> Coroutine[Any, Any, list[list[Completion]]]: ...
+    @overload
+    def chat(
+        self,
+        messages: Sequence[_Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: Template | str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        n: None = None,
+        progress: bool = False,
+        **keywords: Unpack[_Sampling],
+    ) -> Completion:
+        """Answer messages: render them with the chat template and return the assistant's next message.
+
+        Nothing is kept between calls except the prefix cache; `ChatSession` keeps the conversation. A list of
+        conversations gives a list of completions, computed one after another.
+
+        Args:
+            messages: Dicts with "role" and "content", or `ChatTurn`s; or a list of such lists. A content that is a list
+                of text parts is joined by line breaks. Text in messages never becomes a control token.
+            params: Sampling parameters; for a list of conversations also a list, with one for each.
+            tools: JSON schemas of functions, as dicts. The answer is the model's text; calls in it are not parsed.
+            template: A `Template`, the name of a built-in one, or the name of one of several in the model. Default: the
+                model's own.
+            add_generation_prompt: End the prompt with the start of an assistant message. Default: True, unless
+                `continue_final_message`.
+            continue_final_message: Leave the final message open, so that the model continues it. The completion holds
+                only what the model adds.
+            chat_template_kwargs: Other variables of the template, such as {"enable_thinking": False}.
+            n: Return a list of this many completions, as for `generate`.
+            progress: Show a progress bar over a list of conversations (needs tqdm).
+            keywords: Sampling parameters one by one, see `SamplingParams`; they override `params`.
+
+        Raises:
+            TypeError: Something is not a message; the error names `messages[i]`.
+            TemplateError: The template fails, or refuses the conversation.
+            ContextLengthError: The messages do not fit into the context.
+
+        Also raises the errors of `stream`.
+
+        >>> from bitnet import Engine
+        >>> engine = Engine()
+        >>> engine.chat([{"role": "user", "content": "What is 2+2?"}]).text
+        '2+2=4.'
+        >>> begun = [{"role": "user", "content": "What is 2+2?"}, {"role": "assistant", "content": "2+2="}]
+        >>> engine.chat(begun, continue_final_message=True).text
+        '4.'
+        """
+    @overload
+    def chat(
+        self,
+        messages: list[list[_Message]] | list[list[dict[str, Any]]] | list[list[ChatTurn]],
+        params: SamplingParams | list[SamplingParams] | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: Template | str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        n: None = None,
+        progress: bool = False,
+        **keywords: Unpack[_Sampling],
+    ) -> list[Completion]: ...
+    @overload
+    def chat(
+        self,
+        messages: Sequence[_Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: Template | str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        n: int,
+        progress: bool = False,
+        **keywords: Unpack[_Sampling],
+    ) -> list[Completion]: ...
+    @overload
+    def chat(
+        self,
+        messages: list[list[_Message]] | list[list[dict[str, Any]]] | list[list[ChatTurn]],
+        params: SamplingParams | list[SamplingParams] | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: Template | str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        n: int,
+        progress: bool = False,
+        **keywords: Unpack[_Sampling],
+    ) -> list[list[Completion]]: ...
+    @overload
+    def achat(
+        self,
+        messages: Sequence[_Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: Template | str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        n: None = None,
+        **keywords: Unpack[_Sampling],
+    ) -> Coroutine[Any, Any, Completion]:
+        """Same as `chat`, for asyncio; see `agenerate`."""
+    @overload
+    def achat(
+        self,
+        messages: list[list[_Message]] | list[list[dict[str, Any]]] | list[list[ChatTurn]],
+        params: SamplingParams | list[SamplingParams] | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: Template | str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        n: None = None,
+        **keywords: Unpack[_Sampling],
+    ) -> Coroutine[Any, Any, list[Completion]]: ...
+    @overload
+    def achat(
+        self,
+        messages: Sequence[_Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: Template | str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        n: int,
+        **keywords: Unpack[_Sampling],
+    ) -> Coroutine[Any, Any, list[Completion]]: ...
+    @overload
+    def achat(
+        self,
+        messages: list[list[_Message]] | list[list[dict[str, Any]]] | list[list[ChatTurn]],
+        params: SamplingParams | list[SamplingParams] | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: Template | str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        n: int,
+        **keywords: Unpack[_Sampling],
+    ) -> Coroutine[Any, Any, list[list[Completion]]]: ...
+    def chat_stream(
+        self,
+        messages: Sequence[_Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: Template | str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        **keywords: Unpack[_Sampling],
+    ) -> Stream:
+        """Start to answer messages and return the answer as a stream. Arguments and errors as for `chat`."""
     def replay(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> bool:
         """Compute the completion of a receipt again. Return whether it has the same ids and the same end.
 

@@ -1,23 +1,24 @@
 //! Conversations: turns, the cached sequence, receipts; saved sessions.
 
 mod metrics;
+mod request;
 mod saved;
 mod shared_stream;
 mod stream;
 
 pub use metrics::SessionMetrics;
+pub use request::{encode, request};
 pub use shared_stream::{Progress, SharedStream};
 pub use stream::ChatStream;
 
 use crate::decode::Sequence;
 use crate::engine::{Engine, Finish, PromptOrigin, Request, Stream};
 use crate::error::{Error, Result};
-use crate::receipt::{Receipt, TemplateClaim};
+use crate::receipt::Receipt;
 use crate::sampler::SamplingParams;
 use crate::template::{ChatTurn, Conversation, Role, Template};
 use crate::token::TokenId;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// A conversation. An engine may have any number of them. A clone continues on its own; clones share their keys and
 /// values until they diverge.
@@ -108,15 +109,7 @@ impl ChatSession {
             }
             evicted_turns = self.turns.len() + 1 - turns.len();
         }
-        if !params.ignore_eos {
-            let tokenizer = engine.tokenizer()?;
-            for stop in self.template.stop_sequences() {
-                match tokenizer.id_of(&stop).filter(|id| tokenizer.is_control(*id)) {
-                    Some(id) => params.stop_token_ids.push(id),
-                    None => params.stop.push(stop),
-                }
-            }
-        }
+        request::add_stops(engine, &self.template, &mut params)?;
         let request = Request { origin, ..engine.request(ids.into(), params)? };
         self.evicted_turns = evicted_turns; // only now, so that an error changes nothing
         Ok(request)
@@ -124,22 +117,9 @@ impl ChatSession {
 
     /// The prompt of these turns as ids, and how it was made.
     fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<TokenId>, PromptOrigin)> {
-        let tokenizer = engine.tokenizer()?; // may wait for the thread that builds it, which is not this prompt's time
-        let start = Instant::now();
-        let template = &self.template;
         let conversation = Conversation::from_turns(turns, self.system.as_deref());
-        let controls: Vec<&str> = tokenizer.control_texts().collect();
-        let prompt = template.prompt(&conversation, &controls)?;
-        let render = start.elapsed();
-        let ids = tokenizer.encode_prompt(&prompt);
-        let origin = PromptOrigin {
-            render,
-            tokenize: start.elapsed() - render,
-            template: Some(TemplateClaim::new(template.name(), template.origin.name(), &template.source)),
-            system: self.system.clone(),
-            previous: self.receipts.last().cloned(),
-        };
-        Ok((ids, origin))
+        let (ids, origin) = request::prompt(engine, &self.template, &conversation)?;
+        Ok((ids, PromptOrigin { previous: self.receipts.last().cloned(), ..origin }))
     }
 
     /// Takes the sequence back from a stream that has ended, and adds the exchange to the history. An answer that was

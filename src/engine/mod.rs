@@ -33,7 +33,7 @@ pub use receipts::NUMERICS;
 pub use score::{ContinuationScore, Scores, TokenScore};
 pub use spans::{Span, spans};
 pub use stream::{Piece, Stream};
-pub use template::template_of_file;
+pub use template::{template_beside, template_of_file};
 
 use crate::checkpoint::gguf::Gguf;
 use crate::decode::{Runtime, Sequence};
@@ -157,7 +157,7 @@ impl Engine {
         if let Some(template) = self.template.get() {
             return Ok(template.clone());
         }
-        let template = Arc::new(template::template_of(self.gguf(), self.tokenizer().ok())?);
+        let template = Arc::new(template::template_of(self.gguf(), self.tokenizer().ok(), None)?);
         Ok(self.template.get_or_init(|| template).clone())
     }
 }

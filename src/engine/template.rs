@@ -1,24 +1,147 @@
-//! The chat template of a model file.
+//! The chat template of a model: inside its file, in the files beside it, or suggested by its name.
 
-use crate::checkpoint::gguf::Gguf;
-use crate::error::Result;
+use super::Engine;
+use crate::checkpoint::gguf::{Gguf, Metadata};
+use crate::error::{Error, Result};
 use crate::template::Template;
-use crate::tokenizer::{Tokenizer, bos_eos_texts};
+use crate::tokenizer::{Tokenizer, bos_eos_texts, is_tokenizer_json};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-/// The chat template of a model file; reads no weights and builds no tokenizer.
-pub fn template_of_file(path: &Path) -> Result<Template> {
-    template_of(&Gguf::open(path)?, None)
+/// The names that transformers gives to the template of a model, and to that of conversations with tools.
+const DEFAULT: &str = "default";
+const TOOL_USE: &str = "tool_use";
+
+/// The chat template of a model file or `tokenizer.json`; reads no weights. `variant` names one of several templates,
+/// such as `tool_use`.
+pub fn template_of_file(path: &Path, variant: Option<&str>) -> Result<Template> {
+    if is_tokenizer_json(path) {
+        return template_beside(path, &Tokenizer::open(path, None)?, variant);
+    }
+    let gguf = Gguf::open(path)?;
+    if has_tokenizer(&gguf.metadata()) {
+        return template_of(&gguf, None, variant);
+    }
+    template_of(&gguf, Tokenizer::from_gguf(&gguf, None).ok().as_ref(), variant)
+}
+
+impl Engine {
+    /// A template by name: a built-in one, or one of several that the model has.
+    pub fn template_named(&self, name: &str) -> Result<Template> {
+        let built_in = self.template()?.sibling(name);
+        built_in.or_else(|unknown| template_of(self.gguf(), self.tokenizer().ok(), Some(name)).map_err(|_| unknown))
+    }
+}
+
+/// The template for a `tokenizer.json`, from the files beside it.
+pub fn template_beside(path: &Path, tokenizer: &Tokenizer, variant: Option<&str>) -> Result<Template> {
+    let name = path.parent().and_then(|folder| folder.file_name()?.to_str());
+    Sources::beside(path)?.template(variant, name, (tokenizer.bos_text(), tokenizer.eos_text()))
 }
 
 /// The template that a file holds, or else one that the model's name suggests. BOS and EOS are those of `tokenizer`,
 /// which may come from a `tokenizer.json` beside the file, or else those of the file's metadata.
-pub(super) fn template_of(gguf: &Gguf, tokenizer: Option<&Tokenizer>) -> Result<Template> {
+pub(super) fn template_of(gguf: &Gguf, tokenizer: Option<&Tokenizer>, variant: Option<&str>) -> Result<Template> {
     let metadata = gguf.metadata();
-    let (jinja, name) = (metadata.str("tokenizer.chat_template")?, metadata.str("general.name")?);
+    let mut sources = Sources::inside(&metadata)?;
+    if sources.0.is_empty() && !has_tokenizer(&metadata) {
+        sources = Sources::beside(gguf.path())?;
+    }
+    let name = metadata.str("general.name")?;
     if let Some(tokenizer) = tokenizer {
-        return Template::detect(jinja, name, tokenizer.bos_text(), tokenizer.eos_text());
+        return sources.template(variant, name, (tokenizer.bos_text(), tokenizer.eos_text()));
     }
     let (bos, eos) = bos_eos_texts(gguf)?;
-    Template::detect(jinja, name, bos.as_deref(), eos.as_deref())
+    sources.template(variant, name, (bos.as_deref(), eos.as_deref()))
+}
+
+/// Whether a model file describes its own tokenizer.
+fn has_tokenizer(metadata: &Metadata) -> bool {
+    ["tokenizer.ggml.tokens", "tokenizer.huggingface.json"].iter().any(|key| metadata.get(key).is_some())
+}
+
+/// The Jinja sources of a model's templates, by name.
+struct Sources(BTreeMap<String, String>);
+
+impl Sources {
+    /// Those in a model file: `tokenizer.chat_template`, and `tokenizer.chat_template.NAME`.
+    fn inside(metadata: &Metadata) -> Result<Sources> {
+        let mut sources = BTreeMap::new();
+        for (key, _) in metadata.iter() {
+            let name = match key.strip_prefix("tokenizer.chat_template") {
+                Some("") => DEFAULT,
+                Some(name) if name.starts_with('.') => &name[1..],
+                _ => continue,
+            };
+            if let Some(source) = metadata.str(key)? {
+                sources.insert(name.to_string(), source.to_string());
+            }
+        }
+        Ok(Sources(sources))
+    }
+
+    /// Those in the folder of `path`, as transformers saves them: `chat_template.jinja` and
+    /// `additional_chat_templates/NAME.jinja`, or else the entry `chat_template` of `tokenizer_config.json`.
+    fn beside(path: &Path) -> Result<Sources> {
+        let mut sources = BTreeMap::new();
+        if let Some(source) = read(&path.with_file_name("chat_template.jinja"))? {
+            sources.insert(DEFAULT.to_string(), source);
+            let others = path.with_file_name("additional_chat_templates");
+            for entry in std::fs::read_dir(others).into_iter().flatten().flatten() {
+                let other = entry.path();
+                let name = other.file_name().and_then(|name| name.to_str()?.strip_suffix(".jinja"));
+                if let (Some(name), Some(source)) = (name, read(&other)?) {
+                    sources.insert(name.to_string(), source);
+                }
+            }
+            return Ok(Sources(sources));
+        }
+        let config = path.with_file_name("tokenizer_config.json");
+        let Some(text) = read(&config)? else { return Ok(Sources(sources)) };
+        let config: Json = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+            .map_err(|error| Error::Template(format!("{}: is not JSON: {error}", config.display())))?;
+        match &config["chat_template"] {
+            Json::String(source) => sources.extend([(DEFAULT.to_string(), source.clone())]),
+            Json::Array(named) => {
+                let texts = |entry: &Json| Some((entry["name"].as_str()?.into(), entry["template"].as_str()?.into()));
+                sources.extend(named.iter().filter_map(texts));
+            }
+            _ => {}
+        }
+        Ok(Sources(sources))
+    }
+
+    /// The template `variant`; by default the model's main one, together with the one for tools.
+    fn template(
+        &self,
+        variant: Option<&str>,
+        model_name: Option<&str>,
+        (bos, eos): (Option<&str>, Option<&str>),
+    ) -> Result<Template> {
+        let source = |name: &str| self.0.get(name).map(String::as_str);
+        if let Some(name) = variant.filter(|name| *name != DEFAULT) {
+            let known = self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let known = if known.is_empty() { "none".into() } else { known };
+            let source = source(name).ok_or_else(|| {
+                Error::Argument(format!("the model has no template named {name:?}; it names: {known}"))
+            })?;
+            return Template::detect(Some(source), None, bos, eos);
+        }
+        let mut template = Template::detect(source(DEFAULT), model_name, bos, eos)?;
+        if let Some(source) = source(TOOL_USE) {
+            template.tool_use = Some(Arc::new(Template::detect(Some(source), None, bos, eos)?));
+        }
+        Ok(template)
+    }
+}
+
+/// The text of a file; None if it does not exist.
+fn read(path: &Path) -> Result<Option<String>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Io { path: path.into(), source }),
+    }
 }

@@ -2,7 +2,8 @@
 
 use super::awaitable::{awaitable, step};
 use super::convert::{count, detached, unicode};
-use super::engine::Engine;
+use super::engine::{Engine, chat_template};
+use super::messages::session_turns;
 use super::notebook::{html, mime_bundle};
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
@@ -11,6 +12,7 @@ use super::template::{ChatTurn, Template};
 use crate::chat::{ChatSession as CoreSession, ChatStream};
 use crate::engine::Watch;
 use crate::sampler::SamplingParams as Params;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::path::PathBuf;
@@ -37,27 +39,28 @@ impl ChatSession {
 #[pymethods]
 impl ChatSession {
     #[new]
-    #[pyo3(signature = (engine, system=None, *, template=None, params=None, **keywords))]
+    #[pyo3(signature = (engine, system=None, *, messages=None, template=None, params=None, **keywords))]
     fn new(
         py: Python<'_>,
         engine: Py<Engine>,
         system: Option<&Bound<'_, PyAny>>,
+        messages: Option<&Bound<'_, PyAny>>,
         template: Option<&Bound<'_, PyAny>>,
         params: Option<&SamplingParams>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<ChatSession> {
         let core = engine.get().core()?;
-        let own = || detached(py, |_| core.template());
-        let template = match template {
-            None => own()?,
-            Some(template) => match template.cast::<Template>() {
-                Ok(template) => template.get().core().clone(),
-                Err(_) => own()?.sibling(&unicode(template, "template")?)?.into(),
-            },
-        };
+        let template = chat_template(py, &core, template)?;
         let system = system.map(|text| unicode(text, "system")).transpose()?;
+        let (first, turns) = messages.map(session_turns).transpose()?.unwrap_or_default();
+        if system.is_some() && first.is_some() {
+            let twice = "messages begins with a system prompt, and system gives another; give one of them";
+            return Err(PyTypeError::new_err(twice));
+        }
         let params = sampling::params(params, keywords)?;
-        Ok(ChatSession::of(engine, CoreSession::new(template, system), params))
+        let mut core = CoreSession::new(template, system.or(first));
+        core.turns = turns;
+        Ok(ChatSession::of(engine, core, params))
     }
 
     #[doc = doc!(ChatSession.stream)]

@@ -1,27 +1,30 @@
 //! `bitnet.Engine`.
 
+use super::answers::{self, OneOrMany, Prompt, Questions, conversations, indexed, prompts};
 use super::arrays::{self, Scores};
-use super::awaitable::{Abandoned, awaitable, step};
 use super::convert::{
-    checked_sequences, choice, detached, engine_ids, optional_count, optional_path, possible_ids, text_or_ids, warn,
+    checked_sequences, choice, detached, engine_ids, optional_count, optional_path, possible_ids, text_or_ids, unicode,
+    warn,
 };
-use super::notebook::{ProgressBar, html, mime_bundle};
+use super::messages::{ChatArguments, Rendering};
+use super::notebook::{html, mime_bundle};
+use super::prefill::{self, Prefill};
 use super::receipt::Receipt;
-use super::sampling::{self, SamplingParams};
-use super::stream::{Completion, Stream};
-use super::template::Template;
+use super::stream::Stream;
+use super::template::{ChatTurn, Template};
 use super::tokenizer::{self, Tokenizer};
-use crate::engine::{
-    ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling, Prefill as CorePrefill, TextOrIds, Watch,
-};
+use crate::chat;
+use crate::engine::{ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling, TextOrIds};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams as Params;
+use crate::template::{Template as CoreTemplate, TemplateOrigin};
 use crate::token::TokenId;
 use numpy::{PyArray1, PyArray2};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyType};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[doc = doc!(Engine)]
@@ -29,68 +32,94 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Engine {
     core: Mutex<Option<Arc<CoreEngine>>>,
     path: PathBuf,
+    /// Whether the user was told that the model has a chat template.
+    warned_of_raw: AtomicBool,
 }
 
-#[doc = doc!(Prefill)]
-#[pyclass(frozen, get_all, module = "bitnet")]
-pub struct Prefill {
-    #[doc = doc!(Prefill.tokens)]
-    tokens: usize,
-    #[doc = doc!(Prefill.cached_tokens)]
-    cached_tokens: usize,
-    #[doc = doc!(Prefill.seconds)]
-    seconds: f64,
-    #[doc = doc!(Prefill.tokens_per_second)]
-    tokens_per_second: f64,
-}
-
-impl From<CorePrefill> for Prefill {
-    fn from(prefill: CorePrefill) -> Prefill {
-        Prefill {
-            tokens: prefill.tokens,
-            cached_tokens: prefill.cached_tokens,
-            seconds: prefill.elapsed.as_secs_f64(),
-            tokens_per_second: prefill.tokens_per_second(),
-        }
+/// The template that an argument names: a Template, a built-in one or one of the model's; by default the model's own.
+pub fn chat_template(
+    py: Python<'_>,
+    core: &CoreEngine,
+    template: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Arc<CoreTemplate>> {
+    let Some(template) = template else { return detached(py, |_| core.template()) };
+    if let Ok(template) = template.cast::<Template>() {
+        return Ok(template.get().core().clone());
     }
-}
-
-#[pymethods]
-impl Prefill {
-    fn __repr__(&self) -> String {
-        format!(
-            "Prefill(tokens={}, cached_tokens={}, seconds={:.6}, tokens_per_second={:.1})",
-            self.tokens, self.cached_tokens, self.seconds, self.tokens_per_second
-        )
-    }
-}
-
-/// The whole answer, computed beside the event loop.
-async fn complete_async(
-    core: Arc<CoreEngine>,
-    prompt: TextOrIds,
-    params: Params,
-    abandoned: &Abandoned,
-) -> PyResult<Completion> {
-    let begin = move |_: &mut Watch| {
-        let stream = core.stream(core.request(prompt, params)?);
-        Ok(Stream::of_prompt(core, stream))
-    };
-    step(abandoned, begin).await?.complete_async(abandoned).await
-}
-
-/// The items of a list of prompts. None for a single prompt, which may itself be a list of ids.
-fn prompt_list<'py>(prompt: &Bound<'py, PyAny>) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
-    let Ok(list) = prompt.cast::<PyList>() else { return Ok(None) };
-    let is_prompt = |item: &Bound<'py, PyAny>| item.is_instance_of::<PyString>() || item.try_iter().is_ok();
-    let all: Vec<_> = list.iter().collect();
-    Ok((!all.is_empty() && all.iter().all(is_prompt)).then_some(all))
+    let name = unicode(template, "template")?;
+    Ok(Arc::new(detached(py, |_| core.template_named(&name))?))
 }
 
 impl Engine {
     /// The wrapped engine, unless it is closed.
     pub fn core(&self) -> Result<Arc<CoreEngine>> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)
+    }
+
+    /// Prompts that are continued as they are.
+    fn raw<'py>(
+        &self,
+        py: Python<'py>,
+        prompt: &Bound<'py, PyAny>,
+        params: Option<&Bound<'py, PyAny>>,
+        n: Option<&Bound<'py, PyAny>>,
+        keywords: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Questions> {
+        let core = self.core()?;
+        let raw = |prompt: Bound<'py, PyAny>, i| Ok(Prompt::Raw(text_or_ids(&prompt, &indexed("prompt", i), &core)?));
+        let prompts = prompts(prompt).try_map(raw)?;
+        let questions = Questions::new(core.clone(), prompts, params, n, keywords)?;
+        for prompt in questions.prompts() {
+            self.warn_of_raw(py, &core, prompt)?;
+        }
+        Ok(questions)
+    }
+
+    /// Conversations whose next message is written.
+    fn chats<'py>(
+        &self,
+        py: Python<'py>,
+        messages: &Bound<'py, PyAny>,
+        params: Option<&Bound<'py, PyAny>>,
+        keywords: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Questions> {
+        let core = self.core()?;
+        let arguments = ChatArguments::new(py, keywords)?;
+        let template = chat_template(py, &core, arguments.template.as_ref())?;
+        let convert = |messages: Bound<'py, PyAny>, i| {
+            let conversation = arguments.rendering().chat(&messages, &indexed("messages", i))?;
+            Ok(Prompt::Chat(template.clone(), conversation))
+        };
+        let prompts = conversations(messages).try_map(convert)?;
+        Questions::new(core, prompts, params, arguments.n.as_ref(), Some(&arguments.sampling))
+    }
+
+    /// Warns of a text that was probably meant as a message: the model answers messages in its chat template.
+    fn warn_of_raw(&self, py: Python<'_>, core: &CoreEngine, prompt: &Prompt) -> PyResult<()> {
+        let Prompt::Raw(TextOrIds::Text(text)) = prompt else { return Ok(()) };
+        let (control, chats) = detached(py, |_| {
+            let control = core.tokenizer()?.control_text_in(text).map(str::to_string);
+            Ok((control, core.template().is_ok_and(|template| template.origin != TemplateOrigin::Fallback)))
+        })?;
+        if let Some(control) = control {
+            let control = PyString::new(py, &control).repr()?;
+            return warn(
+                py,
+                &format!(
+                    "the prompt contains {control}, the text of a control token, which is plain text here; call \
+                     engine.chat(messages), or give ids: engine.template.encode(messages, engine.tokenizer) or \
+                     engine.encode(text, parse_special=True)"
+                ),
+            );
+        }
+        if !chats || self.warned_of_raw.swap(true, Relaxed) {
+            return Ok(());
+        }
+        warn(
+            py,
+            "the model has a chat template, but generate and stream continue a text as it is; to ask the model something, \
+             call engine.chat([{\"role\": \"user\", \"content\": \"...\"}]) or ChatSession(engine).send(\"...\")",
+        )
     }
 
     /// Whether a receipt's answer is the same when it is computed again, and the ids of the new answer.
@@ -151,7 +180,7 @@ impl Engine {
         // numpy initialises itself at its first array; a process forked off during that would deadlock. So do it now.
         PyArray1::<f32>::from_vec(py, Vec::new());
         core.warnings().iter().try_for_each(|warning| warn(py, warning))?;
-        Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path })
+        Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path, warned_of_raw: AtomicBool::new(false) })
     }
 
     #[doc = doc!(Engine.from_pretrained)]
@@ -228,22 +257,7 @@ impl Engine {
     #[doc = doc!(Engine.prefill)]
     #[pyo3(signature = (ids, *, progress=false))]
     fn prefill(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, progress: bool) -> PyResult<Prefill> {
-        let core = self.core()?;
-        let ids = engine_ids(ids, "ids", &core)?;
-        if !progress {
-            return Ok(detached(py, |watch| core.prefill(&ids, watch))?.into());
-        }
-        core.check_ids(&ids, 0)?;
-        let bar = ProgressBar::begin(py, true, "prefill", ids.len(), "token")?;
-        let mut shown = 0;
-        let mut done: Option<CorePrefill> = None;
-        while done.as_ref().is_none_or(|done| done.tokens < ids.len()) {
-            let next = detached(py, |watch| core.prefill_pass(&ids, done, watch))?;
-            bar.advance(next.tokens - shown)?;
-            shown = next.tokens;
-            done = Some(next);
-        }
-        Ok(done.expect("at least one pass").into())
+        prefill::prefill(py, &*self.core()?, ids, progress)
     }
 
     #[doc = doc!(Engine.generate_tokens)]
@@ -258,12 +272,12 @@ impl Engine {
         let stop = stop_token_ids.map_or(Ok(Vec::new()), |stop| possible_ids(stop, "stop_token_ids"))?;
         let max_tokens = optional_count(max_tokens, "max_tokens")?.unwrap_or(usize::MAX);
         let core = self.core()?;
-        match prompt_list(ids)? {
-            None => {
-                let ids = engine_ids(ids, "ids", &core)?;
+        match prompts(ids) {
+            OneOrMany::One(ids) => {
+                let ids = engine_ids(&ids, "ids", &core)?;
                 detached(py, |watch| core.generate(&ids, max_tokens, &stop, watch))?.into_bound_py_any(py)
             }
-            Some(prompts) => {
+            OneOrMany::Many(prompts) => {
                 let to_ids = |ids: &Bound<'py, PyAny>, name: &str| engine_ids(ids, name, &core);
                 let all = checked_sequences(py, &core, prompts, 0, "ids", to_ids)?;
                 detached(py, |watch| core.generate_many(&all, max_tokens, &stop, watch))?.into_bound_py_any(py)
@@ -303,70 +317,109 @@ impl Engine {
         tokenizer::decode(self.core()?.tokenizer()?, ids, skip_special_tokens)
     }
 
+    #[doc = doc!(Engine.count_tokens)]
+    fn count_tokens<'py>(&self, py: Python<'py>, prompt: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core()?;
+        let is_message = |item: Bound<'py, PyAny>| item.is_instance_of::<PyDict>() || item.is_instance_of::<ChatTurn>();
+        if prompt.cast::<PyList>().is_ok_and(|list| list.iter().any(is_message)) {
+            let conversation = Rendering::default().chat(prompt, "messages")?;
+            let template = detached(py, |_| core.template())?;
+            return detached(py, |_| chat::encode(&template, core.tokenizer()?, &conversation))?
+                .len()
+                .into_bound_py_any(py);
+        }
+        let count = |prompt: Bound<'py, PyAny>, i| {
+            let prompt = text_or_ids(&prompt, &indexed("prompt", i), &core)?;
+            detached(py, |_| Ok(core.ids_of(prompt)?.len()))
+        };
+        match prompts(prompt).try_map(count)? {
+            OneOrMany::One(count) => count.into_bound_py_any(py),
+            OneOrMany::Many(counts) => counts.into_bound_py_any(py),
+        }
+    }
+
     #[doc = doc!(Engine.stream)]
     #[pyo3(signature = (prompt, params=None, **keywords))]
-    fn stream(
+    fn stream<'py>(
         &self,
-        py: Python<'_>,
-        prompt: &Bound<'_, PyAny>,
-        params: Option<&SamplingParams>,
-        keywords: Option<&Bound<'_, PyDict>>,
+        py: Python<'py>,
+        prompt: &Bound<'py, PyAny>,
+        params: Option<&Bound<'py, PyAny>>,
+        keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Stream> {
-        let params = sampling::params(params, keywords)?;
-        let core = self.core()?;
-        let prompt = text_or_ids(prompt, "prompt", &core)?;
-        let stream = detached(py, |_| Ok(core.stream(core.request(prompt, params)?)))?;
-        Ok(Stream::of_prompt(core, stream))
+        let (engine, prompt, params) = self.raw(py, prompt, params, None, keywords)?.single("stream")?;
+        detached(py, |_| answers::begin(engine, prompt, params))
     }
 
     #[doc = doc!(Engine.generate)]
-    #[pyo3(signature = (prompt, params=None, *, progress=false, **keywords))]
+    #[pyo3(signature = (prompt, params=None, *, n=None, progress=false, **keywords))]
     fn generate<'py>(
         &self,
         py: Python<'py>,
         prompt: &Bound<'py, PyAny>,
-        params: Option<&SamplingParams>,
+        params: Option<&Bound<'py, PyAny>>,
+        n: Option<&Bound<'py, PyAny>>,
         progress: bool,
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let one = |prompt: &Bound<'py, PyAny>| self.stream(py, prompt, params, keywords)?.complete(py);
-        match prompt_list(prompt)? {
-            None => Ok(Bound::new(py, one(prompt)?)?.into_any()),
-            Some(prompts) => {
-                let bar = ProgressBar::begin(py, progress, "generate", prompts.len(), "prompt")?;
-                let advanced = |prompt| one(prompt).and_then(|answer| bar.advance(1).map(|()| answer));
-                let answers = prompts.iter().map(advanced).collect::<PyResult<Vec<Completion>>>()?;
-                answers.into_pyobject(py)
-            }
-        }
+        self.raw(py, prompt, params, n, keywords)?.answer(py, progress)
     }
 
     #[doc = doc!(Engine.agenerate)]
-    #[pyo3(signature = (prompt, params=None, **keywords))]
+    #[pyo3(signature = (prompt, params=None, *, n=None, **keywords))]
     fn agenerate<'py>(
         &self,
         py: Python<'py>,
         prompt: &Bound<'py, PyAny>,
-        params: Option<&SamplingParams>,
+        params: Option<&Bound<'py, PyAny>>,
+        n: Option<&Bound<'py, PyAny>>,
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let params = sampling::params(params, keywords)?;
-        let core = self.core()?;
-        let convert = |prompt: &Bound<'py, PyAny>| text_or_ids(prompt, "prompt", &core);
-        let Some(prompts) = prompt_list(prompt)? else {
-            let prompt = convert(prompt)?;
-            return awaitable(py, "Engine.agenerate", |abandoned| async move {
-                complete_async(core, prompt, params, &abandoned).await
-            });
-        };
-        let prompts = prompts.iter().map(convert).collect::<PyResult<Vec<TextOrIds>>>()?;
-        awaitable(py, "Engine.agenerate", |abandoned| async move {
-            let mut answers = Vec::new();
-            for prompt in prompts {
-                answers.push(complete_async(core.clone(), prompt, params.clone(), &abandoned).await?);
-            }
-            Ok(answers)
-        })
+        self.raw(py, prompt, params, n, keywords)?.answer_async(py, "Engine.agenerate")
+    }
+
+    #[doc = doc!(Engine.chat)]
+    #[pyo3(signature = (messages, params=None, *, progress=false, **keywords), text_signature = "(messages, \
+        params=None, *, tools=None, template=None, add_generation_prompt=None, continue_final_message=False, \
+        chat_template_kwargs=None, n=None, progress=False, **keywords)")]
+    fn chat<'py>(
+        &self,
+        py: Python<'py>,
+        messages: &Bound<'py, PyAny>,
+        params: Option<&Bound<'py, PyAny>>,
+        progress: bool,
+        keywords: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.chats(py, messages, params, keywords)?.answer(py, progress)
+    }
+
+    #[doc = doc!(Engine.achat)]
+    #[pyo3(signature = (messages, params=None, **keywords), text_signature = "(messages, params=None, *, tools=None, \
+        template=None, add_generation_prompt=None, continue_final_message=False, chat_template_kwargs=None, n=None, \
+        **keywords)")]
+    fn achat<'py>(
+        &self,
+        py: Python<'py>,
+        messages: &Bound<'py, PyAny>,
+        params: Option<&Bound<'py, PyAny>>,
+        keywords: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.chats(py, messages, params, keywords)?.answer_async(py, "Engine.achat")
+    }
+
+    #[doc = doc!(Engine.chat_stream)]
+    #[pyo3(signature = (messages, params=None, **keywords), text_signature = "(messages, params=None, *, tools=None, \
+        template=None, add_generation_prompt=None, continue_final_message=False, chat_template_kwargs=None, \
+        **keywords)")]
+    fn chat_stream<'py>(
+        &self,
+        py: Python<'py>,
+        messages: &Bound<'py, PyAny>,
+        params: Option<&Bound<'py, PyAny>>,
+        keywords: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Stream> {
+        let (engine, prompt, params) = self.chats(py, messages, params, keywords)?.single("chat_stream")?;
+        detached(py, |_| answers::begin(engine, prompt, params))
     }
 
     #[doc = doc!(Engine.replay)]

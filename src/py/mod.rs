@@ -3,13 +3,16 @@
 
 include!(concat!(env!("OUT_DIR"), "/doc.rs")); // `doc!` gives the docstrings of the stubs
 
+mod answers;
 mod arrays;
 mod awaitable;
 mod chat;
 mod convert;
 mod engine;
 mod inspect;
+mod messages;
 mod notebook;
+mod prefill;
 mod receipt;
 mod sampling;
 mod spans;
@@ -27,9 +30,11 @@ mod _core {
     #[pymodule_export]
     use super::chat::ChatSession;
     #[pymodule_export]
-    use super::engine::{Engine, Prefill};
+    use super::engine::Engine;
     #[pymodule_export]
     use super::inspect::{dot_peak, inspect, isas, processor, read_bandwidth};
+    #[pymodule_export]
+    use super::prefill::Prefill;
     #[pymodule_export]
     use super::receipt::Receipt;
     #[pymodule_export]

@@ -1,21 +1,18 @@
 //! `bitnet.Template` and `bitnet.ChatTurn`.
 
-use super::convert::{TemplateError, detached, type_name, unicode};
+use super::convert::{detached, unicode};
+use super::messages::Rendering;
 use super::notebook::{html, mime_bundle};
 use super::spans::Span;
 use super::tokenizer::Tokenizer;
+use crate::chat;
 use crate::engine::{spans, template_of_file};
-use crate::error::Error;
 use crate::template::{ChatTurn as CoreTurn, Conversation, Template as CoreTemplate};
-use pyo3::exceptions::PyTypeError;
+use crate::token::TokenId;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
-use serde_json::{Map, Value as Json};
+use pyo3::types::{PyDict, PyString};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// Levels of nesting that messages, tools and variables may have: templates recurse through them.
-const MAX_NESTING: usize = 200;
 
 #[doc = doc!(ChatTurn)]
 #[pyclass(frozen, eq, hash, from_py_object, module = "bitnet")]
@@ -106,36 +103,62 @@ impl Template {
 
     #[doc = doc!(Template.from_model)]
     #[staticmethod]
-    fn from_model(py: Python<'_>, path: PathBuf) -> PyResult<Template> {
-        Ok(Template::of(Arc::new(detached(py, |_| template_of_file(&path))?)))
+    #[pyo3(signature = (path, variant=None))]
+    fn from_model(py: Python<'_>, path: PathBuf, variant: Option<&str>) -> PyResult<Template> {
+        Ok(Template::of(Arc::new(detached(py, |_| template_of_file(&path, variant))?)))
     }
 
     #[doc = doc!(Template.render)]
-    #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, **variables))]
-    fn render(
+    #[pyo3(signature = (messages, tools=None, add_generation_prompt=None, continue_final_message=false, **variables))]
+    fn render<'py>(
         &self,
-        py: Python<'_>,
-        messages: &Bound<'_, PyAny>,
-        tools: Option<&Bound<'_, PyAny>>,
-        add_generation_prompt: bool,
-        variables: Option<&Bound<'_, PyDict>>,
+        py: Python<'py>,
+        messages: &Bound<'py, PyAny>,
+        tools: Option<&Bound<'py, PyAny>>,
+        add_generation_prompt: Option<bool>,
+        continue_final_message: bool,
+        variables: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<String> {
-        let conversation = conversation(messages, tools, add_generation_prompt, variables)?;
+        let rendering = Rendering { tools, add_generation_prompt, continue_final_message, variables };
+        let conversation = rendering.conversation(messages, "messages")?;
         detached(py, |_| self.core.render_conversation(&conversation))
     }
 
-    #[doc = doc!(Template.spans)]
-    #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, *, tokenizer=None, **variables))]
-    fn spans(
+    #[doc = doc!(Template.encode)]
+    #[pyo3(signature = (messages, tokenizer, tools=None, add_generation_prompt=None, continue_final_message=false,
+        **variables))]
+    #[allow(clippy::too_many_arguments)]
+    fn encode<'py>(
         &self,
-        py: Python<'_>,
-        messages: &Bound<'_, PyAny>,
-        tools: Option<&Bound<'_, PyAny>>,
-        add_generation_prompt: bool,
+        py: Python<'py>,
+        messages: &Bound<'py, PyAny>,
+        tokenizer: &Tokenizer,
+        tools: Option<&Bound<'py, PyAny>>,
+        add_generation_prompt: Option<bool>,
+        continue_final_message: bool,
+        variables: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Vec<TokenId>> {
+        let rendering = Rendering { tools, add_generation_prompt, continue_final_message, variables };
+        let conversation = rendering.conversation(messages, "messages")?;
+        detached(py, |_| chat::encode(&self.core, tokenizer.core(), &conversation))
+    }
+
+    #[doc = doc!(Template.spans)]
+    #[pyo3(signature = (messages, tools=None, add_generation_prompt=None, continue_final_message=false, *,
+        tokenizer=None, **variables))]
+    #[allow(clippy::too_many_arguments)]
+    fn spans<'py>(
+        &self,
+        py: Python<'py>,
+        messages: &Bound<'py, PyAny>,
+        tools: Option<&Bound<'py, PyAny>>,
+        add_generation_prompt: Option<bool>,
+        continue_final_message: bool,
         tokenizer: Option<&Tokenizer>,
-        variables: Option<&Bound<'_, PyDict>>,
+        variables: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Vec<Span>> {
-        let conversation = conversation(messages, tools, add_generation_prompt, variables)?;
+        let rendering = Rendering { tools, add_generation_prompt, continue_final_message, variables };
+        let conversation = rendering.conversation(messages, "messages")?;
         let spans = detached(py, |_| spans(&self.core, &conversation, tokenizer.map(Tokenizer::core)))?;
         Ok(spans.into_iter().map(Span::from).collect())
     }
@@ -222,74 +245,5 @@ impl Template {
         _options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         mime_bundle(slf)
-    }
-}
-
-/// The arguments of `render`: messages are ChatTurns, or dicts that reach the template unchanged.
-pub fn conversation(
-    messages: &Bound<'_, PyAny>,
-    tools: Option<&Bound<'_, PyAny>>,
-    add_generation_prompt: bool,
-    variables: Option<&Bound<'_, PyDict>>,
-) -> PyResult<Conversation> {
-    for (name, list) in [("messages", Some(messages)), ("tools", tools)] {
-        if let Some(list) = list.filter(|list| !list.is_instance_of::<PyList>() && !list.is_instance_of::<PyTuple>()) {
-            return Err(PyTypeError::new_err(format!("{name} must be a list, found {}", type_name(list))));
-        }
-    }
-    for (i, tool) in tools.into_iter().flat_map(|tools| tools.try_iter()).flatten().enumerate() {
-        if tool?.is_callable() {
-            let message = format!("tools[{i}] is a function; give its JSON schema as a dict");
-            return Err(PyTypeError::new_err(message));
-        }
-    }
-    let variable = |(name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
-        let name: String = name.extract()?;
-        Ok((name.clone(), to_json(&value, &name, 0)?))
-    };
-    Ok(Conversation {
-        messages: to_json(messages, "messages", 0)?,
-        tools: tools.map_or(Ok(Json::Null), |tools| to_json(tools, "tools", 0))?,
-        add_generation_prompt,
-        variables: variables.map_or(Ok(Map::new()), |all| all.iter().map(variable).collect::<PyResult<_>>())?,
-    })
-}
-
-/// A Python value as JSON. Tuples count as lists; `path` names the value in errors.
-fn to_json(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Json> {
-    if depth > MAX_NESTING {
-        return Err(Error::Template(format!("{path} is nested more than {MAX_NESTING} deep")).into());
-    }
-    if value.is_none() {
-        Ok(Json::Null)
-    } else if let Ok(text) = value.cast::<PyString>() {
-        Ok(unicode(text, path)?.into())
-    } else if let Ok(yes) = value.cast::<PyBool>() {
-        Ok(yes.is_true().into())
-    } else if value.is_instance_of::<PyInt>() {
-        let whole = value.extract::<i64>().map(Json::from).or_else(|_| value.extract::<u64>().map(Json::from));
-        whole.map_err(|_| TemplateError::new_err(format!("{path} is an int of more than 64 bits")))
-    } else if let Ok(float) = value.cast::<PyFloat>() {
-        let number = serde_json::Number::from_f64(float.value());
-        let number =
-            number.ok_or_else(|| TemplateError::new_err(format!("{path} is {value}, which JSON cannot express")));
-        Ok(number?.into())
-    } else if let Ok(dict) = value.cast::<PyDict>() {
-        let item = |(key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
-            let path = format!("{path}[{}]", key.repr()?);
-            let text = key.cast::<PyString>().map_err(|_| {
-                PyTypeError::new_err(format!("{path}: the key is of type {}, expected str", type_name(&key)))
-            })?;
-            Ok((unicode(text, &path)?, to_json(&value, &path, depth + 1)?))
-        };
-        Ok(dict.iter().map(item).collect::<PyResult<Map<String, Json>>>()?.into())
-    } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
-        let item = |(i, item): (usize, PyResult<Bound<'_, PyAny>>)| to_json(&item?, &format!("{path}[{i}]"), depth + 1);
-        Ok(value.try_iter()?.enumerate().map(item).collect::<PyResult<Vec<Json>>>()?.into())
-    } else if let Ok(turn) = value.cast::<ChatTurn>() {
-        Ok(turn.get().core.message())
-    } else {
-        let kind = type_name(value);
-        Err(PyTypeError::new_err(format!("{path} is of type {kind}, which JSON cannot express")))
     }
 }

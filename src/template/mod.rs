@@ -4,6 +4,7 @@
 //! come from files of strangers, so `limits` bounds what they may use.
 
 mod builtin;
+mod continued;
 mod detect;
 mod environment;
 mod limits;
@@ -21,6 +22,7 @@ use jiff::civil::DateTime;
 use limits::{MAX_SOURCE, STACK};
 use minijinja::{Environment, ErrorKind, Value};
 use serde_json::{Map, Value as Json};
+use std::sync::Arc;
 
 /// A chat template, ready to render.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct Template {
     pub bos_token: Option<String>,
     /// The variable `eos_token` of the source.
     pub eos_token: Option<String>,
+    /// The template of conversations with tools, if the model has one of its own (transformers' `tool_use`).
+    pub tool_use: Option<Arc<Template>>,
 }
 
 impl Template {
@@ -61,17 +65,19 @@ impl Template {
             warning: None,
             bos_token: owned(bos_token),
             eos_token: owned(eos_token),
+            tool_use: None,
         })
     }
 
     /// The same template with a fixed clock: `strftime_now` always formats this local time, such as
     /// `2026-07-04T12:00:00`.
-    pub fn at(&self, now: &str) -> Result<Template> {
-        let now: DateTime = now.parse().map_err(|error| {
-            Error::Template(format!("'{now}' is not a time ({error}); give one such as 2026-07-04T12:00:00"))
+    pub fn at(&self, text: &str) -> Result<Template> {
+        let now: DateTime = text.parse().map_err(|error| {
+            Error::Template(format!("'{text}' is not a time ({error}); give one such as 2026-07-04T12:00:00"))
         })?;
         let mut template = self.clone();
         environment::set_clock(&mut template.environment, Some(now));
+        template.tool_use = self.tool_use.as_ref().map(|other| other.at(text).map(Arc::new)).transpose()?;
         Ok(template)
     }
 
@@ -89,7 +95,14 @@ impl Template {
         variables: &Map<String, Json>,
     ) -> Result<String> {
         let (messages, tools, variables) = (messages.clone(), tools.cloned().unwrap_or_default(), variables.clone());
-        self.render_conversation(&Conversation { messages, tools, add_generation_prompt, variables })
+        let continue_final_message = false;
+        self.render_conversation(&Conversation {
+            messages,
+            tools,
+            add_generation_prompt,
+            continue_final_message,
+            variables,
+        })
     }
 
     /// The prompt of a single message of the user.
@@ -97,12 +110,17 @@ impl Template {
         self.render_conversation(&Conversation::from_turns(&[ChatTurn::new(Role::User, user)], system))
     }
 
-    /// The prompt of a conversation. All other methods that render call this one.
-    pub fn render_conversation(&self, conversation: &Conversation) -> Result<String> {
+    /// The template that renders a conversation: another one if it has tools and the model has a template for them.
+    pub fn for_conversation(&self, conversation: &Conversation) -> &Template {
+        self.tool_use.as_deref().filter(|_| !conversation.tools.is_null()).unwrap_or(self)
+    }
+
+    /// The text of a conversation to the end of its final message, or beyond.
+    fn render_whole(&self, conversation: &Conversation) -> Result<String> {
         if conversation.messages.as_array().is_none_or(Vec::is_empty) {
             return Err(Error::Template("the conversation is empty; give at least one message".into()));
         }
-        let Conversation { messages, tools, add_generation_prompt, variables } = conversation;
+        let Conversation { messages, tools, add_generation_prompt, variables, .. } = conversation;
         on_own_stack(|| {
             let tokens = [("bos_token", &self.bos_token), ("eos_token", &self.eos_token)];
             let given = tokens.into_iter().filter_map(|(name, token)| Some((name, Value::from(token.as_deref()?))));
@@ -129,7 +147,7 @@ impl Template {
 impl PartialEq for Template {
     fn eq(&self, other: &Template) -> bool {
         let key = |t: &Template| (t.source.clone(), t.bos_token.clone(), t.eos_token.clone(), t.origin);
-        key(self) == key(other)
+        key(self) == key(other) && self.tool_use == other.tool_use
     }
 }
 
@@ -142,6 +160,8 @@ pub struct Conversation {
     pub tools: Json,
     /// Whether the prompt ends with the beginning of the assistant's turn.
     pub add_generation_prompt: bool,
+    /// Whether the prompt ends inside the final message, which the model continues.
+    pub continue_final_message: bool,
     /// Other variables of the template.
     pub variables: Map<String, Json>,
 }
@@ -151,7 +171,19 @@ impl Conversation {
     pub fn from_turns(history: &[ChatTurn], system: Option<&str>) -> Conversation {
         let system = system.map(|text| ChatTurn::new(Role::System, text).message());
         let messages = system.into_iter().chain(history.iter().map(ChatTurn::message)).collect();
-        Conversation { messages, tools: Json::Null, add_generation_prompt: true, variables: Map::new() }
+        Conversation {
+            messages,
+            tools: Json::Null,
+            add_generation_prompt: true,
+            continue_final_message: false,
+            variables: Map::new(),
+        }
+    }
+
+    /// The text of the system prompt, if the conversation begins with one.
+    pub fn system(&self) -> Option<&str> {
+        let first = self.messages.get(0)?;
+        first["content"].as_str().filter(|_| first["role"] == "system")
     }
 }
 

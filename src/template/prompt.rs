@@ -39,12 +39,21 @@ impl RenderedPrompt {
         parts.retain(|(text, _)| !text.is_empty());
         parts
     }
+
+    /// Keeps the first `end` bytes of the text.
+    pub(super) fn truncate(&mut self, end: usize) {
+        self.text.truncate(end);
+        self.plain.retain_mut(|range| {
+            range.end = range.end.min(end);
+            range.start < range.end
+        });
+    }
 }
 
 impl Template {
-    /// The prompt of a conversation. `controls` are the texts of the vocabulary's control tokens.
-    pub fn prompt(&self, conversation: &Conversation, controls: &[&str]) -> Result<RenderedPrompt> {
-        let text = self.render_conversation(conversation)?;
+    /// The prompt of a conversation to the end of its final message, or beyond.
+    pub(super) fn whole_prompt(&self, conversation: &Conversation, controls: &[&str]) -> Result<RenderedPrompt> {
+        let text = self.render_whole(conversation)?;
         let marker = Marker::new(controls, conversation, &self.source)?;
         let all = marker.present(conversation);
         if let Some(plain) = self.plain(conversation, &marker, &all, &text) {
@@ -67,7 +76,7 @@ impl Template {
         if chosen.is_empty() {
             return Some(Vec::new());
         }
-        let marked = self.render_conversation(&marker.mark(conversation, chosen)).ok()?;
+        let marked = self.render_whole(&marker.mark(conversation, chosen)).ok()?;
         let (mut unmarked, mut plain) = (String::with_capacity(marked.len()), Vec::<Range<usize>>::new());
         for (i, piece) in marked.split(marker.mark).enumerate() {
             if i > 0 {

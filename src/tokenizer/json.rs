@@ -48,7 +48,7 @@ impl Companions {
 }
 
 /// Whether a file begins like a JSON object.
-pub(super) fn is_json(path: &Path) -> bool {
+pub fn is_json(path: &Path) -> bool {
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
     let text = head.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&head);

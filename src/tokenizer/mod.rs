@@ -15,6 +15,7 @@ mod split;
 
 pub use detokenizer::Detokenizer;
 pub use gguf::bos_eos_texts;
+pub use json::is_json as is_tokenizer_json;
 
 use crate::checkpoint::gguf::Gguf;
 use crate::error::Result;
@@ -279,6 +280,15 @@ impl Tokenizer {
     pub fn control_texts(&self) -> impl Iterator<Item = &str> {
         let control = (0..).zip(&self.texts).filter(|(id, text)| self.is_control(*id) && !text.is_empty());
         control.map(|(_, text)| text.as_str())
+    }
+
+    /// The text of the first control token that a text spells.
+    pub fn control_text_in(&self, text: &str) -> Option<&str> {
+        let ids = self.special.cut(text).into_iter().filter_map(|fragment| match fragment {
+            Fragment::Token(id) => Some(id),
+            Fragment::Plain(_) => None,
+        });
+        self.text_of(ids.into_iter().find(|id| self.is_control(*id))?)
     }
 
     /// The text of the BOS token.

@@ -1,0 +1,227 @@
+//! Answers as Python asks for them: to one prompt or conversation or to several, `n` each, at once or beside the event
+//! loop.
+
+use super::awaitable::{Abandoned, awaitable, step};
+use super::convert::{count, detached, type_name};
+use super::notebook::ProgressBar;
+use super::sampling::{self, SamplingParams};
+use super::stream::{Completion, Stream};
+use crate::chat;
+use crate::engine::{Engine, TextOrIds, Watch};
+use crate::error::Result;
+use crate::sampler::SamplingParams as Params;
+use crate::template::{Conversation, Template};
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use std::sync::Arc;
+
+/// What is answered.
+#[derive(Clone)]
+pub enum Prompt {
+    /// A text or ids, which are continued.
+    Raw(TextOrIds),
+    /// A conversation, whose next message is written.
+    Chat(Arc<Template>, Conversation),
+}
+
+/// One or several of something, as Python gave it.
+pub enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    /// Converts each item. `convert` gets its index, if there are many.
+    pub fn try_map<U>(self, convert: impl Fn(T, Option<usize>) -> PyResult<U>) -> PyResult<OneOrMany<U>> {
+        Ok(match self {
+            OneOrMany::One(item) => OneOrMany::One(convert(item, None)?),
+            OneOrMany::Many(items) => {
+                let converted = items.into_iter().enumerate().map(|(i, item)| convert(item, Some(i)));
+                OneOrMany::Many(converted.collect::<PyResult<_>>()?)
+            }
+        })
+    }
+}
+
+/// The items of a list of prompts: of texts, or of lists of ids. A list of ids is one prompt.
+pub fn prompts<'py>(prompt: &Bound<'py, PyAny>) -> OneOrMany<Bound<'py, PyAny>> {
+    let is_prompt = |item: &Bound<'py, PyAny>| item.is_instance_of::<PyString>() || item.try_iter().is_ok();
+    many(prompt, is_prompt)
+}
+
+/// The items of a list of conversations. A list of messages is one conversation.
+pub fn conversations<'py>(messages: &Bound<'py, PyAny>) -> OneOrMany<Bound<'py, PyAny>> {
+    many(messages, |item| item.is_instance_of::<PyList>() || item.is_instance_of::<PyTuple>())
+}
+
+fn many<'py>(value: &Bound<'py, PyAny>, is_item: impl Fn(&Bound<'py, PyAny>) -> bool) -> OneOrMany<Bound<'py, PyAny>> {
+    let Ok(list) = value.cast::<PyList>() else { return OneOrMany::One(value.clone()) };
+    let items: Vec<_> = list.iter().collect();
+    if !items.is_empty() && items.iter().all(is_item) { OneOrMany::Many(items) } else { OneOrMany::One(value.clone()) }
+}
+
+/// `name[i]`, or `name` for a single value.
+pub fn indexed(name: &str, index: Option<usize>) -> String {
+    index.map_or_else(|| name.to_string(), |i| format!("{name}[{i}]"))
+}
+
+/// Starts to answer one prompt.
+pub fn begin(engine: Arc<Engine>, prompt: Prompt, params: Params) -> Result<Stream> {
+    let request = match prompt {
+        Prompt::Raw(prompt) => engine.request(prompt, params)?,
+        Prompt::Chat(template, conversation) => chat::request(&engine, &template, &conversation, params)?,
+    };
+    let stream = engine.stream(request);
+    Ok(Stream::of_prompt(engine, stream))
+}
+
+/// Prompts with the parameters of their answers.
+pub struct Questions {
+    engine: Arc<Engine>,
+    prompts: OneOrMany<(Prompt, Params)>,
+    /// Answers to each prompt; None for one answer that is not in a list.
+    n: Option<usize>,
+}
+
+impl Questions {
+    /// `params` is a SamplingParams, or a list with one for each prompt; `keywords` override both.
+    pub fn new(
+        engine: Arc<Engine>,
+        prompts: OneOrMany<Prompt>,
+        params: Option<&Bound<'_, PyAny>>,
+        n: Option<&Bound<'_, PyAny>>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Questions> {
+        let own = params.map(|params| ParamsArgument::new(params, &prompts)).transpose()?;
+        let with_params = |prompt, i: Option<usize>| {
+            let own = match &own {
+                None => None,
+                Some(ParamsArgument::Same(params)) => Some(params.get()),
+                Some(ParamsArgument::Each(all)) => Some(all[i.unwrap_or(0)].get()),
+            };
+            Ok((prompt, sampling::params(own, keywords)?))
+        };
+        let prompts = prompts.try_map(with_params)?;
+        let n = n.filter(|n| !n.is_none()).map(|n| count(n, "n", 1)).transpose()?;
+        Ok(Questions { engine, prompts, n })
+    }
+
+    /// All prompts.
+    pub fn prompts(&self) -> impl Iterator<Item = &Prompt> {
+        let all = match &self.prompts {
+            OneOrMany::One(prompt) => std::slice::from_ref(prompt),
+            OneOrMany::Many(prompts) => prompts,
+        };
+        all.iter().map(|(prompt, _)| prompt)
+    }
+
+    /// The only prompt, for a stream; `call` names the method in the error.
+    pub fn single(self, call: &str) -> PyResult<(Arc<Engine>, Prompt, Params)> {
+        match (self.prompts, self.n) {
+            (OneOrMany::One((prompt, params)), None) => Ok((self.engine, prompt, params)),
+            _ => {
+                let message = format!("{call} gives one answer; call it once for each, or use its form without stream");
+                Err(PyTypeError::new_err(message))
+            }
+        }
+    }
+
+    /// All answers, computed one after another.
+    pub fn answer<'py>(self, py: Python<'py>, progress: bool) -> PyResult<Bound<'py, PyAny>> {
+        let one = |prompt: Prompt, params: Params| {
+            let engine = self.engine.clone();
+            detached(py, |_| begin(engine, prompt, params))?.complete(py)
+        };
+        let each = |(prompt, params): (Prompt, Params)| match self.n {
+            None => one(prompt, params)?.into_bound_py_any(py),
+            Some(n) => {
+                let answers = (0..n).map(|i| one(prompt.clone(), nth(&params, i)));
+                answers.collect::<PyResult<Vec<Completion>>>()?.into_bound_py_any(py)
+            }
+        };
+        match self.prompts {
+            OneOrMany::One(prompt) => each(prompt),
+            OneOrMany::Many(prompts) => {
+                let bar = ProgressBar::begin(py, progress, "generate", prompts.len(), "prompt")?;
+                let advanced = |prompt| each(prompt).and_then(|answer| bar.advance(1).map(|()| answer));
+                prompts.into_iter().map(advanced).collect::<PyResult<Vec<_>>>()?.into_bound_py_any(py)
+            }
+        }
+    }
+
+    /// All answers, computed one after another beside the event loop. `name` is that of the coroutine.
+    pub fn answer_async<'py>(self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let Questions { engine, prompts, n } = self;
+        awaitable(py, name, |abandoned| async move {
+            let each = async |(prompt, params): (Prompt, Params)| -> PyResult<Answers> {
+                let Some(n) = n else { return Ok(Answers::One(complete(&engine, prompt, params, &abandoned).await?)) };
+                let mut answers = Vec::with_capacity(n);
+                for i in 0..n {
+                    answers.push(complete(&engine, prompt.clone(), nth(&params, i), &abandoned).await?);
+                }
+                Ok(Answers::Several(answers))
+            };
+            match prompts {
+                OneOrMany::One(prompt) => each(prompt).await,
+                OneOrMany::Many(prompts) => {
+                    let mut answers = Vec::with_capacity(prompts.len());
+                    for prompt in prompts {
+                        answers.push(each(prompt).await?);
+                    }
+                    Ok(Answers::OfPrompts(answers))
+                }
+            }
+        })
+    }
+}
+
+/// The results of [`Questions`].
+#[derive(IntoPyObject)]
+enum Answers {
+    One(Completion),
+    Several(Vec<Completion>),
+    OfPrompts(Vec<Answers>),
+}
+
+/// The whole answer, computed beside the event loop.
+async fn complete(engine: &Arc<Engine>, prompt: Prompt, params: Params, abandoned: &Abandoned) -> PyResult<Completion> {
+    let engine = engine.clone();
+    let begin = move |_: &mut Watch| Ok(begin(engine, prompt, params)?);
+    step(abandoned, begin).await?.complete_async(abandoned).await
+}
+
+/// The parameters of answer `i` of several: a seed that was given counts up, so that the answers differ.
+fn nth(params: &Params, i: usize) -> Params {
+    Params { seed: params.seed.map(|seed| seed.wrapping_add(i as u64)), ..params.clone() }
+}
+
+/// The argument `params`.
+enum ParamsArgument<'a, 'py> {
+    Same(&'a Bound<'py, SamplingParams>),
+    Each(Vec<Bound<'py, SamplingParams>>),
+}
+
+impl<'a, 'py> ParamsArgument<'a, 'py> {
+    fn new<T>(params: &'a Bound<'py, PyAny>, prompts: &OneOrMany<T>) -> PyResult<ParamsArgument<'a, 'py>> {
+        if let Ok(params) = params.cast::<SamplingParams>() {
+            return Ok(ParamsArgument::Same(params));
+        }
+        let wrong = |found: String| {
+            PyTypeError::new_err(format!(
+                "params must be a SamplingParams, or a list with one for each of several prompts; found {found}"
+            ))
+        };
+        let list = params.cast::<PyList>().map_err(|_| wrong(type_name(params)))?;
+        let OneOrMany::Many(prompts) = prompts else { return Err(wrong("a list for a single prompt".into())) };
+        if list.len() != prompts.len() {
+            return Err(wrong(format!("{} for {} prompts", list.len(), prompts.len())));
+        }
+        let item = |(i, item): (usize, Bound<'py, PyAny>)| {
+            let found = format!("{} at params[{i}]", type_name(&item));
+            item.cast_into::<SamplingParams>().map_err(|_| wrong(found))
+        };
+        Ok(ParamsArgument::Each(list.iter().enumerate().map(item).collect::<PyResult<_>>()?))
+    }
+}
