@@ -88,3 +88,15 @@ __all__ = [
     "read_bandwidth",
     "receipt_schema",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Say what to import in place of a name of another library."""
+    import sys
+
+    from ._hints import module_attribute
+
+    # `from bitnet import NAME` replaces an AttributeError by an error of its own.
+    imported = sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap"
+    hint = module_attribute(name)
+    raise ImportError(hint, name=__name__) if imported and ";" in hint else AttributeError(hint)

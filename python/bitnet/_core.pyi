@@ -6,7 +6,7 @@ import os
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, TypedDict, final, overload
+from typing import Any, Literal, NoReturn, TypeAlias, TypedDict, final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -202,6 +202,13 @@ class Tokenizer:
     """
 
     def __new__(cls, path: _Path, *, pre: str | None = None) -> Tokenizer: ...
+    def __call__(self, *_arguments: Any, **_keywords: Any) -> NoReturn: ...
+    @classmethod
+    def from_pretrained(cls, repo_id: str, filename: str | None = None, **how: Any) -> Tokenizer:
+        """Open the tokenizer of a model on the Hugging Face Hub. Arguments as for `Engine.from_pretrained`.
+
+        The model file is downloaded, if it is not in the cache.
+        """
     def encode(self, text: str, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """Convert text to token ids.
 
@@ -222,6 +229,27 @@ class Tokenizer:
         """The token with this id as the file spells it, or None if there is no such id."""
     def token_to_id(self, token: str) -> int | None:
         """The id of a token as the file spells it, or None if there is no such token."""
+    def apply_chat_template(
+        self,
+        messages: Sequence[_Message] | list[list[_Message]] | list[list[dict[str, Any]]],
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tokenize: bool = True,
+        **variables: Any,
+    ) -> Any:
+        """Same as `Template.encode` with the model's own template, by the name and the defaults of transformers.
+
+        Args:
+            messages: As for `Template.encode`, or a list of conversations, which gives a list of results.
+            tools: As for `Template.encode`.
+            add_generation_prompt: End with the start of an assistant turn. Note the default.
+            continue_final_message: As for `Template.encode`.
+            tokenize: False returns the prompt as text, as `Template.render` does.
+            variables: As for `Template.encode`.
+        """
+    def __len__(self) -> int:
+        """Same as `vocab_size`."""
     @property
     def vocab_size(self) -> int:
         """Number of tokens in the vocabulary."""
@@ -254,10 +282,13 @@ class Logprob:
     @property
     def logprob(self) -> float:
         """Natural logarithm of the token's probability, before any sampling parameter applies."""
+    @property
+    def bytes(self) -> bytes:
+        """Bytes that this token stands for. A character may consist of several tokens."""
 
 @final
 class Piece:
-    """One step of a stream: a token and the text that it adds."""
+    """One step of a stream: a token and the text that it adds. `str()` gives the text; `==` with a str compares it."""
 
     @property
     def text(self) -> str:
@@ -278,10 +309,12 @@ class Piece:
     @property
     def finish_reason(self) -> str | None:
         """Why the stream ended, in the last piece: "stop", "length" or "context"; None before."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 @final
 class Completion:
-    """A finished completion."""
+    """A finished completion. `str()` gives its text; `==` with a str compares the text."""
 
     @property
     def text(self) -> str:
@@ -322,6 +355,11 @@ class Completion:
     @property
     def receipt(self) -> Receipt | None:
         """The receipt: what was computed, from what, and how."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return all properties as a dict that `json.dumps` accepts, the receipt as `Receipt.to_dict`."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
 
 @final
 class Receipt:
@@ -481,7 +519,7 @@ class Stream:
 
 @final
 class ChatTurn:
-    """One message of a conversation.
+    """One message of a conversation. `str()` gives the text; `==` with a str compares it.
 
     Args:
         role: "system", "user" or "assistant".
@@ -509,7 +547,7 @@ _Message: TypeAlias = ChatTurn | dict[str, Any]
 
 @final
 class Span:
-    """A part of a prompt that has one author; see `Template.spans`."""
+    """A part of a prompt that has one author; see `Template.spans`. `str()` gives the text; `==` with a str compares it."""
 
     @property
     def text(self) -> str:
@@ -1542,6 +1580,7 @@ class Engine:
         """Whether `close` was called."""
     def close(self) -> None:
         """Release the model. Calls and streams in progress continue to their end; later calls raise ClosedError."""
+    def __call__(self, *_arguments: Any, **_keywords: Any) -> NoReturn: ...
     def __enter__(self) -> Engine: ...
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from . import models
 from ._shards import shard_names, shard_number
 from .errors import ArgumentError, BitnetError, ModelNotFoundError
 
@@ -36,6 +37,8 @@ def model_file(
 
     Arguments and errors are those of `Engine.from_pretrained`.
     """
+    if repo_id == models.NAME:
+        return models.inside()
     try:
         from huggingface_hub import constants
     except ImportError as error:
@@ -65,7 +68,13 @@ def model_file(
 
 
 def local(model: str) -> str:
-    """The path of a model as commands take it: a path as it is; `hf:owner/name[@revision][/file]` by `model_file`."""
+    """The path of a model by name.
+
+    `trit` is the model inside the package, `hf:owner/name[@revision][/file]` one of the hub (see `model_file`), and
+    anything else a path, which is returned unchanged.
+    """
+    if model == models.NAME and not os.path.exists(model):
+        return str(models.inside())
     if not model.startswith("hf:"):
         return model
     name = _COMMAND_LINE_NAME.fullmatch(model)

@@ -33,7 +33,7 @@ pub use receipts::NUMERICS;
 pub use score::{ContinuationScore, Scores, TokenScore};
 pub use spans::{Span, spans};
 pub use stream::{Piece, Stream};
-pub use template::{template_beside, template_of_file};
+pub use template::template_of_file;
 
 use crate::checkpoint::gguf::Gguf;
 use crate::decode::{Runtime, Sequence};

@@ -36,7 +36,7 @@ impl Engine {
 }
 
 /// The template for a `tokenizer.json`, from the files beside it.
-pub fn template_beside(path: &Path, tokenizer: &Tokenizer, variant: Option<&str>) -> Result<Template> {
+fn template_beside(path: &Path, tokenizer: &Tokenizer, variant: Option<&str>) -> Result<Template> {
     let name = path.parent().and_then(|folder| folder.file_name()?.to_str());
     Sources::beside(path)?.template(variant, name, (tokenizer.bos_text(), tokenizer.eos_text()))
 }

@@ -2,20 +2,23 @@
 //! loop.
 
 use super::awaitable::{Abandoned, awaitable, step};
-use super::convert::{count, detached, type_name};
+use super::completion::Completion;
+use super::convert::{count, detached, type_name, unicode, warn};
 use super::notebook::ProgressBar;
 use super::sampling::{self, SamplingParams};
-use super::stream::{Completion, Stream};
+use super::stream::Stream;
+use super::template::Template as PyTemplate;
 use crate::chat;
 use crate::engine::{Engine, TextOrIds, Watch};
 use crate::error::Result;
 use crate::sampler::SamplingParams as Params;
-use crate::template::{Conversation, Template};
+use crate::template::{Conversation, Template, TemplateOrigin};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What is answered.
 #[derive(Clone)]
@@ -27,6 +30,7 @@ pub enum Prompt {
 }
 
 /// One or several of something, as Python gave it.
+#[derive(IntoPyObject)]
 pub enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
@@ -224,4 +228,43 @@ impl<'a, 'py> ParamsArgument<'a, 'py> {
         };
         Ok(ParamsArgument::Each(list.iter().enumerate().map(item).collect::<PyResult<_>>()?))
     }
+}
+
+/// The template that an argument names: a Template, a built-in one or one of the model's; by default the model's own.
+pub fn chat_template(py: Python<'_>, core: &Engine, template: Option<&Bound<'_, PyAny>>) -> PyResult<Arc<Template>> {
+    let Some(template) = template else { return detached(py, |_| core.template()) };
+    if let Ok(template) = template.cast::<PyTemplate>() {
+        return Ok(template.get().core().clone());
+    }
+    let name = unicode(template, "template")?;
+    Ok(Arc::new(detached(py, |_| core.template_named(&name))?))
+}
+
+/// Warns of a text that was probably meant as a message: the model answers messages in its chat template. `warned` says
+/// whether the user was told of the template.
+pub fn warn_of_raw(py: Python<'_>, engine: &Engine, prompt: &Prompt, warned: &AtomicBool) -> PyResult<()> {
+    let Prompt::Raw(TextOrIds::Text(text)) = prompt else { return Ok(()) };
+    let (control, chats) = detached(py, |_| {
+        let control = engine.tokenizer()?.control_text_in(text).map(str::to_string);
+        Ok((control, engine.template().is_ok_and(|template| template.origin != TemplateOrigin::Fallback)))
+    })?;
+    if let Some(control) = control {
+        let control = PyString::new(py, &control).repr()?;
+        return warn(
+            py,
+            &format!(
+                "the prompt contains {control}, the text of a control token, which is plain text here; call \
+                 engine.chat(messages), or give ids: engine.template.encode(messages, engine.tokenizer) or \
+                 engine.encode(text, parse_special=True)"
+            ),
+        );
+    }
+    if !chats || warned.swap(true, Relaxed) {
+        return Ok(());
+    }
+    warn(
+        py,
+        "the model has a chat template, but generate and stream continue a text as it is; to ask the model something, \
+         call engine.chat([{\"role\": \"user\", \"content\": \"...\"}]) or ChatSession(engine).send(\"...\")",
+    )
 }

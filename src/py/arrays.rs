@@ -1,11 +1,15 @@
 //! Numbers of an engine as numpy arrays.
 
-use super::convert::{checked_sequences, detached, engine_ids, text_or_ids, type_name, unicode};
+use super::answers::{OneOrMany, indexed, prompts};
+use super::convert::{checked_sequences, detached, engine_ids, named, text_or_ids, unicode};
+use super::pickle::{Reduced, by_fields};
 use crate::engine::{ContinuationScore, Engine, Pooling, TextOrIds};
+use crate::token::TokenId;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString};
+use pyo3::types::{PyList, PyString, PyType};
 
 #[doc = doc!(Scores)]
 #[pyclass(frozen, get_all, module = "bitnet")]
@@ -22,18 +26,50 @@ pub struct Scores {
 
 #[pymethods]
 impl Scores {
+    #[classmethod]
+    fn _rebuild(
+        _cls: &Bound<'_, PyType>,
+        logprobs: Py<PyArray1<f32>>,
+        is_greedy: Py<PyArray1<bool>>,
+        token_logprobs: Py<PyList>,
+        computed_tokens: usize,
+    ) -> Scores {
+        Scores { logprobs, is_greedy, token_logprobs, computed_tokens }
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        by_fields(slf, &["logprobs", "is_greedy", "token_logprobs", "computed_tokens"])
+    }
+
     fn __repr__(&self, py: Python<'_>) -> String {
         let (logprobs, greedy) = (self.logprobs.bind(py), self.is_greedy.bind(py));
         format!("Scores(logprobs={logprobs}, is_greedy={greedy}, computed_tokens={})", self.computed_tokens)
     }
 }
 
-/// `Engine.logits`: an array of shape [ids, n_vocab].
-pub fn logits<'py>(py: Python<'py>, engine: &Engine, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
-    let ids = engine_ids(ids, "ids", engine)?;
-    let n = ids.len();
-    let logits = detached(py, |watch| engine.logits(&[ids], watch))?;
-    PyArray1::from_vec(py, logits).reshape([n, engine.n_vocab()])
+/// The ids of a text or ids, or of each item of a list of either; those of several are checked.
+fn sequences<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    value: &Bound<'py, PyAny>,
+    name: &str,
+) -> PyResult<OneOrMany<Vec<TokenId>>> {
+    let to_ids = |item: &Bound<'py, PyAny>, name: &str| match text_or_ids(item, name, engine)? {
+        TextOrIds::Ids(ids) => Ok(ids),
+        text => detached(py, |_| engine.ids_of(text)),
+    };
+    Ok(match prompts(value) {
+        OneOrMany::One(one) => OneOrMany::One(to_ids(&one, name)?),
+        OneOrMany::Many(all) => OneOrMany::Many(checked_sequences(py, engine, all, 0, name, to_ids)?),
+    })
+}
+
+/// `Engine.logits`: an array of shape [ids, n_vocab] for each sequence.
+pub fn logits<'py>(py: Python<'py>, engine: &Engine, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    match sequences(py, engine, ids, "ids")? {
+        OneOrMany::One(ids) => logits_of_all(py, engine, &[ids])?.remove(0).into_bound_py_any(py),
+        OneOrMany::Many(all) => logits_of_all(py, engine, &all)?.into_bound_py_any(py),
+    }
 }
 
 /// `Engine.logits_batch`: an array of shape [ids, n_vocab] for each sequence.
@@ -44,8 +80,18 @@ pub fn logits_batch<'py>(
 ) -> PyResult<Vec<Bound<'py, PyArray2<f32>>>> {
     let sequences = sequences.try_iter()?.collect::<PyResult<Vec<_>>>()?;
     let to_ids = |ids: &Bound<'py, PyAny>, name: &str| engine_ids(ids, name, engine);
-    let sequences = checked_sequences(py, engine, sequences, 0, "sequences", to_ids)?;
-    let logits = detached(py, |watch| engine.logits(&sequences, watch))?;
+    logits_of_all(py, engine, &checked_sequences(py, engine, sequences, 0, "sequences", to_ids)?)
+}
+
+fn logits_of_all<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    sequences: &[Vec<TokenId>],
+) -> PyResult<Vec<Bound<'py, PyArray2<f32>>>> {
+    let logits = detached(py, |watch| engine.logits(sequences, watch))?;
+    if let [ids] = sequences {
+        return Ok(vec![PyArray1::from_vec(py, logits).reshape([ids.len(), engine.n_vocab()])?]);
+    }
     let mut rest = &logits[..];
     sequences
         .iter()
@@ -58,9 +104,9 @@ pub fn logits_batch<'py>(
 }
 
 /// `Engine.logprobs`: an array with an item for each id but the first.
-pub fn logprobs<'py>(py: Python<'py>, engine: &Engine, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<f32>>> {
-    let ids = engine_ids(ids, "ids", engine)?;
-    Ok(PyArray1::from_vec(py, detached(py, |watch| engine.logprobs(&ids, watch))?))
+pub fn logprobs<'py>(py: Python<'py>, engine: &Engine, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let one = |ids: Vec<TokenId>, _| Ok(PyArray1::from_vec(py, detached(py, |watch| engine.logprobs(&ids, watch))?));
+    sequences(py, engine, ids, "ids")?.try_map(one)?.into_bound_py_any(py)
 }
 
 /// `Engine.score`: context and continuations are all texts or all ids.
@@ -70,7 +116,10 @@ pub fn score<'py>(
     context: &Bound<'py, PyAny>,
     continuations: &Bound<'py, PyAny>,
 ) -> PyResult<Scores> {
-    let continuations = items(continuations, "continuations")?;
+    let continuations = match prompts(continuations) {
+        OneOrMany::One(one) => vec![one],
+        OneOrMany::Many(all) => all,
+    };
     let texts = continuations.iter().filter(|one| one.is_instance_of::<PyString>()).count();
     let is_text = context.is_instance_of::<PyString>();
     if texts != if is_text { continuations.len() } else { 0 } {
@@ -102,31 +151,33 @@ pub fn score<'py>(
 }
 
 /// `Engine.perplexity`: of a text, or of ids.
-pub fn perplexity(py: Python<'_>, engine: &Engine, text: &Bound<'_, PyAny>, stride: Option<usize>) -> PyResult<f64> {
-    let text = text_or_ids(text, "text", engine)?;
-    detached(py, |watch| engine.perplexity(&engine.ids_of(text)?, stride, watch))
+pub fn perplexity<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    text: &Bound<'py, PyAny>,
+    stride: Option<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let of = |text: Bound<'py, PyAny>, i| {
+        let name = indexed("text", i);
+        let ids = text_or_ids(&text, &name, engine)?;
+        let perplexity = detached(py, |watch| engine.perplexity(&engine.ids_of(ids)?, stride, watch));
+        perplexity.map_err(|error| if i.is_some() { named(error, &name, py) } else { error })
+    };
+    prompts(text).try_map(of)?.into_bound_py_any(py)
 }
 
-/// `Engine.embed`: an array of shape [texts, hidden_size].
+/// `Engine.embed`: an array of shape [hidden_size], or [texts, hidden_size] for a list.
 pub fn embed<'py>(
     py: Python<'py>,
     engine: &Engine,
     texts: &Bound<'py, PyAny>,
     pooling: Pooling,
-) -> PyResult<Bound<'py, PyArray2<f32>>> {
-    let to_ids = |text: &Bound<'py, PyAny>, name: &str| match text_or_ids(text, name, engine)? {
-        TextOrIds::Ids(ids) => Ok(ids),
-        text => detached(py, |_| engine.ids_of(text)),
+) -> PyResult<Bound<'py, PyAny>> {
+    let vectors = |texts: &[Vec<TokenId>]| {
+        Ok::<_, PyErr>(PyArray1::from_vec(py, detached(py, |watch| engine.embed(texts, pooling, watch))?))
     };
-    let texts = checked_sequences(py, engine, items(texts, "texts")?, 0, "texts", to_ids)?;
-    let vectors = detached(py, |watch| engine.embed(&texts, pooling, watch))?;
-    PyArray1::from_vec(py, vectors).reshape([texts.len(), engine.config().hidden_size])
-}
-
-/// The items of a list. A str is refused, although Python can iterate over it.
-fn items<'py>(list: &Bound<'py, PyAny>, name: &str) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    let found = if list.is_instance_of::<PyString>() { "a single text".into() } else { type_name(list) };
-    let wrong = |_| PyTypeError::new_err(format!("{name} must be a list of texts or of lists of ids, found {found}"));
-    let list = if list.is_instance_of::<PyString>() { Err(()) } else { list.try_iter().map_err(|_| ()) };
-    list.map_err(wrong)?.collect()
+    match sequences(py, engine, texts, "texts")? {
+        OneOrMany::One(ids) => Ok(vectors(&[ids])?.into_any()),
+        OneOrMany::Many(all) => Ok(vectors(&all)?.reshape([all.len(), engine.config().hidden_size])?.into_any()),
+    }
 }

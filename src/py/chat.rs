@@ -1,20 +1,24 @@
 //! `bitnet.ChatSession`.
 
+use super::answers::chat_template;
 use super::awaitable::{awaitable, step};
+use super::completion::Completion;
 use super::convert::{count, detached, unicode};
-use super::engine::{Engine, chat_template};
+use super::engine::Engine;
+use super::hints;
 use super::messages::session_turns;
 use super::notebook::{html, mime_bundle};
+use super::pickle::Reduced;
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
-use super::stream::{Completion, Stream};
+use super::stream::Stream;
 use super::template::{ChatTurn, Template};
 use crate::chat::{ChatSession as CoreSession, ChatStream};
 use crate::engine::Watch;
 use crate::sampler::SamplingParams as Params;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyType};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -219,6 +223,41 @@ impl ChatSession {
         metrics.set_item("prefill_tokens_per_second", sums.prefill_tokens_per_second())?;
         metrics.set_item("decode_tokens_per_second", sums.decode_tokens_per_second())?;
         Ok(metrics)
+    }
+
+    fn __getattr__(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
+        Err(hints::attribute(py, "ChatSession", name))
+    }
+
+    #[classmethod]
+    fn _rebuild(
+        _cls: &Bound<'_, PyType>,
+        engine: Py<Engine>,
+        text: &str,
+        template: &Template,
+        receipts: Vec<Receipt>,
+    ) -> PyResult<ChatSession> {
+        let (mut core, params) = CoreSession::from_json(text)?;
+        core.template = template.core().clone();
+        core.receipts = receipts.into_iter().map(|receipt| receipt.core).collect();
+        Ok(ChatSession::of(engine, core, params))
+    }
+
+    /// Without its KV cache, which the first answer computes again.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let session = slf.get();
+        session.core().check_idle()?;
+        let (engine, text) = (session.engine.clone_ref(slf.py()), session.to_json()?);
+        let arguments = (engine, text, session.template(), session.receipts()).into_pyobject(slf.py())?;
+        Ok((slf.get_type().getattr("_rebuild")?, arguments))
+    }
+
+    fn __copy__(&self, py: Python<'_>) -> PyResult<ChatSession> {
+        self.fork(py)
+    }
+
+    fn __deepcopy__(&self, py: Python<'_>, _memo: &Bound<'_, PyAny>) -> PyResult<ChatSession> {
+        self.fork(py)
     }
 
     fn __repr__(&self) -> String {

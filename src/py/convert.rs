@@ -110,14 +110,11 @@ pub fn warn(py: Python<'_>, text: &str) -> PyResult<()> {
     PyErr::warn(py, &py.get_type::<BitnetWarning>(), &CString::new(text.replace('\0', "\u{fffd}"))?, level)
 }
 
-/// A path from Python: str, bytes or an object with `__fspath__`.
-pub fn file_path(path: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
-    path.py().import("os")?.call_method1("fsdecode", (path,))?.extract()
-}
-
-/// [`file_path`], or None for the model inside the package.
-pub fn optional_path(path: &Bound<'_, PyAny>) -> PyResult<Option<PathBuf>> {
-    if path.is_none() { Ok(None) } else { file_path(path).map(Some) }
+/// The path of a model: str, bytes or an object with `__fspath__`; `trit` for the model inside the package, or
+/// `hf:owner/name[@revision][/file]`.
+pub fn model_path(path: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+    let text = path.py().import("os")?.call_method1("fsdecode", (path,))?;
+    path.py().import("bitnet.hub")?.call_method1("local", (text,))?.extract()
 }
 
 /// The name of a value's type, for error messages.
@@ -228,6 +225,9 @@ pub fn named(error: PyErr, name: &str, py: Python<'_>) -> PyErr {
 /// A Python int as a count of at least `least`.
 pub fn count(value: &Bound<'_, PyAny>, name: &str, least: i64) -> PyResult<usize> {
     let wrong = || Error::Argument(format!("{name} is {value}, expected {least} to {}", i64::MAX));
+    if value.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err(format!("{name} must be an int, found bool")));
+    }
     match value.extract::<i64>() {
         Ok(n) if n >= least => Ok(n as usize),
         Ok(n) => Err(Error::Argument(format!("{name} is {n}, expected at least {least}")).into()),

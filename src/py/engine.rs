@@ -1,53 +1,43 @@
 //! `bitnet.Engine`.
 
-use super::answers::{self, OneOrMany, Prompt, Questions, conversations, indexed, prompts};
+use super::answers::{self, OneOrMany, Prompt, Questions, chat_template, conversations, indexed, prompts};
 use super::arrays::{self, Scores};
 use super::convert::{
-    checked_sequences, choice, detached, engine_ids, optional_count, optional_path, possible_ids, text_or_ids, unicode,
-    warn,
+    checked_sequences, choice, detached, engine_ids, model_path, optional_count, possible_ids, text_or_ids, warn,
 };
+use super::hints;
 use super::messages::{ChatArguments, Rendering};
 use super::notebook::{html, mime_bundle};
+use super::pickle::{Reduced, by_function};
 use super::prefill::{self, Prefill};
 use super::receipt::Receipt;
 use super::stream::Stream;
 use super::template::{ChatTurn, Template};
 use super::tokenizer::{self, Tokenizer};
 use crate::chat;
-use crate::engine::{ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling, TextOrIds};
+use crate::engine::{ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams as Params;
-use crate::template::{Template as CoreTemplate, TemplateOrigin};
 use crate::token::TokenId;
 use numpy::{PyArray1, PyArray2};
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyType};
+use pyo3::types::{IntoPyDict, PyDict, PyList, PyTuple, PyType};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[doc = doc!(Engine)]
-#[pyclass(frozen, module = "bitnet")]
+#[pyclass(frozen, weakref, module = "bitnet")]
 pub struct Engine {
     core: Mutex<Option<Arc<CoreEngine>>>,
     path: PathBuf,
+    /// The path and the options that a copy in another process is opened with.
+    reopened_path: PathBuf,
+    options: Py<PyDict>,
     /// Whether the user was told that the model has a chat template.
     warned_of_raw: AtomicBool,
-}
-
-/// The template that an argument names: a Template, a built-in one or one of the model's; by default the model's own.
-pub fn chat_template(
-    py: Python<'_>,
-    core: &CoreEngine,
-    template: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Arc<CoreTemplate>> {
-    let Some(template) = template else { return detached(py, |_| core.template()) };
-    if let Ok(template) = template.cast::<Template>() {
-        return Ok(template.get().core().clone());
-    }
-    let name = unicode(template, "template")?;
-    Ok(Arc::new(detached(py, |_| core.template_named(&name))?))
 }
 
 impl Engine {
@@ -70,7 +60,7 @@ impl Engine {
         let prompts = prompts(prompt).try_map(raw)?;
         let questions = Questions::new(core.clone(), prompts, params, n, keywords)?;
         for prompt in questions.prompts() {
-            self.warn_of_raw(py, &core, prompt)?;
+            answers::warn_of_raw(py, &core, prompt, &self.warned_of_raw)?;
         }
         Ok(questions)
     }
@@ -94,34 +84,6 @@ impl Engine {
         Questions::new(core, prompts, params, arguments.n.as_ref(), Some(&arguments.sampling))
     }
 
-    /// Warns of a text that was probably meant as a message: the model answers messages in its chat template.
-    fn warn_of_raw(&self, py: Python<'_>, core: &CoreEngine, prompt: &Prompt) -> PyResult<()> {
-        let Prompt::Raw(TextOrIds::Text(text)) = prompt else { return Ok(()) };
-        let (control, chats) = detached(py, |_| {
-            let control = core.tokenizer()?.control_text_in(text).map(str::to_string);
-            Ok((control, core.template().is_ok_and(|template| template.origin != TemplateOrigin::Fallback)))
-        })?;
-        if let Some(control) = control {
-            let control = PyString::new(py, &control).repr()?;
-            return warn(
-                py,
-                &format!(
-                    "the prompt contains {control}, the text of a control token, which is plain text here; call \
-                     engine.chat(messages), or give ids: engine.template.encode(messages, engine.tokenizer) or \
-                     engine.encode(text, parse_special=True)"
-                ),
-            );
-        }
-        if !chats || self.warned_of_raw.swap(true, Relaxed) {
-            return Ok(());
-        }
-        warn(
-            py,
-            "the model has a chat template, but generate and stream continue a text as it is; to ask the model something, \
-             call engine.chat([{\"role\": \"user\", \"content\": \"...\"}]) or ChatSession(engine).send(\"...\")",
-        )
-    }
-
     /// Whether a receipt's answer is the same when it is computed again, and the ids of the new answer.
     fn replayed(
         &self,
@@ -142,11 +104,13 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (path=None, *, n_ctx=None, n_threads=None, isa=None, kv_type="f16", act_quant="auto",
-        ffn_act=None, n_batch=None, lm_head="auto", progress=false))]
+        ffn_act=None, n_batch=None, lm_head="auto", progress=false, **unknown), text_signature = "(path=None, *, \
+        n_ctx=None, n_threads=None, isa=None, kv_type='f16', act_quant='auto', ffn_act=None, n_batch=None, \
+        lm_head='auto', progress=False)")]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        #[pyo3(from_py_with = optional_path)] path: Option<PathBuf>,
+        path: Option<&Bound<'_, PyAny>>,
         n_ctx: Option<&Bound<'_, PyAny>>,
         n_threads: Option<&Bound<'_, PyAny>>,
         isa: Option<String>,
@@ -156,23 +120,37 @@ impl Engine {
         n_batch: Option<&Bound<'_, PyAny>>,
         lm_head: &str,
         progress: bool,
+        unknown: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Engine> {
+        if let Some((name, _)) = unknown.and_then(|unknown| unknown.iter().next()) {
+            return Err(hints::engine_keyword(py, &name.extract::<String>()?));
+        }
         let quants = [("auto", None), ("int8", Some(ActQuant::Int8)), ("none", Some(ActQuant::None))];
         let activations = Activation::ALL.map(|a| (a.name(), a));
         let options = Options {
             n_ctx: optional_count(n_ctx, "n_ctx")?,
             n_threads: optional_count(n_threads, "n_threads")?,
             n_batch: optional_count(n_batch, "n_batch")?,
-            isa,
+            isa: isa.clone(),
             kv_type: Some(choice(kv_type, "kv_type", &[KvType::F16, KvType::F32].map(|t| (t.name(), t)))?),
             act_quant: choice(act_quant, "act_quant", &quants)?,
             exact_head: choice(lm_head, "lm_head", &[("auto", false), ("exact", true)])?,
             ffn_act: ffn_act.map(|name| choice(name, "ffn_act", &activations)).transpose()?,
         };
         let path = match path {
-            Some(path) => path,
+            Some(path) => model_path(path)?,
             None => py.import("bitnet.models")?.call_method0("inside")?.extract()?,
         };
+        let given = PyDict::new(py);
+        for (name, value) in [("n_ctx", n_ctx), ("n_threads", n_threads), ("n_batch", n_batch)] {
+            value.map_or(Ok(()), |value| given.set_item(name, value))?;
+        }
+        for (name, value) in [("isa", isa.as_deref()), ("ffn_act", ffn_act)] {
+            value.map_or(Ok(()), |value| given.set_item(name, value))?;
+        }
+        for (name, value) in [("kv_type", kv_type), ("act_quant", act_quant), ("lm_head", lm_head)] {
+            given.set_item(name, value)?;
+        }
         if progress {
             py.import("bitnet._progress")?.call_method1("read", (&path,))?;
         }
@@ -180,7 +158,13 @@ impl Engine {
         // numpy initialises itself at its first array; a process forked off during that would deadlock. So do it now.
         PyArray1::<f32>::from_vec(py, Vec::new());
         core.warnings().iter().try_for_each(|warning| warn(py, warning))?;
-        Ok(Engine { core: Mutex::new(Some(Arc::new(core))), path, warned_of_raw: AtomicBool::new(false) })
+        Ok(Engine {
+            core: Mutex::new(Some(Arc::new(core))),
+            reopened_path: std::path::absolute(&path).unwrap_or_else(|_| path.clone()),
+            path,
+            options: given.unbind(),
+            warned_of_raw: AtomicBool::new(false),
+        })
     }
 
     #[doc = doc!(Engine.from_pretrained)]
@@ -208,7 +192,7 @@ impl Engine {
     }
 
     #[doc = doc!(Engine.logits)]
-    fn logits<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    fn logits<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         arrays::logits(py, &*self.core()?, ids)
     }
 
@@ -222,7 +206,7 @@ impl Engine {
     }
 
     #[doc = doc!(Engine.logprobs)]
-    fn logprobs<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+    fn logprobs<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         arrays::logprobs(py, &*self.core()?, ids)
     }
 
@@ -238,18 +222,18 @@ impl Engine {
 
     #[doc = doc!(Engine.perplexity)]
     #[pyo3(signature = (text, stride=None))]
-    fn perplexity(&self, py: Python<'_>, text: &Bound<'_, PyAny>, stride: Option<&Bound<'_, PyAny>>) -> PyResult<f64> {
+    fn perplexity<'py>(
+        &self,
+        py: Python<'py>,
+        text: &Bound<'py, PyAny>,
+        stride: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         arrays::perplexity(py, &*self.core()?, text, optional_count(stride, "stride")?)
     }
 
     #[doc = doc!(Engine.embed)]
     #[pyo3(signature = (texts, pooling="mean"))]
-    fn embed<'py>(
-        &self,
-        py: Python<'py>,
-        texts: &Bound<'py, PyAny>,
-        pooling: &str,
-    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    fn embed<'py>(&self, py: Python<'py>, texts: &Bound<'py, PyAny>, pooling: &str) -> PyResult<Bound<'py, PyAny>> {
         let pooling = choice(pooling, "pooling", &Pooling::ALL.map(|pooling| (pooling.name(), pooling)))?;
         arrays::embed(py, &*self.core()?, texts, pooling)
     }
@@ -448,26 +432,23 @@ impl Engine {
     #[doc = doc!(Engine.memory)]
     #[getter]
     fn memory<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let core = self.core()?;
-        let memory = core.memory();
-        let dict = PyDict::new(py);
-        dict.set_item("packed_weights", memory.packed_weights)?;
-        dict.set_item("mapped_weights", memory.mapped_weights)?;
-        dict.set_item("head_copy", memory.head_copy)?;
-        dict.set_item("kv_cache", memory.kv_cache)?;
-        dict.set_item("file", memory.file)?;
-        Ok(dict)
+        let memory = self.core()?.memory();
+        [
+            ("packed_weights", memory.packed_weights as u64),
+            ("mapped_weights", memory.mapped_weights as u64),
+            ("head_copy", memory.head_copy as u64),
+            ("kv_cache", memory.kv_cache as u64),
+            ("file", memory.file),
+        ]
+        .into_py_dict(py)
     }
 
     #[doc = doc!(Engine.per_token)]
     #[getter]
     fn per_token<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let cost = self.core()?.per_token();
-        let dict = PyDict::new(py);
-        dict.set_item("ternary_macs", cost.ternary_macs)?;
-        dict.set_item("weight_bytes", cost.weight_bytes)?;
-        dict.set_item("kv_bytes", cost.kv_bytes)?;
-        Ok(dict)
+        [("ternary_macs", cost.ternary_macs), ("weight_bytes", cost.weight_bytes), ("kv_bytes", cost.kv_bytes)]
+            .into_py_dict(py)
     }
 
     #[doc = doc!(Engine.path)]
@@ -554,8 +535,32 @@ impl Engine {
     }
 
     #[pyo3(signature = (*_exc))]
-    fn __exit__(&self, py: Python<'_>, _exc: &Bound<'_, pyo3::types::PyTuple>) {
+    fn __exit__(&self, py: Python<'_>, _exc: &Bound<'_, PyTuple>) {
         self.close(py);
+    }
+
+    fn __getattr__(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
+        Err(hints::attribute(py, "Engine", name))
+    }
+
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn __call__(&self, _arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        let hint =
+            "an Engine is not a function; call engine.chat(messages), engine.generate(prompt) or engine.logits(ids)";
+        Err(PyTypeError::new_err(hint))
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        self.core()?;
+        by_function(py, "engine", (self.reopened_path.clone(), self.options.bind(py).copy()?))
+    }
+
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
     }
 
     fn __repr__(&self) -> String {

@@ -1,6 +1,6 @@
 //! `bitnet.inspect`, and what `bitnet doctor` shows of the processor.
 
-use super::convert::{count, detached, file_path, optional_count};
+use super::convert::{count, detached, model_path, optional_count};
 use crate::checkpoint::gguf::{Metadata, Value};
 use crate::engine::{self, Inspection, ModelSummary, TensorSummary};
 use crate::machine::{bandwidth, facts};
@@ -52,7 +52,7 @@ pub fn dot_peak(py: Python<'_>, n_threads: &Bound<'_, PyAny>, isa: Option<&str>)
 
 #[doc = doc!(inspect)]
 #[pyfunction]
-pub fn inspect(py: Python<'_>, #[pyo3(from_py_with = file_path)] path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
+pub fn inspect(py: Python<'_>, #[pyo3(from_py_with = model_path)] path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
     let inspection = detached(py, |watch| Inspection::open(&path, watch))?;
     let dict = PyDict::new(py);
     dict.set_item("path", &path)?;

@@ -7,17 +7,21 @@ mod answers;
 mod arrays;
 mod awaitable;
 mod chat;
+mod completion;
 mod convert;
 mod engine;
+mod hints;
 mod inspect;
 mod messages;
 mod notebook;
+mod pickle;
 mod prefill;
 mod receipt;
 mod sampling;
 mod spans;
 mod stream;
 mod template;
+mod texts;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -29,6 +33,8 @@ mod _core {
     use super::arrays::Scores;
     #[pymodule_export]
     use super::chat::ChatSession;
+    #[pymodule_export]
+    use super::completion::{Completion, Logprob, Piece};
     #[pymodule_export]
     use super::engine::Engine;
     #[pymodule_export]
@@ -42,7 +48,7 @@ mod _core {
     #[pymodule_export]
     use super::spans::Span;
     #[pymodule_export]
-    use super::stream::{Completion, Logprob, Piece, Stream};
+    use super::stream::Stream;
     #[pymodule_export]
     use super::template::{ChatTurn, Template};
     #[pymodule_export]

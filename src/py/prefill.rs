@@ -2,11 +2,14 @@
 
 use super::convert::{detached, engine_ids};
 use super::notebook::ProgressBar;
+use super::pickle::{Reduced, by_fields};
 use crate::engine::{Engine, Prefill as CorePrefill};
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 #[doc = doc!(Prefill)]
-#[pyclass(frozen, get_all, module = "bitnet")]
+#[pyclass(frozen, get_all, eq, module = "bitnet")]
+#[derive(PartialEq)]
 pub struct Prefill {
     #[doc = doc!(Prefill.tokens)]
     tokens: usize,
@@ -31,6 +34,21 @@ impl From<CorePrefill> for Prefill {
 
 #[pymethods]
 impl Prefill {
+    #[classmethod]
+    fn _rebuild(
+        _cls: &Bound<'_, PyType>,
+        tokens: usize,
+        cached_tokens: usize,
+        seconds: f64,
+        tokens_per_second: f64,
+    ) -> Prefill {
+        Prefill { tokens, cached_tokens, seconds, tokens_per_second }
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        by_fields(slf, &["tokens", "cached_tokens", "seconds", "tokens_per_second"])
+    }
+
     fn __repr__(&self) -> String {
         format!(
             "Prefill(tokens={}, cached_tokens={}, seconds={:.6}, tokens_per_second={:.1})",

@@ -2,6 +2,7 @@
 
 use super::convert::detached;
 use super::notebook::{call_python, html, mime_bundle};
+use super::pickle::{Reduced, by_function};
 use crate::receipt::{Receipt as Core, TestResults};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 #[doc = doc!(Receipt)]
-#[pyclass(frozen, module = "bitnet")]
+#[pyclass(frozen, from_py_object, module = "bitnet")]
 #[derive(Clone)]
 pub struct Receipt {
     pub core: Arc<Core>,
@@ -129,6 +130,10 @@ impl Receipt {
 
     fn __eq__(&self, py: Python<'_>, other: &Receipt) -> PyResult<bool> {
         detached(py, |_| Ok(self.core.document()? == other.core.document()?))
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        by_function(py, "receipt", (self.to_json(py)?,))
     }
 
     fn __repr__(&self) -> String {

@@ -1,6 +1,8 @@
 //! `bitnet.SamplingParams`, and the same parameters as flat keywords. The list of parameters is in `sampler/params.rs`.
 
 use super::convert::{ArgumentError, count, named, token_ids, unicode};
+use super::hints;
+use super::pickle::{Reduced, by_function};
 use crate::receipt::Sampling;
 use crate::sampler::{PARAMETERS, Rules, SamplingParams as Core, decimal, sampling_parameters};
 use crate::token::TokenId;
@@ -126,6 +128,10 @@ impl Keyword for Vec<(TokenId, f32)> {
 
     fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Vec<(TokenId, f32)>> {
         let dict = value.cast::<PyDict>()?;
+        if let Some(key) = dict.keys().iter().find(|key| key.is_instance_of::<PyString>()) {
+            let wrong = format!("{name} has the key {} of type str, expected token ids (int)", key.repr()?);
+            return Err(PyTypeError::new_err(wrong));
+        }
         let ids = token_ids(dict.keys().as_any(), name)?;
         let mut entries = Vec::with_capacity(ids.len());
         for (id, bias) in ids.into_iter().zip(dict.values()) {
@@ -201,6 +207,18 @@ macro_rules! define_class {
                 }
             )+
 
+            fn __hash__(slf: &Bound<'_, Self>) -> PyResult<isize> {
+                slf.repr()?.hash()
+            }
+
+            fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+                let keywords = PyDict::new(slf.py());
+                for (parameter, _) in slf.get().core.written() {
+                    keywords.set_item(parameter.name, slf.getattr(parameter.name)?)?;
+                }
+                by_function(slf.py(), "sampling_params", (keywords,))
+            }
+
             /// Files of batch answers hold a hash of this text. It lists later parameters only where they differ from
             /// their default, so that an old file can be resumed.
             fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
@@ -214,10 +232,7 @@ macro_rules! define_class {
         fn set(core: &mut Core, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
             match name {
                 $(stringify!($name) => core.$name = Keyword::from_python(value, name, &$rules)?,)+
-                _ => {
-                    let unknown = format!("{name} is not a sampling parameter; see SamplingParams");
-                    return Err(PyTypeError::new_err(unknown));
-                }
+                _ => return Err(hints::sampling_keyword(value.py(), name)),
             }
             Ok(())
         }

@@ -1,12 +1,14 @@
 //! `bitnet.Span`.
 
+use super::pickle::{Reduced, by_fields};
+use super::texts;
 use crate::engine;
 use crate::token::TokenId;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyType};
 
 #[doc = doc!(Span)]
-#[pyclass(frozen, get_all, eq, module = "bitnet")]
+#[pyclass(frozen, get_all, module = "bitnet")]
 #[derive(Clone, PartialEq)]
 pub struct Span {
     #[doc = doc!(Span.text)]
@@ -34,6 +36,37 @@ impl From<engine::Span> for Span {
 
 #[pymethods]
 impl Span {
+    #[classmethod]
+    #[allow(clippy::too_many_arguments)]
+    fn _rebuild(
+        _cls: &Bound<'_, PyType>,
+        text: String,
+        role: Option<String>,
+        message: Option<usize>,
+        start: usize,
+        end: usize,
+        rewritten: bool,
+        token_ids: Option<Vec<TokenId>>,
+    ) -> Span {
+        Span { text, role, message, start, end, rewritten, token_ids }
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        by_fields(slf, &["text", "role", "message", "start", "end", "rewritten", "token_ids"])
+    }
+
+    fn __str__(&self) -> &str {
+        &self.text
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        texts::equals(&self.text, other, |other: &Span| Ok(self == other))
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        texts::hash(py, &self.text)
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let rewritten = if self.rewritten { ", rewritten" } else { "" };
         let (author, text) = (self.role.as_deref().unwrap_or("template"), PyString::new(py, &self.text).repr()?);

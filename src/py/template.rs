@@ -1,22 +1,25 @@
 //! `bitnet.Template` and `bitnet.ChatTurn`.
 
-use super::convert::{detached, unicode};
+use super::convert::{detached, model_path, unicode};
+use super::hints;
 use super::messages::Rendering;
 use super::notebook::{html, mime_bundle};
+use super::pickle::Reduced;
 use super::spans::Span;
+use super::texts;
 use super::tokenizer::Tokenizer;
 use crate::chat;
 use crate::engine::{spans, template_of_file};
-use crate::template::{ChatTurn as CoreTurn, Conversation, Template as CoreTemplate};
+use crate::template::{ChatTurn as CoreTurn, Conversation, Template as CoreTemplate, TemplateOrigin};
 use crate::token::TokenId;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyType};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 #[doc = doc!(ChatTurn)]
-#[pyclass(frozen, eq, hash, from_py_object, module = "bitnet")]
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[pyclass(frozen, from_py_object, module = "bitnet")]
+#[derive(Clone)]
 pub struct ChatTurn {
     pub core: CoreTurn,
 }
@@ -45,6 +48,24 @@ impl ChatTurn {
     #[getter]
     fn cancelled(&self) -> bool {
         self.core.cancelled
+    }
+
+    fn __str__(&self) -> &str {
+        &self.core.text
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        texts::equals(&self.core.text, other, |other: &ChatTurn| Ok(self.core == other.core))
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        texts::hash(py, &self.core.text)
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let turn = slf.get();
+        let arguments = (turn.role(), turn.text(), turn.cancelled()).into_pyobject(slf.py())?;
+        Ok((slf.get_type().into_any(), arguments))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -104,7 +125,11 @@ impl Template {
     #[doc = doc!(Template.from_model)]
     #[staticmethod]
     #[pyo3(signature = (path, variant=None))]
-    fn from_model(py: Python<'_>, path: PathBuf, variant: Option<&str>) -> PyResult<Template> {
+    fn from_model(
+        py: Python<'_>,
+        #[pyo3(from_py_with = model_path)] path: PathBuf,
+        variant: Option<&str>,
+    ) -> PyResult<Template> {
         Ok(Template::of(Arc::new(detached(py, |_| template_of_file(&path, variant))?)))
     }
 
@@ -229,6 +254,38 @@ impl Template {
     fn add_bos(&self, py: Python<'_>) -> PyResult<bool> {
         let text = detached(py, |_| self.core.apply("text", None))?;
         Ok(self.core.add_bos(self.core.bos_token.is_some(), &text))
+    }
+
+    fn __getattr__(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
+        Err(hints::attribute(py, "Template", name))
+    }
+
+    #[classmethod]
+    #[allow(clippy::too_many_arguments)]
+    fn _rebuild(
+        _cls: &Bound<'_, PyType>,
+        source: &str,
+        bos_token: Option<&str>,
+        eos_token: Option<&str>,
+        origin: &str,
+        warning: Option<String>,
+        tool_use: Option<&Template>,
+        clock: Option<&str>,
+    ) -> PyResult<Template> {
+        let mut core = CoreTemplate::from_jinja(source, bos_token, eos_token)?;
+        core.origin = TemplateOrigin::ALL.into_iter().find(|known| known.name() == origin).unwrap_or(core.origin);
+        core.warning = warning;
+        core.tool_use = tool_use.map(|template| template.core.clone());
+        Ok(Template::of(Arc::new(clock.map_or(Ok(core.clone()), |clock| core.at(clock))?)))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let core = &slf.get().core;
+        let tool_use = core.tool_use.clone().map(Template::of);
+        let (bos, eos) = (core.bos_token.as_deref(), core.eos_token.as_deref());
+        let (origin, warning) = (core.origin.name(), core.warning.as_deref());
+        let arguments = (core.source.as_str(), bos, eos, origin, warning, tool_use, core.clock());
+        Ok((slf.get_type().getattr("_rebuild")?, arguments.into_pyobject(slf.py())?))
     }
 
     fn __repr__(&self) -> String {

@@ -41,6 +41,8 @@ pub struct Template {
     pub eos_token: Option<String>,
     /// The template of conversations with tools, if the model has one of its own (transformers' `tool_use`).
     pub tool_use: Option<Arc<Template>>,
+    /// The local time that [`Template::at`] fixed.
+    clock: Option<DateTime>,
 }
 
 impl Template {
@@ -66,6 +68,7 @@ impl Template {
             bos_token: owned(bos_token),
             eos_token: owned(eos_token),
             tool_use: None,
+            clock: None,
         })
     }
 
@@ -77,8 +80,14 @@ impl Template {
         })?;
         let mut template = self.clone();
         environment::set_clock(&mut template.environment, Some(now));
+        template.clock = Some(now);
         template.tool_use = self.tool_use.as_ref().map(|other| other.at(text).map(Arc::new)).transpose()?;
         Ok(template)
+    }
+
+    /// The local time that [`Template::at`] fixed, as it takes it.
+    pub fn clock(&self) -> Option<String> {
+        self.clock.map(|clock| clock.to_string())
     }
 
     /// A built-in template with the same `bos_token` and `eos_token`.
@@ -147,7 +156,7 @@ impl Template {
 impl PartialEq for Template {
     fn eq(&self, other: &Template) -> bool {
         let key = |t: &Template| (t.source.clone(), t.bos_token.clone(), t.eos_token.clone(), t.origin);
-        key(self) == key(other) && self.tool_use == other.tool_use
+        key(self) == key(other) && self.tool_use == other.tool_use && self.clock == other.clock
     }
 }
 

@@ -4,6 +4,10 @@ from importlib.resources import files
 from pathlib import Path
 
 
+NAME = "trit"
+"""The name of the model that commands and `Engine` accept in place of a path."""
+
+
 def inside() -> Path:
     """The path of the model that `Engine()` opens."""
     return Path(str(files(__name__) / "trit.gguf"))
