@@ -426,7 +426,7 @@ def test_a_raw_continuation_of_a_chat_model_says_so(text_model: Path) -> None:
     done = run("run", "-p", "1, 2, 3,", *CHAT)
     assert done.returncode == 0
     assert done.stderr.count("\n") == 1
-    assert "the text was continued as it is" in done.stderr
+    assert "the text is continued as it is" in done.stderr
     assert "--chat" in done.stderr
     engine = bitnet.Engine(n_threads=1)
     assert done.stdout == engine.generate("1, 2, 3,", max_tokens=8).text + "\n"

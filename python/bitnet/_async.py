@@ -1,6 +1,7 @@
 """How `await` and `async for` wait for work that the compiled engine does on another thread."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -39,3 +40,15 @@ async def result(call: PendingCall) -> Any:
         raise error
     finally:
         del error  # otherwise this frame and the error's traceback keep each other alive
+
+
+async def next_piece(advance: Callable[[], Coroutine[Any, Any, None]], take: Callable[[], Any]) -> Any:
+    """Wait until a stream has computed its next piece, and return what `take` gives.
+
+    Nothing can interrupt the coroutine between taking the piece and returning it.
+    """
+    await advance()
+    piece = take()
+    if piece is None:
+        raise StopAsyncIteration
+    return piece

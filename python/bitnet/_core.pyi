@@ -547,7 +547,7 @@ _Message: TypeAlias = ChatTurn | dict[str, Any]
 
 @final
 class Span:
-    """A part of a prompt that has one author; see `Template.spans`. `str()` gives the text; `==` with a str compares it."""
+    """A part of a prompt that has one author; see `Template.spans`. `str()` and `==` are those of its text."""
 
     @property
     def text(self) -> str:
@@ -1056,14 +1056,16 @@ class Engine:
 
         Also raises the errors of `Engine`.
         """
-    def logits(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
+    @overload
+    def logits(self, ids: str | _TokenIds) -> npt.NDArray[np.float32]:
         """Logits after every token. The prefix cache is neither used nor changed.
 
         Args:
-            ids: Token ids, at most n_ctx.
+            ids: Token ids, at most n_ctx; a text, which gets a BOS token if the model expects one; or a list of
+                either, whose items share forward passes.
 
         Returns:
-            float32 of shape [len(ids), n_vocab].
+            float32 of shape [number of ids, n_vocab]; for a list, one array for each item.
 
         Raises:
             TokenIdError: An id is outside the vocabulary.
@@ -1074,24 +1076,30 @@ class Engine:
             ClosedError: The engine is closed.
             KeyboardInterrupt: Ctrl-C was pressed.
         """
+    @overload
+    def logits(self, ids: _Prompts) -> list[npt.NDArray[np.float32]]: ...
     def logits_batch(self, sequences: Sequence[_TokenIds]) -> list[npt.NDArray[np.float32]]:
         """Logits of several sequences at once, which share every forward pass. Each array has the bits of `logits`."""
-    def logprobs(self, ids: _TokenIds) -> npt.NDArray[np.float32]:
+    @overload
+    def logprobs(self, ids: str | _TokenIds) -> npt.NDArray[np.float32]:
         """Log-probability of each token, given the tokens before it. The prefix cache is neither used nor changed.
 
         The natural logarithm of the softmax over the logits, computed in float64 in a fixed order. At most `n_batch`
         rows of logits are in memory at a time.
 
         Args:
-            ids: Token ids, at most n_ctx.
+            ids: As for `logits`.
 
         Returns:
-            float32 of shape [len(ids) - 1]: the first token has none. Shape [0] if there are no ids.
+            float32 of shape [number of ids - 1]: the first token has none. Shape [0] if there are no ids. For a list,
+            one array for each item.
 
         Raises the errors of `logits`.
         """
     @overload
-    def score(self, context: str, continuations: Sequence[str]) -> Scores:
+    def logprobs(self, ids: _Prompts) -> list[npt.NDArray[np.float32]]: ...
+    @overload
+    def score(self, context: str, continuations: str | Sequence[str]) -> Scores:
         """Log-probabilities of several continuations of a context, such as the choices of a question.
 
         The context is computed once, and the continuations share forward passes. The bits are those of `logprobs`. The
@@ -1103,8 +1111,8 @@ class Engine:
 
         Args:
             context: A text or token ids.
-            continuations: Texts if the context is a text, else sequences of ids. Context and continuation may have
-                n_ctx + 1 ids together. An empty continuation has log-probability 0.
+            continuations: Texts if the context is a text, else sequences of ids; or a single one. Context and
+                continuation may have n_ctx + 1 ids together. An empty continuation has log-probability 0.
 
         Returns:
             `Scores` with one entry per continuation, in order.
@@ -1115,7 +1123,8 @@ class Engine:
         Also raises the errors of `logits`.
         """
     @overload
-    def score(self, context: _TokenIds, continuations: Sequence[_TokenIds]) -> Scores: ...
+    def score(self, context: _TokenIds, continuations: _TokenIds | Sequence[_TokenIds]) -> Scores: ...
+    @overload
     def perplexity(self, text: str | _TokenIds, stride: int | None = None) -> float:
         """Perplexity of a text: exp of the mean negative log-probability of its tokens.
 
@@ -1124,7 +1133,8 @@ class Engine:
         first token of a window does not count.
 
         Args:
-            text: A text, which gets a BOS token if the model expects one; or token ids.
+            text: A text, which gets a BOS token if the model expects one; token ids; or a list of either, which gives a
+                list of perplexities.
             stride: Step of the window in tokens. Default: half of n_ctx, rounded up.
 
         Raises:
@@ -1132,23 +1142,25 @@ class Engine:
 
         Also raises the errors of `logits`.
         """
+    @overload
+    def perplexity(self, text: _Prompts, stride: int | None = None) -> list[float]: ...
     def embed(
-        self, texts: Sequence[str] | Sequence[_TokenIds], pooling: Literal["mean", "last"] = "mean"
+        self, texts: str | _TokenIds | _Prompts, pooling: Literal["mean", "last"] = "mean"
     ) -> npt.NDArray[np.float32]:
         """One vector for each text: the hidden states after the final norm, pooled. The vectors are not normalized.
 
         The texts share forward passes, which does not change the bits. The prefix cache is neither used nor changed.
 
         Args:
-            texts: Texts, which get a BOS token if the model expects one; or sequences of token ids.
+            texts: A list of texts, which get a BOS token if the model expects one, or of sequences of token ids; or a
+                single one.
             pooling: "mean" averages over all tokens, in float64; "last" takes the last token.
 
         Returns:
-            float32 of shape [len(texts), hidden size].
+            float32 of shape [len(texts), hidden size]; [hidden size] for a single text.
 
         Raises:
             ArgumentError: A text has no ids.
-            TypeError: texts is a single text.
 
         Also raises the errors of `logits`.
         """

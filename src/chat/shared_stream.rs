@@ -17,6 +17,8 @@ pub struct SharedStream {
     /// Whether the step under way is to be abandoned and the answer to end.
     cancelled: AtomicBool,
     progress: Mutex<Progress>,
+    /// A piece that was computed and has not reached the consumer.
+    undelivered: Mutex<Option<Piece>>,
 }
 
 /// An answer as it was after its last step.
@@ -105,8 +107,9 @@ impl SharedStream {
     fn new(engine: Arc<Engine>, source: Source) -> SharedStream {
         let mut progress = Progress::default();
         progress.update(source.stream());
-        let (pulled, cancelled) = Default::default();
-        SharedStream { engine, source: Mutex::new(source), pulled, cancelled, progress: Mutex::new(progress) }
+        let (pulled, cancelled, undelivered) = Default::default();
+        let (source, progress) = (Mutex::new(source), Mutex::new(progress));
+        SharedStream { engine, source, pulled, cancelled, progress, undelivered }
     }
 
     /// The engine that computes the answer.
@@ -129,15 +132,30 @@ impl SharedStream {
         self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next piece; None once the answer has ended. An error if another thread is pulling. If the answer is
-    /// cancelled meanwhile, the step is abandoned and None is returned.
+    /// The next piece; None once the answer has ended. For a consumer that nothing can interrupt between the two steps.
     pub fn next(&self, watch: &mut Watch) -> Result<Option<Piece>> {
+        self.advance(watch)?;
+        Ok(self.take())
+    }
+
+    /// The piece that `advance` computed; None once the answer has ended.
+    pub fn take(&self) -> Option<Piece> {
+        self.undelivered.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Computes the next piece, which [`SharedStream::take`] hands out. Does nothing if there still is a piece: its
+    /// consumer was interrupted before it took it. An error if another thread is pulling. If the answer is cancelled
+    /// meanwhile, the step is abandoned.
+    pub fn advance(&self, watch: &mut Watch) -> Result<()> {
         if self.pulled.swap(true, Acquire) {
             return Err(Error::Argument(
                 "another thread or task is pulling this stream; a stream has one consumer, give each its own".into(),
             ));
         }
         let _pulled = Reset(&self.pulled);
+        if self.undelivered.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return Ok(());
+        }
         let mut source = self.source();
         let piece = source.next(&mut || self.cancelled.load(Relaxed) || watch());
         self.progress().update(source.stream());
@@ -148,10 +166,12 @@ impl SharedStream {
         if self.cancelled.load(Relaxed) {
             self.cancel();
         }
-        match piece {
-            Err(Error::Cancelled) if self.cancelled.load(Relaxed) => Ok(None),
-            piece => piece,
-        }
+        let piece = match piece {
+            Err(Error::Cancelled) if self.cancelled.load(Relaxed) => None,
+            piece => piece?,
+        };
+        *self.undelivered.lock().unwrap_or_else(PoisonError::into_inner) = piece;
+        Ok(())
     }
 
     /// Ends the answer. While a thread is pulling, its step is abandoned and that thread ends the answer.

@@ -8,6 +8,7 @@ use super::float_control::IeeeGuard;
 use crate::error::{Error, Result};
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
@@ -55,10 +56,11 @@ struct PoolState {
     slot: Mutex<JobSlot>,
     /// Signals that a job was put into the slot, that it is done, or that the pool closes.
     slot_changed: Condvar,
-    /// Whether some caller has the slot.
-    slot_taken: Mutex<bool>,
-    /// Signals that no caller has the slot any more.
-    slot_free: Condvar,
+    /// The callers that have or want the slot, in the order of their arrival; the first one has it. So a caller waits
+    /// for one job of every other caller at most.
+    queue: Mutex<Queue>,
+    /// Signals that a caller left the queue.
+    queue_moved: Condvar,
     /// Number, flag and helpers of the current loop; see [`OPEN`].
     loop_state: AtomicU64,
     /// The first item of the current loop that no thread has claimed.
@@ -69,6 +71,13 @@ struct PoolState {
     /// The first panic of a helper in the current loop.
     helper_panic: Mutex<Option<Panic>>,
     closing: AtomicBool,
+}
+
+/// Callers by the numbers of their tickets.
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<u64>,
+    next_ticket: u64,
 }
 
 /// The one job that the leader runs, and how it ended.
@@ -356,8 +365,8 @@ impl PoolState {
             size,
             slot: Mutex::default(),
             slot_changed: Condvar::new(),
-            slot_taken: Mutex::default(),
-            slot_free: Condvar::new(),
+            queue: Mutex::default(),
+            queue_moved: Condvar::new(),
             loop_state: AtomicU64::new(0),
             next_item: AtomicUsize::new(0),
             current_loop: UnsafeCell::new(Loop { task: None, items: 0 }),
@@ -367,22 +376,21 @@ impl PoolState {
         }
     }
 
-    /// Waits until no other caller has the slot, and takes it; `None` if `give_up` returns true first.
-    fn take_slot(&self, give_up: &mut impl FnMut() -> bool) -> Option<SlotGuard<'_>> {
+    /// Waits until all callers that came before have left the slot, and takes it; `None` if `give_up` returns true
+    /// first.
+    fn take_slot(&self, give_up: &mut impl FnMut() -> bool) -> Option<Ticket<'_>> {
+        let ticket = Ticket::new(self);
         loop {
-            let waited = self.slot_free.wait_timeout_while(lock(&self.slot_taken), WATCH_INTERVAL, |taken| *taken);
-            let (mut taken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            if !timeout.timed_out() {
-                *taken = true;
-                break;
-            }
-            drop(taken);
+            let others_first = |queue: &mut Queue| queue.waiting.front() != Some(&ticket.number);
+            let waited = self.queue_moved.wait_timeout_while(lock(&self.queue), WATCH_INTERVAL, others_first);
+            let timed_out = waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
             if give_up() {
                 return None;
             }
+            if !timed_out {
+                return Some(ticket);
+            }
         }
-        let guard = SlotGuard(self);
-        (!give_up()).then_some(guard)
     }
 
     /// Claims and runs items until none are left, in ever smaller batches, so that all threads end together.
@@ -442,13 +450,27 @@ impl PoolState {
     }
 }
 
-/// Held by the caller that has the slot; dropping it frees the slot.
-struct SlotGuard<'a>(&'a PoolState);
+/// A caller's place in the queue for the slot. Dropping it leaves the queue.
+struct Ticket<'a> {
+    state: &'a PoolState,
+    number: u64,
+}
 
-impl Drop for SlotGuard<'_> {
+impl<'a> Ticket<'a> {
+    /// Joins the end of the queue.
+    fn new(state: &'a PoolState) -> Ticket<'a> {
+        let mut queue = lock(&state.queue);
+        let number = queue.next_ticket;
+        queue.next_ticket += 1;
+        queue.waiting.push_back(number);
+        Ticket { state, number }
+    }
+}
+
+impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.slot_taken) = false;
-        self.0.slot_free.notify_one();
+        lock(&self.state.queue).waiting.retain(|number| *number != self.number);
+        self.state.queue_moved.notify_all();
     }
 }
 

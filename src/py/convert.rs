@@ -222,12 +222,18 @@ pub fn named(error: PyErr, name: &str, py: Python<'_>) -> PyErr {
     if message.starts_with(name) { error } else { PyErr::from_type(error.get_type(py), format!("{name}: {message}")) }
 }
 
+/// Fails for a bool, which Python counts among the ints: it was meant for a parameter of another library.
+pub fn refuse_bool(value: &Bound<'_, PyAny>, name: &str, expected: &str) -> PyResult<()> {
+    if value.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err(format!("{name} must be {expected}, found bool")));
+    }
+    Ok(())
+}
+
 /// A Python int as a count of at least `least`.
 pub fn count(value: &Bound<'_, PyAny>, name: &str, least: i64) -> PyResult<usize> {
     let wrong = || Error::Argument(format!("{name} is {value}, expected {least} to {}", i64::MAX));
-    if value.is_instance_of::<PyBool>() {
-        return Err(PyTypeError::new_err(format!("{name} must be an int, found bool")));
-    }
+    refuse_bool(value, name, "an int")?;
     match value.extract::<i64>() {
         Ok(n) if n >= least => Ok(n as usize),
         Ok(n) => Err(Error::Argument(format!("{name} is {n}, expected at least {least}")).into()),

@@ -363,7 +363,7 @@ impl Engine {
     }
 
     #[doc = doc!(Engine.chat)]
-    #[pyo3(signature = (messages, params=None, *, progress=false, **keywords), text_signature = "(messages, \
+    #[pyo3(signature = (messages, params=None, *, progress=false, **keywords), text_signature = "($self, messages, \
         params=None, *, tools=None, template=None, add_generation_prompt=None, continue_final_message=False, \
         chat_template_kwargs=None, n=None, progress=False, **keywords)")]
     fn chat<'py>(
@@ -378,7 +378,7 @@ impl Engine {
     }
 
     #[doc = doc!(Engine.achat)]
-    #[pyo3(signature = (messages, params=None, **keywords), text_signature = "(messages, params=None, *, tools=None, \
+    #[pyo3(signature = (messages, params=None, **keywords), text_signature = "($self, messages, params=None, *, tools=None, \
         template=None, add_generation_prompt=None, continue_final_message=False, chat_template_kwargs=None, n=None, \
         **keywords)")]
     fn achat<'py>(
@@ -392,7 +392,7 @@ impl Engine {
     }
 
     #[doc = doc!(Engine.chat_stream)]
-    #[pyo3(signature = (messages, params=None, **keywords), text_signature = "(messages, params=None, *, tools=None, \
+    #[pyo3(signature = (messages, params=None, **keywords), text_signature = "($self, messages, params=None, *, tools=None, \
         template=None, add_generation_prompt=None, continue_final_message=False, chat_template_kwargs=None, \
         **keywords)")]
     fn chat_stream<'py>(

@@ -1,6 +1,6 @@
 //! `bitnet.SamplingParams`, and the same parameters as flat keywords. The list of parameters is in `sampler/params.rs`.
 
-use super::convert::{ArgumentError, count, named, token_ids, unicode};
+use super::convert::{ArgumentError, count, named, refuse_bool, token_ids, unicode};
 use super::hints;
 use super::pickle::{Reduced, by_function};
 use crate::receipt::Sampling;
@@ -29,7 +29,8 @@ fn plain<'py, T: IntoPyObject<'py>>(value: T, py: Python<'py>) -> PyResult<Bound
 impl Keyword for f32 {
     const TYPE: &'static str = "float";
 
-    fn from_python(value: &Bound<'_, PyAny>, _: &str, _: &Rules) -> PyResult<f32> {
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<f32> {
+        refuse_bool(value, name, "a float")?;
         value.extract()
     }
 
@@ -66,6 +67,7 @@ impl Keyword for Option<u64> {
     const TYPE: &'static str = "int | None";
 
     fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Option<u64>> {
+        refuse_bool(value, name, "an int")?;
         value.extract().map_err(|error: PyErr| {
             if error.is_instance_of::<PyOverflowError>(value.py()) {
                 ArgumentError::new_err(format!("{name} is {value}, expected 0 to {}", u64::MAX))

@@ -6,10 +6,9 @@ use super::convert::detached;
 use super::hints;
 use super::receipt::Receipt;
 use crate::chat::{ChatStream, SharedStream};
-use crate::engine::{Engine, Finish, Stream as CoreStream, Watch};
-use crate::error::Result;
+use crate::engine::{Engine, Finish, Stream as CoreStream};
 use crate::token::TokenId;
-use pyo3::exceptions::{PyStopAsyncIteration, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::sync::Arc;
@@ -31,8 +30,16 @@ impl Stream {
         Stream { shared: Arc::new(SharedStream::in_chat(stream)) }
     }
 
+    /// The next piece. Whatever interrupts the call, such as Ctrl-C, comes before the piece is taken, so the next pull
+    /// gets it.
     fn pull(&self, py: Python<'_>) -> PyResult<Option<Piece>> {
-        detached(py, |watch| next_piece(&self.shared, watch))
+        detached(py, |watch| self.shared.advance(watch))?;
+        py.check_signals()?;
+        Ok(self.take())
+    }
+
+    fn take(&self) -> Option<Piece> {
+        Some(Piece::new(self.shared.engine(), self.shared.take()?))
     }
 
     /// Pulls the whole answer.
@@ -40,7 +47,6 @@ impl Stream {
         let mut logprobs = PieceLogprobs::default();
         while let Some(piece) = self.pull(py)? {
             logprobs.push(piece);
-            py.check_signals()?;
         }
         Ok(Completion::new(&self.shared, logprobs))
     }
@@ -48,19 +54,14 @@ impl Stream {
     /// Pulls the whole answer step by step, beside the event loop.
     pub async fn complete_async(self, abandoned: &Abandoned) -> PyResult<Completion> {
         let mut logprobs = PieceLogprobs::default();
-        while let Some(piece) = pull_async(self.shared.clone(), abandoned).await? {
+        loop {
+            let shared = self.shared.clone();
+            step(abandoned, move |watch| Ok(shared.advance(watch)?)).await?;
+            let Some(piece) = self.take() else { break };
             logprobs.push(piece);
         }
         Ok(Completion::new(&self.shared, logprobs))
     }
-}
-
-fn next_piece(shared: &SharedStream, watch: &mut Watch) -> Result<Option<Piece>> {
-    Ok(shared.next(watch)?.map(|piece| Piece::new(shared.engine(), piece)))
-}
-
-async fn pull_async(shared: Arc<SharedStream>, abandoned: &Abandoned) -> PyResult<Option<Piece>> {
-    step(abandoned, move |watch| Ok(next_piece(&shared, watch)?)).await
 }
 
 #[pymethods]
@@ -77,11 +78,25 @@ impl Stream {
         slf
     }
 
-    fn __anext__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    /// The coroutine takes the piece itself, after it has waited for it: a task that is cancelled before then leaves the
+    /// piece to the next pull.
+    fn __anext__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let methods = (slf.getattr("_advance")?, slf.getattr("_take")?);
+        let coroutine = slf.py().import("bitnet._async")?.call_method1("next_piece", methods)?;
+        coroutine.setattr("__qualname__", "Stream.__anext__")?;
+        Ok(coroutine)
+    }
+
+    fn _advance<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let shared = self.shared.clone();
-        awaitable(py, "Stream.__anext__", |abandoned| async move {
-            pull_async(shared, &abandoned).await?.ok_or_else(|| PyStopAsyncIteration::new_err(()))
+        awaitable(py, "Stream._advance", |abandoned| async move {
+            step(&abandoned, move |watch| Ok(shared.advance(watch)?)).await?;
+            Ok(None::<()>)
         })
+    }
+
+    fn _take(&self) -> Option<Piece> {
+        self.take()
     }
 
     #[doc = doc!(Stream.cancel)]

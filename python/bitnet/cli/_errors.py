@@ -29,6 +29,14 @@ _PHRASES = (
     (r"^the conversation is empty; give at least one message$", "give a message with --user TEXT or --messages FILE"),
     (r"\bthe positions that the model was trained for\b", "the context length that the model was trained for"),
     (r"; choose a template$", "; choose one with --template"),
+    (
+        r"^the model has a chat template, but generate and stream continue a text as it is; .*$",
+        "the text is continued as it is, without the model's chat template; add --chat to send it as a message",
+    ),
+    (
+        r", which is plain text here; call engine\.chat\(messages\), .*$",
+        ", which is plain text here; to send a message, give it without the template and add --chat",
+    ),
 )
 """What speaks of Python calls, and what to say in its place."""
 

@@ -12,8 +12,7 @@ from .. import ChatSession, Engine, SamplingParams, Template
 from .._text_input import read_text
 from ..errors import ArgumentError, ModelNotFoundError
 from ..hub import local
-from ..models import NAME as INSIDE
-from ..models import inside
+from ..models import NAME, inside
 from ._habits import ALIASES
 
 Options: TypeAlias = argparse._ActionsContainer
@@ -26,6 +25,9 @@ class Commands(Protocol):
     def add_parser(self, name: str, *, help: str, description: str) -> argparse.ArgumentParser:
         """Add a command, and return its parser."""
 
+
+INSIDE = NAME
+"""The name of the model in the package."""
 
 MODEL = f"a GGUF file, hf:OWNER/NAME[@REVISION][/FILE] for a model of the Hugging Face Hub, or {INSIDE}"
 MODEL_DEFAULT = f"(default: {INSIDE}, the model in the package)"
@@ -89,7 +91,9 @@ def is_gguf(path: str) -> bool:
 
 def model_path(model: str | None) -> str:
     """The path of the model that the argument names. Downloads a model of the hub."""
-    path = str(inside()) if model is None else local(model)
+    if model is None:
+        return str(inside())
+    path = local(model)
     if os.path.isdir(path):
         files = sorted(name for name in os.listdir(path) if name.endswith(".gguf"))
         raise ArgumentError(f"{model} is a folder; name a file in it: {', '.join(files) or 'it has no GGUF file'}")

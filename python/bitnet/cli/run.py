@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import Engine, batch
+from .. import batch
 from .._text_input import read_text
-from ..errors import ArgumentError, TemplateError
+from ..errors import ArgumentError
 from ._options import (
     INSIDE,
     Commands,
@@ -106,8 +106,6 @@ def run(options: argparse.Namespace) -> None:
         for piece in answer:
             print(piece.text, end="", flush=True)
         print(flush=True)
-        if not options.chat:
-            _note_raw(engine)
         if receipts and answer.receipt:
             receipts.save(answer.receipt)
 
@@ -148,19 +146,6 @@ def _settle_message(options: argparse.Namespace) -> None:
 def _is_word(text: str) -> bool:
     """Whether a text cannot be meant as the path or the name of a model."""
     return not (names_model(text) or os.path.exists(text) or "/" in text or "." in text)
-
-
-def _note_raw(engine: Engine) -> None:
-    """Say that the text was continued without the model's chat template, if it has one."""
-    try:
-        trained_to_chat = engine.template.origin != "fallback"
-    except TemplateError:  # it cannot be used, and is not
-        return
-    if trained_to_chat:
-        print(
-            "bitnet: note: the text was continued as it is; add --chat to send it as a message",
-            file=sys.stderr,
-        )
 
 
 def _show_progress(counts: Iterator[tuple[int, int]]) -> None:

@@ -3,7 +3,6 @@
 from importlib.resources import files
 from pathlib import Path
 
-
 NAME = "trit"
 """The name of the model that commands and `Engine` accept in place of a path."""
 
