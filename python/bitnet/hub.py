@@ -21,6 +21,8 @@ _PREFERRED = ("i2_s", "tq2_0", "tq1_0", "iq2_bn", "iq1_bn")
 """Tensor types as file names spell them, the first choice first. All of them store ternary weights without loss."""
 _REPOSITORY = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 _COMMAND_LINE_NAME = re.compile(r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?")
+_COMPONENT = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._+=-]{0,254}")
+"""A name that a server may give to a file or folder of the cache: one component of a path."""
 _LOG_IN = "pass token or run `hf auth login`"
 
 
@@ -124,6 +126,10 @@ class _Repository:
         """Download the missing files and return the path of the first. `huggingface_hub` then links the snapshot."""
         from huggingface_hub import hf_hub_download
 
+        for name, file in missing.items():
+            for what, given in (("ETag", file.etag), ("commit", file.commit_hash)):
+                if given is not None and not _COMPONENT.fullmatch(given):
+                    raise BitnetError(f"{self.name}: the hub gives {name} the {what} {given!r}, which is no name of a file")
         blobs = {name: self.download(name, file) for name, file in missing.items() if file.etag}
         paths = [
             Path(hf_hub_download(self.name, name, revision=self.revision, cache_dir=self.cache, token=self.token))
@@ -235,11 +241,17 @@ def _http_status(error: Exception) -> int | None:
 
 def _files_of(filename: str | None, names: list[str], repo_id: str) -> list[str]:
     """The names of all files of a model; without `filename`, of the model that `_choose` picks."""
+    names = [name for name in names if _stays_inside(name)]
     wanted = shard_names(_choose(names, repo_id) if filename is None else filename)
     if missing := next((name for name in wanted if name not in names), None):
         there = ", ".join(name for name in sorted(names) if name.lower().endswith(".gguf")) or "none"
         raise ModelNotFoundError(f"{repo_id} has no file {missing}; its GGUF files: {there}")
     return wanted
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a name that the hub gives is a path below the repository."""
+    return name.isprintable() and not any(part in ("", ".", "..") or set(part) & set("\\:") for part in name.split("/"))
 
 
 def _choose(names: Iterable[str], repo_id: str) -> str:

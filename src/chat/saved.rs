@@ -7,7 +7,7 @@ use super::ChatSession;
 use crate::decode::Sequence;
 use crate::engine::{Engine, NUMERICS};
 use crate::error::{Error, Result};
-use crate::machine::file::write_atomically;
+use crate::machine::file::{Readers, write_atomically};
 use crate::sampler::{SamplingParams, bias_from_json, bias_to_json_exact};
 use crate::template::{ChatTurn, Role, Template, TemplateOrigin};
 use crate::token::TokenId;
@@ -214,8 +214,8 @@ impl ChatSession {
             self.check_idle()?;
             saved.cache = sequence.map(|sequence| SavedCache::new(engine, sequence.ids())).transpose()?;
         }
-        // A conversation is private: the file keeps the mode that lets only its owner read it.
-        write_atomically(path, |file| {
+        // A conversation is private.
+        write_atomically(path, Readers::Owner, |file| {
             let mut out = Hashed::new(BufWriter::new(file));
             serde_json::to_writer_pretty(&mut out, &saved)?;
             out.write_all(b"\n")?;

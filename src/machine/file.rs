@@ -1,17 +1,89 @@
-//! Atomic writing of files.
+//! Atomic writing of files. Everything that the package saves goes through here.
 
 use crate::error::{Error, Result};
 use std::fs::File;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// Who may read a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Its owner only.
+    Owner,
+    /// Everyone who may read the folder.
+    Everyone,
+}
+
+/// Ends the name of a temporary file.
+const SUFFIX: &str = ".tmp";
 
 /// Writes a file atomically: `write` fills a temporary file in the same folder, which then replaces `path`, so that no
-/// reader ever sees half of it. Creates missing folders. Only the owner may read the file unless `write` changes its
-/// mode.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+/// reader ever sees half of it. Creates missing folders.
+///
+/// A symbolic link stays: the file that it points to is replaced. A device, pipe or folder is an error. Temporary files
+/// that killed processes left of the same file are removed.
+pub fn write_atomically(
+    path: &Path,
+    readers: Readers,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<()> {
     let io = |source| Error::Io { path: path.into(), source };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let target = target_of(path).map_err(io)?;
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(io)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    let prefix = format!(".{}.", target.file_name().unwrap_or_default().to_string_lossy());
+    remove_abandoned(folder, &prefix);
+    let mut file = temporary(folder, &prefix).map_err(io)?;
+    #[cfg(unix)]
+    if readers == Readers::Everyone {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        file.as_file().set_permissions(mode).map_err(io)?;
+    }
     write(file.as_file_mut()).and_then(|()| file.as_file().sync_all()).map_err(io)?;
-    file.persist(path).map(drop).map_err(|error| io(error.error))
+    file.persist(&target).map(drop).map_err(|error| io(error.error))
+}
+
+/// The file that a path leads to, which need not exist.
+fn target_of(path: &Path) -> io::Result<PathBuf> {
+    let target = match std::fs::canonicalize(path) {
+        // A missing file, or a link to one: the link's target is made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let link = std::fs::read_link(path);
+            link.map_or_else(|_| path.into(), |link| path.parent().unwrap_or(Path::new("")).join(link))
+        }
+        found => found?,
+    };
+    match std::fs::metadata(&target) {
+        Ok(found) if !found.is_file() => {
+            let kind = if found.is_dir() { "a folder" } else { "a device or a pipe" };
+            let wrong = format!("is {kind}; give the path of a file");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, wrong))
+        }
+        _ => Ok(target),
+    }
+}
+
+/// A new temporary file, which this process holds locked as long as it is open.
+fn temporary(folder: &Path, prefix: &str) -> io::Result<NamedTempFile> {
+    loop {
+        let file = tempfile::Builder::new().prefix(prefix).suffix(SUFFIX).tempfile_in(folder)?;
+        // Without locks on this file system nobody removes the file either.
+        let locked = file.as_file().try_lock();
+        // Another process may have taken it for an abandoned one before it was locked.
+        if locked.is_err() || file.path().exists() {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes temporary files that nobody has locked: their processes were killed.
+fn remove_abandoned(folder: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(SUFFIX));
+        if is_ours && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = std::fs::remove_file(entry.path()); // it costs space only
+        }
+    }
 }

@@ -15,7 +15,7 @@ pub use sampling::Sampling;
 pub use validate::check_gate;
 
 use crate::error::{Error, Result};
-use crate::machine::file::write_atomically;
+use crate::machine::file::{Readers, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 use std::io::Write;
@@ -182,12 +182,7 @@ impl Receipt {
     /// Writes the document to a file, atomically.
     pub fn save(&self, path: &Path) -> Result<()> {
         let text = self.to_json()?;
-        write_atomically(path, |file| {
-            // A temporary file is its owner's alone; a receipt is for everyone who may read the folder.
-            #[cfg(unix)]
-            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-            file.write_all(text.as_bytes())
-        })
+        write_atomically(path, Readers::Everyone, |file| file.write_all(text.as_bytes()))
     }
 
     /// A copy with these test results.
