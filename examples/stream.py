@@ -1,6 +1,7 @@
 """Stream a completion to the terminal, then list the least certain tokens. Ctrl-C ends it.
 
-It continues the text as it is, without a chat template: a question gets more text, not an answer.
+It continues the text as it is, without a chat template: a question gets more text, not an answer. Given as ids, the
+prompt gives no warning about that.
 
 python examples/stream.py [MODEL.gguf ["Once upon"]]
 """
@@ -14,7 +15,8 @@ from bitnet import Engine
 def main(path: str | None = None, prompt: str = "2+2=") -> None:
     """Print each piece as it arrives, then the three tokens with the lowest probability."""
     with Engine(path) as engine:
-        stream = engine.stream(prompt, max_tokens=48, logprobs=0)
+        ids = engine.encode(prompt, add_bos=engine.tokenizer.add_bos)
+        stream = engine.stream(ids, max_tokens=48, logprobs=0)
         doubts = []
         try:
             print(prompt, end="", flush=True)

@@ -256,7 +256,7 @@ chat = bitnet.ChatSession(engine)
 streams = []
 async def main():
     for _ in range(20):
-        streams.append(engine.stream("Hello", max_tokens=50))
+        streams.append(engine.stream(engine.encode("Hello"), max_tokens=50))
         await streams[-1].__anext__()
     streams.append(chat.stream("What is 2+2?"))
     async for piece in streams[-1]:
@@ -278,12 +278,12 @@ def test_a_forked_process_is_told() -> None:
     code = """
 import asyncio, os, warnings, bitnet
 engine = bitnet.Engine()
-asyncio.run(engine.agenerate("Hello", max_tokens=1))
+asyncio.run(engine.agenerate(engine.encode("Hello"), max_tokens=1))
 warnings.simplefilter("ignore")
 child = os.fork()
 if not child:
     try:
-        asyncio.run(bitnet.Engine().agenerate("Hello", max_tokens=1))
+        asyncio.run(bitnet.Engine().agenerate([1], max_tokens=1))
     except bitnet.BitnetError as error:
         print("spawn" in str(error), flush=True)
     os._exit(0)

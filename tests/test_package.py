@@ -66,16 +66,19 @@ def test_the_peak_of_the_dot_product() -> None:
 
 
 QUIET = """
-import asyncio, json, logging, pathlib, sys, bitnet
+import asyncio, copy, json, logging, pickle, pathlib, sys, bitnet
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # in dev mode it reports slow callbacks: those of a busy machine
 folder = pathlib.Path(sys.argv[1])
 with bitnet.Engine() as engine:
     engine.logits([1, 2]), engine.logits_batch([[1], [2, 3]]), engine.prefill([1, 2]), engine.generate_tokens([1], 2)
     engine.encode("2+2="), engine.decode([5]), engine.tokenizer, engine.memory, engine.per_token
-    reply = engine.generate("2+2=", max_tokens=4, logprobs=2, temperature=1.0)
+    hello, asked = engine.encode("Hello"), [{"role": "user", "content": "What is 2+2?"}]
+    reply = engine.generate(hello, max_tokens=4, logprobs=2, temperature=1.0)
+    pickle.loads(pickle.dumps([engine, reply, engine.template])), copy.deepcopy(reply.receipt)
+    engine.chat([asked, asked], n=2), engine.count_tokens(asked), asyncio.run(engine.achat(asked))
     bitnet.Receipt.load(reply.receipt.save(folder / "receipt.json")).validate()
     assert engine.replay(reply.receipt)
-    dropped = engine.stream("Hello")
+    dropped = engine.stream(hello)
     next(dropped)
     del dropped
     chat = bitnet.ChatSession(engine, "Be brief.")
@@ -84,12 +87,12 @@ with bitnet.Engine() as engine:
     bitnet.ChatSession.load(engine, folder / "talk.chat").fork().send("What is 3+3?")
     chat.rewind(1)
     engine.template.spans([bitnet.ChatTurn("user", "Hi")], tokenizer=engine.tokenizer)
-    asyncio.run(engine.agenerate("Hello", max_tokens=2))
+    asyncio.run(engine.agenerate(hello, max_tokens=2))
     try:
-        engine.generate("Hello", top_p=2)
+        engine.generate(hello, top_p=2)
     except bitnet.ArgumentError:
         pass
-open_at_the_end = bitnet.Engine().stream("Hello")
+open_at_the_end = bitnet.Engine().stream(hello)
 next(open_at_the_end)
 bitnet.inspect(engine.path), bitnet.processor(), bitnet.isas(), bitnet.receipt_schema()
 """
@@ -98,7 +101,7 @@ bitnet.inspect(engine.path), bitnet.processor(), bitnet.isas(), bitnet.receipt_s
 def test_nothing_is_printed_with_every_warning_an_error(tmp_path: Path) -> None:
     strict = [sys.executable, "-X", "dev", "-W", "error"]
     requests, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    requests.write_text('{"prompt": "2+2="}\n')
+    requests.write_text('{"messages": [{"role": "user", "content": "2+2="}]}\n')
     for command in (
         ["-c", QUIET, str(tmp_path)],
         ["-m", "bitnet", "run", "--input", str(requests), "--output", str(answers)],

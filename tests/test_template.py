@@ -137,7 +137,7 @@ def nested() -> list[Any]:
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda t: t.render("Hi"), TypeError, "messages must be a list, found str"),
+        (lambda t: t.render("Hi"), TypeError, "messages must be a list of messages, found str"),
         (lambda t: t.render([{"x": [0, {"y": object()}]}]), TypeError, "messages[0]['x'][1]['y'] is of type object"),
         (lambda t: t.render([{"x": b"bytes"}]), TypeError, "bytes"),
         (lambda t: t.render(USER, tools=[print]), TypeError, "tools[0] is a function; give its JSON schema"),

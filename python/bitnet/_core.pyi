@@ -285,6 +285,7 @@ class Logprob:
     @property
     def bytes(self) -> bytes:
         """Bytes that this token stands for. A character may consist of several tokens."""
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Piece:
@@ -697,7 +698,7 @@ class Template:
         >>> engine = Engine()
         >>> ids = engine.template.encode([{"role": "user", "content": "Hi"}], engine.tokenizer)
         >>> engine.decode(ids, skip_special_tokens=False)
-        '<|bos|>User: Hi<|eot_id|>Assistant: '
+        '<|begin_of_text|>User: Hi<|eot_id|>Assistant: '
         """
     def spans(
         self,
@@ -934,6 +935,7 @@ class Prefill:
     @property
     def tokens_per_second(self) -> float:
         """Computed tokens per second; 0 if none was computed."""
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Scores:

@@ -23,11 +23,7 @@ const SUFFIX: &str = ".tmp";
 ///
 /// A symbolic link stays: the file that it points to is replaced. A device, pipe or folder is an error. Temporary files
 /// that killed processes left of the same file are removed.
-pub fn write_atomically(
-    path: &Path,
-    readers: Readers,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> Result<()> {
+pub fn write_atomically(path: &Path, readers: Readers, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let io = |source| Error::Io { path: path.into(), source };
     let target = target_of(path).map_err(io)?;
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -30,13 +30,21 @@ pub enum Prompt {
 }
 
 /// One or several of something, as Python gave it.
-#[derive(IntoPyObject)]
+#[derive(Clone, IntoPyObject)]
 pub enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
 }
 
 impl<T> OneOrMany<T> {
+    /// All of them.
+    pub fn as_slice(&self) -> &[T] {
+        match self {
+            OneOrMany::One(item) => std::slice::from_ref(item),
+            OneOrMany::Many(items) => items,
+        }
+    }
+
     /// Converts each item. `convert` gets its index, if there are many.
     pub fn try_map<U>(self, convert: impl Fn(T, Option<usize>) -> PyResult<U>) -> PyResult<OneOrMany<U>> {
         Ok(match self {
@@ -110,15 +118,6 @@ impl Questions {
         let prompts = prompts.try_map(with_params)?;
         let n = n.filter(|n| !n.is_none()).map(|n| count(n, "n", 1)).transpose()?;
         Ok(Questions { engine, prompts, n })
-    }
-
-    /// All prompts.
-    pub fn prompts(&self) -> impl Iterator<Item = &Prompt> {
-        let all = match &self.prompts {
-            OneOrMany::One(prompt) => std::slice::from_ref(prompt),
-            OneOrMany::Many(prompts) => prompts,
-        };
-        all.iter().map(|(prompt, _)| prompt)
     }
 
     /// The only prompt, for a stream; `call` names the method in the error.
@@ -242,8 +241,8 @@ pub fn chat_template(py: Python<'_>, core: &Engine, template: Option<&Bound<'_, 
 
 /// Warns of a text that was probably meant as a message: the model answers messages in its chat template. `warned` says
 /// whether the user was told of the template.
-pub fn warn_of_raw(py: Python<'_>, engine: &Engine, prompt: &Prompt, warned: &AtomicBool) -> PyResult<()> {
-    let Prompt::Raw(TextOrIds::Text(text)) = prompt else { return Ok(()) };
+pub fn warn_of_raw(py: Python<'_>, engine: &Engine, prompt: &TextOrIds, warned: &AtomicBool) -> PyResult<()> {
+    let TextOrIds::Text(text) = prompt else { return Ok(()) };
     let (control, chats) = detached(py, |_| {
         let control = engine.tokenizer()?.control_text_in(text).map(str::to_string);
         Ok((control, engine.template().is_ok_and(|template| template.origin != TemplateOrigin::Fallback)))

@@ -176,6 +176,9 @@ pub fn embed<'py>(
     let vectors = |texts: &[Vec<TokenId>]| {
         Ok::<_, PyErr>(PyArray1::from_vec(py, detached(py, |watch| engine.embed(texts, pooling, watch))?))
     };
+    if texts.cast::<PyList>().is_ok_and(PyListMethods::is_empty) {
+        return Ok(vectors(&[])?.reshape([0, engine.config().hidden_size])?.into_any());
+    }
     match sequences(py, engine, texts, "texts")? {
         OneOrMany::One(ids) => Ok(vectors(&[ids])?.into_any()),
         OneOrMany::Many(all) => Ok(vectors(&all)?.reshape([all.len(), engine.config().hidden_size])?.into_any()),

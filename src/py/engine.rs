@@ -15,7 +15,7 @@ use super::stream::Stream;
 use super::template::{ChatTurn, Template};
 use super::tokenizer::{self, Tokenizer};
 use crate::chat;
-use crate::engine::{ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling};
+use crate::engine::{ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling, TextOrIds};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams as Params;
 use crate::token::TokenId;
@@ -49,20 +49,22 @@ impl Engine {
     /// Prompts that are continued as they are.
     fn raw<'py>(
         &self,
-        py: Python<'py>,
         prompt: &Bound<'py, PyAny>,
         params: Option<&Bound<'py, PyAny>>,
         n: Option<&Bound<'py, PyAny>>,
         keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Questions> {
+    ) -> PyResult<(Questions, OneOrMany<TextOrIds>)> {
         let core = self.core()?;
-        let raw = |prompt: Bound<'py, PyAny>, i| Ok(Prompt::Raw(text_or_ids(&prompt, &indexed("prompt", i), &core)?));
-        let prompts = prompts(prompt).try_map(raw)?;
-        let questions = Questions::new(core.clone(), prompts, params, n, keywords)?;
-        for prompt in questions.prompts() {
-            answers::warn_of_raw(py, &core, prompt, &self.warned_of_raw)?;
-        }
-        Ok(questions)
+        let convert = |prompt: Bound<'py, PyAny>, i| text_or_ids(&prompt, &indexed("prompt", i), &core);
+        let prompts = prompts(prompt).try_map(convert)?;
+        let raw = prompts.clone().try_map(|prompt, _| Ok(Prompt::Raw(prompt)))?;
+        Ok((Questions::new(core, raw, params, n, keywords)?, prompts))
+    }
+
+    /// Warns of texts that were probably meant as messages.
+    fn warn_of_raw(&self, py: Python<'_>, prompts: &OneOrMany<TextOrIds>) -> PyResult<()> {
+        let core = self.core()?;
+        prompts.as_slice().iter().try_for_each(|prompt| answers::warn_of_raw(py, &core, prompt, &self.warned_of_raw))
     }
 
     /// Conversations whose next message is written.
@@ -331,8 +333,11 @@ impl Engine {
         params: Option<&Bound<'py, PyAny>>,
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Stream> {
-        let (engine, prompt, params) = self.raw(py, prompt, params, None, keywords)?.single("stream")?;
-        detached(py, |_| answers::begin(engine, prompt, params))
+        let (questions, prompts) = self.raw(prompt, params, None, keywords)?;
+        let (engine, prompt, params) = questions.single("stream")?;
+        let stream = detached(py, |_| answers::begin(engine, prompt, params))?;
+        self.warn_of_raw(py, &prompts)?;
+        Ok(stream)
     }
 
     #[doc = doc!(Engine.generate)]
@@ -346,7 +351,10 @@ impl Engine {
         progress: bool,
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.raw(py, prompt, params, n, keywords)?.answer(py, progress)
+        let (questions, prompts) = self.raw(prompt, params, n, keywords)?;
+        let answers = questions.answer(py, progress)?;
+        self.warn_of_raw(py, &prompts)?;
+        Ok(answers)
     }
 
     #[doc = doc!(Engine.agenerate)]
@@ -359,7 +367,9 @@ impl Engine {
         n: Option<&Bound<'py, PyAny>>,
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.raw(py, prompt, params, n, keywords)?.answer_async(py, "Engine.agenerate")
+        let (questions, prompts) = self.raw(prompt, params, n, keywords)?;
+        self.warn_of_raw(py, &prompts)?;
+        questions.answer_async(py, "Engine.agenerate")
     }
 
     #[doc = doc!(Engine.chat)]
