@@ -298,8 +298,9 @@ impl Engine {
 
     #[doc = doc!(Engine.decode)]
     #[pyo3(signature = (ids, skip_special_tokens=true))]
-    fn decode(&self, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
-        tokenizer::decode(self.core()?.tokenizer()?, ids, skip_special_tokens)
+    fn decode(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
+        let core = self.core()?;
+        tokenizer::decode(py, core.tokenizer()?, core.n_vocab(), ids, skip_special_tokens)
     }
 
     #[doc = doc!(Engine.stream)]
