@@ -74,8 +74,9 @@ fn penalties_come_before_temperature_and_affect_the_right_ids() {
         params
     };
     let sequence = [0, 0, 1];
-    let pick =
-        |params: SamplingParams, logits: &[f32]| Sampler::new(&params, 0).pick(&mut logits.to_vec(), &sequence, 1).unwrap();
+    let pick = |params: SamplingParams, logits: &[f32]| {
+        Sampler::new(&params, 0).pick(&mut logits.to_vec(), &sequence, 1).unwrap()
+    };
     // Repetition: positive logits are divided and negative ones multiplied, once per id however often it occurred.
     assert_eq!(pick(greedy(|p| p.repetition_penalty = 2.0), &[4.0, 3.0, 1.9]), 0);
     assert_eq!(pick(greedy(|p| p.repetition_penalty = 2.0), &[4.0, 3.0, 2.1]), 2);
@@ -92,7 +93,9 @@ fn penalties_come_before_temperature_and_affect_the_right_ids() {
 fn a_draw_depends_on_seed_and_number_alone() {
     let params = params(|_| ());
     let logits = vec![0.0; 1000];
-    let draw = |seed, sequence: &[u32], prompt| Sampler::new(&params, seed).pick(&mut logits.clone(), sequence, prompt).unwrap();
+    let draw = |seed, sequence: &[u32], prompt| {
+        Sampler::new(&params, seed).pick(&mut logits.clone(), sequence, prompt).unwrap()
+    };
     assert_eq!(draw(5, &[1, 2, 3], 1), draw(5, &[9, 9, 9, 9], 2));
     assert_ne!(draw(5, &[1, 2, 3], 1), draw(5, &[1, 2, 3], 2));
     assert_ne!(draw(5, &[], 0), draw(6, &[], 0));
@@ -150,7 +153,9 @@ fn picked(params: &SamplingParams, logits: &[f32], sequence: &[u32]) -> Vec<u32>
 
 #[test]
 fn a_temperature_near_zero_takes_the_most_likely_id() {
-    for logits in [vec![1.0, 7.5, 7.4, -3.0, 0.0], vec![-9.0, -1.0, -1.1], vec![3e38, -3e38, 2e38], vec![1e-30, 2e-30, 0.0]] {
+    for logits in
+        [vec![1.0, 7.5, 7.4, -3.0, 0.0], vec![-9.0, -1.0, -1.1], vec![3e38, -3e38, 2e38], vec![1e-30, 2e-30, 0.0]]
+    {
         let greedy = picked(&SamplingParams::default(), &logits, &[]);
         for params in every_way(|_| ()).iter().filter(|p| p.temperature < 1e-35) {
             assert_eq!(picked(params, &logits, &[]), greedy, "{logits:?} {params:?}");

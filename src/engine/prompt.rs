@@ -68,7 +68,7 @@ impl Engine {
             TextOrIds::Ids(ids) => ids,
             TextOrIds::Text(text) => {
                 let tokenizer = self.tokenizer()?;
-                tokenizer.encode_with_bos(&text, tokenizer.add_bos, false, &mut || false)?
+                tokenizer.encode_with_bos(&text, tokenizer.add_bos, false)
             }
         })
     }

@@ -68,7 +68,7 @@ impl Tokenizer {
         parse_special: bool,
     ) -> PyResult<Vec<TokenId>> {
         let text = unicode(text, "text")?;
-        detached(py, |watch| self.core().encode_with_bos(&text, add_bos, parse_special, watch))
+        detached(py, |watch| self.core().encode_watched(&text, add_bos, parse_special, watch))
     }
 
     #[doc = doc!(Tokenizer.decode)]

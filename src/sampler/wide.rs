@@ -57,7 +57,6 @@ fn adjust(params: &SamplingParams, values: &mut [f64], sequence: &[TokenId], pro
         *value = if *value > 0.0 { *value / repetition } else { *value * repetition };
     }
     for (id, times) in distinct(&sequence[prompt..]) {
-        values[id as usize] -=
-            f64::from(params.presence_penalty) + f64::from(params.frequency_penalty) * times as f64;
+        values[id as usize] -= f64::from(params.presence_penalty) + f64::from(params.frequency_penalty) * times as f64;
     }
 }

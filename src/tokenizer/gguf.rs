@@ -1,11 +1,11 @@
 //! Loads the tokenizer of a GGUF file: from its metadata, or from a `tokenizer.json` inside the file or beside it.
 
+use super::detokenizer::{Decoding, Spelling, Start};
 use super::json::{self, invalid};
 use super::merges::{BpeOptions, MergeModel, ids_by_text, merge_parts};
+use super::pipeline::{Normalize, Pipeline, Step};
 use super::pre_tokenizers::pre_tokenizer;
 use super::sentencepiece::SentencePiece;
-use super::detokenizer::{Decoding, Spelling, Start};
-use super::pipeline::{Normalize, Pipeline, Step};
 use super::special::{SpecialToken, Specials};
 use super::split::Split;
 use super::{STOP_TEXTS, TokenKind, Tokenizer, bytes, suffix_warning};
@@ -65,7 +65,7 @@ fn from_metadata(gguf: &Gguf, model: &str, pre: Option<&str>) -> Result<Tokenize
                 }
             };
             let rules = pre_tokenizer(name)?;
-            let splits = rules.patterns.iter().map(|pattern| Split::new(pattern).map(Step::Split));
+            let splits = rules.patterns.iter().map(|pattern| Split::new(pattern).map(Step::from));
             let mut steps = splits.collect::<Result<Vec<Step>>>()?;
             steps.push(Step::Bytes);
             let pipeline = Pipeline { steps, ..Pipeline::default() };

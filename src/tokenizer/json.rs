@@ -114,7 +114,10 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, pre: Option<&str>) -> 
     let found: Vec<SpecialToken> = added
         .iter()
         .filter(|token| token.normalized)
-        .map(|token| SpecialToken { text: normalized.get(&token.id).map_or(token.text, String::as_str), ..token.clone() })
+        .map(|token| SpecialToken {
+            text: normalized.get(&token.id).map_or(token.text, String::as_str),
+            ..token.clone()
+        })
         .collect();
     let specials = Specials::of_json(&added, &found)?;
     let merges = items(&model["merges"]).map(merge).collect::<Result<Vec<_>>>()?;

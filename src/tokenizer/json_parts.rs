@@ -3,16 +3,17 @@
 
 use super::detokenizer::{Decoding, Spelling, Start};
 use super::json::invalid;
+use super::onig;
 use super::pipeline::{Normalize, Pipeline, Step};
 use super::pre_tokenizers::GPT2;
 use super::split::{Behavior, Split};
-use super::onig;
 use crate::error::{Error, Result};
 use serde_json::Value;
 
 /// The error for a part of the file that this engine does not have. `place` is its key.
 pub(super) fn unsupported(place: &str, found: &Value, known: &str) -> Error {
-    let name = found["type"].as_str().map_or_else(|| shortened(found), |name| format!("'{name}' ({})", shortened(found)));
+    let name =
+        found["type"].as_str().map_or_else(|| shortened(found), |name| format!("'{name}' ({})", shortened(found)));
     Error::Unsupported(format!("{place}: {name} is not supported; this engine has {known}"))
 }
 
@@ -55,7 +56,8 @@ pub(super) fn pipeline(normalizer: &Value, pre_tokenizer: &Value) -> Result<Pipe
     for step in members(pre_tokenizer, "pretokenizers") {
         let steps = steps(step)?;
         // Where the text starts is known only while nothing but splits has touched it.
-        let touched = !pipeline.normalizers.is_empty() || !pipeline.steps.iter().all(|step| matches!(step, Step::Split(_)));
+        let touched =
+            !pipeline.normalizers.is_empty() || !pipeline.steps.iter().all(|step| matches!(step, Step::Split(_)));
         if touched && steps.iter().any(|step| matches!(step, Step::Prefix { first: true, .. })) {
             return Err(unsupported(
                 "pre_tokenizer",
@@ -78,9 +80,8 @@ fn normalize(step: &Value) -> Result<Normalize> {
     };
     let library = || serde_json::from_value(step.clone()).map_err(|_| refused());
     match step["type"].as_str() {
-        Some("NFC") => Ok(Normalize::Composed(library()?)),
-        Some("NFD" | "NFKC" | "NFKD" | "Lowercase" | "StripAccents" | "Strip" | "Nmt" | "BertNormalizer") => {
-            Ok(Normalize::Library(library()?))
+        Some("NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "StripAccents" | "Strip" | "Nmt" | "BertNormalizer") => {
+            Ok(Normalize::Library(Box::new(library()?)))
         }
         Some("Prepend") => Ok(Normalize::Prepend(step["prepend"].as_str().ok_or_else(refused)?.to_string())),
         Some("Replace") => replacement(step).map(|(from, to)| Normalize::Replace(from, to)).ok_or_else(refused),
@@ -101,7 +102,7 @@ fn steps(step: &Value) -> Result<Vec<Step>> {
                      BertPreTokenizer";
         unsupported("pre_tokenizer", step, known)
     };
-    let split = |pattern: &str, behavior| Ok(Step::Split(Split::new(pattern)?.with(behavior, false)));
+    let split = |pattern: &str, behavior| Ok(Step::from(Split::new(pattern)?.with(behavior, false)));
     let behavior = || match step["behavior"].as_str() {
         Some("Isolated") => Ok(Behavior::Isolated),
         Some("Removed") => Ok(Behavior::Removed),
@@ -123,13 +124,13 @@ fn steps(step: &Value) -> Result<Vec<Step>> {
             if split.matches_nothing() {
                 return Err(unsupported("pre_tokenizer", step, "patterns whose matches have at least one character"));
             }
-            vec![Step::Split(split)]
+            vec![split.into()]
         }
         Some("Digits") if step["individual_digits"] == true => vec![split(NUMBER, Behavior::Isolated)?],
         Some("Digits") => vec![split(NUMBER, Behavior::Contiguous)?],
         Some("Punctuation") => vec![split(PUNCTUATION, behavior()?)?],
         Some("BertPreTokenizer") => vec![split(r"\s", Behavior::Removed)?, split(PUNCTUATION, Behavior::Isolated)?],
-        Some("Whitespace") => vec![Step::Split(Split::new(r"\w+|[^\w\s]+")?.with(Behavior::Removed, true))],
+        Some("Whitespace") => vec![Split::new(r"\w+|[^\w\s]+")?.with(Behavior::Removed, true).into()],
         Some("WhitespaceSplit") => vec![split(r"\s", Behavior::Removed)?],
         Some("CharDelimiterSplit") => {
             let delimiter = character(&step["delimiter"]).ok_or_else(refused)?;
@@ -230,7 +231,10 @@ pub(super) fn ends(post_processor: &Value) -> Result<Ends<'_>> {
             Some("BertProcessing" | "RobertaProcessing") => {
                 for (side, key) in [(0, "cls"), (1, "sep")] {
                     let text = step[key][0].as_str();
-                    add(side, (text.ok_or_else(|| invalid(format!("post_processor: it has no '{key}'")))?, &step[key][1]))?;
+                    add(
+                        side,
+                        (text.ok_or_else(|| invalid(format!("post_processor: it has no '{key}'")))?, &step[key][1]),
+                    )?;
                 }
             }
             Some("TemplateProcessing") => {

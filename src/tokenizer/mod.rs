@@ -143,9 +143,13 @@ impl Tokenizer {
         self.encode_parts(&[(text, parse_special)])
     }
 
-    /// [`Tokenizer::encode`], with BOS in front if `add_bos` and the vocabulary has one. Cancelled by `watch`, which is
-    /// called now and then.
-    pub fn encode_with_bos(
+    /// [`Tokenizer::encode`], with BOS in front if `add_bos` and the vocabulary has one.
+    pub fn encode_with_bos(&self, text: &str, add_bos: bool, parse_special: bool) -> Vec<TokenId> {
+        self.encode_watched(text, add_bos, parse_special, &mut || false).expect("it is never cancelled")
+    }
+
+    /// [`Tokenizer::encode_with_bos`], cancelled by `watch`, which is called every few milliseconds.
+    pub fn encode_watched(
         &self,
         text: &str,
         add_bos: bool,
@@ -241,14 +245,18 @@ impl Tokenizer {
     pub fn control_texts(&self) -> impl Iterator<Item = &str> {
         // Of tokens with equal texts, `control_ids` has the first.
         let control = (0..).zip(&self.texts).filter(|(id, _)| self.is_control(*id));
-        control.map(|(id, text)| (id, text.as_str())).filter(|(id, text)| self.control_ids.get(*text) == Some(id))
+        control
+            .map(|(id, text)| (id, text.as_str()))
+            .filter(|(id, text)| self.control_ids.get(*text) == Some(id))
             .map(|(_, text)| text)
     }
 
     /// The ids of all control tokens with this text.
     pub fn control_ids(&self, text: &str) -> Vec<TokenId> {
         let Some(first) = self.control_ids.get(text) else { return Vec::new() };
-        (*first..self.texts.len() as TokenId).filter(|id| self.is_control(*id) && self.texts[*id as usize] == text).collect()
+        (*first..self.texts.len() as TokenId)
+            .filter(|id| self.is_control(*id) && self.texts[*id as usize] == text)
+            .collect()
     }
 
     /// The text of the BOS token.

@@ -19,15 +19,13 @@ pub(super) enum Normalize {
     /// Replaces each occurrence of a text by another.
     Replace(String, String),
     /// A normalizer of the `tokenizers` library.
-    Library(NormalizerWrapper),
-    /// Unicode's composed form, which ASCII has already.
-    Composed(NormalizerWrapper),
+    Library(Box<NormalizerWrapper>),
 }
 
 /// One step of pre-tokenization, which sees the pieces of the step before.
 pub(super) enum Step {
     /// Cuts each piece.
-    Split(Split),
+    Split(Box<Split>),
     /// Spells each byte as one printable character (GPT-2).
     Bytes,
     /// Replaces spaces by this character.
@@ -40,6 +38,12 @@ pub(super) enum Step {
     },
 }
 
+impl From<Split> for Step {
+    fn from(split: Split) -> Step {
+        Step::Split(Box::new(split))
+    }
+}
+
 impl Pipeline {
     /// A text after all normalizers.
     pub(super) fn normalize<'a>(&self, text: &'a str) -> Cow<'a, str> {
@@ -47,8 +51,9 @@ impl Pipeline {
             Normalize::Prepend(_) if text.is_empty() => text,
             Normalize::Prepend(prefix) => format!("{prefix}{text}").into(),
             Normalize::Replace(from, to) => text.replace(from, to).into(),
-            Normalize::Composed(_) if text.is_ascii() => text,
-            Normalize::Library(step) | Normalize::Composed(step) => {
+            // ASCII is in Unicode's composed form (NFC) already.
+            Normalize::Library(step) if text.is_ascii() && matches!(**step, NormalizerWrapper::NFC(_)) => text,
+            Normalize::Library(step) => {
                 let mut normalized = NormalizedString::from(&*text);
                 step.normalize(&mut normalized).expect("no normalizer that is accepted refuses a text");
                 normalized.get().to_string().into()

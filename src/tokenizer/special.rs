@@ -3,8 +3,8 @@
 use super::TokenKind;
 use crate::error::{Error, Result};
 use crate::token::TokenId;
-use aho_corasick::{AhoCorasick, MatchKind};
 use ahash::AHashMap;
+use aho_corasick::{AhoCorasick, MatchKind};
 use regex_automata::Input;
 use regex_automata::meta::Regex;
 use std::ops::Range;
@@ -53,7 +53,12 @@ impl Specials {
     /// Those of a GGUF file, with the rules of llama.cpp.
     pub(super) fn of_gguf(tokens: &[SpecialToken]) -> Result<Specials> {
         let user_defined = Matcher::new(tokens.iter().filter(|token| token.kind == TokenKind::UserDefined))?;
-        Ok(Specials { raw: Matcher::new(tokens.iter())?, user_defined: Some(user_defined), written: None, normalized: None })
+        Ok(Specials {
+            raw: Matcher::new(tokens.iter())?,
+            user_defined: Some(user_defined),
+            written: None,
+            normalized: None,
+        })
     }
 
     /// Those of a `tokenizer.json`. `normalized` has those that are found in normalized text, with their normalized

@@ -188,10 +188,7 @@ impl Split {
                 found = Some((at, self.dfa.match_pattern(cache, state, 0)));
                 since = at;
                 memo.pending.clear();
-            } else if state.is_dead() {
-                memo.commit(text.len());
-                return found;
-            } else if at - since > UNMARKED && memo.is_marked(state, at, cache.clear_count()) {
+            } else if state.is_dead() || at - since > UNMARKED && memo.is_marked(state, at, cache.clear_count()) {
                 memo.commit(text.len());
                 return found;
             }

@@ -195,7 +195,9 @@ fn unsupported_components_are_refused_by_name() {
         let expected = format!("pre_tokenizer: '{}'", pre_tokenizer["type"].as_str().unwrap());
         refuse(&expected, &|file| file["pre_tokenizer"] = pre_tokenizer.clone());
     }
-    refuse("'first'", &|file| file["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}));
+    refuse("'first'", &|file| {
+        file["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"})
+    });
     for decoder in [
         Value::Null,
         json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
@@ -230,8 +232,30 @@ fn unsupported_components_are_refused_by_name() {
     });
     refuse("post_processor: 'Odd'", &|file| file["post_processor"] = json!({"type": "Odd"}));
     for pattern in [
-        "a(?=x)", r"\bx", "(?i)x", "(?i:x)", "(?<a>b)", r"(a)\1", "[[:alpha:]]", "a++", "a{2}+", "a{2}?", "a{,2}", "x^",
-        r"\h", r"\p{Greek}", r"\p{^L}", r"\G", r"\R", r"[a&&b]", "[]a]", "(?>a)", "(?m:.)", "a{3,2}", r"\xe9", "{",
+        "a(?=x)",
+        r"\bx",
+        "(?i)x",
+        "(?i:x)",
+        "(?<a>b)",
+        r"(a)\1",
+        "[[:alpha:]]",
+        "a++",
+        "a{2}+",
+        "a{2}?",
+        "a{,2}",
+        "x^",
+        r"\h",
+        r"\p{Greek}",
+        r"\p{^L}",
+        r"\G",
+        r"\R",
+        r"[a&&b]",
+        "[]a]",
+        "(?>a)",
+        "(?m:.)",
+        "a{3,2}",
+        r"\xe9",
+        "{",
     ] {
         refuse(pattern, &|file| file["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(pattern));
     }
@@ -277,9 +301,12 @@ fn invalid_files_are_errors() {
     refuse("has the id 7, expected 420", &changed(|file| file["added_tokens"][0]["id"] = json!(7)));
     refuse("has the id -1", &changed(|file| file["model"]["vocab"]["!"] = json!(-1)));
     refuse("same id 3", &changed(|file| file["model"]["vocab"]["!"] = json!(3)));
-    refuse("which no token has", &changed(|file| {
-        file["post_processor"] = json!({"type": "BertProcessing", "cls": ["a", 9999], "sep": ["b", 1]});
-    }));
+    refuse(
+        "which no token has",
+        &changed(|file| {
+            file["post_processor"] = json!({"type": "BertProcessing", "cls": ["a", 9999], "sep": ["b", 1]});
+        }),
+    );
     refuse("is not a pair", &changed(|file| file["model"]["merges"][0] = json!("ab")));
     let path = crate::builder::write(folder.join("tokenizer.json"), changed(|_| {}));
     crate::builder::write(folder.join("tokenizer_config.json"), b"[");

@@ -192,7 +192,10 @@ fn tokens_of_absurd_length_cost_no_more_than_their_bytes() {
         let tokenizer = open("long_token", &file(model, &tokens).entry("tokenizer.ggml.add_space_prefix", 7, [0]));
         assert_eq!(tokenizer.encode("abba", false), [0, 1, 1, 0]);
         assert_eq!(tokenizer.decode(&[2], true).len(), long.len());
-        let path = write(folder("long_control").join("m.gguf"), file(model, &[("a", NORMAL, 0.0), (&long, CONTROL, 1.0)]).build());
+        let path = write(
+            folder("long_control").join("m.gguf"),
+            file(model, &[("a", NORMAL, 0.0), (&long, CONTROL, 1.0)]).build(),
+        );
         assert!(refusal(&path, None).contains("the texts of the 1 special tokens have"));
     }
 }
@@ -206,9 +209,9 @@ fn encoding_can_be_cancelled() {
         calls += 1;
         calls == 3
     };
-    let error = tokenizer.encode_with_bos(&text, false, false, &mut watch).unwrap_err();
+    let error = tokenizer.encode_watched(&text, false, false, &mut watch).unwrap_err();
     assert_eq!((error.to_string(), calls), ("cancelled".into(), 3));
-    assert_eq!(tokenizer.encode_with_bos(&text, false, false, &mut || false).unwrap().len(), 100_000);
+    assert_eq!(tokenizer.encode_watched(&text, false, false, &mut || false).unwrap().len(), 100_000);
 }
 
 /// A template that is read without a tokenizer has the same texts. Only SentencePiece has fallbacks.

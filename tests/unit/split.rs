@@ -42,7 +42,8 @@ fn scans_that_look_ahead_in_vain_are_not_repeated() {
         for text in [&long[..300], &format!("{}b{}", &long[..100], &long[..150])] {
             let regex = regex_automata::meta::Regex::new(pattern).expect("a pattern");
             let matches: Vec<Range<usize>> = regex.find_iter(text).map(|found| found.range()).collect();
-            let own: Vec<Range<usize>> = split.parts(text).into_iter().filter(|part| part.1).map(|part| part.0).collect();
+            let own: Vec<Range<usize>> =
+                split.parts(text).into_iter().filter(|part| part.1).map(|part| part.0).collect();
             assert_eq!(own, matches, "{pattern}");
         }
         let mut memo = Memo::default();
