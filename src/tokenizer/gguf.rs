@@ -1,14 +1,14 @@
 //! Loads the tokenizer of a GGUF file: from its metadata, or from a `tokenizer.json` inside the file or beside it.
 
 use super::detokenizer::{Decoding, Spelling, Start};
-use super::json::{self, invalid};
+use super::json;
 use super::merges::{BpeOptions, MergeModel, ids_by_text, merge_parts};
 use super::pipeline::{Normalize, Pipeline, Step};
 use super::pre_tokenizers::pre_tokenizer;
 use super::sentencepiece::SentencePiece;
 use super::special::{SpecialToken, Specials};
 use super::split::Split;
-use super::{STOP_TEXTS, TokenKind, Tokenizer, bytes, suffix_warning};
+use super::{STOP_TEXTS, TokenKind, Tokenizer, bytes, invalid, suffix_warning};
 use crate::checkpoint::gguf::{Gguf, Metadata};
 use crate::error::{Error, Result};
 use crate::token::TokenId;

@@ -4,7 +4,7 @@ use super::json_parts::{decoding, ends, items, pipeline, shortened, unsupported}
 use super::merges::{BpeOptions, IdsByText, MergeModel, ids_by_text, merge_parts};
 use super::pipeline::Pipeline;
 use super::special::{SpecialToken, Specials};
-use super::{TokenKind, Tokenizer, bytes, suffix_warning};
+use super::{TokenKind, Tokenizer, bytes, invalid, suffix_warning};
 use crate::checkpoint::gguf::Metadata;
 use crate::error::{Error, Result};
 use crate::token::TokenId;
@@ -61,11 +61,6 @@ pub(super) fn open(path: &Path, pre: Option<&str>) -> Result<Tokenizer> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let loaded = Companions::beside(path).and_then(|companions| load(&bytes, &companions, pre));
     loaded.map_err(|error| error.at(path.display()))
-}
-
-/// The error for a vocabulary that contradicts itself.
-pub(super) fn invalid(what: impl Into<String>) -> Error {
-    Error::Model(what.into())
 }
 
 fn parse(bytes: &[u8]) -> Result<Value> {

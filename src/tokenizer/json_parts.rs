@@ -2,7 +2,7 @@
 //! what the `tokenizers` library does, or is refused by its name and place.
 
 use super::detokenizer::{Decoding, Spelling, Start};
-use super::json::invalid;
+use super::invalid;
 use super::onig;
 use super::pipeline::{Normalize, Pipeline, Step};
 use super::pre_tokenizers::GPT2;

@@ -275,6 +275,11 @@ impl Tokenizer {
     }
 }
 
+/// The error for a vocabulary that contradicts itself.
+fn invalid(what: impl Into<String>) -> Error {
+    Error::Model(what.into())
+}
+
 /// The warning about a token that the file adds at the end of a text.
 fn suffix_warning(texts: &[String], id: TokenId) -> String {
     format!(
