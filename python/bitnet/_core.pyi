@@ -246,8 +246,8 @@ class Tokenizer:
         """Name of the pre-tokenizer, the rule that splits text before byte-pair encoding."""
     @property
     def warning(self) -> str | None:
-        """A warning for the user, such as that the pre-tokenizer is a guess, or that the file adds a token at the end of
-        a text, which prompts are left without; None if there is none."""
+        """A warning for the user, such as that the pre-tokenizer is a guess, or that the file adds a token at the end
+        of a text, which prompts are left without; None if there is none."""
 
 @final
 class Logprob:

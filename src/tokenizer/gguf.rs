@@ -209,8 +209,8 @@ fn guess_warning(found: Option<&str>) -> String {
     };
     format!(
         "{found}, and its vocabulary is not a known one, so '{GUESS}' is a guess: if it is wrong, texts become other \
-         tokens than in training, and answers get worse. Convert the model again with a newer converter, or compare with \
-         its original tokenizer"
+         tokens than in training, and answers get worse. Convert the model again with a newer converter, or compare \
+         with its original tokenizer"
     )
 }
 

@@ -196,8 +196,8 @@ fn added_tokens<'a>(list: &'a Value, vocab: &Value) -> Result<Vec<SpecialToken<'
         });
         if token["id"] != id {
             return Err(invalid(format!(
-                "added_tokens: the token '{text}' has the id {}, expected {id}: its id in 'vocab', or the next one behind \
-                 the vocabulary",
+                "added_tokens: the token '{text}' has the id {}, expected {id}: its id in 'vocab', or the next one \
+                 behind the vocabulary",
                 token["id"]
             )));
         }
@@ -223,8 +223,8 @@ fn normalized(added: &[SpecialToken], pipeline: &Pipeline) -> Result<AHashMap<To
         let is_other = written.get(&*text).is_some_and(|id| *id != token.id);
         if text.is_empty() || is_other || !known.insert(text.to_string()) {
             return Err(Error::Unsupported(format!(
-                "added_tokens: the token '{}' has the normalized text '{text}', which is empty or that of another token; \
-                 this engine has added tokens that differ",
+                "added_tokens: the token '{}' has the normalized text '{text}', which is empty or that of another \
+                 token; this engine has added tokens that differ",
                 token.text
             )));
         }

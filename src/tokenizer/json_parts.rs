@@ -74,8 +74,8 @@ pub(super) fn pipeline(normalizer: &Value, pre_tokenizer: &Value) -> Result<Pipe
 /// One normalizer.
 fn normalize(step: &Value) -> Result<Normalize> {
     let refused = || {
-        let known = "NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Nmt, BertNormalizer, Prepend, and Replace of a \
-                     text (not of a Regex)";
+        let known = "NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Nmt, BertNormalizer, Prepend, and Replace of \
+                     a text (not of a Regex)";
         unsupported("normalizer", step, known)
     };
     let library = || serde_json::from_value(step.clone()).map_err(|_| refused());
@@ -98,8 +98,8 @@ const NUMBER: &str = r"[\p{N}\x{11de0}-\x{11de9}\x{16ff4}-\x{16ff6}]";
 /// The steps of one pre-tokenizer.
 fn steps(step: &Value) -> Result<Vec<Step>> {
     let refused = || {
-        let known = "ByteLevel, Metaspace, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, CharDelimiterSplit and \
-                     BertPreTokenizer";
+        let known = "ByteLevel, Metaspace, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, CharDelimiterSplit \
+                     and BertPreTokenizer";
         unsupported("pre_tokenizer", step, known)
     };
     let split = |pattern: &str, behavior| Ok(Step::from(Split::new(pattern)?.with(behavior, false)));
@@ -176,8 +176,8 @@ fn metaspace(step: &Value) -> Option<(char, &str)> {
 
 /// The decoder of the file.
 pub(super) fn decoding(decoder: &Value) -> Result<Decoding> {
-    let known = "ByteLevel, Metaspace, or a Sequence of Replace of a text, ByteFallback, Fuse and Strip of spaces at the \
-                 start, in this order";
+    let known = "ByteLevel, Metaspace, or a Sequence of Replace of a text, ByteFallback, Fuse and Strip of spaces at \
+                 the start, in this order";
     let steps = members(decoder, "decoders");
     let refused = |step: &Value| unsupported("decoder", step, known);
     let (mut replace, mut bytes, mut start) = (Vec::new(), false, Start::Kept);

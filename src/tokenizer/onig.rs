@@ -140,5 +140,5 @@ fn escape(rest: &str) -> std::result::Result<(String, usize), String> {
 }
 
 /// The classes that hold the same characters for both engines.
-const CLASSES: &str = "L Lu Ll Lt Lm Lo M Mn Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po S Sm Sc Sk So Z Zs Zl Zp C Cc Cf Co \
-                       Cn Han Hiragana Katakana Hangul Alphabetic";
+const CLASSES: &str = "L Lu Ll Lt Lm Lo M Mn Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po S Sm Sc Sk So Z Zs Zl Zp C Cc Cf \
+                       Co Cn Han Hiragana Katakana Hangul Alphabetic";

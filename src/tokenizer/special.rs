@@ -129,8 +129,8 @@ impl Matcher {
         let bytes: usize = texts.iter().map(|text| text.len()).sum();
         if bytes > MAX_BYTES {
             return Err(Error::Unsupported(format!(
-                "the texts of the {} special tokens have {bytes} bytes, which is not supported; this engine has at most \
-                 {MAX_BYTES}",
+                "the texts of the {} special tokens have {bytes} bytes, which is not supported; this engine has at \
+                 most {MAX_BYTES}",
                 texts.len()
             )));
         }
