@@ -96,7 +96,7 @@ class SamplingParams:
             records it.
         max_tokens: Largest number of tokens to generate. Default: None, up to a stop or the end of the context.
         stop: One or more stop strings. They end the completion and are not part of its text. The text of a control
-            token, such as "</s>", means that token. A string with such a text inside, such as "</s>\\nUser:", ends the
+            token, such as "</s>", means that token. A string with such a text inside, such as "</s>User:", ends the
             completion where the token and the text follow one another.
         stop_token_ids: Ids that end the completion, in addition to the model's own.
         ignore_eos: Do not stop at the model's own stop ids. Default: False.
