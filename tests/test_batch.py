@@ -249,7 +249,7 @@ def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", limited, *ask[3:]], capture_output=True, text=True)
         assert done.returncode == 2
         assert str(target) in done.stderr
-        assert len(done.stderr.splitlines()) == 2  # the other one says that the prompts are raw
+        assert len([line for line in done.stderr.splitlines() if "warning" not in line]) == 1
         assert target.read_bytes() == b"".join(whole.read_bytes().splitlines(keepends=True)[:3])
     subprocess.run(ask, check=True)
     assert target.read_bytes() == whole.read_bytes()

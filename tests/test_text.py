@@ -253,7 +253,7 @@ def test_wrong_prompts_are_refused(engine: Any) -> None:
         ("text", lambda e, text: e.encode(text)),
         ("text", lambda e, text: e.tokenizer.encode(text)),
         ("text", lambda e, text: e.perplexity(text)),
-        ("texts[0]", lambda e, text: e.embed([text])),
+        ("texts", lambda e, text: e.embed(text)),
         ("context", lambda e, text: e.score(text, ["a"])),
         ("continuations[1]", lambda e, text: e.score("a", ["a", text])),
         ("text", lambda e, text: bitnet.ChatSession(e).send(text)),

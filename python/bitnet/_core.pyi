@@ -90,11 +90,14 @@ class SamplingParams:
         repeat_last_n: Number of tokens that the repetition penalty looks back, prompt included. Default: 64.
         presence_penalty: Subtracted from the logit of each token that was generated before. Default: 0.
         frequency_penalty: Subtracted from a token's logit once for each time it was generated. Default: 0.
-        logit_bias: Maps token ids to values that are added to their logits. Ids beyond the vocabulary are ignored.
+        logit_bias: Maps token ids to values that are added to their logits; infinity forces an id, minus infinity bans
+            it. Ids beyond the vocabulary are ignored. Banning every id is an error.
         seed: Seed of the random draws, from 0 to 2**64 - 1. Default: None, a new seed for each completion; the receipt
             records it.
         max_tokens: Largest number of tokens to generate. Default: None, up to a stop or the end of the context.
-        stop: One or more stop strings. They end the completion and are not part of its text.
+        stop: One or more stop strings. They end the completion and are not part of its text. The text of a control
+            token, such as "</s>", means that token. A string with such a text inside, such as "</s>User:", ends the
+            completion where the token and the text follow one another.
         stop_token_ids: Ids that end the completion, in addition to the model's own.
         ignore_eos: Do not stop at the model's own stop ids. Default: False.
         logprobs: Number of most likely tokens to report for each position. 0 reports the chosen token's log-probability
@@ -218,12 +221,13 @@ class Tokenizer:
             parse_special: Recognize control tokens in the text. Leave it off for text that users write.
         """
     def decode(self, ids: _TokenIds, skip_special_tokens: bool = True) -> str:
-        """Convert token ids to text. Bytes that are not valid UTF-8 become U+FFFD; ids outside the vocabulary are
-        ignored.
+        """Convert token ids to text. Bytes that are not valid UTF-8 become U+FFFD.
 
         Args:
             ids: Token ids.
             skip_special_tokens: Leave out control tokens.
+
+        Raises `TokenIdError` for an id outside the vocabulary.
         """
     def id_to_token(self, id: int) -> str | None:
         """The token with this id as the file spells it, or None if there is no such id."""
@@ -268,6 +272,10 @@ class Tokenizer:
     @property
     def pre(self) -> str:
         """Name of the pre-tokenizer, the rule that splits text before byte-pair encoding."""
+    @property
+    def warning(self) -> str | None:
+        """A warning for the user, such as that the pre-tokenizer is a guess, or that the file adds a token at the end
+        of a text, which prompts are left without; None if there is none."""
 
 @final
 class Logprob:

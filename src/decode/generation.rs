@@ -96,7 +96,9 @@ impl Generation {
             self.compute(runtime, sequence, self.logits_for(&threshold), watch, &mut times)
         };
         self.times = times;
-        Ok(Some(self.sample(runtime, &mut computed?)))
+        let token = self.sample(runtime, &mut computed?);
+        // Without an id the last position is computed again by the next call.
+        token.map(Some).inspect_err(|_| sequence.truncate(self.ids.len() - 1))
     }
 
     fn sampler(&self) -> Sampler<'_> {
@@ -114,10 +116,10 @@ impl Generation {
     }
 
     /// Samples one id from the logits after the last, and decides whether the generation ends with it.
-    fn sample(&mut self, runtime: &Runtime, logits: &mut [f32]) -> Token {
+    fn sample(&mut self, runtime: &Runtime, logits: &mut [f32]) -> Result<Token> {
         let start = Instant::now();
         let raw = self.params.logprobs.map(|_| logits.to_vec());
-        let id = self.sampler().pick(logits, &self.ids, self.prompt_len);
+        let id = self.sampler().pick(logits, &self.ids, self.prompt_len)?;
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
         self.times.sample += start.elapsed();
         self.ids.push(id);
@@ -130,7 +132,7 @@ impl Generation {
         } else {
             None
         };
-        Token { id, logprobs, finish: self.finish }
+        Ok(Token { id, logprobs, finish: self.finish })
     }
 
     /// Computes the logits after the last id. A prompt is computed in chunks; abandoning one keeps the chunks
@@ -197,7 +199,7 @@ pub fn complete_all(
         }
         let mut logits = compute_all(runtime, generations, &live, &mut sequences, watch)?;
         for (i, logits) in live.into_iter().zip(logits.chunks_mut(runtime.model.config().vocab_size)) {
-            generations[i].sample(runtime, logits);
+            generations[i].sample(runtime, logits)?;
         }
     }
 }

@@ -121,12 +121,13 @@ impl Inspection {
             File::Refused(_, error) => Err(error),
             File::Model(engine) => {
                 let model = &engine.runtime.model;
+                let tokenizer = engine.tokenizer().ok().and_then(|tokenizer| tokenizer.warning.clone());
                 Ok(ModelSummary {
                     config: model.config(),
                     tied: model.tied(),
                     act_quant: engine.act_quant(),
                     act_quant_reason: &model.act_quant.reason,
-                    warnings: engine.warnings(),
+                    warnings: [engine.warnings(), tokenizer.into_iter().collect()].concat(),
                 })
             }
         }

@@ -89,8 +89,10 @@ impl Engine {
         }
         params.validate()?;
         let mut stop_ids = params.stop_token_ids.clone();
-        if let (false, Ok(tokenizer)) = (params.ignore_eos, self.tokenizer()) {
-            stop_ids.extend(&tokenizer.stop);
+        if let Ok(tokenizer) = self.tokenizer() {
+            stop_ids.extend(tokenizer.stop.iter().filter(|_| !params.ignore_eos));
+            // Such a token has no text in the answer, so that its text alone would never be seen.
+            stop_ids.extend(params.stop.iter().flat_map(|stop| tokenizer.control_ids(stop)));
         }
         stop_ids.sort_unstable();
         stop_ids.dedup();

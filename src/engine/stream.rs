@@ -6,7 +6,7 @@ use crate::decode::{Generation, Sequence};
 use crate::error::Result;
 use crate::receipt::Receipt;
 use crate::token::TokenId;
-use crate::tokenizer::Detokenizer;
+use crate::tokenizer::{Detokenizer, Tokenizer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,8 @@ impl Engine {
 
     fn begin_stream(&self, mut sequence: Sequence, request: Request) -> Stream {
         let seed = request.params.seed.unwrap_or_else(random_seed);
-        let stop_strings = StopStrings::new(request.params.stop.clone());
+        let controls = self.tokenizer().ok().into_iter().flat_map(Tokenizer::control_texts);
+        let stop_strings = StopStrings::new(request.params.stop.clone(), controls);
         let wall = request.origin.render + request.origin.tokenize;
         let generation = Generation::begin(&mut sequence, request.prompt, request.params, seed, request.stop_ids);
         Stream {
@@ -111,13 +112,18 @@ impl Stream {
         let start = Instant::now();
         let stopped = token.finish == Some(Finish::Stop);
         let mut text = String::new();
+        let mut control = None;
         if let (false, Ok(tokenizer)) = (stopped, engine.tokenizer()) {
             text = self.detokenizer.push(tokenizer, token.id);
+            control = tokenizer.text_of(token.id).filter(|_| tokenizer.is_control(token.id));
         }
         if token.finish.is_some() {
             text += &self.detokenizer.flush();
         }
-        let (mut shown, ended) = self.stop_strings.push(&text);
+        let (mut shown, ended) = match control {
+            Some(control) if text.is_empty() => self.stop_strings.push_control(control),
+            _ => self.stop_strings.push(&text),
+        };
         if ended {
             // Also where the same id reached max_tokens or the context's end.
             self.generation.finish = Some(Finish::Stop);

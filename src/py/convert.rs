@@ -183,7 +183,8 @@ pub fn checked_sequences<'py>(
 
 /// The ids as [`TokenId`]. Ids outside the vocabulary are refused here already, so that the error names the first of
 /// them even if a later one does not fit the type.
-fn to_token_ids(ids: &[i64], n_vocab: usize) -> error::Result<Vec<TokenId>> {
+/// The ints as ids below `n_vocab`; an error for the first that is none.
+pub fn to_token_ids(ids: &[i64], n_vocab: usize) -> error::Result<Vec<TokenId>> {
     let one = |(position, id): (usize, &i64)| match TokenId::try_from(*id) {
         Ok(small) if (small as usize) < n_vocab => Ok(small),
         _ => Err(Error::TokenId { id: *id, position, n_vocab }),

@@ -1,31 +1,24 @@
 //! `bitnet.Engine`.
 
-use super::answers::{self, OneOrMany, Prompt, Questions, chat_template, conversations, indexed, prompts};
 use super::arrays::{self, Scores};
-use super::convert::{
-    checked_sequences, choice, detached, engine_ids, model_path, optional_count, possible_ids, text_or_ids, warn,
-};
+use super::convert::{choice, detached, model_path, optional_count, text_or_ids, warn};
 use super::hints;
-use super::messages::{ChatArguments, Rendering};
 use super::notebook::{html, mime_bundle};
 use super::pickle::{Reduced, by_function};
 use super::prefill::{self, Prefill};
 use super::receipt::Receipt;
-use super::stream::Stream;
-use super::template::{ChatTurn, Template};
+use super::template::Template;
 use super::tokenizer::{self, Tokenizer};
-use crate::chat;
-use crate::engine::{ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling, TextOrIds};
+use crate::engine::{ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams as Params;
 use crate::token::TokenId;
 use numpy::{PyArray1, PyArray2};
-use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{IntoPyDict, PyDict, PyTuple, PyType};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[doc = doc!(Engine)]
@@ -37,7 +30,9 @@ pub struct Engine {
     reopened_path: PathBuf,
     options: Py<PyDict>,
     /// Whether the user was told that the model has a chat template.
-    warned_of_raw: AtomicBool,
+    pub(super) warned_of_raw: AtomicBool,
+    /// Whether the user was told what is odd about the tokenizer, which is built beside the loading of the weights.
+    warned_of_tokenizer: AtomicBool,
 }
 
 impl Engine {
@@ -46,44 +41,13 @@ impl Engine {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)
     }
 
-    /// Prompts that are continued as they are.
-    fn raw<'py>(
-        &self,
-        prompt: &Bound<'py, PyAny>,
-        params: Option<&Bound<'py, PyAny>>,
-        n: Option<&Bound<'py, PyAny>>,
-        keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<(Questions, OneOrMany<TextOrIds>)> {
-        let core = self.core()?;
-        let convert = |prompt: Bound<'py, PyAny>, i| text_or_ids(&prompt, &indexed("prompt", i), &core);
-        let prompts = prompts(prompt).try_map(convert)?;
-        let raw = prompts.clone().try_map(|prompt, _| Ok(Prompt::Raw(prompt)))?;
-        Ok((Questions::new(core, raw, params, n, keywords)?, prompts))
-    }
-
-    /// Warns of texts that were probably meant as messages.
-    fn warn_of_raw(&self, py: Python<'_>, prompts: &OneOrMany<TextOrIds>) -> PyResult<()> {
-        let core = self.core()?;
-        prompts.as_slice().iter().try_for_each(|prompt| answers::warn_of_raw(py, &core, prompt, &self.warned_of_raw))
-    }
-
-    /// Conversations whose next message is written.
-    fn chats<'py>(
-        &self,
-        py: Python<'py>,
-        messages: &Bound<'py, PyAny>,
-        params: Option<&Bound<'py, PyAny>>,
-        keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Questions> {
-        let core = self.core()?;
-        let arguments = ChatArguments::new(py, keywords)?;
-        let template = chat_template(py, &core, arguments.template.as_ref())?;
-        let convert = |messages: Bound<'py, PyAny>, i| {
-            let conversation = arguments.rendering().chat(&messages, &indexed("messages", i))?;
-            Ok(Prompt::Chat(template.clone(), conversation))
-        };
-        let prompts = conversations(messages).try_map(convert)?;
-        Questions::new(core, prompts, params, arguments.n.as_ref(), Some(&arguments.sampling))
+    /// Warns of an odd tokenizer, when it is used first.
+    pub fn warn_of_tokenizer(&self, py: Python<'_>, core: &CoreEngine) -> PyResult<()> {
+        if self.warned_of_tokenizer.swap(true, Relaxed) {
+            return Ok(());
+        }
+        let warning = detached(py, |_| Ok(core.tokenizer().ok().and_then(|tokenizer| tokenizer.warning.clone())))?;
+        warning.map_or(Ok(()), |text| warn(py, &text))
     }
 
     /// Whether a receipt's answer is the same when it is computed again, and the ids of the new answer.
@@ -166,6 +130,7 @@ impl Engine {
             path,
             options: given.unbind(),
             warned_of_raw: AtomicBool::new(false),
+            warned_of_tokenizer: AtomicBool::new(false),
         })
     }
 
@@ -246,35 +211,11 @@ impl Engine {
         prefill::prefill(py, &*self.core()?, ids, progress)
     }
 
-    #[doc = doc!(Engine.generate_tokens)]
-    #[pyo3(signature = (ids, max_tokens=None, stop_token_ids=None))]
-    fn generate_tokens<'py>(
-        &self,
-        py: Python<'py>,
-        ids: &Bound<'py, PyAny>,
-        max_tokens: Option<&Bound<'py, PyAny>>,
-        stop_token_ids: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let stop = stop_token_ids.map_or(Ok(Vec::new()), |stop| possible_ids(stop, "stop_token_ids"))?;
-        let max_tokens = optional_count(max_tokens, "max_tokens")?.unwrap_or(usize::MAX);
-        let core = self.core()?;
-        match prompts(ids) {
-            OneOrMany::One(ids) => {
-                let ids = engine_ids(&ids, "ids", &core)?;
-                detached(py, |watch| core.generate(&ids, max_tokens, &stop, watch))?.into_bound_py_any(py)
-            }
-            OneOrMany::Many(prompts) => {
-                let to_ids = |ids: &Bound<'py, PyAny>, name: &str| engine_ids(ids, name, &core);
-                let all = checked_sequences(py, &core, prompts, 0, "ids", to_ids)?;
-                detached(py, |watch| core.generate_many(&all, max_tokens, &stop, watch))?.into_bound_py_any(py)
-            }
-        }
-    }
-
     #[doc = doc!(Engine.tokenizer)]
     #[getter]
     fn tokenizer(&self, py: Python<'_>) -> PyResult<Tokenizer> {
         let core = self.core()?;
+        self.warn_of_tokenizer(py, &core)?;
         detached(py, |_| Tokenizer::of(core))
     }
 
@@ -299,121 +240,9 @@ impl Engine {
 
     #[doc = doc!(Engine.decode)]
     #[pyo3(signature = (ids, skip_special_tokens=true))]
-    fn decode(&self, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
-        tokenizer::decode(self.core()?.tokenizer()?, ids, skip_special_tokens)
-    }
-
-    #[doc = doc!(Engine.count_tokens)]
-    fn count_tokens<'py>(&self, py: Python<'py>, prompt: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn decode(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
         let core = self.core()?;
-        let is_message = |item: Bound<'py, PyAny>| item.is_instance_of::<PyDict>() || item.is_instance_of::<ChatTurn>();
-        if prompt.cast::<PyList>().is_ok_and(|list| list.iter().any(is_message)) {
-            let conversation = Rendering::default().chat(prompt, "messages")?;
-            let template = detached(py, |_| core.template())?;
-            return detached(py, |_| chat::encode(&template, core.tokenizer()?, &conversation))?
-                .len()
-                .into_bound_py_any(py);
-        }
-        let count = |prompt: Bound<'py, PyAny>, i| {
-            let prompt = text_or_ids(&prompt, &indexed("prompt", i), &core)?;
-            detached(py, |_| Ok(core.ids_of(prompt)?.len()))
-        };
-        match prompts(prompt).try_map(count)? {
-            OneOrMany::One(count) => count.into_bound_py_any(py),
-            OneOrMany::Many(counts) => counts.into_bound_py_any(py),
-        }
-    }
-
-    #[doc = doc!(Engine.stream)]
-    #[pyo3(signature = (prompt, params=None, **keywords))]
-    fn stream<'py>(
-        &self,
-        py: Python<'py>,
-        prompt: &Bound<'py, PyAny>,
-        params: Option<&Bound<'py, PyAny>>,
-        keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Stream> {
-        let (questions, prompts) = self.raw(prompt, params, None, keywords)?;
-        let (engine, prompt, params) = questions.single("stream")?;
-        let stream = detached(py, |_| answers::begin(engine, prompt, params))?;
-        self.warn_of_raw(py, &prompts)?;
-        Ok(stream)
-    }
-
-    #[doc = doc!(Engine.generate)]
-    #[pyo3(signature = (prompt, params=None, *, n=None, progress=false, **keywords))]
-    fn generate<'py>(
-        &self,
-        py: Python<'py>,
-        prompt: &Bound<'py, PyAny>,
-        params: Option<&Bound<'py, PyAny>>,
-        n: Option<&Bound<'py, PyAny>>,
-        progress: bool,
-        keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let (questions, prompts) = self.raw(prompt, params, n, keywords)?;
-        let answers = questions.answer(py, progress)?;
-        self.warn_of_raw(py, &prompts)?;
-        Ok(answers)
-    }
-
-    #[doc = doc!(Engine.agenerate)]
-    #[pyo3(signature = (prompt, params=None, *, n=None, **keywords))]
-    fn agenerate<'py>(
-        &self,
-        py: Python<'py>,
-        prompt: &Bound<'py, PyAny>,
-        params: Option<&Bound<'py, PyAny>>,
-        n: Option<&Bound<'py, PyAny>>,
-        keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let (questions, prompts) = self.raw(prompt, params, n, keywords)?;
-        self.warn_of_raw(py, &prompts)?;
-        questions.answer_async(py, "Engine.agenerate")
-    }
-
-    #[doc = doc!(Engine.chat)]
-    #[pyo3(signature = (messages, params=None, *, progress=false, **keywords), text_signature = "($self, messages, \
-        params=None, *, tools=None, template=None, add_generation_prompt=None, continue_final_message=False, \
-        chat_template_kwargs=None, n=None, progress=False, **keywords)")]
-    fn chat<'py>(
-        &self,
-        py: Python<'py>,
-        messages: &Bound<'py, PyAny>,
-        params: Option<&Bound<'py, PyAny>>,
-        progress: bool,
-        keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.chats(py, messages, params, keywords)?.answer(py, progress)
-    }
-
-    #[doc = doc!(Engine.achat)]
-    #[pyo3(signature = (messages, params=None, **keywords), text_signature = "($self, messages, params=None, *, tools=None, \
-        template=None, add_generation_prompt=None, continue_final_message=False, chat_template_kwargs=None, n=None, \
-        **keywords)")]
-    fn achat<'py>(
-        &self,
-        py: Python<'py>,
-        messages: &Bound<'py, PyAny>,
-        params: Option<&Bound<'py, PyAny>>,
-        keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.chats(py, messages, params, keywords)?.answer_async(py, "Engine.achat")
-    }
-
-    #[doc = doc!(Engine.chat_stream)]
-    #[pyo3(signature = (messages, params=None, **keywords), text_signature = "($self, messages, params=None, *, tools=None, \
-        template=None, add_generation_prompt=None, continue_final_message=False, chat_template_kwargs=None, \
-        **keywords)")]
-    fn chat_stream<'py>(
-        &self,
-        py: Python<'py>,
-        messages: &Bound<'py, PyAny>,
-        params: Option<&Bound<'py, PyAny>>,
-        keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Stream> {
-        let (engine, prompt, params) = self.chats(py, messages, params, keywords)?.single("chat_stream")?;
-        detached(py, |_| answers::begin(engine, prompt, params))
+        tokenizer::decode(py, core.tokenizer()?, core.n_vocab(), ids, skip_special_tokens)
     }
 
     #[doc = doc!(Engine.replay)]

@@ -10,6 +10,7 @@ mod chat;
 mod completion;
 mod convert;
 mod engine;
+mod generate;
 mod hints;
 mod inspect;
 mod messages;

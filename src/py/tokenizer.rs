@@ -1,7 +1,7 @@
 //! `bitnet.Tokenizer`.
 
 use super::answers::{conversations, indexed};
-use super::convert::{detached, model_path, possible_ids, unicode};
+use super::convert::{detached, model_path, to_token_ids, token_ids, unicode};
 use super::hints;
 use super::messages::Rendering;
 use super::pickle::{Reduced, by_function};
@@ -63,9 +63,16 @@ impl Tokenizer {
     }
 }
 
-/// The text of token ids; ids outside the vocabulary have none.
-pub fn decode(core: &CoreTokenizer, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
-    Ok(core.decode(&possible_ids(ids, "ids")?, skip_special_tokens))
+/// The text of token ids below `n_vocab`.
+pub fn decode(
+    py: Python<'_>,
+    core: &CoreTokenizer,
+    n_vocab: usize,
+    ids: &Bound<'_, PyAny>,
+    skip_special_tokens: bool,
+) -> PyResult<String> {
+    let ids = to_token_ids(&token_ids(ids, "ids")?, n_vocab.max(core.vocab_size()))?;
+    detached(py, |_| Ok(core.decode(&ids, skip_special_tokens)))
 }
 
 #[pymethods]
@@ -100,13 +107,17 @@ impl Tokenizer {
         parse_special: bool,
     ) -> PyResult<Vec<TokenId>> {
         let text = unicode(text, "text")?;
-        detached(py, |_| Ok(self.core().encode_with_bos(&text, add_bos, parse_special)))
+        detached(py, |watch| self.core().encode_watched(&text, add_bos, parse_special, watch))
     }
 
     #[doc = doc!(Tokenizer.decode)]
     #[pyo3(signature = (ids, skip_special_tokens=true))]
-    fn decode(&self, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
-        decode(self.core(), ids, skip_special_tokens)
+    fn decode(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
+        let n_vocab = match &self.owner {
+            Owner::Itself(core, ..) => core.vocab_size(),
+            Owner::Engine(engine) => engine.n_vocab(),
+        };
+        decode(py, self.core(), n_vocab, ids, skip_special_tokens)
     }
 
     #[doc = doc!(Tokenizer.id_to_token)]
@@ -203,6 +214,12 @@ impl Tokenizer {
         };
         let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
         by_function(py, "tokenizer", (path, pre))
+    }
+
+    #[doc = doc!(Tokenizer.warning)]
+    #[getter]
+    fn warning(&self) -> Option<&str> {
+        self.core().warning.as_deref()
     }
 
     fn __repr__(&self) -> String {

@@ -3,52 +3,61 @@
 //! Order: logit_bias → repetition → presence and frequency penalties → (temperature 0: the most likely id) →
 //! temperature → top_k → top_p → min_p → draw. Candidates are sorted by logit, then by id; draw i depends on
 //! (seed, i) alone.
+//!
+//! Ordinary parameters are applied in f32. Those that could leave its range are applied in f64 (`wide.rs`).
 
 mod parameter;
 mod params;
+mod wide;
 
 pub use parameter::{Parameter, Rules, bias_from_json, bias_to_json_exact, decimal};
 #[cfg(feature = "python")]
 pub(crate) use params::sampling_parameters;
 pub use params::{PARAMETERS, SamplingParams};
 
+use crate::error::{Error, Result};
 use crate::token::TokenId;
 
 /// Chooses the ids of one answer.
 pub struct Sampler<'a> {
     params: &'a SamplingParams,
     seed: u64,
+    /// Whether the parameters are applied in f64.
+    wide: bool,
 }
 
 impl<'a> Sampler<'a> {
     /// A sampler for these parameters, whose random draws follow `seed`.
     pub fn new(params: &'a SamplingParams, seed: u64) -> Self {
-        Sampler { params, seed }
+        Sampler { params, seed, wide: wide::is_needed(params) }
     }
 
-    /// Chooses the id that follows `sequence`, whose first `prompt` ids are the prompt. Changes the logits.
-    pub fn pick(&self, logits: &mut [f32], sequence: &[TokenId], prompt: usize) -> TokenId {
-        self.adjust(logits, sequence, prompt);
-        if self.params.temperature == 0.0 {
-            return argmax(logits);
-        }
-        let candidates = self.candidates(logits);
+    /// Chooses the id that follows `sequence`, whose first `prompt` ids are the prompt. Changes the logits. An error if
+    /// the parameters ban every id.
+    pub fn pick(&self, logits: &mut [f32], sequence: &[TokenId], prompt: usize) -> Result<TokenId> {
+        let candidates = if self.wide {
+            wide::candidates(self.params, logits, sequence, prompt)
+        } else {
+            self.adjust(logits, sequence, prompt);
+            self.candidates(logits)
+        };
+        let candidates = self.filtered(candidates)?;
         let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
         let mut left = uniform(self.seed, (sequence.len() - prompt) as u64) * total;
-        for (id, weight) in &candidates {
+        let drawn = candidates.iter().find(|(_, weight)| {
             left -= weight;
-            if left < 0.0 {
-                return *id;
-            }
-        }
-        candidates[candidates.len() - 1].0
+            left < 0.0
+        });
+        // Rounding can leave a rest. An id of weight 0 is never drawn.
+        let last = || candidates.iter().rfind(|(_, weight)| *weight > 0.0).expect("the best has weight 1");
+        Ok(drawn.unwrap_or_else(last).0)
     }
 
     /// Whether the choice needs every logit: because their sum enters it, or because log-probabilities are reported.
     pub fn needs_every_logit(&self) -> bool {
         let params = self.params;
         let summed = params.temperature > 0.0 && params.top_k == 0 && (params.min_p == 0.0 || params.top_p < 1.0);
-        summed || params.logprobs.is_some()
+        summed || self.wide || params.logprobs.is_some()
     }
 
     /// Applies the penalties and the temperature to lower and upper bounds of the logits, and returns the threshold: an
@@ -98,15 +107,28 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// The ids that may be drawn, most likely first, each with its weight exp((logit - best) / temperature).
+    /// The ids that `top_k` keeps, most likely first, each with its weight exp((logit - best) / temperature). At
+    /// temperature 0 only the best. Empty if every id is banned.
     fn candidates(&self, logits: &[f32]) -> Vec<(TokenId, f64)> {
         let params = self.params;
-        let most = if params.top_k == 0 { usize::MAX } else { params.top_k };
-        let ranked: Vec<(TokenId, f32)> = ranked(logits.iter().map(|logit| logit / params.temperature), most).collect();
-        let best = ranked[0].1;
-        // A bias may be infinite, and infinity minus infinity is NaN.
-        let weight = |logit: f32| if logit == best { 1.0 } else { libm::exp(logit as f64 - best as f64) };
-        let mut candidates: Vec<(TokenId, f64)> = ranked.into_iter().map(|(id, logit)| (id, weight(logit))).collect();
+        if params.temperature == 0.0 {
+            let best = argmax(logits);
+            return weighted(vec![(best, logits[best as usize].into())], 1.0);
+        }
+        let ranked = ranked(logits.iter().map(|logit| logit / params.temperature), most(params));
+        weighted(ranked.map(|(id, logit)| (id, logit.into())).collect(), 1.0)
+    }
+
+    /// Applies `top_p` and `min_p` to what `top_k` kept.
+    fn filtered(&self, mut candidates: Vec<(TokenId, f64)>) -> Result<Vec<(TokenId, f64)>> {
+        let params = self.params;
+        if candidates.is_empty() {
+            return Err(Error::Argument(
+                "logit_bias bans every id of the vocabulary (minus infinity), so no id can be chosen; leave out the \
+                 bias of at least one id"
+                    .into(),
+            ));
+        }
         if params.top_p < 1.0 {
             let goal = params.top_p as f64 * candidates.iter().map(|(_, weight)| weight).sum::<f64>();
             let mut reached = 0.0;
@@ -117,8 +139,26 @@ impl<'a> Sampler<'a> {
             candidates.truncate(last.map_or(candidates.len(), |last| last + 1));
         }
         candidates.retain(|(_, weight)| *weight >= params.min_p as f64);
-        candidates
+        Ok(candidates)
     }
+}
+
+/// How many candidates `top_k` keeps.
+fn most(params: &SamplingParams) -> usize {
+    if params.top_k == 0 { usize::MAX } else { params.top_k }
+}
+
+/// Ranked ids with their weights exp((logit - best) / temperature); nothing if the best is banned.
+fn weighted(mut ranked: Vec<(TokenId, f64)>, temperature: f64) -> Vec<(TokenId, f64)> {
+    let best = ranked.first().map_or(f64::NEG_INFINITY, |(_, logit)| *logit);
+    if best == f64::NEG_INFINITY {
+        return Vec::new();
+    }
+    for (_, logit) in &mut ranked {
+        // A bias may be infinite, and infinity minus infinity is NaN.
+        *logit = if *logit == best { 1.0 } else { libm::exp((*logit - best) / temperature) };
+    }
+    ranked
 }
 
 /// The index of the largest logit; among equal ones the first.

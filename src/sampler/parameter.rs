@@ -299,8 +299,13 @@ impl Value for Vec<(TokenId, f32)> {
     }
 
     fn check(&self, parameter: &Parameter) -> Result<()> {
-        match self.iter().find(|(_, x)| x.is_nan()) {
-            Some((id, _)) => Err(Error::Argument(format!("{} of id {id} is NaN, expected a number", parameter.name))),
+        if let Some((id, _)) = self.iter().find(|(_, x)| x.is_nan()) {
+            return Err(Error::Argument(format!("{} of id {id} is NaN, expected a number", parameter.name)));
+        }
+        let mut ids: Vec<TokenId> = self.iter().map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        match ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(parameter.refuse(format!("given twice for id {}", pair[0]), "one number for each id")),
             None => Ok(()),
         }
     }

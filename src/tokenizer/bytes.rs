@@ -24,16 +24,10 @@ pub(super) fn to_byte_level(text: &str, spelled: &mut String) {
     spelled.extend(text.bytes().map(|byte| CHARS[byte as usize]));
 }
 
-/// The bytes that a byte-level token stands for. A character that is no byte's stands for itself.
+/// The bytes that a byte-level token stands for. A token with a character that is no byte's stands for its own text.
 pub(super) fn from_byte_level(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    for c in text.chars() {
-        match BYTES.get(c as usize).copied().flatten() {
-            Some(byte) => out.push(byte),
-            None => out.extend(c.encode_utf8(&mut [0; 4]).bytes()),
-        }
-    }
-    out
+    let bytes = text.chars().map(|c| BYTES.get(c as usize).copied().flatten());
+    bytes.collect::<Option<Vec<u8>>>().unwrap_or_else(|| text.as_bytes().to_vec())
 }
 
 /// The byte that a token such as `<0x0A>` stands for; nothing for any other text.

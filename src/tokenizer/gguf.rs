@@ -1,15 +1,18 @@
 //! Loads the tokenizer of a GGUF file: from its metadata, or from a `tokenizer.json` inside the file or beside it.
 
-use super::json::{self, invalid};
+use super::detokenizer::{Decoding, Spelling, Start};
+use super::json;
 use super::merges::{BpeOptions, MergeModel, ids_by_text, merge_parts};
+use super::pipeline::{Normalize, Pipeline, Step};
 use super::pre_tokenizers::pre_tokenizer;
 use super::sentencepiece::SentencePiece;
-use super::special::{SpecialToken, matchers};
+use super::special::{SpecialToken, Specials};
 use super::split::Split;
-use super::{Pipeline, STOP_TEXTS, SpacePrefix, Spelling, TokenKind, Tokenizer, bytes};
+use super::{STOP_TEXTS, TokenKind, Tokenizer, bytes, invalid, suffix_warning};
 use crate::checkpoint::gguf::{Gguf, Metadata};
 use crate::error::{Error, Result};
 use crate::token::TokenId;
+use ahash::AHashMap;
 
 /// Builds the tokenizer of a model. `pre` is the caller's choice of a pre-tokenizer.
 pub(super) fn load(gguf: &Gguf, pre: Option<&str>) -> Result<Tokenizer> {
@@ -49,15 +52,26 @@ fn from_metadata(gguf: &Gguf, model: &str, pre: Option<&str>) -> Result<Tokenize
     let find = |text: &str| texts.iter().position(|known| known == text).map(|id| id as TokenId);
     let add = |key: &str| metadata.bool(&format!("tokenizer.ggml.add_{key}"));
     let (bos, eos) = bos_eos(&metadata, texts.len(), find)?;
-    let (name, pipeline, model, control_ids, add_bos) = match model {
+    let mut warning = None;
+    let (name, pipeline, spelling, start, model, control_ids, add_bos) = match model {
         "gpt2" => {
-            let named = metadata.str("tokenizer.ggml.pre")?.filter(|name| !matches!(*name, "" | "default"));
-            let name = pre.or(named).unwrap_or_else(|| guess_pre(find, texts.len(), eos));
+            let found = metadata.str("tokenizer.ggml.pre")?;
+            let named = pre.or(found.filter(|name| !matches!(*name, "" | "default")));
+            let name = match named.or_else(|| known_pre(find, texts.len(), eos)) {
+                Some(name) => name,
+                None => {
+                    warning = Some(guess_warning(found));
+                    GUESS
+                }
+            };
             let rules = pre_tokenizer(name)?;
-            let splits = rules.patterns.iter().map(|pattern| Split::new(pattern)).collect::<Result<_>>()?;
-            let pipeline = Pipeline { splits, ..Pipeline::default() };
+            let splits = rules.patterns.iter().map(|pattern| Split::new(pattern).map(Step::from));
+            let mut steps = splits.collect::<Result<Vec<Step>>>()?;
+            steps.push(Step::Bytes);
+            let pipeline = Pipeline { steps, ..Pipeline::default() };
             let model = byte_level(&metadata, &texts, &kinds, rules.ignore_merges)?;
-            (name, pipeline, model, ids_by_text(&texts, &kinds, TokenKind::is_control), rules.add_bos)
+            let control_ids = ids_by_text(&texts, &kinds, TokenKind::is_control);
+            (name, pipeline, Spelling::Bytes, Start::Kept, model, control_ids, rules.add_bos)
         }
         "llama" if pre.is_some() => {
             return Err(Error::Argument(
@@ -65,10 +79,14 @@ fn from_metadata(gguf: &Gguf, model: &str, pre: Option<&str>) -> Result<Tokenize
             ));
         }
         "llama" => {
-            let prefix = add("space_prefix")?.unwrap_or(true).then_some(SpacePrefix::Each);
-            let pipeline = Pipeline { spelling: Spelling::Sentence { prefix }, ..Pipeline::default() };
+            let prefix = add("space_prefix")?.unwrap_or(true);
+            let mut normalizers = vec![Normalize::Replace(" ".into(), "▁".into())];
+            normalizers.extend(prefix.then(|| Normalize::Prepend("▁".into())));
+            let pipeline = Pipeline { normalizers, ..Pipeline::default() };
+            let spelling = Spelling::Text { replace: vec![("▁".into(), " ".into())], bytes: false };
+            let start = if prefix { Start::Spaces(1) } else { Start::Kept };
             let model = sentence_piece(&metadata, &texts, &kinds, special_id("unknown")?.or(find("<unk>")))?;
-            ("spm", pipeline, model, ids_by_text(&texts, &kinds, |kind| !is_piece(kind)), true)
+            ("spm", pipeline, spelling, start, model, ids_by_text(&texts, &kinds, |kind| !is_piece(kind)), true)
         }
         other => {
             return Err(Error::Unsupported(format!(
@@ -82,24 +100,28 @@ fn from_metadata(gguf: &Gguf, model: &str, pre: Option<&str>) -> Result<Tokenize
         .zip(0..)
         .zip(&kinds)
         .filter(|(_, kind)| kind.is_special())
-        .map(|((text, id), kind)| SpecialToken { id, text, kind: *kind, strip: (false, false) })
+        .map(|((text, id), kind)| SpecialToken { id, text, kind: *kind, ..SpecialToken::default() })
         .collect();
-    let (user_defined, special) = matchers(&specials)?;
+    let specials = Specials::of_gguf(&specials)?;
     let stop: Vec<TokenId> = [eos, special_id("eot")?, special_id("eom")?].into_iter().flatten().collect();
+    let suffix = eos.filter(|_| add("eos_token").is_ok_and(|add| add == Some(true)));
     Ok(Tokenizer {
-        user_defined,
-        special,
+        specials,
+        normalized: AHashMap::new(),
         pipeline,
         model,
+        decoding: Decoding { spelling, is_json: false, start },
         control_ids,
         pre: name.to_string(),
         fingerprint: gguf.tokenizer_fingerprint(),
         add_bos: add("bos_token")?.unwrap_or(add_bos) && bos.is_some(),
-        texts,
         kinds,
         bos,
         eos,
+        suffix,
         stop,
+        warning: warning.or(suffix.map(|id| suffix_warning(&texts, id))),
+        texts,
     }
     .with_known_stop_texts())
 }
@@ -176,16 +198,32 @@ fn kinds(metadata: &Metadata, texts: &[String]) -> Result<Vec<TokenKind>> {
     types.into_iter().zip(texts).map(kind).collect()
 }
 
-/// The pre-tokenizer of a file that does not name one, such as the official BitNet b1.58 2B-4T.
-fn guess_pre(find: impl Fn(&str) -> Option<TokenId>, count: usize, eos: Option<TokenId>) -> &'static str {
+/// The pre-tokenizer of a vocabulary that is neither named nor known.
+const GUESS: &str = "gpt-2";
+
+/// The warning about a guess. `found` is the name in the file, if there is one.
+fn guess_warning(found: Option<&str>) -> String {
+    let found = match found {
+        None => "the file does not name its pre-tokenizer (no metadata key 'tokenizer.ggml.pre')".to_string(),
+        Some(name) => format!("the file's pre-tokenizer (metadata key 'tokenizer.ggml.pre') is '{name}'"),
+    };
+    format!(
+        "{found}, and its vocabulary is not a known one, so '{GUESS}' is a guess: if it is wrong, texts become other \
+         tokens than in training, and answers get worse. Convert the model again with a newer converter, or compare \
+         with its original tokenizer"
+    )
+}
+
+/// The pre-tokenizer of a known vocabulary whose files do not name it, such as the official BitNet b1.58 2B-4T.
+fn known_pre(find: impl Fn(&str) -> Option<TokenId>, count: usize, eos: Option<TokenId>) -> Option<&'static str> {
     if find("<|begin_of_text|>").is_some() || count == 128_256 {
-        "llama-bpe"
+        Some("llama-bpe")
     } else if find("<|im_start|>").is_some() && count >= 151_000 {
-        "qwen2"
+        Some("qwen2")
     } else if count == 131_072 && eos == Some(11) {
-        "falcon3"
+        Some("falcon3")
     } else {
-        "gpt-2"
+        None
     }
 }
 

@@ -1,12 +1,14 @@
 //! Loads a `tokenizer.json`, as the `tokenizers` library writes it.
 
-use super::merges::{BpeOptions, MergeModel, ids_by_text, merge_parts};
-use super::special::{SpecialToken, matchers};
-use super::split::Split;
-use super::{Pipeline, SpacePrefix, Spelling, TokenKind, Tokenizer, bytes, pre_tokenizers};
+use super::json_parts::{decoding, ends, items, pipeline, shortened, unsupported};
+use super::merges::{BpeOptions, IdsByText, MergeModel, ids_by_text, merge_parts};
+use super::pipeline::Pipeline;
+use super::special::{SpecialToken, Specials};
+use super::{TokenKind, Tokenizer, bytes, invalid, suffix_warning};
 use crate::checkpoint::gguf::Metadata;
 use crate::error::{Error, Result};
 use crate::token::TokenId;
+use ahash::{AHashMap, AHashSet};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Read;
@@ -15,9 +17,8 @@ use std::path::Path;
 /// The file's name, also beside a GGUF that has no tokenizer inside.
 pub(super) const FILE_NAME: &str = "tokenizer.json";
 
-/// The highest id that is accepted, about ten times the size of any vocabulary. It bounds the memory that a wrong id
-/// can cost.
-const MAX_ID: u64 = 1 << 22;
+/// How many ids a vocabulary may leave out, beyond as many as it has. It bounds the memory that a wrong id can cost.
+const SPARE_IDS: usize = 1 << 16;
 
 /// Two files that lie beside a `tokenizer.json` and say which tokens begin and end a text. Null if a file is missing.
 #[derive(Default)]
@@ -62,11 +63,6 @@ pub(super) fn open(path: &Path, pre: Option<&str>) -> Result<Tokenizer> {
     loaded.map_err(|error| error.at(path.display()))
 }
 
-/// The error for a vocabulary that contradicts itself.
-pub(super) fn invalid(what: impl Into<String>) -> Error {
-    Error::Model(what.into())
-}
-
 fn parse(bytes: &[u8]) -> Result<Value> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     serde_json::from_slice(bytes).map_err(|error| invalid(format!("is not JSON: {error}")))
@@ -81,12 +77,18 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, pre: Option<&str>) -> 
     let model = &file["model"];
     let options = bpe_options(model)?;
     let pipeline = pipeline(&file["normalizer"], &file["pre_tokenizer"])?;
-    let added = items(&file["added_tokens"]).map(added_token).collect::<Result<Vec<_>>>()?;
+    let decoding = decoding(&file["decoder"])?;
+    let added = added_tokens(&file["added_tokens"], &model["vocab"])?;
     let (texts, kinds) = vocabulary(model, options.byte_fallback, &added)?;
-    let (front, end) = post_processor_tokens(&file["post_processor"])?;
+    let in_range = |value: &Value| value.as_u64().filter(|id| *id < texts.len() as u64).map(|id| id as TokenId);
+    let end_id = |(text, id): (&str, &Value)| {
+        let outside = || invalid(format!("post_processor: the token '{text}' has the id {id}, which no token has"));
+        in_range(id).ok_or_else(outside)
+    };
+    let [front, end] = ends(&file["post_processor"])?.map(|end| end.map(end_id).transpose());
+    let (front, end) = (front?, end?);
 
     let id = |text: &str| texts.iter().position(|known| known == text).map(|id| id as TokenId);
-    let in_range = |value: &Value| value.as_u64().filter(|id| *id < texts.len() as u64).map(|id| id as TokenId);
     let configured = |key: &str| {
         let token = &companions.config[key];
         id(token.as_str().or(token["content"].as_str())?)
@@ -95,123 +97,59 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, pre: Option<&str>) -> 
         let value = &companions.generation[key];
         value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter().filter_map(in_range).collect()
     };
-    let in_template = |text: &Option<String>| text.as_deref().and_then(id);
     let mut stop = generated("eos_token_id");
-    let bos = in_template(&front).or(configured("bos_token"));
-    let bos = bos.or(generated("bos_token_id").first().copied());
-    let eos = configured("eos_token").or(stop.first().copied()).or(in_template(&end));
+    let bos = front.or_else(|| configured("bos_token")).or_else(|| generated("bos_token_id").first().copied());
+    let eos = configured("eos_token").or(stop.first().copied()).or(end);
     let add_bos = companions.config["add_bos_token"].as_bool().unwrap_or(front.is_some());
+    let add_eos = companions.config["add_eos_token"].as_bool().unwrap_or(end.is_some());
+    let suffix = end.or(eos).filter(|_| add_eos);
     stop.extend(eos);
 
-    let (user_defined, special) = matchers(&added)?;
-    let control_ids = ids_by_text(&texts, &kinds, TokenKind::is_control);
-    // The model of merges includes the unknown token, because text can become it.
-    let merged = |kind: TokenKind| kind == TokenKind::Unknown || !kind.is_control();
+    let normalized = normalized(&added, &pipeline)?;
+    let found: Vec<SpecialToken> = added
+        .iter()
+        .filter(|token| token.normalized)
+        .map(|token| SpecialToken {
+            text: normalized.get(&token.id).map_or(token.text, String::as_str),
+            ..token.clone()
+        })
+        .collect();
+    let specials = Specials::of_json(&added, &found)?;
     let merges = items(&model["merges"]).map(merge).collect::<Result<Vec<_>>>()?;
-    let model = MergeModel::by_rank(|| ids_by_text(&texts, &kinds, merged), merges.iter().copied(), &options)?;
+    // Text becomes a control token only where it is written, not by merges; except for the unknown token and bytes.
+    let merged = |text: &str, id: TokenId| {
+        let kind = kinds[id as usize];
+        !kind.is_control() || kind == TokenKind::Unknown || options.byte_fallback && bytes::from_hex(text).is_some()
+    };
+    let tokens = || -> IdsByText {
+        let all = model["vocab"].as_object().into_iter().flatten();
+        let ids = all.filter_map(|(text, id)| Some((text.clone(), in_range(id)?)));
+        ids.filter(|(text, id)| !text.is_empty() && merged(text, *id)).collect()
+    };
+    let model = MergeModel::by_rank(tokens, merges.iter().copied(), &options)?;
+    let unused = ["truncation", "padding"].into_iter().filter(|key| !file[*key].is_null());
+    let unused = unused.map(|key| format!("the file's '{key}' is not applied: texts keep their length"));
+    let warnings: Vec<String> = suffix.map(|id| suffix_warning(&texts, id)).into_iter().chain(unused).collect();
     Ok(Tokenizer {
-        user_defined,
-        special,
+        specials,
         pipeline,
         model,
-        control_ids,
+        decoding,
+        control_ids: ids_by_text(&texts, &kinds, TokenKind::is_special),
         pre: FILE_NAME.to_string(),
         fingerprint: blake3::hash(bytes).to_hex().to_string(),
         add_bos: add_bos && bos.is_some(),
+        normalized,
         texts,
         kinds,
         bos,
         eos,
+        suffix,
         stop,
+        warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
     }
     .with_known_stop_texts())
 }
-
-/// The error for a part of the file that this engine does not have.
-fn unsupported(what: &str, found: &Value, known: &str) -> Error {
-    let name = found["type"].as_str().map_or_else(|| found.to_string(), |name| format!("'{name}'"));
-    Error::Unsupported(format!("the {what} {name} is not supported; this engine has {known}"))
-}
-
-/// The items of a list; nothing for any other value.
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
-}
-
-/// A component as a list: the members of a `Sequence` at any depth, any other component alone, nothing for null.
-fn members<'a>(value: &'a Value, list: &str) -> Vec<&'a Value> {
-    match value["type"].as_str() {
-        Some("Sequence") => items(&value[list]).flat_map(|value| members(value, list)).collect(),
-        _ if value.is_null() => Vec::new(),
-        _ => vec![value],
-    }
-}
-
-/// The normalizer and the pre-tokenizer of the file.
-fn pipeline(normalizer: &Value, pre_tokenizer: &Value) -> Result<Pipeline> {
-    let mut pipeline = Pipeline::default();
-    let (mut byte_level, mut sentence, mut prefix) = (false, false, None);
-    for step in members(normalizer, "normalizers") {
-        match step["type"].as_str() {
-            Some("NFC") => pipeline.nfc = true,
-            Some("Prepend") if step["prepend"] == "▁" => prefix = Some(SpacePrefix::Each),
-            Some("Replace") if step["pattern"]["String"] == " " && step["content"] == "▁" => sentence = true,
-            _ => return Err(unsupported("normalizer", step, "NFC, Prepend of '▁' and Replace of ' ' by '▁'")),
-        }
-    }
-    for step in members(pre_tokenizer, "pretokenizers") {
-        let pattern = &step["pattern"];
-        let isolated = step["behavior"] == "Isolated" && step["invert"] != true;
-        let pattern = match (step["type"].as_str(), pattern["Regex"].as_str(), pattern["String"].as_str()) {
-            // By then the normalizer has replaced the spaces.
-            (Some("Split"), None, Some(" ")) if sentence => None,
-            (Some("Split"), Some(regex), _) if isolated => Some(regex.to_string()),
-            (Some("Split"), None, Some(text)) if isolated => Some(Split::literal(text)),
-            (Some("Digits"), ..) if step["individual_digits"] == true => Some(r"\p{N}".to_string()),
-            (Some("Digits"), ..) => Some(r"\p{N}+".to_string()),
-            (Some("Punctuation"), ..) if step["behavior"] == "Isolated" => Some(PUNCTUATION.to_string()),
-            (Some("Punctuation"), ..) if step["behavior"] == "Contiguous" => Some(format!("{PUNCTUATION}+")),
-            (Some("ByteLevel"), ..) if step["add_prefix_space"] != true && !byte_level => {
-                let regex = (step["use_regex"] != false).then(|| Split::new(pre_tokenizers::GPT2)).transpose()?;
-                pipeline.splits.extend(regex);
-                byte_level = true;
-                None
-            }
-            (Some("Metaspace"), ..) if step["replacement"] == "▁" && pipeline.splits.is_empty() => {
-                sentence = true;
-                prefix = match step["prepend_scheme"].as_str() {
-                    Some("never") => None,
-                    Some("first") => Some(SpacePrefix::MissingAtStart),
-                    None if step["add_prefix_space"] == false => None,
-                    _ => Some(SpacePrefix::Missing),
-                };
-                (step["split"] != false).then(|| "▁?[^▁]+|▁".to_string())
-            }
-            _ => {
-                let known = "ByteLevel without add_prefix_space, Metaspace if it is first, and Split, Digits and \
-                             Punctuation with the behavior Isolated";
-                return Err(unsupported("pre-tokenizer", step, known));
-            }
-        };
-        let splits = if byte_level { &mut pipeline.spelled_splits } else { &mut pipeline.splits };
-        splits.extend(pattern.map(|pattern| Split::new(&pattern)).transpose()?);
-    }
-    pipeline.spelling = match (byte_level, sentence) {
-        (true, false) => Spelling::ByteLevel,
-        (false, true) => Spelling::Sentence { prefix },
-        (both, _) => {
-            let found = if both { "both as bytes and" } else { "neither as bytes nor" };
-            return Err(Error::Unsupported(format!(
-                "the file spells text {found} with '▁' for spaces; this engine has ByteLevel pre-tokenizers, and \
-                 Metaspace pre-tokenizers or Replace normalizers with '▁'"
-            )));
-        }
-    };
-    Ok(pipeline)
-}
-
-/// What the pre-tokenizer `Punctuation` matches: Unicode punctuation and the ASCII symbols.
-const PUNCTUATION: &str = r"[\p{P}!-/:-@\[-`{-~]";
 
 /// The options of the file's byte-pair encoding.
 fn bpe_options(model: &Value) -> Result<BpeOptions> {
@@ -219,14 +157,15 @@ fn bpe_options(model: &Value) -> Result<BpeOptions> {
         return Err(invalid("has no 'model', so it is not a tokenizer.json"));
     }
     if !matches!(model["type"].as_str(), None | Some("BPE")) || !model["vocab"].is_object() {
-        return Err(unsupported("model", model, "BPE"));
+        let known = "BPE with a 'vocab'";
+        return Err(unsupported("model", &json!({"type": model["type"]}), known));
     }
     let off = |value: &Value| value.is_null() || *value == 0.0 || *value == "";
     let options = ["dropout", "continuing_subword_prefix", "end_of_word_suffix"];
     if let Some(key) = options.into_iter().find(|key| !off(&model[*key])) {
-        let found = &model[key];
         return Err(Error::Unsupported(format!(
-            "the model's {key} is {found}, which is not supported; this engine has BPE without it"
+            "model: its {key} is {}, which is not supported; this engine has BPE without it",
+            shortened(&model[key])
         )));
     }
     Ok(BpeOptions {
@@ -237,40 +176,87 @@ fn bpe_options(model: &Value) -> Result<BpeOptions> {
     })
 }
 
-/// The id of the token `text`.
-fn id_of(value: &Value, text: &str) -> Result<TokenId> {
-    let id = value.as_u64().filter(|id| *id <= MAX_ID);
-    let id = id.ok_or_else(|| invalid(format!("token '{text}' has the id {value}, expected 0 to {MAX_ID}")))?;
-    Ok(id as TokenId)
+/// The tokens of the file's `added_tokens`, with the ids that the `tokenizers` library gives them: that of the
+/// vocabulary, or else the next one behind it.
+fn added_tokens<'a>(list: &'a Value, vocab: &Value) -> Result<Vec<SpecialToken<'a>>> {
+    let mut next = vocab.as_object().map_or(0, |vocab| vocab.len() as u64);
+    let (mut added, mut known) = (Vec::new(), AHashSet::new());
+    for token in items(list) {
+        let text = token["content"].as_str();
+        let text = text.ok_or_else(|| invalid("added_tokens: a token has no 'content', expected its text"))?;
+        if text.is_empty() {
+            continue;
+        }
+        if !known.insert(text) {
+            return Err(invalid(format!("added_tokens: the token '{text}' is there twice; leave one out")));
+        }
+        let id = vocab[text].as_u64().unwrap_or_else(|| {
+            next += 1;
+            next - 1
+        });
+        if token["id"] != id {
+            return Err(invalid(format!(
+                "added_tokens: the token '{text}' has the id {}, expected {id}: its id in 'vocab', or the next one \
+                 behind the vocabulary",
+                token["id"]
+            )));
+        }
+        let kind = if token["special"] == true { TokenKind::Control } else { TokenKind::UserDefined };
+        added.push(SpecialToken {
+            id: TokenId::try_from(id).map_err(|_| wrong_id(text, &token["id"]))?,
+            text,
+            kind,
+            strip: (token["lstrip"] == true, token["rstrip"] == true),
+            single_word: token["single_word"] == true,
+            normalized: token["normalized"] == true,
+        });
+    }
+    Ok(added)
 }
 
-/// A token of the file's `added_tokens`.
-fn added_token(token: &Value) -> Result<SpecialToken<'_>> {
-    let text =
-        token["content"].as_str().ok_or_else(|| invalid("an added token has no 'content', expected its text"))?;
-    if token["single_word"] == true {
-        return Err(Error::Unsupported(format!(
-            "the added token '{text}' matches single words only, which is not supported; this engine has added tokens \
-             that match anywhere"
-        )));
+/// The normalized texts of added tokens whose text changes.
+fn normalized(added: &[SpecialToken], pipeline: &Pipeline) -> Result<AHashMap<TokenId, String>> {
+    let (mut changed, mut known) = (AHashMap::new(), AHashSet::new());
+    let written: AHashMap<&str, TokenId> = added.iter().map(|token| (token.text, token.id)).collect();
+    for token in added.iter().filter(|token| token.normalized) {
+        let text = pipeline.normalize(token.text);
+        let is_other = written.get(&*text).is_some_and(|id| *id != token.id);
+        if text.is_empty() || is_other || !known.insert(text.to_string()) {
+            return Err(Error::Unsupported(format!(
+                "added_tokens: the token '{}' has the normalized text '{text}', which is empty or that of another \
+                 token; this engine has added tokens that differ",
+                token.text
+            )));
+        }
+        if text != token.text {
+            changed.insert(token.id, text.into_owned());
+        }
     }
-    let kind = if token["special"] == true { TokenKind::Control } else { TokenKind::UserDefined };
-    let strip = (token["lstrip"] == true, token["rstrip"] == true);
-    Ok(SpecialToken { id: id_of(&token["id"], text)?, text, kind, strip })
+    Ok(changed)
+}
+
+fn wrong_id(text: &str, id: &Value) -> Error {
+    invalid(format!("token '{text}' has the id {id}, expected a number from 0 up to about that of tokens"))
 }
 
 /// The text and the kind of each id.
 fn vocabulary(model: &Value, byte_fallback: bool, added: &[SpecialToken]) -> Result<(Vec<String>, Vec<TokenKind>)> {
     let mut tokens = Vec::new();
     for (text, id) in model["vocab"].as_object().into_iter().flatten() {
-        let kind = match () {
-            () if model["unk_token"] == *text => TokenKind::Unknown,
-            () if byte_fallback && bytes::from_hex(text).is_some() => TokenKind::Byte,
-            () => TokenKind::Normal,
-        };
-        tokens.push((id_of(id, text)?, text.as_str(), kind));
+        let is_byte = byte_fallback && bytes::from_hex(text).is_some();
+        let kind = if is_byte { TokenKind::Byte } else { TokenKind::Normal };
+        let number = id.as_u64().and_then(|id| TokenId::try_from(id).ok()).ok_or_else(|| wrong_id(text, id))?;
+        tokens.push((number, text.as_str(), kind));
     }
-    tokens.extend(added.iter().map(|special| (special.id, special.text, special.kind)));
+    // The unknown token is usually among the added tokens.
+    let kind_of = |added: &SpecialToken| match added.kind {
+        TokenKind::Control if model["unk_token"] == added.text => TokenKind::Unknown,
+        kind => kind,
+    };
+    tokens.extend(added.iter().map(|added| (added.id, added.text, kind_of(added))));
+    if let Some((id, text, _)) = tokens.iter().find(|(id, ..)| *id as usize >= 2 * tokens.len() + SPARE_IDS) {
+        return Err(wrong_id(text, &json!(id)));
+    }
     let count = tokens.iter().map(|(id, ..)| *id as usize + 1).max().unwrap_or(0);
     let (mut texts, mut kinds) = (vec![String::new(); count], vec![TokenKind::Unused; count]);
     for (id, text, kind) in tokens {
@@ -281,8 +267,7 @@ fn vocabulary(model: &Value, byte_fallback: bool, added: &[SpecialToken]) -> Res
             )));
         }
         *known = text.to_string();
-        // The unknown token is usually among the added tokens too.
-        kinds[id] = if kinds[id] == TokenKind::Unknown { TokenKind::Unknown } else { kind };
+        kinds[id] = kind;
     }
     Ok((texts, kinds))
 }
@@ -294,26 +279,4 @@ fn merge(merge: &Value) -> Result<(&str, &str)> {
         merge => merge[0].as_str().zip(merge[1].as_str()),
     };
     pair.ok_or_else(|| invalid(format!("the merge {merge} is not a pair of tokens")))
-}
-
-/// The tokens that the post-processor adds at the start and at the end of a text.
-fn post_processor_tokens(post_processor: &Value) -> Result<(Option<String>, Option<String>)> {
-    let (mut front, mut end) = (None, None);
-    for step in members(post_processor, "processors") {
-        let mut side = &mut front;
-        for piece in items(&step["single"]) {
-            let Some(token) = piece["SpecialToken"]["id"].as_str() else {
-                side = &mut end;
-                continue;
-            };
-            if side.replace(token.to_string()).is_some() {
-                return Err(Error::Unsupported(
-                    "the post-processor adds several tokens on one side of a text, which is not supported; this engine \
-                     has at most one"
-                        .into(),
-                ));
-            }
-        }
-    }
-    Ok((front, end))
 }

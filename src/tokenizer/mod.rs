@@ -7,7 +7,10 @@ mod bytes;
 mod detokenizer;
 mod gguf;
 mod json;
+mod json_parts;
 mod merges;
+mod onig;
+mod pipeline;
 mod pre_tokenizers;
 mod sentencepiece;
 mod special;
@@ -18,16 +21,17 @@ pub use gguf::bos_eos_texts;
 pub use json::is_json as is_tokenizer_json;
 
 use crate::checkpoint::gguf::Gguf;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::template::RenderedPrompt;
 use crate::token::TokenId;
+use ahash::AHashMap;
+use detokenizer::{Decoding, Spelling, Start};
 use merges::{IdsByText, MergeModel};
-use special::{Fragment, Matcher};
-use split::{Split, split};
+use pipeline::Pipeline;
+use special::{Fragment, Specials};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
-use tokenizers::normalizers::NFC;
-use tokenizers::{NormalizedString, Normalizer};
 
 /// Tokens that end an answer even if the file does not say so. Each is the end-of-turn or end-of-text token of some
 /// family of models.
@@ -57,6 +61,7 @@ const STOP_TEXTS: [&str; 19] = [
 pub struct Tokenizer {
     pipeline: Pipeline,
     model: MergeModel,
+    decoding: Decoding,
     /// The name of the pre-tokenizer; `spm` for SentencePiece, `tokenizer.json` for that file's own.
     pub pre: String,
     /// BLAKE3, in hexadecimal, of the `tokenizer.json` or of the metadata that it was built from.
@@ -67,59 +72,28 @@ pub struct Tokenizer {
     kinds: Vec<TokenKind>,
     /// Control tokens: never produced from text unless `parse_special` is set.
     control_ids: IdsByText,
-    /// Finds user-defined tokens, which are recognized in any text.
-    user_defined: Matcher,
-    /// Finds user-defined tokens and control tokens.
-    special: Matcher,
+    /// Finds user-defined tokens, which are recognized in any text, and control tokens.
+    specials: Specials,
+    /// Texts to decode in place of `texts`: those of added tokens that a `tokenizer.json` normalizes.
+    normalized: AHashMap<TokenId, String>,
     /// The token that begins a text (BOS).
     pub bos: Option<TokenId>,
     /// The token that ends a text (EOS).
     pub eos: Option<TokenId>,
     /// Whether the model expects BOS at the start.
     pub add_bos: bool,
+    /// Whether the file adds a token at the end of a text, too, and which. It is not added to a prompt, which goes on.
+    pub suffix: Option<TokenId>,
     /// The ids that end an answer, ascending.
     pub stop: Vec<TokenId>,
-}
-
-/// What happens to a text before byte-pair encoding: normalization and pre-tokenization.
-#[derive(Default)]
-struct Pipeline {
-    /// Whether the text is brought into Unicode's composed form (NFC).
-    nfc: bool,
-    /// Splits of the text. For a byte-level vocabulary they see the text itself, for SentencePiece its spelling.
-    splits: Vec<Split>,
-    spelling: Spelling,
-    /// Further splits of byte-level pieces, which see their spelling.
-    spelled_splits: Vec<Split>,
-}
-
-/// How the vocabulary spells bytes and spaces.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Spelling {
-    /// Each byte as one printable character (GPT-2).
-    #[default]
-    ByteLevel,
-    /// Spaces as U+2581, and bytes without a token of their own as `<0xXX>` (SentencePiece).
-    Sentence {
-        /// Where a space is added in front.
-        prefix: Option<SpacePrefix>,
-    },
-}
-
-/// Which parts of a text get a space in front. Special tokens separate the parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SpacePrefix {
-    /// Every part gets one.
-    Each,
-    /// Every part gets one that does not begin with a space.
-    Missing,
-    /// Only the part at the start of the text gets one, if it does not begin with a space.
-    MissingAtStart,
+    /// A warning for the user: what the file leaves open or asks for in vain, and what is done instead.
+    pub warning: Option<String>,
 }
 
 /// The kind of a token, as in `tokenizer.ggml.token_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum TokenKind {
+    #[default]
     Normal,
     Unknown,
     Control,
@@ -172,8 +146,21 @@ impl Tokenizer {
 
     /// [`Tokenizer::encode`], with BOS in front if `add_bos` and the vocabulary has one.
     pub fn encode_with_bos(&self, text: &str, add_bos: bool, parse_special: bool) -> Vec<TokenId> {
-        let bos = self.bos.filter(|_| add_bos);
-        bos.into_iter().chain(self.encode(text, parse_special)).collect()
+        self.encode_watched(text, add_bos, parse_special, &mut || false).expect("it is never cancelled")
+    }
+
+    /// [`Tokenizer::encode_with_bos`], cancelled by `watch`, which is called every few milliseconds.
+    pub fn encode_watched(
+        &self,
+        text: &str,
+        add_bos: bool,
+        parse_special: bool,
+        watch: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<TokenId>> {
+        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0 };
+        encoder.ids.extend(self.bos.filter(|_| add_bos));
+        encoder.encode(&[(text, parse_special)])?;
+        Ok(encoder.ids)
     }
 
     /// The ids of a rendered prompt. Control tokens are recognized only where the template wrote them. BOS is added if
@@ -188,62 +175,15 @@ impl Tokenizer {
 
     /// The ids of a text in parts, each with whether control tokens are recognized in it.
     pub fn encode_parts(&self, parts: &[(&str, bool)]) -> Vec<TokenId> {
-        let mut ids = Vec::new();
-        // Text between two special tokens is encoded as a whole, even if it spans several parts.
-        let mut plain = String::new();
-        for (text, parse_special) in parts {
-            let matcher = if *parse_special { &self.special } else { &self.user_defined };
-            for fragment in matcher.cut(text) {
-                match fragment {
-                    Fragment::Plain(text) => plain.push_str(text),
-                    Fragment::Token(id) => {
-                        self.encode_plain(&plain, &mut ids);
-                        plain.clear();
-                        ids.push(id);
-                    }
-                }
-            }
-        }
-        self.encode_plain(&plain, &mut ids);
-        ids
+        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch: &mut || false, pieces: 0 };
+        encoder.encode(parts).expect("it is never cancelled");
+        encoder.ids
     }
 
-    /// Appends the ids of text without special tokens.
-    fn encode_plain(&self, text: &str, ids: &mut Vec<TokenId>) {
-        if text.is_empty() {
-            return;
-        }
-        let text = if self.pipeline.nfc { composed(text) } else { Cow::Borrowed(text) };
-        match self.pipeline.spelling {
-            Spelling::ByteLevel => {
-                let mut spelled = String::new();
-                for piece in split(&self.pipeline.splits, &text) {
-                    bytes::to_byte_level(piece, &mut spelled);
-                    for piece in split(&self.pipeline.spelled_splits, &spelled) {
-                        self.model.encode(piece, ids);
-                    }
-                }
-            }
-            Spelling::Sentence { prefix } => {
-                let begins = text.starts_with([' ', '▁']);
-                let prefixed = match prefix {
-                    None => false,
-                    Some(SpacePrefix::Each) => true,
-                    Some(SpacePrefix::Missing) => !begins,
-                    Some(SpacePrefix::MissingAtStart) => !begins && ids.is_empty(),
-                };
-                let spelled = text.replace(' ', "▁");
-                let spelled = if prefixed { format!("▁{spelled}") } else { spelled };
-                for piece in split(&self.pipeline.splits, &spelled) {
-                    self.model.encode(piece, ids);
-                }
-            }
-        }
-    }
-
-    /// The text of ids. Invalid UTF-8 becomes U+FFFD. `skip_special` leaves control tokens out.
+    /// The text of ids. Invalid UTF-8 becomes U+FFFD. `skip_special` leaves control tokens out. Ids outside the
+    /// vocabulary have no text.
     pub fn decode(&self, ids: &[TokenId], skip_special: bool) -> String {
-        let mut detokenizer = Detokenizer::new(true, skip_special);
+        let mut detokenizer = Detokenizer::new(true, skip_special).whole(self);
         let mut text: String = ids.iter().map(|id| detokenizer.push(self, *id)).collect();
         text.push_str(&detokenizer.flush());
         text
@@ -251,13 +191,39 @@ impl Tokenizer {
 
     /// The bytes that a token stands for; empty for an id outside the vocabulary.
     pub fn bytes_of(&self, id: TokenId) -> Vec<u8> {
-        let Some(text) = self.texts.get(id as usize) else { return Vec::new() };
-        match (self.kinds[id as usize], self.pipeline.spelling) {
-            (kind, _) if kind.is_special() => text.as_bytes().to_vec(),
-            (TokenKind::Byte, _) => bytes::from_hex(text).map_or_else(|| text.as_bytes().to_vec(), |byte| vec![byte]),
-            (_, Spelling::ByteLevel) => bytes::from_byte_level(text),
-            (_, Spelling::Sentence { .. }) => text.replace('▁', " ").into_bytes(),
+        self.bytes_at(id, false)
+    }
+
+    /// [`Tokenizer::bytes_of`] for the first token of a text (`first`) or another.
+    fn bytes_at(&self, id: TokenId, first: bool) -> Vec<u8> {
+        let Some(text) = self.normalized.get(&id).or(self.texts.get(id as usize)) else { return Vec::new() };
+        if self.kinds[id as usize].is_special() && !self.decoding.is_json {
+            return text.as_bytes().to_vec();
         }
+        if let Some(byte) = self.byte_of(id) {
+            return vec![byte];
+        }
+        match &self.decoding.spelling {
+            Spelling::Bytes => bytes::from_byte_level(text),
+            Spelling::Text { replace, .. } => {
+                let unmarked = match self.decoding.start {
+                    Start::Marks(mark) if first => text.replace(mark, ""),
+                    _ => text.clone(),
+                };
+                replace.iter().fold(unmarked, |text, (from, to)| text.replace(from, to)).into_bytes()
+            }
+        }
+    }
+
+    /// The byte that a token such as `<0x0A>` stands for, if the file says so.
+    fn byte_of(&self, id: TokenId) -> Option<u8> {
+        let text = self.normalized.get(&id).or(self.texts.get(id as usize))?;
+        let is_byte = match self.decoding.spelling {
+            _ if !self.decoding.is_json => self.kinds[id as usize] == TokenKind::Byte,
+            Spelling::Text { bytes, .. } => bytes,
+            Spelling::Bytes => false,
+        };
+        bytes::from_hex(text).filter(|_| is_byte)
     }
 
     /// The text of a token as the file spells it; nothing for an id outside the vocabulary.
@@ -276,15 +242,28 @@ impl Tokenizer {
         self.kinds.get(id as usize).is_some_and(|kind| kind.is_control())
     }
 
-    /// The texts of all control tokens, in the order of their ids.
+    /// The texts of all control tokens, each once, in the order of their ids.
     pub fn control_texts(&self) -> impl Iterator<Item = &str> {
-        let control = (0..).zip(&self.texts).filter(|(id, text)| self.is_control(*id) && !text.is_empty());
-        control.map(|(_, text)| text.as_str())
+        // Of tokens with equal texts, `control_ids` has the first.
+        let control = (0..).zip(&self.texts).filter(|(id, _)| self.is_control(*id));
+        control
+            .map(|(id, text)| (id, text.as_str()))
+            .filter(|(id, text)| self.control_ids.get(*text) == Some(id))
+            .map(|(_, text)| text)
+    }
+
+    /// The ids of all control tokens with this text.
+    pub fn control_ids(&self, text: &str) -> Vec<TokenId> {
+        let Some(first) = self.control_ids.get(text) else { return Vec::new() };
+        (*first..self.texts.len() as TokenId)
+            .filter(|id| self.is_control(*id) && self.texts[*id as usize] == text)
+            .collect()
     }
 
     /// The text of the first control token that a text spells.
     pub fn control_text_in(&self, text: &str) -> Option<&str> {
-        let ids = self.special.cut(text).into_iter().filter_map(|fragment| match fragment {
+        let whole = [(0..text.len(), true)];
+        let ids = self.specials.cut(text, &whole).into_iter().filter_map(|fragment| match fragment {
             Fragment::Token(id) => Some(id),
             Fragment::Plain(_) => None,
         });
@@ -307,12 +286,79 @@ impl Tokenizer {
     }
 }
 
-/// A text in Unicode's composed form (NFC). ASCII has this form already.
-fn composed(text: &str) -> Cow<'_, str> {
-    if text.is_ascii() {
-        return Cow::Borrowed(text);
+/// The error for a vocabulary that contradicts itself.
+fn invalid(what: impl Into<String>) -> Error {
+    Error::Model(what.into())
+}
+
+/// The warning about a token that the file adds at the end of a text.
+fn suffix_warning(texts: &[String], id: TokenId) -> String {
+    format!(
+        "the file adds the token '{}' (id {id}) at the end of a text; prompts are left without it, since the answer \
+         continues them",
+        texts[id as usize]
+    )
+}
+
+/// Encodes one text.
+struct Encoder<'a> {
+    tokenizer: &'a Tokenizer,
+    ids: Vec<TokenId>,
+    /// Whether to stop.
+    watch: &'a mut dyn FnMut() -> bool,
+    /// How many pieces were encoded since `watch` was asked.
+    pieces: usize,
+}
+
+/// After so many pieces `watch` is asked again: after some milliseconds.
+const PIECES_UNWATCHED: usize = 4096;
+
+impl Encoder<'_> {
+    /// Encodes a text in parts. Text between two special tokens is encoded as a whole, even if it spans several parts.
+    fn encode(&mut self, parts: &[(&str, bool)]) -> Result<()> {
+        let text = match parts {
+            [(text, _)] => Cow::Borrowed(*text),
+            _ => parts.iter().map(|(text, _)| *text).collect::<String>().into(),
+        };
+        let mut end = 0;
+        let ranges = parts.iter().map(|(part, control)| {
+            end += part.len();
+            (end - part.len()..end, *control)
+        });
+        let ranges: Vec<(Range<usize>, bool)> = ranges.collect();
+        let control = ranges.iter().all(|(_, control)| *control);
+        for fragment in self.tokenizer.specials.cut(&text, &ranges) {
+            match fragment {
+                Fragment::Token(id) => self.ids.push(id),
+                Fragment::Plain(range) => self.plain(&text[range.clone()], range.start == 0, control)?,
+            }
+        }
+        Ok(())
     }
-    let mut composed = NormalizedString::from(text);
-    NFC.normalize(&mut composed).expect("every text has a composed form");
-    Cow::Owned(composed.get().to_string())
+
+    /// Encodes text without special tokens, apart from those in its normalized form.
+    fn plain(&mut self, text: &str, at_start: bool, control: bool) -> Result<()> {
+        let Tokenizer { pipeline, specials, model, .. } = self.tokenizer;
+        let text = pipeline.normalize(text);
+        for fragment in specials.cut_normalized(&text, control) {
+            match fragment {
+                Fragment::Token(id) => self.ids.push(id),
+                Fragment::Plain(range) => {
+                    let at_start = at_start && range.start == 0;
+                    pipeline.pieces(&text[range], at_start, &mut |piece| {
+                        self.pieces += 1;
+                        if self.pieces == PIECES_UNWATCHED {
+                            self.pieces = 0;
+                            if (self.watch)() {
+                                return Err(Error::Cancelled);
+                            }
+                        }
+                        model.encode(piece, &mut self.ids);
+                        Ok(())
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -79,6 +79,78 @@ fn control_texts_are_those_of_special_tokens() {
     assert_eq!(tokenizer.control_texts().collect::<Vec<_>>(), ["<unk>", "<s>", "</s>"]);
 }
 
+/// A file of `kinds.json`: the base with other parts. Of the model only options are replaced.
+fn composed(base: &Value, parts: &Value) -> Value {
+    let mut file = base.clone();
+    for (key, part) in parts.as_object().unwrap() {
+        if key == "model" {
+            part.as_object().unwrap().iter().for_each(|(option, value)| file["model"][option] = value.clone());
+        } else {
+            file[key] = part.clone();
+        }
+    }
+    file
+}
+
+/// The ids with what the file adds at both ends.
+fn with_ends(tokenizer: &Tokenizer, ids: Vec<u32>) -> Vec<u32> {
+    tokenizer.bos.filter(|_| tokenizer.add_bos).into_iter().chain(ids).chain(tokenizer.suffix).collect()
+}
+
+/// Every kind of part with every option, and random combinations. `BITNET_TOKENIZER_KINDS` names another such file, of
+/// which combinations may be refused.
+#[test]
+fn all_kinds_of_parts_do_what_the_tokenizers_package_does() {
+    let other = std::env::var_os("BITNET_TOKENIZER_KINDS").map(PathBuf::from);
+    let folder = crate::builder::folder("tokenizer_kinds");
+    let (mut opened, mut refused) = (0, Vec::new());
+    for file in read(other.clone().unwrap_or(fixture("tokenizers/kinds.json"))).as_array().unwrap() {
+        for case in file["cases"].as_array().unwrap() {
+            let parts = &case["parts"];
+            let bytes = composed(&file["base"], parts).to_string();
+            let tokenizer = match Tokenizer::open(&crate::builder::write(folder.join("tokenizer.json"), bytes), None) {
+                Ok(tokenizer) => tokenizer,
+                Err(error) => {
+                    refused.push(error.to_string());
+                    continue;
+                }
+            };
+            opened += 1;
+            for row in case["texts"].as_array().unwrap() {
+                let text = row[0].as_str().unwrap();
+                let ids = tokenizer.encode(text, true);
+                assert_eq!(ids, ids_of(&row[1]), "{parts}: {text:?}");
+                let (plain, theirs) = (tokenizer.encode(text, false), ids_of(&row[2]));
+                if theirs.iter().any(|id| tokenizer.is_control(*id)) {
+                    // With `ignore_merges` the package lets a piece that is a control token's text become that token.
+                    assert!(!plain.iter().any(|id| tokenizer.is_control(*id)), "{parts}: {text:?} as plain text");
+                } else {
+                    assert_eq!(plain, theirs, "{parts}: {text:?} as plain text");
+                }
+                assert_eq!(with_ends(&tokenizer, ids), ids_of(&row[3]), "{parts}: {text:?} with both ends");
+                let parts: Vec<(&str, bool)> = text.split_inclusive('e').map(|part| (part, true)).collect();
+                assert_eq!(tokenizer.encode_parts(&parts), ids_of(&row[1]), "{parts:?} in parts");
+            }
+            for row in case["decoded"].as_array().unwrap() {
+                let ids = ids_of(&row[0]);
+                assert_eq!(tokenizer.decode(&ids, false), row[2].as_str().unwrap(), "{parts}: {ids:?}");
+                // The package shows a special token if a normalizer changes its text; older versions do not.
+                let shows = tokenizer.decode(&ids, true) == row[1].as_str().unwrap();
+                let changed = ids.iter().any(|id| tokenizer.is_control(*id)) && !parts["normalizer"].is_null();
+                assert!(shows || changed, "{parts}: {ids:?} {:?} {}", tokenizer.decode(&ids, true), row[1]);
+            }
+        }
+    }
+    println!("{opened} opened, {} refused", refused.len());
+    if other.is_none() {
+        assert_eq!((opened > 250, refused), (true, Vec::new()));
+    } else {
+        refused.sort();
+        refused.dedup();
+        refused.iter().for_each(|refusal| println!("{refusal}"));
+    }
+}
+
 #[test]
 fn unsupported_components_are_refused_by_name() {
     let folder = crate::builder::folder("tokenizer_refused");
@@ -89,26 +161,126 @@ fn unsupported_components_are_refused_by_name() {
         assert!(message.contains("this engine has"), "{message}");
         assert!(message.starts_with(&path.display().to_string()), "{message}");
     };
-    refuse("'Unigram'", &|file| file["model"]["type"] = json!("Unigram"));
+    refuse("model: 'Unigram'", &|file| file["model"]["type"] = json!("Unigram"));
     refuse("'WordPiece'", &|file| file["model"] = json!({"type": "WordPiece", "vocab": {}}));
-    refuse("'Lowercase'", &|file| file["normalizer"] = json!({"type": "Lowercase"}));
-    refuse("'Precompiled'", &|file| {
-        file["normalizer"] = json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Precompiled"}]});
+    refuse("'WordLevel'", &|file| file["model"] = json!({"type": "WordLevel", "vocab": {}}));
+    for (key, value) in
+        [("dropout", json!(0.1)), ("continuing_subword_prefix", json!("##")), ("end_of_word_suffix", json!("</w>"))]
+    {
+        refuse(key, &|file| file["model"][key] = value.clone());
+    }
+    for normalizer in [
+        json!({"type": "Precompiled", "precompiled_charsmap": ""}),
+        json!({"type": "Replace", "pattern": {"Regex": "a"}, "content": ""}),
+        json!({"type": "Replace", "pattern": {"String": ""}, "content": "b"}),
+        json!({"type": "ByteLevel"}),
+        json!({"type": "Strip"}),
+        json!({"type": "Unheard"}),
+    ] {
+        let expected = format!("normalizer: '{}'", normalizer["type"].as_str().unwrap());
+        refuse(&expected, &|file| file["normalizer"] = normalizer.clone());
+        let inside = json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, normalizer]});
+        refuse(&expected, &|file| file["normalizer"] = inside.clone());
+    }
+    for pre_tokenizer in [
+        json!({"type": "UnicodeScripts"}),
+        json!({"type": "FixedLength", "length": 5}),
+        json!({"type": "CharDelimiterSplit", "delimiter": "ab"}),
+        json!({"type": "Split", "pattern": {"String": "a"}, "behavior": "Odd", "invert": false}),
+        json!({"type": "Split", "pattern": {"String": ""}, "behavior": "Isolated", "invert": false}),
+        json!({"type": "Split", "pattern": {"Regex": "a*"}, "behavior": "Isolated", "invert": false}),
+        json!({"type": "Metaspace", "replacement": "__", "prepend_scheme": "always", "split": true}),
+        json!({"type": "Metaspace", "replacement": "_", "prepend_scheme": "sometimes", "split": true}),
+    ] {
+        let expected = format!("pre_tokenizer: '{}'", pre_tokenizer["type"].as_str().unwrap());
+        refuse(&expected, &|file| file["pre_tokenizer"] = pre_tokenizer.clone());
+    }
+    refuse("'first'", &|file| {
+        file["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"})
     });
-    refuse("'BertPreTokenizer'", &|file| file["pre_tokenizer"] = json!({"type": "BertPreTokenizer"}));
-    refuse("'ByteLevel'", &|file| {
-        file["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": true});
+    for decoder in [
+        Value::Null,
+        json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+        json!({"type": "CTC"}),
+        json!({"type": "BPEDecoder", "suffix": "</w>"}),
+        json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}),
+        json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "ByteFallback"}]}),
+        json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 0, "stop": 1}]}),
+        json!({"type": "Sequence", "decoders": [{"type": "ByteLevel"}, {"type": "ByteFallback"}]}),
+    ] {
+        refuse("decoder: ", &|file| file["decoder"] = decoder.clone());
+    }
+    let tokens = json!({"<|begin|>": {"id": "<|begin|>", "ids": [420, 421], "tokens": ["a", "b"]}});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let begin = json!({"SpecialToken": {"id": "<|begin|>", "type_id": 0}});
+    for (single, special_tokens) in [
+        (json!([begin, begin, text]), Value::Null),
+        (json!([text, text]), Value::Null),
+        (json!([begin]), Value::Null),
+        (json!([begin, text]), tokens),
+    ] {
+        refuse("post_processor: 'TemplateProcessing'", &|file| {
+            file["post_processor"]["single"] = single.clone();
+            if !special_tokens.is_null() {
+                file["post_processor"]["special_tokens"] = special_tokens.clone();
+            }
+        });
+    }
+    refuse("post_processor: 'TemplateProcessing'", &|file| {
+        let template = file["post_processor"].clone();
+        file["post_processor"] = json!({"type": "Sequence", "processors": [template, template]});
     });
-    refuse("neither as bytes nor", &|file| file["pre_tokenizer"] = Value::Null);
-    refuse("(?=x)", &|file| {
-        file["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!("a(?=x)");
+    refuse("post_processor: 'Odd'", &|file| file["post_processor"] = json!({"type": "Odd"}));
+    for pattern in [
+        "a(?=x)",
+        r"\bx",
+        "(?i)x",
+        "(?i:x)",
+        "(?<a>b)",
+        r"(a)\1",
+        "[[:alpha:]]",
+        "a++",
+        "a{2}+",
+        "a{2}?",
+        "a{,2}",
+        "x^",
+        r"\h",
+        r"\p{Greek}",
+        r"\p{^L}",
+        r"\G",
+        r"\R",
+        r"[a&&b]",
+        "[]a]",
+        "(?>a)",
+        "(?m:.)",
+        "a{3,2}",
+        r"\xe9",
+        "{",
+    ] {
+        refuse(pattern, &|file| file["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(pattern));
+    }
+    refuse("normalized text", &|file| {
+        file["normalizer"] = json!({"type": "Lowercase"});
+        for (token, text) in [(0, "tok"), (1, "TOK")] {
+            let token = &mut file["added_tokens"][token];
+            (token["content"], token["normalized"]) = (json!(text), json!(true));
+        }
     });
-    refuse("dropout", &|file| file["model"]["dropout"] = json!(0.1));
-    refuse("single words", &|file| file["added_tokens"][0]["single_word"] = json!(true));
-    refuse("several tokens", &|file| {
-        let single = file["post_processor"]["single"].as_array_mut().unwrap();
-        single.insert(0, single[0].clone());
-    });
+}
+
+#[test]
+fn what_is_not_applied_is_a_warning() {
+    let folder = crate::builder::folder("tokenizer_warned");
+    let warning = |change: &dyn Fn(&mut Value)| {
+        let path = crate::builder::write(folder.join("tokenizer.json"), changed(change));
+        Tokenizer::open(&path, None).unwrap().warning
+    };
+    assert_eq!(warning(&|_| ()), None);
+    let ends = json!({"type": "RobertaProcessing", "cls": ["<|begin|>", 420], "sep": ["<|end|>", 421]});
+    let warned = warning(&|file| file["post_processor"] = ends.clone()).unwrap();
+    assert!(warned.contains("'<|end|>' (id 421)"), "{warned}");
+    let warned = warning(&|file| file["truncation"] = json!({"max_length": 3})).unwrap();
+    assert!(warned.contains("'truncation'"), "{warned}");
 }
 
 #[test]
@@ -121,9 +293,20 @@ fn invalid_files_are_errors() {
     refuse("is not JSON", b"{");
     refuse("is not JSON", "{\"a\":".repeat(100_000).as_bytes());
     refuse("model", b"{}");
-    refuse("has the id 4000000000", &changed(|file| file["model"]["vocab"]["x"] = json!(4_000_000_000_u32)));
-    refuse("has the id -1", &changed(|file| file["model"]["vocab"]["x"] = json!(-1)));
-    refuse("same id 3", &changed(|file| file["model"]["vocab"]["xyz"] = json!(3)));
+    for id in [4_000_000_000_u64, u64::MAX, 1 << 22, 70_000] {
+        let far = |file: &mut Value| file["model"]["vocab"]["!"] = json!(id);
+        refuse(&format!("has the id {id}"), &changed(far));
+    }
+    refuse("is there twice", &changed(|file| file["added_tokens"][1] = file["added_tokens"][0].clone()));
+    refuse("has the id 7, expected 420", &changed(|file| file["added_tokens"][0]["id"] = json!(7)));
+    refuse("has the id -1", &changed(|file| file["model"]["vocab"]["!"] = json!(-1)));
+    refuse("same id 3", &changed(|file| file["model"]["vocab"]["!"] = json!(3)));
+    refuse(
+        "which no token has",
+        &changed(|file| {
+            file["post_processor"] = json!({"type": "BertProcessing", "cls": ["a", 9999], "sep": ["b", 1]});
+        }),
+    );
     refuse("is not a pair", &changed(|file| file["model"]["merges"][0] = json!("ab")));
     let path = crate::builder::write(folder.join("tokenizer.json"), changed(|_| {}));
     crate::builder::write(folder.join("tokenizer_config.json"), b"[");

@@ -126,6 +126,94 @@ fn odd_vocabularies_open() {
     assert_eq!(tokenizer.decode(&[1, 2, 3, 5, 6, u32::MAX], true), "a\u{fffd}\u{fffd}\0");
 }
 
+#[test]
+fn a_guessed_pre_tokenizer_is_a_warning() {
+    let tokens = [("a", NORMAL, 0.0), ("b", NORMAL, 1.0)];
+    let named = |name: Option<&str>, pre: Option<&str>| {
+        let mut made = file("gpt2", &tokens);
+        if let Some(name) = name {
+            made = made.entry("tokenizer.ggml.pre", STR, string(name));
+        }
+        let path = write(folder("guessed_pre").join("m.gguf"), made.build());
+        let tokenizer = Tokenizer::open(&path, pre).unwrap();
+        (tokenizer.pre, tokenizer.warning)
+    };
+    for name in [None, Some(""), Some("default")] {
+        let (pre, warning) = named(name, None);
+        let warning = warning.unwrap();
+        assert_eq!(pre, "gpt-2");
+        for part in ["'tokenizer.ggml.pre'", "'gpt-2' is a guess", "Convert the model again"] {
+            assert!(warning.contains(part), "{warning}");
+        }
+        assert!(name.is_none_or(|name| warning.contains(&format!("'{name}'"))), "{warning}");
+    }
+    assert_eq!(named(Some("gpt-2"), None), ("gpt-2".into(), None));
+    assert_eq!(named(None, Some("qwen2")), ("qwen2".into(), None));
+    let known = [("a", NORMAL, 0.0), ("<|begin_of_text|>", CONTROL, 0.0)];
+    let known = open("known_pre", &file("gpt2", &known));
+    assert_eq!((known.pre.as_str(), known.warning), ("llama-bpe", None));
+    assert_eq!(open("spm_warning", &file("llama", &tokens)).warning, None);
+}
+
+#[test]
+fn a_token_that_the_file_adds_at_the_end_is_known_and_a_warning() {
+    let tokens = [("a", NORMAL, 0.0), ("</s>", CONTROL, 0.0), ("b", NORMAL, 1.0)];
+    let tokenizer = open("suffix", &file("llama", &tokens).entry("tokenizer.ggml.add_eos_token", 7, [1]));
+    assert_eq!(tokenizer.suffix, Some(1));
+    assert!(tokenizer.warning.unwrap().contains("'</s>' (id 1) at the end"));
+}
+
+/// Work that grows with the square of these numbers would take minutes.
+#[test]
+fn hundreds_of_thousands_of_control_tokens_are_no_burden() {
+    let equal: Vec<(&str, i32, f32)> = vec![("<|x|>", CONTROL, 0.0); 500_000];
+    let tokenizer = open("equal_controls", &file("gpt2", &equal));
+    assert_eq!(tokenizer.control_texts().collect::<Vec<_>>(), ["<|x|>"]);
+    assert_eq!(tokenizer.control_ids("<|x|>").len(), 500_000);
+    assert_eq!(tokenizer.encode(&"<|x|>".repeat(80_000), true), vec![0; 80_000]);
+    assert_eq!(tokenizer.encode(&"<|x|>".repeat(80_000), false), [0; 0]);
+    let parts: Vec<(&str, bool)> = (0..80_000).map(|i| ("<|x|>", i % 2 == 0)).collect();
+    assert_eq!(tokenizer.encode_parts(&parts), vec![0; 40_000]);
+
+    let texts: Vec<String> = (0..200_000).map(|i| format!("<|control_token_{i:010}|>")).collect();
+    let different: Vec<(&str, i32, f32)> = texts.iter().map(|text| (&text[..], CONTROL, 0.0)).collect();
+    let path = write(folder("different_controls").join("m.gguf"), file("gpt2", &different).build());
+    let message = refusal(&path, None);
+    assert!(message.contains("the texts of the 200000 special tokens have"), "{message}");
+    let tokenizer = open("many_controls", &file("gpt2", &different[..100_000]));
+    assert_eq!(tokenizer.encode(&texts[..90_000].concat(), true), (0..90_000).collect::<Vec<u32>>());
+}
+
+#[test]
+fn tokens_of_absurd_length_cost_no_more_than_their_bytes() {
+    let long = "ab".repeat(20 << 20);
+    for model in ["gpt2", "llama"] {
+        let tokens = [("a", NORMAL, 0.0), ("b", NORMAL, 1.0), (&long[..], NORMAL, 2.0)];
+        let tokenizer = open("long_token", &file(model, &tokens).entry("tokenizer.ggml.add_space_prefix", 7, [0]));
+        assert_eq!(tokenizer.encode("abba", false), [0, 1, 1, 0]);
+        assert_eq!(tokenizer.decode(&[2], true).len(), long.len());
+        let path = write(
+            folder("long_control").join("m.gguf"),
+            file(model, &[("a", NORMAL, 0.0), (&long, CONTROL, 1.0)]).build(),
+        );
+        assert!(refusal(&path, None).contains("the texts of the 1 special tokens have"));
+    }
+}
+
+#[test]
+fn encoding_can_be_cancelled() {
+    let tokenizer = open("cancelled", &file("gpt2", &[("a", NORMAL, 0.0)]));
+    let text = "a ".repeat(100_000);
+    let mut calls = 0;
+    let mut watch = || {
+        calls += 1;
+        calls == 3
+    };
+    let error = tokenizer.encode_watched(&text, false, false, &mut watch).unwrap_err();
+    assert_eq!((error.to_string(), calls), ("cancelled".into(), 3));
+    assert_eq!(tokenizer.encode_watched(&text, false, false, &mut || false).unwrap().len(), 100_000);
+}
+
 /// A template that is read without a tokenizer has the same texts. Only SentencePiece has fallbacks.
 #[test]
 fn bos_and_eos_are_known_without_the_tokenizer() {
