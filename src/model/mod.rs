@@ -9,6 +9,7 @@ mod forward;
 mod head;
 mod input;
 mod linear;
+mod plausible;
 mod row;
 mod scratch;
 mod tensors;
