@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect as source
+import json
 import os
 import struct
 import subprocess
@@ -157,6 +158,29 @@ def test_other_tensors_of_zeros(tmp_path: Path) -> None:
         [warning] = of_model(tmp_path, other)
         assert f"zero in tensor '{other.name}';" in warning
     assert of_model(tmp_path, floats("blk.0.attn_q.bias", np.zeros(256))) == []
+
+
+@pytest.mark.parametrize("kind", LINEAR_TYPES)
+def test_inspect_counts_zeros_when_asked(tmp_path: Path, kind: str) -> None:
+    trits = some_trits((256, 256))
+    path = damaged(tmp_path, SPEC, LAST, 0, b"", ternary(LAST, kind, trits, 0.5))
+    found = {tensor["name"]: tensor["zeros"] for tensor in bitnet.inspect(path, weights=True)["tensors"]}
+    assert found[LAST] == np.mean(trits == 0)
+    ternary_names = {tensor.name for tensor in PROJECTIONS}
+    assert {name for name, zeros in found.items() if zeros is not None} == ternary_names
+    assert all(0.3 < found[name] < 0.45 for name in ternary_names)
+    assert {tensor["zeros"] for tensor in bitnet.inspect(path)["tensors"]} == {None}
+
+
+def test_the_command_shows_the_share_of_zeros(tmp_path: Path) -> None:
+    path = damaged(tmp_path, SPEC, LAST, 0, b"", ternary(LAST, "I2_S", np.zeros((256, 256)), 0.5))
+    command = [sys.executable, "-m", "bitnet", "inspect", str(path)]
+    shown = subprocess.run([*command, "--tensors"], capture_output=True, text=True, encoding="utf-8").stdout
+    assert "warning: all weights are zero in tensor" in shown
+    [line] = [line for line in shown.splitlines() if LAST in line and "warning" not in line]
+    assert line.endswith("100.0 % zeros")
+    document = json.loads(subprocess.run([*command, "--json"], capture_output=True, encoding="utf-8").stdout)
+    assert [tensor["zeros"] for tensor in document["tensors"] if tensor["name"] == LAST] == [1.0]
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 100.0])
