@@ -124,7 +124,8 @@ impl Engine {
         self.runtime.model.act_quant.chosen
     }
 
-    /// What looks wrong in the file or its weights, although the model runs.
+    /// What looks wrong in the file or its weights, although the model runs. It waits for nothing, so the tokenizer,
+    /// which may still be in the making, tells its own.
     pub fn warnings(&self) -> Vec<String> {
         [self.gguf().warnings(), &self.runtime.model.warnings].concat()
     }
