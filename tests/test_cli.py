@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 import bitnet
-from bitnet import cli
 from bitnet._gguf_writer import Tensor, Value, write_gguf
 from bitnet._synthetic import Spec, metadata, tensors
 from bitnet.cli import _options, _page
