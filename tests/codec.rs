@@ -246,6 +246,30 @@ fn assert_ternary(kind: TensorType, (n, cols): (usize, usize), trits: &[i8], sca
     assert_eq!(all_trits(&view), (trits.to_vec(), expected.collect()), "{kind} {n}x{cols}");
     let values: Vec<f32> = trits.iter().map(|&trit| scale * f32::from(trit)).collect();
     assert_eq!(all_values(&view), values, "{kind} {n}x{cols}");
+    if view.stored_scales(0).is_some() {
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
+        let stored: Vec<f32> = (0..n).flat_map(|row| stored(&view, row).1).collect();
+        assert_eq!(bits(&stored), bits(&all_values(&view)), "{kind} {n}x{cols}");
+    }
+    assert_eq!(view.is_zero(), is_zero_by_value(&view), "{kind} {n}x{cols}");
+}
+
+/// The trits of a row as a ternary type stores them, and these times their scales.
+fn stored(view: &TensorRows, row: usize) -> (Vec<i8>, Vec<f32>) {
+    let mut trits = vec![0; view.cols()];
+    view.stored_trits(row, &mut trits).unwrap();
+    let scales = view.stored_scales(row).unwrap();
+    let groups = trits.chunks(view.cols() / scales.len()).zip(&scales);
+    let values = groups.flat_map(|(trits, scale)| trits.iter().map(move |trit| scale * f32::from(*trit))).collect();
+    (trits, values)
+}
+
+/// What [`TensorRows::is_zero`] tells, without its shortcuts.
+fn is_zero_by_value(view: &TensorRows) -> bool {
+    match view.i2s() {
+        Some(_) => (0..view.rows()).all(|row| stored(view, row).0.iter().all(|trit| *trit == 0)),
+        None => all_values(view).iter().all(|value| *value == 0.0),
+    }
 }
 
 proptest! {
@@ -344,7 +368,27 @@ fn a_scale_of_zero_makes_zeros() {
         assert_ternary(TensorType::I2_S, (2, 128), &zeros, 1.0, &encode_i2s(&trits, scale, 0xff));
     }
     assert_ternary(TensorType::TQ1_0, (1, 256), &zeros, 1.0, &encode_tq1(&trits, 0));
-    assert_ternary(TensorType::IQ2_BN, (2, 128), &zeros, 1.0, &encode_iq2(&trits, 128, 0.0));
+    let bytes = encode_iq2(&trits, 128, 0.0);
+    assert_ternary(TensorType::IQ2_BN, (2, 128), &zeros, 1.0, &bytes);
+    assert_eq!(stored(&rows(TensorType::IQ2_BN, 2, 128, &bytes), 1).0, trits[128..], "its codes are still there");
+}
+
+#[test]
+fn only_the_last_value_keeps_a_tensor_from_being_zero() {
+    let mut trits = vec![0; 512];
+    for last in [0, 1] {
+        trits[511] = last;
+        let views = [
+            (TensorType::I2_S, encode_i2s(&trits, 0.5, 0xff)),
+            (TensorType::TQ1_0, [&encode_tq1(&trits[..256], HALF)[..], &encode_tq1(&trits[256..], HALF)].concat()),
+            (TensorType::IQ1_BN, encode_iq1(&trits, 256, HALF)),
+            (TensorType::F32, trits.iter().flat_map(|trit| f32::from(*trit).to_le_bytes()).collect()),
+        ];
+        for (kind, bytes) in views {
+            assert_eq!(rows(kind, 2, 256, &bytes).is_zero(), last == 0, "{kind}");
+        }
+    }
+    assert!(rows(TensorType::F32, 2, 256, &[0; 2048]).stored_scales(0).is_none());
 }
 
 #[test]

@@ -195,7 +195,7 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
     let cancelled = std::sync::atomic::AtomicBool::new(true);
     let result = runtime.pool.run(|workers| {
         let team = Team::new(workers, runtime.kernels);
-        runtime.model.forward(&team, &mut [&mut cache], &rows, &mut Default::default(), &cancelled)
+        runtime.model.forward(&team, &mut [&mut cache], &rows, &mut Default::default(), None, &cancelled)
     });
     assert!(matches!(result, Err(Error::Cancelled)));
     assert_eq!(cache.len(), 0);

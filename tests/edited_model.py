@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bitnet import _tensor_types as tt
 from bitnet._gguf_writer import Tensor, Value, write_gguf
 from bitnet._synthetic import Spec, metadata, tensors
 
@@ -30,3 +31,11 @@ def plain(name: str, shape: tuple[int, ...], type_id: int, data: bytes) -> Tenso
 def floats(name: str, values: Any) -> Tensor:
     values = np.asarray(values, np.float32)
     return plain(name, values.shape, 0, values.tobytes())
+
+
+def ternary(name: str, kind: str, trits: Any, scales: Any) -> Tensor:
+    """A matrix in a type that can hold it: trits [rows, columns], with one scale (I2_S), or one for each row."""
+    trits = np.asarray(trits, np.int8)
+    scales = np.broadcast_to(np.asarray(scales, np.float32), (len(trits),))
+    data = tt.encode_i2_s(trits, float(scales[0])) if kind == "I2_S" else tt.encode_trits(kind, trits, scales)
+    return plain(name, trits.shape, tt.TYPES[kind][0], data.tobytes())

@@ -35,7 +35,9 @@ ARCHS = {
     "bitnet": Arch("silu"),
     "llama": Arch("silu", interleaved_rope=True),
 }
-# Community conversions of BitNet b1.58 2B-4T have the architecture `bitnet`; only their shape tells.
+# Community conversions of BitNet b1.58 2B-4T have the architecture `bitnet`, and 1bitLLM's models by Microsoft's
+# converter of 2026 that of 2B-4T; only their shape tells.
+VOCABULARY_1BITLLM = 32002
 SHAPE_KEYS = ("block_count", "embedding_length", "feed_forward_length", "vocab_size")
 SHAPE_2B_4T = [30, 2560, 6912, 128256]
 
@@ -73,6 +75,8 @@ class Reference:
             return stated
         if self.arch == "bitnet" and [self.hparam(key) for key in SHAPE_KEYS] == SHAPE_2B_4T:
             return "relu2"
+        if self.arch.startswith("bitnet-") and len(self.weights["token_embd.weight"]) == VOCABULARY_1BITLLM:
+            return "silu"
         return ARCHS[self.arch].ffn_act
 
     def logits(self, ids: list[int], act_quant: str) -> Floats:

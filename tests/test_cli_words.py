@@ -236,7 +236,7 @@ def test_an_empty_standard_input_is_told() -> None:
 def test_warnings_are_lines(here: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A warning that the package gives in Python is a line on standard error, without a place in the code."""
 
-    def inspect(path: object) -> object:
+    def inspect(path: object, weights: bool) -> object:
         warnings.warn("the projections are all zero", UserWarning, stacklevel=1)
         return bitnet.inspect(MODEL)
 

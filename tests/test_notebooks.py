@@ -34,6 +34,7 @@ PROMISES = {
     "prefill_and_decode": (4, 0),
     "receipts": (1, len(bitnet.isas()) + 5),
     "templates": (0, 0),
+    "ternary_arithmetic": (4, 3 + len(bitnet.isas())),
 }
 # The one line of all of them that says that something is not the same.
 FORGERY = "'7+8=14.', replayed: False"

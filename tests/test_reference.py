@@ -37,6 +37,9 @@ SHAPES = {
     "attention-wider-than-model": Spec("llama", 2, 128, 256, 6, 2, 48, vocab_size=48, untied=True),
     "attention-narrower-than-model": Spec("bitnet", 2, 256, 256, 2, 1, 64, vocab_size=48),
     "long-rows": Spec("bitnet-b1.58", 1, 64, 23040, 2, 1, vocab_size=48),
+    "1bitllm-as-b1.58": Spec("bitnet-b1.58", 1, 64, 128, 1, 1, vocab_size=32002, rope_theta=1e4),
+    "1bitllm-as-25": Spec("bitnet-25", 1, 64, 128, 1, 1, vocab_size=32002, rope_theta=1e4),
+    "a-vocabulary-beside-1bitllm": Spec("bitnet-b1.58", 1, 64, 128, 1, 1, vocab_size=32003),
     "nothing-aligned": Spec("bitnet-b1.58", 2, 30, 50, 3, 1, vocab_size=33, linear="F32"),
     "nothing-aligned-dense": Spec("llama", 2, 42, 77, 3, 3, vocab_size=7, linear="F16", shards=2, untied=True),
     "width-72": Spec("bitnet", 2, 72, 100, 2, 2, vocab_size=50, linear="F16"),
@@ -121,6 +124,26 @@ def test_other_ffn_activation(model: ModelMaker, tmp_path: Path, arch: str, act:
     with bitnet.Engine(tmp_path / "stated.gguf", kv_type="f32") as engine:
         assert engine.ffn_act == act
         assert np.array_equal(engine.logits([1, 2, 3]), by_argument)
+
+
+def test_what_decides_the_ffn_activation(tmp_path: Path) -> None:
+    """The argument, then the file's key, then the size; a key that means nothing is refused unless it is overridden."""
+    spec = SHAPES["1bitllm-as-b1.58"]
+    path = tmp_path / "model.gguf"
+
+    def opened(act: Any = None, **keys: Any) -> str:
+        found = metadata(spec) | {f"{spec.arch}.{key}": value for key, value in keys.items()}
+        write_gguf(path, {key: value for key, value in found.items() if value is not None}, tensors(spec))
+        with bitnet.Engine(path, ffn_act=act) as engine:
+            return engine.ffn_act
+
+    assert opened() == "silu"
+    assert opened(vocab_size=None) == "silu", "the embedding tells the size, too"
+    assert opened(hidden_activation="relu2") == "relu2"
+    assert opened("relu2", hidden_activation="silu") == "relu2"
+    assert opened("relu2", hidden_activation="gelu") == "relu2"
+    with pytest.raises(bitnet.UnsupportedModelError, match="gelu"):
+        opened(hidden_activation="gelu")
 
 
 @pytest.mark.parametrize("isa", bitnet.isas())

@@ -22,16 +22,20 @@ __all__ = [
     "ChatTurn",
     "Completion",
     "Engine",
+    "LayerTrace",
     "Logprob",
     "Piece",
     "Prefill",
+    "ProjectionTrace",
     "Receipt",
     "SamplingParams",
     "Scores",
     "Span",
     "Stream",
     "Template",
+    "Tensor",
     "Tokenizer",
+    "Trace",
     "__version__",
     "dot_peak",
     "inspect",
@@ -966,6 +970,112 @@ class Scores:
         """Number of tokens that were computed: the context once, and all tokens of each continuation but its last."""
 
 @final
+class Tensor:
+    """A tensor of a model as numbers. `np.asarray(tensor)` gives its values.
+
+    >>> from bitnet import Engine
+    >>> tensor = Engine().tensor("blk.0.attn_q.weight")
+    >>> tensor.type, tensor.shape, tensor.trits.dtype
+    ('I2_S', (256, 256), dtype('int8'))
+    >>> tensor.trits[0, :8].tolist(), tensor.scales.shape
+    ([1, -1, 0, 0, 0, -1, 1, 0], (1, 1))
+    >>> bool((tensor.to_float() == tensor.trits * tensor.scales).all())
+    True
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in the file, such as "blk.0.attn_q.weight"."""
+    @property
+    def type(self) -> str:
+        """Type in the file, such as "I2_S" or "F16"."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape as numpy has it: (rows, columns) of a matrix, (length,) of a norm or bias."""
+    @property
+    def trits(self) -> npt.NDArray[np.int8] | None:
+        """The weights as -1, 0 and 1, of shape [rows, columns]; None if the tensor is not ternary.
+
+        A matrix is ternary if its type is (I2_S, TQ1_0, TQ2_0, IQ1_BN, IQ2_BN), or if its values are -1, 0 and 1 times
+        one scale.
+        """
+    @property
+    def scales(self) -> npt.NDArray[np.float32] | None:
+        """The scales of the trits; None if the tensor is not ternary.
+
+        Of shape [1, 1] if the tensor has one scale; [rows, 1] if each row has one (IQ1_BN, IQ2_BN); [rows, columns /
+        256] if each block of 256 columns has one (TQ1_0, TQ2_0).
+        """
+    def to_float(self) -> npt.NDArray[np.float32]:
+        """The values as float32, of shape `shape`: the bits that the engine computes with.
+
+        A projection is also multiplied by the value of the tensor `….scale`, if the file has one.
+        """
+
+@final
+class Trace:
+    """The values inside a model, from `Engine.trace`. All arrays are the engine's own numbers."""
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The ids of the n positions."""
+    @property
+    def layers(self) -> dict[int, LayerTrace]:
+        """The chosen layers by index."""
+    @property
+    def hidden(self) -> npt.NDArray[np.float32]:
+        """The hidden states after the output norm, which the output head reads: [n, hidden size]."""
+    @property
+    def logits(self) -> npt.NDArray[np.float32]:
+        """The logits: [n, vocabulary], the bits of `Engine.logits`."""
+
+@final
+class LayerTrace:
+    """The values inside one layer, at n positions."""
+
+    @property
+    def layer(self) -> int:
+        """Index of the layer, from 0."""
+    @property
+    def hidden(self) -> npt.NDArray[np.float32]:
+        """The hidden states (residual stream) before the layer: [n, hidden size]."""
+    @property
+    def attention(self) -> npt.NDArray[np.float32]:
+        """The attention weights after the softmax: [heads, n, n]. Row i of a head adds up to 1 and is 0 after column
+        i. The engine itself divides by the sum of a row last, after it has added up the values.
+        """
+    @property
+    def ffn(self) -> npt.NDArray[np.float32]:
+        """The neurons of the feed-forward network, activation(gate) * up, before any norm: [n, feed-forward size]."""
+    @property
+    def projections(self) -> dict[str, ProjectionTrace]:
+        """The linear layers by name: attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down."""
+
+@final
+class ProjectionTrace:
+    """What a linear layer read and gave, at n positions.
+
+    With int8 activations, the output at position t is the integer sum `trits @ x_int8[t]` times
+    `scale / x_scale[t]`, in float32, plus a bias if there is one; `scale` is that of the tensor (or of the row).
+    """
+
+    @property
+    def tensor(self) -> str:
+        """Name of its weights, for `Engine.tensor`."""
+    @property
+    def x(self) -> npt.NDArray[np.float32]:
+        """The input as floats: [n, columns]. With int8 activations it is `x_int8 / x_scale`."""
+    @property
+    def x_int8(self) -> npt.NDArray[np.int8] | None:
+        """The input rounded to int8: [n, columns]; None if the model does not round (`Engine.act_quant`)."""
+    @property
+    def x_scale(self) -> npt.NDArray[np.float32] | None:
+        """For each position 127 / max|x|, by which its input was multiplied before rounding: [n]; None as above."""
+    @property
+    def output(self) -> npt.NDArray[np.float32]:
+        """The output: [n, rows]. Queries and keys are not yet rotated."""
+
+@final
 class Engine:
     """An open model with its threads. It is immutable; any number of Python threads can share it.
 
@@ -1173,6 +1283,43 @@ class Engine:
             ArgumentError: A text has no ids.
 
         Also raises the errors of `logits`.
+        """
+    def tensor(self, name: str) -> Tensor:
+        """Read a tensor of the model as trits with their scales, or as floats.
+
+        Args:
+            name: Name in the file, one of `tensor_names`.
+
+        Raises:
+            ArgumentError: There is no such tensor. The message lists names that look alike.
+            ModelError: The tensor holds an invalid code, or a value that is not finite.
+            OutOfMemoryError: The memory could not be allocated.
+
+        >>> Engine().tensor("output_norm.weight").to_float().shape
+        (256,)
+        """
+    @property
+    def tensor_names(self) -> list[str]:
+        """Names of all tensors, in the order of the file."""
+    def trace(self, prompt: str | _TokenIds, layers: int | Sequence[int] | None = None) -> Trace:
+        """Run a sequence from its beginning and return the values inside the model.
+
+        Args:
+            prompt: A text, encoded as by `generate`, or token ids.
+            layers: Indices of the layers to record; -1 is the last. Default: all.
+
+        Raises:
+            ArgumentError: There is no such layer, or the trace would be larger than 2 GiB. Choose fewer layers then, or
+                give fewer tokens.
+            TokenIdError, ContextLengthError, ClosedError, OutOfMemoryError: As for `logits`.
+            KeyboardInterrupt: Ctrl-C was pressed.
+
+        >>> engine = Engine()
+        >>> trace = engine.trace("2+2=", layers=[0, -1])
+        >>> list(trace.layers), trace.logits.shape == (len(trace.token_ids), engine.n_vocab)
+        ([0, 4], True)
+        >>> trace.layers[0].attention.shape  # heads, positions, positions
+        (4, 5, 5)
         """
     def prefill(self, ids: _TokenIds, *, progress: bool = False) -> Prefill:
         """Compute a prompt and keep it in the prefix cache, which then holds exactly these tokens.
@@ -1613,18 +1760,20 @@ class Engine:
 def isas() -> list[str]:
     """Instruction sets of this processor that the engine has kernels for; the best is last."""
 
-def inspect(path: _Path) -> dict[str, Any]:
+def inspect(path: _Path, *, weights: bool = False) -> dict[str, Any]:
     """Describe a model file without running it.
 
     Args:
         path: A GGUF file.
+        weights: Also count the zeros of ternary tensors. This reads all weights once more.
 
     Returns:
         A dict with the keys path, version, file_size (bytes), arch, config, activation, act_quant, act_quant_reason,
         metadata (list of key, type, value; an array has its length, and at most 64 items as value), tensors (list of
-        name, type, shape, bytes), types (type -> tensors, bytes), warnings, error. If the file is valid but the engine
-        cannot run it, error says why; config, activation and act_quant are None, and the bytes of a tensor reach up to
-        the next tensor.
+        name, type, shape, bytes, zeros), types (type -> tensors, bytes), warnings, error. zeros is the share of a
+        ternary tensor's weights that are zero; None for other tensors, or if weights is false. If the file is valid but
+        the engine cannot run it, error says why; config, activation and act_quant are None, and the bytes of a tensor
+        reach up to the next tensor.
 
     Raises the errors of `Engine` for a file that is missing or damaged.
     """

@@ -3,6 +3,7 @@
 mod block_quants;
 mod half;
 mod i2s;
+mod stored;
 mod ternary;
 
 pub use half::{bf16_to_f32, f16_to_f32};

@@ -9,7 +9,7 @@ use crate::kernel::{Kernels, Team};
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::try_with_capacity;
 use crate::machine::pool::{Pool, Workers};
-use crate::model::{KvCache, LogitsFor, Model, Row, Scratch};
+use crate::model::{KvCache, LogitsFor, Model, Row, Scratch, Trace};
 use crate::token::TokenId;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -134,6 +134,17 @@ impl Runtime {
     ///
     /// If it fails or is cancelled, every sequence is as long as it was.
     pub fn advance(&self, sequences: &mut [&mut Sequence], rows: &[Row], watch: &mut Watch) -> Result<Vec<f32>> {
+        self.advance_traced(sequences, rows, None, watch)
+    }
+
+    /// As [`Runtime::advance`], and records what the passes compute.
+    pub fn advance_traced(
+        &self,
+        sequences: &mut [&mut Sequence],
+        rows: &[Row],
+        mut trace: Option<&mut Trace>,
+        watch: &mut Watch,
+    ) -> Result<Vec<f32>> {
         let before: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
         let config = self.model.config();
         let outputs = rows.iter().map(|row| match row.logits {
@@ -145,7 +156,7 @@ impl Runtime {
         // A single pass returns its own buffer.
         let mut results = try_with_capacity(if rows.len() > self.n_batch { total } else { 0 })?;
         for chunk in rows.chunks(self.n_batch) {
-            match self.pass(sequences, chunk, watch) {
+            match self.pass(sequences, chunk, trace.as_deref_mut(), watch) {
                 Ok(all) if chunk.len() == rows.len() => return Ok(all),
                 Ok(some) => results.extend(some),
                 Err(error) => {
@@ -158,7 +169,13 @@ impl Runtime {
     }
 
     /// Runs one forward pass on the engine's threads, or a small one on the caller's. Cancelled by `watch`.
-    fn pass(&self, sequences: &mut [&mut Sequence], rows: &[Row], watch: &mut Watch) -> Result<Vec<f32>> {
+    fn pass(
+        &self,
+        sequences: &mut [&mut Sequence],
+        rows: &[Row],
+        trace: Option<&mut Trace>,
+        watch: &mut Watch,
+    ) -> Result<Vec<f32>> {
         let mut lens: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
         for row in rows {
             lens[row.sequence] += 1;
@@ -183,7 +200,7 @@ impl Runtime {
         let scratch = kept.as_deref_mut().unwrap_or(&mut own);
         let forward = |workers: &Workers| {
             let team = Team::new(workers, self.kernels);
-            self.model.forward(&team, &mut caches, rows, scratch, &cancel)
+            self.model.forward(&team, &mut caches, rows, scratch, trace, &cancel)
         };
         let logits = if rows.len() * self.model.weight_bytes() < SMALL_PASS {
             self.pool.run_here(forward)

@@ -1,5 +1,6 @@
 //! What a model file holds, and how an engine would run it.
 
+use super::tensor::zeros;
 use super::{ActQuant, Config, Engine, Options, Watch};
 use crate::checkpoint::gguf::{GgufHeader, Metadata, Tensor, TensorInfo};
 use crate::error::{Error, Result};
@@ -101,6 +102,18 @@ impl Inspection {
         match &self.0 {
             File::Model(engine) => engine.gguf().tensors().iter().map(TensorSummary::of_tensor).collect(),
             File::Refused(header, _) => header.tensors.iter().map(TensorSummary::of_entry).collect(),
+        }
+    }
+
+    /// For each tensor the share of its values that are zero, if it is ternary. It reads all weights. Nothing for a
+    /// file that this engine does not run.
+    pub fn zeros(&self, watch: &mut Watch) -> Result<Vec<Option<f64>>> {
+        match &self.0 {
+            File::Refused(header, _) => Ok(vec![None; header.tensors.len()]),
+            File::Model(engine) => {
+                let gguf = engine.gguf();
+                gguf.tensors().iter().map(|tensor| zeros(gguf, tensor, watch)).collect()
+            }
         }
     }
 

@@ -16,11 +16,13 @@ mod spans;
 mod stop_strings;
 mod stream;
 mod template;
+mod tensor;
+mod trace;
 mod warm;
 
 pub use crate::decode::{Finish, Watch};
 pub use crate::model::config::Config;
-pub use crate::model::{ActQuant, PerToken};
+pub use crate::model::{ActQuant, InputTrace, LayerTrace, PerToken, Trace};
 pub use crate::ops::activation::Activation;
 pub use crate::ops::attention::KvType;
 pub use embed::Pooling;
@@ -34,6 +36,7 @@ pub use score::{ContinuationScore, Scores, TokenScore};
 pub use spans::{Span, spans};
 pub use stream::{Piece, Stream};
 pub use template::template_of_file;
+pub use tensor::TensorValues;
 
 use crate::checkpoint::gguf::Gguf;
 use crate::decode::{Runtime, Sequence};
@@ -121,7 +124,8 @@ impl Engine {
         self.runtime.model.act_quant.chosen
     }
 
-    /// What looks wrong in the file or its weights, although the model runs.
+    /// What looks wrong in the file or its weights, although the model runs. It waits for nothing, so the tokenizer,
+    /// which may still be in the making, tells its own.
     pub fn warnings(&self) -> Vec<String> {
         [self.gguf().warnings(), &self.runtime.model.warnings].concat()
     }

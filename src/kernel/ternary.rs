@@ -59,8 +59,12 @@ impl Activations {
 
     /// The activations as floats again, `q / s`, with `cols` values a token.
     pub fn dequantize(&self) -> Vec<f32> {
-        let tokens = self.q.chunks(self.stride).zip(&self.scales);
-        tokens.flat_map(|(q, (s, _))| q[..self.cols].iter().map(move |q| *q as f32 / s)).collect()
+        self.rows_and_scales().flat_map(|(q, s)| q.iter().map(move |q| *q as f32 / s)).collect()
+    }
+
+    /// For each token its values, and the scale `s` of them.
+    pub fn rows_and_scales(&self) -> impl Iterator<Item = (&[i8], f32)> {
+        self.q.chunks(self.stride).zip(&self.scales).map(|(q, (s, _))| (&q[..self.cols], *s))
     }
 
     fn tokens(&self) -> usize {

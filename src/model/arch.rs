@@ -14,10 +14,19 @@ pub struct Arch {
     pub rope_style: RopeStyle,
     /// The feed-forward activation of a file without the key `hidden_activation`.
     pub activation: Activation,
-    /// One model of this name uses another activation and can be told only by its size.
-    pub exception: Option<(ModelSize, Activation)>,
+    /// Some models of this name use another activation and can be told only by their size.
+    pub exception: Option<Exception>,
     /// The names of the tensors of a block.
     pub tensors: BlockTensors,
+}
+
+/// The models of an architecture that use another activation than the others.
+#[derive(Debug)]
+pub struct Exception {
+    /// Tells them by their size.
+    pub applies: fn(ModelSize) -> bool,
+    /// What they use.
+    pub activation: Activation,
 }
 
 /// The sizes that tell a model from others of the same architecture.
@@ -72,12 +81,12 @@ pub const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 /// Every architecture that the engine computes.
 pub static ARCHITECTURES: [Arch; 4] = [
-    // Microsoft's BitNet b1.58 2B-4T.
+    // Microsoft's BitNet b1.58 2B-4T; 1bitLLM's models by Microsoft's converter of 2026.
     Arch {
         name: "bitnet-b1.58",
         rope_style: RopeStyle::NeoX,
         activation: Activation::Relu2,
-        exception: None,
+        exception: Some(ONE_BIT_LLM),
         tensors: BITNET,
     },
     // The same in its first upload.
@@ -85,7 +94,7 @@ pub static ARCHITECTURES: [Arch; 4] = [
         name: "bitnet-25",
         rope_style: RopeStyle::NeoX,
         activation: Activation::Relu2,
-        exception: None,
+        exception: Some(ONE_BIT_LLM),
         tensors: BITNET,
     },
     // 1bitLLM's models; community conversions of BitNet b1.58 2B-4T carry this name, too.
@@ -93,7 +102,7 @@ pub static ARCHITECTURES: [Arch; 4] = [
         name: "bitnet",
         rope_style: RopeStyle::NeoX,
         activation: Activation::Silu,
-        exception: Some((BITNET_2B_4T, Activation::Relu2)),
+        exception: Some(Exception { applies: |size| size == BITNET_2B_4T, activation: Activation::Relu2 }),
         tensors: BITNET,
     },
     // Llama's graph with ternary projections: HF1BitLLM, Falcon3, Falcon-E, TriLM.
@@ -108,6 +117,9 @@ pub static ARCHITECTURES: [Arch; 4] = [
 
 const BITNET_2B_4T: ModelSize =
     ModelSize { n_layers: 30, hidden_size: 2560, intermediate_size: 6912, vocab_size: 128_256 };
+
+/// 1bitLLM's models: their vocabulary, Llama 2's with two tokens more, tells them from BitNet b1.58 2B-4T.
+const ONE_BIT_LLM: Exception = Exception { applies: |size| size.vocab_size == 32_002, activation: Activation::Silu };
 
 const LLAMA: BlockTensors = BlockTensors {
     attn_norm: "attn_norm",
@@ -134,8 +146,8 @@ impl Arch {
 
     /// The feed-forward activation of a file that does not name one.
     pub fn activation_for(&self, size: ModelSize) -> Activation {
-        match self.exception {
-            Some((exceptional, activation)) if exceptional == size => activation,
+        match &self.exception {
+            Some(Exception { applies, activation }) if applies(size) => *activation,
             _ => self.activation,
         }
     }

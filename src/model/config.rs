@@ -87,7 +87,10 @@ impl Config {
         let embedding_rows = gguf.tensor(TOKEN_EMBEDDING).map_or(0, |t| t.rows());
         let vocab_size = keys.count_or("vocab_size", 1 << 24, embedding_rows)?;
         let size = ModelSize { n_layers, hidden_size, intermediate_size, vocab_size };
-        let activation = activation.or(keys.hidden_activation()?).unwrap_or_else(|| arch.activation_for(size));
+        let activation = match activation {
+            Some(asked) => asked,
+            None => keys.hidden_activation()?.unwrap_or_else(|| arch.activation_for(size)),
+        };
         Ok(Config {
             arch,
             n_layers,

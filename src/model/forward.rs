@@ -3,6 +3,7 @@
 use super::finite::check_finite;
 use super::input::InputBuilder;
 use super::scratch::{Buffers, Scratch};
+use super::trace::{Recorder, Trace};
 use super::{KvCache, LogitsFor, Model, Row, cache, check_cancelled};
 use crate::error::Result;
 use crate::kernel::Team;
@@ -17,13 +18,14 @@ impl Model {
     /// [`LogitsFor::Hidden`].
     ///
     /// `cancel` is read between layers; a pass that fails or is cancelled leaves the caches at their former lengths.
-    /// Ids must be below the vocabulary's size.
+    /// Ids must be below the vocabulary's size. A `trace` takes batches of one sequence, whose rows all want logits.
     pub fn forward(
         &self,
         team: &Team,
         caches: &mut [&mut KvCache],
         rows: &[Row],
         scratch: &mut Scratch,
+        trace: Option<&mut Trace>,
         cancel: &AtomicBool,
     ) -> Result<Vec<f32>> {
         if rows.is_empty() {
@@ -35,20 +37,21 @@ impl Model {
         let Buffers { x, normed, q, k, v, attended, gate, up, branch, int8 } = scratch.buffers(config, rows.len())?;
         let (act_quant, has_dense, eps) = (self.act_quant.chosen, self.has_dense, config.eps);
         let mut inputs = InputBuilder { team, n_tokens: rows.len(), act_quant, has_dense, eps, int8 };
-        let mut work = WorkCounters::default();
+        let mut record = Recorder::new(trace);
 
         // Embedding: x = E[id].
         self.embed(team, rows, x)?;
 
         for (layer, block) in self.layers.iter().enumerate() {
             check_cancelled(cancel)?;
+            record.begin_layer(layer, x);
 
             // Attention norm: a = RMSNorm(x).
             let a = inputs.norm(x, &block.attn_norm, normed)?;
             // Queries, keys and values.
-            block.q.apply(team, &a, q, &mut work);
-            block.k.apply(team, &a, k, &mut work);
-            block.v.apply(team, &a, v, &mut work);
+            block.q.apply(team, &a, q, &mut record);
+            block.k.apply(team, &a, k, &mut record);
+            block.v.apply(team, &a, v, &mut record);
             // Rotary position embedding.
             self.rope.rotate(team, &cos_sin, q, k);
             // The cache keeps keys and values; the attention reads them from there.
@@ -56,22 +59,24 @@ impl Model {
             // Attention: softmax(q·kᵀ / √head_dim)·v.
             let attention_rows = cache::attention_rows(caches, &positions);
             let batch = AttentionBatch { shape: caches[rows[0].sequence].shape(), layer, rows: &attention_rows };
-            attention(team, &batch, q, attended, &mut work);
+            attention(team, &batch, q, attended, &mut record.work);
+            record.attention(team, &batch, q);
             // Sub-norm: a = RMSNorm(attended), or attended itself if the architecture has none.
             let a = inputs.sub_norm(attended, block.attn_sub_norm.as_deref())?;
             // Output projection and residual: x = x + W_o·a.
-            block.o.apply(team, &a, branch, &mut work);
+            block.o.apply(team, &a, branch, &mut record);
             add(team, x, branch, config.hidden_size);
 
             // Feed-forward norm: f = RMSNorm(x).
             let f = inputs.norm(x, &block.ffn_norm, normed)?;
             // Gate and up projections.
-            block.gate.apply(team, &f, gate, &mut work);
-            block.up.apply(team, &f, up, &mut work);
+            block.gate.apply(team, &f, gate, &mut record);
+            block.up.apply(team, &f, up, &mut record);
+            record.ffn(team, config.activation, gate, up);
             // Activation and sub-norm: f = RMSNorm(act(gate) · up); without the norm if the architecture has none.
             let f = inputs.activate(config.activation, gate, up, block.ffn_sub_norm.as_deref())?;
             // Down projection and residual: x = x + W_down·f.
-            block.down.apply(team, &f, branch, &mut work);
+            block.down.apply(team, &f, branch, &mut record);
             add(team, x, branch, config.hidden_size);
         }
 
@@ -84,6 +89,7 @@ impl Model {
 
         // Output norm: h = RMSNorm(x), for the rows whose logits or hidden state are wanted.
         let (needs, hidden) = self.output_norm(team, rows, x)?;
+        record.output(&hidden);
         // Output head: logits = W_out·h.
         let mut head_work = vec![WorkCounters::default(); needs.len()];
         let n_hidden = needs.iter().filter(|logits| matches!(logits, LogitsFor::Hidden)).count();
@@ -96,7 +102,7 @@ impl Model {
         };
 
         // Each row gets an equal share of the work; its own part of the head's; and one more position in its cache.
-        let share = work.share(rows.len());
+        let share = record.work.share(rows.len());
         let mut head_work = head_work.into_iter();
         for row in rows {
             let head = if row.logits.any() { head_work.next() } else { None };

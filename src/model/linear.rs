@@ -1,12 +1,12 @@
 //! Linear layers: ternary ones, on int8 activations, and dense ones, whose rows are read as the file stores them.
 
 use super::input::ProjectionInput;
+use super::trace::Recorder;
 use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
 use crate::codec::{RowTrits, TensorRows};
 use crate::error::{Error, Result};
 use crate::kernel::ternary::{BLOCK, Layout, Ternary};
 use crate::kernel::{Kernels, Team};
-use crate::machine::counters::WorkCounters;
 use crate::machine::memory::Arena;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -134,9 +134,10 @@ impl Dense {
 }
 
 impl Linear {
-    /// `out[token] = W·x[token] + b`. Counts itself in `work`.
-    pub(super) fn apply(&self, team: &Team, x: &ProjectionInput, out: &mut [f32], work: &mut WorkCounters) {
+    /// `out[token] = W·x[token] + b`. Counts itself in the recorder's work.
+    pub(super) fn apply(&self, team: &Team, x: &ProjectionInput, out: &mut [f32], recorder: &mut Recorder) {
         let start = Instant::now();
+        let work = &mut recorder.work;
         let (count, ns) = match &self.matrix {
             Matrix::Ternary(ternary) => {
                 let int8 = x.int8.expect("a model with ternary layers has int8 activations");
@@ -153,6 +154,7 @@ impl Linear {
         }
         *count += x.n_tokens as u64;
         *ns += start.elapsed().as_nanos() as u64;
+        recorder.projection(x, out);
     }
 }
 

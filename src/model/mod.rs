@@ -9,15 +9,18 @@ mod forward;
 mod head;
 mod input;
 mod linear;
+mod plausible;
 mod row;
 mod scratch;
 mod tensors;
+mod trace;
 mod weights;
 
 pub use cache::KvCache;
 pub use cost::PerToken;
 pub use row::{CandidateThreshold, LogitsFor, Row};
 pub use scratch::Scratch;
+pub use trace::{InputTrace, LayerTrace, Trace};
 pub use weights::ActQuantDecision;
 
 use crate::checkpoint::gguf::Gguf;

@@ -4,6 +4,7 @@ use super::arch::{OUTPUT, OUTPUT_NORM, ROPE_DIVISORS, TOKEN_EMBEDDING};
 use super::config::Config;
 use super::head::Head;
 use super::linear::{Dense, Linear, Matrix, NotPacked, pack};
+use super::plausible;
 use super::tensors::Tensors;
 use super::{ActQuant, Block, LoadOptions, Model, check_cancelled};
 use crate::checkpoint::gguf::{Gguf, Tensor};
@@ -15,10 +16,6 @@ use crate::machine::memory::Arena;
 use crate::ops::rope::Rope;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-/// Scales of trained models are about the mean magnitude of their weights, some hundredths to a few units. Above this,
-/// the file probably holds the reciprocal.
-const MAX_SCALE: f32 = 10.0;
 
 /// Whether the projections take int8 activations, and why.
 pub struct ActQuantDecision {
@@ -77,7 +74,7 @@ pub(super) fn load(
     loader.tensors.refuse_surplus()?;
 
     let (packed, act_quant) = loader.pack_all(options.act_quant)?;
-    let warnings = loader.warnings()?;
+    let warnings = plausible::warnings(&gguf, &loader.views()?)?;
     let mut packed = packed.into_iter();
     let mut layers = Vec::with_capacity(config.n_layers);
     for (layer, norms) in norms.into_iter().enumerate() {
@@ -143,6 +140,18 @@ impl<'a> Loader<'a> {
         Ok(factor.map_or(1.0, |factor| factor[0]))
     }
 
+    /// All projections, layer by layer, each with its factor.
+    fn views(&self) -> Result<Vec<plausible::Projection<'a>>> {
+        let mut views = Vec::with_capacity(self.config.n_layers * self.projections.len());
+        for layer in 0..self.config.n_layers {
+            for projection in &self.projections {
+                let rows = TensorRows::of(self.tensors.gguf, self.tensor(layer, projection)?)?;
+                views.push((rows, self.factor(layer, projection)?));
+            }
+        }
+        Ok(views)
+    }
+
     fn bias(&self, layer: usize, projection: &Projection) -> Result<Option<Vec<f32>>> {
         self.tensors.optional_vector(&format!("blk.{layer}.{}.bias", projection.name), projection.rows)
     }
@@ -202,38 +211,5 @@ impl<'a> Loader<'a> {
             }
         };
         Ok(Linear { matrix, bias: self.bias(layer, projection)? })
-    }
-
-    /// Warnings about weights that look wrong but can be used.
-    fn warnings(&self) -> Result<Vec<String>> {
-        let mut lossy = Vec::new();
-        let mut odd = Vec::new();
-        for layer in 0..self.config.n_layers {
-            for projection in &self.projections {
-                let rows = TensorRows::of(self.tensors.gguf, self.tensor(layer, projection)?)?;
-                if rows.is_lossy_ternary(0) {
-                    lossy.push(rows.name());
-                }
-                if let Some((_, scale)) = rows.i2s().filter(|(_, scale)| *scale <= 0.0 || *scale > MAX_SCALE) {
-                    odd.push((rows.name(), scale));
-                }
-            }
-        }
-        let mut warnings = Vec::new();
-        if let Some(name) = lossy.first() {
-            warnings.push(format!(
-                "ternary weights are stored lossily: {} tensors, the first being '{name}', have the type Q4_0, where \
-                 trits of one sign have 7/8 of the magnitude of the others; get the model in TQ1_0, TQ2_0 or I2_S",
-                lossy.len()
-            ));
-        }
-        if let Some((name, scale)) = odd.first() {
-            warnings.push(format!(
-                "I2_S scales outside the range of trained models (above 0, at most {MAX_SCALE}): {}, the first being \
-                 {scale} of '{name}'; the converter may have stored something else in their place",
-                odd.len()
-            ));
-        }
-        Ok(warnings)
     }
 }

@@ -192,18 +192,42 @@ pub fn attention(team: &Team, batch: &AttentionBatch, q: &[f32], out: &mut [f32]
     work.attention_ns += start.elapsed().as_nanos() as u64;
 }
 
-impl AttentionBatch<'_> {
-    /// The query heads that share key/value head `head`, for rows that follow each other; `q` and the result are
-    /// `[row][query head][channel]`.
-    fn attend(&self, kernels: &Kernels, tile: Range<usize>, head: usize, q: &[f32]) -> Vec<f32> {
-        let AttentionBatch { shape, layer, rows } = *self;
-        let rows = &rows[tile];
-        // How many positions a row attends to.
-        let seen = |row: usize| rows[row].position + 1;
-        let pages = &rows[0].pages[..seen(rows.len() - 1).div_ceil(PAGE_LEN)];
+/// The attention weights behind [`attention`], `softmax(q·kᵀ / √head_dim)`: for every row and query head those of `n`
+/// positions. Positions after the row's own are not written.
+pub fn attention_weights(team: &Team, batch: &AttentionBatch, q: &[f32], n: usize, out: &mut [f32]) {
+    let (rows, head_dim) = (batch.rows, batch.shape.head_dim);
+    let n_heads = q.len() / rows.len() / head_dim;
+    let heads_per_kv_head = n_heads / batch.shape.n_kv_heads;
+    team.for_each_chunk(out, n_heads * n, |row, out| {
+        let seen = rows[row].position + 1;
+        let queries = q[row * n_heads * head_dim..].chunks(heads_per_kv_head * head_dim);
+        for (head, (q, out)) in queries.zip(out.chunks_mut(heads_per_kv_head * n)).enumerate() {
+            let (p, sums) = batch.softmax(team.kernels, row..row + 1, head, q);
+            let weights = out.chunks_mut(n).zip(p.chunks(p.len() / heads_per_kv_head)).zip(sums);
+            weights.for_each(|((out, p), sum)| out[..seen].iter_mut().zip(p).for_each(|(out, p)| *out = p / sum));
+        }
+    });
+}
+
+impl<'a> AttentionBatch<'a> {
+    /// How many positions a row attends to.
+    fn seen(&self, row: usize) -> usize {
+        self.rows[row].position + 1
+    }
+
+    /// The pages that rows which follow each other attend to.
+    fn pages(&self, tile: &Range<usize>) -> &'a [Arc<Page>] {
+        &self.rows[tile.start].pages[..self.seen(tile.end - 1).div_ceil(PAGE_LEN)]
+    }
+
+    /// The softmax of the scores of all query vectors, not yet divided by its sum, and these sums. Positions after a
+    /// row's own get 0. Vectors are whole pages long.
+    fn softmax(&self, kernels: &Kernels, tile: Range<usize>, head: usize, q: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let AttentionBatch { shape, layer, .. } = *self;
+        let pages = self.pages(&tile);
         let stride = pages.len() * PAGE_LEN;
         let vectors = q.len() / shape.head_dim;
-        let heads_per_kv_head = vectors / rows.len();
+        let heads_per_kv_head = vectors / tile.len();
 
         // Scores q·k of every query with the keys of every page.
         let mut p = vec![0f32; vectors * stride];
@@ -220,17 +244,27 @@ impl AttentionBatch<'_> {
             }
         }
 
-        // Their softmax, not yet divided by its sum. Positions after the row's own get 0.
         let scale = (1.0 / (shape.head_dim as f64).sqrt()) as f32;
         let sums: Vec<f32> = p
             .chunks_mut(stride)
             .enumerate()
-            .map(|(v, p)| kernels.softmax(p, seen(v / heads_per_kv_head), scale))
+            .map(|(v, p)| kernels.softmax(p, self.seen(tile.start + v / heads_per_kv_head), scale))
             .collect();
+        (p, sums)
+    }
 
-        // The values, weighted by it.
+    /// The query heads that share key/value head `head`, for rows that follow each other; `q` and the result are
+    /// `[row][query head][channel]`.
+    fn attend(&self, kernels: &Kernels, tile: Range<usize>, head: usize, q: &[f32]) -> Vec<f32> {
+        let AttentionBatch { shape, layer, .. } = *self;
+        let (p, sums) = self.softmax(kernels, tile.clone(), head, q);
+        let (vectors, stride) = (sums.len(), p.len() / sums.len());
+        let heads_per_kv_head = vectors / tile.len();
+
+        // The values, weighted by the softmax.
         let channels = shape.value_channels();
         let mut weighted = vec![0f32; vectors * channels];
+        let pages = self.pages(&tile);
         for (i, page) in pages.iter().enumerate() {
             let values = shape.values(layer, head);
             let mut add_values = |keys: Range<usize>, rows: Range<usize>| {
@@ -249,9 +283,9 @@ impl AttentionBatch<'_> {
                 }
             };
             // First the positions that every row attends to, then those that only the later rows do.
-            let inside = |row: usize| seen(row).saturating_sub(i * PAGE_LEN).min(PAGE_LEN);
-            add_values(0..inside(0), 0..rows.len());
-            (1..rows.len())
+            let inside = |row: usize| self.seen(tile.start + row).saturating_sub(i * PAGE_LEN).min(PAGE_LEN);
+            add_values(0..inside(0), 0..tile.len());
+            (1..tile.len())
                 .filter(|row| inside(*row) > inside(0))
                 .for_each(|row| add_values(inside(0)..inside(row), row..row + 1));
         }

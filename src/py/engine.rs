@@ -8,7 +8,9 @@ use super::pickle::{Reduced, by_function};
 use super::prefill::{self, Prefill};
 use super::receipt::Receipt;
 use super::template::Template;
+use super::tensor::{self, Tensor};
 use super::tokenizer::{self, Tokenizer};
+use super::trace::{self, Trace};
 use crate::engine::{ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams as Params;
@@ -203,6 +205,23 @@ impl Engine {
     fn embed<'py>(&self, py: Python<'py>, texts: &Bound<'py, PyAny>, pooling: &str) -> PyResult<Bound<'py, PyAny>> {
         let pooling = choice(pooling, "pooling", &Pooling::ALL.map(|pooling| (pooling.name(), pooling)))?;
         arrays::embed(py, &*self.core()?, texts, pooling)
+    }
+
+    #[doc = doc!(Engine.tensor)]
+    fn tensor(&self, py: Python<'_>, name: &str) -> PyResult<Tensor> {
+        tensor::tensor(py, &*self.core()?, name)
+    }
+
+    #[doc = doc!(Engine.tensor_names)]
+    #[getter]
+    fn tensor_names(&self) -> Result<Vec<String>> {
+        Ok(tensor::names(&*self.core()?))
+    }
+
+    #[doc = doc!(Engine.trace)]
+    #[pyo3(signature = (prompt, layers=None))]
+    fn trace(&self, py: Python<'_>, prompt: &Bound<'_, PyAny>, layers: Option<&Bound<'_, PyAny>>) -> PyResult<Trace> {
+        trace::trace(py, &*self.core()?, prompt, layers)
     }
 
     #[doc = doc!(Engine.prefill)]

@@ -52,15 +52,25 @@ pub fn dot_peak(py: Python<'_>, n_threads: &Bound<'_, PyAny>, isa: Option<&str>)
 
 #[doc = doc!(inspect)]
 #[pyfunction]
-pub fn inspect(py: Python<'_>, #[pyo3(from_py_with = model_path)] path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let inspection = detached(py, |watch| Inspection::open(&path, watch))?;
+#[pyo3(signature = (path, *, weights=false))]
+pub fn inspect(
+    py: Python<'_>,
+    #[pyo3(from_py_with = model_path)] path: PathBuf,
+    weights: bool,
+) -> PyResult<Bound<'_, PyDict>> {
+    let (inspection, zeros) = detached(py, |watch| {
+        let inspection = Inspection::open(&path, watch)?;
+        let zeros = if weights { inspection.zeros(watch)? } else { Vec::new() };
+        Ok((inspection, zeros))
+    })?;
     let dict = PyDict::new(py);
     dict.set_item("path", &path)?;
     dict.set_item("version", inspection.version())?;
     dict.set_item("file_size", inspection.file_size())?;
     dict.set_item("arch", inspection.metadata().str("general.architecture").unwrap_or_default())?;
     dict.set_item("metadata", metadata_list(py, inspection.metadata())?)?;
-    let tensors = inspection.tensors().into_iter().map(|tensor| tensor_dict(py, tensor));
+    let zeros = zeros.into_iter().chain(std::iter::repeat(None));
+    let tensors = inspection.tensors().into_iter().zip(zeros).map(|(tensor, zeros)| tensor_dict(py, tensor, zeros));
     dict.set_item("tensors", tensors.collect::<PyResult<Vec<_>>>()?)?;
     let types = PyDict::new(py);
     for (name, total) in inspection.types() {
@@ -122,12 +132,13 @@ fn metadata_list<'py>(py: Python<'py>, metadata: Metadata) -> PyResult<Bound<'py
     Ok(entries)
 }
 
-fn tensor_dict<'py>(py: Python<'py>, tensor: TensorSummary) -> PyResult<Bound<'py, PyDict>> {
+fn tensor_dict<'py>(py: Python<'py>, tensor: TensorSummary, zeros: Option<f64>) -> PyResult<Bound<'py, PyDict>> {
     let entry = PyDict::new(py);
     entry.set_item("name", tensor.name)?;
     entry.set_item("type", tensor.kind)?;
     entry.set_item("shape", tensor.shape)?;
     entry.set_item("bytes", tensor.bytes)?;
+    entry.set_item("zeros", zeros)?;
     Ok(entry)
 }
 

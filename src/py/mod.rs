@@ -22,8 +22,10 @@ mod sampling;
 mod spans;
 mod stream;
 mod template;
+mod tensor;
 mod texts;
 mod tokenizer;
+mod trace;
 
 use pyo3::prelude::*;
 
@@ -53,7 +55,11 @@ mod _core {
     #[pymodule_export]
     use super::template::{ChatTurn, Template};
     #[pymodule_export]
+    use super::tensor::Tensor;
+    #[pymodule_export]
     use super::tokenizer::Tokenizer;
+    #[pymodule_export]
+    use super::trace::{LayerTrace, ProjectionTrace, Trace};
 
     use super::sampling::{_sampling_parameters, _sampling_schema};
     use pyo3::prelude::*;

@@ -123,8 +123,16 @@ fn invalid_metadata_is_refused() {
     assert_refused(&sound.clone().entry("b", BOOL, [2]), "metadata key 'b': a bool is stored as 2");
     assert_refused(&sound.clone().entry("b", ARRAY, array(BOOL, &[vec![0], vec![7]])), "a bool is stored as 7");
     assert_refused(&sound.clone().entry("b", ARRAY, array(13, &[])), "value type 13");
-    let nested = array(ARRAY, &[array(U32, &[])]);
-    assert_refused(&sound.entry("b", ARRAY, nested), "an array of arrays");
+    let nested = |depth| (1..depth).fold(array(BOOL, &[]), |inner, _| array(ARRAY, &[inner]));
+    accepted(&sound.clone().entry("b", ARRAY, nested(8)));
+    for depth in [9, 100_000] {
+        assert_refused(&sound.clone().entry("b", ARRAY, nested(depth)), "holds arrays nested more than 8 deep");
+    }
+    let inner = array(ARRAY, &[array(BOOL, &[vec![1]]), array(BOOL, &[vec![7]])]);
+    assert_refused(&sound.clone().entry("b", ARRAY, inner), "a bool is stored as 7");
+    let mut many = array(ARRAY, &[]);
+    many[4..12].copy_from_slice(&(1u64 << 30).to_le_bytes());
+    assert_refused(&sound.entry("b", ARRAY, many), "claims 1073741824 array elements");
     accepted(&Builder::new().uint(&"k".repeat(65535), 2));
 }
 

@@ -67,6 +67,26 @@ fn metadata_is_typed() {
 }
 
 #[test]
+fn an_array_of_arrays_is_skipped_unless_it_is_needed() {
+    let numbers = |of: &[u32]| array(U32, &of.iter().map(|n| n.to_le_bytes().to_vec()).collect::<Vec<_>>());
+    let texts = array(STR, &[string("a"), string("bc")]);
+    let bytes = Builder::new()
+        .entry("nested", ARRAY, array(ARRAY, &[numbers(&[1, 2]), array(ARRAY, &[texts]), numbers(&[])]))
+        .uint("after", 7)
+        .build();
+    let path = folder("nested").join("m.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let file = Gguf::open(&path).unwrap();
+    let metadata = file.metadata();
+    assert_eq!(metadata.uint("after").unwrap(), Some(7));
+    let shown = metadata.get("nested").map(|value| format!("{} {value}", value.type_name()));
+    assert_eq!(shown.as_deref(), Some("array[3] [[1, 2], [[\"a\", \"bc\"]], []]"));
+    let fault = metadata.uints("nested").unwrap_err().to_string();
+    assert!(fault.contains("of type array[3], expected non-negative integers"), "{fault}");
+    assert!(metadata.strings("nested").is_err() && metadata.floats("nested").is_err());
+}
+
+#[test]
 fn every_value_type_is_read() {
     let cases: [(u32, Vec<u8>, Value); 12] = [
         (0, vec![200], Value::U8(200)),

@@ -25,7 +25,9 @@ def add_parser(commands: Commands) -> None:
         description="Show what a model file contains and how the engine would run it. The model is not loaded.",
     )
     add_model(command)
-    command.add_argument("--tensors", action="store_true", help="also list every tensor with type, shape and size")
+    command.add_argument(
+        "--tensors", action="store_true", help="also list every tensor: type, shape, size, share of zeros"
+    )
     command.add_argument("--metadata", action="store_true", help="also list the metadata of the file")
     command.add_argument("--card", action="store_true", help=f"also print the model card; only {INSIDE} has one")
     command.add_argument(
@@ -38,7 +40,7 @@ def add_parser(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print what the file contains."""
     path = model_path(options.model)
-    model = inspect(path)
+    model = inspect(path, weights=options.tensors or options.json)  # both show the share of zeros
     is_inside = os.path.samefile(path, inside())
     if options.json:
         print(json.dumps(model | ({"card": card()} if is_inside else {}), indent=1, default=os.fspath))
@@ -107,7 +109,7 @@ def _tensor_line(tensor: dict[str, Any]) -> str:
     """A tensor as a line of the list."""
     shape = " x ".join(map(str, tensor["shape"]))
     line = f"  {tensor['name']:<32} {tensor['type']:<7} {shape:<16} {byte_size(tensor['bytes'])}"
-    zeros = tensor.get("zeros")  # the share of weights that are zero, of ternary tensors
+    zeros = tensor["zeros"]
     return line if zeros is None else f"{line:<72} {100 * zeros:.1f} % zeros"
 
 

@@ -7,6 +7,9 @@ use super::reader::{Parse, Reader};
 /// The most elements that an array may have, as in llama.cpp.
 const MAX_ITEMS: u64 = 1 << 30;
 
+/// How deep arrays may be nested: more than any file needs, few enough to read by recursion.
+const MAX_DEPTH: usize = 8;
+
 /// The most characters of a string that `Display` shows.
 const SHOWN_CHARS: usize = 72;
 /// The most items of an array that `Display` shows.
@@ -81,6 +84,11 @@ impl ValueType {
 impl<'a> Value<'a> {
     /// Reads a value and checks it, every element of an array included.
     pub(super) fn read(kind: ValueType, reader: &mut Reader<'a>) -> Parse<Self> {
+        Self::read_nested(kind, reader, 0)
+    }
+
+    /// Reads a value that `depth` arrays contain.
+    fn read_nested(kind: ValueType, reader: &mut Reader<'a>, depth: usize) -> Parse<Self> {
         Ok(match kind {
             ValueType::U8 => Self::U8(u8::from_le_bytes(reader.array()?)),
             ValueType::I8 => Self::I8(i8::from_le_bytes(reader.array()?)),
@@ -95,7 +103,7 @@ impl<'a> Value<'a> {
                 [other] => return Err(format!("a bool is stored as {other}, expected 0 or 1")),
             },
             ValueType::Str => Self::Str(reader.string()?),
-            ValueType::Array => Self::Array(Array::read(reader)?),
+            ValueType::Array => Self::Array(Array::read(reader, depth + 1)?),
             ValueType::U64 => Self::U64(reader.u64()?),
             ValueType::I64 => Self::I64(i64::from_le_bytes(reader.array()?)),
             ValueType::F64 => Self::F64(f64::from_le_bytes(reader.array()?)),
@@ -180,7 +188,7 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// An array of scalars or strings. A file with an array of arrays is refused when it is opened.
+/// An array of scalars, strings or arrays.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Array<'a> {
     kind: ValueType,
@@ -189,16 +197,17 @@ pub struct Array<'a> {
 }
 
 impl<'a> Array<'a> {
-    fn read(reader: &mut Reader<'a>) -> Parse<Self> {
-        let kind = ValueType::from_id(reader.u32()?)?;
-        if kind == ValueType::Array {
-            return Err("is an array of arrays, which no GGUF reader accepts".into());
+    /// Reads the array at nesting depth `depth`, which is 1 for one that no other array contains.
+    fn read(reader: &mut Reader<'a>, depth: usize) -> Parse<Self> {
+        if depth > MAX_DEPTH {
+            return Err(format!("holds arrays nested more than {MAX_DEPTH} deep"));
         }
+        let kind = ValueType::from_id(reader.u32()?)?;
         let len = reader.count("array elements", kind.least_bytes(), MAX_ITEMS)?;
         let mut after = reader.clone();
-        if matches!(kind, ValueType::Str | ValueType::Bool) {
+        if matches!(kind, ValueType::Str | ValueType::Bool | ValueType::Array) {
             for _ in 0..len {
-                Value::read(kind, &mut after)?;
+                Value::read_nested(kind, &mut after, depth)?;
             }
         } else {
             after.take(len * kind.least_bytes())?;

@@ -1,0 +1,23 @@
+//! What the model computes on its way to the logits of a sequence.
+
+use super::{ActQuant, Engine, Watch};
+use crate::error::{Error, Result};
+use crate::model::{LogitsFor, Row, Trace};
+use crate::token::TokenId;
+
+impl Engine {
+    /// Runs a sequence from its beginning and records the values inside these `layers`. The logits are those of
+    /// [`Engine::logits`].
+    pub fn trace(&self, ids: &[TokenId], layers: &[usize], watch: &mut Watch) -> Result<Trace> {
+        self.check_ids(ids, 0)?;
+        if ids.is_empty() {
+            return Err(Error::Argument("the prompt is empty; a trace needs at least one token".into()));
+        }
+        let int8 = self.act_quant() == ActQuant::Int8;
+        let mut trace = Trace::new(self.config(), int8, layers, ids.len())?;
+        let rows: Vec<Row> = ids.iter().map(|id| Row { sequence: 0, id: *id, logits: LogitsFor::All }).collect();
+        let logits = self.runtime.advance_traced(&mut [&mut self.new_sequence()], &rows, Some(&mut trace), watch)?;
+        trace.logits = logits;
+        Ok(trace)
+    }
+}
