@@ -77,6 +77,21 @@ def test_arrays_are_pickled(engine: Engine) -> None:
         assert other.computed_tokens == scores.computed_tokens
 
 
+def test_what_is_inside_a_model_is_pickled(engine: Engine) -> None:
+    for name in ("blk.0.attn_q.weight", "output_norm.weight"):
+        tensor = engine.tensor(name)
+        for other in copies(tensor):
+            np.testing.assert_array_equal(np.asarray(other), np.asarray(tensor))
+            assert (other.name, other.type, other.shape) == (tensor.name, tensor.type, tensor.shape)
+    trace = engine.trace([1, 2, 3], layers=[1])
+    for other in copies(trace):
+        np.testing.assert_array_equal(other.logits, trace.logits)
+        np.testing.assert_array_equal(other.layers[1].attention, trace.layers[1].attention)
+        own, copied = trace.layers[1].projections["ffn_up"], other.layers[1].projections["ffn_up"]
+        for field in ("x", "x_int8", "x_scale", "output"):
+            np.testing.assert_array_equal(getattr(copied, field), getattr(own, field))
+
+
 def test_an_engine_is_opened_again_where_it_is_unpickled(engine: Engine, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)  # the path of the pickle does not depend on the folder
     data = pickle.dumps(engine)

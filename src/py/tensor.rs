@@ -1,10 +1,11 @@
 //! `bitnet.Tensor`: a tensor of a model as numpy arrays.
 
 use super::convert::{ArgumentError, detached};
+use super::pickle::Reduced;
 use crate::engine::{Engine, TensorValues};
 use numpy::{PyArray1, PyArray2, PyArrayDyn, PyArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyTuple, PyType};
 
 #[doc = doc!(Tensor)]
 #[pyclass(frozen, module = "bitnet")]
@@ -14,7 +15,7 @@ pub struct Tensor {
     name: String,
     #[doc = doc!(Tensor.type)]
     #[pyo3(get)]
-    r#type: &'static str,
+    r#type: String,
     #[doc = doc!(Tensor.shape)]
     #[pyo3(get)]
     shape: Py<PyTuple>,
@@ -30,6 +31,26 @@ pub struct Tensor {
 
 #[pymethods]
 impl Tensor {
+    #[classmethod]
+    fn _rebuild(
+        _cls: &Bound<'_, PyType>,
+        name: String,
+        r#type: String,
+        shape: Py<PyTuple>,
+        trits: Option<Py<PyArray2<i8>>>,
+        scales: Option<Py<PyArray2<f32>>>,
+        floats: Option<Py<PyArrayDyn<f32>>>,
+    ) -> Tensor {
+        Tensor { name, r#type, shape, trits, scales, floats }
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let (py, tensor) = (slf.py(), slf.get());
+        let arrays = (tensor.trits.as_ref(), tensor.scales.as_ref(), tensor.floats.as_ref());
+        let arguments = (tensor.name.as_str(), tensor.r#type.as_str(), &tensor.shape, arrays.0, arrays.1, arrays.2);
+        Ok((slf.get_type().getattr("_rebuild")?, arguments.into_pyobject(py)?))
+    }
+
     #[doc = doc!(Tensor.to_float)]
     fn to_float<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (Some(trits), Some(scales)) = (&self.trits, &self.scales) else {
@@ -85,7 +106,7 @@ pub fn tensor(py: Python<'_>, engine: &Engine, name: &str) -> PyResult<Tensor> {
     }
     let (trits, scales) = trits_and_scales;
     let shape = PyTuple::new(py, dims)?.unbind();
-    Ok(Tensor { name: name.into(), r#type: found.kind().name(), shape, trits, scales, floats })
+    Ok(Tensor { name: name.into(), r#type: found.kind().name().into(), shape, trits, scales, floats })
 }
 
 /// The error about a tensor that the model does not have. It lists names that look alike.

@@ -1,13 +1,14 @@
 //! `bitnet.Trace`: what a model computes on its way to the logits, as numpy arrays.
 
 use super::convert::{detached, text_or_ids, type_name};
+use super::pickle::{Reduced, by_fields};
 use crate::engine::{self, Engine, InputTrace};
 use crate::error::Error;
 use crate::token::TokenId;
 use numpy::{Element, PyArray1, PyArray2, PyArray3, PyArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyString};
+use pyo3::types::{PyBool, PyDict, PyString, PyType};
 
 /// The projections of a layer in the order of computation, each with the index of the input that it reads.
 const PROJECTIONS: [(&str, usize); 7] =
@@ -78,6 +79,21 @@ impl Input {
 
 #[pymethods]
 impl Trace {
+    #[classmethod]
+    fn _rebuild(
+        _cls: &Bound<'_, PyType>,
+        token_ids: Vec<TokenId>,
+        layers: Py<PyDict>,
+        hidden: Py<PyArray2<f32>>,
+        logits: Py<PyArray2<f32>>,
+    ) -> Trace {
+        Trace { token_ids, layers, hidden, logits }
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        by_fields(slf, &["token_ids", "layers", "hidden", "logits"])
+    }
+
     fn __repr__(&self, py: Python<'_>) -> String {
         format!("<Trace {} tokens, {} layers>", self.token_ids.len(), self.layers.bind(py).len())
     }
@@ -85,6 +101,22 @@ impl Trace {
 
 #[pymethods]
 impl LayerTrace {
+    #[classmethod]
+    fn _rebuild(
+        _cls: &Bound<'_, PyType>,
+        layer: usize,
+        hidden: Py<PyArray2<f32>>,
+        attention: Py<PyArray3<f32>>,
+        ffn: Py<PyArray2<f32>>,
+        projections: Py<PyDict>,
+    ) -> LayerTrace {
+        LayerTrace { layer, hidden, attention, ffn, projections }
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        by_fields(slf, &["layer", "hidden", "attention", "ffn", "projections"])
+    }
+
     fn __repr__(&self) -> String {
         format!("<LayerTrace {}>", self.layer)
     }
@@ -92,6 +124,32 @@ impl LayerTrace {
 
 #[pymethods]
 impl ProjectionTrace {
+    #[classmethod]
+    fn _rebuild(
+        _cls: &Bound<'_, PyType>,
+        tensor: String,
+        floats: Option<Py<PyArray2<f32>>>,
+        int8: Option<(Py<PyArray2<i8>>, Py<PyArray1<f32>>)>,
+        output: Py<PyArray2<f32>>,
+    ) -> PyResult<ProjectionTrace> {
+        let input = match (floats, int8) {
+            (Some(x), _) => Input::Floats(x),
+            (None, Some((q, scales))) => Input::Int8 { q, scales },
+            (None, None) => return Err(PyTypeError::new_err("a ProjectionTrace needs an input")),
+        };
+        Ok(ProjectionTrace { tensor, input, output })
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let trace = slf.get();
+        let (floats, int8) = match &trace.input {
+            Input::Floats(x) => (Some(x), None),
+            Input::Int8 { q, scales } => (None, Some((q, scales))),
+        };
+        let arguments = (trace.tensor.as_str(), floats, int8, &trace.output).into_pyobject(slf.py())?;
+        Ok((slf.get_type().getattr("_rebuild")?, arguments))
+    }
+
     #[doc = doc!(ProjectionTrace.x)]
     #[getter]
     fn x<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
