@@ -105,6 +105,7 @@ def test_unknown_names_of_the_package_are_ordinary_errors() -> None:
 
 def test_objects_that_are_no_functions_say_what_to_call(engine: Engine) -> None:
     assert "engine.chat(messages)" in message_of(TypeError, engine, "Q: Name the planets. A: ", max_tokens=16)
+    assert "chat.send(text)" in message_of(TypeError, ChatSession(engine), "Hello")
     assert "tokenizer.encode(text)" in message_of(TypeError, engine.tokenizer, "Hello")
     assert "completion" in message_of(TypeError, lambda: engine.chat(ASKED)["choices"]).lower()
 

@@ -54,6 +54,8 @@ class Hub(ThreadingHTTPServer):
         """Whether another server holds the bytes, as for the hub. Its ETags differ, and it must not get the token."""
         self.lies = False
         """Whether a file's bytes do not match its SHA-256."""
+        self.etag: str | None = None
+        """What every file has as its ETag, in place of its SHA-256."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that were killed."""
@@ -106,7 +108,7 @@ class Answers(BaseHTTPRequestHandler):
     def send_file(self, data: bytes, wanted: str | None, with_body: bool) -> None:
         if self.server.fails and with_body:
             return self.send(500, b"", {}, with_body)
-        name = hashlib.sha256(data).hexdigest()
+        name = self.server.etag or hashlib.sha256(data).hexdigest()
         headers = {"ETag": f'"{name}"', "X-Repo-Commit": self.server.commit, "Accept-Ranges": "bytes"}
         status = 200
         if self.server.redirects and not self.headers["Host"].startswith("localhost"):
@@ -329,6 +331,21 @@ def test_a_file_that_is_not_what_the_hub_announces_is_refused(server: Hub, tmp_p
         "BitnetError maker/one: the download of model.gguf is damaged: its SHA-256 is not the hub's; try again\n"
     )
     assert not [*partials(tmp_path), *tmp_path.rglob("model.gguf")]
+
+
+@pytest.mark.parametrize("etag", ["/x/evil.pth", "../../evil", "..", ".", "a/b", "x" * 300, "a b", "-", "\\evil"])
+def test_a_name_from_the_hub_stays_in_the_cache(server: Hub, tmp_path: Path, etag: str) -> None:
+    server.etag = etag
+    said = opened(tmp_path, server, "maker/one")
+    assert said.startswith("BitnetError maker/one: the hub gives model.gguf the ETag")
+    assert not [path for path in tmp_path.rglob("*") if "evil" in path.name or path.name == "model.gguf"]
+
+
+def test_names_of_files_that_leave_the_repository_are_not_there(server: Hub, tmp_path: Path) -> None:
+    data = server.repos["maker/one"]["model.gguf"]
+    server.repos["maker/one"] = {name: data for name in ("../../evil.gguf", "/evil.gguf", "a/../../evil.gguf")}
+    assert opened(tmp_path, server, "maker/one") == "ModelNotFoundError maker/one has no GGUF file\n"
+    assert not [*tmp_path.rglob("*evil*")]
 
 
 def test_two_processes_download_a_file_once(server: Hub, tmp_path: Path) -> None:

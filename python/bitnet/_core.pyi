@@ -815,6 +815,7 @@ class ChatSession:
         params: SamplingParams | None = None,
         **keywords: Unpack[_Sampling],
     ) -> ChatSession: ...
+    def __call__(self, *_arguments: Any, **_keywords: Any) -> NoReturn: ...
     def stream(self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]) -> Stream:
         """Start an answer and return it as a stream.
 

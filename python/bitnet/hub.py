@@ -129,7 +129,8 @@ class _Repository:
         for name, file in missing.items():
             for what, given in (("ETag", file.etag), ("commit", file.commit_hash)):
                 if given is not None and not _COMPONENT.fullmatch(given):
-                    raise BitnetError(f"{self.name}: the hub gives {name} the {what} {given!r}, which is no name of a file")
+                    message = f"the hub gives {name} the {what} {given!r}, which is no name of a file"
+                    raise BitnetError(f"{self.name}: {message}")
         blobs = {name: self.download(name, file) for name, file in missing.items() if file.etag}
         paths = [
             Path(hf_hub_download(self.name, name, revision=self.revision, cache_dir=self.cache, token=self.token))

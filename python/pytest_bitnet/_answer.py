@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,9 +21,8 @@ _NUMBER = re.compile(
 )
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Answer:
-    """An answer to assert about. It compares as its text: `assert answer == "4"`, `"4" in answer`, `not answer`.
+class Answer(str):
+    """An answer to assert about. It is its text: `answer == "4"`, `"4" in answer`, `re.search(pattern, answer)`.
 
     The message of a failure has prompt, answer and the receipt's digest. Each `must_…` returns the answer, so that they
     can be chained: `answer.must_contain("4").must_not_contain("5")`.
@@ -33,33 +31,31 @@ class Answer:
     prompt: str
     completion: Completion
 
-    def __str__(self) -> str:
-        """The text of the answer."""
-        return self.text
+    def __new__(cls, prompt: str, completion: Completion) -> Self:
+        """The answer `completion` to a prompt."""
+        answer = super().__new__(cls, completion.text)
+        answer.prompt, answer.completion = prompt, completion
+        return answer
+
+    def __reduce__(self) -> tuple[type[Answer], tuple[str, Completion]]:
+        """For `pickle` and `copy`."""
+        return Answer, (self.prompt, self.completion)
 
     def __repr__(self) -> str:
         """Text, prompt and digest."""
         return f"Answer({self.text!r}, prompt={self.prompt!r}, digest={self.digest!r})"
 
     def __eq__(self, other: object) -> bool:
-        """Compare the text with a text, or with the text of another answer. Raises TypeError for a number or a list."""
+        """Compare the texts. Raises TypeError for a number or a list, which an answer is never equal to."""
         if isinstance(other, _NOT_TEXT):
             raise TypeError(f"an answer compares with text, found the {type(other).__name__} {other!r}")
-        if isinstance(other, Answer):
-            other = other.text
-        return self.text == other if isinstance(other, str) else NotImplemented
+        return super().__eq__(other)
 
-    def __hash__(self) -> int:
-        """The hash of the text, which an answer is equal to."""
-        return hash(self.text)
+    def __ne__(self, other: object) -> bool:
+        """The opposite of `==`."""
+        return not self == other
 
-    def __bool__(self) -> bool:
-        """Whether there is any text."""
-        return bool(self.text)
-
-    def __contains__(self, text: str) -> bool:
-        """Whether the answer's text contains this text."""
-        return text in self.text
+    __hash__ = str.__hash__
 
     @property
     def text(self) -> str:

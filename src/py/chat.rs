@@ -18,7 +18,7 @@ use crate::engine::Watch;
 use crate::sampler::SamplingParams as Params;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -227,6 +227,11 @@ impl ChatSession {
 
     fn __getattr__(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
         Err(hints::attribute(py, "ChatSession", name))
+    }
+
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn __call__(&self, _arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        Err(PyTypeError::new_err("a ChatSession is not a function; call chat.send(text)"))
     }
 
     #[classmethod]
