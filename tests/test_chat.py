@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import threading
@@ -274,3 +275,33 @@ print(chat.send("hello").finish_reason)
     done = subprocess.run([sys.executable, "-c", code, text_model], capture_output=True, text=True, timeout=120)
     # Nothing has entered the history, unless the answer had begun.
     assert done.stdout in ("[]\nlength\n", "['user', 'assistant']\nlength\n"), done.stderr
+
+
+@pytest.mark.parametrize("exchanges", [0, 1, 2, 5, 17, 40, 300])
+@pytest.mark.parametrize("max_tokens", [4, None])
+def test_the_most_exchanges_that_fit_stay(exchanges: int, max_tokens: int | None) -> None:
+    with bitnet.Engine(n_ctx=256) as engine:
+        dice = random.Random(exchanges)
+        history = [
+            {"role": ("user", "assistant")[i % 2], "content": "word " * dice.randrange(1, 9)}
+            for i in range(2 * exchanges)
+        ]
+        asked = {"role": "user", "content": "What is 2+2?"}
+        chat = bitnet.ChatSession(engine, messages=history, max_tokens=max_tokens)
+        chat.send(asked["content"])
+        lengths = [engine.count_tokens([*history[2 * i :], asked]) for i in range(exchanges + 1)]
+        reserve = min(max_tokens or 256, 256 // 8)
+        fits = [i for i, length in enumerate(lengths) if length <= 256 // 4 * 3]
+        assert chat.forgotten == (0 if lengths[0] + reserve <= 256 else 2 * fits[0])
+
+
+def test_a_conversation_is_rendered_as_far_as_it_can_fit() -> None:
+    """What leaves the context anyway is not looked at, so that a long conversation costs no more than a full one."""
+    bounded = "{% if messages|length > 61 %}{{ raise_exception('too much') }}{% endif %}"
+    with bitnet.Engine() as engine:
+        template = bitnet.Template.from_jinja(bounded + engine.template.source)
+        history = [
+            {"role": ("user", "assistant")[i % 2], "content": f"This is message number {i}."} for i in range(2000)
+        ]
+        chat = bitnet.ChatSession(engine, messages=history, template=template)
+        assert chat.send("What is 2+2?").prompt_tokens <= 288

@@ -20,6 +20,9 @@ use crate::template::{ChatTurn, Conversation, Role, Template};
 use crate::token::TokenId;
 use std::sync::Arc;
 
+/// A conversation of more bytes for each position of the context is assumed not to fit, and looked at from its end.
+const PROBABLE_BYTES: usize = 16;
+
 /// A conversation. An engine may have any number of them. A clone continues on its own; clones share their keys and
 /// values until they diverge.
 #[derive(Clone)]
@@ -96,23 +99,52 @@ impl ChatSession {
     /// until the prompt fills three quarters of it: one eviction, after which the cached prefix stays valid for many
     /// turns.
     fn request(&mut self, engine: &Engine, user: &str, mut params: SamplingParams) -> Result<Request> {
-        let mut evicted_turns = self.evicted_turns;
-        let mut turns = self.turns[evicted_turns..].to_vec();
+        let mut turns = self.turns[self.evicted_turns..].to_vec();
         turns.push(ChatTurn::new(Role::User, user));
-        let n_ctx = engine.n_ctx();
-        let reserve = params.max_tokens.unwrap_or(n_ctx).min(n_ctx / 8);
-        let (mut ids, mut origin) = self.encode(engine, &turns)?;
-        if ids.len() + reserve > n_ctx {
-            while ids.len() > n_ctx / 4 * 3 && turns.len() > 1 {
-                turns.drain(..2);
-                (ids, origin) = self.encode(engine, &turns)?;
-            }
-            evicted_turns = self.turns.len() + 1 - turns.len();
-        }
+        let reserve = params.max_tokens.unwrap_or(usize::MAX).min(engine.n_ctx() / 8);
+        let (kept, ids, origin) = self.encode_fitting(engine, &turns, reserve)?;
         request::add_stops(engine, &self.template, &mut params)?;
         let request = Request { origin, ..engine.request(ids.into(), params)? };
-        self.evicted_turns = evicted_turns; // only now, so that an error changes nothing
+        self.evicted_turns = self.turns.len() + 1 - kept; // only now, so that an error changes nothing
         Ok(request)
+    }
+
+    /// The prompt of all turns if it leaves room for `reserve` ids, or else of the newest ones; with their number. No
+    /// turns are rendered that cannot fit, however long the conversation is.
+    fn encode_fitting(
+        &self,
+        engine: &Engine,
+        turns: &[ChatTurn],
+        reserve: usize,
+    ) -> Result<(usize, Vec<TokenId>, PromptOrigin)> {
+        let (all, n_ctx) = (turns.len(), engine.n_ctx());
+        let encode = |kept: usize| self.encode(engine, &turns[all - kept..]);
+        if turns.iter().map(|turn| turn.text.len()).sum::<usize>() <= n_ctx * PROBABLE_BYTES {
+            let (ids, origin) = encode(all)?;
+            if ids.len() + reserve <= n_ctx {
+                return Ok((all, ids, origin));
+            }
+        }
+        // The newest turn stays even if it is too long. A prompt grows with its turns: so doubling, and then halving
+        // what is left, finds the most exchanges that fit. The number of turns is always odd.
+        let (mut best, mut too_many) = ((1, encode(1)?), None);
+        loop {
+            let next = match too_many {
+                None => (2 * best.0 + 1).min(all),
+                Some(above) => best.0 + (above - best.0) / 4 * 2,
+            };
+            if next == best.0 {
+                break;
+            }
+            let prompt = encode(next)?;
+            if prompt.0.len() <= n_ctx / 4 * 3 || next == all && prompt.0.len() + reserve <= n_ctx {
+                best = (next, prompt);
+            } else {
+                too_many = Some(next);
+            }
+        }
+        let (kept, (ids, origin)) = best;
+        Ok((kept, ids, origin))
     }
 
     /// The prompt of these turns as ids, and how it was made.
