@@ -1085,10 +1085,12 @@ class Engine:
 
     The logits are the same bits for every `isa`, `n_threads` and `n_batch`, with or without a cache.
 
+    A pickled engine holds its path and options: it is opened again where it is unpickled, once for each process.
+
     Args:
         path: A GGUF file, or the first file of a split model. It is memory-mapped and must not change while the engine
-            is open. Default: the model inside the package, see `bitnet.models`. For models of the Hugging Face Hub use
-            `from_pretrained`.
+            is open. "hf:owner/name" is a model of the Hugging Face Hub (see `from_pretrained`), "trit" the model inside
+            the package, which is the default.
         n_ctx: Context length of a sequence in tokens. Default: the model's, at most 4096.
         n_threads: Number of threads that compute. Default: all processors that this process may use.
         isa: Instruction set, one of `bitnet.isas()`. Default: the environment variable BITNET_ISA, else the best.
