@@ -6,6 +6,7 @@
 mod builtin;
 mod detect;
 mod environment;
+mod jinja;
 mod limits;
 mod prompt;
 mod python;
