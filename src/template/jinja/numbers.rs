@@ -125,7 +125,7 @@ fn ascii_digits(text: &str) -> String {
 }
 
 fn quoted(text: &Text) -> String {
-    repr(text, false, usize::MAX).map(|quoted| quoted.as_str().to_string()).unwrap_or_default()
+    repr(text, usize::MAX).map(|quoted| quoted.as_str().to_string()).unwrap_or_default()
 }
 
 /// The digits of a number without its underscores, each of which must stand between two digits.
