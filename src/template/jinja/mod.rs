@@ -3,6 +3,7 @@
 
 mod format;
 mod format_spec;
+mod literal;
 mod numbers;
 mod percent;
 mod str_call;
