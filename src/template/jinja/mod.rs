@@ -8,5 +8,6 @@ mod numbers;
 mod percent;
 mod str_call;
 mod str_methods;
+mod strftime;
 mod text;
 mod unicode;
