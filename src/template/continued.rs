@@ -3,7 +3,8 @@
 //! As transformers' `apply_chat_template` does for `continue_final_message`, a tag is appended to the final message, and
 //! the prompt is cut off at the tag.
 
-use super::{Conversation, RenderedPrompt, Template};
+use super::jinja::Text;
+use super::{Conversation, Template};
 use crate::error::{Error, Result};
 use serde_json::Value as Json;
 
@@ -11,22 +12,13 @@ use serde_json::Value as Json;
 const TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 impl Template {
-    /// The prompt of a conversation. All other methods that render to text call this one.
-    pub fn render_conversation(&self, conversation: &Conversation) -> Result<String> {
+    /// The prompt of a conversation, and which of its characters come from messages. All methods that render call this
+    /// one.
+    pub(super) fn text_of(&self, conversation: &Conversation) -> Result<Text> {
         let template = self.for_conversation(conversation);
         let Some(tagged) = tagged(conversation)? else { return template.render_whole(conversation) };
-        let mut text = template.render_whole(&tagged)?;
-        text.truncate(end(&text)?);
-        Ok(text)
-    }
-
-    /// The prompt of a conversation. `controls` are the texts of the vocabulary's control tokens.
-    pub fn prompt(&self, conversation: &Conversation, controls: &[&str]) -> Result<RenderedPrompt> {
-        let template = self.for_conversation(conversation);
-        let Some(tagged) = tagged(conversation)? else { return template.whole_prompt(conversation, controls) };
-        let mut prompt = template.whole_prompt(&tagged, controls)?;
-        prompt.truncate(end(&prompt.text)?);
-        Ok(prompt)
+        let text = template.render_whole(&tagged)?;
+        Ok(text.slice(0..end(text.as_str())?))
     }
 }
 
