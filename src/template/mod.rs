@@ -1,16 +1,12 @@
-//! Chat templates turn messages into prompt text. No other module writes prompt text or uses minijinja.
+//! Chat templates turn messages into prompt text. No other module writes prompt text.
 //!
 //! A template is a Jinja source, and renders to the same bytes as with `apply_chat_template` of transformers. Templates
 //! come from files of strangers, so `limits` bounds what they may use.
 
 mod builtin;
 mod detect;
-mod environment;
 mod jinja;
-mod limits;
 mod prompt;
-mod python;
-mod source;
 mod turn;
 
 pub use detect::TemplateOrigin;
@@ -19,8 +15,8 @@ pub use turn::{ChatTurn, Role};
 
 use crate::error::{Error, Result};
 use jiff::civil::DateTime;
-use limits::{MAX_SOURCE, STACK};
-use minijinja::{Environment, ErrorKind, Value};
+use jinja::limits::{Fault, MAX_SOURCE, STACK};
+use jinja::{Context, Located, Program, Text};
 use serde_json::{Map, Value as Json};
 
 /// A chat template, ready to render.
@@ -29,7 +25,9 @@ pub struct Template {
     name: &'static str,
     /// The Jinja source that is rendered.
     pub source: String,
-    environment: Environment<'static>,
+    program: Program,
+    /// The time that `strftime_now` takes for now; none for the time of the rendering.
+    clock: Option<DateTime>,
     /// Where the source came from.
     pub origin: TemplateOrigin,
     /// A warning for the user, such as that no template was found.
@@ -52,12 +50,13 @@ impl Template {
             let found = source.len();
             return Err(Error::Template(format!("chat template: has {found} bytes, expected at most {MAX_SOURCE}")));
         }
-        let environment = on_own_stack(|| environment::with_template(source).map_err(fault))?;
+        let program = on_own_stack(|| Program::parse(source))?;
         let owned = |text: Option<&str>| text.map(str::to_string);
         Ok(Template {
             name: builtin::name_of(source).unwrap_or("jinja"),
             source: source.into(),
-            environment,
+            program,
+            clock: None,
             origin: TemplateOrigin::Argument,
             warning: None,
             bos_token: owned(bos_token),
@@ -71,9 +70,7 @@ impl Template {
         let now: DateTime = now.parse().map_err(|error| {
             Error::Template(format!("'{now}' is not a time ({error}); give one such as 2026-07-04T12:00:00"))
         })?;
-        let mut template = self.clone();
-        environment::set_clock(&mut template.environment, Some(now));
-        Ok(template)
+        Ok(Template { clock: Some(now), ..self.clone() })
     }
 
     /// A built-in template with the same `bos_token` and `eos_token`.
@@ -98,26 +95,23 @@ impl Template {
         self.render_conversation(&Conversation::from_turns(&[ChatTurn::new(Role::User, user)], system))
     }
 
-    /// The prompt of a conversation. All other methods that render call this one.
+    /// The prompt of a conversation.
     pub fn render_conversation(&self, conversation: &Conversation) -> Result<String> {
+        Ok(self.render_text(conversation)?.as_str().to_string())
+    }
+
+    /// The prompt of a conversation, and which of its characters come from messages. All other methods that render call
+    /// this one.
+    fn render_text(&self, conversation: &Conversation) -> Result<Text> {
         if conversation.messages.as_array().is_none_or(Vec::is_empty) {
             return Err(Error::Template("the conversation is empty; give at least one message".into()));
         }
         let Conversation { messages, tools, add_generation_prompt, variables } = conversation;
-        on_own_stack(|| {
-            let tokens = [("bos_token", &self.bos_token), ("eos_token", &self.eos_token)];
-            let given = tokens.into_iter().filter_map(|(name, token)| Some((name, Value::from(token.as_deref()?))));
-            let context = given.chain([
-                ("messages", python::from_json(messages)),
-                ("tools", python::from_json(tools)),
-                ("documents", ().into()),
-                ("add_generation_prompt", (*add_generation_prompt).into()),
-            ]);
-            let context =
-                context.chain(variables.iter().map(|(name, value)| (name.as_str(), python::from_json(value))));
-            let template = self.environment.get_template(environment::NAME).map_err(fault)?;
-            template.render(Value::from_pairs(context)).map_err(fault)
-        })
+        let tokens = [("bos_token", &self.bos_token), ("eos_token", &self.eos_token)];
+        let own: Vec<_> = tokens.into_iter().filter_map(|(name, token)| Some((name, token.as_deref()?))).collect();
+        let add_generation_prompt = *add_generation_prompt;
+        let context = Context { messages, tools, add_generation_prompt, variables, own: &own, clock: self.clock };
+        on_own_stack(|| self.program.render(&context))
     }
 
     /// The name of the built-in template with this source: `raw`, `instruct`, `llama3-chat` or `bitnet`; `jinja` for
@@ -156,24 +150,14 @@ impl Conversation {
     }
 }
 
-/// An error of minijinja, with the line of the template.
-fn fault(error: minijinja::Error) -> Error {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
-    let what = match error.kind() {
-        ErrorKind::OutOfFuel => "rendering takes too many steps, as in an endless loop".into(),
-        _ => what,
-    };
-    let line = error.line().map_or(String::new(), |line| format!(", line {line}"));
-    Error::Template(format!("chat template{line}: {what}"))
-}
-
 /// Runs the work of a template on a thread whose stack is large enough for everything that the limits allow.
-fn on_own_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+fn on_own_stack<T: Send>(work: impl FnOnce() -> Located<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("template".into()).stack_size(STACK);
         let thread = thread
             .spawn_scoped(scope, work)
             .map_err(|error| Error::Template(format!("chat template: could not start a thread: {error}")))?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let done = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done.map_err(|(line, Fault(what))| Error::Template(format!("chat template, line {line}: {what}")))
     })
 }

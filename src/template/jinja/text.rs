@@ -221,6 +221,9 @@ impl TextBuilder {
 
     /// Appends a part of a text with its origins.
     pub fn push_slice(&mut self, text: &Text, range: Range<usize>) {
+        if self.is_full {
+            return;
+        }
         let data = text.data_ranges()[text.first_data_after(range.start)..].iter();
         let data = data.take_while(|data| data.start < range.end);
         if !self.has_room(range.len(), data.clone().count(), text.is_data_at(range.start)) {
@@ -284,6 +287,12 @@ impl TextBuilder {
     /// Whether there is nothing yet.
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
+    }
+
+    /// How much larger the text may still become; an error if something did not fit.
+    pub fn room(&self) -> Result<usize, Fault> {
+        let size = size(self.text.len(), self.data.len());
+        if self.is_full { Err(Fault::TooLong) } else { Ok(self.limit.saturating_sub(size)) }
     }
 
     /// The text of a builder without a limit.

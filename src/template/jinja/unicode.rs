@@ -205,13 +205,12 @@ fn ends_word(text: &str, start: usize, end: usize) -> bool {
     is_cased(text[..start].chars().rev().find(counts)) && !is_cased(text[end..].chars().find(counts))
 }
 
-/// A text as `repr` prints it, or as `ascii` does; the quotes and the escapes' origins follow their characters.
-pub fn repr(text: &Text, ascii: bool, limit: usize) -> Result<Text, Fault> {
+/// A text as `repr` prints it. Escapes have the origin of their character; the quotes are the template's own.
+pub fn repr(text: &Text, limit: usize) -> Result<Text, Fault> {
     let quote = if text.as_str().contains('\'') && !text.as_str().contains('"') { '"' } else { '\'' };
     let mut out = TextBuilder::limited(limit);
     out.push_char(quote, false);
     for (c, is_data) in text.chars() {
-        let code = u32::from(c);
         match c {
             '\n' => out.push_from("\\n", is_data),
             '\r' => out.push_from("\\r", is_data),
@@ -220,14 +219,30 @@ pub fn repr(text: &Text, ascii: bool, limit: usize) -> Result<Text, Fault> {
                 out.push_char('\\', is_data);
                 out.push_char(c, is_data);
             }
-            _ if PRINTABLE.contains(c) && (c.is_ascii() || !ascii) => out.push_char(c, is_data),
-            _ if code < 0x100 => out.push_from(&format!("\\x{code:02x}"), is_data),
-            _ if code < 0x10000 => out.push_from(&format!("\\u{code:04x}"), is_data),
-            _ => out.push_from(&format!("\\U{code:08x}"), is_data),
+            _ if PRINTABLE.contains(c) => out.push_char(c, is_data),
+            _ => out.push_from(&escape(c), is_data),
         }
     }
     out.push_char(quote, false);
     out.finish_within()
+}
+
+/// The `repr` of a value as `ascii` prints it.
+pub fn escape_non_ascii(repr: &Text, limit: usize) -> Result<Text, Fault> {
+    let mut out = TextBuilder::limited(limit);
+    for (c, is_data) in repr.chars() {
+        if c.is_ascii() { out.push_char(c, is_data) } else { out.push_from(&escape(c), is_data) }
+    }
+    out.finish_within()
+}
+
+/// The escape of a character in a Python literal.
+fn escape(c: char) -> String {
+    match u32::from(c) {
+        code @ ..0x100 => format!("\\x{code:02x}"),
+        code @ ..0x10000 => format!("\\u{code:04x}"),
+        code => format!("\\U{code:08x}"),
+    }
 }
 
 #[cfg(test)]

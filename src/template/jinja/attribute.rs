@@ -1,0 +1,322 @@
+//! Attributes, items and methods of values, by the rules of Jinja2's sandbox: no private attributes, and no methods that
+//! change a list or a dict.
+
+use super::compare;
+use super::formatting;
+use super::iterate::collect;
+use super::limits::{Res, fail};
+use super::print;
+use super::str_call::{self, Answer, Arg};
+use super::str_methods;
+use super::text::Text;
+use super::value::{Args, Machine, Missing, Value, View, length, required};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// `value.name`: the attribute, or else the item.
+pub fn attribute(m: &Machine, value: &Value, name: &Arc<str>) -> Res<Value> {
+    m.budget.work(1)?;
+    if let Some(found) = own(m, value, name)? {
+        return Ok(found);
+    }
+    if let Value::Dict(dict) = value
+        && let Some(found) = compare::find_name(m, dict, name)?
+    {
+        return Ok(found.clone());
+    }
+    Ok(value.no_attribute(name.clone()))
+}
+
+/// `value[key]`: the item, or else the attribute.
+pub fn item(m: &Machine, value: &Value, key: &Value) -> Res<Value> {
+    m.budget.work(1)?;
+    value.defined()?;
+    let found = match (value, key.as_int()) {
+        // A key that cannot be hashed is not in the dict.
+        (Value::Dict(dict), _) => match key {
+            Value::List(_) | Value::Dict(_) | Value::View(..) => None,
+            Value::Text(text) => compare::find_name(m, dict, text.as_str())?.cloned(),
+            _ => compare::find(m, dict, key)?.cloned(),
+        },
+        (Value::List(list) | Value::Tuple(list), Some(at)) => {
+            let at = if at < 0 { at.saturating_add(list.items.len() as i128) } else { at };
+            usize::try_from(at).ok().and_then(|at| list.items.get(at)).cloned()
+        }
+        (Value::Text(text) | Value::Markup(text), Some(at)) => {
+            m.budget.scan(text.len())?;
+            match (str_methods::char_at(text, at), value) {
+                (Some(c), Value::Text(_)) => Some(m.text(c)?),
+                (Some(c), _) => Some(Value::Markup(c)),
+                (None, _) => None,
+            }
+        }
+        (Value::Range(range), Some(at)) => {
+            let len = super::value::range_len(range);
+            let at = if at < 0 { at.saturating_add(len) } else { at };
+            (0..len).contains(&at).then(|| Value::Int(range[0] + at * range[2]))
+        }
+        _ => None,
+    };
+    match (found, key) {
+        (Some(found), _) => Ok(found),
+        (None, Value::Text(name) | Value::Markup(name)) => {
+            let name: Arc<str> = name.as_str().into();
+            Ok(own(m, value, &name)?.unwrap_or_else(|| value.no_attribute(name)))
+        }
+        (None, _) => Ok(Value::undefined("there is no such item")),
+    }
+}
+
+/// A Python attribute, with undefined for one that the sandbox hides. None if the value does not have it.
+pub fn own(m: &Machine, value: &Value, name: &Arc<str>) -> Res<Option<Value>> {
+    value.defined()?;
+    if let Value::Namespace(namespace) = value {
+        return Ok(compare::find_name(m, &namespace.attributes.borrow(), name)?.cloned());
+    }
+    let method = || Ok(Some(Value::Method(Rc::new((value.clone(), name.clone())))));
+    let hidden = || Ok(Some(value.no_attribute(name.clone())));
+    let refused = || fail(format!("the attribute '{name}' of {} is not supported", value.kind()));
+    match (value, &**name) {
+        (Value::Markup(_), "striptags" | "unescape" | "escape") => refused(),
+        (Value::Text(_) | Value::Markup(_), name) if str_call::is_method(name) => method(),
+        (Value::List(_), "count" | "index" | "copy") | (Value::Tuple(_), "count" | "index") => method(),
+        (Value::List(_), "append" | "clear" | "pop" | "reverse" | "insert" | "sort" | "extend" | "remove") => hidden(),
+        (Value::Tuple(list), "grouper") if list.is_group => Ok(list.items.first().cloned()),
+        (Value::Tuple(list), "list") if list.is_group => Ok(list.items.get(1).cloned()),
+        (Value::Dict(_), "get" | "items" | "keys" | "values" | "copy") => method(),
+        (Value::Dict(_), "clear" | "pop" | "popitem" | "setdefault" | "update") => hidden(),
+        (Value::Dict(_), "fromkeys") | (Value::View(..), "mapping" | "isdisjoint") => refused(),
+        (Value::Range(range), "start") => Ok(Some(Value::Int(range[0]))),
+        (Value::Range(range), "stop") => Ok(Some(Value::Int(range[1]))),
+        (Value::Range(range), "step") => Ok(Some(Value::Int(range[2]))),
+        (Value::Range(_), "count" | "index") => refused(),
+        (Value::Int(n), "real" | "numerator") => Ok(Some(Value::Int(*n))),
+        (Value::Bool(yes), "real" | "numerator") => Ok(Some(Value::Int((*yes).into()))),
+        (Value::Int(_) | Value::Bool(_), "imag") => Ok(Some(Value::Int(0))),
+        (Value::Int(_) | Value::Bool(_), "denominator") => Ok(Some(Value::Int(1))),
+        (
+            Value::Int(_) | Value::Bool(_),
+            "bit_length" | "bit_count" | "conjugate" | "as_integer_ratio" | "to_bytes" | "from_bytes",
+        ) => refused(),
+        (Value::Float(x), "real") => Ok(Some(Value::Float(*x))),
+        (Value::Float(_), "imag") => Ok(Some(Value::Float(0.0))),
+        (Value::Float(_), "is_integer") => method(),
+        (Value::Float(_), "hex" | "fromhex" | "conjugate" | "as_integer_ratio") => refused(),
+        (Value::Lazy(_), "send" | "throw" | "close") => refused(),
+        (Value::Lazy(_), name) if name.starts_with("gi_") => refused(),
+        (Value::Macro(closure), "name") => match &closure.definition.name {
+            Some(name) => m.own(&**name).map(Some),
+            None => Ok(Some(Value::None)),
+        },
+        (Value::Macro(closure), "arguments") => {
+            let names = closure.definition.parameters.iter().map(|parameter| m.own(&*parameter.name));
+            m.tuple(names.collect::<Res<_>>()?).map(Some)
+        }
+        (Value::Macro(closure), "catch_kwargs") => Ok(Some(Value::Bool(closure.definition.kwargs.is_some()))),
+        (Value::Macro(closure), "catch_varargs") => Ok(Some(Value::Bool(closure.definition.varargs.is_some()))),
+        (Value::Macro(_), "caller" | "explicit_caller") => refused(),
+        (Value::Loop(looped), name) => looped_attribute(m, value, looped, name),
+        (Value::Cycler(_), "next" | "reset") => method(),
+        (Value::Cycler(cycler), "current") => Ok(cycler.items.items.get(cycler.position.get()).cloned()),
+        (Value::Cycler(cycler), "items") => Ok(Some(Value::Tuple(cycler.items.clone()))),
+        (Value::Cycler(cycler), "pos") => Ok(Some(Value::Int(cycler.position.get() as i128))),
+        (Value::Joiner(joiner), "sep") => Ok(Some(joiner.0.clone())),
+        (Value::Joiner(joiner), "used") => Ok(Some(Value::Bool(joiner.1.get()))),
+        _ => Ok(None),
+    }
+}
+
+fn looped_attribute(m: &Machine, value: &Value, looped: &super::value::Loop, name: &str) -> Res<Option<Value>> {
+    let index0 = looped.state.borrow().index0;
+    let int = |n: i128| Ok(Some(Value::Int(n)));
+    match name {
+        "index" => int(index0 + 1),
+        "index0" => int(index0),
+        "first" => Ok(Some(Value::Bool(index0 == 0))),
+        "last" => Ok(Some(Value::Bool(looped.peek(m)?.is_none()))),
+        "length" => int(looped.length(m)?),
+        "revindex" => int(looped.length(m)? - index0),
+        "revindex0" => int(looped.length(m)? - index0 - 1),
+        "depth" => int(looped.depth0 + 1),
+        "depth0" => int(looped.depth0),
+        "previtem" => {
+            let before = looped.state.borrow().before.clone();
+            Ok(Some(before.filter(|_| index0 > 0).unwrap_or_else(|| Value::undefined("there is no previous item"))))
+        }
+        "nextitem" => Ok(Some(looped.peek(m)?.unwrap_or_else(|| Value::undefined("there is no next item")))),
+        "cycle" | "changed" => Ok(Some(Value::Method(Rc::new((value.clone(), name.into()))))),
+        _ => Ok(None),
+    }
+}
+
+/// Calls a method of a value.
+pub fn call_method(m: &Machine, value: &Value, name: &str, args: Args) -> Res<Value> {
+    m.budget.work(1)?;
+    match (value, name) {
+        (Value::Text(_) | Value::Markup(_), "format" | "format_map") => formatting::format_method(m, value, name, args),
+        (Value::Text(text), _) => text_method(m, text, name, args, false),
+        (Value::Markup(text), _) => text_method(m, text, name, args, true),
+        (Value::List(list) | Value::Tuple(list), "count") => {
+            let [wanted] = args.bind(name, ["value"])?;
+            let wanted = required(wanted, name, "value")?;
+            let mut found = 0;
+            for item in &list.items {
+                found += i128::from(compare::same(item, &wanted) || compare::equal(m, item, &wanted)?);
+            }
+            Ok(Value::Int(found))
+        }
+        (Value::List(list) | Value::Tuple(list), "index") => {
+            let [wanted, start, stop] = args.bind(name, ["value", "start", "stop"])?;
+            let wanted = required(wanted, name, "value")?;
+            let bound = |bound: Option<Value>| match bound {
+                None => Ok(None),
+                Some(bound) => bound.as_int().map(Some).ok_or("index: a bound is not an integer"),
+            };
+            let (start, stop) = (bound(start)?, bound(stop)?);
+            for place in str_methods::Slice::new(list.items.len(), start, stop, None)?.items() {
+                let item = &list.items[place];
+                if compare::same(item, &wanted) || compare::equal(m, item, &wanted)? {
+                    return Ok(Value::Int(place as i128));
+                }
+            }
+            fail("index: the value is not in the list")
+        }
+        (Value::List(list), "copy") => {
+            let [] = args.bind(name, [])?;
+            m.list(list.items.clone())
+        }
+        (Value::Dict(dict), "get") => {
+            let [key, default] = args.bind(name, ["key", "default"])?;
+            let found = compare::find(m, dict, &required(key, name, "key")?)?;
+            Ok(found.cloned().or(default).unwrap_or(Value::None))
+        }
+        (Value::Dict(dict), _) => {
+            let [] = args.bind(name, [])?;
+            Ok(match name {
+                "items" => Value::View(View::Items, dict.clone()),
+                "keys" => Value::View(View::Keys, dict.clone()),
+                "values" => Value::View(View::Values, dict.clone()),
+                _ => Value::Dict(dict.clone()),
+            })
+        }
+        (Value::Float(x), "is_integer") => Ok(Value::Bool(x.is_finite() && x.fract() == 0.0)),
+        (Value::Loop(looped), "cycle") => {
+            let count = args.positional.len();
+            if count == 0 || !args.named.is_empty() {
+                return fail("loop.cycle needs items");
+            }
+            let index = usize::try_from(looped.state.borrow().index0).unwrap_or(0);
+            Ok(args.positional[index % count].clone())
+        }
+        (Value::Loop(looped), "changed") => {
+            let before = looped.state.borrow_mut().last_changed.take();
+            let now = args.positional;
+            let changed = match &before {
+                Some(before) => before.len() != now.len() || {
+                    let mut differs = false;
+                    for (a, b) in before.iter().zip(&now) {
+                        differs |= !compare::same(a, b) && !compare::equal(m, a, b)?;
+                    }
+                    differs
+                },
+                None => true,
+            };
+            looped.state.borrow_mut().last_changed = Some(now);
+            Ok(Value::Bool(changed))
+        }
+        (Value::Cycler(cycler), "next") => {
+            let position = cycler.position.get();
+            cycler.position.set((position + 1) % cycler.items.items.len().max(1));
+            Ok(cycler.items.items.get(position).cloned().unwrap_or(Value::None))
+        }
+        (Value::Cycler(cycler), "reset") => {
+            cycler.position.set(0);
+            Ok(Value::None)
+        }
+        _ => fail(format!("{} has no method '{name}'", value.kind())),
+    }
+}
+
+/// The methods of Markup that escape their arguments.
+const ESCAPING: [&str; 12] = [
+    "replace", "ljust", "rjust", "center", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "join", "zfill",
+    "expandtabs",
+];
+
+/// Calls a method of a text. That of Markup is Markup again.
+pub fn text_method(m: &Machine, text: &Text, name: &str, args: Args, is_markup: bool) -> Res<Value> {
+    match name {
+        "split" | "rsplit" | "find" | "rfind" | "index" | "rindex" | "startswith" | "endswith" | "strip" | "lstrip"
+        | "rstrip" | "removeprefix" | "removesuffix" | "partition" | "rpartition" | "join" => {
+            m.budget.scan(text.len())?
+        }
+        _ => m.budget.chars(text.len())?,
+    }
+    let escapes = is_markup && ESCAPING.contains(&name);
+    let positional =
+        args.positional.iter().map(|value| to_arg(m, value, name, escapes)).collect::<Res<Vec<_>>>()?;
+    let named = args.named.iter().map(|(key, value)| Ok((&**key, to_arg(m, value, name, escapes)?)));
+    let named = named.collect::<Res<Vec<_>>>()?;
+    let wrap = |text: Text| if is_markup { Value::Markup(text) } else { Value::Text(text) };
+    let paid = |text: Text| m.budget.build(text.size() + 64).map(|()| wrap(text));
+    let items = |items: Box<dyn Iterator<Item = Text>>| {
+        let mut all = Vec::new();
+        for item in items {
+            m.budget.items(1)?;
+            all.push(paid(item)?);
+        }
+        Ok::<_, super::limits::Fault>(all)
+    };
+    match str_call::call(text, name, &positional, &named, m.budget.left())? {
+        Answer::Text(text) => paid(text),
+        Answer::Int(n) => Ok(Value::Int(n)),
+        Answer::Bool(yes) => Ok(Value::Bool(yes)),
+        Answer::Parts(parts) => m.tuple(parts.into_iter().map(wrap).collect()),
+        Answer::Items(found) => m.list(items(found)?),
+        Answer::ItemsFromRight(found) => {
+            let mut all = items(found)?;
+            all.reverse();
+            m.list(all)
+        }
+    }
+}
+
+/// A value as an argument of a text's method.
+fn to_arg(m: &Machine, value: &Value, method: &str, escapes: bool) -> Res<Arg> {
+    m.budget.work(1)?;
+    Ok(match value {
+        Value::None => Arg::None,
+        Value::Bool(yes) => Arg::Bool(*yes),
+        Value::Int(n) => Arg::Int(*n),
+        Value::Text(text) | Value::Markup(text) => {
+            // A text is joined character by character.
+            m.budget.work(if method == "join" { 8 * text.len() } else { text.len() / 16 })?;
+            let escapes = escapes && !matches!(value, Value::Markup(_));
+            Arg::Text(if escapes { print::escape(m, text)? } else { text.clone() })
+        }
+        _ if method == "join" => {
+            let items = collect(m, value)?;
+            Arg::Items(items.iter().map(|item| to_arg(m, item, "", escapes)).collect::<Res<_>>()?)
+        }
+        Value::Tuple(list) if !method.is_empty() => {
+            Arg::Tuple(list.items.iter().map(|item| to_arg(m, item, "", escapes)).collect::<Res<_>>()?)
+        }
+        other => Arg::Other(other.kind()),
+    })
+}
+
+/// The items from the last to the first, if the value has an end to start from.
+pub fn reversed(m: &Machine, value: &Value) -> Res<Option<Vec<Value>>> {
+    if length(m, value)?.is_none() {
+        return Ok(None);
+    }
+    let mut items = collect(m, value)?;
+    items.reverse();
+    Ok(Some(items))
+}
+
+/// The value of a variable that is not set.
+pub fn missing(m: &Machine, symbol: u32) -> Value {
+    let name = m.names.get(symbol as usize).cloned().unwrap_or_else(|| "".into());
+    Value::Undefined(Rc::new(Missing::Variable(name)))
+}
