@@ -86,6 +86,11 @@ pub fn decimal_value(c: char) -> Option<u32> {
     DECIMAL.range_of(c).map(|zero| (u32::from(c) - u32::from(zero)) % 10)
 }
 
+/// Whether Unicode 14 has a character.
+pub fn is_known(c: char) -> bool {
+    KNOWN.contains(c)
+}
+
 /// White space, as `str.isspace`, `str.strip` and `str.split` see it.
 pub fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
@@ -237,7 +242,7 @@ pub fn escape_non_ascii(repr: &Text, limit: usize) -> Result<Text, Fault> {
 }
 
 /// The escape of a character in a Python literal.
-fn escape(c: char) -> String {
+pub(super) fn escape(c: char) -> String {
     match u32::from(c) {
         code @ ..0x100 => format!("\\x{code:02x}"),
         code @ ..0x10000 => format!("\\u{code:04x}"),
