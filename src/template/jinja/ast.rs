@@ -9,6 +9,14 @@ pub type Symbol = u32;
 /// Statements that run one after the other.
 pub type Block = Vec<Statement>;
 
+/// Statements with variables of their own.
+#[derive(Debug, Default)]
+pub struct Frame {
+    pub statements: Block,
+    /// The variables that are undefined at the start, whatever the blocks around have.
+    pub unset: Vec<Symbol>,
+}
+
 /// A statement, or text to print.
 #[derive(Debug)]
 pub enum Statement {
@@ -16,17 +24,19 @@ pub enum Statement {
     Print { line: u32, value: Expr },
     Set { target: Target, value: Expr },
     /// `{% set x %}…{% endset %}`
-    Capture { target: Target, filters: Vec<Postfix>, body: Block },
+    Capture { target: Target, filters: Vec<Postfix>, body: Frame },
     For(Arc<For>),
     If { branches: Vec<(Expr, Block)>, otherwise: Block },
-    With { targets: Vec<Target>, values: Vec<Expr>, body: Block },
+    With { targets: Vec<Target>, values: Vec<Expr>, body: Frame },
     Macro(Arc<Macro>),
     /// `{% call %}`: a call that gets `body` as its `caller`.
     Call { body: Arc<Macro>, call: Expr },
     /// `{% filter %}`
-    Filter { filters: Vec<Postfix>, body: Block },
-    /// `{% generation %}` and `{% block %}`: statements with variables of their own.
-    Scope(Block),
+    Filter { filters: Vec<Postfix>, body: Frame },
+    /// `{% generation %}`
+    Scope(Frame),
+    /// `{% block %}`
+    Block(Frame),
     Break,
     Continue,
     /// A statement that is an error once it runs.
@@ -45,8 +55,8 @@ pub struct For {
     pub uses_loop: bool,
     /// The name `loop`.
     pub symbol: Symbol,
-    pub body: Block,
-    pub otherwise: Block,
+    pub body: Frame,
+    pub otherwise: Frame,
 }
 
 /// A macro, or the body of a call block.
@@ -55,7 +65,7 @@ pub struct Macro {
     pub name: Option<Arc<str>>,
     pub symbol: Symbol,
     pub parameters: Vec<Parameter>,
-    pub body: Block,
+    pub body: Frame,
     /// The special variables that the body names, if they are not parameters.
     pub caller: Option<Symbol>,
     pub kwargs: Option<Symbol>,

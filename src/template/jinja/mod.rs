@@ -24,6 +24,7 @@ mod parser;
 mod percent;
 mod print;
 mod render;
+mod scopes;
 mod str_call;
 mod str_methods;
 mod strftime;
@@ -34,7 +35,7 @@ mod value;
 
 pub use text::Text;
 
-use ast::Block;
+use ast::Frame;
 use expression::Parser;
 use jiff::civil::DateTime;
 use limits::{Budget, Fault, Res};
@@ -48,7 +49,7 @@ pub struct Program(Arc<Parsed>);
 
 #[derive(Debug)]
 struct Parsed {
-    body: Block,
+    body: Frame,
     /// The names of all variables.
     names: Vec<Arc<str>>,
     source_len: usize,
@@ -77,7 +78,8 @@ impl Program {
             if is_filter { filters::is_known(name) } else { tests::is_known(name) }
         };
         let mut parser = Parser::new(lexer::tokens(source)?, known);
-        let body = parser::parse(&mut parser)?;
+        let mut body = Frame { statements: parser::parse(&mut parser)?, unset: Vec::new() };
+        scopes::resolve(&mut body);
         let mut names: Vec<(u32, Arc<str>)> =
             parser.symbols.into_iter().map(|(name, symbol)| (symbol, name.into())).collect();
         names.sort();
@@ -93,7 +95,7 @@ impl Program {
         let mut machine = Machine::new(Budget::new(input), names.clone(), context.clock, render::HOOKS);
         let globals = names.iter().map(|name| global(&machine, context, name)).collect::<Res<_>>();
         machine.globals = globals.map_err(|fault| (1, fault))?;
-        match render::run(&machine, &Scope::inside(None), body) {
+        match render::run_frame(&machine, &Scope::inside(None), body) {
             Ok(_) => Ok(machine.out.take().finish()),
             Err(fault) => Err((machine.line.get(), fault)),
         }

@@ -1,6 +1,6 @@
 //! Parses statements, as Jinja2's parser does it with the extensions that transformers adds.
 
-use super::ast::{After, Block, Expr, For, Macro, Parameter, Postfix, Statement, Target};
+use super::ast::{After, Block, Expr, For, Frame, Macro, Parameter, Postfix, Statement, Target};
 use super::expression::{Parser, SPECIALS};
 use super::lexer::Kind;
 use super::limits::{Fault, Res, fail};
@@ -61,13 +61,13 @@ fn body_to(parser: &mut Parser, end: &str) -> Res<Block> {
 }
 
 /// The same for a statement with variables of its own. In it, an unknown filter is an error at once.
-fn strict_body_to(parser: &mut Parser, end: &str) -> Res<Block> {
+fn strict_body_to(parser: &mut Parser, end: &str) -> Res<Frame> {
     let was_lenient = std::mem::replace(&mut parser.lenient, false);
     parser.scopes += 1;
     let parsed = body_to(parser, end)?;
     parser.scopes -= 1;
     parser.lenient = was_lenient;
-    Ok(parsed)
+    Ok(Frame { statements: parsed, unset: Vec::new() })
 }
 
 fn statement(parser: &mut Parser, out: &mut Block) -> Res<()> {
@@ -131,7 +131,7 @@ fn statement(parser: &mut Parser, out: &mut Block) -> Res<()> {
             }
             let parsed = strict_body_to(parser, "endblock")?;
             parser.skip_name(&name);
-            Statement::Scope(parsed)
+            Statement::Block(parsed)
         }
         "break" | "continue" if parser.breakable == 0 => {
             return fail(format!("unexpected '{name}' outside of a loop"));
@@ -201,7 +201,8 @@ fn for_loop(parser: &mut Parser, line: u32) -> Res<Statement> {
     };
     parser.scopes -= 1;
     parser.lenient = was_lenient;
-    let (symbol, body) = (parser.symbol("loop"), parsed);
+    let symbol = parser.symbol("loop");
+    let [body, otherwise] = [parsed, otherwise].map(|statements| Frame { statements, unset: Vec::new() });
     Ok(Statement::For(Arc::new(For { line, target, items, test, recursive, uses_loop, symbol, body, otherwise })))
 }
 

@@ -1,6 +1,6 @@
 //! Runs statements, loops and macros.
 
-use super::ast::{Block, For, Macro, Statement};
+use super::ast::{After, Block, Expr, For, Frame, Macro, Statement};
 use super::attribute::call_method;
 use super::compare;
 use super::evaluate::{args, assign, evaluate, follow};
@@ -14,7 +14,6 @@ use super::text::Text;
 use super::value::{
     Args, Closure, Dict, Hooks, Kept, Loop, LoopState, Machine, Scope, Source, Value, length,
 };
-use super::ast::{After, Expr};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,11 +63,17 @@ fn inside(scope: &Rc<Scope>) -> Rc<Scope> {
     Scope::inside(Some(scope.clone()))
 }
 
+/// Runs a frame in its scope.
+pub fn run_frame(m: &Machine, scope: &Rc<Scope>, frame: &Frame) -> Res<Flow> {
+    scope.declare(&frame.unset);
+    run(m, scope, &frame.statements)
+}
+
 fn compound(m: &Machine, scope: &Rc<Scope>, statement: &Statement) -> Res<Flow> {
     match statement {
         Statement::Capture { target, filters, body } => {
             let inner = inside(scope);
-            let (text, flow) = capture(m, || run(m, &inner, body))?;
+            let (text, flow) = capture(m, || run_frame(m, &inner, body))?;
             if flow == Flow::Next {
                 assign(m, scope, target, follow(m, &inner, Value::Text(text), filters)?)?;
             }
@@ -93,7 +98,7 @@ fn compound(m: &Machine, scope: &Rc<Scope>, statement: &Statement) -> Res<Flow> 
                 let value = evaluate(m, scope, value)?;
                 assign(m, &inner, target, value)?;
             }
-            return run(m, &inner, body);
+            return run_frame(m, &inner, body);
         }
         Statement::Macro(definition) => {
             m.keep_scope(scope)?;
@@ -103,13 +108,13 @@ fn compound(m: &Machine, scope: &Rc<Scope>, statement: &Statement) -> Res<Flow> 
         Statement::Call { body, call } => call_block(m, scope, body, call)?,
         Statement::Filter { filters, body } => {
             let inner = inside(scope);
-            let (text, flow) = capture(m, || run(m, &inner, body))?;
+            let (text, flow) = capture(m, || run_frame(m, &inner, body))?;
             if flow == Flow::Next {
                 print_text(m, &follow(m, &inner, Value::Text(text), filters)?)?;
             }
             return Ok(flow);
         }
-        Statement::Scope(body) => return run(m, &inside(scope), body),
+        Statement::Scope(body) | Statement::Block(body) => return run_frame(m, &inside(scope), body),
         Statement::Break => return Ok(Flow::Break),
         Statement::Continue => return Ok(Flow::Continue),
         Statement::Refused { line, why } => {
@@ -216,14 +221,14 @@ fn run_loop(m: &Machine, scope: &Rc<Scope>, definition: &Arc<For>, items: &Value
         if let Walk::Counted(looped) = &walk {
             inner.set(definition.symbol, Some(Value::Loop(looped.clone())));
         }
-        match run(m, &inner, &definition.body)? {
+        match run_frame(m, &inner, &definition.body)? {
             Flow::Break => break,
             Flow::Continue => {}
             // As in Jinja2, the `else` of a loop also runs if no round came to its end.
             Flow::Next => ran = true,
         }
     }
-    if ran { Ok(Flow::Next) } else { run(m, &inside(scope), &definition.otherwise) }
+    if ran { Ok(Flow::Next) } else { run_frame(m, &inside(scope), &definition.otherwise) }
 }
 
 /// Calls a value.
@@ -301,6 +306,6 @@ fn call_macro(m: &Machine, closure: &Closure, mut args: Args) -> Res<Value> {
             scope.set(parameter.symbol, Some(value));
         }
     }
-    let (text, _) = capture(m, || run(m, &scope, &definition.body))?;
+    let (text, _) = capture(m, || run_frame(m, &scope, &definition.body))?;
     Ok(Value::Text(text))
 }

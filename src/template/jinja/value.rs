@@ -153,6 +153,12 @@ impl Scope {
         Rc::new(Scope { variables: RefCell::default(), parent, is_kept: Cell::new(false) })
     }
 
+    /// Makes variables undefined that this scope does not have yet.
+    pub fn declare(&self, symbols: &[Symbol]) {
+        let mut variables = self.variables.borrow_mut();
+        variables.extend(symbols.iter().map(|symbol| (*symbol, None)));
+    }
+
     /// Sets a variable of this scope.
     pub fn set(&self, symbol: Symbol, value: Option<Value>) {
         let mut variables = self.variables.borrow_mut();
