@@ -1,18 +1,14 @@
 //! Chat templates, compared with results of Jinja2 3.1, and attacks by templates.
 //!
 //! `fixtures/jinja2.json` holds pairs: a source, and its result in Jinja2's sandbox with the settings of transformers.
-//! The result is a text, or null if Jinja2 refused the source. These differences are deliberate:
+//! The result is a text, or null if Jinja2 refused the source. `fixtures/jinja.json` holds 4,000 random ones
+//! (`fixtures/make_jinja.py`), `fixtures/jinja_cases.json` 24 that once rendered differently.
 //!
-//! - refused here, rendered by Jinja2: `%` on texts (`|format` works); the string methods `center`, `ljust`, `rjust`,
-//!   `zfill`, `swapcase`, `casefold`, `expandtabs` and `encode`, `rsplit` without a separator, `find` and `startswith`
-//!   with a start, `split(maxsplit=…)` by name, and `!r` in `format`; `copy`; the filters `center`, `truncate`,
-//!   `striptags`, `urlencode`, `forceescape` and `wordcount`, and `int` and `float` of something that is not a number;
-//!   `tojson` with positional options; the test `callable`; `cycler`, `joiner` and `lipsum`; `varargs` and `kwargs`;
-//!   `{% print %}`; a unary `+`; integers above 2¹²⁸;
-//! - rendered here, refused by Jinja2: `<` and `in` between different types (`'a' < 1`, `none in 'abc'`),
-//!   `'x'.join([1])`, `tojson` of `d.items()`, a range or a namespace, and a missing attribute in `sum` or `attr`;
-//! - rendered differently: Markup after a method call or an index, `{% autoescape true %}`, a printed range or reversed
-//!   list, a lone `\r` as the end of a line, and a rare unprintable character in a printed list.
+//! These are refused by name, but rendered by Jinja2: the filters `pprint`, `random`, `urlize` and `wordwrap`, and
+//! `striptags` of a text with entities; `lipsum`; the tags `autoescape` and `block` inside other blocks, `self` and
+//! `super`; `include`, `import` and `extends` at least when they run; `format` and `%` of Markup; integers above 2^127,
+//! `/` of integers above 2^53, and complex numbers; printing generators, functions and methods, whose addresses differ
+//! from run to run; `is sameas` of equal texts; and a few attributes of numbers and ranges.
 
 use bitnet::template::Template;
 use serde_json::{Map, Value, json};
@@ -36,7 +32,74 @@ fn jinja2_gave_the_same() {
     for case in cases {
         let source = case[0].as_str().expect("a source");
         let got = render(source, &goldens["messages"], variables);
+        if source.contains("170141183460469231731687303715884105727 + 1") {
+            assert!(got.is_err_and(|error| error.contains("at most 127 bits")));
+            continue;
+        }
         assert_eq!(got.as_deref().ok(), case[1].as_str(), "{source}: {got:?}");
+    }
+}
+
+/// Whatever Jinja2 renders, renders the same here or is refused by name; whatever it refuses is refused.
+#[test]
+fn random_templates_render_as_in_jinja2() {
+    let goldens: Value = serde_json::from_str(include_str!("fixtures/jinja.json")).expect("JSON");
+    let variables = goldens["variables"].as_object().expect("variables");
+    let cases = goldens["cases"].as_array().expect("cases");
+    assert_eq!(cases.len(), 4000);
+    let refusals = ["not supported", "cannot be printed"];
+    let mut refused = 0;
+    for case in cases {
+        let source = case[0].as_str().expect("a source");
+        let template = Template::from_jinja(source, None, None).and_then(|template| template.at("2026-07-04T12:00:00"));
+        let got = template.and_then(|template| template.render(&goldens["messages"], None, true, variables));
+        match (&got, case[1].as_str()) {
+            (Err(error), Some(_)) if refusals.iter().any(|words| error.to_string().contains(words)) => refused += 1,
+            (_, expected) => assert_eq!(got.as_deref().ok(), expected, "{source}: {got:?}"),
+        }
+    }
+    assert!(refused < 20, "{refused} of {} are refused", cases.len());
+}
+
+#[test]
+fn templates_that_once_rendered_differently_render_as_in_jinja2() {
+    let goldens: Value = serde_json::from_str(include_str!("fixtures/jinja_cases.json")).expect("JSON");
+    let cases = goldens["cases"].as_array().expect("cases");
+    assert_eq!(cases.len(), 24);
+    for case in cases {
+        let source = case["source"].as_str().expect("a source");
+        let got = render(source, &goldens["messages"], &Map::new());
+        assert_eq!(got.as_deref().ok(), case["rendered"].as_str(), "{source}: {got:?}");
+    }
+}
+
+/// What Jinja2 would render, but this engine does not, is refused by its name.
+#[test]
+fn what_is_not_supported_is_refused_by_name() {
+    for (source, name) in [
+        ("{{ 'x'|wordwrap(2) }}", "'wordwrap'"),
+        ("{{ [1]|pprint }}", "'pprint'"),
+        ("{{ [1]|random }}", "'random'"),
+        ("{{ 'x'|urlize }}", "'urlize'"),
+        ("{{ lipsum() }}", "'lipsum'"),
+        ("{% include 'x' %}", "'include'"),
+        ("{% import 'x' as y %}", "'import'"),
+        ("{% from 'x' import y %}", "'from'"),
+        ("{% extends 'x' %}", "'extends'"),
+        ("{% autoescape true %}{% endautoescape %}", "'autoescape'"),
+        ("{{ self.x() }}", "'self'"),
+        ("{{ super() }}", "'super'"),
+        ("{% for x in [1] %}{% block y %}{% endblock %}{% endfor %}", "'block'"),
+        ("{{ (1).bit_length() }}", "'bit_length'"),
+        ("{{ range(3).index(1) }}", "'index'"),
+        ("{{ 'a'.encode() }}", "'encode'"),
+        ("{{ 'a'.translate({}) }}", "'translate'"),
+        ("{{ '%s'|safe|format(1) }}", "Markup"),
+        ("{{ 2**60 / 3 }}", "2**53"),
+        ("{{ (-1)**0.5 }}", "complex"),
+    ] {
+        let refused = plain(source).expect_err(source);
+        assert!(refused.contains(name) && refused.contains("not supported"), "{source}: {refused}");
     }
 }
 
@@ -69,9 +132,8 @@ fn an_attack_is_refused_soon() {
         grow("[1]", "[ns.x, ns.x]"),
         grow("[]", "[ns.x]"),
         grow("{}", "{'a': ns.x}"),
-        grow("1", "ns"),
         format!("{{% set x %}}x{{% endset %}}{}{{{{ x }}}}", many("{% set x %}{{ x }}{{ x }}{% endset %}", 60)),
-        format!("{{% set x = [1] %}}{}{{{{ x == x }}}}", many("{% set x = [x, x] %}", 60)),
+        format!("{{% set x = [1] %}}{}{{{{ x | tojson }}}}", many("{% set x = [x, x] %}", 60)),
         "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}".into(),
         "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(200) }}".into(),
         "{% for x in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}".into(),
@@ -80,7 +142,6 @@ fn an_attack_is_refused_soon() {
         format!("{{{{ {}1{} }}}}", many("(", 60000), many(")", 60000)),
         format!("{{{{ {}", many("[", 120_000)),
         format!("{}{}", many("{% if true %}", 4000), many("{% endif %}", 4000)),
-        format!("{{{{ {}1 }}}}", many("1 + ", 30000)),
         format!("{{{{ a{} }}}}", many(".a", 60000)),
         many("x", 1 << 20),
     ];
@@ -93,10 +154,10 @@ fn an_attack_is_refused_soon() {
     }
 }
 
-/// minijinja parses long chains recursively, on a stack that is large enough.
+/// Chains of operators do not nest, however long they are.
 #[test]
 fn long_chains_render() {
-    for link in ["1 - ", "1 * ", "not ", "-", "1 and ", "1 if 0 else ", "1 < "] {
+    for link in ["1 + ", "1 - ", "1 * ", "not ", "-", "1 and ", "1 if 0 else ", "1 < "] {
         let source = format!("{{{{ {}1 }}}}", link.repeat(120_000 / link.len()));
         assert!(plain(&source).is_ok(), "{link}");
     }
@@ -106,13 +167,13 @@ fn long_chains_render() {
 fn errors_while_rendering_name_the_line() {
     let said = |source: &str| plain(source).expect_err(source);
     let lines = [
-        ("\n{{ 'a' + 1 }}", "line 2", "'+' cannot add string and number"),
+        ("\n{{ 'a' + 1 }}", "line 2", "'+' cannot combine str and int"),
         ("\n\n{% for x in none %}{% endfor %}", "line 3", "None is not iterable"),
         ("{{ messages | map(attribute='role') | tojson }}", "line 1", "add '| list' to it"),
         ("{% set x = 1 %}\n{{ raise_exception('no ' ~ x) }}", "line 2", "no 1"),
         ("a\n{% generation %}\n{{ nope.x }}{% endgeneration %}", "line 3", "undefined"),
         ("a\n{% if %}", "line 2", "unexpected"),
-        ("{% set ns = namespace() %}\n{% set ns.x = [ns] %}", "line 2", "a namespace cannot be stored"),
+        ("{% set ns = namespace() %}\n{% set ns.x = [ns] %}{{ ns }}", "line 2", "recurses too deeply"),
     ];
     for (source, line, what) in lines {
         let refused = said(source);
@@ -130,5 +191,5 @@ fn the_clock_can_be_fixed() {
     let rendered = template.render(&messages, None, true, &Map::new()).expect("rendered");
     assert_eq!(rendered, "July 2024, Jul, 07");
     assert!(plain("{{ strftime_now('%Y') | int > 2023 }}").is_ok_and(|now| now == "True"));
-    assert!(plain("{{ strftime_now('%!') }}").is_err());
+    assert_eq!(plain("{{ strftime_now('%!') }}").as_deref(), Ok("%!"));
 }

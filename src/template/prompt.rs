@@ -53,7 +53,8 @@ fn plain(text: &Text, controls: &[&str]) -> Result<Vec<Range<usize>>> {
     let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(controls);
     let finder = finder.map_err(|error| Error::Template(error.to_string()))?;
     let whole = text.as_str();
-    let find = |range: Range<usize>| finder.find(aho_corasick::Input::new(whole).range(range)).map(|found| found.range());
+    let find =
+        |range: Range<usize>| finder.find(aho_corasick::Input::new(whole).range(range)).map(|found| found.range());
     let mut own = own_runs(text).flat_map(|run| {
         let mut at = run.start;
         std::iter::from_fn(move || {

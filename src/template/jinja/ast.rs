@@ -21,18 +21,41 @@ pub struct Frame {
 #[derive(Debug)]
 pub enum Statement {
     Text(Text),
-    Print { line: u32, value: Expr },
-    Set { target: Target, value: Expr },
+    Print {
+        line: u32,
+        value: Expr,
+    },
+    Set {
+        target: Target,
+        value: Expr,
+    },
     /// `{% set x %}…{% endset %}`
-    Capture { target: Target, filters: Vec<Postfix>, body: Frame },
+    Capture {
+        target: Target,
+        filters: Vec<Postfix>,
+        body: Frame,
+    },
     For(Arc<For>),
-    If { branches: Vec<(Expr, Block)>, otherwise: Block },
-    With { targets: Vec<Target>, values: Vec<Expr>, body: Frame },
+    If {
+        branches: Vec<(Expr, Block)>,
+        otherwise: Block,
+    },
+    With {
+        targets: Vec<Target>,
+        values: Vec<Expr>,
+        body: Frame,
+    },
     Macro(Arc<Macro>),
     /// `{% call %}`: a call that gets `body` as its `caller`.
-    Call { body: Arc<Macro>, call: Expr },
+    Call {
+        body: Arc<Macro>,
+        call: Expr,
+    },
     /// `{% filter %}`
-    Filter { filters: Vec<Postfix>, body: Frame },
+    Filter {
+        filters: Vec<Postfix>,
+        body: Frame,
+    },
     /// `{% generation %}`
     Scope(Frame),
     /// `{% block %}`
@@ -40,7 +63,10 @@ pub enum Statement {
     Break,
     Continue,
     /// A statement that is an error once it runs.
-    Refused { line: u32, why: String },
+    Refused {
+        line: u32,
+        why: String,
+    },
 }
 
 /// A loop.
@@ -85,8 +111,15 @@ pub struct Parameter {
 pub enum Target {
     Name(Symbol),
     /// An attribute of a namespace.
-    Attribute { line: u32, namespace: Symbol, name: Arc<str> },
-    Tuple { line: u32, targets: Vec<Target> },
+    Attribute {
+        line: u32,
+        namespace: Symbol,
+        name: Arc<str>,
+    },
+    Tuple {
+        line: u32,
+        targets: Vec<Target>,
+    },
 }
 
 /// An expression.
@@ -98,20 +131,45 @@ pub enum Expr {
     Tuple(Vec<Expr>),
     Dict(Vec<(Expr, Expr)>),
     /// Operators of one precedence, from left to right.
-    Binary { line: u32, first: Box<Expr>, rest: Vec<(Operator, Expr)> },
+    Binary {
+        line: u32,
+        first: Box<Expr>,
+        rest: Vec<(Operator, Expr)>,
+    },
     /// `a ~ b`
-    Concat { line: u32, parts: Vec<Expr> },
+    Concat {
+        line: u32,
+        parts: Vec<Expr>,
+    },
     /// `a < b < c`
-    Compare { line: u32, first: Box<Expr>, rest: Vec<(Comparison, Expr)> },
+    Compare {
+        line: u32,
+        first: Box<Expr>,
+        rest: Vec<(Comparison, Expr)>,
+    },
     And(Vec<Expr>),
     Or(Vec<Expr>),
     /// `not`, `times` times.
-    Not { times: usize, value: Box<Expr> },
+    Not {
+        times: usize,
+        value: Box<Expr>,
+    },
     /// Signs, the innermost last. True is minus.
-    Signs { line: u32, signs: Vec<bool>, value: Box<Expr> },
+    Signs {
+        line: u32,
+        signs: Vec<bool>,
+        value: Box<Expr>,
+    },
     /// `a if b else c if d else e`: pairs of value and test.
-    If { line: u32, arms: Vec<(Expr, Expr)>, otherwise: Option<Box<Expr>> },
-    Postfix { value: Box<Expr>, rest: Vec<Postfix> },
+    If {
+        line: u32,
+        arms: Vec<(Expr, Expr)>,
+        otherwise: Option<Box<Expr>>,
+    },
+    Postfix {
+        value: Box<Expr>,
+        rest: Vec<Postfix>,
+    },
 }
 
 /// A literal.

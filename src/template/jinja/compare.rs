@@ -29,14 +29,16 @@ pub fn equal(m: &Machine, a: &Value, b: &Value) -> Res<bool> {
             Rc::ptr_eq(a, b) || (a.items.len() == b.items.len() && all_equal(m, &a.items, &b.items)?)
         }
         (Value::Dict(a), Value::Dict(b)) => Rc::ptr_eq(a, b) || same_entries(m, a, b)?,
-        (Value::View(View::Keys, a), Value::View(View::Keys, b)) => a.entries.len() == b.entries.len() && {
-            for (key, _) in &a.entries {
-                if find(m, b, key)?.is_none() {
-                    return Ok(false);
+        (Value::View(View::Keys, a), Value::View(View::Keys, b)) => {
+            a.entries.len() == b.entries.len() && {
+                for (key, _) in &a.entries {
+                    if find(m, b, key)?.is_none() {
+                        return Ok(false);
+                    }
                 }
+                true
             }
-            true
-        },
+        }
         (Value::View(View::Items, a), Value::View(View::Items, b)) => same_entries(m, a, b)?,
         (Value::Range(a), Value::Range(b)) => {
             let len = range_len(a);
@@ -61,9 +63,7 @@ pub fn same(a: &Value, b: &Value) -> bool {
         (Value::Bool(a), Value::Bool(b)) => a == b,
         (Value::Int(a), Value::Int(b)) => a == b,
         (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
-        (Value::Text(a), Value::Text(b)) | (Value::Markup(a), Value::Markup(b)) => {
-            std::ptr::eq(a.as_str(), b.as_str())
-        }
+        (Value::Text(a), Value::Text(b)) | (Value::Markup(a), Value::Markup(b)) => std::ptr::eq(a.as_str(), b.as_str()),
         (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => Rc::ptr_eq(a, b),
         (Value::Dict(a), Value::Dict(b)) => Rc::ptr_eq(a, b),
         (Value::Range(a), Value::Range(b)) => Rc::ptr_eq(a, b),

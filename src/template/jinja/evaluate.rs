@@ -1,15 +1,16 @@
 //! Evaluates expressions, and assigns to targets.
 
 use super::ast::{After, Arguments, Const, Expr, Postfix, Target};
-use super::attribute::{attribute, call_method, item, missing};
+use super::attribute::{attribute, item, missing};
+use super::compare;
 use super::iterate::{collect, iterate};
 use super::limits::{Res, fail};
+use super::methods::call_method;
 use super::ops;
 use super::print::to_text;
 use super::str_call;
 use super::text::TextBuilder;
 use super::value::{Args, Dict, Machine, Scope, Source, Value};
-use super::compare;
 use std::rc::Rc;
 
 /// The value of an expression.

@@ -48,7 +48,9 @@ impl Path {
 
     fn folded(&self, m: &Machine, value: Value) -> Res<Value> {
         match (&value, self.ignores_case) {
-            (Value::Text(text) | Value::Markup(text), true) => m.budget.chars(text.len()).and_then(|()| m.text(change_case(text, Case::Lower, m.budget.left())?)),
+            (Value::Text(text) | Value::Markup(text), true) => {
+                m.budget.chars(text.len()).and_then(|()| m.text(change_case(text, Case::Lower, m.budget.left())?))
+            }
             _ => Ok(value),
         }
     }
@@ -235,11 +237,7 @@ impl<F: FnOnce(&Machine) -> Res<Vec<Value>>> Source for Deferred<F> {
     }
 }
 
-fn deferred(
-    m: &Machine,
-    holds: &[&Value],
-    compute: impl FnOnce(&Machine) -> Res<Vec<Value>> + 'static,
-) -> Res<Value> {
+fn deferred(m: &Machine, holds: &[&Value], compute: impl FnOnce(&Machine) -> Res<Vec<Value>> + 'static) -> Res<Value> {
     m.lazy(holds.iter().copied(), Deferred(Some(compute), Ready(Vec::new().into_iter())))
 }
 
@@ -277,17 +275,21 @@ pub fn batch(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let (value, count) = (value.clone(), required(count, "batch", "linecount")?);
     let fill = fill.filter(|fill| !matches!(fill, Value::None));
     deferred(m, &[&value.clone(), &fill.clone().unwrap_or(Value::None)], move |m| {
-        let Some(count) = count.as_int() else { return fail("batch: linecount is not an integer") };
         let (mut rows, mut row) = (Vec::new(), Vec::new());
         for item in collect(m, &value)? {
-            if row.len() as i128 == count {
+            if compare::equal(m, &Value::Int(row.len() as i128), &count)? {
                 rows.push(m.list(std::mem::take(&mut row))?);
             }
             row.push(item);
         }
         if !row.is_empty() {
             if let Some(fill) = fill {
-                let missing = usize::try_from(count.saturating_sub(row.len() as i128)).unwrap_or(0);
+                let len = row.len() as i128;
+                let missing = match (&count, count.as_int()) {
+                    (_, Some(count)) => usize::try_from(count.saturating_sub(len)).unwrap_or(0),
+                    (Value::Float(x), _) if *x <= len as f64 => 0,
+                    _ => return fail(format!("batch: linecount is a {}, expected an integer", count.kind())),
+                };
                 m.budget.items(missing)?;
                 row.extend(std::iter::repeat_n(fill, missing));
             }
@@ -329,7 +331,13 @@ enum Step {
     /// `map('filter', …)`
     Filter(Text, Vec<Value>, Vec<(std::sync::Arc<str>, Value)>),
     /// Keep the items whose attribute passes a test, or fails it.
-    Choose { path: Option<Path>, test: Option<Text>, args: Vec<Value>, named: Vec<(std::sync::Arc<str>, Value)>, keep: bool },
+    Choose {
+        path: Option<Path>,
+        test: Option<Text>,
+        args: Vec<Value>,
+        named: Vec<(std::sync::Arc<str>, Value)>,
+        keep: bool,
+    },
 }
 
 struct Mapped {
@@ -390,9 +398,8 @@ pub fn map(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let holds: Vec<Value> = args.positional.iter().chain(args.named.iter().map(|(_, value)| value)).cloned().collect();
     let is_attribute = args.positional.is_empty() && args.named.iter().any(|(name, _)| &**name == "attribute");
     let step = if is_attribute {
-        args.bind("map", ["attribute", "default"]).map(|[attribute, default]| {
-            Step::Attribute(Path::new(attribute, default, false))
-        })
+        args.bind("map", ["attribute", "default"])
+            .map(|[attribute, default]| Step::Attribute(Path::new(attribute, default, false)))
     } else {
         let mut positional = args.positional.into_iter();
         match positional.next() {

@@ -1,8 +1,8 @@
 //! Jinja2's filters on texts and numbers.
 
-use super::attribute::text_method;
 use super::iterate::{collect, iterate};
 use super::limits::{Res, fail};
+use super::methods::text_method;
 use super::numbers;
 use super::ops;
 use super::print;
@@ -178,11 +178,13 @@ pub fn striptags(m: &Machine, value: &Value) -> Res<Value> {
         }
         kept.push_slice(&text, at..text.len());
         text = kept.finish();
-        if text.as_str().contains(open) && text.as_str().split_once(open).is_some_and(|(_, rest)| rest.contains(close)) {
+        if text.as_str().contains(open) && text.as_str().split_once(open).is_some_and(|(_, rest)| rest.contains(close))
+        {
             return fail("striptags: tags inside one another are not supported");
         }
     }
-    if text.as_str().contains('&') {
+    let is_entity = |rest: &str| rest.starts_with(|c: char| c == '#' || c.is_ascii_alphanumeric());
+    if text.as_str().split('&').skip(1).any(is_entity) {
         return fail("striptags: entities such as '&amp;' are not supported");
     }
     let words = str_methods::split(&text, None, -1, str_methods::Side::Left)?;
@@ -252,22 +254,14 @@ pub fn int(m: &Machine, value: &Value, args: Args) -> Res<Value> {
                 return Ok(Value::Int(n));
             }
             match numbers::parse_float(text) {
-                Ok(x) if x.is_finite() => truncated(x),
+                Ok(x) if x.is_finite() => Ok(Value::Int(numbers::float_to_int(x)?)),
                 _ => Ok(default),
             }
         }
         Value::Float(x) if x.is_nan() => Ok(default),
-        Value::Float(x) if x.is_infinite() => fail("int: infinity is not an integer"),
-        Value::Float(x) => truncated(*x),
+        Value::Float(x) => Ok(Value::Int(numbers::float_to_int(*x)?)),
         other => Ok(other.as_int().map_or(default, Value::Int)),
     }
-}
-
-fn truncated(x: f64) -> Res<Value> {
-    if x.abs() >= 2f64.powi(127) {
-        return fail("int: the number is too large; integers have at most 127 bits");
-    }
-    Ok(Value::Int(x.trunc() as i128))
 }
 
 /// `float(default=0.0)`
@@ -286,7 +280,8 @@ pub fn float(m: &Machine, value: &Value, args: Args) -> Res<Value> {
 /// `round(precision=0, method='common')`
 pub fn round(value: &Value, args: Args) -> Res<Value> {
     let [precision, method] = args.bind("round", ["precision", "method"])?;
-    let precision = integer(precision, 0, "round")?;
+    let to_int = matches!(precision, Some(Value::None));
+    let precision = integer(precision.filter(|_| !to_int), 0, "round")?;
     let method = match &method {
         None => "common",
         Some(method) => method.as_text().map_or("", |method| method.as_str()),
@@ -295,6 +290,8 @@ pub fn round(value: &Value, args: Args) -> Res<Value> {
         return fail("round: the method must be common, ceil or floor");
     }
     let rounded = match value.defined()? {
+        _ if to_int && method != "common" => return fail("round: the precision is None"),
+        Value::Float(x) if to_int => return Ok(Value::Int(numbers::round_to_int(*x)?)),
         Value::Float(x) if method == "common" => return Ok(Value::Float(numbers::round_float(*x, precision)?)),
         Value::Float(x) => *x,
         other => match other.as_int() {
@@ -341,7 +338,11 @@ pub fn filesizeformat(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let unit = |i: i32| base.powi(i + 2);
     let prefixes = ["k", "M", "G", "T", "P", "E", "Z", "Y"];
     let i = (0..7).find(|i| bytes < unit(*i)).unwrap_or(7);
-    let prefix = if binary { format!("{}iB", prefixes[i as usize].to_uppercase()) } else { format!("{}B", prefixes[i as usize]) };
+    let prefix = if binary {
+        format!("{}iB", prefixes[i as usize].to_uppercase())
+    } else {
+        format!("{}B", prefixes[i as usize])
+    };
     if !bytes.is_finite() {
         return fail("filesizeformat: the number is not finite");
     }

@@ -103,11 +103,8 @@ pub fn format_filter(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     if !args.positional.is_empty() && !args.named.is_empty() {
         return fail("format takes either positional or named arguments, not both");
     }
-    let operand = if args.named.is_empty() {
-        m.tuple(args.positional)?
-    } else {
-        super::globals::call(m, "dict", args)?
-    };
+    let operand =
+        if args.named.is_empty() { m.tuple(args.positional)? } else { super::globals::call(m, "dict", args)? };
     match value {
         Value::Text(_) | Value::Markup(_) => percent(m, value, &operand),
         _ => percent(m, &Value::Text(print::to_text(m, value)?), &operand),

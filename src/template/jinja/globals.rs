@@ -8,6 +8,7 @@ use super::strftime;
 use super::text::Text;
 use super::value::{Args, Cycler, Dict, Kept, Machine, Namespace, Value, range_len, required};
 use jiff::Zoned;
+use jiff::tz::TimeZone;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -55,8 +56,10 @@ pub fn call(m: &Machine, name: &str, args: Args) -> Res<Value> {
                 return fail(format!("strftime_now needs a text, found a {}", format.kind()));
             };
             m.budget.build(format.size().saturating_mul(8))?;
-            let now = m.clock.unwrap_or_else(|| Zoned::now().datetime());
-            m.text(strftime::strftime(&now, format, m.budget.left())?)
+            let fixed = m.clock.map(|time| time.to_zoned(TimeZone::system())).transpose();
+            let fixed = fixed.map_err(|error| format!("strftime_now: the fixed time is not a time here: {error}"))?;
+            let now = fixed.unwrap_or_else(Zoned::now);
+            m.text(strftime::strftime(format, &now, m.budget.left())?)
         }
         _ => fail(format!("the function '{name}' is not supported")),
     }

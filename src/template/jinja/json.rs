@@ -125,7 +125,10 @@ impl Writer<'_> {
             Value::Dict(dict) => self.dict(dict, depth)?,
             other => match scalar(other) {
                 Some(text) => self.out.push_own(&text),
-                None => return fail(format!("tojson: JSON has no {}; add '| list' to a generator", other.kind())),
+                None if matches!(other, Value::Lazy(_)) => {
+                    return fail("tojson: JSON has no generator; add '| list' to it");
+                }
+                None => return fail(format!("tojson: JSON has no {}", other.kind())),
             },
         }
         Ok(())
@@ -143,7 +146,9 @@ impl Writer<'_> {
         };
         self.out.push_own("{");
         for (i, place) in order.iter().enumerate() {
-            let Some((key, value)) = place.as_int().and_then(|place| dict.entries.get(place as usize)) else { continue };
+            let Some((key, value)) = place.as_int().and_then(|place| dict.entries.get(place as usize)) else {
+                continue;
+            };
             self.separate(i, depth + 1)?;
             match (key, scalar(key)) {
                 (Value::Text(text) | Value::Markup(text), _) => self.quoted(text)?,

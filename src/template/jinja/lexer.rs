@@ -323,7 +323,7 @@ fn float(text: &str) -> Option<usize> {
 fn integer(text: &str) -> Res<(Const, usize)> {
     let prefixed = |radix: u32| {
         let after = text.get(2..).unwrap_or("");
-        let after = if after.starts_with('_') { &after[1..] } else { after };
+        let after = after.strip_prefix('_').unwrap_or(after);
         let width = digits(after, |b| char::from(b).is_digit(radix));
         (width > 0).then(|| (radix, text.len() - after.len(), text.len() - after.len() + width))
     };

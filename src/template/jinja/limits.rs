@@ -29,6 +29,8 @@ const MEMORY: u64 = 40 << 20;
 const MEMORY_PER_BYTE: u64 = 256;
 /// Bytes that are copied, compared or searched in one step.
 const BYTES_PER_STEP: usize = 16;
+/// Bytes of an item of a list.
+pub const ITEM: usize = 32;
 /// Bytes of characters that are looked at one by one in one step.
 const CHARS_PER_STEP: usize = 2;
 
@@ -94,7 +96,7 @@ impl Budget {
     /// Pays for a list of this many items.
     pub fn items(&self, count: usize) -> Res<()> {
         self.work(1 + count)?;
-        self.take(count.saturating_mul(size_of::<super::value::Value>()))
+        self.take(count.saturating_mul(ITEM))
     }
 
     /// The bytes that a text may still have, to be asked before a long one is built.

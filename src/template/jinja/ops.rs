@@ -2,9 +2,9 @@
 
 use super::ast::{Comparison, Operator};
 use super::compare;
+use super::formatting;
 use super::iterate::iterate;
 use super::limits::{Res, fail};
-use super::formatting;
 use super::print;
 use super::str_methods;
 use super::text::Text;

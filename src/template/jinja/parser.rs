@@ -1,9 +1,10 @@
 //! Parses statements, as Jinja2's parser does it with the extensions that transformers adds.
 
 use super::ast::{After, Block, Expr, For, Frame, Macro, Parameter, Postfix, Statement, Target};
-use super::expression::{Parser, SPECIALS};
+use super::expression::SPECIALS;
 use super::lexer::Kind;
 use super::limits::{Fault, Res, fail};
+use super::reader::Parser;
 use super::text::Text;
 use std::sync::Arc;
 
@@ -108,8 +109,7 @@ fn statement(parser: &mut Parser, out: &mut Block) -> Res<()> {
             Statement::Call { body: Arc::new(macro_body(parser, None, 0, parameters, "endcall")?), call }
         }
         "filter" => {
-            let mut filters = vec![parser.filter()?];
-            parser.filters(&mut filters)?;
+            let filters = strict_filters(parser, true)?;
             Statement::Filter { filters, body: strict_body_to(parser, "endfilter")? }
         }
         "generation" => {
@@ -159,9 +159,17 @@ fn set(parser: &mut Parser) -> Res<Statement> {
     if parser.skip_sign("=") {
         return Ok(Statement::Set { target, value: parser.tuple(false, true, &[])? });
     }
-    let mut filters = Vec::new();
-    parser.filters(&mut filters)?;
+    let filters = strict_filters(parser, false)?;
     Ok(Statement::Capture { target, filters, body: strict_body_to(parser, "endset")? })
+}
+
+/// The filters of a block. One that is not known is an error at once.
+fn strict_filters(parser: &mut Parser, begins: bool) -> Res<Vec<Postfix>> {
+    let was_lenient = std::mem::replace(&mut parser.lenient, false);
+    let mut filters = if begins { vec![parser.filter()?] } else { Vec::new() };
+    parser.filters(&mut filters)?;
+    parser.lenient = was_lenient;
+    Ok(filters)
 }
 
 /// An error if a loop assigns to its variable `loop`.

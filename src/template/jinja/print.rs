@@ -50,9 +50,7 @@ fn write(m: &Machine, value: &Value, out: &mut TextBuilder) -> Res<()> {
             own(m, ")", out)
         }
         Value::List(list) => items(m, ["[", "]"], &list.items, out),
-        Value::Tuple(list) => {
-            items(m, ["(", if list.items.len() == 1 { ",)" } else { ")" }], &list.items, out)
-        }
+        Value::Tuple(list) => items(m, ["(", if list.items.len() == 1 { ",)" } else { ")" }], &list.items, out),
         Value::Dict(dict) => entries(m, dict, out),
         Value::View(view, dict) => self::view(m, *view, dict, out),
         Value::Range(range) => {

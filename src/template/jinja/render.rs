@@ -1,19 +1,17 @@
 //! Runs statements, loops and macros.
 
 use super::ast::{After, Block, Expr, For, Frame, Macro, Statement};
-use super::attribute::call_method;
 use super::compare;
 use super::evaluate::{args, assign, evaluate, follow};
 use super::filters;
 use super::globals;
 use super::iterate::{Iter, iterate};
 use super::limits::{Res, fail};
+use super::methods::call_method;
 use super::print;
 use super::tests;
 use super::text::Text;
-use super::value::{
-    Args, Closure, Dict, Hooks, Kept, Loop, LoopState, Machine, Scope, Source, Value, length,
-};
+use super::value::{Args, Closure, Dict, Hooks, Kept, Loop, LoopState, Machine, Scope, Source, Value, length};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -147,7 +145,8 @@ fn call_block(m: &Machine, scope: &Rc<Scope>, body: &Arc<Macro>, call: &Expr) ->
     if args.named.iter().any(|(name, _)| &**name == "caller") {
         return fail("a call block gets the argument 'caller' twice");
     }
-    args.named.push(("caller".into(), caller));
+    // As in Jinja2, it stands before the arguments of `**`.
+    args.named.insert(arguments.named.len(), ("caller".into(), caller));
     let printed = self::call(m, &called, args)?;
     print_text(m, &printed)
 }
@@ -247,9 +246,7 @@ pub fn call(m: &Machine, value: &Value, args: Args) -> Res<Value> {
                 return fail("the loop must be 'recursive' to be called");
             }
             let items = super::value::required(items, "loop", "iterable")?;
-            let (text, _) = capture(m, || {
-                run_loop(m, &looped.scope, &looped.definition, &items, looped.depth0 + 1)
-            })?;
+            let (text, _) = capture(m, || run_loop(m, &looped.scope, &looped.definition, &items, looped.depth0 + 1))?;
             Ok(Value::Text(text))
         }
         other => fail(format!("a {} cannot be called", other.kind())),

@@ -57,7 +57,9 @@ fn inside(statements: &mut Block, names: &Names) {
                 frame(&mut looped.otherwise, Some(names), |_| {});
             }
             Statement::Macro(body) | Statement::Call { body, .. } => {
-                let Some(Macro { parameters, caller, kwargs, varargs, body, .. }) = Arc::get_mut(body) else { continue };
+                let Some(Macro { parameters, caller, kwargs, varargs, body, .. }) = Arc::get_mut(body) else {
+                    continue;
+                };
                 frame(body, Some(names), |names| {
                     names.known.extend(parameters.iter().map(|parameter| parameter.symbol));
                     names.known.extend([*caller, *kwargs, *varargs].into_iter().flatten());

@@ -242,11 +242,6 @@ impl TextBuilder {
         self.push_from(text, false);
     }
 
-    /// Appends characters of data.
-    pub fn push_data(&mut self, text: &str) {
-        self.push_from(text, true);
-    }
-
     /// Appends characters that were computed from a text: they are data if any character of it is.
     pub fn push_like(&mut self, text: &str, source: &Text) {
         self.push_from(text, source.has_data());

@@ -4,7 +4,7 @@
 //! variables of a macro can come to contain themselves. The machine keeps those until the end and then empties them.
 
 use super::ast::{For, Macro, Symbol};
-use super::limits::{Budget, MAX_CALLS, MAX_DEPTH, Res, fail};
+use super::limits::{Budget, ITEM, MAX_CALLS, MAX_DEPTH, Res, fail};
 use super::text::{Text, TextBuilder};
 use jiff::civil::DateTime;
 use std::cell::{Cell, RefCell};
@@ -42,6 +42,8 @@ pub enum Value {
     /// A function that every template has.
     Function(&'static str),
 }
+
+const _: () = assert!(size_of::<Value>() <= ITEM);
 
 /// What an undefined value stands for.
 pub enum Missing {
