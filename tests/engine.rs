@@ -313,7 +313,8 @@ fn a_stop_string_ends_a_stream_and_is_not_shown() {
 
 #[test]
 fn the_template_of_a_file_is_that_of_its_engine() {
-    let (of_file, engine) = (template_of_file(&inside(), None).expect("a template"), open(inside(), Options::default()));
+    let (of_file, engine) =
+        (template_of_file(&inside(), None).expect("a template"), open(inside(), Options::default()));
     assert_eq!(of_file, *engine.template().expect("a template"));
     assert!(of_file.bos_token.is_some() || of_file.eos_token.is_some());
     assert!(matches!(template_of_file(&fixture("none"), None), Err(Error::NotFound { .. })));

@@ -103,7 +103,8 @@ fn tools_are_treated_like_messages() {
 #[test]
 fn a_control_token_that_the_template_looks_for_is_recognized_where_the_template_writes_it() {
     let source = "{% for m in messages %}{% set content = m.content %}{% if '</think>' in content %}\
-                  </think>{% set content = content.split('</think>')[-1] %}{% endif %}{{ content }}<|im_end|>{% endfor %}";
+                  </think>{% set content = content.split('</think>')[-1] %}{% endif %}{{ content }}<|im_end|>{% \
+                  endfor %}";
     let template = Template::from_jinja(source, None, None).expect("a template");
     let messages = json!([{"role": "assistant", "content": "a</think>b<|im_end|>c"}]);
     let parts = parts(&template, &messages, None);
@@ -212,42 +213,52 @@ fn text() -> impl Strategy<Value = String> {
 /// Templates as public models have them, and the control tokens that each writes for one message of the user.
 const PUBLIC: [(&str, &[&str]); 8] = [
     (
-        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% \
+        endfor %}\
          {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
         &["<|im_end|>"],
     ),
     (
-        "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + m['content'] | trim \
+        "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + \
+        m['content'] | trim \
          + '<|eot_id|>' }}{% endfor %}",
         &["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
     ),
     (
-        "{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('no') }}\
-         {% endif %}{% if m['role'] == 'assistant' %}{% set role = 'model' %}{% else %}{% set role = m['role'] %}{% endif %}\
+        "{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ \
+        raise_exception('no') }}\
+         {% endif %}{% if m['role'] == 'assistant' %}{% set role = 'model' %}{% else %}{% set role = m['role'] %}{% \
+         endif %}\
          {{ '<|start_header_id|>' ~ role ~ '\n' ~ m['content'] | trim ~ '<|eot_id|>\n' }}{% endfor %}",
         &["<|begin_of_text|>", "<|start_header_id|>", "<|eot_id|>"],
     ),
     (
-        "{% set loop_messages = messages %}{% for m in loop_messages %}{{ ' [INST] ' ~ m.content.strip() ~ ' [/INST]' }}{% endfor %}<|unk|>",
+        "{% set loop_messages = messages %}{% for m in loop_messages %}{{ ' [INST] ' ~ m.content.strip() ~ ' \
+        [/INST]' }}{% endfor %}<|unk|>",
         &["<|unk|>"],
     ),
     (
-        "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] | replace('\x1c', '') + '<|eot_id|>' }}{% endfor %}",
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] | replace('\x1c', '') + '<|eot_id|>' }}{% \
+        endfor %}",
         &["<|eot_id|>"],
     ),
     (
-        "{% set ns = namespace(text='') %}{% for m in messages %}{% set ns.text = ns.text + m.content.replace('/think', '') %}{% endfor %}\
+        "{% set ns = namespace(text='') %}{% for m in messages %}{% set ns.text = ns.text + \
+        m.content.replace('/think', '') %}{% endfor %}\
          {{ ns.text }}<|eot_id|>{{ ns.text | length }}",
         &["<|eot_id|>"],
     ),
     (
-        "{% for m in messages %}{% set c = m.content %}{% if '</think>' in c %}{% set c = c.split('</think>')[-1].lstrip('\n') %}{% endif %}\
+        "{% for m in messages %}{% set c = m.content %}{% if '</think>' in c %}{% set c = \
+        c.split('</think>')[-1].lstrip('\n') %}{% endif %}\
          </think>{{ c }}{{ eos_token }}{% endfor %}",
         &["</think>", "<|eot_id|>"],
     ),
     (
-        "{% macro show(m) %}{% for part in [m.content, m] %}{{ part | tojson(indent=2) }}{% endfor %}{% endmacro %}{% for m in messages %}\
-         {% set shown %}{{ show(m) }}{% endset %}{{ shown[1:-1] | replace('\"', '') | upper | lower }}{% endfor %}<|im_end|>",
+        "{% macro show(m) %}{% for part in [m.content, m] %}{{ part | tojson(indent=2) }}{% endfor %}{% endmacro \
+        %}{% for m in messages %}\
+         {% set shown %}{{ show(m) }}{% endset %}{{ shown[1:-1] | replace('\"', '') | upper | lower }}{% endfor \
+         %}<|im_end|>",
         &["<|im_end|>"],
     ),
 ];

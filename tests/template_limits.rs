@@ -23,11 +23,12 @@ fn shared(start: &str, twice: &str, last: &str) -> String {
 }
 
 fn attacks() -> Vec<String> {
-    let lists = "x == [x[0] + [], x[1]]|x in [x + []]|[x, x + [1]]|sort|x|join|x|x|string|x|tojson|'%s'|format(x)|'{}'.format(x)|'%r' % x\
-        |'a'|replace('a', x)|x ~ x|[x]|map('string')|list|{'a': x}|tojson|[x + [1], x + [2]]|min|[x]|groupby(0)|x|urlencode|x|wordcount\
-        |x|trim|x|upper|x|escape|raise_exception(x)|namespace(a=x)|x|sum(start=[])|string|dict(a=x)|dictsort|string|x|batch(2)|list|string\
-        |x|slice(2)|list|string|x|reverse|list|string|x * 3|x|center|x|striptags|x|title|'x'|default(x)|x|length|'x'.join([x|string])|x[::-1]|string";
-    // A '|' stands between the attacks and inside them, so each is taken up to its end as well.
+    let lists = "x == [x[0] + [], x[1]]|x in [x + []]|[x, x + [1]]|sort|x|join|x|x|string|x|tojson|'%s'|format(x)\
+        |'{}'.format(x)|'%r' % x|'a'|replace('a', x)|x ~ x|[x]|map('string')|list|{'a': x}|tojson|[x + [1], x]|min\
+        |[x]|groupby(0)|x|urlencode|x|wordcount|x|trim|x|upper|x|escape|raise_exception(x)|namespace(a=x)\
+        |x|sum(start=[])|string|dict(a=x)|dictsort|string|x|batch(2)|list|string|x|slice(2)|list|string\
+        |x|reverse|list|string|x * 3|x|center|x|striptags|x|title|'x'|default(x)|x|length|'x'.join([x|string])\
+        |x[::-1]|string";
     let parts: Vec<&str> = lists.split('|').collect();
     let spans = (0..parts.len()).flat_map(|start| (1..=3).map(move |count| (start, count)));
     let spans = spans.filter_map(|(start, count)| parts.get(start..start + count)).map(|parts| parts.join("|"));
@@ -171,13 +172,18 @@ fn circles_and_chains_are_freed() {
     for source in [
         "{% set ns = namespace(x=1) %}{% for i in range(30000) %}{% set ns.x = namespace(x=ns.x) %}{% endfor %}",
         "{% set ns = namespace() %}{% set ns.x = [ns] %}{% set ns.y = {'a': ns} %}",
-        "{% set ns = namespace(c=none) %}{% macro f() %}{% set ns.c = caller %}{% endmacro %}{% for i in range(9999) %}{% set p = ns.c %}\
+        "{% set ns = namespace(c=none) %}{% macro f() %}{% set ns.c = caller %}{% endmacro %}{% for i in range(9999) \
+        %}{% set p = ns.c %}\
          {% call f() %}{{ p }}{% endcall %}{% endfor %}",
-        "{% set ns = namespace(l=none) %}{% for i in range(9999) %}{% for x in [ns.l] %}{% set ns.l = loop %}{% endfor %}{% endfor %}",
-        "{% set ns = namespace(l=none) %}{% for i in range(9999) %}{% for x in [1] %}{% if loop.changed(ns.l) %}{% set ns.l = loop %}{% endif %}\
+        "{% set ns = namespace(l=none) %}{% for i in range(9999) %}{% for x in [ns.l] %}{% set ns.l = loop %}{% \
+        endfor %}{% endfor %}",
+        "{% set ns = namespace(l=none) %}{% for i in range(9999) %}{% for x in [1] %}{% if loop.changed(ns.l) %}{% \
+        set ns.l = loop %}{% endif %}\
          {% endfor %}{% endfor %}",
-        "{% set ns = namespace(m=none) %}{% for i in range(9999) %}{% set p = ns.m %}{% macro g() %}{{ p }}{% endmacro %}{% set ns.m = g %}{% endfor %}",
-        "{% set ns = namespace(l=[], p=none) %}{% for i in range(900) %}{% set ns.l = ns.l + [namespace()] %}{% endfor %}{% for n in ns.l %}\
+        "{% set ns = namespace(m=none) %}{% for i in range(9999) %}{% set p = ns.m %}{% macro g() %}{{ p }}{% \
+        endmacro %}{% set ns.m = g %}{% endfor %}",
+        "{% set ns = namespace(l=[], p=none) %}{% for i in range(900) %}{% set ns.l = ns.l + [namespace()] %}{% \
+        endfor %}{% for n in ns.l %}\
          {% set n.p = ns.p %}{% set ns.p = n %}{% endfor %}",
     ] {
         assert_eq!(render(source, &messages).as_deref(), Ok(""), "{source}");
@@ -193,11 +199,15 @@ fn a_long_conversation_renders() {
     assert!(messages.to_string().len() > 424_000);
     for source in [
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>{% endfor %}",
-        "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'].strip().replace('\r', '') + '<|end|>' }}{% endfor %}",
-        "{% set ns = namespace(last=0) %}{% for m in messages[::-1] %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}\
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'].strip().replace('\r', '') + '<|end|>' \
+        }}{% endfor %}",
+        "{% set ns = namespace(last=0) %}{% for m in messages[::-1] %}{% if m.role == 'user' %}{% set ns.last = \
+        loop.index0 %}{% endif %}{% endfor %}\
          {% for m in messages %}{{ m.content.split('</think>')[-1].lstrip('\n') | tojson }}{% endfor %}",
-        "{% set ns = namespace(all=[]) %}{% for m in messages %}{% set ns.all = ns.all + [m] %}{% endfor %}{{ ns.all | map(attribute='content') | join }}",
-        "{% for m in messages %}{% for n in messages %}{% if n is sameas m %}{{ n.content }}{% endif %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(all=[]) %}{% for m in messages %}{% set ns.all = ns.all + [m] %}{% endfor %}{{ ns.all \
+        | map(attribute='content') | join }}",
+        "{% for m in messages %}{% for n in messages %}{% if n is sameas m %}{{ n.content }}{% endif %}{% endfor \
+        %}{% endfor %}",
     ] {
         let rendered = render(source, &messages).expect(source);
         assert!(rendered.len() > 380_000, "{source}");

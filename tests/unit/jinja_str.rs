@@ -223,7 +223,7 @@ proptest! {
     #[test]
     fn no_character_of_data_becomes_the_templates_own(text in "[a-cA ß\n\t]{0,12}", sub in "[a-c ]{0,2}") {
         let [text, sub] = [text, sub].map(Text::data);
-        for (method, _, most, _) in METHODS.iter().filter(|(method, ..)| !matches!(*method, "ljust" | "rjust" | "center")) {
+        for (method, _, most, _) in &METHODS {
             let args = [Arg::Text(sub.clone()), Arg::Text(sub.clone())];
             let args = &args[..if *method == "replace" { 2 } else { 1.min(*most) }];
             let texts: Vec<Text> = match call(&text, method, args, &[], ENOUGH) {

@@ -68,6 +68,17 @@ fn is_true(value: Option<Value>) -> bool {
     value.is_some_and(|value| value.is_true())
 }
 
+/// Python's `reverse` of a sort, which must be a bool or an integer.
+fn reversed(value: Option<Value>) -> Res<bool> {
+    match value {
+        None => Ok(false),
+        Some(value) => match value.as_int() {
+            Some(n) => Ok(n != 0),
+            None => fail(format!("reverse is a {}, expected true or false", value.kind())),
+        },
+    }
+}
+
 /// `sort(reverse=False, case_sensitive=False, attribute=None)`
 pub fn sort(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let [reverse, case_sensitive, attribute] = args.bind("sort", ["reverse", "case_sensitive", "attribute"])?;
@@ -81,11 +92,11 @@ pub fn sort(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     };
     let mut keyed = Vec::new();
     for item in collect(m, value)? {
-        // A key is a list even of one path: equal items of lists are not compared with '<', which undefined ones refuse.
+        // A key is a list even of one path: equal items of lists are not compared by '<', which undefined ones refuse.
         let key = m.list(paths.iter().map(|path| path.of(m, &item)).collect::<Res<_>>()?)?;
         keyed.push((key, item));
     }
-    m.list(compare::sort(m, keyed, is_true(reverse))?)
+    m.list(compare::sort(m, keyed, reversed(reverse)?)?)
 }
 
 /// `dictsort(case_sensitive=False, by='key', reverse=False)`
@@ -106,7 +117,7 @@ pub fn dictsort(m: &Machine, value: &Value, args: Args) -> Res<Value> {
         let item = m.tuple(vec![key.clone(), value.clone()])?;
         keyed.push((path.of(m, &item)?, item));
     }
-    m.list(compare::sort(m, keyed, is_true(reverse))?)
+    m.list(compare::sort(m, keyed, reversed(reverse)?)?)
 }
 
 /// `groupby(attribute, default=None, case_sensitive=False)`

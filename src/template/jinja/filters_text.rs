@@ -131,7 +131,12 @@ pub fn indent(m: &Machine, value: &Value, args: Args) -> Res<Value> {
 /// `truncate(length=255, killwords=False, end='...', leeway=None)`
 pub fn truncate(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let [size, killwords, end, leeway] = args.bind("truncate", ["length", "killwords", "end", "leeway"])?;
-    let size = integer(size, 255, "truncate")?;
+    // A length that is not an integer is an error only where it cuts.
+    let cuts = !matches!(size, Some(Value::Float(_)));
+    let size = match size {
+        Some(Value::Float(x)) if x.is_finite() => x.floor() as i128,
+        size => integer(size, 255, "truncate")?,
+    };
     let end = end.unwrap_or_else(|| Value::Text(Text::own("...")));
     let end_len = text_of(&end, "truncate")?.count_chars() as i128;
     let leeway = integer(leeway.filter(|leeway| !matches!(leeway, Value::None)), 5, "truncate")?;
@@ -141,6 +146,7 @@ pub fn truncate(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     match length(m, value)? {
         None => return fail(format!("truncate needs a text, found a {}", value.kind())),
         Some(len) if len <= size.saturating_add(leeway) => return Ok(value.clone()),
+        Some(_) if !cuts => return fail("truncate: the length is a float, expected an integer"),
         Some(_) => {}
     }
     let text = text_of(value, "truncate")?;

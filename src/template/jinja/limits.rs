@@ -1,4 +1,5 @@
-//! The limits of a rendering. Templates come from files of strangers, so their size, depth, work and memory are bounded.
+//! The limits of a rendering. Templates come from files of strangers, so their size, depth, work and memory are
+//! bounded.
 //!
 //! Work and memory are budgets that grow with the size of the input. Everything that walks, copies, compares or builds
 //! values pays for it before it does it. So a list that contains itself a thousand times over, or a loop without an

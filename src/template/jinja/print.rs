@@ -121,7 +121,7 @@ fn view(m: &Machine, view: View, dict: &Dict, out: &mut TextBuilder) -> Res<()> 
     items(m, [open, "])"], &shown, out)
 }
 
-/// A text with HTML's special characters escaped, as `markupsafe` does it. The escapes have the origin of the character.
+/// A text with HTML's special characters escaped, as `markupsafe` does it. An escape has the origin of its character.
 pub fn escape(m: &Machine, text: &Text) -> Res<Text> {
     m.budget.chars(text.len() / 4)?;
     let mut out = TextBuilder::limited(m.budget.left());

@@ -170,7 +170,7 @@ impl Scope {
         }
     }
 
-    /// The value of a variable in this scope or those around it. None if no scope has it; inside, None if it is not set.
+    /// The value of a variable in this scope or those around it. None if no scope has it; in it, None if it is not set.
     pub fn get(&self, symbol: Symbol) -> Option<Option<Value>> {
         let mut scope = self;
         loop {
