@@ -452,12 +452,15 @@ def test_receipts_are_judged_in_json(here: Command, engine: Any, tmp_path: Path)
         "previous": digests[0],
         "previous_file": str(first),
         "previous_missing": False,
+        "previous_differs": [],
+        "told": ["claim", "run", "timestamp", "environment", "model_info", "test_results"],
     }
     assert "gate" in found[2]["error"]
 
     done = here("receipt", "replay", first, "--json", damaged, "-m", engine.path)
     assert done.status == 1
     found = {entry["file"]: entry for entry in json.loads(done.out)}
+    assert {"claim.system", "run", "timestamp"} <= {*found[str(first)].pop("told")}
     assert found[str(first)] | {"isa": ""} == {
         "file": str(first),
         "valid": True,

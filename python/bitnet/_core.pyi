@@ -183,6 +183,7 @@ class SamplingParams:
         """Number of most likely tokens reported for each position; None means no log-probabilities at all."""
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 @final
 class Tokenizer:
@@ -400,11 +401,11 @@ class Receipt:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Receipt:
-        """Read a receipt from a file that `save` wrote.
+        """Read a receipt from a file that `save` wrote, of at most 32 MiB and 2,097,152 values.
 
         Raises:
-            OSError: The file cannot be read.
-            ReceiptError: The file is not a receipt (gate "form").
+            OSError: The file cannot be read, or it is a device or a pipe.
+            ReceiptError: The file is not a receipt, or is larger (gate "form").
         """
     @staticmethod
     def from_json(text: str) -> Receipt:
@@ -1680,7 +1681,8 @@ class Engine:
     def replay(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> bool:
         """Compute the completion of a receipt again. Return whether it has the same ids and the same end.
 
-        A cancelled completion is computed up to where it stopped.
+        A cancelled completion is computed up to where it stopped. Some fields of a receipt cannot be checked:
+        docs/receipts.md lists them.
 
         Args:
             receipt: The receipt.
@@ -1689,10 +1691,12 @@ class Engine:
 
         Raises:
             ReceiptError: The receipt belongs to another model, `kv_type`, `act_quant`, `ffn_act` or version of the
-                numerics; or it is redacted and the prompt is missing or is not the receipt's.
+                numerics; or what it says of the model or the system prompt is not so; or it is redacted and the prompt
+                is missing or is not the receipt's.
         """
     def replay_ids(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> list[int]:
         """Compute the completion of a receipt again and return its ids. Arguments and errors as for `replay`."""
+    def _replay(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> tuple[bool, list[int], list[str]]: ...
     @property
     def cached_tokens(self) -> int:
         """Number of tokens in the prefix cache."""

@@ -9,7 +9,7 @@ from functools import singledispatch
 from html import escape
 
 from ._core import ChatSession, Engine, Receipt, Span, Template, Tokenizer
-from ._format import byte_size, rate, token_counts, two_columns
+from ._format import byte_size, escape_line, rate, token_counts, two_columns
 from ._receipts import summary
 from .errors import ModelError, TemplateError
 
@@ -44,10 +44,11 @@ def html(shown: object) -> str:
 def text(shown: object) -> str:
     """An object as lines of text: a title, then two columns."""
     title, rows = described(shown)
+    title = escape_line(title)
     plain = {
         name: value if isinstance(value, str) else "".join(span.text for span in value) for name, value in rows.items()
     }
-    return f"{title}\n{two_columns(plain)}" if plain else title
+    return f"{title}\n{two_columns(plain, texts=plain)}" if plain else title
 
 
 def bundle(shown: object) -> dict[str, str]:

@@ -28,7 +28,9 @@ def summary(receipt: Receipt, tokenizer: Tokenizer | None = None) -> dict[str, s
     With the model's tokenizer, the first rows are the prompt and the answer. Settings that have their default, such as
     the sampling parameters of greedy decoding, are left out.
     """
-    document = receipt.to_dict()
+    # A copy with other test results forgets the document that the receipt was read from. It has every field, as the
+    # figures give it, also where the document was altered.
+    document = receipt.with_test_results(total_tests=0, passed=0).to_dict()
     claim, run, model, machine = (document[name] for name in ("claim", "run", "model_info", "environment"))
     template, seconds, steps, work = claim["template"], run["seconds"], run["step_seconds"], run["work"]
     parts = ("render", "tokenize", "prefill", "decode", "sample", "detokenize")
@@ -38,6 +40,7 @@ def summary(receipt: Receipt, tokenizer: Tokenizer | None = None) -> dict[str, s
         if work[name]
     ]
     counts = token_counts(receipt.prompt_tokens, receipt.cached_tokens, receipt.completion_tokens)
+    processor = machine.get("processor", "unknown processor")  # the environment may hold anything
     rows = _texts(claim, tokenizer) if tokenizer else {}
     rows |= {
         "ended": f"{receipt.timestamp}, finish_reason {receipt.finish_reason!r}",
@@ -55,7 +58,7 @@ def summary(receipt: Receipt, tokenizer: Tokenizer | None = None) -> dict[str, s
     return rows | {
         "sampling": _sampling(claim["sampling"], tokenizer),
         "tokens": f"{counts}, {receipt.computed_tokens} computed",
-        "machine": f"{machine['processor']}, {run['isa']}, threads {run['threads']}, bitnet {run['version']}",
+        "machine": f"{processor}, {run['isa']}, threads {run['threads']}, bitnet {run['version']}",
         "time": f"{milliseconds(seconds['wall'])} = "
         + " + ".join(f"{name} {milliseconds(seconds[name])}" for name in parts)
         + f" + other {milliseconds(run['other_seconds'])}; the consumer took {milliseconds(seconds['consumer'])}",
@@ -67,14 +70,14 @@ def summary(receipt: Receipt, tokenizer: Tokenizer | None = None) -> dict[str, s
 
 def _texts(claim: dict[str, Any], tokenizer: Tokenizer) -> dict[str, str]:
     """The prompt and the answer as text; nothing for a redacted receipt, or one with ids that are no tokens."""
-    if isinstance(claim["prompt_ids"], dict):
+    if isinstance(claim["prompt_ids"], dict) or isinstance(claim["output_ids"], dict):
         return {}
     try:
         prompt = tokenizer.decode(claim["prompt_ids"], skip_special_tokens=False)
         answer = tokenizer.decode(claim["output_ids"])
     except TokenIdError:
         return {}
-    if claim["finish_reason"] == "stop":
+    if claim["finish_reason"] == "stop" and isinstance(claim["sampling"]["stop"], list):
         ends = [answer.find(text) for text in claim["sampling"]["stop"] if text in answer]
         answer = answer[: min(ends, default=len(answer))]
     return {"prompt": prompt if len(prompt) <= _SHOWN else f"…{prompt[-_SHOWN:]}", "answer": answer}

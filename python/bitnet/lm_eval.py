@@ -25,6 +25,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, warni
 from tqdm import tqdm
 
 from . import ChatSession, Engine, SamplingParams, Template
+from ._format import escape_line
 from .errors import ArgumentError, BitnetError, TemplateError
 from .hub import local
 from .models import inside
@@ -266,7 +267,7 @@ def main() -> None:
     try:
         cli_evaluate()
     except BitnetError as error:
-        print(f"bitnet: {error}", file=sys.stderr)
+        print(f"bitnet: {escape_line(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

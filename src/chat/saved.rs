@@ -7,13 +7,12 @@ use super::ChatSession;
 use crate::decode::Sequence;
 use crate::engine::{Engine, NUMERICS};
 use crate::error::{Error, Result};
-use crate::machine::file::{Readers, write_atomically};
+use crate::machine::file::{self, Readers, write_atomically};
 use crate::sampler::{SamplingParams, bias_from_json, bias_to_json_exact};
 use crate::template::{ChatTurn, Role, Template, TemplateOrigin};
 use crate::token::TokenId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
@@ -236,7 +235,7 @@ impl ChatSession {
     fn read(engine: &Engine, cache: bool, path: &Path) -> Result<(ChatSession, SamplingParams)> {
         let io = |source| Error::Io { path: path.into(), source };
         let damaged = || wrong("the file is damaged; its contents are not those that were saved");
-        let mut file = Hashed::new(BufReader::new(File::open(path).map_err(io)?));
+        let mut file = Hashed::new(BufReader::new(file::open(path).map_err(io)?));
         let mut saved = Saved::deserialize(&mut serde_json::Deserializer::from_reader(&mut file)).map_err(wrong)?;
         let mut sequence = None;
         if let Some(computed) = saved.cache.take().filter(|_| cache) {

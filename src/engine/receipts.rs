@@ -1,16 +1,13 @@
-//! Receipts of an engine's answers: how they are made and replayed.
+//! Receipts of an engine's answers: how they are made.
 
-use super::{Config, Engine, Finish, Request, Stream, Watch};
+use super::{Config, Engine, Finish, Stream};
 use crate::checkpoint::gguf::{Gguf, fingerprint};
 use crate::decode::Sequence;
 use crate::error::Result;
 use crate::machine::facts;
 use crate::receipt::{
-    Claim, LazyHash, ModelInfo, PreviousReceipt, Receipt, Redactable, Run, Sampling, Seconds, check_gate, gate_error,
-    ns_to_seconds,
+    Claim, LazyHash, ModelInfo, PreviousReceipt, Receipt, Redactable, Run, Sampling, Seconds, ns_to_seconds,
 };
-use crate::sampler::SamplingParams;
-use crate::token::TokenId;
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
 
@@ -20,7 +17,7 @@ pub const NUMERICS: u32 = 1;
 /// The parts that all receipts of an engine share.
 pub(super) struct Identity {
     fingerprint: LazyHash,
-    model_info: ModelInfo,
+    pub model_info: ModelInfo,
     environment: Map<String, Json>,
 }
 
@@ -102,58 +99,5 @@ impl Engine {
             memory_bytes: (model.packed_bytes() + model.copied_bytes() + sequence.bytes()) as u64,
         };
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
-    }
-
-    /// Computes a receipt's answer again. Returns whether it has the same ids and ends in the same way, and its ids.
-    ///
-    /// Fails, naming the field, if the receipt is of another model, other settings or another order of float
-    /// operations. A redacted receipt needs its prompt; if one of its redacted stop strings ended the answer, only ids
-    /// are compared.
-    pub fn replay(
-        &self,
-        receipt: &Receipt,
-        prompt: Option<Vec<TokenId>>,
-        watch: &mut Watch,
-    ) -> Result<(bool, Vec<TokenId>)> {
-        let claim = &receipt.claim;
-        check_gate("claim.numerics", claim.numerics == NUMERICS, || {
-            let theirs = claim.numerics;
-            format!(
-                "it is {theirs}, but this version has {NUMERICS}; replay the receipt with a version that has {theirs}"
-            )
-        })?;
-        check_gate("claim.sampling", claim.sampling.unknown.is_empty(), || {
-            let names = claim.sampling.unknown.join(", ");
-            format!("this version does not know {names}; replay the receipt with the version that wrote it")
-        })?;
-        let tokenizer = self.tokenizer().map_or("none", |tokenizer| &tokenizer.fingerprint);
-        for (name, theirs, own) in [
-            ("claim.act_quant", &*claim.act_quant, self.act_quant().name()),
-            ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
-            ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
-            ("claim.model", claim.model.get()?, self.fingerprint()?),
-            ("claim.tokenizer", claim.tokenizer.as_deref().unwrap_or("none"), tokenizer),
-        ] {
-            check_gate(name, theirs == own, || {
-                format!("it is '{theirs}', but this engine has '{own}'; open an engine with what the receipt says")
-            })?;
-        }
-        let prompt = prompt.or(claim.prompt_ids.whole().cloned());
-        let prompt =
-            prompt.ok_or_else(|| gate_error("claim.prompt_ids", "the receipt is redacted; pass its prompt, too"))?;
-        check_gate("claim.prompt_ids", claim.prompt_ids.matches(&prompt), || {
-            "the given prompt is not the receipt's prompt".into()
-        })?;
-        let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..claim.sampling.params() };
-        let request =
-            Request { stop_ids: claim.sampling.stop_token_ids().to_vec(), ..self.request(prompt.into(), params)? };
-        let mut stream = self.stream_on(&mut None, request);
-        while stream.next(self, watch)?.is_some() {}
-        // An answer that was cancelled, or ended by its context, is computed up to its last id and ends by its length.
-        let stops = claim.finish_reason == Finish::Stop.name();
-        let stopped = stream.generation.finish == Some(Finish::Stop);
-        let stop_strings_are_hidden = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;
-        let ids = stream.generation.generated().to_vec();
-        Ok((claim.output_ids.matches(&ids) && (stops == stopped || stops && stop_strings_are_hidden), ids))
     }
 }

@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::checkpoint::gguf::{Gguf, Metadata};
 use crate::error::{Error, Result};
+use crate::machine::file;
 use crate::template::Template;
 use crate::tokenizer::{Tokenizer, bos_eos_texts, is_tokenizer_json};
 use serde_json::Value as Json;
@@ -139,7 +140,7 @@ impl Sources {
 
 /// The text of a file; None if it does not exist.
 fn read(path: &Path) -> Result<Option<String>> {
-    match std::fs::read(path) {
+    match file::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Io { path: path.into(), source }),

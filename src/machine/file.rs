@@ -1,8 +1,8 @@
-//! Atomic writing of files. Everything that the package saves goes through here.
+//! Atomic writing of files, and safe opening. Everything that the package saves goes through here.
 
 use crate::error::{Error, Result};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -40,6 +40,26 @@ pub fn write_atomically(path: &Path, readers: Readers, write: impl FnOnce(&mut F
     file.persist(&target).map(drop).map_err(|error| io(error.error))
 }
 
+/// Opens a file to read it whole. A device or a pipe is an error: opening a pipe waits for a writer, and a device may
+/// never end.
+pub fn open(path: &Path) -> io::Result<File> {
+    let found = std::fs::metadata(path)?;
+    // The system itself refuses to read a folder, and has an error of its own for it.
+    if !found.is_file() && !found.is_dir() { Err(not_a_file("a device or a pipe")) } else { File::open(path) }
+}
+
+/// Reads a whole file that [`open`] opens.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The error for what stands where a file was expected.
+fn not_a_file(kind: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("is {kind}; give the path of a file"))
+}
+
 /// The file that a path leads to, which need not exist.
 fn target_of(path: &Path) -> io::Result<PathBuf> {
     let target = match std::fs::canonicalize(path) {
@@ -52,9 +72,7 @@ fn target_of(path: &Path) -> io::Result<PathBuf> {
     };
     match std::fs::metadata(&target) {
         Ok(found) if !found.is_file() => {
-            let kind = if found.is_dir() { "a folder" } else { "a device or a pipe" };
-            let wrong = format!("is {kind}; give the path of a file");
-            Err(io::Error::new(io::ErrorKind::InvalidInput, wrong))
+            Err(not_a_file(if found.is_dir() { "a folder" } else { "a device or a pipe" }))
         }
         _ => Ok(target),
     }

@@ -3,11 +3,10 @@
 
 use super::awaitable::{Abandoned, awaitable, step};
 use super::completion::Completion;
-use super::convert::{count, detached, type_name, unicode, warn};
+use super::convert::{count, detached, type_name, warn};
 use super::notebook::ProgressBar;
 use super::sampling::{self, SamplingParams};
 use super::stream::Stream;
-use super::template::Template as PyTemplate;
 use crate::chat;
 use crate::engine::{Engine, TextOrIds, Watch};
 use crate::error::Result;
@@ -227,16 +226,6 @@ impl<'a, 'py> ParamsArgument<'a, 'py> {
         };
         Ok(ParamsArgument::Each(list.iter().enumerate().map(item).collect::<PyResult<_>>()?))
     }
-}
-
-/// The template that an argument names: a Template, a built-in one or one of the model's; by default the model's own.
-pub fn chat_template(py: Python<'_>, core: &Engine, template: Option<&Bound<'_, PyAny>>) -> PyResult<Arc<Template>> {
-    let Some(template) = template else { return detached(py, |_| core.template()) };
-    if let Ok(template) = template.cast::<PyTemplate>() {
-        return Ok(template.get().core().clone());
-    }
-    let name = unicode(template, "template")?;
-    Ok(Arc::new(detached(py, |_| core.template_named(&name))?))
 }
 
 /// Warns of a text that was probably meant as a message: the model answers messages in its chat template. `warned` says

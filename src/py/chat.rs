@@ -1,6 +1,5 @@
 //! `bitnet.ChatSession`.
 
-use super::answers::chat_template;
 use super::awaitable::{awaitable, step};
 use super::completion::Completion;
 use super::convert::{count, detached, unicode};
@@ -12,7 +11,8 @@ use super::pickle::Reduced;
 use super::receipt::Receipt;
 use super::sampling::{self, SamplingParams};
 use super::stream::Stream;
-use super::template::{ChatTurn, Template};
+use super::template::{Template, chat_template};
+use super::turn::ChatTurn;
 use crate::chat::{ChatSession as CoreSession, ChatStream};
 use crate::engine::Watch;
 use crate::sampler::SamplingParams as Params;

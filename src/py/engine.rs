@@ -11,7 +11,7 @@ use super::template::Template;
 use super::tensor::{self, Tensor};
 use super::tokenizer::{self, Tokenizer};
 use super::trace::{self, Trace};
-use crate::engine::{ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling};
+use crate::engine::{ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling, Replay};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams as Params;
 use crate::token::TokenId;
@@ -52,13 +52,8 @@ impl Engine {
         warning.map_or(Ok(()), |text| warn(py, &text))
     }
 
-    /// Whether a receipt's answer is the same when it is computed again, and the ids of the new answer.
-    fn replayed(
-        &self,
-        py: Python<'_>,
-        receipt: &Receipt,
-        prompt: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<(bool, Vec<TokenId>)> {
+    /// Computes a receipt's answer again.
+    fn replayed(&self, py: Python<'_>, receipt: &Receipt, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<Replay> {
         let core = self.core()?;
         let prompt = prompt.map(|prompt| text_or_ids(prompt, "prompt", &core)).transpose()?;
         detached(py, |watch| {
@@ -267,7 +262,7 @@ impl Engine {
     #[doc = doc!(Engine.replay)]
     #[pyo3(signature = (receipt, prompt=None))]
     fn replay(&self, py: Python<'_>, receipt: &Receipt, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        Ok(self.replayed(py, receipt, prompt)?.0)
+        Ok(self.replayed(py, receipt, prompt)?.same)
     }
 
     #[doc = doc!(Engine.replay_ids)]
@@ -278,7 +273,19 @@ impl Engine {
         receipt: &Receipt,
         prompt: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Vec<TokenId>> {
-        Ok(self.replayed(py, receipt, prompt)?.1)
+        Ok(self.replayed(py, receipt, prompt)?.ids)
+    }
+
+    /// All results of one replay, for the command line: same, ids, told.
+    #[pyo3(signature = (receipt, prompt=None))]
+    fn _replay(
+        &self,
+        py: Python<'_>,
+        receipt: &Receipt,
+        prompt: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(bool, Vec<TokenId>, Vec<&'static str>)> {
+        let Replay { same, ids, told } = self.replayed(py, receipt, prompt)?;
+        Ok((same, ids, told))
     }
 
     #[doc = doc!(Engine.cached_tokens)]

@@ -1,11 +1,12 @@
 //! The methods of `bitnet.Engine` that generate text.
 
-use super::answers::{self, OneOrMany, Prompt, Questions, chat_template, conversations, indexed, prompts};
+use super::answers::{self, OneOrMany, Prompt, Questions, conversations, indexed, prompts};
 use super::convert::{checked_sequences, detached, engine_ids, optional_count, possible_ids, text_or_ids};
 use super::engine::Engine;
 use super::messages::{ChatArguments, Rendering};
 use super::stream::Stream;
-use super::template::ChatTurn;
+use super::template::chat_template;
+use super::turn::ChatTurn;
 use crate::chat;
 use crate::engine::TextOrIds;
 use pyo3::IntoPyObjectExt;

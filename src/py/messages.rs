@@ -1,7 +1,7 @@
 //! Messages and the other arguments of a template, as the core takes them.
 
 use super::convert::{TemplateError, named, type_name, unicode};
-use super::template::ChatTurn;
+use super::turn::ChatTurn;
 use crate::error::Error;
 use crate::template::{ChatTurn as CoreTurn, Conversation, Role};
 use pyo3::exceptions::PyTypeError;

@@ -26,6 +26,7 @@ mod tensor;
 mod texts;
 mod tokenizer;
 mod trace;
+mod turn;
 
 use pyo3::prelude::*;
 
@@ -53,13 +54,15 @@ mod _core {
     #[pymodule_export]
     use super::stream::Stream;
     #[pymodule_export]
-    use super::template::{ChatTurn, Template};
+    use super::template::Template;
     #[pymodule_export]
     use super::tensor::Tensor;
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
     #[pymodule_export]
     use super::trace::{LayerTrace, ProjectionTrace, Trace};
+    #[pymodule_export]
+    use super::turn::ChatTurn;
 
     use super::sampling::{_sampling_parameters, _sampling_schema};
     use pyo3::prelude::*;

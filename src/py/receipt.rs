@@ -27,8 +27,9 @@ impl Receipt {
 
     #[doc = doc!(Receipt.from_json)]
     #[staticmethod]
-    fn from_json(text: &str) -> PyResult<Self> {
-        Ok(Receipt { core: Arc::new(Core::from_json(text)?) })
+    fn from_json(py: Python<'_>, text: &str) -> PyResult<Self> {
+        let core = detached(py, |_| Core::from_json(text))?;
+        Ok(Receipt { core: Arc::new(core) })
     }
 
     #[doc = doc!(Receipt.save)]

@@ -1,4 +1,4 @@
-//! `bitnet.Template` and `bitnet.ChatTurn`.
+//! `bitnet.Template`.
 
 use super::convert::{detached, model_path, unicode};
 use super::hints;
@@ -6,74 +6,16 @@ use super::messages::Rendering;
 use super::notebook::{html, mime_bundle};
 use super::pickle::Reduced;
 use super::spans::Span;
-use super::texts;
 use super::tokenizer::Tokenizer;
+use super::turn::ChatTurn;
 use crate::chat;
-use crate::engine::{spans, template_of_file};
+use crate::engine::{Engine, spans, template_of_file};
 use crate::template::{ChatTurn as CoreTurn, Conversation, Template as CoreTemplate, TemplateOrigin};
 use crate::token::TokenId;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{PyDict, PyType};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-#[doc = doc!(ChatTurn)]
-#[pyclass(frozen, from_py_object, module = "bitnet")]
-#[derive(Clone)]
-pub struct ChatTurn {
-    pub core: CoreTurn,
-}
-
-#[pymethods]
-impl ChatTurn {
-    #[new]
-    #[pyo3(signature = (role, text, cancelled=false))]
-    fn new(role: &str, text: &Bound<'_, PyAny>, cancelled: bool) -> PyResult<ChatTurn> {
-        Ok(ChatTurn { core: CoreTurn { role: role.parse()?, text: unicode(text, "text")?, cancelled } })
-    }
-
-    #[doc = doc!(ChatTurn.role)]
-    #[getter]
-    fn role(&self) -> &'static str {
-        self.core.role.name()
-    }
-
-    #[doc = doc!(ChatTurn.text)]
-    #[getter]
-    fn text(&self) -> &str {
-        &self.core.text
-    }
-
-    #[doc = doc!(ChatTurn.cancelled)]
-    #[getter]
-    fn cancelled(&self) -> bool {
-        self.core.cancelled
-    }
-
-    fn __str__(&self) -> &str {
-        &self.core.text
-    }
-
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        texts::equals(&self.core.text, other, |other: &ChatTurn| Ok(self.core == other.core))
-    }
-
-    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
-        texts::hash(py, &self.core.text)
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        let turn = slf.get();
-        let arguments = (turn.role(), turn.text(), turn.cancelled()).into_pyobject(slf.py())?;
-        Ok((slf.get_type().into_any(), arguments))
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let text = PyString::new(py, &self.core.text).repr()?;
-        let cancelled = if self.core.cancelled { ", cancelled=True" } else { "" };
-        Ok(format!("ChatTurn('{}', {text}{cancelled})", self.role()))
-    }
-}
 
 #[doc = doc!(Template)]
 #[pyclass(frozen, eq, module = "bitnet")]
@@ -303,4 +245,18 @@ impl Template {
     ) -> PyResult<Bound<'py, PyAny>> {
         mime_bundle(slf)
     }
+}
+
+/// The template that an argument names: a Template, a built-in one or one of the model's; by default the model's own.
+pub fn chat_template(
+    py: Python<'_>,
+    core: &Engine,
+    template: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Arc<CoreTemplate>> {
+    let Some(template) = template else { return detached(py, |_| core.template()) };
+    if let Ok(template) = template.cast::<Template>() {
+        return Ok(template.get().core().clone());
+    }
+    let name = unicode(template, "template")?;
+    Ok(Arc::new(detached(py, |_| core.template_named(&name))?))
 }

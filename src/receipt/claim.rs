@@ -3,8 +3,11 @@
 use super::{Receipt, Sampling, gate_error};
 use crate::error::Result;
 use crate::token::TokenId;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
+use std::marker::PhantomData;
 use std::sync::{Arc, LazyLock};
 
 /// What was computed: enough to compute it again.
@@ -41,7 +44,7 @@ pub struct Claim {
 }
 
 /// A part of a claim that can be left out: the part itself, or the hash that stands for it in the digest.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Redactable<T> {
     /// The value, readable by anyone.
@@ -55,21 +58,88 @@ pub enum Redactable<T> {
     },
 }
 
-impl<T: Serialize + PartialEq> Redactable<T> {
+/// A type of the parts that can be left out.
+pub trait Part: Serialize + PartialEq + Default {
+    /// The number of items, or of characters of a text.
+    fn count(&self) -> u64;
+
+    /// What stands for the part in the digest.
+    fn blake3(&self) -> String {
+        blake3(&serde_json::to_vec(self).expect("texts and numbers"))
+    }
+}
+
+impl Part for String {
+    fn count(&self) -> u64 {
+        self.chars().count() as u64
+    }
+}
+
+impl<T: Serialize + PartialEq> Part for Vec<T> {
+    fn count(&self) -> u64 {
+        self.len() as u64
+    }
+}
+
+impl<T: Part> Redactable<T> {
     /// The part itself, unless it was left out.
     pub fn whole(&self) -> Option<&T> {
         if let Redactable::Whole(whole) = self { Some(whole) } else { None }
     }
 
-    /// Whether the part equals `other`; if it was left out, whether the hashes are equal.
+    /// Whether the part equals `other`; if it was left out, whether count and hash are those of `other`.
     pub fn matches(&self, other: &T) -> bool {
         match self {
             Redactable::Whole(whole) => whole == other,
-            Redactable::Hashed { blake3: hash, .. } => {
-                serde_json::to_vec(other).is_ok_and(|json| blake3(&json) == *hash)
-            }
+            Redactable::Hashed { count, blake3 } => *count == other.count() && *blake3 == other.blake3(),
         }
     }
+
+    /// Whether count and hash of a part that was left out agree, as far as they can without the part: exactly the empty
+    /// part has the count 0.
+    pub(super) fn agrees(&self) -> bool {
+        match self {
+            Redactable::Whole(_) => true,
+            Redactable::Hashed { count, blake3 } => (*count == 0) == (*blake3 == T::default().blake3()),
+        }
+    }
+}
+
+/// By hand: what serde derives for an untagged enum first copies a list into values of eight times its size.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Redactable<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(RedactableVisitor(PhantomData))
+    }
+}
+
+struct RedactableVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for RedactableVisitor<T> {
+    type Value = Redactable<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("a list or a text, or an object with count and blake3 in its place")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Self::Value, E> {
+        T::deserialize(text.into_deserializer()).map(Redactable::Whole)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> std::result::Result<Self::Value, A::Error> {
+        T::deserialize(SeqAccessDeserializer::new(list)).map(Redactable::Whole)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> std::result::Result<Self::Value, A::Error> {
+        let Hash { count, blake3 } = Hash::deserialize(MapAccessDeserializer::new(object))?;
+        Ok(Redactable::Hashed { count, blake3 })
+    }
+}
+
+/// The fields of [`Redactable::Hashed`].
+#[derive(Deserialize)]
+struct Hash {
+    count: u64,
+    blake3: String,
 }
 
 impl<T> Redactable<Vec<T>> {
@@ -134,6 +204,11 @@ impl TemplateClaim {
     /// The claim for a template with this Jinja source.
     pub fn new(name: &str, origin: &str, source: &str) -> TemplateClaim {
         TemplateClaim { name: name.into(), origin: origin.into(), blake3: blake3(source.as_bytes()) }
+    }
+
+    /// Whether a template with this Jinja source is meant.
+    pub fn is_of(&self, source: &str) -> bool {
+        self.blake3 == blake3(source.as_bytes())
     }
 }
 

@@ -15,14 +15,20 @@ pub use sampling::Sampling;
 pub use validate::check_gate;
 
 use crate::error::{Error, Result};
-use crate::machine::file::{Readers, write_atomically};
+use crate::machine::file::{self, Readers, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::OnceLock;
 
 const SCHEMA_VERSION: &str = "1.0.0";
+
+/// Limits of a document that is read, so that a hostile one takes a few hundred megabytes of memory at most. An answer
+/// with a context of two million ids stays below both.
+const MAX_BYTES: u64 = 32 << 20;
+const MAX_VALUES: usize = 2 << 20;
 
 /// The receipt of one answer.
 #[derive(Clone, Deserialize)]
@@ -128,7 +134,7 @@ impl Receipt {
 
     /// The document that the figures give.
     fn derived(&self) -> Result<Json> {
-        let (claim, run) = (&self.claim, &self.run);
+        let (claim, run, digest) = (&self.claim, &self.run, self.digest()?);
         let tokens = claim.output_ids.len() as u64;
         let per_token = |seconds: f64, tokens: u64| if tokens == 0 { 0.0 } else { seconds * 1e3 / tokens as f64 };
         Ok(json!({
@@ -156,12 +162,13 @@ impl Receipt {
             "corrections": [],
             "claim": claim.document()?,
             "run": run.document(claim),
-            "digest": self.digest()?,
+            "digest": digest,
         }))
     }
 
     /// Reads a document. [`Self::validate`] checks whether its figures agree.
     pub fn from_json(text: &str) -> Result<Receipt> {
+        check_size(text)?;
         let not_a_receipt = |error: serde_json::Error| gate_error("form", format!("it is not a receipt: {error}"));
         let stored: Json = serde_json::from_str(text).map_err(not_a_receipt)?;
         let receipt = Receipt::deserialize(&stored).map_err(not_a_receipt)?;
@@ -175,8 +182,13 @@ impl Receipt {
 
     /// Reads a file that [`Self::save`] wrote.
     pub fn load(path: &Path) -> Result<Receipt> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
-        Receipt::from_json(&text).map_err(|error| error.of_file(path))
+        let mut text = String::new();
+        let read = |mut file: File| {
+            let bytes = file.metadata()?.len();
+            if bytes <= MAX_BYTES { file.read_to_string(&mut text).map(drop) } else { Ok(()) }.map(|()| bytes)
+        };
+        let bytes = file::open(path).and_then(read).map_err(|source| Error::Io { path: path.into(), source })?;
+        check_bytes(bytes).and_then(|()| Receipt::from_json(&text)).map_err(|error| error.of_file(path))
     }
 
     /// Writes the document to a file, atomically.
@@ -196,4 +208,28 @@ impl Receipt {
         document["claim"] = self.claim.redacted()?;
         Receipt::from_json(&document.to_string())
     }
+}
+
+fn check_bytes(bytes: u64) -> Result<()> {
+    check_gate("form", bytes <= MAX_BYTES, || {
+        format!("it has {bytes} bytes, more than a receipt can have, {MAX_BYTES}")
+    })
+}
+
+/// Refuses a text that is larger than any receipt, before it is parsed.
+fn check_size(text: &str) -> Result<()> {
+    check_bytes(text.len() as u64)?;
+    let (mut values, mut in_text, mut escaped) = (0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b',' | b':' | b'[' | b'{' if !in_text => values += 1, // each begins one value at most
+            _ => (),
+        }
+    }
+    check_gate("form", values <= MAX_VALUES, || {
+        format!("it has {values} values, more than a receipt can have, {MAX_VALUES}")
+    })
 }

@@ -3,7 +3,7 @@
 //! A check is called a gate. Its name is the path of the field that it checks.
 
 use super::run::{ns_to_seconds, saturating_sum, seconds_to_ns};
-use super::{Receipt, gate_error};
+use super::{Receipt, Redactable, gate_error};
 use crate::error::Result;
 use crate::token::TokenId;
 use serde_json::Value as Json;
@@ -16,10 +16,10 @@ impl Receipt {
         self.check_work()?;
         self.check_seconds()?;
         self.check_tests()?;
-        match &self.stored {
-            Some(stored) => compare("", stored, &self.derived()?),
-            None => Ok(()),
+        if let Some(stored) = &self.stored {
+            compare("", stored, &self.derived()?)?;
         }
+        self.check_parts()
     }
 
     fn check_claim(&self) -> Result<()> {
@@ -40,13 +40,15 @@ impl Receipt {
         let ends = |ids: &Vec<TokenId>| ids.last().is_some_and(|last| sampling.stop_token_ids().contains(last));
         let at_stop_id = claim.output_ids.whole().is_none_or(ends);
         let at_most = sampling.max_tokens();
+        let (at_length, at_context) = (at_most == Some(output), prompt.saturating_add(output) > claim.n_ctx);
+        // An answer that reached two ends at once has the first of them in this order.
         let agrees = at_most.is_none_or(|most| output <= most)
             && prompt.saturating_add(output - 1) <= claim.n_ctx
             && match claim.finish_reason.as_str() {
                 "stop" => at_stop_id || sampling.stop.len() > 0,
-                "length" => at_most == Some(output),
-                "context" => prompt.saturating_add(output) > claim.n_ctx,
-                "cancelled" => true,
+                "length" => at_length,
+                "context" => at_context && !at_length,
+                "cancelled" => !at_context && !at_length,
                 _ => false,
             };
         check_gate("claim.finish_reason", agrees, || {
@@ -55,6 +57,22 @@ impl Receipt {
                 "'{}' does not fit {output} ids with max_tokens {max_tokens}, a prompt of {prompt} ids and n_ctx {}",
                 claim.finish_reason, claim.n_ctx
             )
+        })
+    }
+
+    /// Checks what nothing else in the document depends on.
+    fn check_parts(&self) -> Result<()> {
+        let claim = &self.claim;
+        for (name, agrees) in [
+            ("claim.prompt_ids", claim.prompt_ids.agrees()),
+            ("claim.output_ids", claim.output_ids.agrees()),
+            ("claim.system", claim.system.as_ref().is_none_or(Redactable::agrees)),
+            ("claim.sampling.stop", claim.sampling.stop.agrees()),
+        ] {
+            check_gate(name, agrees, || "its count is 0 but its hash is not that of nothing, or the reverse".into())?;
+        }
+        check_gate("claim.system", claim.system.is_none() || claim.template.is_some(), || {
+            "there is a system prompt but no template, which alone could have put it into the prompt".into()
         })
     }
 

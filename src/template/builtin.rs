@@ -35,6 +35,11 @@ pub fn source(name: &str) -> Result<&'static str> {
     })
 }
 
+/// The names of all built-in templates.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SOURCES.iter().map(|(name, _)| *name)
+}
+
 /// The name of the built-in template that has this source, apart from white space around it.
 pub fn name_of(source: &str) -> Option<&'static str> {
     SOURCES.iter().find(|(_, known)| known.trim() == source.trim()).map(|(name, _)| *name)

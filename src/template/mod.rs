@@ -84,6 +84,11 @@ impl Template {
         self.clock.map(|clock| clock.to_string())
     }
 
+    /// All built-in templates, with the same `bos_token` and `eos_token`.
+    pub fn siblings(&self) -> impl Iterator<Item = Template> {
+        builtin::names().filter_map(|name| self.sibling(name).ok())
+    }
+
     /// A built-in template with the same `bos_token` and `eos_token`.
     pub fn sibling(&self, name: &str) -> Result<Template> {
         Template::named(name, self.bos_token.as_deref(), self.eos_token.as_deref())

@@ -7,10 +7,10 @@ use super::special::{SpecialToken, Specials};
 use super::{TokenKind, Tokenizer, bytes, invalid, suffix_warning};
 use crate::checkpoint::gguf::Metadata;
 use crate::error::{Error, Result};
+use crate::machine::file;
 use crate::token::TokenId;
 use ahash::{AHashMap, AHashSet};
 use serde_json::{Value, json};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -32,7 +32,7 @@ pub(super) struct Companions {
 impl Companions {
     /// Reads the files in the same folder as `path`.
     fn beside(path: &Path) -> Result<Companions> {
-        let read = |name: &str| match std::fs::read(path.with_file_name(name)) {
+        let read = |name: &str| match file::read(&path.with_file_name(name)) {
             Ok(bytes) => parse(&bytes).map_err(|error| error.at(name)),
             Err(_) => Ok(Value::Null),
         };
@@ -51,14 +51,14 @@ impl Companions {
 /// Whether a file begins like a JSON object.
 pub fn is_json(path: &Path) -> bool {
     let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
+    let read = file::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
     let text = head.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&head);
     read.is_ok() && text.trim_ascii_start().starts_with(b"{")
 }
 
 /// Opens a `tokenizer.json` with the files beside it. A pre-tokenizer that the caller chose (`pre`) is an error.
 pub(super) fn open(path: &Path, pre: Option<&str>) -> Result<Tokenizer> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let bytes = file::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let loaded = Companions::beside(path).and_then(|companions| load(&bytes, &companions, pre));
     loaded.map_err(|error| error.at(path.display()))
 }

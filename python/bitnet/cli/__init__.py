@@ -9,10 +9,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO
 
 from .. import __version__
+from .._format import escape_line
 from ..errors import BitnetError
 from ._errors import explain, in_flags
 from ._parser import Parser, UsageError, parse
@@ -32,12 +34,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: success. 1: a receipt is not valid or differs (`bitnet receipt`), or the model inside answers wrong (`bitnet
     doctor`). 2: an error. 130: Ctrl-C.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        return _run(sys.argv[1:] if argv is None else argv)
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            _discard_unwritable(sys.stdout)
+            _discard_unwritable(sys.stderr)
+
+
+def _open_closed_streams() -> None:
+    """Open standard streams that were closed before Python started, as the null device.
+
+    The next file that is opened, such as the model, would take the number of a closed one, and be read or written in
+    its place.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
+def _discard_unwritable(stream: TextIO) -> None:
+    """Write what a stream still holds; if that fails, give it somewhere to write, since Python tries again at exit."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -45,23 +75,29 @@ def _run(argv: Sequence[str]) -> int:
     status: int | None = 0
     parser = None
     try:
-        options = parse(build_parser(), argv)
-        parser = options.parser
-        status = options.run(options)
-        if sys.stdout:  # None if it was closed before Python started
-            sys.stdout.flush()
+        try:
+            options = parse(build_parser(), argv)
+            parser = options.parser
+            status = options.run(options)
+        finally:
+            sys.stdout.flush()  # after --help too, which ends by SystemExit: output that is lost is an error
     except BrokenPipeError:
-        # The reader has closed the pipe. Python flushes stdout once more at exit: give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass  # the reader has seen enough
     except UsageError as error:
-        print(error, file=sys.stderr)
+        _complain(escape_line(str(error)))
         return _FAILED
     except (BitnetError, OSError) as error:
-        print(f"bitnet: {explain(error, parser)}", file=sys.stderr)
+        _complain(f"bitnet: {explain(error, parser)}")
         return _FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
     return status or 0
+
+
+def _complain(line: str) -> None:
+    """Print an error. If standard error cannot be written, the exit status alone tells of it."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

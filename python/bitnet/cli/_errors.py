@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 
+from .._format import escape_line
 from ..errors import BitnetError, ReceiptError
 
 _KEYWORDS = {"ctx": "n_ctx", "threads": "n_threads"}
@@ -42,13 +43,18 @@ _PHRASES = (
 
 
 def explain(error: Exception, parser: argparse.ArgumentParser | None = None) -> str:
-    """The message of an error. `parser` is that of the command, whose options the message names."""
+    """The message of an error as one line. `parser` is that of the command, whose options the message names."""
+    return escape_line(_explained(error, parser))
+
+
+def _explained(error: Exception, parser: argparse.ArgumentParser | None) -> str:
+    """The message of an error, with what strangers wrote in it."""
     if isinstance(error, OSError) and not isinstance(error, BitnetError):
         return _of_system(error)
     text = str(error)
     if isinstance(error, ReceiptError):
         return re.sub(r"\bSome\(([^()]*)\)", r"\1", text)  # the names in it are those of the receipt's fields
-    text = in_flags(text)
+    text = _in_flags(text)
     for keyword, flag in _flags(parser).items() if parser else ():
         # A keyword with "_" is no English word: it is told wherever it stands by itself. Others only as the subject.
         # In a file of requests the names are JSON keys; such a message begins with the file's name.
@@ -58,7 +64,12 @@ def explain(error: Exception, parser: argparse.ArgumentParser | None = None) -> 
 
 
 def in_flags(text: str) -> str:
-    """A message of the package, with options of the command line in place of Python's."""
+    """A message of the package as one line, with options of the command line in place of Python's."""
+    return escape_line(_in_flags(text))
+
+
+def _in_flags(text: str) -> str:
+    """The same with what strangers wrote in it."""
     for pattern, phrase in _PHRASES:
         text = re.sub(pattern, phrase, text)
     return text

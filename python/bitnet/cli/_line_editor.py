@@ -11,12 +11,15 @@ from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.shortcuts import CompleteStyle
 
+from ..errors import ArgumentError
 from ._terminal import coloured
 
 
 def line_editor(history: Path | None, commands: Mapping[str, str]) -> Callable[[], str]:
     """A function that reads an input. `commands` has the arguments of each command, such as FILE, for the Tab key."""
     if history:
+        if history.exists() and not history.is_file():
+            raise ArgumentError(f"--history {history}: is not a regular file; name one, or a new one")
         history.open("ab").close()  # a file that cannot be written is an error now, not after the first input
     keys = KeyBindings()
 

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from .. import ChatSession, Engine, SamplingParams, Template
@@ -80,11 +79,13 @@ def names_model(text: str) -> bool:
     """Whether a text is meant as a MODEL, not as a prompt."""
     if text == INSIDE or text.startswith("hf:") or text.endswith((".gguf", "tokenizer.json")):
         return True
-    return os.path.isfile(text) and is_gguf(text)
+    return is_gguf(text)
 
 
 def is_gguf(path: str) -> bool:
-    """Whether a file begins as a GGUF file does."""
+    """Whether a path is a regular file that begins as a GGUF file does. Reading from a pipe would take its bytes."""
+    if not os.path.isfile(path):
+        return False
     with open(path, "rb") as file:
         return file.read(4) == b"GGUF"
 
@@ -159,7 +160,7 @@ def chosen_template(own: Template, choice: str | None) -> Template:
     if choice is None:
         return own
     tokens = own.bos_token, own.eos_token
-    if Path(choice).is_file():
+    if os.path.exists(choice) and not os.path.isdir(choice):  # a file, or a pipe from the shell
         return Template.from_jinja(read_text(choice), *tokens)
     return Template.named(choice, *tokens)
 

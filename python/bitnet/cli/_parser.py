@@ -1,6 +1,7 @@
 """The parser of the command line: errors of one line that say what to type."""
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -27,6 +28,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **keywords: Any) -> None:
         """Take the arguments of ArgumentParser, by keyword."""
         super().__init__(**keywords, allow_abbrev=False)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print a help text or the version. That of argparse hides errors of writing."""
+        (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError, with where to read more."""

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import ChatSession, Receipt, inspect
-from .._format import plain_line, rate, token_counts, two_columns
+from .._format import escape_line, plain_line, rate, token_counts, two_columns
 from ..errors import ArgumentError, BitnetError
 from ..models import inside
 from ._errors import in_flags
 from ._receipt_folder import ReceiptFolder
-from ._terminal import coloured
+from ._terminal import coloured, whole_text
 
 _KEYS = {
     "Ctrl-C": "stop the answer; at the prompt: quit",
@@ -126,7 +126,7 @@ class Repl:
         told = [about.get(f"general.{name}") for name in ("name", "description")]
         if line := ": ".join(plain_line(text, _ABOUT) for text in told if isinstance(text, str) and text):
             print(line, file=self.notes)
-        print(f"model     {path}", file=self.notes)
+        print(f"model     {escape_line(str(path))}", file=self.notes)
         print(f"template  {template.name} (from: {template.origin})", file=self.notes)
         if template.warning:
             print(f"warning: {in_flags(template.warning)}", file=sys.stderr)
@@ -152,7 +152,10 @@ class Repl:
         if name not in self.commands:
             close = get_close_matches(name, self.commands, 1, cutoff=0.7)
             meant = f"did you mean {close[0]}?" if close else "/help lists the commands"
-            print(f"bitnet: there is no command {name}; {meant}; a message begins with a space", file=sys.stderr)
+            print(
+                f"bitnet: there is no command {escape_line(name)}; {meant}; a message begins with a space",
+                file=sys.stderr,
+            )
             return True
         return self.commands[name].run(rest.strip())
 
@@ -165,7 +168,7 @@ class Repl:
             if self.chat.forgotten > forgotten:
                 print(f"(the oldest {self.chat.forgotten} turns no longer fit into the context)", file=sys.stderr)
             for piece in stream:
-                print(coloured(piece.text, _ANSWER) if piece.text else "", end="", flush=True)
+                print(coloured(whole_text(piece.text), _ANSWER) if piece.text else "", end="", flush=True)
         except KeyboardInterrupt:
             if stream:
                 stream.cancel()
@@ -205,7 +208,7 @@ class Repl:
         if not self.chat.history:
             return self.say("no turns yet")
         for turn in self.chat.history:
-            print(f"{turn.role}{' (stopped)' if turn.cancelled else ''}: {turn.text}")
+            print(f"{turn.role}{' (stopped)' if turn.cancelled else ''}: {whole_text(turn.text)}")
         sys.stdout.flush()
         return True
 
@@ -230,7 +233,8 @@ class Repl:
     def system(self, rest: str) -> bool:
         """Set or show the system prompt."""
         if not rest:
-            print("there is no system prompt" if self.chat.system is None else self.chat.system, flush=True)
+            system = self.chat.system
+            print("there is no system prompt" if system is None else whole_text(system), flush=True)
             return True
         document = json.loads(self.chat.to_json()) | {"system": rest}
         self.chat = ChatSession.from_json(self.chat.engine, json.dumps(document), template=self.chat.template)
@@ -250,7 +254,7 @@ class Repl:
         option, _, path = rest.partition(" ")
         cache = option == "--cache"
         saved = self.chat.save(_file_of("/save", path.strip() if cache else rest), cache=cache)
-        return self.say(f"saved: {_exchanges(len(self.chat.history) // 2)}, in {saved}")
+        return self.say(f"saved: {_exchanges(len(self.chat.history) // 2)}, in {escape_line(str(saved))}")
 
     def load(self, rest: str) -> bool:
         """Load a conversation. After an error the current one goes on."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import Span, Tokenizer
+from .._format import escape_line
 from ._terminal import coloured
 
 _COLOURS = {None: "2", "system": "35", "user": "36", "assistant": "32"}
@@ -15,7 +16,7 @@ def spans_view(spans: Sequence[Span], tokenizer: Tokenizer | None) -> str:
     """One line for each span; with a tokenizer, also one for each token that begins in the span."""
     lines = []
     for span in spans:
-        who = (span.role or "template") + (", rewritten" if span.rewritten else "")
+        who = escape_line(span.role or "template") + (", rewritten" if span.rewritten else "")
         lines.append(f"{who:<10} {coloured(repr(span.text), _COLOURS.get(span.role, _OTHER_ROLE))}\n")
         if tokenizer:
             for token in span.token_ids or []:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import inspect, isas, processor
-from .._format import byte_size
+from .._format import byte_size, escape_line
 from ..errors import ArgumentError
 from ._options import Commands, add_command, add_model, model_path
 
@@ -137,8 +137,9 @@ def _fit(model: str, options: argparse.Namespace) -> tuple[int, int]:
 def _head(report: dict[str, Any], cost: dict[str, int], cached: bool) -> str:
     """What is measured, and on what."""
     weights = byte_size(cost["weight_bytes"])
+    file = escape_line(Path(report["model"]["path"]).name)
     lines = [
-        f"{report['processor']}, {Path(report['model']['path']).name}: for one token, {weights} of weights and "
+        f"{report['processor']}, {file}: for one token, {weights} of weights and "
         f"{cost['ternary_macs'] / 1e6:.4g} M ternary multiply-adds"
     ]
     if cached:

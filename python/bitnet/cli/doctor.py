@@ -156,7 +156,7 @@ def _as_text(report: dict[str, Any], here: Machine) -> str:
         "extras": "\n".join(extras),
         "models": "\n".join(map(_model_line, report["models"])),
     }
-    return two_columns(rows)
+    return two_columns(rows, texts=("extras", "models"))
 
 
 _HUGE_PAGES = {

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from .. import Template, Tokenizer, inspect
-from .._format import byte_size, one_line, plain_line, two_columns
+from .._format import byte_size, escape_line, one_line, plain_line, two_columns
 from ..errors import ArgumentError, BitnetError
 from ..models import card, inside
 from ._options import INSIDE, Commands, add_command, add_model, model_path
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
         )
     )
     for warning in warnings:
-        print(f"warning: {warning}")
+        print(f"warning: {escape_line(warning)}")
     if options.tensors:
         print("\ntensors")
         for tensor in model["tensors"]:
@@ -108,7 +108,7 @@ def _template(path: str, warnings: list[str]) -> str:
 def _tensor_line(tensor: dict[str, Any]) -> str:
     """A tensor as a line of the list."""
     shape = " x ".join(map(str, tensor["shape"]))
-    line = f"  {tensor['name']:<32} {tensor['type']:<7} {shape:<16} {byte_size(tensor['bytes'])}"
+    line = f"  {escape_line(tensor['name']):<32} {tensor['type']:<7} {shape:<16} {byte_size(tensor['bytes'])}"
     zeros = tensor["zeros"]
     return line if zeros is None else f"{line:<72} {100 * zeros:.1f} % zeros"
 

@@ -9,8 +9,8 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import Engine, Receipt, Tokenizer
-from .._format import two_columns
+from .. import Engine, Receipt, Tokenizer, inspect
+from .._format import escape_line, two_columns
 from .._receipts import summary
 from .._text_input import read_text
 from ..errors import ModelError, ReceiptError
@@ -19,6 +19,20 @@ from ._options import INSIDE, MODEL, MODEL_DEFAULT, Commands, add_command, add_t
 
 _NOT_VALID = 1
 """The exit status if a receipt is not valid, a replay differs, or two claims differ."""
+
+_CONSTANT = ["numerics", "model", "tokenizer", "act_quant", "ffn_act", "kv_type", "n_ctx", "template", "system"]
+"""Claims that are the same in all receipts of a conversation."""
+
+_TOLD_WITHOUT_REPLAY = ["claim", "run", "timestamp", "environment", "model_info", "test_results"]
+"""What a receipt only tells as long as nobody replays it: everything."""
+
+_VALID_MEANS = (
+    "Valid: the figures agree and the digest is right, which finds accidents. Everything is told, not proven, until "
+    "`bitnet receipt replay` computes the answer again."
+)
+
+_CONTRADICTED = re.compile(r"gate '(model_info\.|claim\.(n_ctx|template|system)\b)")
+"""The gates of a replay that fail because the receipt says what is not so, not because it needs another engine."""
 
 _STATUS = "Exit status: {0}; 2 after an error."
 
@@ -137,19 +151,20 @@ def _check(path: str) -> _Checked:
         receipt = Receipt.load(path)
         receipt.validate()
     except ReceiptError as error:
-        return _Checked(path, None, explain(error).removeprefix(f"{path}: "))  # the report begins with the path
+        # The report begins with the path.
+        return _Checked(path, None, explain(error).removeprefix(f"{escape_line(path)}: "))
     return _Checked(path, receipt, None)
 
 
 def _report(options: argparse.Namespace, entries: list[dict[str, Any]], lines: list[str]) -> None:
     """Print entries as JSON if --json is given, else the lines."""
-    print(json.dumps(entries, indent=1) if options.json else "\n".join(lines))
+    print(json.dumps(entries, indent=1) if options.json else "\n".join(map(escape_line, lines)))
 
 
 def _verify(options: argparse.Namespace) -> int:
     """Run `bitnet receipt verify`."""
     checked = [_check(path) for path in options.files]
-    files = {one.receipt.digest: one.path for one in reversed(checked) if one.receipt}
+    receipts = {one.receipt.digest: one for one in reversed(checked) if one.receipt}
     status = 0 if all(one.receipt for one in checked) else _NOT_VALID
     entries: list[dict[str, Any]] = []
     lines: list[str] = []
@@ -159,22 +174,37 @@ def _verify(options: argparse.Namespace) -> int:
             lines.append(f"{path}: not valid: {error}")
             continue
         previous = receipt.to_dict()["claim"]["previous"]
-        follows = f", follows {files.get(previous, previous)}" if previous else ""
-        missing = bool(previous) and len(checked) > 1 and previous not in files
+        before = receipts.get(previous)
+        follows = f", follows {before.path if before else previous}" if previous else ""
+        missing = bool(previous) and len(checked) > 1 and before is None
+        changed = _changed(before.receipt, receipt) if before and before.receipt else []
         if missing:
-            status = _NOT_VALID
             follows = f", but the receipt before it, {previous}, is not among the valid files"
+        elif changed:
+            follows += f", but one conversation cannot change {', '.join(changed)}"
+        if missing or changed:
+            status = _NOT_VALID
         lines.append(f"{path}: valid, {receipt.digest}{follows}")
         entry = {"file": path, "valid": True, "digest": receipt.digest, "previous": previous}
-        entries.append(entry | {"previous_file": files.get(previous), "previous_missing": missing})
+        entry |= {"previous_file": before.path if before else None, "previous_missing": missing}
+        entries.append(entry | {"previous_differs": changed, "told": _TOLD_WITHOUT_REPLAY})
+    if any(one.receipt for one in checked):
+        lines.append(_VALID_MEANS)
     _report(options, entries, lines)
     return status
 
 
-def _engine_options(receipt: Receipt) -> dict[str, Any]:
-    """The options with which an engine has to be opened to replay a receipt."""
+def _changed(before: Receipt, receipt: Receipt) -> list[str]:
+    """The claims that differ from the receipt before, although a conversation cannot change them."""
+    one, other = (each.redact().to_dict()["claim"] for each in (before, receipt))
+    return [f"claim.{name}" for name in _CONSTANT if one[name] != other[name]]
+
+
+def _engine_options(receipt: Receipt, most: int) -> dict[str, Any]:
+    """The options with which an engine has to be opened to replay a receipt. A larger context than the model has
+    (`most`) cannot be opened; the replay says so."""
     claim = receipt.to_dict()["claim"]
-    return {name: claim[name] for name in ("act_quant", "ffn_act", "kv_type", "n_ctx")}
+    return {name: claim[name] for name in ("act_quant", "ffn_act", "kv_type")} | {"n_ctx": min(claim["n_ctx"], most)}
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -186,21 +216,28 @@ def _replay(options: argparse.Namespace) -> int:
     for path, _, error in (one for one in checked if one.error):
         entries.append({"file": path, "valid": False, "error": error})
         if not options.json:
-            print(f"{path}: not valid: {error}", flush=True)
+            print(escape_line(f"{path}: not valid: {error}"), flush=True)
+    config = inspect(model)["config"]  # None if the model cannot be run: opening it says why
+    most = config["context"] if config else 2**63
     valid = [(one.path, one.receipt) for one in checked if one.receipt]
-    for common, group in groupby(valid, key=lambda one: _engine_options(one[1])):
+    for common, group in groupby(valid, key=lambda one: _engine_options(one[1], most)):
         with Engine(model, n_threads=options.threads, isa=options.isa, **common) as engine:
             for path, receipt in group:
+                told: list[str] = _TOLD_WITHOUT_REPLAY
                 try:
-                    same = engine.replay(receipt, prompt)
-                    difference = None if same else _difference(receipt, engine.replay_ids(receipt, prompt))
+                    same, ids, told = engine._replay(receipt, prompt)
+                    difference = None if same else _difference(receipt, ids)
                 except ReceiptError as error:
-                    raise ReceiptError(f"{path}: {_cannot_replay(error)}") from error
+                    if not _CONTRADICTED.search(str(error)):
+                        raise ReceiptError(f"{path}: {_cannot_replay(error)}") from error
+                    same, difference = False, f"different: {explain(error)}"
                 entry = {"file": path, "valid": True, "same": same, "difference": difference}
                 count, threads = receipt.completion_tokens, engine.n_threads
-                entries.append(entry | {"ids": count, "isa": engine.isa, "threads": threads})
+                entries.append(entry | {"ids": count, "isa": engine.isa, "threads": threads, "told": told})
                 if not options.json:
-                    print(f"{path}: {difference or 'same'}; {count} ids on {engine.isa}, threads {threads}", flush=True)
+                    line = f"{path}: {difference or 'same'}; {count} ids on {engine.isa}, threads {threads}"
+                    print(escape_line(line))
+                    print(f"  told, not proven: {', '.join(told)}", flush=True)
     if options.json:
         print(json.dumps(entries, indent=1))
     return 0 if all(entry.get("same") for entry in entries) else _NOT_VALID
@@ -250,7 +287,7 @@ def _diff(options: argparse.Namespace) -> int:
     else:
         print("the claims are the same" if same else "the claims differ")
         for path, a, b in found:
-            print(f"  {path}: {_told_difference(a, b)}")
+            print(escape_line(f"  {path}: {_told_difference(a, b)}"))
     return 0 if same else _NOT_VALID
 
 
@@ -274,9 +311,9 @@ def _redact(options: argparse.Namespace) -> int:
     """Run `bitnet receipt redact`. A receipt that is not valid is not copied."""
     _, receipt, error = _check(options.file)
     if receipt is None:
-        print(f"{options.file}: not valid: {error}")
+        print(escape_line(f"{options.file}: not valid: {error}"))
         return _NOT_VALID
-    print(f"{receipt.redact().save(options.output)}: {receipt.digest}")
+    print(escape_line(f"{receipt.redact().save(options.output)}: {receipt.digest}"))
     return 0
 
 
@@ -293,8 +330,12 @@ def _show(options: argparse.Namespace) -> int:
             valid, status = f"not valid: {explain(error)}", _NOT_VALID
         tokenizer = model.tokenizer_of(receipt)
         if options.model is not None and tokenizer is None:
-            print(f"bitnet: {path}: the receipt is not of this model; its texts are not shown", file=sys.stderr)
-        print(two_columns({"file": f"{path}, {valid}"} | summary(receipt, tokenizer)), end="\n\n")
+            print(
+                f"bitnet: {escape_line(path)}: the receipt is not of this model; its texts are not shown",
+                file=sys.stderr,
+            )
+        rows = {"file": f"{path}, {valid}"} | summary(receipt, tokenizer)
+        print(two_columns(rows, texts=("prompt", "answer")), end="\n\n")
     return status
 
 

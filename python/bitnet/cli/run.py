@@ -25,6 +25,7 @@ from ._options import (
     sampling,
 )
 from ._receipt_folder import add_receipt_dir, receipt_folder
+from ._terminal import whole_text
 
 _BAR = 24
 """Characters of the progress bar."""
@@ -104,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
         else:
             answer = engine.stream(prompt, **sampling(options))
         for piece in answer:
-            print(piece.text, end="", flush=True)
+            print(whole_text(piece.text), end="", flush=True)
         print(flush=True)
         if receipts and answer.receipt:
             receipts.save(answer.receipt)

@@ -22,6 +22,7 @@ from ._options import (
     model_path,
 )
 from ._spans_view import spans_view, unseen_messages
+from ._terminal import whole_text
 
 
 def add_parser(commands: Commands) -> None:
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     if template.warning:
         print(f"bitnet: warning: {in_flags(template.warning)}", file=sys.stderr)
     if options.source:
-        print(f"{template.name}, from {template.origin}\n{template.source}")
+        print(f"{template.name}, from {template.origin}\n{whole_text(template.source)}")
         return
     messages = _messages(options)
     answer = not options.no_generation_prompt
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     except TypeError as error:  # a message is not one
         raise ArgumentError(f"--messages {options.messages}: {error}") from error
     if not (options.show or options.tokens):
-        sys.stdout.write(prompt)
+        sys.stdout.write(whole_text(prompt))
         return
     if options.tokens and not is_model:
         raise ArgumentError(f"{path} has no tokenizer; --tokens needs a model file")

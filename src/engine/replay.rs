@@ -1,0 +1,179 @@
+//! Replay: computes a receipt's answer again, and checks what else its claim says of the model and the prompt.
+
+use super::{Engine, Finish, NUMERICS, Request, Watch};
+use crate::error::Result;
+use crate::receipt::{Claim, Receipt, check_gate, gate_error};
+use crate::sampler::SamplingParams;
+use crate::template::Template;
+use crate::token::TokenId;
+use serde_json::{Map, json};
+
+/// What a replay found.
+pub struct Replay {
+    /// Whether the answer has the same ids and ends in the same way.
+    pub same: bool,
+    /// The ids of the new answer.
+    pub ids: Vec<TokenId>,
+    /// The fields that are told, not proven: they could say something else, and the replay would have the same result.
+    pub told: Vec<&'static str>,
+}
+
+impl Engine {
+    /// Computes a receipt's answer again.
+    ///
+    /// Fails, naming the field, if the receipt is of another model, other settings or another order of float
+    /// operations, or if it contradicts the model or its own prompt. A redacted receipt needs its prompt; if one of its
+    /// redacted stop strings ended the answer, only ids are compared.
+    pub fn replay(&self, receipt: &Receipt, prompt: Option<Vec<TokenId>>, watch: &mut Watch) -> Result<Replay> {
+        let claim = &receipt.claim;
+        self.check_settings(claim)?;
+        self.check_model(receipt)?;
+        let prompt = prompt.or(claim.prompt_ids.whole().cloned());
+        let prompt =
+            prompt.ok_or_else(|| gate_error("claim.prompt_ids", "the receipt is redacted; pass its prompt, too"))?;
+        check_gate("claim.prompt_ids", claim.prompt_ids.matches(&prompt), || {
+            "the given prompt is not the receipt's prompt".into()
+        })?;
+        let system_is_shown = self.check_template(claim, &prompt)?;
+        let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..claim.sampling.params() };
+        let request =
+            Request { stop_ids: claim.sampling.stop_token_ids().to_vec(), ..self.request(prompt.into(), params)? };
+        let mut stream = self.stream_on(&mut None, request);
+        while stream.next(self, watch)?.is_some() {}
+        // An answer that was cancelled, or ended by its context, is computed up to its last id and ends by its length.
+        let stops = claim.finish_reason == Finish::Stop.name();
+        let stopped = stream.generation.finish == Some(Finish::Stop);
+        let stop_strings_are_hidden = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;
+        let ids = stream.generation.generated().to_vec();
+        let same = claim.output_ids.matches(&ids) && (stops == stopped || stops && stop_strings_are_hidden);
+        Ok(Replay { same, ids, told: told(claim, system_is_shown) })
+    }
+
+    /// Checks that this engine computes as the claim says.
+    fn check_settings(&self, claim: &Claim) -> Result<()> {
+        check_gate("claim.numerics", claim.numerics == NUMERICS, || {
+            let theirs = claim.numerics;
+            format!(
+                "it is {theirs}, but this version has {NUMERICS}; replay the receipt with a version that has {theirs}"
+            )
+        })?;
+        check_gate("claim.sampling", claim.sampling.unknown.is_empty(), || {
+            let names = claim.sampling.unknown.join(", ");
+            format!("this version does not know {names}; replay the receipt with the version that wrote it")
+        })?;
+        let tokenizer = self.tokenizer().map_or("none", |tokenizer| &tokenizer.fingerprint);
+        for (name, theirs, own) in [
+            ("claim.act_quant", &*claim.act_quant, self.act_quant().name()),
+            ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
+            ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
+            ("claim.model", claim.model.get()?, self.fingerprint()?),
+            ("claim.tokenizer", claim.tokenizer.as_deref().unwrap_or("none"), tokenizer),
+        ] {
+            check_gate(name, theirs == own, || {
+                format!("it is '{theirs}', but this engine has '{own}'; open an engine with what the receipt says")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Checks what the receipt tells of the model, whose hash is known to be right.
+    fn check_model(&self, receipt: &Receipt) -> Result<()> {
+        let (told, own) = (&receipt.model_info, &self.identity.model_info);
+        check_gate("model_info.architecture", told.architecture == own.architecture, || {
+            format!("it is '{}', but the model has '{}'", told.architecture, own.architecture)
+        })?;
+        let context = self.config().context as u64;
+        for (name, told, own) in [
+            ("model_info.bytes", told.bytes, own.bytes),
+            ("model_info.layers", told.layers, own.layers),
+            ("model_info.hidden_size", told.hidden_size, own.hidden_size),
+            ("model_info.num_attention_heads", told.num_attention_heads, own.num_attention_heads),
+            ("model_info.num_key_value_heads", told.num_key_value_heads, own.num_key_value_heads),
+            ("model_info.vocab_size", told.vocab_size, own.vocab_size),
+            // A context may be shorter than the model's.
+            ("claim.n_ctx", receipt.claim.n_ctx.max(context), context),
+        ] {
+            check_gate(name, told == own, || format!("it is {told}, but the model has {own}"))?;
+        }
+        Ok(())
+    }
+
+    /// Checks template and system prompt against the prompt's ids, as far as the template is known: the model's own, or
+    /// a built-in one. Returns whether the prompt begins as the template begins it with this system prompt.
+    ///
+    /// The messages and the template's variables are not in the receipt, so the prompt itself can't be rendered again.
+    fn check_template(&self, claim: &Claim, prompt: &[TokenId]) -> Result<bool> {
+        let (Some(claimed), Ok(own), Ok(tokenizer)) = (&claim.template, self.template(), self.tokenizer()) else {
+            return Ok(false);
+        };
+        let tool_use = own.tool_use.as_deref().cloned();
+        let mut known = own.siblings().chain([(*own).clone()]).chain(tool_use);
+        let Some(template) = known.find(|template| claimed.is_of(&template.source)) else { return Ok(false) };
+        check_gate("claim.template.name", claimed.name == template.name(), || {
+            format!("it is '{}', but the template with this hash is '{}'", claimed.name, template.name())
+        })?;
+        let Some(system) = claim.system.as_ref().and_then(|system| system.whole()) else { return Ok(false) };
+        let Some(head) = head(&template, system) else { return Ok(false) };
+        // Some tokenizers change text. Only what they leave as it is can be compared.
+        if tokenizer.decode(&tokenizer.encode_with_bos(&head, false, true), false) != head {
+            return Ok(false);
+        }
+        let text = tokenizer.decode(prompt, false);
+        check_gate("claim.system", text.contains(system.trim()), || {
+            "the template puts the system prompt into the prompt, but the prompt does not contain it".into()
+        })?;
+        let bos = tokenizer.bos_text().unwrap_or_default();
+        let [text, head] = [&text, &head].map(|text| text.strip_prefix(bos).unwrap_or(text));
+        let begins = text.starts_with(head);
+        // A built-in template always begins a prompt in this way, unless it names tokens that the caller may have
+        // chosen. The prompt of a system prompt that the model continues ends before.
+        let is_fixed = own.siblings().any(|built_in| built_in.source == template.source)
+            && !["bos_token", "eos_token"].iter().any(|variable| template.source.contains(variable));
+        check_gate("claim.system", begins || head.starts_with(text) || !is_fixed, || {
+            "the prompt does not begin as the template begins it with this system prompt".into()
+        })?;
+        Ok(begins)
+    }
+}
+
+/// How a template begins every prompt with this system prompt, up to where the messages after it differ. None if that
+/// doesn't contain the system prompt and something after it.
+fn head(template: &Template, system: &str) -> Option<String> {
+    // A template may refuse some of these conversations.
+    let render = |[role, content]: [&str; 2]| {
+        let messages = json!([{"role": "system", "content": system}, {"role": role, "content": content}]);
+        template.render(&messages, None, true, &Map::new()).ok()
+    };
+    let first = render(["user", "Question"])?;
+    let others = [["user", "1, 2"], ["assistant", "Answer"], ["system", "Another"], ["tool", "3"]];
+    let end = others.into_iter().filter_map(render).map(|other| common_prefix(&first, &other)).min()?;
+    let (head, system) = (&first[..end], system.trim());
+    let after = head.find(system).filter(|_| !system.is_empty())? + system.len();
+    (after < head.len()).then(|| head.to_string())
+}
+
+/// The length in bytes of the longest common prefix.
+fn common_prefix(one: &str, other: &str) -> usize {
+    let differ = one.char_indices().zip(other.chars()).find(|((_, a), b)| a != b);
+    differ.map_or(one.len().min(other.len()), |((at, _), _)| at)
+}
+
+/// The fields of a replayed receipt that are told, not proven. `docs/receipts.md` says of each what that means.
+fn told(claim: &Claim, system_is_shown: bool) -> Vec<&'static str> {
+    let settled = [("claim.system", system_is_shown), ("claim.n_ctx", claim.finish_reason == Finish::Context.name())];
+    [
+        "claim.previous",
+        "claim.template",
+        "claim.system",
+        "claim.n_ctx",
+        "claim.sampling",
+        "run",
+        "timestamp",
+        "environment",
+        "model_info.file",
+        "test_results",
+    ]
+    .into_iter()
+    .filter(|field| !settled.contains(&(field, true)))
+    .collect()
+}
