@@ -20,7 +20,7 @@ def damaged(folder: Path, spec: Spec, name: str, at: int, data: bytes, *others: 
     found[name] = plain(name, found[name].shape, found[name].type_id, bytes(content))
     changed = {f"{spec.arch}.{key.replace('__', '.')}": value for key, value in keys.items()}
     path = folder / "damaged.gguf"
-    write_gguf(path, metadata(spec) | changed, [*found.values()])
+    write_gguf(path, metadata(spec) | {"tokenizer.ggml.pre": "gpt-2"} | changed, [*found.values()])
     return path
 
 
