@@ -129,24 +129,25 @@ impl ProjectionTrace {
         _cls: &Bound<'_, PyType>,
         tensor: String,
         floats: Option<Py<PyArray2<f32>>>,
-        int8: Option<(Py<PyArray2<i8>>, Py<PyArray1<f32>>)>,
+        q: Option<Py<PyArray2<i8>>>,
+        scales: Option<Py<PyArray1<f32>>>,
         output: Py<PyArray2<f32>>,
     ) -> PyResult<ProjectionTrace> {
-        let input = match (floats, int8) {
-            (Some(x), _) => Input::Floats(x),
-            (None, Some((q, scales))) => Input::Int8 { q, scales },
-            (None, None) => return Err(PyTypeError::new_err("a ProjectionTrace needs an input")),
+        let input = match (floats, q, scales) {
+            (Some(x), ..) => Input::Floats(x),
+            (None, Some(q), Some(scales)) => Input::Int8 { q, scales },
+            _ => return Err(PyTypeError::new_err("a ProjectionTrace needs an input")),
         };
         Ok(ProjectionTrace { tensor, input, output })
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
         let trace = slf.get();
-        let (floats, int8) = match &trace.input {
-            Input::Floats(x) => (Some(x), None),
-            Input::Int8 { q, scales } => (None, Some((q, scales))),
+        let (floats, q, scales) = match &trace.input {
+            Input::Floats(x) => (Some(x), None, None),
+            Input::Int8 { q, scales } => (None, Some(q), Some(scales)),
         };
-        let arguments = (trace.tensor.as_str(), floats, int8, &trace.output).into_pyobject(slf.py())?;
+        let arguments = (trace.tensor.as_str(), floats, q, scales, &trace.output).into_pyobject(slf.py())?;
         Ok((slf.get_type().getattr("_rebuild")?, arguments))
     }
 
