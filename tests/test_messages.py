@@ -155,6 +155,8 @@ def test_chat_takes_parts_of_text_and_names_others(engine: Engine) -> None:
     assert joined and plain and joined.to_dict()["claim"] == plain.to_dict()["claim"]
     image = [{"role": "user", "content": [*parts, {"type": "image_url", "image_url": {"url": "x"}}]}]
     assert "messages[0]['content'][2] is of type 'image_url'" in message_of(TypeError, engine.chat, image)
+    for content in ({}, {"content": None}, {"content": 5}):
+        assert "messages[0] has no text 'content'" in message_of(TypeError, engine.chat, [{"role": "user", **content}])
     assert "messages[0] has no text 'role'" in message_of(TypeError, engine.chat, [{"content": "hi"}])
 
 
@@ -172,6 +174,21 @@ def test_template_variables_reach_the_template(engine: Engine) -> None:
     template = Template.from_jinja("{{ messages[0].content }}{{ ending }}")
     asked = engine.chat(ASKED, template=template, chat_template_kwargs={"ending": "!"}, max_tokens=1)
     assert asked.prompt_tokens == engine.count_tokens("What is 2+2?!")
+
+
+def test_template_variables_replace_no_arguments(engine: Engine) -> None:
+    for name in ("messages", "tools", "add_generation_prompt", "continue_final_message"):
+        assert name in message_of(TypeError, engine.chat, ASKED, chat_template_kwargs={name: []})
+    source = "{{ messages[0].content }}"
+    assert "Template.from_jinja" in message_of(ArgumentError, engine.chat, ASKED, template=source)
+
+
+def test_an_absurd_number_of_answers_can_be_given_up(engine: Engine) -> None:
+    async def main() -> None:
+        await asyncio.wait_for(engine.agenerate([1, 2], n=10**9, max_tokens=1), 0.2)
+
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(main())
 
 
 def test_a_session_can_begin_with_messages(engine: Engine) -> None:
@@ -256,7 +273,20 @@ def test_a_template_for_tools_is_used_where_transformers_uses_it(tmp_path: Path)
     assert template.render(ASKED, tools=TOOLS) == "T1"
     assert template.render(ASKED, tools=[]) == "T0"
     assert Template.from_model(path, "rag").render(ASKED) == "RWhat is 2+2?"
+    assert Template.from_model(path, "default").render(ASKED, tools=TOOLS) == "DWhat is 2+2?"
     assert "rag, tool_use" in message_of(ArgumentError, Template.from_model, path, "nope")
+
+
+def test_named_templates_without_a_default_and_broken_ones_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    keys = {"general.architecture": "llama", "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a"]}
+    write_gguf(path, {**keys, "tokenizer.chat_template.rag": NAMED["rag"]}, [])
+    assert "rag" in (Template.from_model(path).warning or "")
+    broken = {"tokenizer.chat_template": NAMED["default"], "tokenizer.chat_template.tool_use": "{% if %}"}
+    write_gguf(path, {**keys, **broken}, [])
+    template = Template.from_model(path)
+    assert template.render(ASKED) == "DWhat is 2+2?"
+    assert "tool_use" in (template.warning or "")
 
 
 def without_tokenizer(folder: Path) -> Path:
@@ -281,7 +311,12 @@ def test_the_files_beside_a_model_without_a_tokenizer_hold_its_template(tmp_path
     assert Template.from_model(path).render(ASKED, tools=TOOLS) == "T1"
     config.write_text("{")
     assert Template.from_model(path).render(ASKED) == "JWhat is 2+2?"
+    (tmp_path / "chat_template.jinja").write_bytes(b"J\xff")
+    assert "is not UTF-8" in message_of(bitnet.TemplateError, Template.from_model, path)
     (tmp_path / "chat_template.jinja").unlink()
+    config.write_text('{"chat_template": 5}')
+    assert "chat_template is 5" in message_of(bitnet.TemplateError, Template.from_model, path)
+    config.write_text("{")
     assert "tokenizer_config.json" in message_of(bitnet.TemplateError, Template.from_model, path)
 
 

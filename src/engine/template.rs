@@ -99,17 +99,21 @@ impl Sources {
             }
             return Ok(Sources(sources));
         }
-        let config = path.with_file_name("tokenizer_config.json");
-        let Some(text) = read(&config)? else { return Ok(Sources(sources)) };
+        let config_path = path.with_file_name("tokenizer_config.json");
+        let Some(text) = read(&config_path)? else { return Ok(Sources(sources)) };
         let config: Json = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-            .map_err(|error| Error::Template(format!("{}: is not JSON: {error}", config.display())))?;
+            .map_err(|error| Error::Template(format!("is not JSON: {error}")).at(config_path.display()))?;
         match &config["chat_template"] {
             Json::String(source) => sources.extend([(DEFAULT.to_string(), source.clone())]),
             Json::Array(named) => {
                 let texts = |entry: &Json| Some((entry["name"].as_str()?.into(), entry["template"].as_str()?.into()));
                 sources.extend(named.iter().filter_map(texts));
             }
-            _ => {}
+            Json::Null => {}
+            other => {
+                let wrong = format!("chat_template is {other}, expected a text, or a list of names with templates");
+                return Err(Error::Template(wrong).at(config_path.display()));
+            }
         }
         Ok(Sources(sources))
     }
@@ -122,7 +126,7 @@ impl Sources {
         (bos, eos): (Option<&str>, Option<&str>),
     ) -> Result<Template> {
         let source = |name: &str| self.0.get(name).map(String::as_str);
-        if let Some(name) = variant.filter(|name| *name != DEFAULT) {
+        if let Some(name) = variant {
             let known = self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             let known = if known.is_empty() { "none".into() } else { known };
             let source = source(name).ok_or_else(|| {
@@ -131,8 +135,17 @@ impl Sources {
             return Template::detect(Some(source), None, bos, eos);
         }
         let mut template = Template::detect(source(DEFAULT), model_name, bos, eos)?;
-        if let Some(source) = source(TOOL_USE) {
-            template.tool_use = Some(Arc::new(Template::detect(Some(source), None, bos, eos)?));
+        if source(DEFAULT).is_none() && !self.0.is_empty() {
+            let named = self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            template.warning = Some(format!(
+                "the model has chat templates by name ({named}) but no default one, so '{}' is used; choose one of them",
+                template.name()
+            ));
+        }
+        // A mistake in the template for tools does not keep the other one from being used.
+        match source(TOOL_USE).map(|source| Template::detect(Some(source), None, bos, eos)).transpose() {
+            Ok(tool_use) => template.tool_use = tool_use.map(Arc::new),
+            Err(error) => template.warning = Some(format!("the template '{TOOL_USE}' cannot be used: {error}")),
         }
         Ok(template)
     }
@@ -141,7 +154,10 @@ impl Sources {
 /// The text of a file; None if it does not exist.
 fn read(path: &Path) -> Result<Option<String>> {
     match file::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Ok(bytes) => {
+            let text = String::from_utf8(bytes);
+            Ok(Some(text.map_err(|_| Error::Template("is not UTF-8".into()).at(path.display()))?))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Io { path: path.into(), source }),
     }

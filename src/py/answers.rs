@@ -159,7 +159,7 @@ impl Questions {
         awaitable(py, name, |abandoned| async move {
             let each = async |(prompt, params): (Prompt, Params)| -> PyResult<Answers> {
                 let Some(n) = n else { return Ok(Answers::One(complete(&engine, prompt, params, &abandoned).await?)) };
-                let mut answers = Vec::with_capacity(n);
+                let mut answers = Vec::new(); // `n` may be absurdly large
                 for i in 0..n {
                     answers.push(complete(&engine, prompt.clone(), nth(&params, i), &abandoned).await?);
                 }
@@ -168,7 +168,7 @@ impl Questions {
             match prompts {
                 OneOrMany::One(prompt) => each(prompt).await,
                 OneOrMany::Many(prompts) => {
-                    let mut answers = Vec::with_capacity(prompts.len());
+                    let mut answers = Vec::new();
                     for prompt in prompts {
                         answers.push(each(prompt).await?);
                     }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json};
 const MAX_NESTING: usize = 200;
 
 /// Arguments of transformers' `apply_chat_template` that are no variables of a template, and what to do instead.
-const NOT_VARIABLES: [(&str, &str); 11] = [
+const NOT_VARIABLES: [(&str, &str); 13] = [
     ("tokenize", "render gives text, encode gives ids; leave it out"),
     ("return_tensors", "encode gives a list of ids; numpy.array makes an array of it"),
     ("return_dict", "encode gives a list of ids; leave it out"),
@@ -24,6 +24,8 @@ const NOT_VARIABLES: [(&str, &str); 11] = [
     ("max_length", "prompts are never truncated; leave out messages instead"),
     ("chat_template", "Template.from_jinja(source) makes a template of another source"),
     ("conversation", "the argument is named messages"),
+    ("add_special_tokens", "a BOS token is added if the model expects it; leave it out"),
+    ("template", "this is the template; engine.chat takes template="),
     ("chat_template_kwargs", "give the template's variables themselves as keywords, such as enable_thinking=False"),
 ];
 
@@ -72,8 +74,16 @@ impl<'py> Rendering<'_, 'py> {
                 let wrong = format!("{name} has no text 'role'; a message is {EXAMPLE}");
                 return Err(PyTypeError::new_err(wrong));
             }
-            if let Some(parts) = message["content"].as_array() {
-                message["content"] = joined(parts, &name)?.into();
+            let calls = message["tool_calls"].is_array();
+            match &message["content"] {
+                Json::String(_) => {}
+                Json::Array(parts) => message["content"] = joined(parts, &name)?.into(),
+                // An answer may consist of calls alone.
+                Json::Null if calls => {}
+                _ => {
+                    let wrong = format!("{name} has no text 'content'; a message is {EXAMPLE}");
+                    return Err(PyTypeError::new_err(wrong));
+                }
             }
         }
         Ok(conversation)
@@ -108,13 +118,19 @@ impl<'py> ChatArguments<'py> {
             value.map(|value| value.extract().map_err(|error| named(error, name, py))).transpose()
         };
         let variables = take("chat_template_kwargs")?.map(|variables| variables.cast_into::<PyDict>());
+        let variables =
+            variables.transpose().map_err(|_| PyTypeError::new_err("chat_template_kwargs must be a dict"))?;
+        for name in ["messages", "tools", "add_generation_prompt", "continue_final_message"] {
+            if variables.as_ref().is_some_and(|variables| variables.contains(name).unwrap_or(false)) {
+                let wrong = format!("chat_template_kwargs has {name}, which is an argument of the call itself");
+                return Err(PyTypeError::new_err(wrong));
+            }
+        }
         Ok(ChatArguments {
             tools: take("tools")?,
             add_generation_prompt: flag("add_generation_prompt")?,
             continue_final_message: flag("continue_final_message")?.unwrap_or(false),
-            variables: variables
-                .transpose()
-                .map_err(|_| PyTypeError::new_err("chat_template_kwargs must be a dict"))?,
+            variables,
             template: take("template")?,
             n: take("n")?,
             sampling,

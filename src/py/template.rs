@@ -1,6 +1,6 @@
 //! `bitnet.Template`.
 
-use super::convert::{detached, model_path, unicode};
+use super::convert::{ArgumentError, detached, model_path, unicode};
 use super::hints;
 use super::messages::Rendering;
 use super::notebook::{html, mime_bundle};
@@ -258,5 +258,9 @@ pub fn chat_template(
         return Ok(template.get().core().clone());
     }
     let name = unicode(template, "template")?;
+    if name.contains("{{") || name.contains("{%") {
+        let wrong = "template is a Jinja source, expected a Template or a name; write Template.from_jinja(source)";
+        return Err(ArgumentError::new_err(wrong));
+    }
     Ok(Arc::new(detached(py, |_| core.template_named(&name))?))
 }

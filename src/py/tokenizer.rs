@@ -121,8 +121,8 @@ impl Tokenizer {
     }
 
     #[doc = doc!(Tokenizer.id_to_token)]
-    fn id_to_token(&self, id: TokenId) -> Option<String> {
-        self.core().text_of(id).map(str::to_string)
+    fn id_to_token(&self, id: i64) -> Option<String> {
+        self.core().text_of(TokenId::try_from(id).ok()?).map(str::to_string)
     }
 
     #[doc = doc!(Tokenizer.token_to_id)]

@@ -163,6 +163,13 @@ impl<'a> Cut<'a> {
             if token.control && !control || token.single_word && in_word() {
                 continue;
             }
+            let rest = &text[found.end()..];
+            let end = text.len() - if token.strip.1 { rest.trim_start().len() } else { rest.len() };
+            // The last token may have dropped all of this one, which is white space then. `tokenizers` sees it only if
+            // it does not strip what is before it.
+            if token.strip.0 && end <= self.done {
+                continue;
+            }
             // `done` can lie behind the start: the last token may have dropped white space that begins this one.
             let mut plain = self.done..found.start().max(self.done);
             if token.strip.0 {
@@ -172,8 +179,7 @@ impl<'a> Cut<'a> {
                 self.fragments.push(Fragment::Plain(plain));
             }
             self.fragments.push(Fragment::Token(token.id));
-            let rest = &text[found.end()..];
-            self.done = text.len() - if token.strip.1 { rest.trim_start().len() } else { rest.len() };
+            self.done = end;
         }
     }
 

@@ -124,9 +124,9 @@ fn invalid_metadata_is_refused() {
     assert_refused(&sound.clone().entry("b", ARRAY, array(BOOL, &[vec![0], vec![7]])), "a bool is stored as 7");
     assert_refused(&sound.clone().entry("b", ARRAY, array(13, &[])), "value type 13");
     let nested = |depth| (1..depth).fold(array(BOOL, &[]), |inner, _| array(ARRAY, &[inner]));
-    accepted(&sound.clone().entry("b", ARRAY, nested(8)));
-    for depth in [9, 100_000] {
-        assert_refused(&sound.clone().entry("b", ARRAY, nested(depth)), "holds arrays nested more than 8 deep");
+    accepted(&sound.clone().entry("b", ARRAY, nested(64)));
+    for depth in [65, 100_000] {
+        assert_refused(&sound.clone().entry("b", ARRAY, nested(depth)), "holds arrays nested more than 64 deep");
     }
     let inner = array(ARRAY, &[array(BOOL, &[vec![1]]), array(BOOL, &[vec![7]])]);
     assert_refused(&sound.clone().entry("b", ARRAY, inner), "a bool is stored as 7");

@@ -139,6 +139,7 @@ COMMANDS = {
     "encode": "use `bitnet tokenize TEXT`",
     "verify": "use `bitnet receipt verify FILE`",
     "replay": "use `bitnet receipt replay FILE`",
+    "diff": "use `bitnet receipt diff FILE FILE`",
     "eval": "use `python -m bitnet.lm_eval run --model bitnet`",
     "lm_eval": "use `python -m bitnet.lm_eval run --model bitnet`",
     "perplexity": "use engine.perplexity(text) in Python",
