@@ -8,7 +8,7 @@ use super::reader::{Parse, Reader};
 const MAX_ITEMS: u64 = 1 << 30;
 
 /// How deep arrays may be nested: more than any file needs, few enough to read by recursion.
-const MAX_DEPTH: usize = 8;
+const MAX_DEPTH: usize = 64;
 
 /// The most characters of a string that `Display` shows.
 const SHOWN_CHARS: usize = 72;
