@@ -201,8 +201,8 @@ def test_nothing_is_kept() -> None:
 
         async def some(n: int) -> None:
             for i in range(n):
-                await engine.agenerate("Hello", max_tokens=2)
-                left = engine.stream("Hello", max_tokens=4)
+                await engine.agenerate([1, 2], max_tokens=2)
+                left = engine.stream([1, 2], max_tokens=4)
                 await first(left)
                 task = asyncio.ensure_future(first(engine.stream(list(range(200)))))
                 for _ in range(i % 5):
@@ -341,7 +341,7 @@ engine = bitnet.Engine()
 begun = threading.Event()
 async def forever():
     while True:
-        await engine.agenerate("Hello", ignore_eos=True)
+        await engine.agenerate([1, 2], ignore_eos=True)
         begun.set()
 thread = threading.Thread(target=lambda: asyncio.run(forever()), daemon=True)
 atexit.register(lambda: (thread.join(60), print(thread.is_alive())))
@@ -354,4 +354,4 @@ begun.wait()
 
 def test_a_coroutine_that_is_never_awaited_says_which() -> None:
     with pytest.warns(RuntimeWarning, match=r"coroutine 'Engine\.agenerate' was never awaited"):
-        bitnet.Engine().agenerate("Hello")
+        bitnet.Engine().agenerate([1, 2])

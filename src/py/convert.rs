@@ -113,7 +113,8 @@ pub fn warn(py: Python<'_>, text: &str) -> PyResult<()> {
 /// The path of a model: str, bytes or an object with `__fspath__`; `trit` for the model inside the package, or
 /// `hf:owner/name[@revision][/file]`.
 pub fn model_path(path: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
-    let text = path.py().import("os")?.call_method1("fsdecode", (path,))?;
+    let text = path.py().import("os")?.call_method1("fsdecode", (path,));
+    let text = text.map_err(|error| named(error, "path", path.py()))?;
     path.py().import("bitnet.hub")?.call_method1("local", (text,))?.extract()
 }
 
