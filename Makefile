@@ -23,9 +23,14 @@ THREADED := threads asyncio batch chat contract lm_head receipt sessions text
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)"
 BUILD_WHEEL := $(IN_VENV) maturin build --release --zig --compatibility manylinux2014 --out dist
 
-MODEL ?=
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help chat test test-rust test-python lint format docs bench emulate wheel wheel-free-threaded clean
+MODEL ?=
+MINUTES ?= 20
+SECONDS_EACH ?= 60
+TARGET ?=
+
+.PHONY: help chat test test-rust test-python lint format docs bench soak fuzz asan miri emulate wheel wheel-free-threaded clean
 .NOTPARALLEL:  # the steps share one virtual environment
 
 help:  ## List the targets
@@ -65,6 +70,24 @@ bench: $(VENV)/built $(MODEL_2B)  ## Measure the kernels, then a synthetic model
 	$(BIN)/bitnet bench $(MODEL_2B)
 	$(BIN)/python benches/timings.py
 	$(BIN)/python benches/timings.py $(MODEL_2B)
+
+soak: $(VENV)/built  ## Use one engine for 20 minutes from many threads and tasks: make soak MINUTES=20
+	$(BIN)/python benches/soak.py --minutes $(MINUTES)
+
+fuzz:  ## Fuzz each target for a minute with libFuzzer: make fuzz TARGET=template SECONDS_EACH=600
+	SECONDS_EACH=$(SECONDS_EACH) fuzz/run.sh $(TARGET)
+
+asan:  ## Run the tests of kernels, codecs, threads and files under AddressSanitizer
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/asan \
+	  cargo test --target $(HOST) --lib --test codec --test contract --test gguf --test kernels
+
+miri:  ## Run the tests of threads and memory under Miri (needs a nightly compiler)
+	rustup component add --toolchain nightly miri rust-src
+	# Miri knows no instructions of a processor; on RISC-V there is only portable code. No C code is run, so any
+	# compiler will do for that of a dependency.
+	CC_riscv64gc_unknown_linux_gnu=cc CRATE_CC_NO_DEFAULTS=1 MIRIFLAGS=-Zmiri-disable-isolation \
+	  CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/miri \
+	  cargo +nightly miri test --target riscv64gc-unknown-linux-gnu --lib machine::
 
 emulate:  ## Run core tests under QEMU: AArch64, and x86-64 without AVX (needs Debian and root)
 	command -v qemu-aarch64 aarch64-linux-gnu-gcc >/dev/null || \

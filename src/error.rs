@@ -75,6 +75,17 @@ pub enum Error {
         /// Size of the allocation that failed.
         bytes: usize,
     },
+    /// The system did not start a thread.
+    #[error(
+        "could not start the thread '{name}' ({reason}); close other programs, raise the limit on processes (ulimit \
+         -u, or the container's pids limit), or use a smaller n_threads"
+    )]
+    Thread {
+        /// The name of the thread.
+        name: String,
+        /// Why the system refused.
+        reason: String,
+    },
     /// The engine was closed before the call.
     #[error("the engine is closed; open a new one")]
     Closed,
@@ -109,7 +120,7 @@ impl Error {
             Error::Template(message) => Error::Template(placed(message)),
             Error::Argument(message) => Error::Argument(placed(message)),
             // These are about the engine or the call as a whole.
-            Error::Closed | Error::Cancelled => self,
+            Error::Closed | Error::Cancelled | Error::Thread { .. } => self,
             other => Error::At { place: place.to_string(), error: Box::new(other) },
         }
     }
@@ -146,6 +157,7 @@ impl Clone for Error {
             &Error::Context { needed, n_ctx, model_max } => Error::Context { needed, n_ctx, model_max },
             &Error::TokenId { id, position, n_vocab } => Error::TokenId { id, position, n_vocab },
             &Error::Memory { bytes } => Error::Memory { bytes },
+            Error::Thread { name, reason } => Error::Thread { name: name.clone(), reason: reason.clone() },
             Error::Closed => Error::Closed,
             Error::Cancelled => Error::Cancelled,
             Error::At { place, error } => Error::At { place: place.clone(), error: error.clone() },

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{Team, kernels};
 use crate::machine::facts;
 use crate::machine::pool::{Pool, Workers};
+use crate::machine::thread::spawn;
 use crate::model::{LoadOptions, Model};
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
@@ -52,9 +53,9 @@ pub(super) struct TokenizerThread {
 }
 
 impl TokenizerThread {
-    fn start(gguf: Arc<Gguf>) -> Self {
-        let handle = std::thread::spawn(move || Tokenizer::from_gguf(&gguf, None));
-        TokenizerThread { handle: Some(handle), process: std::process::id() }
+    fn start(gguf: Arc<Gguf>) -> Result<Self> {
+        let handle = spawn("tokenizer", move || Tokenizer::from_gguf(&gguf, None))?;
+        Ok(TokenizerThread { handle: Some(handle), process: std::process::id() })
     }
 
     /// The tokenizer, or its error. None if this process was forked off while the thread, which stayed in the parent,
@@ -87,7 +88,7 @@ impl Engine {
             }
         }
         let gguf = Arc::new(Gguf::open(path)?);
-        let tokenizer_thread = TokenizerThread::start(gguf.clone());
+        let tokenizer_thread = TokenizerThread::start(gguf.clone())?;
         let threads = options.n_threads.unwrap_or_else(facts::cores);
         let pool = Pool::new(threads)?;
         let cancel = AtomicBool::new(false);

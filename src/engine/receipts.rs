@@ -23,8 +23,13 @@ pub(super) struct Identity {
 
 impl Identity {
     pub(super) fn new(gguf: &Gguf, config: &Config, threads: usize) -> Identity {
-        let files = gguf.files();
-        let hash = move || files.and_then(|files| fingerprint(files, threads)).map_err(|error| error.to_string());
+        let files = gguf.files().map_err(|error| error.to_string());
+        let hash = move || {
+            files
+                .as_ref()
+                .map_err(String::clone)
+                .and_then(|files| fingerprint(files, threads).map_err(|error| error.to_string()))
+        };
         let file = gguf.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let facts = [
             ("os", std::env::consts::OS.to_string()),

@@ -80,7 +80,8 @@ const ARENA_MAP: usize = 32 << 20;
 impl Arena {
     /// A buffer of `len` zeros.
     pub fn try_zeroed<T: Zeroable>(&self, len: usize) -> Result<HugeBuf<T>> {
-        let size = len.saturating_mul(size_of::<T>()).next_multiple_of(64);
+        let size = len.checked_mul(size_of::<T>()).and_then(|size| size.checked_next_multiple_of(64));
+        let size = size.ok_or(Error::Memory { bytes: usize::MAX })?;
         let mut current = self.0.lock().expect("the code below does not panic");
         let (map, start) = match current.take().filter(|(map, used)| size <= map.len() - used) {
             Some(current) => current,
@@ -96,7 +97,7 @@ fn try_map(size: usize) -> Result<(Arc<MmapRaw>, usize)> {
     let len = size.saturating_add(HUGE_PAGE);
     let map = MmapOptions::new().len(len).map_anon().map_err(|_| Error::Memory { bytes: size })?;
     // Huge pages affect only the speed, so a system that refuses them is fine.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     let _ = map.advise(memmap2::Advice::HugePage);
     let start = map.as_ptr().align_offset(HUGE_PAGE);
     Ok((Arc::new(map.into()), start))
@@ -132,3 +133,7 @@ impl<T: Zeroable> DerefMut for HugeBuf<T> {
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.start).cast(), self.len) }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/memory.rs"]
+mod tests;

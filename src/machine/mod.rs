@@ -7,3 +7,4 @@ pub mod file;
 mod float_control;
 pub mod memory;
 pub mod pool;
+pub mod thread;

@@ -5,6 +5,7 @@
 //! late helper costs nothing. Between loops helpers spin for a moment, then park.
 
 use super::float_control::IeeeGuard;
+use super::thread::spawn;
 use crate::error::{Error, Result};
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -109,17 +110,11 @@ impl Pool {
         if size > MAX_THREADS {
             return Err(Error::Argument(format!("n_threads is {size}, expected at most {MAX_THREADS}")));
         }
-        Pool::start(size).map_err(|source| {
-            Error::Argument(format!("the system did not start {size} threads ({source}); use a smaller n_threads"))
-        })
-    }
-
-    fn start(size: usize) -> std::io::Result<Pool> {
         let state = Arc::new(PoolState::new(size.max(1)));
         let solo = Workers { state: Arc::new(PoolState::new(1)), helpers: Vec::new() };
         let mut pool = Pool { state: state.clone(), threads: Vec::new(), solo, process: std::process::id() };
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
-            thread::Builder::new().name(name).spawn(move || {
+            spawn(&name, move || {
                 let _ieee = IeeeGuard::new();
                 run()
             })

@@ -2,20 +2,22 @@
 
 use super::convert::{BitnetError, caught};
 use crate::engine::Watch;
+use crate::machine::thread::spawn;
 use pyo3::IntoPyObject;
 use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyCFunction, PyTuple};
 use pyo3_async_runtimes::TaskLocals;
 use pyo3_async_runtimes::generic::{ContextExt, Runtime, future_into_py};
-use pyo3_async_runtimes::tokio::{get_runtime, init};
+use pyo3_async_runtimes::tokio::{get_runtime, init_with_runtime};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::{JoinError, JoinHandle, block_in_place};
 
 /// Set once nobody waits for the result any more. The step under way then stops early.
 pub type Abandoned = Arc<AtomicBool>;
@@ -70,38 +72,40 @@ where
     Ok(coroutine)
 }
 
-/// Runs a step on a thread that may block. The step's watch tells it to stop once it is abandoned.
+/// Runs a step, in which the thread may block. The step's watch tells it to stop once it is abandoned.
+///
+/// The step runs on the thread that polls it, and another thread takes over the other tasks. If the system refuses that
+/// thread, the other tasks run after the step; `spawn_blocking` would wait for a thread for ever.
 pub async fn step<T: Send + 'static>(
     abandoned: &Abandoned,
     work: impl FnOnce(&mut Watch) -> PyResult<T> + Send + 'static,
 ) -> PyResult<T> {
-    let abandoned = abandoned.clone();
-    let run = move || caught(|| work(&mut || abandoned.load(Relaxed) || EXITING.load(Relaxed)));
-    let done = get_runtime().spawn_blocking(run).await;
+    let done = block_in_place(|| caught(|| work(&mut || abandoned.load(Relaxed) || EXITING.load(Relaxed))));
     if EXITING.load(Relaxed) {
         return Err(PySystemExit::new_err("Python ends")); // ends the thread of an event loop without a traceback
     }
-    done.map_err(|error| BitnetError::new_err(error.to_string()))?
+    done
 }
 
-/// Prepares tokio's threads: one that dispatches, and one for each step that runs. They start with the first step.
+/// Starts tokio's first thread at the first call. An error in a process that was forked off later, and where the system
+/// refuses the thread; then the next call tries again.
 fn set_up(py: Python<'_>) -> PyResult<()> {
-    static PROCESS: OnceLock<u32> = OnceLock::new();
+    static PROCESS: Mutex<Option<u32>> = Mutex::new(None);
     let own = std::process::id();
-    let mut first = false;
-    let process = *PROCESS.get_or_init(|| {
+    let mut process = PROCESS.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+    if process.is_none() {
+        // Tokio panics where it gets no thread, so ask first.
+        let _ = spawn("bitnet-await", || ())?.join();
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(1).thread_name("bitnet-await");
-        init(builder);
-        first = true;
-        own
-    });
-    if first {
+        let runtime = caught(|| builder.build())?;
+        init_with_runtime(Box::leak(Box::new(runtime))).expect("nobody else sets it");
+        *process = Some(own);
         let callback =
             PyCFunction::new_closure(py, None, None, move |args: &Bound<'_, PyTuple>, _| at_exit(args.py(), own))?;
         py.import("atexit")?.call_method1("register", (callback,))?;
     }
-    if process == own {
+    if *process == Some(own) {
         return Ok(());
     }
     let stayed =

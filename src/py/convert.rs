@@ -49,7 +49,7 @@ impl From<Error> for PyErr {
             Error::Memory { .. } => OutOfMemoryError::new_err(message),
             Error::Closed => ClosedError::new_err(message),
             // `kind` never returns an `At`.
-            Error::Cancelled | Error::At { .. } => BitnetError::new_err(message),
+            Error::Thread { .. } | Error::Cancelled | Error::At { .. } => BitnetError::new_err(message),
         }
     }
 }

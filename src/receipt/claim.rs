@@ -8,7 +8,7 @@ use serde::de::{IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 use std::marker::PhantomData;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What was computed: enough to compute it again.
 #[derive(Clone, Serialize, Deserialize)]
@@ -212,22 +212,29 @@ impl TemplateClaim {
     }
 }
 
-type HashFunction = Box<dyn FnOnce() -> std::result::Result<String, String> + Send>;
+type HashFunction = Box<dyn Fn() -> std::result::Result<String, String> + Send>;
 
-/// A hash that is computed when it is first read; clones share it. Hashing a model reads its whole file.
+/// A hash that is computed when it is first read; clones share it. Hashing a model reads its whole file. An error, such
+/// as a disk that fails for a moment, is not kept: the next call tries again.
 #[derive(Clone)]
-pub struct LazyHash(Arc<LazyLock<std::result::Result<String, String>, HashFunction>>);
+pub struct LazyHash(Arc<(OnceLock<String>, Mutex<HashFunction>)>);
 
 impl LazyHash {
     /// A hash that `compute` returns.
-    pub fn new(compute: impl FnOnce() -> std::result::Result<String, String> + Send + 'static) -> LazyHash {
-        LazyHash(Arc::new(LazyLock::new(Box::new(compute))))
+    pub fn new(compute: impl Fn() -> std::result::Result<String, String> + Send + 'static) -> LazyHash {
+        LazyHash(Arc::new((OnceLock::new(), Mutex::new(Box::new(compute)))))
     }
 
     /// The hash in hexadecimal.
     pub fn get(&self) -> Result<&str> {
-        let hash = LazyLock::force(&self.0).as_deref();
-        hash.map_err(|why| gate_error("model", format!("its file could not be hashed: {why}")))
+        let (hash, compute) = &*self.0;
+        // Several callers at once wait for the first one's hash.
+        let compute = compute.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hash) = hash.get() {
+            return Ok(hash);
+        }
+        let computed = compute().map_err(|why| gate_error("model", format!("its file could not be hashed: {why}")))?;
+        Ok(hash.get_or_init(|| computed))
     }
 }
 
@@ -240,7 +247,7 @@ impl Serialize for LazyHash {
 impl<'de> Deserialize<'de> for LazyHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<LazyHash, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Ok(LazyHash::new(move || Ok(text)))
+        Ok(LazyHash::new(move || Ok(text.clone())))
     }
 }
 

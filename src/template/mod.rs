@@ -15,6 +15,7 @@ pub use prompt::RenderedPrompt;
 pub use turn::{ChatTurn, Role};
 
 use crate::error::{Error, Result};
+use crate::machine::thread::on_stack;
 use jiff::civil::DateTime;
 use jinja::limits::{Fault, MAX_SOURCE, STACK};
 use jinja::{Context, Located, Program, Text};
@@ -193,12 +194,6 @@ impl Conversation {
 
 /// Runs the work of a template on a thread whose stack is large enough for everything that the limits allow.
 fn on_own_stack<T: Send>(work: impl FnOnce() -> Located<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("template".into()).stack_size(STACK);
-        let thread = thread
-            .spawn_scoped(scope, work)
-            .map_err(|error| Error::Template(format!("chat template: could not start a thread: {error}")))?;
-        let done = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        done.map_err(|(line, Fault(what))| Error::Template(format!("chat template, line {line}: {what}")))
-    })
+    let done = on_stack("template", STACK, work)?;
+    done.map_err(|(line, Fault(what))| Error::Template(format!("chat template, line {line}: {what}")))
 }

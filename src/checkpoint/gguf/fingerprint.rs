@@ -2,7 +2,7 @@
 
 use super::Gguf;
 use std::fs::File;
-use std::io::{Error, Read, Seek};
+use std::io::{Read, Seek};
 
 /// Bytes that are read at a time, and then hashed by all threads.
 const CHUNK: usize = 16 << 20;
@@ -29,18 +29,22 @@ impl Gguf {
 
 /// The fingerprint of a model: BLAKE3, in hexadecimal, of its files one after the other. They are read and not mapped,
 /// so that hashing does not count towards the memory of the process.
-pub fn fingerprint(files: Vec<File>, threads: usize) -> std::io::Result<String> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(Error::other)?;
+/// If the system starts no threads for it, the caller hashes alone.
+pub fn fingerprint(files: &[File], threads: usize) -> std::io::Result<String> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let mut hasher = blake3::Hasher::new();
     let mut buffer = Vec::with_capacity(CHUNK);
     for mut file in files {
         file.rewind()?;
         loop {
             buffer.clear();
-            if (&file).take(CHUNK as u64).read_to_end(&mut buffer)? == 0 {
+            if file.take(CHUNK as u64).read_to_end(&mut buffer)? == 0 {
                 break;
             }
-            pool.install(|| hasher.update_rayon(&buffer));
+            match &pool {
+                Ok(pool) => _ = pool.install(|| hasher.update_rayon(&buffer)),
+                Err(_) => _ = hasher.update(&buffer),
+            }
         }
     }
     Ok(hasher.finalize().to_hex().to_string())

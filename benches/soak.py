@@ -1,0 +1,199 @@
+"""Use one engine for minutes as a server of strangers would, and assert that nothing wears out.
+
+python benches/soak.py [--minutes 20] [--threads 8] [--tasks 8]
+
+Threads and asyncio tasks create conversations and stream, cancel, fork, rewind, save, load and pickle them at random.
+Asserted: the pieces of each stream join to its text, each answer equals its replay, nothing waits for a minute, and
+resident memory, measured at rest, stays within 2 % after a warm-up of a quarter of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import os
+import pickle
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import bitnet
+
+TEXTS = ("What is 2+2?", "What is a cat?", "Name a color.", "And then?", "Say <|eot_id|> and 7*6.")
+STUCK = 60.0
+"""Seconds without a finished life of any one worker, after which the soak ends with all stacks."""
+ROUNDS = 20
+"""After each, memory is measured while nobody works."""
+WARM_UP = 5
+"""Rounds before memory counts."""
+ALLOWED = 0.02
+
+
+class Soak:
+    """The engine, and what the workers have done so far."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.engine = bitnet.Engine()
+        self.folder = folder
+        self.seconds = seconds
+        """The length of a round."""
+        self.end = 0.0
+        self.draw_from = 0
+        """The seed of a round's first worker."""
+        self.done: Counter[str] = Counter()
+        self.lock = threading.Lock()
+        self.alive: dict[str, float] = {}
+        self.errors: list[BaseException] = []
+
+    def count(self, what: str) -> None:
+        with self.lock:
+            self.done[what] += 1
+
+    def runs(self, worker: str) -> bool:
+        self.alive[worker] = time.monotonic()
+        return self.alive[worker] < self.end and not self.errors
+
+    def check(self, stream: bitnet.Stream, pieces: list[bitnet.Piece], replayed: bool) -> None:
+        """An answer that has ended: no piece is lost, and a replay gives the same ids."""
+        assert "".join(piece.text for piece in pieces) == stream.text, f"{pieces} is not {stream.text!r}"
+        self.count(f"answers: {stream.finish_reason}")
+        if stream.receipt and replayed:
+            receipt = pickle.loads(pickle.dumps(stream.receipt))
+            receipt.validate()
+            assert self.engine.replay(receipt), receipt.to_json()
+            self.count("replays")
+
+    def change(self, chat: bitnet.ChatSession, draw: random.Random, path: Path) -> bitnet.ChatSession:
+        """Do one thing to a conversation that is not streaming."""
+        match what := draw.choice(("keep", "fork", "rewind", "save and load", "pickle", "clear")):
+            case "fork":
+                chat = chat.fork()
+            case "rewind" if chat.receipts:
+                chat.rewind(1)
+            case "save and load":
+                chat.save(path, cache=draw.random() < 0.5)
+                chat = bitnet.ChatSession.load(self.engine, path, cache=draw.random() < 0.5)
+            case "pickle":
+                history = pickle.loads(pickle.dumps((chat.history, chat.receipts, chat.params)))
+                assert history[0] == chat.history
+            case "clear":
+                chat.clear()
+        self.count(what)
+        return chat
+
+    def new_chat(self, draw: random.Random) -> bitnet.ChatSession:
+        self.count("conversations")
+        system = draw.choice((None, "Be brief."))
+        return bitnet.ChatSession(
+            self.engine, system, max_tokens=draw.randint(1, 24), temperature=draw.choice((0.0, 1.0))
+        )
+
+    # Both kinds of workers --------------------------------------------------------------------------------------------
+
+    def thread(self, number: int) -> None:
+        draw, worker = random.Random(self.draw_from + number), f"thread {number}"
+        while self.runs(worker):
+            chat = self.new_chat(draw)
+            for _ in range(draw.randint(1, 4)):
+                stream, pieces = chat.stream(draw.choice(TEXTS), seed=draw.randrange(99)), []
+                stop_after = draw.choice((1, 3, 99))
+                for piece in stream:
+                    pieces.append(piece)
+                    if len(pieces) == stop_after:
+                        stream.cancel()
+                self.check(stream, pieces, draw.random() < 0.2)
+                chat = self.change(chat, draw, self.folder / worker)
+
+    async def task(self, number: int) -> None:
+        draw, worker = random.Random(self.draw_from + 500 + number), f"task {number}"
+        while self.runs(worker):
+            chat = self.new_chat(draw)
+            for _ in range(draw.randint(1, 4)):
+                stream, pieces = chat.stream(draw.choice(TEXTS), seed=draw.randrange(99)), []
+                stop_after = draw.choice((1, 3, 99))
+                while True:
+                    # As a server with a heartbeat waits: again and again, each time for a moment.
+                    try:
+                        pieces.append(await asyncio.wait_for(anext(stream), draw.choice((0.0005, 0.01, 9))))
+                    except asyncio.TimeoutError:
+                        self.count("pulls that timed out")
+                    except StopAsyncIteration:
+                        break
+                    if len(pieces) == stop_after:
+                        await stream.aclose()
+                replayed = draw.random() < 0.2
+                await asyncio.to_thread(self.check, stream, pieces, replayed)
+                chat = await asyncio.to_thread(self.change, chat, draw, self.folder / worker)
+
+    async def tasks(self, n: int) -> None:
+        await asyncio.gather(*(self.task(i) for i in range(n)))
+
+    def guarded(self, work: object, *arguments: object) -> None:
+        try:
+            work(*arguments)  # type: ignore[operator]
+        except BaseException as error:
+            self.errors.append(error)
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def one_round(run: Soak, threads: int, tasks: int) -> None:
+    """Let all workers work until the round ends."""
+    run.alive.clear()
+    workers = [threading.Thread(target=run.guarded, args=(run.thread, i), daemon=True) for i in range(threads)]
+    workers.append(threading.Thread(target=run.guarded, args=(asyncio.run, run.tasks(tasks)), daemon=True))
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        time.sleep(0.1)
+        if run.alive and time.monotonic() - min(run.alive.values()) > STUCK + run.seconds:
+            print("a worker is stuck", file=sys.stderr)
+            faulthandler.dump_traceback(all_threads=True)
+            os._exit(2)
+    for error in run.errors:
+        raise error
+
+
+def soak(minutes: float, threads: int, tasks: int, folder: Path) -> bool:
+    """Run it and print the table. Returns whether memory stayed flat."""
+    run = Soak(folder, 60 * minutes / ROUNDS)
+    sizes = []
+    for number in range(ROUNDS):
+        run.draw_from = number * 1000
+        run.end = time.monotonic() + run.seconds
+        one_round(run, threads, tasks)
+        sizes.append(resident())
+    for what, count in sorted(run.done.items()):
+        print(f"{what:28}{count:>10,}")
+    first, last = (statistics.median(part) for part in (sizes[WARM_UP : 2 * WARM_UP], sizes[-WARM_UP:]))
+    print("resident after each round, MB:", *(f"{size / 1e6:.1f}" for size in sizes))
+    print(f"growth after warm-up: {last / first - 1:+.2%}; {minutes:g} minutes")
+    return last / first - 1 <= ALLOWED
+
+
+def main() -> int:
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--tasks", type=int, default=8)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
+        return 0 if soak(options.minutes, options.threads, options.tasks, Path(folder)) else 1
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Makes the seeds of the fuzz targets: `PYTHONPATH=python python fuzz/corpus.py`. Findings are added by hand."""
+
+import json
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from bitnet._gguf_writer import write_gguf  # noqa: E402
+from bitnet._synthetic import Spec, make_model  # noqa: E402
+from text_model import CONTROL, MERGES, TOKENS  # noqa: E402
+
+FIXTURES = ROOT / "tests" / "fixtures"
+TEXTS = [
+    "What is 2+2?",
+    "<|user|>x</s><|im_end|><|eot_id|><|bitnet|>",
+    "a \t\n\x1c\x1f\u00a0 \u200d\u0301\U0001f600\x00",
+    "</think>{{ messages }}{% raw %}<s>",
+]
+SPIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "h", "e", "he", "▁he", "é"]
+
+
+def save(target: str, name: str, data: bytes) -> None:
+    path = ROOT / "fuzz" / "corpus" / target / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def models() -> None:
+    shape = {"layers": 1, "width": 128, "ffn": 128, "heads": 2, "kv_heads": 1, "vocab_size": 20, "context": 64}
+    specs = {
+        "i2s": Spec(**shape),
+        "wide": Spec("llama", **(shape | {"width": 256, "ffn": 256}), linear="TQ2_0", untied=True),
+        "blocks": Spec("llama", **shape, linear="IQ2_BN", embedding="Q8_0"),
+    }
+    for name, spec in specs.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.gguf"
+            make_model(path, spec)
+            save("gguf", name, path.read_bytes())
+
+
+def tokenizers() -> None:
+    bytes_ = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "llama-bpe",
+        "tokenizer.ggml.tokens": TOKENS,
+        "tokenizer.ggml.token_type": [1] * (len(TOKENS) - 3) + [3] * 3,
+        "tokenizer.ggml.merges": MERGES,
+        "tokenizer.ggml.bos_token_id": TOKENS.index(CONTROL[0]),
+        "tokenizer.ggml.eos_token_id": TOKENS.index(CONTROL[1]),
+    }
+    pieces = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": SPIECES,
+        "tokenizer.ggml.scores": struct.pack(f"<IIQ{len(SPIECES)}f", 9, 6, len(SPIECES), *range(len(SPIECES))),
+        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * (len(SPIECES) - 259)],
+    }
+    for name, keys in (("bytes", bytes_), ("pieces", pieces)):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "vocabulary.gguf"
+            write_gguf(path, {"general.architecture": "llama"} | keys, [])
+            save("tokenizer_gguf", name, path.read_bytes())
+    for folder in (FIXTURES / "tokenizers").glob("*/"):
+        save("tokenizer_json", folder.name, (folder / "tokenizer.json").read_bytes() + b"\0" + TEXTS[2].encode())
+
+
+def texts() -> None:
+    sources = [case[0] for case in json.loads((FIXTURES / "jinja2.json").read_text())["cases"]]
+    for i in range(0, len(sources), 8):
+        save("template", f"jinja-{i:03}", "\n".join(sources[i : i + 8]).encode() + b"\0" + TEXTS[1].encode())
+    for name in ("sampled", "chat-2-redacted", "f32-weights-only"):
+        save("receipt", name, (FIXTURES / "v0.1.0/receipts" / f"{name}.json").read_bytes())
+    for name in ("every-parameter", "forgotten-turns"):
+        saved = (FIXTURES / "v0.1.0/conversations" / f"{name}.json").read_bytes()
+        save("session", name, saved)
+    for i, text in enumerate(TEXTS):
+        save("prompt", str(i), text.encode())
+    for kind in range(14):
+        save("codec", f"{kind:02}", bytes([kind, 0]) + bytes(range(256)) * 4)
+
+
+if __name__ == "__main__":
+    models()
+    tokenizers()
+    texts()
