@@ -4,6 +4,9 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+/// Called every few milliseconds while something computes; `true` cancels it, which gives [`Error::Cancelled`].
+pub type Watch<'a> = dyn FnMut() -> bool + 'a;
+
 /// Everything that can go wrong, one variant for each way a caller may react.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

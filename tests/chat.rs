@@ -30,7 +30,8 @@ fn params() -> SamplingParams {
 
 /// Sends a text, and returns the ids of the answer and how much of its prompt was cached.
 fn send(engine: &Arc<Engine>, session: &Arc<Mutex<ChatSession>>, text: &str) -> (Vec<u32>, usize) {
-    let mut stream = ChatStream::begin(engine.clone(), session.clone(), text.into(), params()).expect("a stream");
+    let mut stream =
+        ChatStream::begin(engine.clone(), session.clone(), text.into(), params(), &mut || false).expect("a stream");
     while stream.next(&mut || false).expect("computed").is_some() {}
     (stream.stream.generation.generated().to_vec(), stream.stream.generation.cached_tokens)
 }
@@ -50,11 +51,11 @@ fn a_saved_conversation_goes_on_from_its_cache() {
             send(&engine, &session, text);
         }
         let saved = session.lock().expect("idle").clone();
-        saved.save(&params(), Some(&engine), &path).expect("saved");
+        saved.save(&params(), Some(&engine), &path, &mut || false).expect("saved");
         let expected = send(&engine, &session, "Why?");
 
         let other = open(Options { kv_type: Some(kv_type), n_threads: Some(1), ..Options::default() });
-        let (loaded, loaded_params) = ChatSession::load(&other, true, &path).expect("loaded");
+        let (loaded, loaded_params) = ChatSession::load(&other, true, &path, &mut || false).expect("loaded");
         assert_eq!((&loaded.turns, &loaded.system, loaded_params), (&saved.turns, &saved.system, params()));
         assert_eq!((&loaded.template, loaded.evicted_turns), (&saved.template, 0));
         let (cache, original) = (loaded.sequence.as_ref().expect("a cache"), saved.sequence.as_ref().expect("a cache"));
@@ -64,7 +65,7 @@ fn a_saved_conversation_goes_on_from_its_cache() {
         assert_eq!(reply, expected);
         assert!(reply.1 > 20, "the saved prefix is reused");
 
-        let (cold, _) = ChatSession::load(&other, false, &path).expect("loaded");
+        let (cold, _) = ChatSession::load(&other, false, &path, &mut || false).expect("loaded");
         assert!(cold.sequence.is_none());
         let cold = Arc::new(Mutex::new(cold));
         assert_eq!(send(&other, &cold, "Why?"), (expected.0, 0), "the same answer, all of it computed");
@@ -83,7 +84,7 @@ fn a_document_holds_the_history_without_the_cache() {
     assert!(loaded.sequence.is_none() && loaded.receipts.is_empty());
     assert_eq!(loaded.to_json(&loaded_params).expect("JSON"), json);
     let folder = tempfile::tempdir().expect("a folder");
-    session.save(&params(), None, &folder.path().join("chat.json")).expect("saved");
+    session.save(&params(), None, &folder.path().join("chat.json"), &mut || false).expect("saved");
     assert_eq!(std::fs::read_to_string(folder.path().join("chat.json")).expect("a text"), json);
 
     let broken = |from: &str, to: &str| {
@@ -105,27 +106,27 @@ fn a_damaged_or_foreign_cache_is_refused() {
     send(&engine, &session, "Hi");
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("chat");
-    session.lock().expect("idle").save(&params(), Some(&engine), &path).expect("saved");
+    session.lock().expect("idle").save(&params(), Some(&engine), &path, &mut || false).expect("saved");
     let whole = std::fs::read(&path).expect("bytes");
     let document = whole.windows(3).position(|bytes| bytes == b"\n}\n").expect("the document's end") + 3;
     for at in [document, document + 999, whole.len() - 1] {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
         std::fs::write(&path, &damaged).expect("written");
-        assert!(message(ChatSession::load(&engine, true, &path)).contains("damaged"), "byte {at}");
-        assert!(ChatSession::load(&engine, false, &path).is_ok(), "its document is whole");
+        assert!(message(ChatSession::load(&engine, true, &path, &mut || false)).contains("damaged"), "byte {at}");
+        assert!(ChatSession::load(&engine, false, &path, &mut || false).is_ok(), "its document is whole");
     }
     for shorter in [&whole[..whole.len() - 1], &whole[..document]] {
         std::fs::write(&path, shorter).expect("written");
-        assert!(message(ChatSession::load(&engine, true, &path)).contains("damaged"));
+        assert!(message(ChatSession::load(&engine, true, &path, &mut || false)).contains("damaged"));
     }
     std::fs::write(&path, &whole).expect("written");
     let other = open(Options { kv_type: Some(KvType::F32), ..Options::default() });
-    let foreign = message(ChatSession::load(&other, true, &path));
+    let foreign = message(ChatSession::load(&other, true, &path, &mut || false));
     assert!(foreign.contains("its kv_type is 'f16', this engine's 'f32'"), "{foreign}");
     assert!(!foreign.contains("cache="), "the core names no interface: {foreign}");
     let small = open(Options { n_ctx: Some(4), ..Options::default() });
-    let long = ChatSession::load(&small, true, &path).err().expect("too long");
+    let long = ChatSession::load(&small, true, &path, &mut || false).err().expect("too long");
     assert!(matches!(long.kind(), Error::Context { n_ctx: 4, .. }), "{long}");
 }
 
@@ -139,7 +140,7 @@ fn an_error_of_a_file_names_it() {
         if let Some(content) = content {
             std::fs::write(&path, content).expect("written");
         }
-        let found = message(ChatSession::load(&engine, true, &path));
+        let found = message(ChatSession::load(&engine, true, &path, &mut || false));
         assert!(found.starts_with(&format!("{start}{what}")), "{found}");
     }
     let found = message(Receipt::load(&path));
@@ -191,7 +192,7 @@ fn metrics_are_sums_over_the_receipts() {
 fn an_exchange_enters_the_history_when_its_answer_ends() {
     let engine = open(Options::default());
     let session = new_session(&engine);
-    let begin = || ChatStream::begin(engine.clone(), session.clone(), "Hi".into(), params());
+    let begin = || ChatStream::begin(engine.clone(), session.clone(), "Hi".into(), params(), &mut || false);
     let turns = || session.lock().expect("unlocked").turns.clone();
     drop(begin().expect("a stream")); // cancelled before its first id
     assert!(turns().is_empty());
@@ -209,7 +210,7 @@ fn an_exchange_enters_the_history_when_its_answer_ends() {
 fn a_shared_stream_has_one_consumer_and_can_be_watched_and_cancelled() {
     let engine = open(Options::default());
     let stream = || {
-        let request = engine.request("Once upon a time".into(), params()).expect("a request");
+        let request = engine.request("Once upon a time".into(), params(), &mut || false).expect("a request");
         SharedStream::of_prompt(engine.clone(), engine.stream(request))
     };
     let whole = stream();

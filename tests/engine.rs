@@ -100,15 +100,16 @@ fn continuations_score_as_if_alone_and_the_context_is_computed_once() {
 #[test]
 fn texts_are_split_where_the_ids_of_the_context_end() {
     let engine = open(inside(), Options::default());
-    let whole = |text: &str| engine.ids_of(text.into()).expect("encoded");
+    let whole = |text: &str| engine.ids_of(text.into(), &mut || false).expect("encoded");
     let texts = ["Paris".to_string(), "Rome, I think".to_string(), String::new()];
-    let (context, continuations) = engine.encode_continuations("The capital is ", &texts).expect("split");
+    let (context, continuations) =
+        engine.encode_continuations("The capital is ", &texts, &mut || false).expect("split");
     assert_eq!(context, whole("The capital is"), "the space goes to the continuations");
     for (text, ids) in texts.iter().zip(&continuations) {
         assert_eq!([&context[..], ids].concat(), whole(&format!("The capital is {text}")));
     }
     // " the" is one token, and " th" is several.
-    let error = message(engine.encode_continuations("It is th", &[String::new(), "e".into()]));
+    let error = message(engine.encode_continuations("It is th", &[String::new(), "e".into()], &mut || false));
     assert!(error.starts_with("continuations[1]: ") && error.contains("adds no token of its own"), "{error}");
 }
 
@@ -189,13 +190,13 @@ fn spans_are_the_prompt_and_their_tokens_its_ids() {
         ChatTurn::new(Role::User, "  And <|eot_id|> 3+3? "),
     ];
     let conversation = Conversation::from_turns(&turns, Some("Be brief."));
-    let spans = spans(&template, &conversation, Some(tokenizer)).expect("spans");
+    let spans = spans(&template, &conversation, Some(tokenizer), &mut || false).expect("spans");
 
     let controls: Vec<&str> = tokenizer.control_texts().collect();
-    let prompt = template.prompt(&conversation, &controls).expect("a prompt");
+    let prompt = template.prompt(&conversation, &controls, &mut || false).expect("a prompt");
     assert_eq!(spans.iter().map(|span| span.text.as_str()).collect::<String>(), prompt.text);
     let tokens: Vec<u32> = spans.iter().flat_map(|span| span.token_ids.clone().expect("tokens")).collect();
-    assert_eq!(tokens, tokenizer.encode_prompt(&prompt));
+    assert_eq!(tokens, tokenizer.encode_prompt(&prompt, &mut || false).expect("ids"));
     for span in &spans {
         assert_eq!(prompt.text[span.start..span.end], span.text);
         assert!(!span.rewritten, "{span:?}");
@@ -218,7 +219,7 @@ fn spans_tell_what_a_template_changes_and_give_up_where_marks_change_the_prompt(
     let spans_of = |source: &str, text: &str| {
         let template = Template::from_jinja(source, None, None).expect("a template");
         let conversation = Conversation::from_turns(&[ChatTurn::new(Role::User, text)], None);
-        let spans = spans(&template, &conversation, None).expect("spans");
+        let spans = spans(&template, &conversation, None, &mut || false).expect("spans");
         let parts = spans.into_iter().map(|span| (span.text, span.message, span.rewritten, span.token_ids));
         parts.collect::<Vec<_>>()
     };
@@ -238,7 +239,7 @@ fn spans_tell_what_a_template_changes_and_give_up_where_marks_change_the_prompt(
 fn a_text_prompt_gets_bos_and_ids_stay_as_they_are() {
     let engine = open(inside(), Options::default());
     let tokenizer = engine.tokenizer().expect("a tokenizer");
-    let request = |prompt: TextOrIds| engine.request(prompt, SamplingParams::default());
+    let request = |prompt: TextOrIds| engine.request(prompt, SamplingParams::default(), &mut || false);
     let of_text = request("Hi<|eot_id|>".into()).expect("a request");
     let own = tokenizer.encode("Hi<|eot_id|>", false);
     let bos = tokenizer.bos.filter(|_| tokenizer.add_bos);
@@ -250,13 +251,13 @@ fn a_text_prompt_gets_bos_and_ids_stay_as_they_are() {
     let of_ids = request(own.clone().into()).expect("a request");
     assert_eq!((of_ids.prompt, of_ids.origin.tokenize), (own.clone(), Duration::ZERO));
     let free = SamplingParams { ignore_eos: true, stop_token_ids: vec![7, 3, 7], ..SamplingParams::default() };
-    assert_eq!(engine.request(own.into(), free).expect("a request").stop_ids, [3, 7]);
+    assert_eq!(engine.request(own.into(), free, &mut || false).expect("a request").stop_ids, [3, 7]);
 
     assert!(message(request(vec![].into())).contains("the prompt is empty"));
     let outside = engine.n_vocab() as u32;
     assert!(matches!(request(vec![0, outside].into()), Err(Error::TokenId { position: 1, .. })));
     let hot = SamplingParams { temperature: -1.0, ..SamplingParams::default() };
-    assert!(message(engine.request(vec![1].into(), hot)).contains("temperature"));
+    assert!(message(engine.request(vec![1].into(), hot, &mut || false)).contains("temperature"));
 }
 
 #[test]
@@ -295,7 +296,7 @@ fn a_stop_string_ends_a_stream_and_is_not_shown() {
     let prompt = || TextOrIds::from("Once upon a time");
     let params = |stop: Vec<String>| SamplingParams { max_tokens: Some(24), stop, seed: Some(1), ..Default::default() };
     let complete = |params: SamplingParams| -> (Stream, String) {
-        let mut stream = engine.stream(engine.request(prompt(), params).expect("a request"));
+        let mut stream = engine.stream(engine.request(prompt(), params, &mut || false).expect("a request"));
         let mut joined = String::new();
         while let Some(piece) = stream.next(&engine, &mut || false).expect("computed") {
             joined += &piece.text;

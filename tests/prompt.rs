@@ -27,7 +27,7 @@ fn parts(template: &Template, messages: &Value, tools: Option<&Value>) -> Vec<(S
         continue_final_message: false,
         variables: Map::new(),
     };
-    let prompt = template.prompt(&conversation, &CONTROLS).expect("a prompt");
+    let prompt = template.prompt(&conversation, &CONTROLS, &mut || false).expect("a prompt");
     let rendered = template.render(messages, tools, true, &Map::new()).expect("rendered");
     assert_eq!(prompt.text, rendered);
     let parts = prompt.parts();
@@ -170,7 +170,7 @@ fn a_message_cannot_take_a_control_token_from_the_template() {
         let (tools, variables) = (Value::Null, Map::new());
         let conversation =
             Conversation { messages, tools, add_generation_prompt: true, continue_final_message: false, variables };
-        let prompt = template.prompt(&conversation, &controls).expect("a prompt");
+        let prompt = template.prompt(&conversation, &controls, &mut || false).expect("a prompt");
         let parts: Vec<_> = prompt.parts().into_iter().map(|(text, plain)| (text.to_string(), plain)).collect();
         assert_eq!(found(&parts, &controls), ["<|a|>"], "{before:?} {after:?}");
     }

@@ -295,8 +295,23 @@ answer = engine.generate([1], max_tokens=1)
 class Told(Exception): pass
 def tell(*_): raise Told
 signal.signal(signal.SIGUSR1, tell)
+folder = sys.argv[2]
+loop = "{% for message in messages %}{{ message.content | upper | replace('A', 'b') }}{% endfor %}"
+slow = bitnet.Template.from_jinja(loop)
+said = [{"role": "user", "content": "aeiou " * 20_000}] * 300
+inside = bitnet.Engine(kv_type="f32")
+text = "Many words, which take a while to encode. " * 400_000
+chat = bitnet.ChatSession(inside)
+chat.send("Hi", max_tokens=4)
+chat.save(folder + "/chat", cache=True)
 stages = {
-    "load": lambda: [bitnet.Engine(model) for _ in range(40)],
+    "encode": lambda: inside.encode(text),
+    "prompt": lambda: inside.generate(text),
+    "render": lambda: [slow.render(said) for _ in range(9)],
+    "hash": lambda: [bitnet.Engine(model).generate([1], max_tokens=1).receipt.digest for _ in range(40)],
+    "save": lambda: [chat.save(folder + "/chat", cache=True) for _ in range(100_000)],
+    "load": lambda: [bitnet.ChatSession.load(inside, folder + "/chat") for _ in range(100_000)],
+    "open": lambda: [bitnet.Engine(model) for _ in range(40)],
     "prefill": lambda: engine.prefill(long),
     "logits": lambda: engine.logits(long),
     "decode": lambda: [list(engine.stream([1], max_tokens=2000, ignore_eos=True)) for _ in range(40)],
@@ -315,6 +330,6 @@ for name, call in stages.items():
 """
 
 
-def test_signals_are_seen_in_every_stage(model: ModelMaker) -> None:
-    lines = run(STAGES, model(BIG))
-    assert len(lines) == 12 and all(line.endswith(" told") for line in lines), lines
+def test_signals_are_seen_in_every_stage(model: ModelMaker, tmp_path: Path) -> None:
+    lines = run(STAGES, model(BIG), tmp_path)
+    assert len(lines) == 24 and all(line.endswith(" told") for line in lines), lines

@@ -16,8 +16,11 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// What is done with an input.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name, which is also that of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("gguf", gguf),
     ("codec", codec),
     ("tokenizer_gguf", tokenizer_gguf),
@@ -34,7 +37,7 @@ const BASE_MEMORY: usize = 64 << 20;
 const MEMORY_FACTOR: usize = 100;
 
 /// Runs a target, and asserts its bounds; `most_time` is of the processor.
-pub fn bounded(target: fn(&[u8]), data: &[u8], most_time: Duration) {
+pub fn bounded(target: Target, data: &[u8], most_time: Duration) {
     LazyLock::force(&ENGINE);
     let (memory, time) = (ALLOCATED.load(Relaxed), processor_time());
     PEAK.store(memory, Relaxed);
@@ -133,7 +136,7 @@ fn template(data: &[u8]) {
     let (source, text) = halves(data);
     let Ok(source) = str::from_utf8(source) else { return };
     let Ok(template) = Template::from_jinja(source, Some("<s>"), Some("</s>")) else { return };
-    let _ = template.render_conversation(&conversation(&text));
+    let _ = template.render_conversation(&conversation(&text), &mut || false);
 }
 
 /// What a user says, in the templates of this package: it never becomes a control token.
@@ -143,7 +146,7 @@ fn prompt(data: &[u8]) {
     for name in ["instruct", "llama3-chat", "bitnet"] {
         let template = ENGINE.template_named(name).expect("built in");
         let controls = |text: &str| {
-            let ids = encode(&template, tokenizer, &conversation(text)).expect("a prompt");
+            let ids = encode(&template, tokenizer, &conversation(text), &mut || false).expect("a prompt");
             ids.into_iter().filter(|id| tokenizer.is_control(*id)).collect::<Vec<_>>()
         };
         assert_eq!(controls(&text), controls("x"), "template {name}");
@@ -172,10 +175,12 @@ fn session(data: &[u8]) {
     }
     let path = FILES.write("session", &file);
     let _ = str::from_utf8(data).map(|text| ChatSession::from_json(text).map(drop));
-    let Ok((session, mut params)) = ChatSession::load(&ENGINE, true, &path) else { return };
+    let Ok((session, mut params)) = ChatSession::load(&ENGINE, true, &path, &mut || false) else { return };
     params.max_tokens = Some(1);
     let session = Arc::new(Mutex::new(session));
-    if let Ok(mut stream) = ChatStream::begin(ENGINE.clone(), session.clone(), "Hi".into(), params.clone()) {
+    if let Ok(mut stream) =
+        ChatStream::begin(ENGINE.clone(), session.clone(), "Hi".into(), params.clone(), &mut || false)
+    {
         while let Ok(Some(_)) = stream.next(&mut || false) {}
     }
     let session = session.lock().expect("no panic").clone();

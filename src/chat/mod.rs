@@ -12,7 +12,7 @@ pub use shared_stream::{Progress, SharedStream};
 pub use stream::ChatStream;
 
 use crate::decode::Sequence;
-use crate::engine::{Engine, Finish, PromptOrigin, Request, Stream};
+use crate::engine::{Engine, Finish, PromptOrigin, Request, Stream, Watch};
 use crate::error::{Error, Result};
 use crate::receipt::Receipt;
 use crate::sampler::SamplingParams;
@@ -88,9 +88,9 @@ impl ChatSession {
     }
 
     /// Starts to answer the user. Computes nothing yet; the exchange enters the history in [`Self::end`].
-    fn begin(&mut self, engine: &Engine, user: &str, params: SamplingParams) -> Result<Stream> {
+    fn begin(&mut self, engine: &Engine, user: &str, params: SamplingParams, watch: &mut Watch) -> Result<Stream> {
         self.check_idle()?;
-        let request = self.request(engine, user, params)?;
+        let request = self.request(engine, user, params, watch)?;
         self.answering = true;
         Ok(engine.stream_on(&mut self.sequence, request))
     }
@@ -98,13 +98,19 @@ impl ChatSession {
     /// The conversation with the user's new text, as a request. If the context is full, the oldest exchanges leave it
     /// until the prompt fills three quarters of it: one eviction, after which the cached prefix stays valid for many
     /// turns.
-    fn request(&mut self, engine: &Engine, user: &str, mut params: SamplingParams) -> Result<Request> {
+    fn request(
+        &mut self,
+        engine: &Engine,
+        user: &str,
+        mut params: SamplingParams,
+        watch: &mut Watch,
+    ) -> Result<Request> {
         let mut turns = self.turns[self.evicted_turns..].to_vec();
         turns.push(ChatTurn::new(Role::User, user));
         let reserve = params.max_tokens.unwrap_or(usize::MAX).min(engine.n_ctx() / 8);
-        let (kept, ids, origin) = self.encode_fitting(engine, &turns, reserve)?;
+        let (kept, ids, origin) = self.encode_fitting(engine, &turns, reserve, watch)?;
         request::add_stops(engine, &self.template, &mut params)?;
-        let request = Request { origin, ..engine.request(ids.into(), params)? };
+        let request = Request { origin, ..engine.request(ids.into(), params, watch)? };
         self.evicted_turns = self.turns.len() + 1 - kept; // only now, so that an error changes nothing
         Ok(request)
     }
@@ -116,9 +122,10 @@ impl ChatSession {
         engine: &Engine,
         turns: &[ChatTurn],
         reserve: usize,
+        watch: &mut Watch,
     ) -> Result<(usize, Vec<TokenId>, PromptOrigin)> {
         let (all, n_ctx) = (turns.len(), engine.n_ctx());
-        let encode = |kept: usize| self.encode(engine, &turns[all - kept..]);
+        let mut encode = |kept: usize| self.encode(engine, &turns[all - kept..], watch);
         if turns.iter().map(|turn| turn.text.len()).sum::<usize>() <= n_ctx * PROBABLE_BYTES {
             let (ids, origin) = encode(all)?;
             if ids.len() + reserve <= n_ctx {
@@ -148,9 +155,9 @@ impl ChatSession {
     }
 
     /// The prompt of these turns as ids, and how it was made.
-    fn encode(&self, engine: &Engine, turns: &[ChatTurn]) -> Result<(Vec<TokenId>, PromptOrigin)> {
+    fn encode(&self, engine: &Engine, turns: &[ChatTurn], watch: &mut Watch) -> Result<(Vec<TokenId>, PromptOrigin)> {
         let conversation = Conversation::from_turns(turns, self.system.as_deref());
-        let (ids, origin) = request::prompt(engine, &self.template, &conversation)?;
+        let (ids, origin) = request::prompt(engine, &self.template, &conversation, watch)?;
         Ok((ids, PromptOrigin { previous: self.receipts.last().cloned(), ..origin }))
     }
 

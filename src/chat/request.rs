@@ -1,6 +1,6 @@
 //! The request for an answer to a conversation, and for answers without a session.
 
-use crate::engine::{Engine, PromptOrigin, Request};
+use crate::engine::{Engine, PromptOrigin, Request, Watch};
 use crate::error::Result;
 use crate::receipt::TemplateClaim;
 use crate::sampler::SamplingParams;
@@ -10,9 +10,14 @@ use crate::tokenizer::Tokenizer;
 use std::time::Instant;
 
 /// The ids of a conversation's prompt. Text of messages never becomes a control token.
-pub fn encode(template: &Template, tokenizer: &Tokenizer, conversation: &Conversation) -> Result<Vec<TokenId>> {
+pub fn encode(
+    template: &Template,
+    tokenizer: &Tokenizer,
+    conversation: &Conversation,
+    watch: &mut Watch,
+) -> Result<Vec<TokenId>> {
     let controls: Vec<&str> = tokenizer.control_texts().collect();
-    Ok(tokenizer.encode_prompt(&template.prompt(conversation, &controls)?))
+    tokenizer.encode_prompt(&template.prompt(conversation, &controls, watch)?, watch)
 }
 
 /// The request for an answer to a conversation, which belongs to no session.
@@ -21,10 +26,11 @@ pub fn request(
     template: &Template,
     conversation: &Conversation,
     mut params: SamplingParams,
+    watch: &mut Watch,
 ) -> Result<Request> {
-    let (ids, origin) = prompt(engine, template, conversation)?;
+    let (ids, origin) = prompt(engine, template, conversation, watch)?;
     add_stops(engine, template.for_conversation(conversation), &mut params)?;
-    Ok(Request { origin, ..engine.request(ids.into(), params)? })
+    Ok(Request { origin, ..engine.request(ids.into(), params, watch)? })
 }
 
 /// The ids of a conversation's prompt, and how it was made.
@@ -32,13 +38,14 @@ pub(super) fn prompt(
     engine: &Engine,
     template: &Template,
     conversation: &Conversation,
+    watch: &mut Watch,
 ) -> Result<(Vec<TokenId>, PromptOrigin)> {
     let tokenizer = engine.tokenizer()?; // may wait for the thread that builds it, which is not this prompt's time
     let start = Instant::now();
     let controls: Vec<&str> = tokenizer.control_texts().collect();
-    let prompt = template.prompt(conversation, &controls)?;
+    let prompt = template.prompt(conversation, &controls, watch)?;
     let render = start.elapsed();
-    let ids = tokenizer.encode_prompt(&prompt);
+    let ids = tokenizer.encode_prompt(&prompt, watch)?;
     let used = template.for_conversation(conversation);
     let origin = PromptOrigin {
         render,

@@ -5,7 +5,7 @@
 
 use super::ChatSession;
 use crate::decode::Sequence;
-use crate::engine::{Engine, NUMERICS};
+use crate::engine::{Engine, NUMERICS, Watch};
 use crate::error::{Error, Result};
 use crate::machine::file::{self, Readers, write_atomically};
 use crate::sampler::{SamplingParams, bias_from_json, bias_to_json_exact};
@@ -69,7 +69,20 @@ fn wrong(what: impl std::fmt::Display) -> Error {
     Error::Argument(format!("not a saved conversation: {what}"))
 }
 
+/// The most bytes of a document.
+const MAX_DOCUMENT: u64 = 256 << 20;
+
+fn too_long() -> Error {
+    Error::Argument(format!("the saved conversation has more than {MAX_DOCUMENT} bytes; clear it or rewind it"))
+}
+
 impl Saved {
+    fn to_json(&self) -> Result<String> {
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::Argument(format!("the conversation cannot be written as JSON: {error}")))?;
+        if text.len() as u64 >= MAX_DOCUMENT { Err(too_long()) } else { Ok(text + "\n") }
+    }
+
     fn new(session: &ChatSession, params: &SamplingParams) -> Saved {
         let template = &session.template;
         let turn = |turn: &ChatTurn| SavedTurn {
@@ -127,9 +140,9 @@ impl Saved {
 }
 
 impl SavedCache {
-    fn new(engine: &Engine, ids: &[TokenId]) -> Result<SavedCache> {
+    fn new(engine: &Engine, ids: &[TokenId], watch: &mut Watch) -> Result<SavedCache> {
         Ok(SavedCache {
-            model: engine.fingerprint()?.into(),
+            model: engine.fingerprint(watch)?.into(),
             numerics: NUMERICS,
             act_quant: engine.act_quant().name().into(),
             ffn_act: engine.config().activation.name().into(),
@@ -139,9 +152,14 @@ impl SavedCache {
     }
 
     /// The sequence, whose pages `read` fills. Fails if this engine would have computed other pages.
-    fn open(self, engine: &Engine, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Sequence> {
+    fn open(
+        self,
+        engine: &Engine,
+        mut read: impl FnMut(&mut [u8]) -> Result<()>,
+        watch: &mut Watch,
+    ) -> Result<Sequence> {
         engine.check_ids(&self.ids, 0)?;
-        let own = SavedCache::new(engine, &self.ids)?;
+        let own = SavedCache::new(engine, &self.ids, watch)?;
         for (name, theirs, own) in [
             ("model", &self.model, &own.model),
             ("numerics", &self.numerics.to_string(), &own.numerics.to_string()),
@@ -156,7 +174,7 @@ impl SavedCache {
                 )));
             }
         }
-        engine.restore_sequence(self.ids, read)
+        engine.restore_sequence(self.ids, |page| if watch() { Err(Error::Cancelled) } else { read(page) })
     }
 }
 
@@ -195,9 +213,7 @@ impl<T: Write> Write for Hashed<T> {
 impl ChatSession {
     /// The conversation as a JSON document, without its cache. `params` are the sampling parameters of its answers.
     pub fn to_json(&self, params: &SamplingParams) -> Result<String> {
-        let text = serde_json::to_string_pretty(&Saved::new(self, params))
-            .map_err(|error| Error::Argument(format!("the conversation cannot be written as JSON: {error}")))?;
-        Ok(text + "\n")
+        Saved::new(self, params).to_json()
     }
 
     /// The conversation of a document that [`ChatSession::to_json`] made, with its sampling parameters.
@@ -206,42 +222,55 @@ impl ChatSession {
     }
 
     /// Writes the conversation to a file, atomically. Given the engine that computed it, the file also holds the cache.
-    pub fn save(&self, params: &SamplingParams, engine: Option<&Engine>, path: &Path) -> Result<()> {
+    pub fn save(&self, params: &SamplingParams, engine: Option<&Engine>, path: &Path, watch: &mut Watch) -> Result<()> {
         let sequence = self.sequence.as_ref().filter(|_| engine.is_some());
         let mut saved = Saved::new(self, params);
         if let Some(engine) = engine {
             self.check_idle()?;
-            saved.cache = sequence.map(|sequence| SavedCache::new(engine, sequence.ids())).transpose()?;
+            saved.cache = sequence.map(|sequence| SavedCache::new(engine, sequence.ids(), watch)).transpose()?;
         }
+        let document = saved.to_json()?;
+        let mut cancelled = false;
         // A conversation is private.
-        write_atomically(path, Readers::Owner, |file| {
+        let written = write_atomically(path, Readers::Owner, |file| {
             let mut out = Hashed::new(BufWriter::new(file));
-            serde_json::to_writer_pretty(&mut out, &saved)?;
-            out.write_all(b"\n")?;
+            out.write_all(document.as_bytes())?;
             if let Some(sequence) = sequence {
-                sequence.contents().try_for_each(|page| out.write_all(page))?;
+                for page in sequence.contents() {
+                    cancelled = watch();
+                    if cancelled {
+                        return Err(io::ErrorKind::Interrupted.into());
+                    }
+                    out.write_all(page)?;
+                }
                 let hash = out.hasher.finalize();
                 out.write_all(hash.as_bytes())?;
             }
             out.flush()
-        })
+        });
+        if cancelled { Err(Error::Cancelled) } else { written }
     }
 
     /// Reads a file that [`ChatSession::save`] wrote; with `cache` also its cache, if it has one.
-    pub fn load(engine: &Engine, cache: bool, path: &Path) -> Result<(ChatSession, SamplingParams)> {
-        ChatSession::read(engine, cache, path).map_err(|error| error.of_file(path))
+    pub fn load(engine: &Engine, cache: bool, path: &Path, watch: &mut Watch) -> Result<(ChatSession, SamplingParams)> {
+        ChatSession::read(engine, cache, path, watch).map_err(|error| error.of_file(path))
     }
 
-    fn read(engine: &Engine, cache: bool, path: &Path) -> Result<(ChatSession, SamplingParams)> {
+    fn read(engine: &Engine, cache: bool, path: &Path, watch: &mut Watch) -> Result<(ChatSession, SamplingParams)> {
         let io = |source| Error::Io { path: path.into(), source };
         let damaged = || wrong("the file is damaged; its contents are not those that were saved");
         let mut file = Hashed::new(BufReader::new(file::open(path).map_err(io)?));
-        let mut saved = Saved::deserialize(&mut serde_json::Deserializer::from_reader(&mut file)).map_err(wrong)?;
+        let mut document = (&mut file).take(MAX_DOCUMENT);
+        let saved = Saved::deserialize(&mut serde_json::Deserializer::from_reader(&mut document));
+        if document.limit() == 0 {
+            return Err(too_long());
+        }
+        let mut saved = saved.map_err(wrong)?;
         let mut sequence = None;
         if let Some(computed) = saved.cache.take().filter(|_| cache) {
             let mut read = |bytes: &mut [u8]| file.read_exact(bytes).map_err(|_| damaged());
             read(&mut [0])?; // the newline after the document
-            sequence = Some(computed.open(engine, read)?);
+            sequence = Some(computed.open(engine, read, watch)?);
             let (expected, mut hash) = (file.hasher.finalize(), [0; blake3::OUT_LEN]);
             let read = file.read_exact(&mut hash).and_then(|()| file.read(&mut [0])).map_err(|_| damaged())?;
             if hash != *expected.as_bytes() || read != 0 {

@@ -29,8 +29,9 @@ impl ChatStream {
         session: Arc<Mutex<ChatSession>>,
         user: String,
         params: SamplingParams,
+        watch: &mut Watch,
     ) -> Result<ChatStream> {
-        let stream = lock(&session).begin(&engine, &user, params)?;
+        let stream = lock(&session).begin(&engine, &user, params, watch)?;
         Ok(ChatStream { engine, session, user: Some(user), stream })
     }
 

@@ -2,6 +2,7 @@
 
 mod generation;
 
+pub use crate::error::Watch;
 pub use generation::{Finish, Generation, Times, Token, complete_all};
 
 use crate::error::{Error, Result};
@@ -33,9 +34,6 @@ pub struct Runtime {
 /// A pass that reads fewer bytes of weights than this, counted once a row, runs on the caller's thread: it ends before
 /// other threads would wake up.
 const SMALL_PASS: usize = 4 << 20;
-
-/// Called before each pass and every 50 ms while it computes; `true` cancels the pass.
-pub type Watch<'a> = dyn FnMut() -> bool + 'a;
 
 /// One sequence: its ids, and their keys and values. Clones share the pages of these until one of them writes.
 #[derive(Clone)]

@@ -107,6 +107,6 @@ impl Engine {
     /// A request for greedy sampling in which only the ids of `stop` end the answer, not the model's own.
     fn greedy_request(&self, ids: &[TokenId], max_tokens: usize, stop: &[TokenId]) -> Result<Request> {
         let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::default() };
-        Ok(Request { stop_ids: stop.to_vec(), ..self.request(ids.to_vec().into(), params)? })
+        Ok(Request { stop_ids: stop.to_vec(), ..self.request(ids.to_vec().into(), params, &mut || false)? })
     }
 }

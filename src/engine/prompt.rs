@@ -1,6 +1,6 @@
 //! Prompts: a text or ids, checked, with the parameters of the answer.
 
-use super::Engine;
+use super::{Engine, Watch};
 use crate::error::{Error, Result};
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
@@ -63,24 +63,24 @@ impl Engine {
     }
 
     /// The ids of a prompt, unchecked if they were given as ids.
-    pub fn ids_of(&self, prompt: TextOrIds) -> Result<Vec<TokenId>> {
-        Ok(match prompt {
-            TextOrIds::Ids(ids) => ids,
+    pub fn ids_of(&self, prompt: TextOrIds, watch: &mut Watch) -> Result<Vec<TokenId>> {
+        match prompt {
+            TextOrIds::Ids(ids) => Ok(ids),
             TextOrIds::Text(text) => {
                 let tokenizer = self.tokenizer()?;
-                tokenizer.encode_with_bos(&text, tokenizer.add_bos, false)
+                tokenizer.encode_watched(&text, tokenizer.add_bos, false, watch)
             }
-        })
+        }
     }
 
     /// Checks a prompt and the parameters of its answer.
-    pub fn request(&self, prompt: TextOrIds, params: SamplingParams) -> Result<Request> {
+    pub fn request(&self, prompt: TextOrIds, params: SamplingParams, watch: &mut Watch) -> Result<Request> {
         let (prompt, tokenize) = match prompt {
             TextOrIds::Ids(ids) => (ids, Duration::ZERO),
             text => {
                 self.tokenizer()?; // may wait for the thread that builds it, which is not this prompt's time
                 let start = Instant::now();
-                (self.ids_of(text)?, start.elapsed())
+                (self.ids_of(text, watch)?, start.elapsed())
             }
         };
         self.check_ids(&prompt, 0)?;

@@ -1,12 +1,12 @@
 //! Receipts of an engine's answers: how they are made.
 
-use super::{Config, Engine, Finish, Stream};
+use super::{Config, Engine, Finish, Stream, Watch};
 use crate::checkpoint::gguf::{Gguf, fingerprint};
 use crate::decode::Sequence;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::facts;
 use crate::receipt::{
-    Claim, LazyHash, ModelInfo, PreviousReceipt, Receipt, Redactable, Run, Sampling, Seconds, ns_to_seconds,
+    Claim, LazyHash, ModelInfo, PreviousReceipt, Receipt, Redactable, Run, Sampling, Seconds, gate_error, ns_to_seconds,
 };
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
@@ -24,11 +24,11 @@ pub(super) struct Identity {
 impl Identity {
     pub(super) fn new(gguf: &Gguf, config: &Config, threads: usize) -> Identity {
         let files = gguf.files().map_err(|error| error.to_string());
-        let hash = move || {
-            files
-                .as_ref()
-                .map_err(String::clone)
-                .and_then(|files| fingerprint(files, threads).map_err(|error| error.to_string()))
+        let hash = move |watch: &mut Watch| {
+            let failed = |why: String| gate_error("model", format!("its file could not be hashed: {why}"));
+            let files = files.as_ref().map_err(|why| failed(why.clone()))?;
+            let hash = fingerprint(files, threads, watch).map_err(|error| failed(error.to_string()))?;
+            hash.ok_or(Error::Cancelled)
         };
         let file = gguf.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let facts = [
@@ -56,8 +56,8 @@ impl Identity {
 
 impl Engine {
     /// BLAKE3 of the model file, in hexadecimal. The first call reads the whole file.
-    pub fn fingerprint(&self) -> Result<&str> {
-        self.identity.fingerprint.get()
+    pub fn fingerprint(&self, watch: &mut Watch) -> Result<&str> {
+        self.identity.fingerprint.get_watched(watch)
     }
 
     /// The receipt of an answer that has ended with at least one id.

@@ -26,7 +26,7 @@ impl Engine {
     /// redacted stop strings ended the answer, only ids are compared.
     pub fn replay(&self, receipt: &Receipt, prompt: Option<Vec<TokenId>>, watch: &mut Watch) -> Result<Replay> {
         let claim = &receipt.claim;
-        self.check_settings(claim)?;
+        self.check_settings(claim, watch)?;
         self.check_model(receipt)?;
         let prompt = prompt.or(claim.prompt_ids.whole().cloned());
         let prompt =
@@ -36,8 +36,10 @@ impl Engine {
         })?;
         let system_is_shown = self.check_template(claim, &prompt)?;
         let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..claim.sampling.params() };
-        let request =
-            Request { stop_ids: claim.sampling.stop_token_ids().to_vec(), ..self.request(prompt.into(), params)? };
+        let request = Request {
+            stop_ids: claim.sampling.stop_token_ids().to_vec(),
+            ..self.request(prompt.into(), params, watch)?
+        };
         let mut stream = self.stream_on(&mut None, request);
         while stream.next(self, watch)?.is_some() {}
         // An answer that was cancelled, or ended by its context, is computed up to its last id and ends by its length.
@@ -50,7 +52,7 @@ impl Engine {
     }
 
     /// Checks that this engine computes as the claim says.
-    fn check_settings(&self, claim: &Claim) -> Result<()> {
+    fn check_settings(&self, claim: &Claim, watch: &mut Watch) -> Result<()> {
         check_gate("claim.numerics", claim.numerics == NUMERICS, || {
             let theirs = claim.numerics;
             format!(
@@ -66,7 +68,7 @@ impl Engine {
             ("claim.act_quant", &*claim.act_quant, self.act_quant().name()),
             ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
             ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
-            ("claim.model", claim.model.get()?, self.fingerprint()?),
+            ("claim.model", claim.model.get()?, self.fingerprint(watch)?),
             ("claim.tokenizer", claim.tokenizer.as_deref().unwrap_or("none"), tokenizer),
         ] {
             check_gate(name, theirs == own, || {

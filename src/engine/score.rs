@@ -107,10 +107,11 @@ impl Engine {
         &self,
         context: &str,
         continuations: &[String],
+        watch: &mut Watch,
     ) -> Result<(Vec<TokenId>, Vec<Vec<TokenId>>)> {
-        let context_ids = self.ids_of(context.trim_end().into())?;
+        let context_ids = self.ids_of(context.trim_end().into(), watch)?;
         let rest = |(i, text): (usize, &String)| {
-            let whole = self.ids_of(format!("{context}{text}").as_str().into())?;
+            let whole = self.ids_of(format!("{context}{text}").as_str().into(), watch)?;
             match whole.get(context_ids.len()..) {
                 Some(rest) if !rest.is_empty() || text.is_empty() => Ok(rest.to_vec()),
                 _ => Err(Error::Argument(format!(

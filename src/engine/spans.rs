@@ -6,7 +6,8 @@
 //! the prompt too, the text stays unmarked and counts as the template's. So spans are a picture for people. Which text
 //! the tokenizer must not read as control tokens is decided by `template::prompt` alone.
 
-use crate::error::Result;
+use super::Watch;
+use crate::error::{Error, Result};
 use crate::template::{Conversation, RenderedPrompt, Template};
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
@@ -41,19 +42,24 @@ const END: char = '\u{fdd1}';
 const DIGITS: RangeInclusive<char> = '\u{fdd2}'..='\u{fdd9}';
 
 /// The spans of a conversation's prompt, in order and without gaps; with a tokenizer also the tokens of each.
-pub fn spans(template: &Template, conversation: &Conversation, tokenizer: Option<&Tokenizer>) -> Result<Vec<Span>> {
+pub fn spans(
+    template: &Template,
+    conversation: &Conversation,
+    tokenizer: Option<&Tokenizer>,
+    watch: &mut Watch,
+) -> Result<Vec<Span>> {
     let controls: Vec<&str> = tokenizer.into_iter().flat_map(Tokenizer::control_texts).collect();
-    let prompt = template.prompt(conversation, &controls)?;
+    let prompt = template.prompt(conversation, &controls, watch)?;
     let mut spans = Vec::new();
     let mut at = 0;
-    for (range, message) in message_ranges(template, conversation, &prompt.text) {
+    for (range, message) in message_ranges(template, conversation, &prompt.text, watch)? {
         spans.extend((at < range.start).then(|| span(&prompt.text, at..range.start, None)));
         at = range.end;
         spans.push(span(&prompt.text, range, Some((message, &conversation.messages[message]))));
     }
     spans.extend((at < prompt.text.len()).then(|| span(&prompt.text, at..prompt.text.len(), None)));
     if let Some(tokenizer) = tokenizer {
-        add_tokens(tokenizer, &prompt, &mut spans);
+        add_tokens(tokenizer, &prompt, &mut spans, watch)?;
     }
     Ok(spans)
 }
@@ -75,18 +81,36 @@ fn texts(message: &Json) -> impl Iterator<Item = &str> {
 }
 
 /// Where texts of messages stand in the prompt, each with the index of its message, as far as marks can show it.
-fn message_ranges(template: &Template, conversation: &Conversation, text: &str) -> Vec<(Range<usize>, usize)> {
+fn message_ranges(
+    template: &Template,
+    conversation: &Conversation,
+    text: &str,
+    watch: &mut Watch,
+) -> Result<Vec<(Range<usize>, usize)>> {
     let all = conversation.messages.as_array().map_or(0, Vec::len);
     // The messages to mark, each with whether its marks go inside the white space.
-    let attempt = |marks: BTreeMap<usize, bool>| {
-        let marked = template.render_conversation(&with_marks(conversation, &marks)).ok()?;
-        read_marks(&marked, text, all)
+    let mut attempt = |marks: BTreeMap<usize, bool>| {
+        match template.render_conversation(&with_marks(conversation, &marks), watch) {
+            Ok(marked) => Ok(read_marks(&marked, text, all)),
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(_) => Ok(None), // the template does something else with marked texts
+        }
     };
-    let everywhere = |inside: bool| attempt((0..all).map(|i| (i, inside)).collect());
-    everywhere(false).or_else(|| everywhere(true)).unwrap_or_else(|| {
-        let alone = |i: usize| [false, true].into_iter().find(|inside| attempt([(i, *inside)].into()).is_some());
-        attempt((0..all).filter_map(|i| Some((i, alone(i)?))).collect()).unwrap_or_default()
-    })
+    for inside in [false, true] {
+        if let Some(ranges) = attempt((0..all).map(|i| (i, inside)).collect())? {
+            return Ok(ranges);
+        }
+    }
+    let mut possible = BTreeMap::new();
+    for i in 0..all {
+        for inside in [false, true] {
+            if attempt([(i, inside)].into())?.is_some() {
+                possible.insert(i, inside);
+                break;
+            }
+        }
+    }
+    Ok(attempt(possible)?.unwrap_or_default())
 }
 
 /// The conversation with marks around the texts of some messages, inside their white space where the map says so.
@@ -137,8 +161,8 @@ fn read_marks(marked: &str, text: &str, messages: usize) -> Option<Vec<(Range<us
 
 /// Gives each span the tokens that begin in it. If the tokens do not spell the prompt, only a BOS that the tokenizer
 /// added gets a span.
-fn add_tokens(tokenizer: &Tokenizer, prompt: &RenderedPrompt, spans: &mut Vec<Span>) {
-    let ids = tokenizer.encode_prompt(prompt);
+fn add_tokens(tokenizer: &Tokenizer, prompt: &RenderedPrompt, spans: &mut Vec<Span>, watch: &mut Watch) -> Result<()> {
+    let ids = tokenizer.encode_prompt(prompt, watch)?;
     let mut rest = prompt.text.as_bytes();
     let mut starts = Vec::with_capacity(ids.len());
     let mut in_front = 0;
@@ -154,7 +178,7 @@ fn add_tokens(tokenizer: &Tokenizer, prompt: &RenderedPrompt, spans: &mut Vec<Sp
                 spans.insert(0, Span { token_ids: Some(vec![*id]), ..span("", 0..0, None) });
                 in_front = 1;
             }
-            None => return,
+            None => return Ok(()),
         }
     }
     if rest.is_empty() {
@@ -163,4 +187,5 @@ fn add_tokens(tokenizer: &Tokenizer, prompt: &RenderedPrompt, spans: &mut Vec<Sp
             span.token_ids = Some(ids[before(span.start)..before(span.end)].to_vec());
         }
     }
+    Ok(())
 }

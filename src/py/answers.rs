@@ -79,10 +79,10 @@ pub fn indexed(name: &str, index: Option<usize>) -> String {
 }
 
 /// Starts to answer one prompt.
-pub fn begin(engine: Arc<Engine>, prompt: Prompt, params: Params) -> Result<Stream> {
+pub fn begin(engine: Arc<Engine>, prompt: Prompt, params: Params, watch: &mut Watch) -> Result<Stream> {
     let request = match prompt {
-        Prompt::Raw(prompt) => engine.request(prompt, params)?,
-        Prompt::Chat(template, conversation) => chat::request(&engine, &template, &conversation, params)?,
+        Prompt::Raw(prompt) => engine.request(prompt, params, watch)?,
+        Prompt::Chat(template, conversation) => chat::request(&engine, &template, &conversation, params, watch)?,
     };
     let stream = engine.stream(request);
     Ok(Stream::of_prompt(engine, stream))
@@ -134,7 +134,7 @@ impl Questions {
     pub fn answer<'py>(self, py: Python<'py>, progress: bool) -> PyResult<Bound<'py, PyAny>> {
         let one = |prompt: Prompt, params: Params| {
             let engine = self.engine.clone();
-            detached(py, |_| begin(engine, prompt, params))?.complete(py)
+            detached(py, |watch| begin(engine, prompt, params, watch))?.complete(py)
         };
         let each = |(prompt, params): (Prompt, Params)| match self.n {
             None => one(prompt, params)?.into_bound_py_any(py),
@@ -190,7 +190,7 @@ enum Answers {
 /// The whole answer, computed beside the event loop.
 async fn complete(engine: &Arc<Engine>, prompt: Prompt, params: Params, abandoned: &Abandoned) -> PyResult<Completion> {
     let engine = engine.clone();
-    let begin = move |_: &mut Watch| Ok(begin(engine, prompt, params)?);
+    let begin = move |watch: &mut Watch| Ok(begin(engine, prompt, params, watch)?);
     step(abandoned, begin).await?.complete_async(abandoned).await
 }
 

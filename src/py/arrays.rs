@@ -56,7 +56,7 @@ fn sequences<'py>(
 ) -> PyResult<OneOrMany<Vec<TokenId>>> {
     let to_ids = |item: &Bound<'py, PyAny>, name: &str| match text_or_ids(item, name, engine)? {
         TextOrIds::Ids(ids) => Ok(ids),
-        text => detached(py, |_| engine.ids_of(text)),
+        text => detached(py, |watch| engine.ids_of(text, watch)),
     };
     Ok(match prompts(value) {
         OneOrMany::One(one) => OneOrMany::One(to_ids(&one, name)?),
@@ -130,7 +130,7 @@ pub fn score<'py>(
         let context = unicode(context, "context")?;
         let text = |(i, text): (usize, &Bound<'py, PyAny>)| unicode(text, &format!("continuations[{i}]"));
         let texts = continuations.iter().enumerate().map(text).collect::<PyResult<Vec<_>>>()?;
-        detached(py, |_| engine.encode_continuations(&context, &texts))?
+        detached(py, |watch| engine.encode_continuations(&context, &texts, watch))?
     } else {
         let context = engine_ids(context, "context", engine)?;
         engine.check_ids(&context, 0)?;
@@ -160,7 +160,7 @@ pub fn perplexity<'py>(
     let of = |text: Bound<'py, PyAny>, i| {
         let name = indexed("text", i);
         let ids = text_or_ids(&text, &name, engine)?;
-        let perplexity = detached(py, |watch| engine.perplexity(&engine.ids_of(ids)?, stride, watch));
+        let perplexity = detached(py, |watch| engine.perplexity(&engine.ids_of(ids, watch)?, stride, watch));
         perplexity.map_err(|error| if i.is_some() { named(error, &name, py) } else { error })
     };
     prompts(text).try_map(of)?.into_bound_py_any(py)

@@ -18,6 +18,7 @@ use crate::engine::Watch;
 use crate::sampler::SamplingParams as Params;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +37,8 @@ impl ChatSession {
     }
 
     fn core(&self) -> MutexGuard<'_, CoreSession> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        // A thread that begins an answer asks for the GIL while it holds the lock, so this one lets go of it.
+        Python::attach(|py| self.core.lock_py_attached(py)).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,7 +81,7 @@ impl ChatSession {
         let params = sampling::params_over(&self.params, params, keywords)?;
         let engine = self.engine.get().core()?;
         let (session, text) = (self.core.clone(), unicode(text, "text")?);
-        let stream = detached(py, |_| ChatStream::begin(engine, session, text, params))?;
+        let stream = detached(py, |watch| ChatStream::begin(engine, session, text, params, watch))?;
         Ok(Stream::in_chat(stream))
     }
 
@@ -108,7 +110,8 @@ impl ChatSession {
         let engine = self.engine.get().core()?;
         let (session, text) = (self.core.clone(), unicode(text, "text")?);
         awaitable(py, "ChatSession.asend", |abandoned| async move {
-            let begin = |_: &mut Watch| Ok(Stream::in_chat(ChatStream::begin(engine, session, text, params)?));
+            let begin =
+                |watch: &mut Watch| Ok(Stream::in_chat(ChatStream::begin(engine, session, text, params, watch)?));
             step(&abandoned, begin).await?.complete_async(&abandoned).await
         })
     }
@@ -152,7 +155,7 @@ impl ChatSession {
     #[pyo3(signature = (path, *, cache=false))]
     fn save(&self, py: Python<'_>, path: PathBuf, cache: bool) -> PyResult<PathBuf> {
         let (engine, core) = (self.engine.get().core()?, self.core().clone());
-        detached(py, |_| core.save(&self.params, cache.then_some(&*engine), &path))?;
+        detached(py, |watch| core.save(&self.params, cache.then_some(&*engine), &path, watch))?;
         Ok(path)
     }
 
@@ -161,7 +164,7 @@ impl ChatSession {
     #[pyo3(signature = (engine, path, *, cache=true))]
     fn load(py: Python<'_>, engine: Py<Engine>, path: PathBuf, cache: bool) -> PyResult<ChatSession> {
         let opened = engine.get().core()?;
-        let (core, params) = detached(py, |_| CoreSession::load(&opened, cache, &path))?;
+        let (core, params) = detached(py, |watch| CoreSession::load(&opened, cache, &path, watch))?;
         Ok(ChatSession::of(engine, core, params))
     }
 

@@ -57,7 +57,7 @@ impl Engine {
         let core = self.core()?;
         let prompt = prompt.map(|prompt| text_or_ids(prompt, "prompt", &core)).transpose()?;
         detached(py, |watch| {
-            let prompt = prompt.map(|prompt| core.request(prompt, Params::default())).transpose()?;
+            let prompt = prompt.map(|prompt| core.request(prompt, Params::default(), watch)).transpose()?;
             core.replay(&receipt.core, prompt.map(|request| request.prompt), watch)
         })
     }

@@ -93,13 +93,13 @@ impl Engine {
         if prompt.cast::<PyList>().is_ok_and(|list| list.iter().any(is_message)) {
             let conversation = Rendering::default().chat(prompt, "messages")?;
             let template = detached(py, |_| core.template())?;
-            return detached(py, |_| chat::encode(&template, core.tokenizer()?, &conversation))?
+            return detached(py, |watch| chat::encode(&template, core.tokenizer()?, &conversation, watch))?
                 .len()
                 .into_bound_py_any(py);
         }
         let count = |prompt: Bound<'py, PyAny>, i| {
             let prompt = text_or_ids(&prompt, &indexed("prompt", i), &core)?;
-            detached(py, |_| Ok(core.ids_of(prompt)?.len()))
+            detached(py, |watch| Ok(core.ids_of(prompt, watch)?.len()))
         };
         match prompts(prompt).try_map(count)? {
             OneOrMany::One(count) => count.into_bound_py_any(py),
@@ -118,7 +118,7 @@ impl Engine {
     ) -> PyResult<Stream> {
         let (questions, prompts) = self.raw(prompt, params, None, keywords)?;
         let (engine, prompt, params) = questions.single("stream")?;
-        let stream = detached(py, |_| answers::begin(engine, prompt, params))?;
+        let stream = detached(py, |watch| answers::begin(engine, prompt, params, watch))?;
         self.warn_of_raw(py, &prompts)?;
         Ok(stream)
     }
@@ -196,6 +196,6 @@ impl Engine {
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Stream> {
         let (engine, prompt, params) = self.chats(py, messages, params, keywords)?.single("chat_stream")?;
-        detached(py, |_| answers::begin(engine, prompt, params))
+        detached(py, |watch| answers::begin(engine, prompt, params, watch))
     }
 }

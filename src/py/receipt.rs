@@ -3,6 +3,7 @@
 use super::convert::detached;
 use super::notebook::{call_python, html, mime_bundle};
 use super::pickle::{Reduced, by_function};
+use crate::error::Result;
 use crate::receipt::{Receipt as Core, TestResults};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -14,6 +15,16 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Receipt {
     pub core: Arc<Core>,
+}
+
+impl Receipt {
+    /// Runs `work` once the model's hash is known, which may take seconds.
+    fn hashed<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&Core) -> Result<T> + Send) -> PyResult<T> {
+        detached(py, |watch| {
+            self.core.claim.model.get_watched(watch)?;
+            work(&self.core)
+        })
+    }
 }
 
 #[pymethods]
@@ -34,24 +45,24 @@ impl Receipt {
 
     #[doc = doc!(Receipt.save)]
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<PathBuf> {
-        detached(py, |_| self.core.save(&path))?;
+        self.hashed(py, |core| core.save(&path))?;
         Ok(path)
     }
 
     #[doc = doc!(Receipt.validate)]
     fn validate(&self, py: Python<'_>) -> PyResult<()> {
-        detached(py, |_| self.core.validate())
+        self.hashed(py, |core| core.validate())
     }
 
     #[doc = doc!(Receipt.redact)]
     fn redact(&self, py: Python<'_>) -> PyResult<Receipt> {
-        let core = detached(py, |_| self.core.redact())?;
+        let core = self.hashed(py, |core| core.redact())?;
         Ok(Receipt { core: Arc::new(core) })
     }
 
     #[doc = doc!(Receipt.to_json)]
     fn to_json(&self, py: Python<'_>) -> PyResult<String> {
-        detached(py, |_| self.core.to_json())
+        self.hashed(py, |core| core.to_json())
     }
 
     #[doc = doc!(Receipt.to_dict)]
@@ -74,7 +85,7 @@ impl Receipt {
     #[doc = doc!(Receipt.digest)]
     #[getter]
     fn digest(&self, py: Python<'_>) -> PyResult<String> {
-        detached(py, |_| self.core.digest().map(str::to_string))
+        self.hashed(py, |core| core.digest().map(str::to_string))
     }
 
     #[doc = doc!(Receipt.timestamp)]
@@ -130,7 +141,11 @@ impl Receipt {
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Receipt) -> PyResult<bool> {
-        detached(py, |_| Ok(self.core.document()? == other.core.document()?))
+        detached(py, |watch| {
+            self.core.claim.model.get_watched(watch)?;
+            other.core.claim.model.get_watched(watch)?;
+            Ok(self.core.document()? == other.core.document()?)
+        })
     }
 
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {

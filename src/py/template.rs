@@ -88,7 +88,7 @@ impl Template {
     ) -> PyResult<String> {
         let rendering = Rendering { tools, add_generation_prompt, continue_final_message, variables };
         let conversation = rendering.conversation(messages, "messages")?;
-        detached(py, |_| self.core.render_conversation(&conversation))
+        detached(py, |watch| self.core.render_conversation(&conversation, watch))
     }
 
     #[doc = doc!(Template.encode)]
@@ -107,7 +107,7 @@ impl Template {
     ) -> PyResult<Vec<TokenId>> {
         let rendering = Rendering { tools, add_generation_prompt, continue_final_message, variables };
         let conversation = rendering.conversation(messages, "messages")?;
-        detached(py, |_| chat::encode(&self.core, tokenizer.core(), &conversation))
+        detached(py, |watch| chat::encode(&self.core, tokenizer.core(), &conversation, watch))
     }
 
     #[doc = doc!(Template.spans)]
@@ -126,7 +126,7 @@ impl Template {
     ) -> PyResult<Vec<Span>> {
         let rendering = Rendering { tools, add_generation_prompt, continue_final_message, variables };
         let conversation = rendering.conversation(messages, "messages")?;
-        let spans = detached(py, |_| spans(&self.core, &conversation, tokenizer.map(Tokenizer::core)))?;
+        let spans = detached(py, |watch| spans(&self.core, &conversation, tokenizer.map(Tokenizer::core), watch))?;
         Ok(spans.into_iter().map(Span::from).collect())
     }
 
@@ -135,7 +135,7 @@ impl Template {
     fn render_chat(&self, py: Python<'_>, history: Vec<ChatTurn>, system: Option<&str>) -> PyResult<String> {
         let turns: Vec<CoreTurn> = history.into_iter().map(|turn| turn.core).collect();
         let conversation = Conversation::from_turns(&turns, system);
-        detached(py, |_| self.core.render_conversation(&conversation))
+        detached(py, |watch| self.core.render_conversation(&conversation, watch))
     }
 
     #[doc = doc!(Template.apply)]

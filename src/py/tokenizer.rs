@@ -186,9 +186,9 @@ impl Tokenizer {
         let one = |messages: Bound<'py, PyAny>, i| {
             let conversation = rendering.conversation(&messages, &indexed("messages", i))?;
             if tokenize {
-                detached(py, |_| chat::encode(&template, self.core(), &conversation))?.into_bound_py_any(py)
+                detached(py, |watch| chat::encode(&template, self.core(), &conversation, watch))?.into_bound_py_any(py)
             } else {
-                detached(py, |_| template.render_conversation(&conversation))?.into_bound_py_any(py)
+                detached(py, |watch| template.render_conversation(&conversation, watch))?.into_bound_py_any(py)
             }
         };
         conversations(messages).try_map(one)?.into_bound_py_any(py)

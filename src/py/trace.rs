@@ -187,7 +187,7 @@ pub fn trace(
     let prompt = text_or_ids(prompt, "prompt", engine)?;
     let layers = chosen(layers, engine.config().n_layers)?;
     let (token_ids, trace) = detached(py, |watch| {
-        let ids = engine.ids_of(prompt)?;
+        let ids = engine.ids_of(prompt, watch)?;
         let trace = engine.trace(&ids, &layers, watch)?;
         Ok((ids, trace))
     })?;

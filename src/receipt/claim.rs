@@ -1,14 +1,15 @@
 //! What an answer claims: everything that decides its ids, and the ids.
 
 use super::{Receipt, Sampling, gate_error};
-use crate::error::Result;
+use crate::error::{Error, Result, Watch};
 use crate::token::TokenId;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError};
+use std::time::Duration;
 
 /// What was computed: enough to compute it again.
 #[derive(Clone, Serialize, Deserialize)]
@@ -212,7 +213,7 @@ impl TemplateClaim {
     }
 }
 
-type HashFunction = Box<dyn Fn() -> std::result::Result<String, String> + Send>;
+type HashFunction = Box<dyn Fn(&mut Watch) -> Result<String> + Send>;
 
 /// A hash that is computed when it is first read; clones share it. Hashing a model reads its whole file. An error, such
 /// as a disk that fails for a moment, is not kept: the next call tries again.
@@ -221,20 +222,34 @@ pub struct LazyHash(Arc<(OnceLock<String>, Mutex<HashFunction>)>);
 
 impl LazyHash {
     /// A hash that `compute` returns.
-    pub fn new(compute: impl Fn() -> std::result::Result<String, String> + Send + 'static) -> LazyHash {
+    pub fn new(compute: impl Fn(&mut Watch) -> Result<String> + Send + 'static) -> LazyHash {
         LazyHash(Arc::new((OnceLock::new(), Mutex::new(Box::new(compute)))))
     }
 
     /// The hash in hexadecimal.
     pub fn get(&self) -> Result<&str> {
+        self.get_watched(&mut || false)
+    }
+
+    /// [`LazyHash::get`], which `watch` can cancel.
+    pub fn get_watched(&self, watch: &mut Watch) -> Result<&str> {
         let (hash, compute) = &*self.0;
-        // Several callers at once wait for the first one's hash.
-        let compute = compute.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(hash) = hash.get() {
             return Ok(hash);
         }
-        let computed = compute().map_err(|why| gate_error("model", format!("its file could not be hashed: {why}")))?;
-        Ok(hash.get_or_init(|| computed))
+        // Several callers at once wait for the first one's hash.
+        let compute = loop {
+            match compute.try_lock() {
+                Ok(compute) => break compute,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if watch() => return Err(Error::Cancelled),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        match hash.get() {
+            Some(hash) => Ok(hash),
+            None => compute(watch).map(|computed| &**hash.get_or_init(|| computed)),
+        }
     }
 }
 
@@ -247,7 +262,7 @@ impl Serialize for LazyHash {
 impl<'de> Deserialize<'de> for LazyHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<LazyHash, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Ok(LazyHash::new(move || Ok(text.clone())))
+        Ok(LazyHash::new(move |_| Ok(text.clone())))
     }
 }
 

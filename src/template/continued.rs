@@ -5,7 +5,7 @@
 
 use super::jinja::Text;
 use super::{Conversation, Template};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Watch};
 use serde_json::Value as Json;
 
 /// The space at the end shows whether the template trims messages.
@@ -14,10 +14,10 @@ const TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 impl Template {
     /// The prompt of a conversation, and which of its characters come from messages. All methods that render call this
     /// one.
-    pub(super) fn text_of(&self, conversation: &Conversation) -> Result<Text> {
+    pub(super) fn text_of(&self, conversation: &Conversation, watch: &mut Watch) -> Result<Text> {
         let template = self.for_conversation(conversation);
-        let Some(tagged) = tagged(conversation)? else { return template.render_whole(conversation) };
-        let text = template.render_whole(&tagged)?;
+        let Some(tagged) = tagged(conversation)? else { return template.render_whole(conversation, watch) };
+        let text = template.render_whole(&tagged, watch)?;
         Ok(text.slice(0..end(text.as_str())?))
     }
 }

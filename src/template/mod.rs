@@ -14,13 +14,14 @@ pub use detect::TemplateOrigin;
 pub use prompt::RenderedPrompt;
 pub use turn::{ChatTurn, Role};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Watch};
 use crate::machine::thread::on_stack;
 use jiff::civil::DateTime;
 use jinja::limits::{Fault, MAX_SOURCE, STACK};
 use jinja::{Context, Located, Program, Text};
 use serde_json::{Map, Value as Json};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// A chat template, ready to render.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ impl Template {
             let found = source.len();
             return Err(Error::Template(format!("chat template: has {found} bytes, expected at most {MAX_SOURCE}")));
         }
-        let program = on_own_stack(|| Program::parse(source))?;
+        let program = on_own_stack(&mut || false, |_| Program::parse(source))?;
         let owned = |text: Option<&str>| text.map(str::to_string);
         Ok(Template {
             name: builtin::name_of(source).unwrap_or("jinja"),
@@ -105,18 +106,13 @@ impl Template {
     ) -> Result<String> {
         let (messages, tools, variables) = (messages.clone(), tools.cloned().unwrap_or_default(), variables.clone());
         let continue_final_message = false;
-        self.render_conversation(&Conversation {
-            messages,
-            tools,
-            add_generation_prompt,
-            continue_final_message,
-            variables,
-        })
+        let conversation = Conversation { messages, tools, add_generation_prompt, continue_final_message, variables };
+        self.render_conversation(&conversation, &mut || false)
     }
 
     /// The prompt of a single message of the user.
     pub fn apply(&self, user: &str, system: Option<&str>) -> Result<String> {
-        self.render_conversation(&Conversation::from_turns(&[ChatTurn::new(Role::User, user)], system))
+        self.render_conversation(&Conversation::from_turns(&[ChatTurn::new(Role::User, user)], system), &mut || false)
     }
 
     /// The template that renders a conversation: another one if it has tools and the model has a template for them.
@@ -125,12 +121,12 @@ impl Template {
     }
 
     /// The prompt of a conversation.
-    pub fn render_conversation(&self, conversation: &Conversation) -> Result<String> {
-        Ok(self.text_of(conversation)?.as_str().to_string())
+    pub fn render_conversation(&self, conversation: &Conversation, watch: &mut Watch) -> Result<String> {
+        Ok(self.text_of(conversation, watch)?.as_str().to_string())
     }
 
     /// The text of a conversation to the end of its final message, or beyond.
-    fn render_whole(&self, conversation: &Conversation) -> Result<Text> {
+    fn render_whole(&self, conversation: &Conversation, watch: &mut Watch) -> Result<Text> {
         if conversation.messages.as_array().is_none_or(Vec::is_empty) {
             return Err(Error::Template("the conversation is empty; give at least one message".into()));
         }
@@ -139,7 +135,7 @@ impl Template {
         let own: Vec<_> = tokens.into_iter().filter_map(|(name, token)| Some((name, token.as_deref()?))).collect();
         let add_generation_prompt = *add_generation_prompt;
         let context = Context { messages, tools, add_generation_prompt, variables, own: &own, clock: self.clock };
-        on_own_stack(|| self.program.render(&context))
+        on_own_stack(watch, |cancelled| self.program.render(&context, cancelled))
     }
 
     /// The name of the built-in template with this source: `raw`, `instruct`, `llama3-chat` or `bitnet`; `jinja` for
@@ -193,7 +189,7 @@ impl Conversation {
 }
 
 /// Runs the work of a template on a thread whose stack is large enough for everything that the limits allow.
-fn on_own_stack<T: Send>(work: impl FnOnce() -> Located<T> + Send) -> Result<T> {
-    let done = on_stack("template", STACK, work)?;
+fn on_own_stack<T: Send>(watch: &mut Watch, work: impl FnOnce(&Arc<AtomicBool>) -> Located<T> + Send) -> Result<T> {
+    let done = on_stack("template", STACK, watch, work)?;
     done.map_err(|(line, Fault(what))| Error::Template(format!("chat template, line {line}: {what}")))
 }

@@ -6,7 +6,7 @@
 
 use super::jinja::Text;
 use super::{Conversation, Template};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Watch};
 use aho_corasick::{AhoCorasick, MatchKind};
 use std::ops::Range;
 
@@ -37,8 +37,8 @@ impl RenderedPrompt {
 
 impl Template {
     /// The prompt of a conversation. `controls` are the texts of the vocabulary's control tokens.
-    pub fn prompt(&self, conversation: &Conversation, controls: &[&str]) -> Result<RenderedPrompt> {
-        let text = self.text_of(conversation)?;
+    pub fn prompt(&self, conversation: &Conversation, controls: &[&str], watch: &mut Watch) -> Result<RenderedPrompt> {
+        let text = self.text_of(conversation, watch)?;
         let plain = plain(&text, controls)?;
         Ok(RenderedPrompt { text: text.as_str().to_string(), plain })
     }

@@ -21,7 +21,7 @@ pub use gguf::bos_eos_texts;
 pub use json::is_json as is_tokenizer_json;
 
 use crate::checkpoint::gguf::Gguf;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Watch};
 use crate::template::RenderedPrompt;
 use crate::token::TokenId;
 use ahash::AHashMap;
@@ -141,7 +141,7 @@ impl Tokenizer {
 
     /// The ids of a text, without BOS or EOS. Control tokens are recognized only if `parse_special` is set.
     pub fn encode(&self, text: &str, parse_special: bool) -> Vec<TokenId> {
-        self.encode_parts(&[(text, parse_special)])
+        self.encode_with_bos(text, false, parse_special)
     }
 
     /// [`Tokenizer::encode`], with BOS in front if `add_bos` and the vocabulary has one.
@@ -155,7 +155,7 @@ impl Tokenizer {
         text: &str,
         add_bos: bool,
         parse_special: bool,
-        watch: &mut dyn FnMut() -> bool,
+        watch: &mut Watch,
     ) -> Result<Vec<TokenId>> {
         let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0 };
         encoder.ids.extend(self.bos.filter(|_| add_bos));
@@ -165,19 +165,19 @@ impl Tokenizer {
 
     /// The ids of a rendered prompt. Control tokens are recognized only where the template wrote them. BOS is added if
     /// the model expects it and the prompt does not begin with it.
-    pub fn encode_prompt(&self, prompt: &RenderedPrompt) -> Vec<TokenId> {
-        let mut ids = self.encode_parts(&prompt.parts());
+    pub fn encode_prompt(&self, prompt: &RenderedPrompt, watch: &mut Watch) -> Result<Vec<TokenId>> {
+        let mut ids = self.encode_parts(&prompt.parts(), watch)?;
         if let Some(bos) = self.bos.filter(|bos| self.add_bos && ids.first() != Some(bos)) {
             ids.insert(0, bos);
         }
-        ids
+        Ok(ids)
     }
 
     /// The ids of a text in parts, each with whether control tokens are recognized in it.
-    pub fn encode_parts(&self, parts: &[(&str, bool)]) -> Vec<TokenId> {
-        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch: &mut || false, pieces: 0 };
-        encoder.encode(parts).expect("it is never cancelled");
-        encoder.ids
+    pub fn encode_parts(&self, parts: &[(&str, bool)], watch: &mut Watch) -> Result<Vec<TokenId>> {
+        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0 };
+        encoder.encode(parts)?;
+        Ok(encoder.ids)
     }
 
     /// The text of ids. Invalid UTF-8 becomes U+FFFD. `skip_special` leaves control tokens out. Ids outside the
@@ -305,7 +305,7 @@ struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
     ids: Vec<TokenId>,
     /// Whether to stop.
-    watch: &'a mut dyn FnMut() -> bool,
+    watch: &'a mut Watch<'a>,
     /// How many pieces were encoded since `watch` was asked.
     pieces: usize,
 }

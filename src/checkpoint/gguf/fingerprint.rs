@@ -1,6 +1,7 @@
 //! Fingerprints: BLAKE3 of a model's files, and of its tokenizer's metadata.
 
 use super::Gguf;
+use crate::error::Watch;
 use std::fs::File;
 use std::io::{Read, Seek};
 
@@ -29,8 +30,8 @@ impl Gguf {
 
 /// The fingerprint of a model: BLAKE3, in hexadecimal, of its files one after the other. They are read and not mapped,
 /// so that hashing does not count towards the memory of the process.
-/// If the system starts no threads for it, the caller hashes alone.
-pub fn fingerprint(files: &[File], threads: usize) -> std::io::Result<String> {
+/// If the system starts no threads for it, the caller hashes alone. None if `watch` cancels it.
+pub fn fingerprint(files: &[File], threads: usize, watch: &mut Watch) -> std::io::Result<Option<String>> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let mut hasher = blake3::Hasher::new();
     let mut buffer = Vec::with_capacity(CHUNK);
@@ -38,6 +39,9 @@ pub fn fingerprint(files: &[File], threads: usize) -> std::io::Result<String> {
         file.rewind()?;
         loop {
             buffer.clear();
+            if watch() {
+                return Ok(None);
+            }
             if file.take(CHUNK as u64).read_to_end(&mut buffer)? == 0 {
                 break;
             }
@@ -47,5 +51,5 @@ pub fn fingerprint(files: &[File], threads: usize) -> std::io::Result<String> {
             }
         }
     }
-    Ok(hasher.finalize().to_hex().to_string())
+    Ok(Some(hasher.finalize().to_hex().to_string()))
 }

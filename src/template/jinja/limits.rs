@@ -6,6 +6,8 @@
 //! end, ends in an error soon. Memory that becomes free is not given back to the budget.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The longest source in bytes.
 pub const MAX_SOURCE: usize = 128 << 10;
@@ -56,20 +58,23 @@ pub fn fail<T>(what: impl Into<String>) -> Res<T> {
 /// What one rendering may still use.
 #[derive(Debug)]
 pub struct Budget {
+    cancelled: Arc<AtomicBool>,
     work: Cell<u64>,
     memory: Cell<u64>,
 }
 
 impl Budget {
-    /// The budget of a rendering whose source, messages and other values have this many bytes.
-    pub fn new(input: usize) -> Budget {
+    /// The budget of a rendering whose source, messages and other values have this many bytes. It is used up once
+    /// `cancelled` is set.
+    pub fn new(input: usize, cancelled: Arc<AtomicBool>) -> Budget {
         let scaled = |base: u64, each: u64| Cell::new(base.saturating_add(each.saturating_mul(input as u64)));
-        Budget { work: scaled(WORK, WORK_PER_BYTE), memory: scaled(MEMORY, MEMORY_PER_BYTE) }
+        Budget { cancelled, work: scaled(WORK, WORK_PER_BYTE), memory: scaled(MEMORY, MEMORY_PER_BYTE) }
     }
 
     /// Pays for steps.
     pub fn work(&self, steps: usize) -> Res<()> {
         match self.work.get().checked_sub(steps as u64) {
+            Some(_) if self.cancelled.load(Relaxed) => fail("rendering was cancelled"),
             Some(left) => {
                 self.work.set(left);
                 Ok(())

@@ -43,6 +43,7 @@ use limits::{Budget, Fault, Res};
 use reader::Parser;
 use serde_json::{Map, Value as Json};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use value::{Machine, Scope, Value};
 
 /// A template that is parsed.
@@ -89,12 +90,13 @@ impl Program {
         Ok(Program(Arc::new(Parsed { body, names, source_len: source.len() })))
     }
 
-    /// The text of a template for a conversation.
-    pub fn render(&self, context: &Context) -> Located<Text> {
+    /// The text of a template for a conversation. It fails soon after `cancelled` is set.
+    pub fn render(&self, context: &Context, cancelled: &Arc<AtomicBool>) -> Located<Text> {
         let Parsed { body, names, source_len } = &*self.0;
         let mut input = source_len + size(context.messages) + size(context.tools);
         input += context.variables.values().map(size).sum::<usize>();
-        let mut machine = Machine::new(Budget::new(input), names.clone(), context.clock, render::HOOKS);
+        let mut machine =
+            Machine::new(Budget::new(input, cancelled.clone()), names.clone(), context.clock, render::HOOKS);
         let globals = names.iter().map(|name| global(&machine, context, name)).collect::<Res<_>>();
         machine.globals = globals.map_err(|fault| (1, fault))?;
         match render::run_frame(&machine, &Scope::inside(None), body) {
