@@ -51,7 +51,7 @@ def model_file(
     if local_files_only:
         return repo.find_cached(filename, ModelNotFoundError("local_files_only=True allows no download"))
     try:
-        names, missing = repo.ask_hub(filename)
+        commit, names, missing = repo.ask_hub(filename)
     except BitnetError:
         raise
     except Exception as error:  # the HTTP library and its errors depend on the version of huggingface_hub
@@ -60,7 +60,7 @@ def model_file(
             raise type(failure)(f"{repo_id}: {failure}") from error
         return repo.find_cached(filename, failure)
     try:
-        return repo.fetch(names, missing)
+        return repo.fetch(commit, names, missing)
     except BitnetError:
         raise
     except Exception as error:
@@ -92,6 +92,8 @@ def _check_names(repo_id: Any, filename: Any, revision: Any) -> None:
     for what, value in (("filename", filename), ("revision", revision)):
         if value is not None and not isinstance(value, str):
             raise ArgumentError(f"{what} is {value!r}, expected a str")
+    if revision is not None and not _stays_inside(revision):
+        raise ArgumentError(f"revision is {revision!r}, expected a branch, a tag or a commit")
 
 
 @dataclass(frozen=True)
@@ -108,40 +110,49 @@ class _Repository:
         """Its folder in the cache, with `blobs` (files named by ETag), `snapshots` (links to them) and `refs`."""
         return self.cache / f"models--{self.name.replace('/', '--')}"
 
-    def ask_hub(self, filename: str | None) -> tuple[list[str], "dict[str, HfFileMetadata]"]:
-        """The names of the model's files, and the hub's metadata of those that are not in the cache."""
-        from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    def ask_hub(self, filename: str | None) -> tuple[str, list[str], "dict[str, HfFileMetadata]"]:
+        """The commit, the names of the model's files, and the hub's metadata of those that are not in the cache."""
+        from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
 
         info = HfApi(token=self.token).model_info(
             self.name, revision=self.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
+        commit = self.checked(info.sha, "repository", "commit")
         names = _files_of(filename, [file.rfilename for file in info.siblings or []], self.name)
-        return names, {
-            name: get_hf_file_metadata(hf_hub_url(self.name, name, revision=info.sha), token=self.token)
-            for name in names
-            if not isinstance(try_to_load_from_cache(self.name, name, self.cache, revision=info.sha), str)
-        }
+        return (
+            commit,
+            names,
+            {
+                name: get_hf_file_metadata(hf_hub_url(self.name, name, revision=commit), token=self.token)
+                for name in names
+                if not (self.folder / "snapshots" / commit / name).exists()
+            },
+        )
 
-    def fetch(self, names: list[str], missing: "dict[str, HfFileMetadata]") -> Path:
-        """Download the missing files and return the path of the first. `huggingface_hub` then links the snapshot."""
-        from huggingface_hub import hf_hub_download
+    def fetch(self, commit: str, names: list[str], missing: "dict[str, HfFileMetadata]") -> Path:
+        """Download the missing files, link them into the commit's snapshot, and return the path of the first.
 
+        The files lie where `huggingface_hub` puts them. Its `hf_hub_download` would ask the hub again and take paths
+        from an answer that nobody has checked.
+        """
+        snapshot = self.folder / "snapshots" / commit
         for name, file in missing.items():
-            for what, given in (("ETag", file.etag), ("commit", file.commit_hash)):
-                if given is not None and not _COMPONENT.fullmatch(given):
-                    message = f"the hub gives {name} the {what} {given!r}, which is no name of a file"
-                    raise BitnetError(f"{self.name}: {message}")
-        blobs = {name: self.download(name, file) for name, file in missing.items() if file.etag}
-        paths = [
-            Path(hf_hub_download(self.name, name, revision=self.revision, cache_dir=self.cache, token=self.token))
-            for name in names
-        ]
-        for name, path in zip(names, paths, strict=True):
-            if name in blobs and not path.is_symlink():  # without symbolic links the snapshot has a copy of its own
-                blobs[name].unlink(missing_ok=True)
-        return paths[0]
+            blob = self.folder / "blobs" / self.checked(file.etag, name, "ETag")
+            self.download(name, file, commit, blob)
+            _link(blob, snapshot / name)
+        if self.revision != commit:
+            ref = self.folder / "refs" / (self.revision or "main")
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            ref.write_text(commit)
+        return snapshot / names[0]
 
-    def download(self, name: str, file: "HfFileMetadata") -> Path:
+    def checked(self, given: str | None, name: str, what: str) -> str:
+        """A name that the hub gives, if it is one of a single file."""
+        if given is None or not _COMPONENT.fullmatch(given):
+            raise BitnetError(f"{self.name}: the hub gives {name} the {what} {given!r}, which is no name of a file")
+        return given
+
+    def download(self, name: str, file: "HfFileMetadata", commit: str, blob: Path) -> None:
         """Download a file into the cache as a blob, and resume an earlier download of it.
 
         `hf_hub_download` cannot resume in another process, nor over Xet. So this uses plain HTTP, with the cache's own
@@ -152,7 +163,6 @@ class _Repository:
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
-        blob = self.folder / "blobs" / str(file.etag)
         partial = blob.with_name(f"{blob.name}.incomplete")
         lock = self.cache / ".locks" / self.folder.name / f"{blob.name}.lock"
         for folder in (blob.parent, lock.parent):
@@ -165,7 +175,7 @@ class _Repository:
                     start = target.tell()
                     try:
                         if file.size is None or start < file.size:
-                            url = hf_hub_url(self.name, name, revision=file.commit_hash)
+                            url = hf_hub_url(self.name, name, revision=commit)
                             headers = build_hf_headers(token=self.token)
                             http_get(url, target, resume_size=start, headers=headers, displayed_filename=name)
                     except Exception:
@@ -179,7 +189,6 @@ class _Repository:
                 if not resumed:
                     raise BitnetError(f"{self.name}: the download of {name} is damaged: {fault}; try again")
                 resumed = False  # the earlier part may have been wrong: download all of it once
-        return blob
 
     def find_cached(self, filename: str | None, failure: BitnetError) -> Path:
         """The model in the cache. If it is not there, raises an error of `failure`'s class, with its text as reason."""
@@ -198,6 +207,18 @@ class _Repository:
         commit = ref.read_text().strip() if ref.is_file() else self.revision or ""
         found = [folder for folder in (self.folder / "snapshots").glob("*") if folder.name.startswith(commit)]
         return found[0] if len(found) == 1 and len(commit) >= 7 else None
+
+
+def _link(blob: Path, path: Path) -> None:
+    """Make a snapshot's file out of a blob: a symbolic link, or the blob itself where there are none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.unlink(missing_ok=True)  # a link to a blob that somebody removed
+        path.symlink_to(os.path.relpath(blob, path.parent))
+    except FileExistsError:
+        pass  # another process made it meanwhile
+    except OSError:
+        blob.replace(path)
 
 
 def _damage(path: Path, file: "HfFileMetadata") -> str | None:
