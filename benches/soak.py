@@ -145,7 +145,8 @@ class Soak:
 
 
 def resident() -> int:
-    """Bytes of this process in memory, without what the allocator keeps for later."""
+    """Bytes of this process in memory, without what the allocator and idle threads keep for later."""
+    time.sleep(2)  # threads of `await` end after a second without work
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -80,12 +80,13 @@ def test_replay_computes_again_on_other_instructions_and_threads(chain: list[Pat
     assert (done.returncode, done.stderr) == (0, "")
     counts = [bitnet.Receipt.load(path).completion_tokens for path in chain]
     assert counts == [9, 4, 9]
-    told = (
-        "  told, not proven: claim.previous, claim.template, claim.n_ctx, claim.sampling, run, timestamp, environment, "
-        "model_info.file, test_results"
-    )
+    told = [
+        f"  told, not proven: claim.previous, claim.template, claim.n_ctx, claim.sampling, {cut}claim.finish_reason, "
+        "run, timestamp, environment, model_info.file, test_results"
+        for cut in ("", "claim.output_ids, ", "")  # the second was cancelled
+    ]
     lines = [f"{path}: same; {count} ids on scalar, threads 1" for path, count in zip(chain, counts, strict=True)]
-    assert done.stdout.splitlines() == [line for pair in ((line, told) for line in lines) for line in pair]
+    assert done.stdout.splitlines() == [line for pair in zip(lines, told, strict=True) for line in pair]
 
 
 def forged(path: Path, changes: dict[str, Any], sampling: dict[str, Any]) -> Path:

@@ -129,6 +129,43 @@ def test_what_a_replay_overlooks_is_listed(receipts: list[Any], engine: Any) -> 
     assert overlooked >= fields | {"model_info.file"}
 
 
+HIDDEN_STOP = {"count": 1, "blake3": "00" * 32}
+
+
+@pytest.mark.parametrize(
+    ("claims", "sampling"),
+    [
+        ({"finish_reason": "cancelled"}, {"max_tokens": 100}),
+        ({"finish_reason": "cancelled"}, {"max_tokens": None}),
+        ({"finish_reason": "context", "n_ctx": None}, {"max_tokens": 100}),
+        ({"finish_reason": "stop"}, {"max_tokens": 100, "stop": HIDDEN_STOP}),
+    ],
+)
+def test_an_end_that_several_changes_forge_is_told(
+    engine: Any, claims: dict[str, Any], sampling: dict[str, Any]
+) -> None:
+    original = engine.generate(engine.encode("What is a cat?"), max_tokens=6, ignore_eos=True).receipt
+    document = original.to_dict()
+    claim = document["claim"]
+    if "n_ctx" in claims:
+        claims = claims | {"n_ctx": len(claim["prompt_ids"]) + len(claim["output_ids"]) - 1}
+    claim |= claims
+    claim["sampling"] |= sampling
+    mutant = consistent(document)
+    assert mutant is not None, "it is valid"
+    same, _, told = engine._replay(mutant)
+    assert same
+    assert {f"claim.{name}" for name in (*claims, "sampling")} <= {*told}
+    assert ("claim.output_ids" in told) == (claims["finish_reason"] == "cancelled")
+
+
+def test_space_around_a_system_prompt_is_told(engine: Any) -> None:
+    receipt = bitnet.ChatSession(engine, "Be brief.", template="bitnet", max_tokens=3).send("Hi").receipt
+    assert "claim.system" not in engine._replay(receipt)[2]
+    padded = forged(receipt, system="  Be brief.\n")
+    assert "claim.system" in engine._replay(padded)[2]
+
+
 def forged(receipt: Any, **claims: Any) -> Any:
     """A copy with other claims, and a digest computed anew."""
     document = receipt.to_dict()

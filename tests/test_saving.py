@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bitnet import ChatSession, Engine, Receipt
+from bitnet import ArgumentError, ChatSession, Engine, Receipt
 
 Save = Callable[[Path], Any]
 
@@ -111,3 +111,56 @@ def test_the_files_have_the_modes_of_what_they_hold(engine: Engine, tmp_path: Pa
     assert isinstance(receipt, Receipt)
     assert stat.S_IMODE(receipt.save(tmp_path / "receipt").stat().st_mode) == 0o644
     assert stat.S_IMODE(session.save(tmp_path / "talk").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of Unix")
+def test_a_receipt_obeys_the_umask_and_keeps_a_mode(engine: Engine, tmp_path: Path) -> None:
+    receipt = engine.generate([1, 2, 3], max_tokens=1).receipt
+    assert receipt
+    path = tmp_path / "r.json"
+    code = "import bitnet, os, sys; os.umask(0o077); bitnet.Receipt.load(sys.argv[1]).save(sys.argv[2])"
+    receipt.save(path)
+    subprocess.run([sys.executable, "-c", code, path, tmp_path / "private.json"], check=True, timeout=60)
+    assert stat.S_IMODE((tmp_path / "private.json").stat().st_mode) == 0o600
+    path.chmod(0o640)
+    receipt.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_only_temporary_files_of_our_own_are_removed(save: Save, tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    notes = [tmp_path / name for name in (".f.json.my-notes.tmp", ".f.json.abc.tmp", ".f.json..tmp")]
+    for note in notes:
+        note.write_text("mine")
+    os.mkfifo(tmp_path / ".f.json.AbCd01.tmp")
+    (tmp_path / ".f.json.AbCd02.tmp").mkdir()
+    save(path)
+    assert all(note.read_text() == "mine" for note in notes)
+
+
+def test_links_to_links_and_long_names(save: Save, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "a").symlink_to("folder/b")
+    (folder / "b").symlink_to("../missing")
+    save(tmp_path / "a")
+    assert (tmp_path / "a").is_symlink()
+    assert (folder / "b").is_symlink()
+    assert (tmp_path / "missing").is_file()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="loop"):
+        save(tmp_path / "loop")
+    long = tmp_path / ("\u00e9" * 127)
+    save(long)
+    assert long.is_file()
+
+
+def test_a_saved_conversation_has_limits(engine: Engine, tmp_path: Path) -> None:
+    session = ChatSession(engine)
+    session.send("Hi", max_tokens=1)
+    path = session.save(tmp_path / "chat.json")
+    text = path.read_text()
+    assert '"stop": []' in text
+    path.write_text(text.replace('"stop": []', '"stop": [' + '"a",' * (5 << 20) + '"b"]'))
+    with pytest.raises(ArgumentError, match="more than 268435456 bytes or 4194304 values"):
+        ChatSession.load(engine, path)

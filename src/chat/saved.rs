@@ -8,6 +8,7 @@ use crate::decode::Sequence;
 use crate::engine::{Engine, NUMERICS, Watch};
 use crate::error::{Error, Result};
 use crate::machine::file::{self, Readers, write_atomically};
+use crate::receipt::JsonSize;
 use crate::sampler::{SamplingParams, bias_from_json, bias_to_json_exact};
 use crate::template::{ChatTurn, Role, Template, TemplateOrigin};
 use crate::token::TokenId;
@@ -69,18 +70,50 @@ fn wrong(what: impl std::fmt::Display) -> Error {
     Error::Argument(format!("not a saved conversation: {what}"))
 }
 
-/// The most bytes of a document.
-const MAX_DOCUMENT: u64 = 256 << 20;
+/// The most bytes of a document, without the cache.
+const MAX_BYTES: u64 = 256 << 20;
+/// The most values of a document: more than half a million turns have.
+const MAX_VALUES: usize = 4 << 20;
 
-fn too_long() -> Error {
-    Error::Argument(format!("the saved conversation has more than {MAX_DOCUMENT} bytes; clear it or rewind it"))
+fn check_size(size: &JsonSize) -> Result<()> {
+    if size.bytes <= MAX_BYTES && size.values <= MAX_VALUES {
+        return Ok(());
+    }
+    Err(Error::Argument(format!(
+        "the saved conversation has more than {MAX_BYTES} bytes or {MAX_VALUES} values; clear or rewind it before it \
+         is saved"
+    )))
+}
+
+/// A document while it is read: within the limits, and as long as nobody cancels it.
+struct Document<'a, 'w, T> {
+    inner: T,
+    size: JsonSize,
+    watch: &'a mut Watch<'w>,
+    /// Why reading ended early.
+    failed: Option<Error>,
+}
+
+/// A watch is called after so many bytes.
+const BYTES_UNWATCHED: u64 = 64 << 10;
+
+impl<T: Read> Read for Document<'_, '_, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        let before = self.size.bytes;
+        self.size.add(&buffer[..n]);
+        let cancelled = before / BYTES_UNWATCHED != self.size.bytes / BYTES_UNWATCHED && (self.watch)();
+        self.failed = if cancelled { Some(Error::Cancelled) } else { check_size(&self.size).err() };
+        if self.failed.is_some() { Err(io::Error::other("it ends early")) } else { Ok(n) }
+    }
 }
 
 impl Saved {
     fn to_json(&self) -> Result<String> {
         let text = serde_json::to_string_pretty(self)
             .map_err(|error| Error::Argument(format!("the conversation cannot be written as JSON: {error}")))?;
-        if text.len() as u64 >= MAX_DOCUMENT { Err(too_long()) } else { Ok(text + "\n") }
+        check_size(&JsonSize::of(&text))?;
+        Ok(text + "\n")
     }
 
     fn new(session: &ChatSession, params: &SamplingParams) -> Saved {
@@ -218,6 +251,7 @@ impl ChatSession {
 
     /// The conversation of a document that [`ChatSession::to_json`] made, with its sampling parameters.
     pub fn from_json(text: &str) -> Result<(ChatSession, SamplingParams)> {
+        check_size(&JsonSize::of(text))?;
         serde_json::from_str::<Saved>(text).map_err(wrong)?.open()
     }
 
@@ -260,12 +294,9 @@ impl ChatSession {
         let io = |source| Error::Io { path: path.into(), source };
         let damaged = || wrong("the file is damaged; its contents are not those that were saved");
         let mut file = Hashed::new(BufReader::new(file::open(path).map_err(io)?));
-        let mut document = (&mut file).take(MAX_DOCUMENT);
+        let mut document = Document { inner: &mut file, size: JsonSize::default(), watch, failed: None };
         let saved = Saved::deserialize(&mut serde_json::Deserializer::from_reader(&mut document));
-        if document.limit() == 0 {
-            return Err(too_long());
-        }
-        let mut saved = saved.map_err(wrong)?;
+        let mut saved = saved.map_err(|error| document.failed.unwrap_or_else(|| wrong(error)))?;
         let mut sequence = None;
         if let Some(computed) = saved.cache.take().filter(|_| cache) {
             let mut read = |bytes: &mut [u8]| file.read_exact(bytes).map_err(|_| damaged());

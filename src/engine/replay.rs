@@ -2,7 +2,7 @@
 
 use super::{Engine, Finish, NUMERICS, Request, Watch};
 use crate::error::Result;
-use crate::receipt::{Claim, Receipt, check_gate, gate_error};
+use crate::receipt::{Claim, Receipt, Redactable, check_gate, gate_error};
 use crate::sampler::SamplingParams;
 use crate::template::Template;
 use crate::token::TokenId;
@@ -68,7 +68,7 @@ impl Engine {
             ("claim.act_quant", &*claim.act_quant, self.act_quant().name()),
             ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
             ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
-            ("claim.model", claim.model.get()?, self.fingerprint(watch)?),
+            ("claim.model", claim.model.get_watched(watch)?, self.fingerprint(watch)?),
             ("claim.tokenizer", claim.tokenizer.as_deref().unwrap_or("none"), tokenizer),
         ] {
             check_gate(name, theirs == own, || {
@@ -162,13 +162,18 @@ fn common_prefix(one: &str, other: &str) -> usize {
 
 /// The fields of a replayed receipt that are told, not proven. `docs/receipts.md` says of each what that means.
 fn told(claim: &Claim, system_is_shown: bool) -> Vec<&'static str> {
-    let settled = [("claim.system", system_is_shown), ("claim.n_ctx", claim.finish_reason == Finish::Context.name())];
+    // Templates trim a system prompt, so that the space around it does not show.
+    let system_is_exact = claim.system.as_ref().and_then(Redactable::whole).is_some_and(|text| text.trim() == text);
+    let was_cancelled = claim.finish_reason == Finish::Cancelled.name();
+    let settled = [("claim.system", system_is_shown && system_is_exact), ("claim.output_ids", !was_cancelled)];
     [
         "claim.previous",
         "claim.template",
         "claim.system",
         "claim.n_ctx",
         "claim.sampling",
+        "claim.output_ids",
+        "claim.finish_reason",
         "run",
         "timestamp",
         "environment",

@@ -11,12 +11,18 @@ use tempfile::NamedTempFile;
 pub enum Readers {
     /// Its owner only.
     Owner,
-    /// Everyone who may read the folder.
+    /// Those whom the process's umask lets read new files.
     Everyone,
 }
 
 /// Ends the name of a temporary file.
 const SUFFIX: &str = ".tmp";
+/// Random letters and digits before it.
+const RANDOM: usize = 6;
+/// The most bytes of the file's name that the temporary file's begins with.
+const MAX_PREFIX: usize = 200;
+/// The most links to links that are followed, as many as Linux follows.
+const MAX_LINKS: usize = 40;
 
 /// Writes a file atomically: `write` fills a temporary file in the same folder, which then replaces `path`, so that no
 /// reader ever sees half of it. Creates missing folders.
@@ -28,13 +34,16 @@ pub fn write_atomically(path: &Path, readers: Readers, write: impl FnOnce(&mut F
     let target = target_of(path).map_err(io)?;
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(io)?;
-    let prefix = format!(".{}.", target.file_name().unwrap_or_default().to_string_lossy());
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    // A name may have 255 bytes, and the temporary file's is longer.
+    let prefix = format!(".{}.", &name[..name.floor_char_boundary(MAX_PREFIX)]);
     remove_abandoned(folder, &prefix);
-    let mut file = temporary(folder, &prefix).map_err(io)?;
-    #[cfg(unix)]
-    if readers == Readers::Everyone {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(mode).map_err(io)?;
+    let mut file = temporary(folder, &prefix, readers).map_err(io)?;
+    // A file that everyone may read keeps the permissions that its owner gave it.
+    if readers == Readers::Everyone
+        && let Ok(old) = std::fs::metadata(&target)
+    {
+        file.as_file().set_permissions(old.permissions()).map_err(io)?;
     }
     write(file.as_file_mut()).and_then(|()| file.as_file().sync_all()).map_err(io)?;
     file.persist(&target).map(drop).map_err(|error| io(error.error))
@@ -62,26 +71,34 @@ fn not_a_file(kind: &str) -> io::Error {
 
 /// The file that a path leads to, which need not exist.
 fn target_of(path: &Path) -> io::Result<PathBuf> {
-    let target = match std::fs::canonicalize(path) {
-        // A missing file, or a link to one: the link's target is made.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let link = std::fs::read_link(path);
-            link.map_or_else(|_| path.into(), |link| path.parent().unwrap_or(Path::new("")).join(link))
-        }
-        found => found?,
-    };
-    match std::fs::metadata(&target) {
+    match std::fs::metadata(path) {
         Ok(found) if !found.is_file() => {
             Err(not_a_file(if found.is_dir() { "a folder" } else { "a device or a pipe" }))
         }
-        _ => Ok(target),
+        // A missing file, or a link to one: the link's target is made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut target = path.to_path_buf();
+            for _ in 0..MAX_LINKS {
+                let Ok(link) = std::fs::read_link(&target) else { return Ok(target) };
+                target = target.parent().unwrap_or(Path::new("")).join(link);
+            }
+            Err(error)
+        }
+        _ => std::fs::canonicalize(path),
     }
 }
 
 /// A new temporary file, which this process holds locked as long as it is open.
-fn temporary(folder: &Path, prefix: &str) -> io::Result<NamedTempFile> {
+fn temporary(folder: &Path, prefix: &str, readers: Readers) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).rand_bytes(RANDOM).suffix(SUFFIX);
+    #[cfg(unix)]
+    if readers == Readers::Everyone {
+        // The system takes away what the umask forbids.
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    }
     loop {
-        let file = tempfile::Builder::new().prefix(prefix).suffix(SUFFIX).tempfile_in(folder)?;
+        let file = builder.tempfile_in(folder)?;
         // Without locks on this file system nobody removes the file either.
         let locked = file.as_file().try_lock();
         // Another process may have taken it for an abandoned one before it was locked.
@@ -95,7 +112,9 @@ fn temporary(folder: &Path, prefix: &str) -> io::Result<NamedTempFile> {
 fn remove_abandoned(folder: &Path, prefix: &str) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let is_ours = name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(SUFFIX));
+        let random = name.to_str().and_then(|name| name.strip_prefix(prefix)?.strip_suffix(SUFFIX));
+        let is_ours = random.is_some_and(|r| r.len() == RANDOM && r.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+            && entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_ours && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             let _ = std::fs::remove_file(entry.path()); // it costs space only
         }

@@ -21,6 +21,9 @@ use tokio::task::{JoinError, JoinHandle, block_in_place};
 
 /// Set once nobody waits for the result any more. The step under way then stops early.
 pub type Abandoned = Arc<AtomicBool>;
+/// A thread without work ends after so long.
+const IDLE: Duration = Duration::from_secs(1);
+
 type Start = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
 /// The work of one coroutine. `bitnet._async` starts it when the coroutine is awaited.
@@ -97,7 +100,7 @@ fn set_up(py: Python<'_>) -> PyResult<()> {
         // Tokio panics where it gets no thread, so ask first.
         let _ = spawn("bitnet-await", || ())?.join();
         let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(1).thread_name("bitnet-await");
+        builder.worker_threads(1).thread_name("bitnet-await").thread_keep_alive(IDLE);
         let runtime = caught(|| builder.build())?;
         init_with_runtime(Box::leak(Box::new(runtime))).expect("nobody else sets it");
         *process = Some(own);

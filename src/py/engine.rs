@@ -118,7 +118,9 @@ impl Engine {
             py.import("bitnet._progress")?.call_method1("read", (&path,))?;
         }
         let core = detached(py, |watch| CoreEngine::open(&path, options, watch))?;
-        // numpy initialises itself at its first array; a process forked off during that would deadlock. So do it now.
+        // numpy initialises itself at its first array; a process forked off during that would deadlock. So do it now,
+        // after an import that Ctrl-C can end: the array would panic.
+        py.import("numpy")?;
         PyArray1::<f32>::from_vec(py, Vec::new());
         core.warnings().iter().try_for_each(|warning| warn(py, warning))?;
         Ok(Engine {

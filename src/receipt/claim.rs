@@ -218,12 +218,20 @@ type HashFunction = Box<dyn Fn(&mut Watch) -> Result<String> + Send>;
 /// A hash that is computed when it is first read; clones share it. Hashing a model reads its whole file. An error, such
 /// as a disk that fails for a moment, is not kept: the next call tries again.
 #[derive(Clone)]
-pub struct LazyHash(Arc<(OnceLock<String>, Mutex<HashFunction>)>);
+pub struct LazyHash(Arc<Hashing>);
+
+struct Hashing {
+    hash: OnceLock<String>,
+    compute: Mutex<HashFunction>,
+    /// The process that made it. In a fork of it, the lock may be held by a thread that does not exist there.
+    process: u32,
+}
 
 impl LazyHash {
     /// A hash that `compute` returns.
     pub fn new(compute: impl Fn(&mut Watch) -> Result<String> + Send + 'static) -> LazyHash {
-        LazyHash(Arc::new((OnceLock::new(), Mutex::new(Box::new(compute)))))
+        let (hash, compute) = (OnceLock::new(), Mutex::new(Box::new(compute) as HashFunction));
+        LazyHash(Arc::new(Hashing { hash, compute, process: std::process::id() }))
     }
 
     /// The hash in hexadecimal.
@@ -233,7 +241,7 @@ impl LazyHash {
 
     /// [`LazyHash::get`], which `watch` can cancel.
     pub fn get_watched(&self, watch: &mut Watch) -> Result<&str> {
-        let (hash, compute) = &*self.0;
+        let Hashing { hash, compute, process } = &*self.0;
         if let Some(hash) = hash.get() {
             return Ok(hash);
         }
@@ -242,6 +250,11 @@ impl LazyHash {
             match compute.try_lock() {
                 Ok(compute) => break compute,
                 Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if *process != std::process::id() => {
+                    let forked = "another thread was hashing its file when this process was forked; start processes \
+                                  by 'spawn'";
+                    return Err(gate_error("model", forked));
+                }
                 Err(TryLockError::WouldBlock) if watch() => return Err(Error::Cancelled),
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
             }

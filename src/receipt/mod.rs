@@ -7,11 +7,13 @@
 mod claim;
 mod run;
 mod sampling;
+mod size;
 mod validate;
 
 pub use claim::{Claim, LazyHash, PreviousReceipt, Redactable, TemplateClaim};
 pub use run::{Run, Seconds, ns_to_seconds, rate};
 pub use sampling::Sampling;
+pub use size::JsonSize;
 pub use validate::check_gate;
 
 use crate::error::{Error, Result};
@@ -219,16 +221,7 @@ fn check_bytes(bytes: u64) -> Result<()> {
 /// Refuses a text that is larger than any receipt, before it is parsed.
 fn check_size(text: &str) -> Result<()> {
     check_bytes(text.len() as u64)?;
-    let (mut values, mut in_text, mut escaped) = (0, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_text => escaped = true,
-            b'"' => in_text = !in_text,
-            b',' | b':' | b'[' | b'{' if !in_text => values += 1, // each begins one value at most
-            _ => (),
-        }
-    }
+    let JsonSize { values, .. } = JsonSize::of(text);
     check_gate("form", values <= MAX_VALUES, || {
         format!("it has {values} values, more than a receipt can have, {MAX_VALUES}")
     })

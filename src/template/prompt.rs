@@ -17,6 +17,8 @@ pub struct RenderedPrompt {
     pub text: String,
     /// Ranges of the text in which control tokens are not recognized. They are ascending and do not overlap.
     plain: Vec<Range<usize>>,
+    /// Ranges of the text that come from the conversation, ascending and apart from each other.
+    data: Vec<Range<usize>>,
 }
 
 impl RenderedPrompt {
@@ -35,12 +37,19 @@ impl RenderedPrompt {
     }
 }
 
+impl RenderedPrompt {
+    /// The ranges of the text that come from the conversation, ascending and apart from each other.
+    pub fn data(&self) -> &[Range<usize>] {
+        &self.data
+    }
+}
+
 impl Template {
     /// The prompt of a conversation. `controls` are the texts of the vocabulary's control tokens.
     pub fn prompt(&self, conversation: &Conversation, controls: &[&str], watch: &mut Watch) -> Result<RenderedPrompt> {
         let text = self.text_of(conversation, watch)?;
         let plain = plain(&text, controls)?;
-        Ok(RenderedPrompt { text: text.as_str().to_string(), plain })
+        Ok(RenderedPrompt { text: text.as_str().to_string(), plain, data: text.data_ranges().to_vec() })
     }
 }
 

@@ -159,14 +159,16 @@ impl Tokenizer {
     ) -> Result<Vec<TokenId>> {
         let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0 };
         encoder.ids.extend(self.bos.filter(|_| add_bos));
-        encoder.encode(&[(text, parse_special)])?;
+        encoder.encode(&[(text, parse_special)], None)?;
         Ok(encoder.ids)
     }
 
     /// The ids of a rendered prompt. Control tokens are recognized only where the template wrote them. BOS is added if
     /// the model expects it and the prompt does not begin with it.
     pub fn encode_prompt(&self, prompt: &RenderedPrompt, watch: &mut Watch) -> Result<Vec<TokenId>> {
-        let mut ids = self.encode_parts(&prompt.parts(), watch)?;
+        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0 };
+        encoder.encode(&prompt.parts(), Some(prompt.data()))?;
+        let mut ids = encoder.ids;
         if let Some(bos) = self.bos.filter(|bos| self.add_bos && ids.first() != Some(bos)) {
             ids.insert(0, bos);
         }
@@ -176,7 +178,7 @@ impl Tokenizer {
     /// The ids of a text in parts, each with whether control tokens are recognized in it.
     pub fn encode_parts(&self, parts: &[(&str, bool)], watch: &mut Watch) -> Result<Vec<TokenId>> {
         let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0 };
-        encoder.encode(parts)?;
+        encoder.encode(parts, None)?;
         Ok(encoder.ids)
     }
 
@@ -263,7 +265,7 @@ impl Tokenizer {
     /// The text of the first control token that a text spells.
     pub fn control_text_in(&self, text: &str) -> Option<&str> {
         let whole = [(0..text.len(), true)];
-        let ids = self.specials.cut(text, &whole).into_iter().filter_map(|fragment| match fragment {
+        let ids = self.specials.cut(text, &whole, None).into_iter().filter_map(|fragment| match fragment {
             Fragment::Token(id) => Some(id),
             Fragment::Plain(_) => None,
         });
@@ -315,7 +317,8 @@ const PIECES_UNWATCHED: usize = 4096;
 
 impl Encoder<'_> {
     /// Encodes a text in parts. Text between two special tokens is encoded as a whole, even if it spans several parts.
-    fn encode(&mut self, parts: &[(&str, bool)]) -> Result<()> {
+    /// Of a rendered conversation, `data` are the ranges that come from it.
+    fn encode(&mut self, parts: &[(&str, bool)], data: Option<&[Range<usize>]>) -> Result<()> {
         let text = match parts {
             [(text, _)] => Cow::Borrowed(*text),
             _ => parts.iter().map(|(text, _)| *text).collect::<String>().into(),
@@ -326,8 +329,9 @@ impl Encoder<'_> {
             (end - part.len()..end, *control)
         });
         let ranges: Vec<(Range<usize>, bool)> = ranges.collect();
-        let control = ranges.iter().all(|(_, control)| *control);
-        for fragment in self.tokenizer.specials.cut(&text, &ranges) {
+        // A normalizer may make a control token of other texts, so a conversation's are found only as written.
+        let control = data.is_none() && ranges.iter().all(|(_, control)| *control);
+        for fragment in self.tokenizer.specials.cut(&text, &ranges, data) {
             match fragment {
                 Fragment::Token(id) => self.ids.push(id),
                 Fragment::Plain(range) => self.plain(&text[range.clone()], range.start == 0, control)?,

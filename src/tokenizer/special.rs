@@ -1,6 +1,6 @@
 //! Special tokens, which are found in a text before it is encoded: control tokens and user-defined tokens.
 
-use super::TokenKind;
+use super::{STOP_TEXTS, TokenKind};
 use crate::error::{Error, Result};
 use crate::token::TokenId;
 use ahash::AHashMap;
@@ -75,9 +75,17 @@ impl Specials {
 
     /// Cuts a text at the special tokens in it. A range is a part of the text with whether control tokens count in it;
     /// the parts follow one another and cover the text.
-    pub(super) fn cut(&self, text: &str, parts: &[(Range<usize>, bool)]) -> Vec<Fragment> {
-        let mixed = parts.windows(2).any(|pair| pair[0].1 != pair[1].1);
-        let mut cut = Cut::new(text);
+    ///
+    /// Of a rendered conversation, `data` are the ranges that come from it, ascending. No token that controls the model
+    /// is found where it has a character of them.
+    pub(super) fn cut(
+        &self,
+        text: &str,
+        parts: &[(Range<usize>, bool)],
+        data: Option<&[Range<usize>]>,
+    ) -> Vec<Fragment> {
+        let mixed = data.is_some() || parts.windows(2).any(|pair| pair[0].1 != pair[1].1);
+        let mut cut = Cut::new(text, data.unwrap_or_default());
         for (range, control) in parts {
             let matcher = match (control, mixed) {
                 (true, true) => self.written.as_ref(),
@@ -91,7 +99,7 @@ impl Specials {
 
     /// Cuts a normalized text at the tokens that are found there.
     pub(super) fn cut_normalized(&self, text: &str, control: bool) -> Vec<Fragment> {
-        let mut cut = Cut::new(text);
+        let mut cut = Cut::new(text, &[]);
         if let Some(matcher) = &self.normalized {
             cut.part(matcher, 0..text.len(), control);
         }
@@ -110,6 +118,9 @@ struct Matcher {
 struct Found {
     id: TokenId,
     control: bool,
+    /// Whether it may not come from a conversation's texts: a control token, or one that some files call user-defined
+    /// though it ends or begins a turn.
+    guarded: bool,
     strip: (bool, bool),
     single_word: bool,
 }
@@ -123,7 +134,9 @@ impl Matcher {
             if by_text.insert(token.text, ()).is_none() {
                 texts.push(token.text);
                 let SpecialToken { id, kind, strip, single_word, .. } = *token;
-                tokens.push(Found { id, control: kind.is_control(), strip, single_word });
+                let (control, text) = (kind.is_control(), token.text);
+                let guarded = control || text.starts_with("<|") && text.ends_with("|>") || STOP_TEXTS.contains(&text);
+                tokens.push(Found { id, control, guarded, strip, single_word });
             }
         }
         let bytes: usize = texts.iter().map(|text| text.len()).sum();
@@ -144,14 +157,16 @@ impl Matcher {
 /// A text while it is cut.
 struct Cut<'a> {
     text: &'a str,
+    /// The ranges that come from a conversation.
+    data: &'a [Range<usize>],
     fragments: Vec<Fragment>,
     /// Where the last token ended, with the white space that it dropped.
     done: usize,
 }
 
 impl<'a> Cut<'a> {
-    fn new(text: &'a str) -> Cut<'a> {
-        Cut { text, fragments: Vec::new(), done: 0 }
+    fn new(text: &'a str, data: &'a [Range<usize>]) -> Cut<'a> {
+        Cut { text, data, fragments: Vec::new(), done: 0 }
     }
 
     /// Cuts at the tokens inside a range of the text.
@@ -161,6 +176,9 @@ impl<'a> Cut<'a> {
             let token = matcher.tokens[found.pattern().as_usize()];
             let in_word = || ends_with_word(&text[..found.start()]) || starts_with_word(&text[found.end()..]);
             if token.control && !control || token.single_word && in_word() {
+                continue;
+            }
+            if token.guarded && self.is_data(found.range()) {
                 continue;
             }
             let rest = &text[found.end()..];
@@ -181,6 +199,12 @@ impl<'a> Cut<'a> {
             self.fragments.push(Fragment::Token(token.id));
             self.done = end;
         }
+    }
+
+    /// Whether a range has a character that comes from a conversation.
+    fn is_data(&self, range: Range<usize>) -> bool {
+        let next = self.data.partition_point(|data| data.end <= range.start);
+        self.data.get(next).is_some_and(|data| data.start < range.end)
     }
 
     fn end(mut self) -> Vec<Fragment> {

@@ -11,6 +11,7 @@ use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson;
 use regex_automata::util::pool::Pool;
 use regex_automata::{Anchored, Input, PatternID};
+use regex_syntax::hir::{Hir, HirKind};
 use std::ops::Range;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
@@ -22,6 +23,9 @@ const SPACES: [&str; 2] = [r"|\s+(?!\S)|\s+", r"|\s+(?!\S)"];
 /// Possessive repetitions of other regex engines. This engine would read them as nested repetitions.
 const POSSESSIVE: [&str; 3] = ["?+", "*+", "++"];
 
+/// The most parts that a pattern may have, each counted as often as it is repeated: several times those of any published
+/// one, and RE2's limit for repetitions. So many states can be active at once, and a step's time grows with them.
+const PATTERN_PARTS: u64 = 1000;
 /// The most memory that a pattern's states may take before they are determinized, in bytes.
 const PATTERN_BYTES: usize = 2 << 20;
 /// The memory for determinized states, in bytes. When it is full, it starts afresh.
@@ -45,6 +49,21 @@ pub(super) enum Behavior {
     MergedWithPrevious,
     /// The start of the piece after it.
     MergedWithNext,
+}
+
+/// The number of literals and classes of a pattern, each as often as it is repeated.
+fn parts(pattern: &Hir) -> u64 {
+    match pattern.kind() {
+        HirKind::Empty | HirKind::Look(_) | HirKind::Literal(_) | HirKind::Class(_) => 1,
+        HirKind::Capture(capture) => parts(&capture.sub),
+        HirKind::Repetition(repetition) => {
+            let copies = repetition.max.unwrap_or(repetition.min).max(1);
+            parts(&repetition.sub).saturating_mul(copies.into())
+        }
+        HirKind::Concat(all) | HirKind::Alternation(all) => {
+            all.iter().map(parts).fold(0, |sum: u64, parts| sum.saturating_add(parts))
+        }
+    }
 }
 
 type MakeCache = Box<dyn Fn() -> Cache + Send + Sync + UnwindSafe + RefUnwindSafe>;
@@ -77,6 +96,10 @@ impl Split {
         let cut = SPACES.iter().find_map(|spaces| pattern.strip_suffix(spaces));
         let patterns = [cut.unwrap_or(pattern), r"\s+"];
         let patterns = &patterns[..if cut.is_some() { 2 } else { 1 }];
+        let parts: u64 = patterns.iter().filter_map(|pattern| Some(parts(&regex_syntax::parse(pattern).ok()?))).sum();
+        if parts > PATTERN_PARTS {
+            return Err(refused(&format!("has {parts} parts with its repetitions, more than {PATTERN_PARTS}")));
+        }
         let built = DFA::builder()
             .configure(DFA::config().cache_capacity(CACHE_BYTES))
             .thompson(thompson::Config::new().nfa_size_limit(Some(PATTERN_BYTES)))

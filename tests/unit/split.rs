@@ -57,3 +57,14 @@ fn scans_that_look_ahead_in_vain_are_not_repeated() {
         assert!(steps < 200 * long.len(), "{pattern}: {steps} steps");
     }
 }
+
+#[test]
+fn a_pattern_with_too_many_parts_is_refused() {
+    let error = |pattern: &str| Split::new(pattern).err().map(|error| error.to_string()).unwrap_or_default();
+    for pattern in [r"(a{1,100}){1,100}b|a", r"(?:a{1,40}){1,40}", &"a?".repeat(1001), &r"\p{L}{900}|".repeat(2)] {
+        assert!(error(pattern).contains("parts with its repetitions, more than 1000"), "{pattern}: {}", error(pattern));
+    }
+    for pattern in [r"(a{1,30}){1,30}b|a", r"\p{N}{1,3}|[^\r\n\p{L}\p{N}]?\p{L}+", &"a".repeat(5000)] {
+        assert_eq!(error(pattern), "");
+    }
+}
