@@ -73,6 +73,14 @@ impl Engine {
         })
     }
 
+    /// The ids of a text to embed: as [`Engine::ids_of`], with the token behind a text that the file asks for.
+    pub fn ids_to_embed(&self, text: TextOrIds) -> Result<Vec<TokenId>> {
+        let suffix = if matches!(text, TextOrIds::Text(_)) { self.tokenizer()?.suffix } else { None };
+        let mut ids = self.ids_of(text)?;
+        ids.extend(suffix);
+        Ok(ids)
+    }
+
     /// Checks a prompt and the parameters of its answer.
     pub fn request(&self, prompt: TextOrIds, params: SamplingParams) -> Result<Request> {
         let (prompt, tokenize) = match prompt {
