@@ -190,7 +190,9 @@ fn embeddings_are_the_states_that_the_head_reads() {
 
     assert!(embed(&[], Pooling::Mean).is_empty());
     assert!(message(engine.embed(&[vec![1], vec![]], how(Pooling::Mean), &mut || false)).contains("texts[1] is empty"));
-    assert!(message(engine.embed(&[vec![96]], how(Pooling::Last), &mut || false)).contains("token id 96 at position 0"));
+    assert!(
+        message(engine.embed(&[vec![96]], how(Pooling::Last), &mut || false)).contains("token id 96 at position 0")
+    );
 }
 
 #[test]

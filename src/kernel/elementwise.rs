@@ -123,7 +123,7 @@ pub(super) fn silu_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
 /// `(1 + tanh(u)) / 2` is `1 / (1 + e^-2u)`, which loses no digits where tanh is near −1.
 #[inline(always)]
 pub(super) fn gelu_tanh_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
-    const MINUS_2_ROOT_2_OVER_PI: f32 = -1.595_769_1;
+    const MINUS_2_ROOT_2_OVER_PI: f32 = -1.595_769;
     assert_eq!(gate.len(), up.len());
     for (gate, up) in gate.chunks_mut(VECTOR_LEN).zip(up.chunks(VECTOR_LEN)) {
         let mut x = [0f32; VECTOR_LEN];
@@ -142,7 +142,7 @@ pub(super) fn gelu_tanh_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
 /// Hyperbolic tangent by Cephes' `tanhf`: a polynomial of `z²` below 0.625, and `1 - 2 / (e^2z + 1)` from there on.
 #[inline(always)]
 pub(super) fn softcap<L: SimdF32>(x: &mut [f32], cap: f32) {
-    const C: [f32; 5] = [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1];
+    const C: [f32; 5] = [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];
     for x in x.chunks_mut(VECTOR_LEN) {
         let mut z = [0f32; VECTOR_LEN];
         z.iter_mut().zip(&*x).for_each(|(z, x)| *z = x / cap);

@@ -215,11 +215,8 @@ const BITNET_2B_4T: ModelSize =
     ModelSize { n_layers: 30, hidden_size: 2560, intermediate_size: 6912, vocab_size: 128_256 };
 
 /// 1bitLLM's models: their vocabulary, Llama 2's with two tokens more, tells them from BitNet b1.58 2B-4T.
-const ONE_BIT_LLM: Exception = Exception {
-    applies: |size| size.vocab_size == 32_002,
-    activation: Activation::Silu,
-    tokenizer: Some("llama"),
-};
+const ONE_BIT_LLM: Exception =
+    Exception { applies: |size| size.vocab_size == 32_002, activation: Activation::Silu, tokenizer: Some("llama") };
 
 const LLAMA_TENSORS: BlockTensors = BlockTensors {
     attn_norm: "attn_norm",

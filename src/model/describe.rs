@@ -29,7 +29,8 @@ impl Model {
         });
         let softcap = config.softcap.map(|cap| format!("logits between −{cap} and {cap}, by tanh"));
         let pooling = config.pooling.map(|pooling| format!("embedding model, pooling '{}'", pooling.name()));
-        let all = [heads, sub_norms, norm_in, post_norms, biases, scales, self.rope_scaling(), window, softcap, pooling];
+        let all =
+            [heads, sub_norms, norm_in, post_norms, biases, scales, self.rope_scaling(), window, softcap, pooling];
         all.into_iter().flatten().collect()
     }
 

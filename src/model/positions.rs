@@ -63,11 +63,9 @@ fn scaling(keys: &Keys, context: usize) -> Result<RopeScaling> {
             }
             Ok(RopeScaling::LongRope { original_context, magnitude })
         }
-        other => Err(keys.unsupported(
-            "rope.scaling.type",
-            other,
-            "knows the types 'none', 'linear', 'yarn' and 'longrope'",
-        )),
+        other => {
+            Err(keys.unsupported("rope.scaling.type", other, "knows the types 'none', 'linear', 'yarn' and 'longrope'"))
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::tensors::Tensors;
 use super::{ActQuant, Block, LoadOptions, Model, Norms, check_cancelled};
 use crate::checkpoint::gguf::{Gguf, Tensor};
 use crate::codec::TensorRows;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Team;
 use crate::kernel::ternary::Ternary;
 use crate::machine::memory::Arena;
@@ -63,7 +63,8 @@ pub(super) fn load(
     let output = output.map(|tensor| Dense::new(&gguf, tensor, 1.0)).transpose()?;
     let output_norm = tensors.vector(OUTPUT_NORM, hidden_size)?;
     let rope = rope(&tensors, &config, options.n_ctx)?;
-    let window_rope = config.window.as_ref().map(|window| Rope::new(&window.rope, config.head_dim, None)).transpose()?;
+    let window_rope =
+        config.window.as_ref().map(|window| Rope::new(&window.rope, config.head_dim, None)).transpose()?;
     let loader = Loader { tensors, config: &config, projections: projections(&config), team, cancel };
     // Every tensor is looked up before the first is packed, so that a wrong file is refused at once.
     let norms = (0..config.n_layers).map(|layer| {
@@ -106,13 +107,27 @@ fn rope(tensors: &Tensors, config: &Config, n_ctx: Option<usize>) -> Result<Rope
     let pairs = config.rope.dim / 2;
     let divisors = match config.rope.scaling {
         RopeScaling::LongRope { original_context, .. } => {
-            let tables = [ROPE_SHORT_DIVISORS, ROPE_LONG_DIVISORS].map(|name| tensors.vector(name, pairs));
-            let [short, long] = tables;
-            Some(if config.n_ctx(n_ctx)? > original_context { long? } else { short? })
+            let short = positive(ROPE_SHORT_DIVISORS, tensors.vector(ROPE_SHORT_DIVISORS, pairs)?)?;
+            let long = positive(ROPE_LONG_DIVISORS, tensors.vector(ROPE_LONG_DIVISORS, pairs)?)?;
+            Some(if config.n_ctx(n_ctx)? > original_context { long } else { short })
         }
-        _ => tensors.optional_vector(ROPE_DIVISORS, pairs)?,
+        _ => match tensors.optional_vector(ROPE_DIVISORS, pairs)? {
+            Some(divisors) => Some(positive(ROPE_DIVISORS, divisors)?),
+            None => None,
+        },
     };
     Rope::new(&config.rope, config.head_dim, divisors.as_deref())
+}
+
+/// The divisors of a tensor, which must be above 0.
+fn positive(name: &str, divisors: Vec<f32>) -> Result<Vec<f32>> {
+    match divisors.iter().position(|divisor| *divisor <= 0.0) {
+        None => Ok(divisors),
+        Some(i) => Err(Error::Model(format!(
+            "tensor '{name}' holds {} at index {i}, expected divisors above 0; the file is broken",
+            divisors[i]
+        ))),
+    }
 }
 
 fn projections(config: &Config) -> [Projection; 7] {
@@ -149,7 +164,8 @@ impl<'a> Loader<'a> {
 
     /// The RMSNorm of a projection's input alone. A file has [`NORM_IN`] for every projection or for none.
     fn norm(&self, layer: usize, projection: &Projection) -> Result<Option<Vec<f32>>> {
-        let norm_in = |layer: usize, projection: &Projection| format!("blk.{layer}.{}{NORM_IN}.weight", projection.name);
+        let norm_in =
+            |layer: usize, projection: &Projection| format!("blk.{layer}.{}{NORM_IN}.weight", projection.name);
         let first = norm_in(0, &self.projections[0]);
         let name = if self.config.arch.norm_in && self.tensors.gguf.tensor(&first).is_some() {
             Some(norm_in(layer, projection))

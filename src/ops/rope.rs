@@ -131,8 +131,9 @@ impl Rope {
                 return Ok(frequency);
             }
             Err(Error::Model(format!(
-                "rotary frequency {i} is {frequency}, expected a finite number above 0; it follows from rope.freq_base \
-                 ({base}), the keys rope.scaling.* ({scaling:?}) and the tensor of divisors, if there is one"
+                "rotary frequency {i} is {frequency}, expected a finite number above 0; it follows from the keys \
+                 rope.freq_base ({base}) and rope.scaling.*, and from the tensor rope_freqs.weight or rope_factors_*.weight, \
+                 if there is one"
             )))
         });
         let frequencies = frequencies.collect::<Result<_>>()?;

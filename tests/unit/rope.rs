@@ -1,7 +1,6 @@
 use super::*;
 
-const PLAIN: RopeParams =
-    RopeParams { style: RopeStyle::NeoX, dim: 128, base: 1e6, scaling: RopeScaling::NONE };
+const PLAIN: RopeParams = RopeParams { style: RopeStyle::NeoX, dim: 128, base: 1e6, scaling: RopeScaling::NONE };
 const BONSAI: Yarn = Yarn {
     factor: 4.0,
     original_context: 16384,
