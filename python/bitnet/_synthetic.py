@@ -141,7 +141,11 @@ PRESETS = {
     "bonsai-1.7b": _bonsai(28, 2048, 6144, 16, untied=False),
     "bonsai-4b": _bonsai(36, 2560, 9728, 32, untied=False),
     "bonsai-8b": _bonsai(36, 4096, 12288, 32, untied=True),
-    "bitcpm-8b": Spec("minicpm", 32, 4096, 16384, 32, 2, 128, 73448, 32768, 10000.0, 1e-6, untied=True),
+    "bitcpm-8b": dataclasses.replace(
+        Spec("minicpm", 32, 4096, 16384, 32, 2, 128, 73448, 32768, 10000.0, 1e-6, untied=True),
+        rope_scaling="longrope",
+        rope_factor=1.0,
+    ),
     # A small one of each family.
     "tiny-qwen2": Spec("qwen2", rope_theta=1e6, eps=1e-6),
     "tiny-qwen3": Spec("qwen3", 2, 256, 768, 2, 1, 64, rope_theta=1e6, eps=1e-6, rope_scaling="yarn"),

@@ -15,7 +15,7 @@ impl Model {
             Some(HeadNorm::AfterRope) => Some("queries and keys are normalized after the rotation".into()),
         };
         let sub_norms = arch.tensors.attn_sub_norm.map(|_| "norms before the projections o and down (SubLN)".into());
-        let norm_in = block.filter(|block| block.q.norm.is_some()).map(|_| "a norm before every projection".into());
+        let norm_in = self.norms_inputs().then(|| "a norm before every projection".into());
         let post_norms =
             arch.tensors.post_attn_norm.map(|_| "norms behind the attention and the feed-forward network".into());
         let biases = block.filter(|block| block.q.bias.is_some()).map(|_| "biases of queries, keys and values".into());

@@ -138,6 +138,11 @@ impl Model {
         self.output.is_none()
     }
 
+    /// Whether every projection has a norm of its own before it, so that none share an input.
+    pub fn norms_inputs(&self) -> bool {
+        self.layers.first().is_some_and(|block| block.q.norm.is_some())
+    }
+
     fn page_shape(&self) -> PageShape {
         let Config { n_layers, n_kv_heads, head_dim, .. } = self.config;
         PageShape { n_layers, n_kv_heads, head_dim }
