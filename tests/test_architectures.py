@@ -15,6 +15,7 @@ from bitnet._synthetic import Spec, metadata, tensors
 from conftest import ModelMaker, message_of
 from edited_model import floats
 from reference import Reference
+from text_model import MERGES, TOKENS
 
 QWEN3 = Spec("qwen3", 1, 128, 128, 2, 1, 32, 40, 256, rope_scaling="yarn", linear="F32")
 MINICPM = Spec("minicpm", 2, 64, 96, 2, 1, None, 40, 256, linear="F32", rope_scaling="longrope")
@@ -29,6 +30,20 @@ def write(path: Path, spec: Spec, keys: dict[str, Value | None] | None = None, *
     found = {key: value for key, value in (metadata(spec) | changed).items() if value is not None}
     named = {t.name: t for t in tensors(spec)} | {t.name: t for t in others}
     write_gguf(path, found, [t for name, t in named.items() if name != without])
+    return path
+
+
+def write_with_text(path: Path, spec: Spec, **keys: Value) -> Path:
+    """The same with a byte-level vocabulary."""
+    spec = dataclasses.replace(spec, vocab_size=len(TOKENS))
+    vocabulary: dict[str, Value] = {
+        "tokenizer.ggml.pre": "qwen2",
+        "tokenizer.ggml.tokens": TOKENS,
+        "tokenizer.ggml.token_type": [1] * len(TOKENS),
+        "tokenizer.ggml.merges": MERGES,
+    }
+    more = {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
+    write_gguf(path, metadata(spec) | vocabulary | more, tensors(spec))
     return path
 
 
@@ -189,6 +204,24 @@ def test_the_context_chooses_the_table_of_longrope(tmp_path: Path) -> None:
     assert_as_reference(write(tmp_path / "b.gguf", MINICPM, {"rope.scaling.original_context_length": None}))
 
 
+def test_the_table_of_longrope_is_kept_with_receipts_and_caches(tmp_path: Path) -> None:
+    """An honest receipt of another context is not accused of wrong ids; a cache of the other table is not used."""
+    path, saved = write_with_text(tmp_path / "m.gguf", MINICPM), tmp_path / "saved"
+    with bitnet.Engine(path, n_ctx=64) as short, bitnet.Engine(path, n_ctx=128) as long:
+        answer = short.generate(IDS, max_tokens=8, ignore_eos=True)
+        assert short.replay(answer.receipt)
+        with pytest.raises(bitnet.ReceiptError, match=r"claim\.n_ctx.*64.*128.*LongRoPE"):
+            long.replay(answer.receipt)
+        with bitnet.Engine(path, n_ctx=50) as shorter:
+            assert shorter.replay(answer.receipt)
+        chat = bitnet.ChatSession(short, template="raw")
+        chat.send("a", max_tokens=2)
+        chat.save(saved, cache=True)
+        assert bitnet.ChatSession.load(short, saved).history == chat.history
+        with pytest.raises(bitnet.ArgumentError, match=r"rotary frequencies.*'short'.*'long'"):
+            bitnet.ChatSession.load(long, saved)
+
+
 def test_scales_have_llama_cpps_defaults(tmp_path: Path) -> None:
     for key in ("embedding_scale", "residual_scale", "logit_scale"):
         assert_as_reference(write(tmp_path / "m.gguf", MINICPM, {key: None}))
@@ -233,15 +266,13 @@ def test_pooling_by_the_file_and_by_the_caller(tmp_path: Path, stated: int) -> N
 
 
 def test_a_text_to_embed_ends_as_the_file_says(tmp_path: Path) -> None:
-    keys: dict[str, Any] = {"tokenizer.ggml.eos_token_id": 7, "tokenizer.ggml.add_eos_token": True}
-    path = tmp_path / "m.gguf"
-    write_gguf(path, metadata(NORM_IN) | keys | {"tokenizer.ggml.pre": "qwen2"}, tensors(NORM_IN))
+    path = write_with_text(tmp_path / "m.gguf", NORM_IN, eos_token_id=7, add_eos_token=True)
     with bitnet.Engine(path) as engine:
-        text = engine.decode([3], skip_special_tokens=False)
-        ids = engine.encode(text)
-        assert np.array_equal(engine.embed(text), engine.embed([*ids, 7]))
-        assert np.array_equal(engine.embed(ids), engine.embed(ids))
-        assert not np.array_equal(engine.embed(text), engine.embed(ids)) or not ids
+        ids = engine.encode("hello world")
+        assert len(ids) == 2
+        assert np.array_equal(engine.embed("hello world"), engine.embed([*ids, 7]))
+        assert not np.array_equal(engine.embed("hello world"), engine.embed(ids))
+        assert np.array_equal(engine.embed(["a", "hello world"])[1], engine.embed("hello world"))
 
 
 def test_inspect_says_how_a_graph_differs(model: ModelMaker) -> None:

@@ -121,6 +121,11 @@ impl Engine {
         self.kv_type
     }
 
+    /// Which of LongRoPE's tables of frequencies `n_ctx` has chosen; `None` for other models.
+    pub fn rope_table(&self) -> Option<&'static str> {
+        self.config().rope_table(self.n_ctx())
+    }
+
     /// Whether the projections' inputs are rounded to int8.
     pub fn act_quant(&self) -> ActQuant {
         self.runtime.model.act_quant.chosen

@@ -6,7 +6,7 @@ use super::positions::{self, SlidingWindow};
 use crate::checkpoint::gguf::{Gguf, Metadata};
 use crate::error::{Error, Result};
 use crate::ops::activation::Activation;
-use crate::ops::rope::RopeParams;
+use crate::ops::rope::{RopeParams, RopeScaling};
 
 named! {
     /// How the states of a text's positions become one vector.
@@ -148,6 +148,15 @@ impl Config {
             "n_ctx is {n_ctx}, expected at most {}, the positions that the model was trained for",
             self.context
         )))
+    }
+
+    /// Which of LongRoPE's tables a context of so many positions takes; `None` for other models.
+    pub fn rope_table(&self, n_ctx: usize) -> Option<&'static str> {
+        match self.rope.scaling {
+            RopeScaling::LongRope { original_context, .. } if n_ctx > original_context => Some("long"),
+            RopeScaling::LongRope { .. } => Some("short"),
+            _ => None,
+        }
     }
 
     /// The window of a layer; `None` if it sees all positions.

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Team;
 use crate::kernel::ternary::Ternary;
 use crate::machine::memory::Arena;
-use crate::ops::rope::{Rope, RopeScaling};
+use crate::ops::rope::Rope;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -105,13 +105,13 @@ pub(super) fn load(
 /// The rotary embedding, with the divisors that the file has for it.
 fn rope(tensors: &Tensors, config: &Config, n_ctx: Option<usize>) -> Result<Rope> {
     let pairs = config.rope.dim / 2;
-    let divisors = match config.rope.scaling {
-        RopeScaling::LongRope { original_context, .. } => {
+    let divisors = match config.rope_table(config.n_ctx(n_ctx)?) {
+        Some(table) => {
             let short = positive(ROPE_SHORT_DIVISORS, tensors.vector(ROPE_SHORT_DIVISORS, pairs)?)?;
             let long = positive(ROPE_LONG_DIVISORS, tensors.vector(ROPE_LONG_DIVISORS, pairs)?)?;
-            Some(if config.n_ctx(n_ctx)? > original_context { long } else { short })
+            Some(if table == "long" { long } else { short })
         }
-        _ => match tensors.optional_vector(ROPE_DIVISORS, pairs)? {
+        None => match tensors.optional_vector(ROPE_DIVISORS, pairs)? {
             Some(divisors) => Some(positive(ROPE_DIVISORS, divisors)?),
             None => None,
         },
