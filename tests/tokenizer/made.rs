@@ -198,7 +198,7 @@ fn texts_are_split_as_in_the_families_of_qwen_and_hunyuan() {
         ),
     ];
     for (pre, expected) in cases {
-        let mut tokens: Vec<String> = (0..=255).map(|byte| spelled_byte(byte)).collect();
+        let mut tokens: Vec<String> = (0..=255).map(spelled_byte).collect();
         let mut merges = Vec::new();
         let mut merge = |left: &str, right: &str| {
             merges.push(format!("{left} {right}"));
