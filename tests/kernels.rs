@@ -281,9 +281,10 @@ fn gelu_tanh_is_equal_and_right() {
         for (y, x) in compute(scalar()).iter().zip(&gate) {
             let x = *x as f64;
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
-            // As tanh near -1 loses digits, the quotient of exponentials; the argument of exp grows as x³.
+            // As tanh near -1 loses digits, the quotient of exponentials. Its argument 2u takes four roundings and two
+            // rounded constants, and an error of it is a relative one of the result.
             let want = x / (1.0 + (-2.0 * u).exp()) * 1.5;
-            let allowed = want.abs() * (5e-7 + 3e-7 * u.abs().min(90.0)) + 1e-36;
+            let allowed = want.abs() * (5e-7 + 2.0 * u.abs().min(90.0) * 6.0 * 2f64.powi(-24)) + 1e-36;
             assert!((want - *y as f64).abs() <= allowed, "gelu({x}): {want} {y}");
         }
     }
@@ -302,7 +303,7 @@ fn softcap_is_equal_and_right() {
         for (y, x) in compute(scalar()).iter().zip(&logits) {
             let want = cap as f64 * (*x as f64 / cap as f64).tanh();
             assert!((want - *y as f64).abs() <= want.abs() * 4e-7, "softcap({x}): {want} {y}");
-            assert_eq!(x.is_sign_negative(), y.is_sign_negative());
+            assert!(*x == 0.0 || x.is_sign_negative() == y.is_sign_negative());
         }
     }
 }
