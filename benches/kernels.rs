@@ -117,7 +117,7 @@ fn attention_step(criterion: &mut Criterion) {
         on_every_isa(&mut group, &format!("depth {depth}"), &pool, |team| {
             let mut out = vec![0f32; q.len()];
             let rows = [AttentionRow { pages: &pages, position: depth - 1 }];
-            let batch = AttentionBatch { shape: &SHAPE, layer: 0, rows: &rows };
+            let batch = AttentionBatch { shape: &SHAPE, layer: 0, window: None, scale: 0.088, rows: &rows };
             attention(team, &batch, &q, &mut out, &mut WorkCounters::default());
             black_box(out);
         });

@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from bitnet._synthetic import ARCHS, EMBEDDING_TYPES, LINEAR_TYPES, PRESETS, make_model
+from bitnet._synthetic import ARCHS, EMBEDDING_TYPES, LINEAR_TYPES, PRESETS, ROPE_SCALINGS, make_model
 
 SIZES = {
     "layers": "number of layers",
@@ -25,6 +25,10 @@ SIZES = {
     "context": "context length in tokens",
     "shards": "scales per projection, each for an equal share of its rows (default: 1)",
     "seed": "seed of all random values (default: 1)",
+    "original-context": "positions before the scaling of the rotary embedding (default: context / factor)",
+    "window": "positions that most layers of gemma3 see (default: 0, all)",
+    "window-pattern": "every layer of this number sees all positions (default: 6)",
+    "pooling": "1 mean, 2 cls, 3 last: an embedding model (default: 0)",
 }
 
 
@@ -42,6 +46,10 @@ def main() -> None:
     for name, meaning in SIZES.items():
         parser.add_argument(f"--{name}", type=int, help=meaning)
     parser.add_argument("--rope-theta", type=float, help="base of the rotary embedding")
+    parser.add_argument("--rope-scaling", choices=ROPE_SCALINGS, help="scaling of the rotary embedding")
+    parser.add_argument("--rope-factor", type=float, help="factor of that scaling (default: 4)")
+    parser.add_argument("--softcap", type=float, help="bound of the logits of gemma3 (default: 0, none)")
+    parser.add_argument("--norm-in", action=argparse.BooleanOptionalAction, help="a norm before every projection")
     parser.add_argument("--eps", type=float, help="epsilon of the norms")
     parser.add_argument("--untied", action=argparse.BooleanOptionalAction, help="separate output matrix")
     parser.add_argument("--linear", choices=LINEAR_TYPES, help="tensor type of the projections")

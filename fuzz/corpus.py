@@ -35,6 +35,10 @@ def models() -> None:
         "i2s": Spec(**shape),
         "wide": Spec("llama", **(shape | {"width": 256, "ffn": 256}), linear="TQ2_0", untied=True),
         "blocks": Spec("llama", **shape, linear="IQ2_BN", embedding="Q8_0"),
+        "yarn": Spec("qwen3", **shape, rope_scaling="yarn", norm_in=True, pooling=1),
+        "longrope": Spec("minicpm", **(shape | {"width": 64, "ffn": 64}), linear="F16", rope_scaling="longrope"),
+        "window": Spec("gemma3", **shape, window=3, window_pattern=2, softcap=20.0),
+        "biases": Spec("qwen2", **shape),
     }
     for name, spec in specs.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,18 @@ use bitnet::ops::attention::KvType;
 use bitnet::sampler::SamplingParams;
 use std::path::PathBuf;
 
-const MODELS: [&str; 3] = ["relu2-i2s", "silu-odd", "llama-iq2bn"];
+const MODELS: [&str; 10] = [
+    "relu2-i2s",
+    "silu-odd",
+    "llama-iq2bn",
+    "qwen2-biases",
+    "qwen3-yarn",
+    "qwen3-dense",
+    "qwen3-norm-in",
+    "minicpm-longrope",
+    "gemma3-window",
+    "hunyuan-i2s",
+];
 const KV_TYPES: [(&str, KvType); 2] = [("f16", KvType::F16), ("f32", KvType::F32)];
 
 fn fixture(name: &str) -> PathBuf {

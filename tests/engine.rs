@@ -2,7 +2,8 @@
 
 use bitnet::codec::TensorRows;
 use bitnet::engine::{
-    ActQuant, Engine, Finish, Inspection, Options, Pooling, Stream, TextOrIds, TypeTotal, spans, template_of_file,
+    ActQuant, Embedding, Engine, Finish, Inspection, Options, Pooling, Stream, TextOrIds, TypeTotal, spans,
+    template_of_file,
 };
 use bitnet::error::{Error, Result};
 use bitnet::sampler::SamplingParams;
@@ -151,7 +152,8 @@ fn embeddings_are_the_states_that_the_head_reads() {
     let engine = open(fixture("relu2-i2s"), Options { n_batch: Some(6), ..Options::default() });
     let texts = [ids(3, 8), ids(25, 9), ids(1, 10)];
     let size = engine.config().hidden_size;
-    let embed = |texts: &[Vec<u32>], pooling| engine.embed(texts, pooling, &mut || false).expect("computed");
+    let how = |pooling| Embedding { pooling: Some(pooling), normalize: false };
+    let embed = |texts: &[Vec<u32>], pooling| engine.embed(texts, how(pooling), &mut || false).expect("computed");
     let (last, mean) = (embed(&texts, Pooling::Last), embed(&texts, Pooling::Mean));
     assert_eq!((last.len(), mean.len()), (3 * size, 3 * size));
 
@@ -175,9 +177,23 @@ fn embeddings_are_the_states_that_the_head_reads() {
     }
     assert_eq!(last[2 * size..], mean[2 * size..], "of one position");
 
+    // The first state, the file's own pooling (none stated: the mean), and vectors of length 1.
+    let first = [texts[1][..1].to_vec()];
+    assert_eq!(embed(&texts[1..2], Pooling::Cls), embed(&first, Pooling::Last));
+    assert_eq!(engine.embed(&texts, Embedding::default(), &mut || false).expect("computed"), mean);
+    let unit = Embedding { pooling: Some(Pooling::Last), normalize: true };
+    let unit = engine.embed(&texts, unit, &mut || false).expect("computed");
+    for (unit, last) in unit.chunks(size).zip(last.chunks(size)) {
+        let length = |x: &[f32]| x.iter().map(|x| (*x as f64).powi(2)).sum::<f64>().sqrt();
+        assert!((length(unit) - 1.0).abs() < 1e-6);
+        assert_eq!(unit[0], (last[0] as f64 / length(last)) as f32);
+    }
+
     assert!(embed(&[], Pooling::Mean).is_empty());
-    assert!(message(engine.embed(&[vec![1], vec![]], Pooling::Mean, &mut || false)).contains("texts[1] is empty"));
-    assert!(message(engine.embed(&[vec![96]], Pooling::Last, &mut || false)).contains("token id 96 at position 0"));
+    assert!(message(engine.embed(&[vec![1], vec![]], how(Pooling::Mean), &mut || false)).contains("texts[1] is empty"));
+    assert!(
+        message(engine.embed(&[vec![96]], how(Pooling::Last), &mut || false)).contains("token id 96 at position 0")
+    );
 }
 
 #[test]

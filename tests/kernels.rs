@@ -268,6 +268,47 @@ fn silu_is_equal_and_right() {
 }
 
 #[test]
+fn gelu_tanh_is_equal_and_right() {
+    let gate: Vec<f32> = (-12_000..12_000).map(|i| i as f32 * 0.01).chain([0.0, -0.0, 1e30, -1e30]).collect();
+    for n in [1, 15, 16, 17, gate.len()] {
+        let up = vec![1.5; n];
+        let compute = |k: &Kernels| {
+            let mut out = gate[..n].to_vec();
+            k.gelu_tanh_mul(&mut out, &up);
+            out
+        };
+        same_bits(&format!("gelu_tanh of {n}"), compute);
+        for (y, x) in compute(scalar()).iter().zip(&gate) {
+            let x = *x as f64;
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            // As tanh near -1 loses digits, the quotient of exponentials. Its argument 2u takes four roundings and two
+            // rounded constants, and an error of it is a relative one of the result.
+            let want = x / (1.0 + (-2.0 * u).exp()) * 1.5;
+            let allowed = want.abs() * (5e-7 + 2.0 * u.abs().min(90.0) * 6.0 * 2f64.powi(-24)) + 1e-36;
+            assert!((want - *y as f64).abs() <= allowed, "gelu({x}): {want} {y}");
+        }
+    }
+}
+
+#[test]
+fn softcap_is_equal_and_right() {
+    let logits: Vec<f32> = (-12_000..12_000).map(|i| i as f32 * 0.02).chain([0.0, -0.0, 1e30, -1e30, 1e-30]).collect();
+    for (n, cap) in [(1, 30.0), (15, 30.0), (16, 1e-3), (17, 1e5), (logits.len(), 30.0)] {
+        let compute = |k: &Kernels| {
+            let mut out = logits[..n].to_vec();
+            k.softcap(&mut out, cap);
+            out
+        };
+        same_bits(&format!("softcap of {n}"), compute);
+        for (y, x) in compute(scalar()).iter().zip(&logits) {
+            let want = cap as f64 * (*x as f64 / cap as f64).tanh();
+            assert!((want - *y as f64).abs() <= want.abs() * 4e-7, "softcap({x}): {want} {y}");
+            assert!(*x == 0.0 || x.is_sign_negative() == y.is_sign_negative());
+        }
+    }
+}
+
+#[test]
 fn f16_rounds_to_nearest_even_and_converts_back() {
     for half in 0..=u16::MAX {
         let x = f16_to_f32(half);
@@ -411,6 +452,10 @@ fn values_that_are_not_finite_propagate() {
         assert!(gate[0].is_nan());
         gate[0] = f32::NAN;
         kernels.relu2_mul(&mut gate, &[1.0]);
+        assert!(gate[0].is_nan());
+        kernels.gelu_tanh_mul(&mut gate, &[1.0]);
+        assert!(gate[0].is_nan());
+        kernels.softcap(&mut gate, 30.0);
         assert!(gate[0].is_nan());
     }
 }

@@ -25,15 +25,21 @@ Floats = npt.NDArray[np.float64]
 class Arch:
     """What an architecture's name stands for, beyond the metadata: a row for each row of `src/model/arch.rs`."""
 
-    ffn_act: str
+    ffn_act: str = "silu"
     interleaved_rope: bool = False
+    norm_after_rope: bool = False  # where there are norms of queries and keys
 
 
 ARCHS = {
     "bitnet-b1.58": Arch("relu2"),
     "bitnet-25": Arch("relu2"),
-    "bitnet": Arch("silu"),
-    "llama": Arch("silu", interleaved_rope=True),
+    "bitnet": Arch(),
+    "llama": Arch(interleaved_rope=True),
+    "qwen2": Arch(),
+    "qwen3": Arch(),
+    "minicpm": Arch(interleaved_rope=True),
+    "gemma3": Arch("gelu_tanh"),
+    "hunyuan-dense": Arch(norm_after_rope=True),
 }
 # Community conversions of BitNet b1.58 2B-4T have the architecture `bitnet`, and 1bitLLM's models by Microsoft's
 # converter of 2026 that of 2B-4T; only their shape tells.
@@ -82,32 +88,68 @@ class Reference:
     def logits(self, ids: list[int], act_quant: str) -> Floats:
         """Compute the logits of every position, `[n, vocab]`; `act_quant` is "int8" or "none"."""
         embedding = self.weights["token_embd.weight"]
-        x = embedding[ids]
+        logits: Floats = self.states(ids, act_quant) @ self.weights.get("output.weight", embedding).T
+        if self.arch == "minicpm":
+            logits = logits / self.hparam("logit_scale", self.hparam("embedding_length") / 256)
+        cap = self.hparam("final_logit_softcapping")
+        return cap * np.tanh(logits / cap) if cap else logits
+
+    def states(self, ids: list[int], act_quant: str) -> Floats:
+        """Compute the states behind the output norm, `[n, width]`."""
+        x = self.weights["token_embd.weight"][ids]
+        if self.arch == "gemma3":
+            x = x * np.sqrt(self.hparam("embedding_length"))
+        if self.arch == "minicpm":
+            x = x * self.hparam("embedding_scale", 12.0)
         for i in range(self.hparam("block_count")):
-            x = self.layer(x, f"blk.{i}.", act_quant)
-        x = self.norm(x, "output_norm.weight")
-        logits: Floats = x @ self.weights.get("output.weight", embedding).T
-        return logits
+            x = self.layer(x, i, act_quant)
+        return self.norm(x, "output_norm.weight")
 
-    def layer(self, x: Floats, prefix: str, act_quant: str) -> Floats:
-        """Add the attention and the feed-forward network, each with its norm before it, to the residual stream."""
+    def layer(self, x: Floats, i: int, act_quant: str) -> Floats:
+        """Add the attention and the feed-forward network, each with its norms, to the residual stream."""
+        prefix = f"blk.{i}."
 
-        def linear(y: Floats, name: str) -> Floats:
-            weight = self.weights[f"{prefix}{name}.weight"]
-            return bit_linear(y, weight) if act_quant == "int8" else y @ weight.T
-
-        def sub_norm(y: Floats, name: str) -> Floats:
+        def norm_if(y: Floats, name: str) -> Floats:
             name = f"{prefix}{name}.weight"
             return self.norm(y, name) if name in self.weights else y
 
+        def linear(y: Floats, name: str) -> Floats:
+            weight, y = self.weights[f"{prefix}{name}.weight"], norm_if(y, f"{name}_norm_in")
+            y = bit_linear(y, weight) if act_quant == "int8" else y @ weight.T
+            return y + self.weights.get(f"{prefix}{name}.bias", 0.0)
+
+        def heads(y: Floats, name: str) -> Floats:
+            y = y.reshape(len(y), -1, self.head_dim)
+            after = ARCHS[self.arch].norm_after_rope
+            return norm_if(self.rope(y, i), name) if after else self.rope(norm_if(y, name), i)
+
+        depth = self.hparam("block_count")
+        scale = self.hparam("residual_scale", 1.4 / np.sqrt(depth)) if self.arch == "minicpm" else 1.0
         a = self.norm(x, f"{prefix}attn_norm.weight")
-        o = self.attention(linear(a, "attn_q"), linear(a, "attn_k"), linear(a, "attn_v"))
-        x = x + linear(sub_norm(o, "attn_sub_norm"), "attn_output")
+        q, k = heads(linear(a, "attn_q"), "attn_q_norm"), heads(linear(a, "attn_k"), "attn_k_norm")
+        o = self.attention(q, k, linear(a, "attn_v").reshape(k.shape), self.window(i))
+        branch = linear(norm_if(o, "attn_sub_norm"), "attn_output")
+        x = x + norm_if(branch, "post_attention_norm") * scale
 
         f = self.norm(x, f"{prefix}ffn_norm.weight")
-        act = relu2 if self.ffn_act == "relu2" else silu
-        h = act(linear(f, "ffn_gate")) * linear(f, "ffn_up")
-        return x + linear(sub_norm(h, "ffn_sub_norm"), "ffn_down")
+        h = ACTS[self.ffn_act](linear(f, "ffn_gate")) * linear(f, "ffn_up")
+        return x + norm_if(linear(norm_if(h, "ffn_sub_norm"), "ffn_down"), "post_ffw_norm") * scale
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of a head."""
+        return int(self.hparam("attention.key_length", self.hparam("embedding_length") // self.heads))
+
+    @property
+    def heads(self) -> int:
+        """Query heads."""
+        return int(self.hparam("attention.head_count"))
+
+    def window(self, i: int) -> int:
+        """How many positions a layer sees; 0 for all."""
+        window, pattern = self.hparam("attention.sliding_window", 0), self.hparam("attention.sliding_window_pattern", 6)
+        is_local = pattern[i] if isinstance(pattern, list) else not pattern or (i + 1) % pattern != 0
+        return int(window) if is_local else 0
 
     def norm(self, x: Floats, name: str) -> Floats:
         """RMSNorm (arXiv 1910.07467): normalise, then multiply by gamma."""
@@ -115,28 +157,27 @@ class Reference:
         y: Floats = x / np.sqrt(mean + self.hparam("attention.layer_norm_rms_epsilon")) * self.weights[name]
         return y
 
-    def attention(self, q: Floats, k: Floats, v: Floats) -> Floats:
-        """Causal attention over the whole sequence; query head h reads key/value head h // (heads / kv_heads)."""
-        n, heads = len(q), self.hparam("attention.head_count")
-        kv_heads = self.hparam("attention.head_count_kv", heads)
-        hd = self.hparam("attention.key_length", self.hparam("embedding_length") // heads)
-        q, k = self.rope(q.reshape(n, heads, hd)), self.rope(k.reshape(n, kv_heads, hd))
-        k, v = (np.repeat(a.reshape(n, kv_heads, hd), heads // kv_heads, axis=1) for a in (k, v))
-        scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(hd)
-        scores[:, np.triu(np.ones((n, n), bool), 1)] = -np.inf
+    def attention(self, q: Floats, k: Floats, v: Floats, window: int) -> Floats:
+        """Causal attention of `[position, head, channel]`; query head h reads kv head h // (heads / kv_heads)."""
+        n = len(q)
+        k, v = (np.repeat(a, self.heads // k.shape[1], axis=1) for a in (k, v))
+        by_width = self.arch == "gemma3" and self.hparam("block_count") == 62
+        width = self.hparam("embedding_length") // self.heads if by_width else self.head_dim
+        scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(width)
+        age = np.arange(n)[:, None] - np.arange(n)
+        scores[:, (age < 0) | ((age >= window) if window else False)] = -np.inf
         p = np.exp(scores - scores.max(axis=-1, keepdims=True))
         p /= p.sum(axis=-1, keepdims=True)
-        out: Floats = np.einsum("hij,jhd->ihd", p, v).reshape(n, heads * hd)
+        out: Floats = np.einsum("hij,jhd->ihd", p, v).reshape(n, -1)
         return out
 
-    def rope(self, x: Floats) -> Floats:
+    def rope(self, x: Floats, i: int) -> Floats:
         """Rotate pairs of channels of `[position, head, channel]`: adjacent ones, or ones half a head apart."""
         n_rot = self.hparam("rope.dimension_count", x.shape[-1])
         half = n_rot // 2
-        exponent = (np.arange(half) * 2 / n_rot).astype(np.float32).astype(np.float64)
-        inverse = np.float32(1) / (self.hparam("rope.freq_base", 10000.0) ** exponent).astype(np.float32)
-        angle = (np.arange(len(x), dtype=np.float32)[:, None, None] * inverse).astype(np.float64)
-        cos, sin = np.cos(angle), np.sin(angle)
+        frequencies, magnitude = self.frequencies(n_rot, bool(self.window(i)))
+        angle = (np.arange(len(x), dtype=np.float32)[:, None, None] * frequencies).astype(np.float64)
+        cos, sin = magnitude * np.cos(angle), magnitude * np.sin(angle)
         out = x.copy()
         if ARCHS[self.arch].interleaved_rope:
             first, second = slice(0, n_rot, 2), slice(1, n_rot, 2)
@@ -145,6 +186,32 @@ class Reference:
         out[..., first] = x[..., first] * cos - x[..., second] * sin
         out[..., second] = x[..., first] * sin + x[..., second] * cos
         return out
+
+    def frequencies(self, n: int, is_local: bool) -> tuple[npt.NDArray[np.float32], float]:
+        """Frequencies of the rotation, and what multiplies cosines and sines."""
+        base = self.hparam("rope.freq_base_swa" if is_local else "rope.freq_base", 10000.0)
+        kind = None if is_local else self.hparam("rope.scaling.type")
+        exponent = (np.arange(n // 2) * 2 / n).astype(np.float32).astype(np.float64)
+        plain = np.float32(1) / (base**exponent).astype(np.float32)
+        factor, magnitude = self.hparam("rope.scaling.factor", 1.0), 1.0
+        context = self.hparam("context_length")
+        original = self.hparam("rope.scaling.original_context_length", context)
+        if kind == "linear":
+            plain = plain / np.float32(factor)
+        if kind == "yarn":  # arXiv 2309.00071, section 3.2
+            fast, slow = self.hparam("rope.scaling.yarn_beta_fast", 32), self.hparam("rope.scaling.yarn_beta_slow", 1)
+            low, high = (n * np.log(original / (2 * np.pi * r)) / (2 * np.log(base)) for r in (fast, slow))
+            low, high = max(0, np.floor(low)), min(n - 1, np.ceil(high))
+            ramp = np.clip((np.arange(n // 2) - low) / max(0.001, high - low), 0, 1)
+            plain = (plain * (1 - ramp + ramp / factor)).astype(np.float32)
+            magnitude = self.hparam("rope.scaling.yarn_attn_factor", 0.1 * np.log(factor) + 1)
+            magnitude *= self.hparam("rope.scaling.attn_factor", 1.0)
+        if kind == "longrope":  # arXiv 2402.13753; the engine's default n_ctx decides between the tables
+            name = "long" if min(context, 4096) > original else "short"
+            plain = (plain / self.weights[f"rope_factors_{name}.weight"]).astype(np.float32)
+            magnitude = np.sqrt(1 + np.log(max(1, context / original)) / np.log(original))
+            magnitude = self.hparam("rope.scaling.attn_factor", magnitude)
+        return plain, float(magnitude)
 
 
 def bit_linear(x: Floats, weight: Floats) -> Floats:
@@ -165,3 +232,11 @@ def silu(x: Floats) -> Floats:
     """x * sigmoid(x)."""
     y: Floats = x / (1 + np.exp(-x))
     return y
+
+
+def gelu_tanh(x: Floats) -> Floats:
+    """The approximation of x * Phi(x) by a hyperbolic tangent (arXiv 1606.08415)."""
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+ACTS = {"relu2": relu2, "silu": silu, "gelu_tanh": gelu_tanh}

@@ -278,8 +278,9 @@ FOREIGN: dict[str, tuple[list[Value], Value]] = {
     "embedding_scale": ([0.0, 1.0], 12.0),
     "residual_scale": ([0.0, 1.0], 0.2),
     "rope.scaling.attn_factor": ([1.0], 2.0),
+    "rope.scaling.yarn_log_multiplier": ([0.0], 0.1),
     "use_parallel_residual": ([False], True),
-    "pooling_type": ([0], 1),
+    "pooling_type": ([0, 1, 2, 3], 4),
 }
 
 

@@ -25,6 +25,16 @@ SPECS = {
     "llama-iq2-q6k": Spec("llama", 2, 256, 384, 8, 2, vocab_size=103, untied=True, linear="IQ2_BN", embedding="Q6_K"),
     "dense-shards": dataclasses.replace(BASE, linear="F16", shards=2),
     "five-codes-a-byte": Spec("bitnet-b1.58", 1, 640, 1280, 5, 5, vocab_size=97, untied=True),
+    "qwen3-yarn": Spec("qwen3", 2, 128, 192, 2, 1, 32, 97, 256, untied=True, rope_scaling="yarn", original_context=64),
+    "minicpm-dense": Spec(
+        "minicpm", 2, 64, 96, 2, 1, None, 96, 256, untied=True, linear="F16", shards=2, rope_scaling="longrope"
+    ),
+    # Windows narrower than the rows of one task, and about as wide as a page of the cache.
+    "window-of-2": Spec(
+        "gemma3", 2, 128, 128, 4, 1, 48, 96, untied=True, window=2, window_pattern=2, softcap=20.0, norm_in=True
+    ),
+    "window-of-65": Spec("gemma3", 3, 128, 128, 4, 2, 48, 96, untied=True, window=65, window_pattern=2),
+    "hunyuan-dense": Spec("hunyuan-dense", 1, 128, 128, 2, 1, vocab_size=96, untied=True),
     "odd": Spec("bitnet-b1.58", 1, 30, 50, 3, 1, vocab_size=33, linear="F32", embedding="BF16"),
 }
 KV_TYPES: tuple[Any, ...] = ("f16", "f32")

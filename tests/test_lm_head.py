@@ -78,6 +78,23 @@ def test_the_ids_are_those_of_the_exact_head(engines: list[Any]) -> None:
     assert auto.memory["head_copy"] > 0 == exact.memory["head_copy"]
 
 
+@pytest.mark.parametrize("arch", ["minicpm", "gemma3"])
+def test_scaled_and_capped_logits(tmp_path: Path, arch: str) -> None:
+    """Scaled states have bounds as others have; a softcap does without the copy."""
+    spec = dataclasses.replace(SPEC, arch=arch, softcap=0.1 if arch == "gemma3" else 0.0)
+    found = {t.name: t for t in tensors(spec)} | {"output.weight": head("F16")}
+    path = tmp_path / "model.gguf"
+    write_gguf(path, metadata(spec) | {"minicpm.logit_scale": 3.0}, [*found.values()])
+    with bitnet.Engine(path, lm_head="exact") as exact, bitnet.Engine(path) as auto:
+        for sampling in samplings(40):
+            want, got = (e.generate([5, 6, 2000], max_tokens=5, ignore_eos=True, **sampling) for e in (exact, auto))
+            assert want.token_ids == got.token_ids, sampling
+        assert (auto.memory["head_copy"] > 0) == (arch == "minicpm")
+        assert abs(auto.logits([5, 6])).max() > 0
+        if arch == "gemma3":
+            assert abs(auto.logits([5, 6])).max() <= np.float32(0.1)
+
+
 def test_reported_logprobs_and_logits_need_every_logit(engines: list[Any]) -> None:
     exact, auto = engines
     assert exact.logits([1, 2, 3]).tobytes() == auto.logits([1, 2, 3]).tobytes()

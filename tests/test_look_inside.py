@@ -214,6 +214,23 @@ def feed_forward_of(engine: Any, layer: Any) -> None:
         assert np.allclose(layer.ffn, gate / (1 + np.exp(-gate.astype(np.float64))) * up, rtol=1e-5, atol=1e-7)
 
 
+def test_projections_with_a_norm_each_have_inputs_of_their_own(model: ModelMaker) -> None:
+    """Of a layer with a sliding window, which the attention weights show."""
+    spec = Spec("gemma3", 2, 128, 128, 2, 1, 64, 61, norm_in=True, window=7, window_pattern=2)
+    with bitnet.Engine(model(spec), kv_type="f32", n_batch=32) as engine:
+        trace = engine.trace(IDS)
+        assert trace.logits.tobytes() == engine.logits(IDS).tobytes()
+        for layer in trace.layers.values():
+            for projection in layer.projections.values():
+                assert projection.output.tobytes() == by_hand(engine, projection).tobytes(), projection.tensor
+            assert len({layer.projections[name].x_int8.tobytes() for name in PROJECTIONS}) == len(PROJECTIONS)
+        age = np.arange(len(IDS))[:, None] - np.arange(len(IDS))
+        for index, seen in ((0, (age >= 0) & (age < spec.window)), (1, age >= 0)):
+            attention = trace.layers[index].attention
+            assert ((attention > 0) == seen).all()
+            assert np.allclose(attention.sum(axis=-1), 1, atol=1e-6)
+
+
 def test_scales_and_biases_in_tensors_of_their_own(tmp_path: Path) -> None:
     name = "blk.0.attn_q"
     scale, bias = floats(f"{name}.scale", [0.3]), floats(f"{name}.bias", np.linspace(-1, 1, 256))

@@ -44,6 +44,30 @@ SHAPES = {
     "nothing-aligned-dense": Spec("llama", 2, 42, 77, 3, 3, vocab_size=7, linear="F16", shards=2, untied=True),
     "width-72": Spec("bitnet", 2, 72, 100, 2, 2, vocab_size=50, linear="F16"),
 }
+QWEN3 = Spec("qwen3", 2, 256, 512, 2, 1, 64, vocab_size=101, rope_theta=1e6, eps=1e-6)
+GEMMA3 = Spec("gemma3", 4, 128, 256, 4, 2, 48, vocab_size=101, rope_theta=1e6, window=7, window_pattern=3)
+MINICPM = Spec("minicpm", 3, 192, 320, 4, 2, vocab_size=101, rope_theta=1e4, untied=True)
+FAMILIES = {
+    "qwen2": dataclasses.replace(SMALL, arch="qwen2"),
+    "qwen3": QWEN3,
+    "qwen3-yarn": dataclasses.replace(QWEN3, context=120, rope_scaling="yarn", rope_factor=3.0),
+    "qwen3-yarn-untied": dataclasses.replace(QWEN3, context=64, rope_scaling="yarn", rope_factor=8.0, untied=True),
+    "qwen3-linear": dataclasses.replace(QWEN3, rope_scaling="linear", rope_factor=2.0),
+    "qwen3-norm-in": dataclasses.replace(QWEN3, norm_in=True, pooling=1),
+    "minicpm": MINICPM,
+    "minicpm-longrope-long": dataclasses.replace(MINICPM, context=96, rope_scaling="longrope"),
+    "minicpm-longrope-short": dataclasses.replace(MINICPM, context=96, rope_scaling="longrope", original_context=96),
+    "gemma3": GEMMA3,
+    "gemma3-window-1": dataclasses.replace(GEMMA3, window=1, window_pattern=2),
+    "gemma3-all-windows": dataclasses.replace(GEMMA3, window=3, window_pattern=0),
+    "gemma3-no-window": dataclasses.replace(GEMMA3, window=0),
+    "gemma3-norm-in": dataclasses.replace(GEMMA3, norm_in=True, pooling=3),
+    "gemma3-softcap": dataclasses.replace(GEMMA3, softcap=15.0, untied=True),
+    "gemma3-27b": dataclasses.replace(GEMMA3, layers=62, width=32, ffn=32, heads=2, kv_heads=1, head_dim=8),
+    "hunyuan-dense": dataclasses.replace(SMALL, arch="hunyuan-dense"),
+}
+# The same with float activations, as models with several scales in a matrix run.
+FAMILIES |= {f"{k}-dense": dataclasses.replace(s, linear="F16", shards=2) for k, s in FAMILIES.items()}
 LINEARS = {
     f"{kind}-{arch}": dataclasses.replace(SMALL, arch=arch, linear=kind)
     for kind in LINEAR_TYPES
@@ -87,7 +111,10 @@ def assert_close(engine: Any, reference: Reference, quant: str) -> None:
     assert sum(exact[:5]) >= 4, exact
 
 
-@pytest.mark.parametrize("spec", [pytest.param(s, id=k) for k, s in (SHAPES | LINEARS | EMBEDDINGS | SHARDED).items()])
+MODELS = SHAPES | FAMILIES | LINEARS | EMBEDDINGS | SHARDED
+
+
+@pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in MODELS.items()])
 def test_graph(model: ModelMaker, spec: Spec) -> None:
     """Logits, and the choices that the file leaves to the engine."""
     reference = reference_of(model, spec)

@@ -52,7 +52,7 @@ class _Options(TypedDict, total=False):
     isa: str | None
     kv_type: Literal["f16", "f32"]
     act_quant: Literal["auto", "int8", "none"]
-    ffn_act: Literal["silu", "relu2"] | None
+    ffn_act: Literal["silu", "relu2", "gelu_tanh"] | None
     n_batch: int | None
     lm_head: Literal["auto", "exact"]
 
@@ -1101,7 +1101,7 @@ class Engine:
         kv_type: Type of the KV cache, "f16" or "f32".
         act_quant: Quantization of the projections' inputs. "int8": one scale per token, as BitNet models were trained;
             "none": float32; "auto": "int8" if every projection is ternary with one scale, else "none".
-        ffn_act: Activation of the feed-forward network, "silu" or "relu2". Default: by architecture.
+        ffn_act: Activation of the feed-forward network, "silu", "relu2" or "gelu_tanh". Default: by architecture.
         n_batch: Largest number of tokens in one forward pass. Default: 128.
         lm_head: "auto" keeps an 8-bit copy of the output head that finds the few tokens that can be chosen, and
             computes exact logits for these only. "exact" computes all logits and saves the memory. Results do not
@@ -1137,7 +1137,7 @@ class Engine:
         isa: str | None = None,
         kv_type: Literal["f16", "f32"] = "f16",
         act_quant: Literal["auto", "int8", "none"] = "auto",
-        ffn_act: Literal["silu", "relu2"] | None = None,
+        ffn_act: Literal["silu", "relu2", "gelu_tanh"] | None = None,
         n_batch: int | None = None,
         lm_head: Literal["auto", "exact"] = "auto",
         progress: bool = False,
@@ -1272,16 +1272,22 @@ class Engine:
     @overload
     def perplexity(self, text: _Prompts, stride: int | None = None) -> list[float]: ...
     def embed(
-        self, texts: str | _TokenIds | _Prompts, pooling: Literal["mean", "last"] = "mean"
+        self,
+        texts: str | _TokenIds | _Prompts,
+        pooling: Literal["mean", "last", "cls"] | None = None,
+        normalize: bool = False,
     ) -> npt.NDArray[np.float32]:
-        """One vector for each text: the hidden states after the final norm, pooled. The vectors are not normalized.
+        """One vector for each text: the hidden states after the final norm, pooled.
 
         The texts share forward passes, which does not change the bits. The prefix cache is neither used nor changed.
 
         Args:
-            texts: A list of texts, which get a BOS token if the model expects one, or of sequences of token ids; or a
-                single one.
-            pooling: "mean" averages over all tokens, in float64; "last" takes the last token.
+            texts: A list of texts, or of sequences of token ids; or a single one. A text gets a BOS token if the model
+                expects one, and a token at its end if the file asks for one, as those of Microsoft's embedding models
+                do. Ids are taken as they are.
+            pooling: "mean" averages over all tokens, in float64; "last" takes the last token, "cls" the first. Default:
+                what the file states (the metadata key pooling_type), or else "mean".
+            normalize: Scale each vector to Euclidean length 1.
 
         Returns:
             float32 of shape [len(texts), hidden size]; [hidden size] for a single text.
@@ -1747,7 +1753,7 @@ class Engine:
         """Quantization of the projections' inputs: "int8" or "none"."""
     @property
     def ffn_act(self) -> str:
-        """Activation of the feed-forward network: "silu" or "relu2"."""
+        """Activation of the feed-forward network: "silu", "relu2" or "gelu_tanh"."""
     @property
     def warnings(self) -> list[str]:
         """What looks wrong in the file or its weights, although the model runs.
@@ -1780,12 +1786,13 @@ def inspect(path: _Path, *, weights: bool = False) -> dict[str, Any]:
         weights: Also count the zeros of ternary tensors. This reads all weights once more.
 
     Returns:
-        A dict with the keys path, version, file_size (bytes), arch, config, activation, act_quant, act_quant_reason,
-        metadata (list of key, type, value; an array has its length, and at most 64 items as value), tensors (list of
-        name, type, shape, bytes, zeros), types (type -> tensors, bytes), warnings, error. zeros is the share of a
-        ternary tensor's weights that are zero; None for other tensors, or if weights is false. If the file is valid but
-        the engine cannot run it, error says why; config, activation and act_quant are None, and the bytes of a tensor
-        reach up to the next tensor.
+        A dict with the keys path, version, file_size (bytes), arch, config, graph (list of phrases: how the graph
+        differs from Llama's), activation, activation_reason, act_quant, act_quant_reason, metadata (list of key, type,
+        value; an array has its length, and at most 64 items as value), tensors (list of name, type, shape, bytes,
+        zeros), types (type -> tensors, bytes), warnings, error. zeros is the share of a ternary tensor's weights that
+        are zero; None for other tensors, or if weights is false. If the file is valid but the engine cannot run it,
+        error says why; config, graph, activation and act_quant are None, and the bytes of a tensor reach up to the next
+        tensor.
 
     Raises the errors of `Engine` for a file that is missing or damaged.
     """

@@ -21,7 +21,31 @@ from . import _tensor_types as tt
 from ._gguf_writer import Tensor, Value, copy_tokenizer, write_gguf
 from .errors import ArgumentError
 
-ARCHS = ("bitnet-b1.58", "bitnet-25", "bitnet", "llama")
+
+@dataclass(frozen=True)
+class Graph:
+    """The tensors and keys by which an architecture differs from Llama's: a row as in `src/model/arch.rs`."""
+
+    sub_norms: bool = False
+    head_norms: bool = False
+    qkv_bias: bool = False
+    post_norms: bool = False
+    scales: bool = False  # the keys embedding_scale, residual_scale and logit_scale
+
+
+GRAPHS = {
+    "bitnet-b1.58": Graph(sub_norms=True),
+    "bitnet-25": Graph(sub_norms=True),
+    "bitnet": Graph(sub_norms=True),
+    "llama": Graph(),
+    "qwen2": Graph(qkv_bias=True),
+    "qwen3": Graph(head_norms=True),
+    "minicpm": Graph(scales=True),
+    "gemma3": Graph(head_norms=True, post_norms=True),
+    "hunyuan-dense": Graph(head_norms=True),
+}
+ARCHS = tuple(GRAPHS)
+ROPE_SCALINGS = ("linear", "yarn", "longrope")
 LINEAR_TYPES = ("I2_S", "TQ1_0", "TQ2_0", "IQ1_BN", "IQ2_BN", "F16", "F32", "BF16", "Q8_0")
 EMBEDDING_TYPES = tuple(tt.FLOAT)
 CHUNK_ELEMENTS = 1 << 22  # limits the memory for random numbers and encoding
@@ -53,6 +77,14 @@ class Spec:
     output: str | None = None  # None: the embedding's type
     shards: int = 1
     seed: int = 1
+    rope_scaling: str | None = None
+    rope_factor: float = 4.0
+    original_context: int | None = None  # positions of the first training; None: context / rope_factor
+    window: int = 0  # positions that most layers of gemma3 see; 0: all
+    window_pattern: int = 6  # every layer of this number sees all positions
+    softcap: float = 0.0  # bound of the logits of gemma3; 0: none
+    norm_in: bool = False  # a norm before every projection, as in Microsoft's embedding models
+    pooling: int = 0  # 1 mean, 2 cls, 3 last: an embedding model
 
     def __post_init__(self) -> None:
         """Raise ValueError for a shape that no model can have. Block sizes are checked when tensors are made."""
@@ -65,6 +97,12 @@ class Spec:
             raise ValueError(f"heads must be a multiple of kv_heads; found {self.heads} and {self.kv_heads}")
         if self.head_dim is None and self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads; give head_dim")
+        if self.rope_scaling not in (None, *ROPE_SCALINGS):
+            raise ValueError(f"rope_scaling is one of {', '.join(ROPE_SCALINGS)}; found {self.rope_scaling!r}")
+        if (self.window or self.softcap) and self.arch != "gemma3":
+            raise ValueError(f"only gemma3 has a sliding window and a softcap; found arch {self.arch!r}")
+        if self.norm_in and not self.graph.head_norms:
+            raise ValueError(f"only qwen3 and gemma3 can have norm_in; found arch {self.arch!r}")
         if self.hd % 2:
             raise ValueError(f"rope needs an even head_dim; found {self.hd}")
         if self.linear == "I2_S" and self.shards > 1:
@@ -74,6 +112,17 @@ class Spec:
     def hd(self) -> int:
         """Channels per head."""
         return self.head_dim or self.width // self.heads
+
+    @property
+    def graph(self) -> Graph:
+        """How the architecture differs from Llama's."""
+        return GRAPHS[self.arch]
+
+
+def _bonsai(layers: int, width: int, ffn: int, heads: int, untied: bool) -> Spec:
+    """Return the shape of one of PrismML's Bonsai models, which are Qwen3's with a longer context."""
+    spec = Spec("qwen3", layers, width, ffn, heads, 8, 128, 151669, 65536, 1e6, 1e-6, untied)
+    return dataclasses.replace(spec, rope_scaling="yarn", rope_factor=4.0, original_context=16384)
 
 
 PRESETS = {
@@ -87,6 +136,24 @@ PRESETS = {
     "falcon3-3b": Spec("llama", 22, 3072, 9216, 12, 4, None, 131072, 4096, 1000042.0, 1e-6, untied=True),
     "falcon3-7b": Spec("llama", 28, 3072, 23040, 12, 4, None, 131072, 8192, 1000042.0, 1e-6, untied=True),
     "falcon3-10b": Spec("llama", 40, 3072, 23040, 12, 4, None, 131072, 32768, 1000042.0, 1e-6, untied=True),
+    "falcon-e-1b": Spec("llama", 24, 2048, 9216, 16, 2, 128, 32768, 32768, 1e6, 1e-6, untied=True),
+    "falcon-e-3b": Spec("llama", 32, 2048, 13312, 16, 2, 128, 32768, 32768, 1e6, 1e-6, untied=True),
+    "bonsai-1.7b": _bonsai(28, 2048, 6144, 16, untied=False),
+    "bonsai-4b": _bonsai(36, 2560, 9728, 32, untied=False),
+    "bonsai-8b": _bonsai(36, 4096, 12288, 32, untied=True),
+    "bitcpm-8b": dataclasses.replace(
+        Spec("minicpm", 32, 4096, 16384, 32, 2, 128, 73448, 32768, 10000.0, 1e-6, untied=True),
+        rope_scaling="longrope",
+        rope_factor=1.0,
+    ),
+    # A small one of each family.
+    "tiny-qwen2": Spec("qwen2", rope_theta=1e6, eps=1e-6),
+    "tiny-qwen3": Spec("qwen3", 2, 256, 768, 2, 1, 64, rope_theta=1e6, eps=1e-6, rope_scaling="yarn"),
+    "tiny-minicpm": Spec("minicpm", rope_theta=1e4, untied=True, rope_scaling="longrope"),
+    "tiny-gemma3": Spec("gemma3", 6, 128, 256, 2, 1, 64, rope_theta=1e6, eps=1e-6, window=32),
+    "tiny-hunyuan": Spec("hunyuan-dense", rope_theta=1e4),
+    "tiny-embedding-qwen3": Spec("qwen3", 2, 256, 768, 4, 2, 32, rope_theta=1e6, norm_in=True, pooling=1),
+    "tiny-embedding-gemma3": Spec("gemma3", 2, 128, 256, 2, 1, 64, rope_theta=1e4, norm_in=True, pooling=1),
 }
 
 
@@ -98,10 +165,13 @@ def synthetic(path: str | os.PathLike[str], preset: str = "bench", **fields: Any
     Args:
         path: The file to write.
         preset: A shape: "bench" (106 MB, more than most caches hold), "tiny" (1 MB), or that of a published model:
-            "2b-4t", "large", "3b", "llama3-8b", "falcon3-1b", "falcon3-3b", "falcon3-7b", "falcon3-10b".
+            "2b-4t", "large", "3b", "llama3-8b", "falcon3-1b", "falcon3-3b", "falcon3-7b", "falcon3-10b",
+            "falcon-e-1b", "falcon-e-3b", "bonsai-1.7b", "bonsai-4b", "bonsai-8b", "bitcpm-8b"; or "tiny-" and a
+            family: "qwen2", "qwen3", "minicpm", "gemma3", "hunyuan", "embedding-qwen3", "embedding-gemma3".
         fields: Fields that replace those of the preset: arch, layers, width, ffn, heads, kv_heads, head_dim,
             vocab_size, context, rope_theta, eps, untied, linear and embedding and output (types of tensors), shards,
-            seed.
+            seed, rope_scaling, rope_factor, original_context, window, window_pattern, softcap,
+            norm_in, pooling.
 
     Returns:
         The path.
@@ -148,6 +218,18 @@ def metadata(spec: Spec, vocab: Path | None = None) -> dict[str, Value]:
     }
     if spec.hd * spec.heads != spec.width:
         shape |= {"attention.key_length": spec.hd, "attention.value_length": spec.hd}
+    if spec.rope_scaling:
+        shape |= {"rope.scaling.type": spec.rope_scaling, "rope.scaling.factor": spec.rope_factor}
+        shape["rope.scaling.original_context_length"] = spec.original_context or int(spec.context / spec.rope_factor)
+    if spec.window:
+        shape |= {"attention.sliding_window": spec.window, "attention.sliding_window_pattern": spec.window_pattern}
+    if spec.softcap:
+        shape["final_logit_softcapping"] = spec.softcap
+    if spec.graph.scales:
+        depth = 1.4 / spec.layers**0.5
+        shape |= {"embedding_scale": 12.0, "residual_scale": depth, "logit_scale": spec.width / 256}
+    if spec.pooling:
+        shape["pooling_type"] = spec.pooling
     general: dict[str, Value] = {"general.architecture": spec.arch, "general.name": "synthetic"}
     return general | {f"{spec.arch}.{key}": value for key, value in shape.items()} | tokenizer(spec, vocab)
 
@@ -170,27 +252,43 @@ def tokenizer(spec: Spec, vocab: Path | None) -> dict[str, Value]:
 def tensors(spec: Spec) -> list[Tensor]:
     """Return all tensors in the order of the published files: embedding, layers, final norm, output."""
     attention, kv = spec.heads * spec.hd, spec.kv_heads * spec.hd
-    layer: list[tuple[str, tuple[int, ...]]] = [
-        ("attn_norm", (spec.width,)),
-        ("attn_q", (attention, spec.width)),
-        ("attn_k", (kv, spec.width)),
-        ("attn_v", (kv, spec.width)),
-        ("attn_sub_norm", (attention,)),
-        ("attn_output", (spec.width, attention)),
-        ("ffn_norm", (spec.width,)),
-        ("ffn_gate", (spec.ffn, spec.width)),
-        ("ffn_up", (spec.ffn, spec.width)),
-        ("ffn_sub_norm", (spec.ffn,)),
-        ("ffn_down", (spec.width, spec.ffn)),
+    graph = spec.graph
+    has_head_norms, has_sub_norms, has_post_norms = graph.head_norms, graph.sub_norms, graph.post_norms
+    layer: list[tuple[str, tuple[int, ...], bool]] = [
+        ("attn_norm", (spec.width,), True),
+        ("attn_q", (attention, spec.width), True),
+        ("attn_q_norm", (spec.hd,), has_head_norms),
+        ("attn_k", (kv, spec.width), True),
+        ("attn_k_norm", (spec.hd,), has_head_norms),
+        ("attn_v", (kv, spec.width), True),
+        ("attn_sub_norm", (attention,), has_sub_norms),
+        ("attn_output", (spec.width, attention), True),
+        ("post_attention_norm", (spec.width,), has_post_norms),
+        ("ffn_norm", (spec.width,), True),
+        ("ffn_gate", (spec.ffn, spec.width), True),
+        ("ffn_up", (spec.ffn, spec.width), True),
+        ("ffn_sub_norm", (spec.ffn,), has_sub_norms),
+        ("ffn_down", (spec.width, spec.ffn), True),
+        ("post_ffw_norm", (spec.width,), has_post_norms),
     ]
-    if spec.arch == "llama":
-        layer = [(name, shape) for name, shape in layer if "sub_norm" not in name]
+    biased = ("attn_q", "attn_k", "attn_v") if graph.qkv_bias else ()
 
     out = [_dense(spec, "token_embd.weight", spec.embedding)]
+    if spec.rope_scaling == "longrope":
+        out += [_norm(spec, f"rope_factors_{name}.weight", spec.hd // 2) for name in ("short", "long")]
     for i in range(spec.layers):
-        for name, shape in layer:
-            full = f"blk.{i}.{name}.weight"
-            out.append(_norm(spec, full, shape[0]) if len(shape) == 1 else _linear(spec, full, *shape))
+        for name, shape, exists in layer:
+            full = f"blk.{i}.{name}"
+            if not exists:
+                continue
+            if len(shape) == 1:
+                out.append(_norm(spec, f"{full}.weight", shape[0]))
+                continue
+            if spec.norm_in:
+                out.append(_norm(spec, f"{full}_norm_in.weight", shape[1], "F16"))
+            out.append(_linear(spec, f"{full}.weight", *shape))
+            if name in biased:
+                out.append(_norm(spec, f"{full}.bias", shape[0]))
     out.append(_norm(spec, "output_norm.weight", spec.width))
     if spec.untied:
         out.append(_dense(spec, "output.weight", spec.output or spec.embedding))
@@ -245,12 +343,14 @@ def _dense(spec: Spec, name: str, kind: str) -> Tensor:
     return _tensor(name, (spec.vocab_size, spec.width), kind, chunks)
 
 
-def _norm(spec: Spec, name: str, width: int) -> Tensor:
+def _norm(spec: Spec, name: str, width: int, kind: str = "F32") -> Tensor:
+    """Return the weights of a norm. Biases and divisors of rotary frequencies are drawn in the same way."""
+
     def chunks() -> Iterator[bytes]:
         gamma = _generator(spec, name).uniform(0.5, 1.5, width).astype(np.float32)
-        yield tt.encode_f32(gamma).tobytes()
+        yield tt.FLOAT[kind](gamma).tobytes()
 
-    return _tensor(name, (width,), "F32", chunks)
+    return _tensor(name, (width,), kind, chunks)
 
 
 def _tensor(name: str, shape: tuple[int, ...], kind: str, chunks: Callable[[], Iterator[bytes]]) -> Tensor:

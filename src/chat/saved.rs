@@ -63,6 +63,9 @@ struct SavedCache {
     act_quant: String,
     ffn_act: String,
     kv_type: String,
+    /// The table of rotary frequencies of a model that has two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rope: Option<String>,
     ids: Vec<TokenId>,
 }
 
@@ -180,6 +183,7 @@ impl SavedCache {
             act_quant: engine.act_quant().name().into(),
             ffn_act: engine.config().activation.name().into(),
             kv_type: engine.kv_type().name().into(),
+            rope: engine.rope_table().map(String::from),
             ids: ids.to_vec(),
         })
     }
@@ -193,12 +197,14 @@ impl SavedCache {
     ) -> Result<Sequence> {
         engine.check_ids(&self.ids, 0)?;
         let own = SavedCache::new(engine, &self.ids, watch)?;
+        let table = |rope: &Option<String>| rope.clone().unwrap_or_default();
         for (name, theirs, own) in [
             ("model", &self.model, &own.model),
             ("numerics", &self.numerics.to_string(), &own.numerics.to_string()),
             ("act_quant", &self.act_quant, &own.act_quant),
             ("ffn_act", &self.ffn_act, &own.ffn_act),
             ("kv_type", &self.kv_type, &own.kv_type),
+            ("table of rotary frequencies, which follows from n_ctx,", &table(&self.rope), &table(&own.rope)),
         ] {
             if theirs != own {
                 return Err(Error::Argument(format!(

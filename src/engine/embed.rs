@@ -4,29 +4,29 @@ use super::passes::{groups, pass_by_pass};
 use super::{Engine, Watch};
 use crate::decode::Sequence;
 use crate::error::{Error, Result};
+use crate::model::config::Pooling;
 use crate::model::{LogitsFor, Row};
 use crate::token::TokenId;
 
-named! {
-    /// How the states of a text's positions become one vector.
-    pub enum Pooling {
-        /// The mean over all positions.
-        Mean = "mean",
-        /// The state of the last position.
-        Last = "last",
-    }
+/// How to make a vector of a text.
+#[derive(Clone, Copy, Default)]
+pub struct Embedding {
+    /// How the states are pooled. Default: as the file states, or else the mean.
+    pub pooling: Option<Pooling>,
+    /// Whether the vectors are scaled to Euclidean length 1.
+    pub normalize: bool,
 }
 
 impl Engine {
     /// One vector of `hidden_size` floats for each sequence, one after the other. Short sequences share forward passes.
-    pub fn embed(&self, sequences: &[Vec<TokenId>], pooling: Pooling, watch: &mut Watch) -> Result<Vec<f32>> {
+    pub fn embed(&self, sequences: &[Vec<TokenId>], how: Embedding, watch: &mut Watch) -> Result<Vec<f32>> {
         for (i, ids) in sequences.iter().enumerate() {
             self.check_ids(ids, 0).map_err(|error| error.at(format!("texts[{i}]")))?;
             if ids.is_empty() {
                 return Err(Error::Argument(format!("texts[{i}] is empty; an embedding needs at least one token")));
             }
         }
-        let last = pooling == Pooling::Last;
+        let pooling = how.pooling.or(self.config().pooling).unwrap_or(Pooling::Mean);
         let (runtime, size) = (&self.runtime, self.config().hidden_size);
         let mut vectors = Vec::with_capacity(sequences.len() * size);
         for group in groups(sequences.iter().map(Vec::len), runtime.n_batch) {
@@ -34,7 +34,12 @@ impl Engine {
             let mut sequences: Vec<Sequence> = group.iter().map(|_| self.new_sequence()).collect();
             let mut rows = Vec::new();
             for (sequence, ids) in group.iter().enumerate() {
-                let logits = |i: usize| if last && i + 1 < ids.len() { LogitsFor::None } else { LogitsFor::Hidden };
+                let counts = |i: usize| match pooling {
+                    Pooling::Mean => true,
+                    Pooling::Last => i + 1 == ids.len(),
+                    Pooling::Cls => i == 0,
+                };
+                let logits = |i: usize| if counts(i) { LogitsFor::Hidden } else { LogitsFor::None };
                 rows.extend(ids.iter().enumerate().map(|(i, id)| Row { sequence, id: *id, logits: logits(i) }));
             }
             let mut sums = vec![0f64; group.len() * size];
@@ -46,8 +51,10 @@ impl Engine {
                 }
             })?;
             for (sums, ids) in sums.chunks(size).zip(group) {
-                let count = if last { 1 } else { ids.len() };
-                vectors.extend(sums.iter().map(|sum| (sum / count as f64) as f32));
+                let count = if pooling == Pooling::Mean { ids.len() } else { 1 };
+                let length = sums.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
+                let divisor = if how.normalize && length > 0.0 { length } else { count as f64 };
+                vectors.extend(sums.iter().map(|sum| (sum / divisor) as f32));
             }
         }
         Ok(vectors)

@@ -55,6 +55,8 @@ pub struct ModelSummary<'a> {
     pub config: &'a Config,
     /// Whether the embedding also serves as the output head.
     pub tied: bool,
+    /// How its graph differs from Llama's, in phrases for people.
+    pub graph: Vec<String>,
     /// Whether the projections' inputs are rounded to int8.
     pub act_quant: ActQuant,
     /// Why, as a sentence for people.
@@ -138,6 +140,7 @@ impl Inspection {
                 Ok(ModelSummary {
                     config: model.config(),
                     tied: model.tied(),
+                    graph: model.graph(),
                     act_quant: engine.act_quant(),
                     act_quant_reason: &model.act_quant.reason,
                     warnings: [engine.warnings(), tokenizer.into_iter().collect()].concat(),

@@ -22,11 +22,11 @@ mod trace;
 mod warm;
 
 pub use crate::decode::{Finish, Watch};
-pub use crate::model::config::Config;
+pub use crate::model::config::{Config, Pooling};
 pub use crate::model::{ActQuant, InputTrace, LayerTrace, PerToken, Trace};
 pub use crate::ops::activation::Activation;
 pub use crate::ops::attention::KvType;
-pub use embed::Pooling;
+pub use embed::Embedding;
 pub use generate::Prefill;
 pub use hardware::{dot_peak, isas};
 pub use inspect::{Inspection, ModelSummary, TensorSummary, TypeTotal};
@@ -119,6 +119,11 @@ impl Engine {
     /// How keys and values are stored.
     pub fn kv_type(&self) -> KvType {
         self.kv_type
+    }
+
+    /// Which of LongRoPE's tables of frequencies `n_ctx` has chosen; `None` for other models.
+    pub fn rope_table(&self) -> Option<&'static str> {
+        self.config().rope_table(self.n_ctx())
     }
 
     /// Whether the projections' inputs are rounded to int8.

@@ -16,8 +16,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
-/// The default `n_ctx`, unless the model was trained for a shorter context.
-const DEFAULT_CONTEXT: usize = 4096;
 /// The default `n_batch`: enough rows to amortise reading the weights, few enough that they stay in the cache.
 const DEFAULT_BATCH: usize = 128;
 
@@ -93,17 +91,11 @@ impl Engine {
         let pool = Pool::new(threads)?;
         let cancel = AtomicBool::new(false);
         let (activation, act_quant, exact_head) = (options.ffn_act, options.act_quant, options.exact_head);
-        let load_options = LoadOptions { activation, act_quant, exact_head };
+        let load_options = LoadOptions { activation, act_quant, n_ctx: options.n_ctx, exact_head };
         let load = |workers: &Workers| Model::load(gguf, &load_options, &Team::new(workers, kernels), &cancel);
         let look = || cancel.fetch_or(watch(), Relaxed) || cancel.load(Relaxed);
         let model = pool.run_watched(load, look).unwrap_or(Err(Error::Cancelled))?;
-        let context = model.config().context;
-        let n_ctx = options.n_ctx.unwrap_or(context.min(DEFAULT_CONTEXT));
-        if n_ctx > context {
-            return Err(Error::Argument(format!(
-                "n_ctx is {n_ctx}, expected at most {context}, the positions that the model was trained for"
-            )));
-        }
+        let n_ctx = model.config().n_ctx(options.n_ctx)?;
         let n_batch = options.n_batch.unwrap_or(DEFAULT_BATCH);
         let identity = Identity::new(model.gguf(), model.config(), threads);
         Ok(Engine {

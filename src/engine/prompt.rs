@@ -73,6 +73,14 @@ impl Engine {
         }
     }
 
+    /// The ids of a text to embed: as [`Engine::ids_of`], with the token behind a text that the file asks for.
+    pub fn ids_to_embed(&self, text: TextOrIds, watch: &mut Watch) -> Result<Vec<TokenId>> {
+        let suffix = if matches!(text, TextOrIds::Text(_)) { self.tokenizer()?.suffix } else { None };
+        let mut ids = self.ids_of(text, watch)?;
+        ids.extend(suffix);
+        Ok(ids)
+    }
+
     /// Checks a prompt and the parameters of its answer.
     pub fn request(&self, prompt: TextOrIds, params: SamplingParams, watch: &mut Watch) -> Result<Request> {
         let (prompt, tokenize) = match prompt {

@@ -75,7 +75,14 @@ impl Engine {
                 format!("it is '{theirs}', but this engine has '{own}'; open an engine with what the receipt says")
             })?;
         }
-        Ok(())
+        let table = self.config().rope_table(usize::try_from(claim.n_ctx).unwrap_or(usize::MAX));
+        check_gate("claim.n_ctx", table == self.rope_table(), || {
+            let (theirs, own) = (claim.n_ctx, self.n_ctx());
+            format!(
+                "it is {theirs}, but this engine has {own}, which takes other rotary frequencies of this model \
+                 (LongRoPE); open an engine with what the receipt says"
+            )
+        })
     }
 
     /// Checks what the receipt tells of the model, whose hash is known to be right.

@@ -14,7 +14,8 @@ impl Engine {
             return Err(Error::Argument("the prompt is empty; a trace needs at least one token".into()));
         }
         let int8 = self.act_quant() == ActQuant::Int8;
-        let mut trace = Trace::new(self.config(), int8, layers, ids.len())?;
+        let own_inputs = self.runtime.model.norms_inputs();
+        let mut trace = Trace::new(self.config(), int8, own_inputs, layers, ids.len())?;
         let rows: Vec<Row> = ids.iter().map(|id| Row { sequence: 0, id: *id, logits: LogitsFor::All }).collect();
         let logits = self.runtime.advance_traced(&mut [&mut self.new_sequence()], &rows, Some(&mut trace), watch)?;
         trace.logits = logits;

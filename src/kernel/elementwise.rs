@@ -120,6 +120,46 @@ pub(super) fn silu_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
     }
 }
 
+/// `(1 + tanh(u)) / 2` is `1 / (1 + e^-2u)`, which loses no digits where tanh is near −1.
+#[inline(always)]
+pub(super) fn gelu_tanh_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
+    const MINUS_2_ROOT_2_OVER_PI: f32 = -1.595_769;
+    assert_eq!(gate.len(), up.len());
+    for (gate, up) in gate.chunks_mut(VECTOR_LEN).zip(up.chunks(VECTOR_LEN)) {
+        let mut x = [0f32; VECTOR_LEN];
+        x[..gate.len()].copy_from_slice(gate);
+        let mut u = [0f32; VECTOR_LEN];
+        for l in 0..VECTOR_LEN {
+            u[l] = MINUS_2_ROOT_2_OVER_PI * (x[l] * x[l] * x[l]).mul_add(0.044_715, x[l]);
+        }
+        let e = exp(u);
+        for (l, (gate, up)) in gate.iter_mut().zip(up).enumerate() {
+            *gate = x[l] / (1.0 + e[l]) * up;
+        }
+    }
+}
+
+/// Hyperbolic tangent by Cephes' `tanhf`: a polynomial of `z²` below 0.625, and `1 - 2 / (e^2z + 1)` from there on.
+#[inline(always)]
+pub(super) fn softcap<L: SimdF32>(x: &mut [f32], cap: f32) {
+    const C: [f32; 5] = [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];
+    for x in x.chunks_mut(VECTOR_LEN) {
+        let mut z = [0f32; VECTOR_LEN];
+        z.iter_mut().zip(&*x).for_each(|(z, x)| *z = x / cap);
+        let (e, mut p) = (exp(z.map(|z| 2.0 * z.abs())), [C[0]; VECTOR_LEN]);
+        for c in &C[1..] {
+            for l in 0..VECTOR_LEN {
+                p[l] = p[l].mul_add(z[l] * z[l], *c);
+            }
+        }
+        for (l, x) in x.iter_mut().enumerate() {
+            let small = (p[l] * (z[l] * z[l])).mul_add(z[l], z[l]);
+            let large = (1.0 - 2.0 / (e[l] + 1.0)).copysign(z[l]);
+            *x = cap * if z[l].abs() < 0.625 { small } else { large };
+        }
+    }
+}
+
 #[inline(always)]
 pub(super) fn relu2_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len());

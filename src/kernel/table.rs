@@ -52,6 +52,10 @@ macro_rules! with_float_kernels {
             fn elementwise::silu_mul(gate: &mut [f32], up: &[f32]);
             /// `gate = max(gate, 0)² · up`, the activation of BitNet b1.58 2B-4T.
             fn elementwise::relu2_mul(gate: &mut [f32], up: &[f32]);
+            /// `gate = gelu_tanh(gate) · up`, the activation of Gemma (GeGLU).
+            fn elementwise::gelu_tanh_mul(gate: &mut [f32], up: &[f32]);
+            /// `x = cap · tanh(x / cap)`: keeps values between −cap and cap (Gemma 2, arXiv 2408.00118).
+            fn elementwise::softcap(x: &mut [f32], cap: f32);
             /// `x += y`.
             fn elementwise::add(x: &mut [f32], y: &[f32]);
             /// Rotary embedding of pairs: `(a, b) = (a·cos − b·sin, b·cos + a·sin)`.

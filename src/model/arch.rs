@@ -18,6 +18,38 @@ pub struct Arch {
     pub exception: Option<Exception>,
     /// The names of the tensors of a block.
     pub tensors: BlockTensors,
+    /// Where every head's queries and keys get an RMSNorm of their own, if they do.
+    pub head_norm: Option<HeadNorm>,
+    /// Whether the query, key and value projections must have a bias. Elsewhere a file may have one.
+    pub qkv_bias: bool,
+    /// Constants that multiply or divide, for files that do not state them.
+    pub scales: fn(ModelSize) -> Scales,
+    /// Whether scores are divided by √(hidden_size / n_heads) in place of √head_dim.
+    pub scores_by_width: fn(ModelSize) -> bool,
+    /// Whether a file may have an RMSNorm before every projection ([`NORM_IN`]).
+    pub norm_in: bool,
+    /// The optional metadata keys that change this graph; the graphs of other architectures lack what they state.
+    pub keys: &'static [&'static str],
+}
+
+/// Where a head's queries and keys get their norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadNorm {
+    /// Before the rotation.
+    BeforeRope,
+    /// After the rotation.
+    AfterRope,
+}
+
+/// Constants that scale values on their way through the graph; 1 changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scales {
+    /// Multiplies the embeddings.
+    pub embedding: f32,
+    /// Multiplies what the attention and the feed-forward network add to the residual stream.
+    pub residual: f32,
+    /// Divides the logits.
+    pub logit: f32,
 }
 
 /// The models of an architecture that use another activation than the others.
@@ -27,6 +59,9 @@ pub struct Exception {
     pub applies: fn(ModelSize) -> bool,
     /// What they use.
     pub activation: Activation,
+    /// The kind of their tokenizers (`tokenizer.ggml.model`), if that of the others is another one: with it, a model of
+    /// unknown size is doubtful.
+    pub tokenizer: Option<&'static str>,
 }
 
 /// The sizes that tell a model from others of the same architecture.
@@ -44,7 +79,7 @@ pub struct ModelSize {
 
 /// The names of a transformer block's tensors: "q" stands for `blk.N.q.weight`. A norm that the architecture lacks is
 /// `None`.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct BlockTensors {
     /// RMSNorm before the attention, `hidden_size` weights.
     pub attn_norm: &'static str,
@@ -58,6 +93,8 @@ pub struct BlockTensors {
     pub attn_sub_norm: Option<&'static str>,
     /// Output projection of the attention.
     pub o: &'static str,
+    /// RMSNorm of what the attention adds to the residual stream.
+    pub post_attn_norm: Option<&'static str>,
     /// RMSNorm before the feed-forward network.
     pub ffn_norm: &'static str,
     /// Gate projection of the feed-forward network.
@@ -68,6 +105,8 @@ pub struct BlockTensors {
     pub ffn_sub_norm: Option<&'static str>,
     /// Down projection of the feed-forward network.
     pub down: &'static str,
+    /// RMSNorm of what the feed-forward network adds to the residual stream.
+    pub post_ffn_norm: Option<&'static str>,
 }
 
 /// Embedding of the tokens; also the output head of a model without [`OUTPUT`].
@@ -78,65 +117,130 @@ pub const OUTPUT: &str = "output.weight";
 pub const OUTPUT_NORM: &str = "output_norm.weight";
 /// Divisors of the rotary frequencies.
 pub const ROPE_DIVISORS: &str = "rope_freqs.weight";
+/// The divisors of LongRoPE up to the original context.
+pub const ROPE_SHORT_DIVISORS: &str = "rope_factors_short.weight";
+/// The divisors of LongRoPE beyond the original context.
+pub const ROPE_LONG_DIVISORS: &str = "rope_factors_long.weight";
+/// RMSNorm of every head's queries, `head_dim` weights.
+pub const Q_HEAD_NORM: &str = "attn_q_norm";
+/// RMSNorm of every head's keys.
+pub const K_HEAD_NORM: &str = "attn_k_norm";
+/// Behind a projection's name: RMSNorm of its input. Microsoft's embedding models have one before every projection.
+pub const NORM_IN: &str = "_norm_in";
 
 /// Every architecture that the engine computes.
-pub static ARCHITECTURES: [Arch; 4] = [
+pub static ARCHITECTURES: [Arch; 9] = [
     // Microsoft's BitNet b1.58 2B-4T; 1bitLLM's models by Microsoft's converter of 2026.
     Arch {
         name: "bitnet-b1.58",
-        rope_style: RopeStyle::NeoX,
         activation: Activation::Relu2,
         exception: Some(ONE_BIT_LLM),
-        tensors: BITNET,
+        tensors: BITNET_TENSORS,
+        ..PLAIN
     },
     // The same in its first upload.
     Arch {
         name: "bitnet-25",
-        rope_style: RopeStyle::NeoX,
         activation: Activation::Relu2,
         exception: Some(ONE_BIT_LLM),
-        tensors: BITNET,
+        tensors: BITNET_TENSORS,
+        ..PLAIN
     },
     // 1bitLLM's models; community conversions of BitNet b1.58 2B-4T carry this name, too.
     Arch {
         name: "bitnet",
-        rope_style: RopeStyle::NeoX,
-        activation: Activation::Silu,
-        exception: Some(Exception { applies: |size| size == BITNET_2B_4T, activation: Activation::Relu2 }),
-        tensors: BITNET,
+        exception: Some(Exception {
+            applies: |size| size == BITNET_2B_4T,
+            activation: Activation::Relu2,
+            tokenizer: None,
+        }),
+        tensors: BITNET_TENSORS,
+        ..PLAIN
     },
     // Llama's graph with ternary projections: HF1BitLLM, Falcon3, Falcon-E, TriLM.
+    Arch { name: "llama", rope_style: RopeStyle::Interleaved, ..PLAIN },
+    // Qwen2's graph with ternary projections, such as the text model of VibeVoice-ASR-BitNet.
+    Arch { name: "qwen2", qkv_bias: true, ..PLAIN },
+    // PrismML's Bonsai models of 1.7B to 8B; Microsoft's larger embedding model.
+    Arch { name: "qwen3", head_norm: Some(HeadNorm::BeforeRope), norm_in: true, ..PLAIN },
+    // BitCPM-CANN by OpenBMB. The defaults are llama.cpp's, those of MiniCPM 2B.
     Arch {
-        name: "llama",
+        name: "minicpm",
         rope_style: RopeStyle::Interleaved,
-        activation: Activation::Silu,
-        exception: None,
-        tensors: LLAMA,
+        scales: |size| Scales {
+            embedding: 12.0,
+            residual: (1.4 / (size.n_layers as f64).sqrt()) as f32,
+            logit: size.hidden_size as f32 / 256.0,
+        },
+        keys: &["embedding_scale", "residual_scale", "logit_scale"],
+        ..PLAIN
     },
+    // Gemma 3; Microsoft's smaller embedding model.
+    Arch {
+        name: "gemma3",
+        activation: Activation::GeluTanh,
+        tensors: BlockTensors {
+            post_attn_norm: Some("post_attention_norm"),
+            post_ffn_norm: Some("post_ffw_norm"),
+            ..LLAMA_TENSORS
+        },
+        head_norm: Some(HeadNorm::BeforeRope),
+        scales: |size| Scales { embedding: (size.hidden_size as f64).sqrt() as f32, ..Scales::NONE },
+        // Gemma 3 27B alone.
+        scores_by_width: |size| size.n_layers == 62,
+        norm_in: true,
+        keys: &["attention.sliding_window", "final_logit_softcapping"],
+        ..PLAIN
+    },
+    // Tencent's Hunyuan models, such as Hy-MT.
+    Arch { name: "hunyuan-dense", head_norm: Some(HeadNorm::AfterRope), ..PLAIN },
 ];
+
+/// Llama's graph with the rotation of transformers, from which most architectures differ in few points.
+const PLAIN: Arch = Arch {
+    name: "",
+    rope_style: RopeStyle::NeoX,
+    activation: Activation::Silu,
+    exception: None,
+    tensors: LLAMA_TENSORS,
+    head_norm: None,
+    qkv_bias: false,
+    scales: |_| Scales::NONE,
+    scores_by_width: |_| false,
+    norm_in: false,
+    keys: &[],
+};
 
 const BITNET_2B_4T: ModelSize =
     ModelSize { n_layers: 30, hidden_size: 2560, intermediate_size: 6912, vocab_size: 128_256 };
 
 /// 1bitLLM's models: their vocabulary, Llama 2's with two tokens more, tells them from BitNet b1.58 2B-4T.
-const ONE_BIT_LLM: Exception = Exception { applies: |size| size.vocab_size == 32_002, activation: Activation::Silu };
+const ONE_BIT_LLM: Exception =
+    Exception { applies: |size| size.vocab_size == 32_002, activation: Activation::Silu, tokenizer: Some("llama") };
 
-const LLAMA: BlockTensors = BlockTensors {
+const LLAMA_TENSORS: BlockTensors = BlockTensors {
     attn_norm: "attn_norm",
     q: "attn_q",
     k: "attn_k",
     v: "attn_v",
     attn_sub_norm: None,
     o: "attn_output",
+    post_attn_norm: None,
     ffn_norm: "ffn_norm",
     gate: "ffn_gate",
     up: "ffn_up",
     ffn_sub_norm: None,
     down: "ffn_down",
+    post_ffn_norm: None,
 };
 
-const BITNET: BlockTensors =
-    BlockTensors { attn_sub_norm: Some("attn_sub_norm"), ffn_sub_norm: Some("ffn_sub_norm"), ..LLAMA };
+const BITNET_TENSORS: BlockTensors =
+    BlockTensors { attn_sub_norm: Some("attn_sub_norm"), ffn_sub_norm: Some("ffn_sub_norm"), ..LLAMA_TENSORS };
+
+impl Scales {
+    /// Nothing is scaled.
+    pub const NONE: Scales = Scales { embedding: 1.0, residual: 1.0, logit: 1.0 };
+}
 
 impl Arch {
     /// The architecture of this name.
@@ -144,11 +248,11 @@ impl Arch {
         ARCHITECTURES.iter().find(|arch| arch.name == name)
     }
 
-    /// The feed-forward activation of a file that does not name one.
-    pub fn activation_for(&self, size: ModelSize) -> Activation {
+    /// The feed-forward activation of a file that does not name one, and whether its size decides it.
+    pub fn activation_for(&self, size: ModelSize) -> (Activation, bool) {
         match &self.exception {
-            Some(Exception { applies, activation }) if applies(size) => *activation,
-            _ => self.activation,
+            Some(exception) if (exception.applies)(size) => (exception.activation, true),
+            _ => (self.activation, false),
         }
     }
 }

@@ -1,10 +1,24 @@
 //! What a file's metadata says about its model: sizes, constants, and which graph.
 
-use super::arch::{ARCHITECTURES, Arch, ModelSize, TOKEN_EMBEDDING};
-use crate::checkpoint::gguf::{Gguf, Metadata, Value};
+use super::arch::{ARCHITECTURES, Arch, Exception, ModelSize, Scales, TOKEN_EMBEDDING};
+use super::keys::Keys;
+use super::positions::{self, SlidingWindow};
+use crate::checkpoint::gguf::{Gguf, Metadata};
 use crate::error::{Error, Result};
 use crate::ops::activation::Activation;
-use crate::ops::rope::RopeParams;
+use crate::ops::rope::{RopeParams, RopeScaling};
+
+named! {
+    /// How the states of a text's positions become one vector.
+    pub enum Pooling {
+        /// The mean over all positions.
+        Mean = "mean",
+        /// The state of the last position.
+        Last = "last",
+        /// The state of the first position.
+        Cls = "cls",
+    }
+}
 
 /// The sizes and constants of a model.
 #[derive(Clone, Debug)]
@@ -33,26 +47,25 @@ pub struct Config {
     pub rope: RopeParams,
     /// The activation of the feed-forward network.
     pub activation: Activation,
+    /// Why it is this one, as a phrase for people.
+    pub activation_reason: &'static str,
+    /// Constants that scale embeddings, branches and logits.
+    pub scales: Scales,
+    /// Multiplies the scores of the attention.
+    pub score_scale: f32,
+    /// The layers that see only the latest positions, if there are any.
+    pub window: Option<SlidingWindow>,
+    /// Logits are kept between minus this and this, by a hyperbolic tangent.
+    pub softcap: Option<f32>,
+    /// How the model's makers pool the states of a text, if they say so: such a model was trained for embeddings.
+    pub pooling: Option<Pooling>,
+    /// What the file leaves in doubt.
+    pub warnings: Vec<String>,
 }
 
-/// Keys (behind the architecture's prefix) that change the graph in ways that this engine does not compute, and the
-/// values at which they change nothing. A bool is 0 or 1; every item of a list must be neutral.
-const FOREIGN_KEYS: [(&str, &[f32]); 14] = [
-    ("expert_count", &[0.0]),
-    ("attention.sliding_window", &[0.0]),
-    ("attention.scale", &[0.0]),
-    ("attention.causal", &[1.0]),
-    ("attention.clamp_kqv", &[0.0]),
-    ("attention.max_alibi_bias", &[0.0]),
-    ("attn_logit_softcapping", &[0.0]),
-    ("final_logit_softcapping", &[0.0]),
-    ("logit_scale", &[0.0, 1.0]),
-    ("embedding_scale", &[0.0, 1.0]),
-    ("residual_scale", &[0.0, 1.0]),
-    ("rope.scaling.attn_factor", &[1.0]),
-    ("use_parallel_residual", &[0.0]),
-    ("pooling_type", &[0.0]),
-];
+/// The default `n_ctx`, unless the model was trained for a shorter context.
+const DEFAULT_CONTEXT: usize = 4096;
+
 /// Upper bound of every number of channels: far above any model, and products of two such numbers don't overflow.
 const MAX_CHANNELS: usize = 1 << 20;
 
@@ -87,10 +100,21 @@ impl Config {
         let embedding_rows = gguf.tensor(TOKEN_EMBEDDING).map_or(0, |t| t.rows());
         let vocab_size = keys.count_or("vocab_size", 1 << 24, embedding_rows)?;
         let size = ModelSize { n_layers, hidden_size, intermediate_size, vocab_size };
-        let activation = match activation {
-            Some(asked) => asked,
-            None => keys.hidden_activation()?.unwrap_or_else(|| arch.activation_for(size)),
+        let mut warnings = Vec::new();
+        let (activation, activation_reason) = match (activation, arch.activation_for(size)) {
+            (Some(asked), _) => (asked, "as requested"),
+            (None, by_arch) => match (stated_activation(&keys)?, by_arch) {
+                (Some(stated), _) => (stated, "as the file states"),
+                (None, (known, true)) => (known, "by the size, that of a known model"),
+                (None, (usual, false)) => {
+                    warnings.extend(doubt(&keys, usual)?);
+                    (usual, "by the architecture")
+                }
+            },
         };
+        let context = keys.count_or("context_length", usize::MAX, 4096)?;
+        let rope = positions::rope(&keys, head_dim, context)?;
+        let score_width = if (arch.scores_by_width)(size) { hidden_size / n_heads } else { head_dim };
         Ok(Config {
             arch,
             n_layers,
@@ -100,11 +124,44 @@ impl Config {
             n_kv_heads,
             head_dim,
             vocab_size,
-            context: keys.count_or("context_length", usize::MAX, 4096)?,
-            eps: keys.positive("attention.layer_norm_rms_epsilon", None)?,
-            rope: keys.rope(head_dim)?,
+            context,
+            eps: keys.positive("attention.layer_norm_rms_epsilon")?,
+            window: positions::window(&keys, &rope)?,
+            rope,
             activation,
+            activation_reason,
+            scales: scales(&keys, (arch.scales)(size))?,
+            score_scale: (1.0 / (score_width as f64).sqrt()) as f32,
+            softcap: softcap(&keys)?,
+            pooling: pooling(&keys)?,
+            warnings,
         })
+    }
+
+    /// Positions that a sequence may have: as asked, by default the model's, at most 4096.
+    pub fn n_ctx(&self, asked: Option<usize>) -> Result<usize> {
+        let n_ctx = asked.unwrap_or(self.context.min(DEFAULT_CONTEXT));
+        if n_ctx <= self.context {
+            return Ok(n_ctx);
+        }
+        Err(Error::Argument(format!(
+            "n_ctx is {n_ctx}, expected at most {}, the positions that the model was trained for",
+            self.context
+        )))
+    }
+
+    /// Which of LongRoPE's tables a context of so many positions takes; `None` for other models.
+    pub fn rope_table(&self, n_ctx: usize) -> Option<&'static str> {
+        match self.rope.scaling {
+            RopeScaling::LongRope { original_context, .. } if n_ctx > original_context => Some("long"),
+            RopeScaling::LongRope { .. } => Some("short"),
+            _ => None,
+        }
+    }
+
+    /// The window of a layer; `None` if it sees all positions.
+    pub fn window_of(&self, layer: usize) -> Option<&SlidingWindow> {
+        self.window.as_ref().filter(|window| window.layers[layer])
     }
 
     /// Channels of all query heads.
@@ -130,111 +187,53 @@ fn arch_of(metadata: Metadata) -> Result<&'static Arch> {
         .ok_or_else(|| Error::Unsupported(format!("architecture '{name}' is not known; this engine runs: {}", known())))
 }
 
-/// The metadata under the architecture's prefix.
-struct Keys<'a> {
-    metadata: Metadata<'a>,
-    arch: &'static Arch,
-    /// The length that a list of one value a layer must have.
-    n_layers: usize,
+/// The activation that the file names, if it does.
+fn stated_activation(keys: &Keys) -> Result<Option<Activation>> {
+    let Some(name) = keys.str("hidden_activation")? else { return Ok(None) };
+    let known = || Activation::ALL.map(Activation::name).join(", ");
+    let found = Activation::ALL.into_iter().find(|known| known.name() == name);
+    found.map(Some).ok_or_else(|| keys.unsupported("hidden_activation", name, &format!("computes {}", known())))
 }
 
-impl Keys<'_> {
-    fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.arch.name)
+/// The warning about an activation by the architecture's name, where models of another one carry the name, too.
+fn doubt(keys: &Keys, usual: Activation) -> Result<Option<String>> {
+    let Some(Exception { activation, tokenizer: Some(tokenizer), .. }) = &keys.arch.exception else { return Ok(None) };
+    if keys.metadata.str("tokenizer.ggml.model")? != Some(tokenizer) {
+        return Ok(None);
     }
+    let (usual, other) = (usual.name(), activation.name());
+    Ok(Some(format!(
+        "the file does not state its activation. Models of architecture '{}' use {usual}, but 1bitLLM's, which have a \
+         SentencePiece vocabulary as this one, use {other}, and a converter gives them the same name; if the answers \
+         make no sense, open it with ffn_act=\"{other}\"; ffn_act=\"{usual}\" confirms the choice",
+        keys.arch.name
+    )))
+}
 
-    fn wrong(&self, what: &str) -> Error {
-        Error::Model(format!("metadata of architecture '{}': {what}", self.arch.name))
-    }
+/// The constants that the file states for an architecture with such keys, or else the architecture's own.
+fn scales(keys: &Keys, default: Scales) -> Result<Scales> {
+    let scale = |key, default| if keys.computes(key) { keys.positive_or(key, default) } else { Ok(default) };
+    Ok(Scales {
+        embedding: scale("embedding_scale", default.embedding)?,
+        residual: scale("residual_scale", default.residual)?,
+        logit: scale("logit_scale", default.logit)?,
+    })
+}
 
-    /// A number from 1 to `max`, or a list of one number a layer if all are equal.
-    fn optional(&self, key: &str, max: usize) -> Result<Option<usize>> {
-        let key = self.key(key);
-        let Some(values) = self.metadata.uints(&key)? else { return Ok(None) };
-        if let Some(Value::Array(list)) = self.metadata.get(&key)
-            && list.len() != self.n_layers
-        {
-            let (found, n_layers) = (list.len(), self.n_layers);
-            return Err(self.wrong(&format!("key '{key}' lists {found} values for {n_layers} layers")));
-        }
-        if values.iter().any(|value| *value != values[0]) {
-            return Err(Error::Unsupported(format!(
-                "metadata key '{key}' differs between layers; this engine runs models whose layers are alike"
-            )));
-        }
-        match values.first() {
-            Some(value) if (1..=max).contains(value) => Ok(Some(*value)),
-            _ => Err(self.wrong(&format!("key '{key}' is {values:?}, expected a number from 1 to {max}"))),
-        }
+/// The bound of the logits; 0 means none.
+fn softcap(keys: &Keys) -> Result<Option<f32>> {
+    let key = "final_logit_softcapping";
+    if !keys.computes(key) || keys.metadata.float(&keys.key(key))? == Some(0.0) {
+        return Ok(None);
     }
+    keys.optional_positive(key)
+}
 
-    fn count(&self, key: &str, max: usize) -> Result<usize> {
-        self.optional(key, max)?.ok_or_else(|| self.wrong(&format!("key '{}' is missing", self.key(key))))
-    }
-
-    fn count_or(&self, key: &str, max: usize, default: usize) -> Result<usize> {
-        Ok(self.optional(key, max)?.unwrap_or(default))
-    }
-
-    fn positive(&self, key: &str, default: Option<f32>) -> Result<f32> {
-        let key = self.key(key);
-        match self.metadata.float(&key)?.or(default) {
-            Some(x) if x > 0.0 && x.is_finite() => Ok(x),
-            Some(x) => Err(self.wrong(&format!("key '{key}' is {x}, expected a finite number above 0"))),
-            None => Err(self.wrong(&format!("key '{key}' is missing"))),
-        }
-    }
-
-    /// The activation that the file names, if it does.
-    fn hidden_activation(&self) -> Result<Option<Activation>> {
-        let key = self.key("hidden_activation");
-        let Some(name) = self.metadata.str(&key)? else { return Ok(None) };
-        Activation::ALL.into_iter().find(|known| known.name() == name).map(Some).ok_or_else(|| {
-            Error::Unsupported(format!("metadata key '{key}' is '{name}'; this engine computes silu and relu2"))
-        })
-    }
-
-    fn rope(&self, head_dim: usize) -> Result<RopeParams> {
-        let dim = self.count_or("rope.dimension_count", 1 << 14, head_dim)?;
-        if dim > head_dim || !dim.is_multiple_of(2) {
-            return Err(
-                self.wrong(&format!("{dim} channels of a head rotate, expected an even number of at most {head_dim}"))
-            );
-        }
-        let base = self.positive("rope.freq_base", Some(10_000.0))?;
-        Ok(RopeParams { style: self.arch.rope_style, dim, base, factor: self.rope_factor()? })
-    }
-
-    /// The factor of linear scaling. As llama.cpp reads the keys: the type is linear unless stated, files of 2023 hold
-    /// the factor under another key, and 0 means no scaling.
-    fn rope_factor(&self) -> Result<f32> {
-        let key = self.key("rope.scaling.type");
-        match self.metadata.str(&key)?.unwrap_or("linear") {
-            "none" => Ok(1.0),
-            "linear" => {
-                let given = |key: &&str| self.metadata.get(&self.key(key)).is_some();
-                match ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(given) {
-                    Some(key) if self.metadata.float(&self.key(key))? != Some(0.0) => self.positive(key, None),
-                    _ => Ok(1.0),
-                }
-            }
-            other => Err(Error::Unsupported(format!(
-                "metadata key '{key}' is '{other}'; this engine knows the types 'none' and 'linear'"
-            ))),
-        }
-    }
-
-    /// Refuses a file with one of the [`FOREIGN_KEYS`] in effect.
-    fn refuse_foreign(&self) -> Result<()> {
-        for (key, neutral) in FOREIGN_KEYS {
-            let key = self.key(key);
-            let changes = |value: &Value| !value.floats().is_some_and(|all| all.iter().all(|x| neutral.contains(x)));
-            if let Some(value) = self.metadata.get(&key).filter(changes) {
-                return Err(Error::Unsupported(format!(
-                    "metadata key '{key}' is {value}, which changes the graph in a way that this engine does not compute"
-                )));
-            }
-        }
-        Ok(())
-    }
+/// The pooling that the file states, by llama.cpp's numbers; 0 means none.
+fn pooling(keys: &Keys) -> Result<Option<Pooling>> {
+    let known = [None, Some(Pooling::Mean), Some(Pooling::Cls), Some(Pooling::Last)];
+    let stated = keys.metadata.uint(&keys.key("pooling_type"))?.unwrap_or(0);
+    known.get(stated).copied().ok_or_else(|| {
+        keys.unsupported("pooling_type", &stated.to_string(), "knows 0 (none), 1 (mean), 2 (cls) and 3 (last)")
+    })
 }

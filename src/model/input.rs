@@ -36,11 +36,22 @@ pub(super) struct InputBuilder<'a> {
 impl InputBuilder<'_> {
     /// `out = RMSNorm(x)`, row by row; `x` is kept for the residual connection.
     pub fn norm<'a>(&'a mut self, x: &[f32], gamma: &[f32], out: &'a mut [f32]) -> Result<ProjectionInput<'a>> {
-        let (team, eps, width) = (self.team, self.eps, gamma.len());
-        self.compute_and_quantize(out, |i, out| {
+        let norm = self.norm_of(x, gamma);
+        self.compute_and_quantize(out, norm)
+    }
+
+    /// As [`InputBuilder::norm`], for floats that no projection reads.
+    pub fn norm_floats(&self, x: &[f32], gamma: &[f32], out: &mut [f32]) {
+        self.team.for_each_chunk(out, gamma.len(), self.norm_of(x, gamma));
+    }
+
+    /// Writes RMSNorm of row i of `x`.
+    fn norm_of<'a>(&self, x: &'a [f32], gamma: &'a [f32]) -> impl Fn(usize, &mut [f32]) + Sync + use<'a> {
+        let (kernels, eps, width) = (self.team.kernels, self.eps, gamma.len());
+        move |i, out| {
             out.copy_from_slice(&x[i * width..][..width]);
-            team.kernels.rms_norm(out, gamma, eps);
-        })
+            kernels.rms_norm(out, gamma, eps);
+        }
     }
 
     /// `x = RMSNorm(x)`, or `x` as it is without a `gamma`.

@@ -37,6 +37,9 @@ pub struct Linear {
     pub matrix: Matrix,
     /// Its bias b, if the file has one.
     pub bias: Option<Vec<f32>>,
+    /// RMSNorm of its input alone: of o and down the sub-norms of BitNet (SubLN, arXiv 2210.06423); embedding models
+    /// have one before every projection.
+    pub norm: Option<Vec<f32>>,
 }
 
 impl Dense {

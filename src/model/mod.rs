@@ -4,12 +4,15 @@ pub mod arch;
 mod cache;
 pub mod config;
 mod cost;
+mod describe;
 mod finite;
 mod forward;
 mod head;
 mod input;
+mod keys;
 mod linear;
 mod plausible;
+mod positions;
 mod row;
 mod scratch;
 mod tensors;
@@ -52,23 +55,36 @@ pub struct LoadOptions {
     pub activation: Option<Activation>,
     /// What the inputs of projections are rounded to.
     pub act_quant: Option<ActQuant>,
+    /// Positions that a sequence may have; decides between the two tables of LongRoPE.
+    pub n_ctx: Option<usize>,
     /// Compute every logit from the stored output head; never make its 8-bit copy.
     pub exact_head: bool,
 }
 
-/// One transformer block. Its norms are RMSNorms; those that the architecture lacks are `None`.
+/// One transformer block.
 struct Block {
-    attn_norm: Vec<f32>,
+    norms: Norms,
     q: Linear,
     k: Linear,
     v: Linear,
-    attn_sub_norm: Option<Vec<f32>>,
     o: Linear,
-    ffn_norm: Vec<f32>,
     gate: Linear,
     up: Linear,
-    ffn_sub_norm: Option<Vec<f32>>,
     down: Linear,
+}
+
+/// The RMSNorms of a block, but for those of single projections ([`Linear::norm`]); those that the architecture lacks are `None`.
+struct Norms {
+    /// Before the attention.
+    attn: Vec<f32>,
+    /// Of every head's queries and keys.
+    heads: Option<[Vec<f32>; 2]>,
+    /// Of what the attention adds to the residual stream.
+    post_attn: Option<Vec<f32>>,
+    /// Before the feed-forward network.
+    ffn: Vec<f32>,
+    /// Of what the feed-forward network adds to the residual stream.
+    post_ffn: Option<Vec<f32>>,
 }
 
 impl Block {
@@ -94,6 +110,8 @@ pub struct Model {
     /// Whether any projection is dense, so that inputs are needed as floats.
     has_dense: bool,
     rope: Rope,
+    /// The rotary embedding of layers with a sliding window.
+    window_rope: Option<Rope>,
 }
 
 impl Model {
@@ -118,6 +136,11 @@ impl Model {
     /// Whether the output head is tied to the embedding.
     pub fn tied(&self) -> bool {
         self.output.is_none()
+    }
+
+    /// Whether every projection has a norm of its own before it, so that none share an input.
+    pub fn norms_inputs(&self) -> bool {
+        self.layers.first().is_some_and(|block| block.q.norm.is_some())
     }
 
     fn page_shape(&self) -> PageShape {

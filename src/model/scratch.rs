@@ -8,7 +8,7 @@ use crate::machine::memory::try_grow;
 /// The memory of a pass, kept for the next one: fresh memory costs more than filling it.
 #[derive(Default)]
 pub struct Scratch {
-    floats: [Vec<f32>; 9],
+    floats: [Vec<f32>; 10],
     int8: Activations,
 }
 
@@ -18,6 +18,8 @@ pub(super) struct Buffers<'a> {
     pub x: &'a mut [f32],
     /// The residual stream after the norm before the attention or the feed-forward network.
     pub normed: &'a mut [f32],
+    /// That, after the norm of one projection's input; empty for architectures without such norms.
+    pub normed_in: &'a mut [f32],
     /// The queries of all heads.
     pub q: &'a mut [f32],
     /// The keys of all key/value heads.
@@ -39,13 +41,14 @@ pub(super) struct Buffers<'a> {
 impl Scratch {
     /// Buffers for `n_rows` rows; what they hold is left from the last pass.
     pub(super) fn buffers(&mut self, config: &Config, n_rows: usize) -> Result<Buffers<'_>> {
-        let Scratch { floats: [x, normed, q, k, v, attended, gate, up, branch], int8 } = self;
+        let Scratch { floats: [x, normed, normed_in, q, k, v, attended, gate, up, branch], int8 } = self;
         let rows = |buffer, width| try_grow(buffer, n_rows * width);
         let (hidden, ffn, q_dim, kv_dim) =
             (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
         Ok(Buffers {
             x: rows(x, hidden)?,
             normed: rows(normed, hidden)?,
+            normed_in: rows(normed_in, if config.arch.norm_in { hidden } else { 0 })?,
             q: rows(q, q_dim)?,
             k: rows(k, kv_dim)?,
             v: rows(v, kv_dim)?,

@@ -12,8 +12,10 @@ use crate::ops::attention::{AttentionBatch, attention_weights};
 /// The largest trace that is recorded, in bytes.
 const MAX_BYTES: usize = 2 << 30;
 
-/// Which of the four inputs a projection is the first to read, in the order of computation: q, k, v, o, gate, up, down.
-const FIRST_TO_READ: [Option<usize>; 7] = [Some(0), None, None, Some(1), Some(2), None, Some(3)];
+/// Which input each projection reads, in the order of computation: q, k, v, o, gate, up, down.
+const SHARED_INPUTS: [usize; 7] = [0, 0, 0, 1, 2, 2, 3];
+/// The same for models with a norm before every projection.
+const OWN_INPUTS: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
 
 /// The values inside the model at every position of one sequence. All lists are row by row, one row a position.
 pub struct Trace {
@@ -36,8 +38,10 @@ pub struct LayerTrace {
     pub hidden: Vec<f32>,
     /// For each query head the attention weights of all positions; 0 for later ones.
     pub attention: Vec<f32>,
-    /// The inputs of the projections: of q, k and v; of o; of gate and up; of down.
-    pub inputs: [InputTrace; 4],
+    /// The inputs of the projections, in the order in which they are first read.
+    pub inputs: Vec<InputTrace>,
+    /// The index of the input that each of q, k, v, o, gate, up and down reads.
+    pub input_of: [usize; 7],
     /// The outputs of the projections q, k, v, o, gate, up and down, before any rotation.
     pub outputs: [Vec<f32>; 7],
     /// The neurons of the feed-forward network: `act(gate) · up`, `intermediate_size` floats.
@@ -59,21 +63,23 @@ pub struct InputTrace {
 
 impl Trace {
     /// An empty trace of `layers`, in ascending order, for `n_tokens` positions. `int8` tells whether the projections
-    /// read int8 activations. All its memory is allocated here.
-    pub fn new(config: &Config, int8: bool, layers: &[usize], n_tokens: usize) -> Result<Trace> {
-        check_size(config, int8, layers.len(), n_tokens)?;
+    /// read int8 activations, `own_inputs` whether each of them has an input of its own. All its memory is allocated
+    /// here.
+    pub fn new(config: &Config, int8: bool, own_inputs: bool, layers: &[usize], n_tokens: usize) -> Result<Trace> {
+        let input_of = if own_inputs { OWN_INPUTS } else { SHARED_INPUTS };
+        let input_widths = input_widths(config, &input_of);
+        check_size(config, int8, &input_widths, layers.len(), n_tokens)?;
         let (hidden, n) = (config.hidden_size, n_tokens);
         let empty = |width: usize| try_with_capacity::<f32>(n * width);
         let mut traces = Vec::with_capacity(layers.len());
         for layer in layers {
-            let (mut inputs, mut outputs) = (<[InputTrace; 4]>::default(), <[Vec<f32>; 7]>::default());
-            for (input, width) in inputs.iter_mut().zip(input_widths(config)) {
-                if int8 {
-                    *input =
-                        InputTrace { int8: try_with_capacity(n * width)?, scales: empty(1)?, ..InputTrace::default() };
+            let (mut inputs, mut outputs) = (Vec::with_capacity(input_widths.len()), <[Vec<f32>; 7]>::default());
+            for width in &input_widths {
+                inputs.push(if int8 {
+                    InputTrace { int8: try_with_capacity(n * width)?, scales: empty(1)?, ..InputTrace::default() }
                 } else {
-                    input.floats = empty(width)?;
-                }
+                    InputTrace { floats: empty(*width)?, ..InputTrace::default() }
+                });
             }
             for (output, width) in outputs.iter_mut().zip(output_widths(config)) {
                 *output = empty(width)?;
@@ -83,6 +89,7 @@ impl Trace {
                 hidden: empty(hidden)?,
                 attention: try_zeroed(n * config.n_heads * n)?,
                 inputs,
+                input_of,
                 outputs,
                 ffn: empty(config.intermediate_size)?,
                 computed: 0,
@@ -92,9 +99,12 @@ impl Trace {
     }
 }
 
-/// Channels of the four inputs of a layer's projections.
-fn input_widths(config: &Config) -> [usize; 4] {
-    [config.hidden_size, config.q_dim(), config.hidden_size, config.intermediate_size]
+/// Channels of the inputs of a layer's projections.
+fn input_widths(config: &Config, input_of: &[usize; 7]) -> Vec<usize> {
+    let (hidden, q, ffn) = (config.hidden_size, config.q_dim(), config.intermediate_size);
+    let mut of_projections = input_of.iter().zip([hidden, hidden, hidden, q, hidden, hidden, ffn]).collect::<Vec<_>>();
+    of_projections.dedup_by_key(|(input, _)| **input);
+    of_projections.into_iter().map(|(_, width)| width).collect()
 }
 
 /// Channels of the outputs of a layer's projections.
@@ -104,8 +114,8 @@ fn output_widths(config: &Config) -> [usize; 7] {
 }
 
 /// Refuses a trace of more than [`MAX_BYTES`].
-fn check_size(config: &Config, int8: bool, n_layers: usize, n_tokens: usize) -> Result<()> {
-    let inputs = input_widths(config).iter().sum::<usize>() * if int8 { 1 } else { 4 };
+fn check_size(config: &Config, int8: bool, inputs: &[usize], n_layers: usize, n_tokens: usize) -> Result<()> {
+    let inputs = inputs.iter().sum::<usize>() * if int8 { 1 } else { 4 };
     let floats = config.hidden_size + output_widths(config).iter().sum::<usize>() + config.intermediate_size;
     let layer = inputs + 4 * (floats + config.n_heads * n_tokens);
     let bytes = n_tokens * (n_layers * layer + 4 * (config.hidden_size + config.vocab_size));
@@ -152,7 +162,10 @@ impl<'a> Recorder<'a> {
     pub fn projection(&mut self, x: &ProjectionInput, out: &[f32]) {
         let Some(layer) = self.layer() else { return };
         layer.outputs[layer.computed].extend_from_slice(out);
-        if let Some(input) = FIRST_TO_READ[layer.computed].map(|i| &mut layer.inputs[i]) {
+        let input_of = |projection: usize| layer.input_of[projection];
+        let is_first = layer.computed == 0 || input_of(layer.computed) != input_of(layer.computed - 1);
+        if is_first {
+            let input = &mut layer.inputs[layer.input_of[layer.computed]];
             match x.int8 {
                 None => input.floats.extend_from_slice(&x.f32),
                 Some(activations) => activations.rows_and_scales().for_each(|(q, scale)| {

@@ -1,15 +1,18 @@
 //! From a file's tensors to a model's layers, and what each projection becomes: packed trits or dense rows.
 
-use super::arch::{OUTPUT, OUTPUT_NORM, ROPE_DIVISORS, TOKEN_EMBEDDING};
+use super::arch::{
+    K_HEAD_NORM, NORM_IN, OUTPUT, OUTPUT_NORM, Q_HEAD_NORM, ROPE_DIVISORS, ROPE_LONG_DIVISORS, ROPE_SHORT_DIVISORS,
+    TOKEN_EMBEDDING,
+};
 use super::config::Config;
 use super::head::Head;
 use super::linear::{Dense, Linear, Matrix, NotPacked, pack};
 use super::plausible;
 use super::tensors::Tensors;
-use super::{ActQuant, Block, LoadOptions, Model, check_cancelled};
+use super::{ActQuant, Block, LoadOptions, Model, Norms, check_cancelled};
 use crate::checkpoint::gguf::{Gguf, Tensor};
 use crate::codec::TensorRows;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Team;
 use crate::kernel::ternary::Ternary;
 use crate::machine::memory::Arena;
@@ -30,14 +33,10 @@ struct Projection {
     name: &'static str,
     cols: usize,
     rows: usize,
-}
-
-/// The RMSNorms of a block.
-struct Norms {
-    attn: Vec<f32>,
-    attn_sub: Option<Vec<f32>>,
-    ffn: Vec<f32>,
-    ffn_sub: Option<Vec<f32>>,
+    /// Whether it must have a bias.
+    biased: bool,
+    /// The RMSNorm of its input alone, if the architecture has one.
+    norm: Option<&'static str>,
 }
 
 struct Loader<'a> {
@@ -63,7 +62,9 @@ pub(super) fn load(
     let output = tensors.optional(OUTPUT, hidden_size, vocab_size)?;
     let output = output.map(|tensor| Dense::new(&gguf, tensor, 1.0)).transpose()?;
     let output_norm = tensors.vector(OUTPUT_NORM, hidden_size)?;
-    let rope_divisors = tensors.optional_vector(ROPE_DIVISORS, config.rope.dim / 2)?;
+    let rope = rope(&tensors, &config, options.n_ctx)?;
+    let window_rope =
+        config.window.as_ref().map(|window| Rope::new(&window.rope, config.head_dim, None)).transpose()?;
     let loader = Loader { tensors, config: &config, projections: projections(&config), team, cancel };
     // Every tensor is looked up before the first is packed, so that a wrong file is refused at once.
     let norms = (0..config.n_layers).map(|layer| {
@@ -74,43 +75,74 @@ pub(super) fn load(
     loader.tensors.refuse_surplus()?;
 
     let (packed, act_quant) = loader.pack_all(options.act_quant)?;
-    let warnings = plausible::warnings(&gguf, &loader.views()?)?;
+    let warnings = [config.warnings.clone(), plausible::warnings(&gguf, &loader.views()?)?].concat();
     let mut packed = packed.into_iter();
     let mut layers = Vec::with_capacity(config.n_layers);
     for (layer, norms) in norms.into_iter().enumerate() {
         let mut next = |projection| loader.linear(layer, projection, packed.next().flatten());
         let [q, k, v, o, gate, up, down] = loader.projections.each_ref().map(&mut next);
-        layers.push(Block {
-            attn_norm: norms.attn,
-            q: q?,
-            k: k?,
-            v: v?,
-            attn_sub_norm: norms.attn_sub,
-            o: o?,
-            ffn_norm: norms.ffn,
-            gate: gate?,
-            up: up?,
-            ffn_sub_norm: norms.ffn_sub,
-            down: down?,
-        });
+        layers.push(Block { norms, q: q?, k: k?, v: v?, o: o?, gate: gate?, up: up?, down: down? });
     }
-    let rope = Rope::new(&config.rope, config.head_dim, rope_divisors.as_deref())?;
     let has_dense = layers.iter().flat_map(Block::linears).any(|l| matches!(l.matrix, Matrix::Dense(_)));
-    let head = Head::new(options.exact_head);
-    Ok(Model { gguf, config, act_quant, warnings, embedding, output, head, output_norm, layers, has_dense, rope })
+    // The intervals of the 8-bit copy are those of logits before the softcap.
+    let head = Head::new(options.exact_head || config.softcap.is_some());
+    Ok(Model {
+        gguf,
+        config,
+        act_quant,
+        warnings,
+        embedding,
+        output,
+        head,
+        output_norm,
+        layers,
+        has_dense,
+        rope,
+        window_rope,
+    })
+}
+
+/// The rotary embedding, with the divisors that the file has for it.
+fn rope(tensors: &Tensors, config: &Config, n_ctx: Option<usize>) -> Result<Rope> {
+    let pairs = config.rope.dim / 2;
+    let divisors = match config.rope_table(config.n_ctx(n_ctx)?) {
+        Some(table) => {
+            let short = positive(ROPE_SHORT_DIVISORS, tensors.vector(ROPE_SHORT_DIVISORS, pairs)?)?;
+            let long = positive(ROPE_LONG_DIVISORS, tensors.vector(ROPE_LONG_DIVISORS, pairs)?)?;
+            Some(if table == "long" { long } else { short })
+        }
+        None => match tensors.optional_vector(ROPE_DIVISORS, pairs)? {
+            Some(divisors) => Some(positive(ROPE_DIVISORS, divisors)?),
+            None => None,
+        },
+    };
+    Rope::new(&config.rope, config.head_dim, divisors.as_deref())
+}
+
+/// The divisors of a tensor, which must be above 0.
+fn positive(name: &str, divisors: Vec<f32>) -> Result<Vec<f32>> {
+    match divisors.iter().position(|divisor| *divisor <= 0.0) {
+        None => Ok(divisors),
+        Some(i) => Err(Error::Model(format!(
+            "tensor '{name}' holds {} at index {i}, expected divisors above 0; the file is broken",
+            divisors[i]
+        ))),
+    }
 }
 
 fn projections(config: &Config) -> [Projection; 7] {
     let (hidden, ffn, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
     let names = &config.arch.tensors;
+    let plain = |name, cols, rows| Projection { name, cols, rows, biased: false, norm: None };
+    let biased = |projection| Projection { biased: config.arch.qkv_bias, ..projection };
     [
-        Projection { name: names.q, cols: hidden, rows: q },
-        Projection { name: names.k, cols: hidden, rows: kv },
-        Projection { name: names.v, cols: hidden, rows: kv },
-        Projection { name: names.o, cols: q, rows: hidden },
-        Projection { name: names.gate, cols: hidden, rows: ffn },
-        Projection { name: names.up, cols: hidden, rows: ffn },
-        Projection { name: names.down, cols: ffn, rows: hidden },
+        biased(plain(names.q, hidden, q)),
+        biased(plain(names.k, hidden, kv)),
+        biased(plain(names.v, hidden, kv)),
+        Projection { norm: names.attn_sub_norm, ..plain(names.o, q, hidden) },
+        plain(names.gate, hidden, ffn),
+        plain(names.up, hidden, ffn),
+        Projection { norm: names.ffn_sub_norm, ..plain(names.down, ffn, hidden) },
     ]
 }
 
@@ -118,19 +150,37 @@ impl<'a> Loader<'a> {
     fn norms(&self, layer: usize) -> Result<Norms> {
         let (config, names) = (self.config, &self.config.arch.tensors);
         let norm = |name: &str, len| self.tensors.vector(&format!("blk.{layer}.{name}.weight"), len);
+        let optional = |name: Option<&str>| name.map(|name| norm(name, config.hidden_size)).transpose();
+        let head = config.head_dim;
+        let heads = config.arch.head_norm.map(|_| Ok([norm(Q_HEAD_NORM, head)?, norm(K_HEAD_NORM, head)?]));
         Ok(Norms {
             attn: norm(names.attn_norm, config.hidden_size)?,
-            attn_sub: names.attn_sub_norm.map(|name| norm(name, config.q_dim())).transpose()?,
+            heads: heads.transpose()?,
+            post_attn: optional(names.post_attn_norm)?,
             ffn: norm(names.ffn_norm, config.hidden_size)?,
-            ffn_sub: names.ffn_sub_norm.map(|name| norm(name, config.intermediate_size)).transpose()?,
+            post_ffn: optional(names.post_ffn_norm)?,
         })
+    }
+
+    /// The RMSNorm of a projection's input alone. A file has [`NORM_IN`] for every projection or for none.
+    fn norm(&self, layer: usize, projection: &Projection) -> Result<Option<Vec<f32>>> {
+        let norm_in =
+            |layer: usize, projection: &Projection| format!("blk.{layer}.{}{NORM_IN}.weight", projection.name);
+        let first = norm_in(0, &self.projections[0]);
+        let name = if self.config.arch.norm_in && self.tensors.gguf.tensor(&first).is_some() {
+            Some(norm_in(layer, projection))
+        } else {
+            projection.norm.map(|name| format!("blk.{layer}.{name}.weight"))
+        };
+        name.map(|name| self.tensors.vector(&name, projection.cols)).transpose()
     }
 
     /// A projection's weights; looks up the vectors beside them as well.
     fn tensor(&self, layer: usize, projection: &Projection) -> Result<&'a Tensor> {
         self.factor(layer, projection)?;
         self.bias(layer, projection)?;
-        let Projection { name, cols, rows } = projection;
+        self.norm(layer, projection)?;
+        let Projection { name, cols, rows, .. } = projection;
         self.tensors.required(&format!("blk.{layer}.{name}.weight"), *cols, *rows)
     }
 
@@ -153,7 +203,11 @@ impl<'a> Loader<'a> {
     }
 
     fn bias(&self, layer: usize, projection: &Projection) -> Result<Option<Vec<f32>>> {
-        self.tensors.optional_vector(&format!("blk.{layer}.{}.bias", projection.name), projection.rows)
+        let name = format!("blk.{layer}.{}.bias", projection.name);
+        match projection.biased {
+            true => self.tensors.vector(&name, projection.rows).map(Some),
+            false => self.tensors.optional_vector(&name, projection.rows),
+        }
     }
 
     /// Packs the projections, layer by layer; `None` for one that stays dense. Unless the caller `asked` for int8
@@ -210,6 +264,6 @@ impl<'a> Loader<'a> {
                 Matrix::Dense(dense)
             }
         };
-        Ok(Linear { matrix, bias: self.bias(layer, projection)? })
+        Ok(Linear { matrix, bias: self.bias(layer, projection)?, norm: self.norm(layer, projection)? })
     }
 }

@@ -9,6 +9,8 @@ named! {
         Silu = "silu",
         /// `max(x, 0)²` (squared ReLU, arXiv 2109.08668).
         Relu2 = "relu2",
+        /// `x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))`, the approximation of GELU (arXiv 1606.08415) that Gemma uses.
+        GeluTanh = "gelu_tanh",
     }
 }
 
@@ -18,6 +20,7 @@ impl Activation {
         match self {
             Activation::Silu => kernels.silu_mul(gate, up),
             Activation::Relu2 => kernels.relu2_mul(gate, up),
+            Activation::GeluTanh => kernels.gelu_tanh_mul(gate, up),
         }
     }
 }

@@ -142,7 +142,7 @@ fn write<T: Copy>(
     }
 }
 
-/// What one row of a batch attends to: all positions of its sequence up to its own.
+/// What one row of a batch attends to: the positions of its sequence up to its own.
 pub struct AttentionRow<'a> {
     /// The pages of its sequence.
     pub pages: &'a [Arc<Page>],
@@ -156,6 +156,10 @@ pub struct AttentionBatch<'a> {
     pub shape: &'a PageShape,
     /// Index of the layer, from 0.
     pub layer: usize,
+    /// How many positions a row sees at most, its own included; all without a window.
+    pub window: Option<usize>,
+    /// Multiplies the scores, 1/√head_dim in most models.
+    pub scale: f32,
     /// The rows of the batch. Neighbours that follow each other in one sequence are computed together.
     pub rows: &'a [AttentionRow<'a>],
 }
@@ -164,7 +168,7 @@ pub struct AttentionBatch<'a> {
 const ATTENTION_TILE_ROWS: usize = 4;
 
 /// Scaled dot-product attention with grouped queries (arXiv 1706.03762, section 3.2; arXiv 2305.13245):
-/// `out[row] = softmax(q·kᵀ / √head_dim)·v` for every row and query head, where query head h reads key/value head
+/// `out[row] = softmax(q·kᵀ · scale)·v` for every row and query head, where query head h reads key/value head
 /// h / (n_heads / n_kv_heads). Counts itself in `work`.
 pub fn attention(team: &Team, batch: &AttentionBatch, q: &[f32], out: &mut [f32], work: &mut WorkCounters) {
     let start = Instant::now();
@@ -192,39 +196,49 @@ pub fn attention(team: &Team, batch: &AttentionBatch, q: &[f32], out: &mut [f32]
     work.attention_ns += start.elapsed().as_nanos() as u64;
 }
 
-/// The attention weights behind [`attention`], `softmax(q·kᵀ / √head_dim)`: for every row and query head those of `n`
-/// positions. Positions after the row's own are not written.
+/// The attention weights behind [`attention`], `softmax(q·kᵀ · scale)`: for every row and query head those of `n`
+/// positions. Positions that the row does not see are not written.
 pub fn attention_weights(team: &Team, batch: &AttentionBatch, q: &[f32], n: usize, out: &mut [f32]) {
     let (rows, head_dim) = (batch.rows, batch.shape.head_dim);
     let n_heads = q.len() / rows.len() / head_dim;
     let heads_per_kv_head = n_heads / batch.shape.n_kv_heads;
     team.for_each_chunk(out, n_heads * n, |row, out| {
-        let seen = rows[row].position + 1;
+        let (seen, page) = (batch.seen(row), batch.first_page(row) * PAGE_LEN);
         let queries = q[row * n_heads * head_dim..].chunks(heads_per_kv_head * head_dim);
         for (head, (q, out)) in queries.zip(out.chunks_mut(heads_per_kv_head * n)).enumerate() {
             let (p, sums) = batch.softmax(team.kernels, row..row + 1, head, q);
             let weights = out.chunks_mut(n).zip(p.chunks(p.len() / heads_per_kv_head)).zip(sums);
-            weights.for_each(|((out, p), sum)| out[..seen].iter_mut().zip(p).for_each(|(out, p)| *out = p / sum));
+            weights.for_each(|((out, p), sum)| {
+                let p = &p[seen.start - page..];
+                out[seen.clone()].iter_mut().zip(p).for_each(|(out, p)| *out = p / sum);
+            });
         }
     });
 }
 
 impl<'a> AttentionBatch<'a> {
-    /// How many positions a row attends to.
-    fn seen(&self, row: usize) -> usize {
-        self.rows[row].position + 1
+    /// The positions that a row attends to.
+    fn seen(&self, row: usize) -> Range<usize> {
+        let end = self.rows[row].position + 1;
+        end.saturating_sub(self.window.unwrap_or(end))..end
     }
 
-    /// The pages that rows which follow each other attend to.
+    /// The index of the first page that a row attends to.
+    fn first_page(&self, row: usize) -> usize {
+        self.seen(row).start / PAGE_LEN
+    }
+
+    /// The pages that rows which follow each other attend to, from the first row's first page on.
     fn pages(&self, tile: &Range<usize>) -> &'a [Arc<Page>] {
-        &self.rows[tile.start].pages[..self.seen(tile.end - 1).div_ceil(PAGE_LEN)]
+        &self.rows[tile.start].pages[self.first_page(tile.start)..self.seen(tile.end - 1).end.div_ceil(PAGE_LEN)]
     }
 
-    /// The softmax of the scores of all query vectors, not yet divided by its sum, and these sums. Positions after a
-    /// row's own get 0. Vectors are whole pages long.
+    /// The softmax of the scores of all query vectors, not yet divided by its sum, and these sums. Positions that a row
+    /// does not see get 0. Vectors are whole pages long, from the tile's first page on.
     fn softmax(&self, kernels: &Kernels, tile: Range<usize>, head: usize, q: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let AttentionBatch { shape, layer, .. } = *self;
+        let AttentionBatch { shape, layer, scale, .. } = *self;
         let pages = self.pages(&tile);
+        let before = self.first_page(tile.start) * PAGE_LEN;
         let stride = pages.len() * PAGE_LEN;
         let vectors = q.len() / shape.head_dim;
         let heads_per_kv_head = vectors / tile.len();
@@ -244,12 +258,12 @@ impl<'a> AttentionBatch<'a> {
             }
         }
 
-        let scale = (1.0 / (shape.head_dim as f64).sqrt()) as f32;
-        let sums: Vec<f32> = p
-            .chunks_mut(stride)
-            .enumerate()
-            .map(|(v, p)| kernels.softmax(p, self.seen(tile.start + v / heads_per_kv_head), scale))
-            .collect();
+        let sums = p.chunks_mut(stride).enumerate().map(|(v, p)| {
+            let seen = self.seen(tile.start + v / heads_per_kv_head);
+            p[..seen.start - before].fill(f32::NEG_INFINITY);
+            kernels.softmax(p, seen.end - before, scale)
+        });
+        let sums: Vec<f32> = sums.collect();
         (p, sums)
     }
 
@@ -265,9 +279,13 @@ impl<'a> AttentionBatch<'a> {
         let channels = shape.value_channels();
         let mut weighted = vec![0f32; vectors * channels];
         let pages = self.pages(&tile);
+        let first_page = self.first_page(tile.start);
         for (i, page) in pages.iter().enumerate() {
             let values = shape.values(layer, head);
             let mut add_values = |keys: Range<usize>, rows: Range<usize>| {
+                if keys.is_empty() {
+                    return;
+                }
                 let vectors = rows.start * heads_per_kv_head..rows.end * heads_per_kv_head;
                 let p = &p[vectors.start * stride + i * PAGE_LEN..];
                 let acc = &mut weighted[vectors.start * channels..vectors.end * channels];
@@ -282,12 +300,26 @@ impl<'a> AttentionBatch<'a> {
                     _ => unreachable!("the pages of a cache are of one type"),
                 }
             };
-            // First the positions that every row attends to, then those that only the later rows do.
-            let inside = |row: usize| self.seen(tile.start + row).saturating_sub(i * PAGE_LEN).min(PAGE_LEN);
-            add_values(0..inside(0), 0..tile.len());
-            (1..tile.len())
-                .filter(|row| inside(*row) > inside(0))
-                .for_each(|row| add_values(inside(0)..inside(row), row..row + 1));
+            // Each row adds the positions that it sees in ascending order: those before the ones that all rows see, then
+            // these, with every read shared, then those after them.
+            let start = (first_page + i) * PAGE_LEN;
+            let inside = |row: usize| {
+                let seen = self.seen(tile.start + row);
+                seen.start.saturating_sub(start).min(PAGE_LEN)..seen.end.saturating_sub(start).min(PAGE_LEN)
+            };
+            let mut shared = inside(tile.len() - 1).start..inside(0).end;
+            if shared.is_empty() {
+                shared = PAGE_LEN..PAGE_LEN;
+            }
+            for row in 0..tile.len() {
+                let seen = inside(row);
+                add_values(seen.start..seen.end.min(shared.start), row..row + 1);
+            }
+            add_values(shared.clone(), 0..tile.len());
+            for row in 0..tile.len() {
+                let seen = inside(row);
+                add_values(seen.start.max(shared.end)..seen.end, row..row + 1);
+            }
         }
         let mut out = Vec::with_capacity(q.len());
         for (weighted, sum) in weighted.chunks(channels).zip(&sums) {

@@ -21,9 +21,74 @@ pub struct RopeParams {
     pub dim: usize,
     /// The base of the frequencies (theta).
     pub base: f32,
-    /// Divides the frequencies, so that positions beyond the trained context fall into it (linear position
+    /// How positions beyond the context of the first training are reached.
+    pub scaling: RopeScaling,
+}
+
+/// How the frequencies are changed so that a model reads longer texts than in its first training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// All frequencies are divided by a factor, so that positions fall into the trained context (linear position
     /// interpolation, arXiv 2306.15595); 1 for none.
+    Linear {
+        /// The factor.
+        factor: f32,
+    },
+    /// YaRN (arXiv 2309.00071): only low frequencies are divided, and cosines and sines grow by `magnitude`.
+    Yarn(Yarn),
+    /// LongRoPE (arXiv 2402.13753): each frequency has a divisor of its own.
+    LongRope {
+        /// The context of the first training. A configured context beyond it takes the long divisors.
+        original_context: usize,
+        /// Multiplies cosines and sines.
+        magnitude: f32,
+    },
+}
+
+/// The parameters of [`RopeScaling::Yarn`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Yarn {
+    /// Divides low frequencies.
     pub factor: f32,
+    /// The context of the first training, in positions.
+    pub original_context: usize,
+    /// Frequencies that turn at least so many times in the original context are kept.
+    pub beta_fast: f32,
+    /// Frequencies that turn at most so many times in the original context are divided by the whole factor.
+    pub beta_slow: f32,
+    /// The share of the kept frequency where it is kept; 1 by the paper.
+    pub extrapolation: f32,
+    /// Multiplies cosines and sines.
+    pub magnitude: f32,
+}
+
+impl RopeScaling {
+    /// No scaling.
+    pub const NONE: RopeScaling = RopeScaling::Linear { factor: 1.0 };
+
+    /// What multiplies cosines and sines.
+    fn magnitude(&self) -> f32 {
+        match self {
+            RopeScaling::Linear { .. } => 1.0,
+            RopeScaling::Yarn(Yarn { magnitude, .. }) | RopeScaling::LongRope { magnitude, .. } => *magnitude,
+        }
+    }
+}
+
+impl Yarn {
+    /// The weight of the kept frequency of each of `n / 2` pairs: 1 above the ramp of the frequencies, 0 below it.
+    /// The ramp reaches over the pairs that turn `beta_fast` to `beta_slow` times in the original context.
+    fn kept(&self, n: usize, base: f32) -> impl Fn(usize) -> f32 + use<> {
+        let pair_of_turns = |turns: f32| {
+            let radians = self.original_context as f64 / (turns as f64 * 2.0 * std::f64::consts::PI);
+            n as f64 * libm::log(radians) / (2.0 * libm::log(base as f64))
+        };
+        let low = libm::floor(pair_of_turns(self.beta_fast)).max(0.0);
+        let high = libm::ceil(pair_of_turns(self.beta_slow)).min((n - 1) as f64);
+        let (low, width) = (low as f32, (high - low).max(0.001) as f32);
+        let extrapolation = self.extrapolation;
+        move |i| (1.0 - ((i as f32 - low) / width).clamp(0.0, 1.0)) * extrapolation
+    }
 }
 
 /// The frequencies of a model.
@@ -32,6 +97,8 @@ pub struct Rope {
     head_dim: usize,
     /// One for each pair of channels, in radians a position.
     frequencies: Vec<f32>,
+    /// Multiplies cosines and sines.
+    magnitude: f32,
 }
 
 /// Cosines and sines of one batch: for each row one of each for every pair of channels.
@@ -42,23 +109,35 @@ pub struct CosSin {
 }
 
 impl Rope {
-    /// Frequency i is `base^(-2i / dim) / factor / divisors[i]`. The divisors are a tensor of Llama 3.1 and later
-    /// (`rope_freqs.weight`), which scales low frequencies more than high ones.
+    /// Frequency i is `base^(-2i / dim)`, scaled. The divisors are a tensor of Llama 3.1 and later (`rope_freqs.weight`),
+    /// which scales low frequencies more than high ones, or one of the two of LongRoPE.
     pub fn new(params: &RopeParams, head_dim: usize, divisors: Option<&[f32]>) -> Result<Rope> {
-        let RopeParams { style, dim, base, factor } = *params;
+        let RopeParams { style, dim, base, scaling } = *params;
+        let kept = if let RopeScaling::Yarn(yarn) = scaling { Some(yarn.kept(dim, base)) } else { None };
         let frequencies = (0..dim / 2).map(|i| {
             let exponent = (2 * i) as f32 / dim as f32;
-            let unscaled = 1.0 / libm::pow(base as f64, exponent as f64) as f32;
-            match unscaled / factor / divisors.map_or(1.0, |d| d[i]) {
-                frequency if frequency > 0.0 && frequency.is_finite() => Ok(frequency),
-                frequency => Err(Error::Model(format!(
-                    "rotary frequency {i} is {frequency}, expected a finite number above 0; it follows from \
-                     rope.freq_base ({base}), the scaling factor ({factor}) and the tensor rope_freqs.weight, if there \
-                     is one"
-                ))),
+            let period = libm::pow(base as f64, exponent as f64) as f32;
+            let divisor = divisors.map_or(1.0, |d| d[i]);
+            let frequency = match (scaling, &kept) {
+                (RopeScaling::Yarn(yarn), Some(kept)) => {
+                    let kept = kept(i);
+                    (1.0 / (yarn.factor * period) * (1.0 - kept) + 1.0 / period * kept) / divisor
+                }
+                (RopeScaling::LongRope { .. }, _) => 1.0 / (divisor * period),
+                (RopeScaling::Linear { factor }, _) => 1.0 / period / factor / divisor,
+                (RopeScaling::Yarn(_), None) => unreachable!("made above"),
+            };
+            if frequency > 0.0 && frequency.is_finite() {
+                return Ok(frequency);
             }
+            Err(Error::Model(format!(
+                "rotary frequency {i} is {frequency}, expected a finite number above 0; it follows from the keys \
+                 rope.freq_base ({base}) and rope.scaling.*, and from the tensor rope_freqs.weight or rope_factors_*.weight, \
+                 if there is one"
+            )))
         });
-        Ok(Rope { style, head_dim, frequencies: frequencies.collect::<Result<_>>()? })
+        let frequencies = frequencies.collect::<Result<_>>()?;
+        Ok(Rope { style, head_dim, frequencies, magnitude: scaling.magnitude() })
     }
 
     /// Cosines and sines for rows at these positions.
@@ -67,8 +146,8 @@ impl Rope {
             positions.flat_map(|p| self.frequencies.iter().map(move |frequency| p as f32 * frequency)).collect();
         CosSin {
             rows: angles.len() / self.frequencies.len(),
-            cos: angles.iter().map(|a| libm::cosf(*a)).collect(),
-            sin: angles.iter().map(|a| libm::sinf(*a)).collect(),
+            cos: angles.iter().map(|a| libm::cosf(*a) * self.magnitude).collect(),
+            sin: angles.iter().map(|a| libm::sinf(*a) * self.magnitude).collect(),
         }
     }
 
@@ -101,3 +180,7 @@ impl Rope {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/rope.rs"]
+mod tests;

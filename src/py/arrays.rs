@@ -3,7 +3,8 @@
 use super::answers::{OneOrMany, indexed, prompts};
 use super::convert::{checked_sequences, detached, engine_ids, named, text_or_ids, unicode};
 use super::pickle::{Reduced, by_fields};
-use crate::engine::{ContinuationScore, Engine, Pooling, TextOrIds};
+use crate::engine::{ContinuationScore, Embedding, Engine, TextOrIds, Watch};
+use crate::error::Result;
 use crate::token::TokenId;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::IntoPyObjectExt;
@@ -53,10 +54,11 @@ fn sequences<'py>(
     engine: &Engine,
     value: &Bound<'py, PyAny>,
     name: &str,
+    ids_of: fn(&Engine, TextOrIds, &mut Watch) -> Result<Vec<TokenId>>,
 ) -> PyResult<OneOrMany<Vec<TokenId>>> {
     let to_ids = |item: &Bound<'py, PyAny>, name: &str| match text_or_ids(item, name, engine)? {
         TextOrIds::Ids(ids) => Ok(ids),
-        text => detached(py, |watch| engine.ids_of(text, watch)),
+        text => detached(py, |watch| ids_of(engine, text, watch)),
     };
     Ok(match prompts(value) {
         OneOrMany::One(one) => OneOrMany::One(to_ids(&one, name)?),
@@ -66,7 +68,7 @@ fn sequences<'py>(
 
 /// `Engine.logits`: an array of shape [ids, n_vocab] for each sequence.
 pub fn logits<'py>(py: Python<'py>, engine: &Engine, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    match sequences(py, engine, ids, "ids")? {
+    match sequences(py, engine, ids, "ids", Engine::ids_of)? {
         OneOrMany::One(ids) => logits_of_all(py, engine, &[ids])?.remove(0).into_bound_py_any(py),
         OneOrMany::Many(all) => logits_of_all(py, engine, &all)?.into_bound_py_any(py),
     }
@@ -106,7 +108,7 @@ fn logits_of_all<'py>(
 /// `Engine.logprobs`: an array with an item for each id but the first.
 pub fn logprobs<'py>(py: Python<'py>, engine: &Engine, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let one = |ids: Vec<TokenId>, _| Ok(PyArray1::from_vec(py, detached(py, |watch| engine.logprobs(&ids, watch))?));
-    sequences(py, engine, ids, "ids")?.try_map(one)?.into_bound_py_any(py)
+    sequences(py, engine, ids, "ids", Engine::ids_of)?.try_map(one)?.into_bound_py_any(py)
 }
 
 /// `Engine.score`: context and continuations are all texts or all ids.
@@ -171,15 +173,15 @@ pub fn embed<'py>(
     py: Python<'py>,
     engine: &Engine,
     texts: &Bound<'py, PyAny>,
-    pooling: Pooling,
+    how: Embedding,
 ) -> PyResult<Bound<'py, PyAny>> {
     let vectors = |texts: &[Vec<TokenId>]| {
-        Ok::<_, PyErr>(PyArray1::from_vec(py, detached(py, |watch| engine.embed(texts, pooling, watch))?))
+        Ok::<_, PyErr>(PyArray1::from_vec(py, detached(py, |watch| engine.embed(texts, how, watch))?))
     };
     if texts.cast::<PyList>().is_ok_and(PyListMethods::is_empty) {
         return Ok(vectors(&[])?.reshape([0, engine.config().hidden_size])?.into_any());
     }
-    match sequences(py, engine, texts, "texts")? {
+    match sequences(py, engine, texts, "texts", Engine::ids_to_embed)? {
         OneOrMany::One(ids) => Ok(vectors(&[ids])?.into_any()),
         OneOrMany::Many(all) => Ok(vectors(&all)?.reshape([all.len(), engine.config().hidden_size])?.into_any()),
     }

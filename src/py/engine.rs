@@ -11,7 +11,7 @@ use super::template::Template;
 use super::tensor::{self, Tensor};
 use super::tokenizer::{self, Tokenizer};
 use super::trace::{self, Trace};
-use crate::engine::{ActQuant, Activation, Engine as CoreEngine, KvType, Options, Pooling, Replay};
+use crate::engine::{ActQuant, Activation, Embedding, Engine as CoreEngine, KvType, Options, Pooling, Replay};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams as Params;
 use crate::token::TokenId;
@@ -198,10 +198,17 @@ impl Engine {
     }
 
     #[doc = doc!(Engine.embed)]
-    #[pyo3(signature = (texts, pooling="mean"))]
-    fn embed<'py>(&self, py: Python<'py>, texts: &Bound<'py, PyAny>, pooling: &str) -> PyResult<Bound<'py, PyAny>> {
-        let pooling = choice(pooling, "pooling", &Pooling::ALL.map(|pooling| (pooling.name(), pooling)))?;
-        arrays::embed(py, &*self.core()?, texts, pooling)
+    #[pyo3(signature = (texts, pooling=None, normalize=false))]
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'py, PyAny>,
+        pooling: Option<&str>,
+        normalize: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let known = Pooling::ALL.map(|pooling| (pooling.name(), pooling));
+        let pooling = pooling.map(|name| choice(name, "pooling", &known)).transpose()?;
+        arrays::embed(py, &*self.core()?, texts, Embedding { pooling, normalize })
     }
 
     #[doc = doc!(Engine.tensor)]

@@ -83,7 +83,7 @@ pub fn inspect(
     match inspection.model() {
         Ok(model) => add_model(&dict, model)?,
         Err(error) => {
-            for key in ["config", "activation", "act_quant", "act_quant_reason"] {
+            for key in ["config", "graph", "activation", "activation_reason", "act_quant", "act_quant_reason"] {
                 dict.set_item(key, py.None())?;
             }
             dict.set_item("warnings", PyList::empty(py))?;
@@ -110,7 +110,9 @@ fn add_model(dict: &Bound<'_, PyDict>, model: ModelSummary) -> PyResult<()> {
     shape.set_item("eps", config.eps)?;
     shape.set_item("tied", model.tied)?;
     dict.set_item("config", shape)?;
+    dict.set_item("graph", model.graph)?;
     dict.set_item("activation", config.activation.name())?;
+    dict.set_item("activation_reason", config.activation_reason)?;
     dict.set_item("act_quant", model.act_quant.name())?;
     dict.set_item("act_quant_reason", model.act_quant_reason)?;
     dict.set_item("warnings", model.warnings)?;

@@ -10,9 +10,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyType};
 
-/// The projections of a layer in the order of computation, each with the index of the input that it reads.
-const PROJECTIONS: [(&str, usize); 7] =
-    [("attn_q", 0), ("attn_k", 0), ("attn_v", 0), ("attn_output", 1), ("ffn_gate", 2), ("ffn_up", 2), ("ffn_down", 3)];
+/// The projections of a layer in the order of computation.
+const PROJECTIONS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 
 #[doc = doc!(Trace)]
 #[pyclass(frozen, get_all, module = "bitnet")]
@@ -205,7 +204,7 @@ fn layer_trace(py: Python<'_>, trace: engine::LayerTrace, n: usize) -> PyResult<
     let attention = PyArray1::from_vec(py, trace.attention).reshape([n, n_heads, n])?.permute(Some([1, 0, 2]))?;
     let inputs = trace.inputs.into_iter().map(|input| Input::new(py, input, n)).collect::<PyResult<Vec<Input>>>()?;
     let projections = PyDict::new(py);
-    for ((name, input), output) in PROJECTIONS.into_iter().zip(trace.outputs) {
+    for ((name, input), output) in PROJECTIONS.into_iter().zip(trace.input_of).zip(trace.outputs) {
         let projection = ProjectionTrace {
             tensor: format!("blk.{}.{name}.weight", trace.layer),
             input: inputs[input].clone_ref(py),

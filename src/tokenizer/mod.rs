@@ -297,7 +297,7 @@ fn invalid(what: impl Into<String>) -> Error {
 fn suffix_warning(texts: &[String], id: TokenId) -> String {
     format!(
         "the file adds the token '{}' (id {id}) at the end of a text; prompts are left without it, since the answer \
-         continues them",
+         continues them, and `embed` adds it",
         texts[id as usize]
     )
 }

@@ -19,6 +19,14 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 /// The pattern of Qwen2: as Llama 3's, but each digit is a piece.
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The pattern of Qwen 3.5: as Qwen2's, but marks belong to the letters before them.
+const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The patterns of DeepSeek V3: groups of three digits, Chinese and Japanese, then words, punctuation and spaces.
+const DEEPSEEK_V3: [&str; 3] = [
+    r"\p{N}{1,3}",
+    r"[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",
+    r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+];
 /// The pattern of GPT-2 (`encoder.py` of openai/gpt-2).
 pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Chinese, Japanese and Korean characters, as the tokenizers of DeepSeek delimit them.
@@ -34,7 +42,7 @@ const fn plain(names: &'static [&'static str], patterns: &'static [&'static str]
     PreTokenizer { names, patterns, ignore_merges: false, add_bos: false }
 }
 
-const PRE_TOKENIZERS: [PreTokenizer; 8] = [
+const PRE_TOKENIZERS: [PreTokenizer; 10] = [
     PreTokenizer {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "falcon_e", "pixtral", "lfm2"],
         patterns: &[LLAMA3],
@@ -43,6 +51,8 @@ const PRE_TOKENIZERS: [PreTokenizer; 8] = [
     },
     plain(&["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"], &[LLAMA3]),
     plain(&["qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan"], &[QWEN2]),
+    plain(&["qwen35"], &[QWEN35]),
+    plain(&["hunyuan-dense", "deepseek-v3"], &DEEPSEEK_V3),
     plain(&["gpt-2", "mpt", "olmo", "jais", "phi-2", "gigachat", "trillion", "exaone4"], &[GPT2]),
     plain(&["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"], &[r"\p{N}", GPT2]),
     plain(&["falcon"], &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"]),

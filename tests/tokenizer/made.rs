@@ -155,6 +155,77 @@ fn a_guessed_pre_tokenizer_is_a_warning() {
     assert_eq!(open("spm_warning", &file("llama", &tokens)).warning, None);
 }
 
+/// GPT-2's printable stand-in for a byte.
+fn spelled_byte(byte: u8) -> String {
+    let is_printable = |byte: &u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    let mut others = (0..=255).filter(|byte| !is_printable(byte));
+    match others.position(|other| other == byte) {
+        Some(at) => char::from_u32(256 + at as u32).unwrap().to_string(),
+        None => char::from(byte).to_string(),
+    }
+}
+
+/// The stand-ins for the bytes of a text.
+fn spelled(text: &str) -> Vec<String> {
+    text.bytes().map(spelled_byte).collect()
+}
+
+/// How a text is split, as Oniguruma splits it by the patterns of the families' `tokenizer.json` files. The vocabulary
+/// can merge each piece into one token, and each piece with the next, which only the split prevents.
+#[test]
+fn texts_are_split_as_in_the_families_of_qwen_and_hunyuan() {
+    let cases: [(&str, &[&str]); 6] = [
+        ("qwen35", &["Hello", " e\u{301}t", " \u{301}x", " ", " ", "1", "2", "3", " don", "'t", "!\n\n", " ", " a"]),
+        ("qwen35", &["x\u{94d}\u{937}", " \u{915}\u{93f}", " ", "4", "2"]),
+        ("qwen35", &["_bar", " \u{4f60}\u{597d}abc", " \u{3001}.", "Net", "#x\u{301}", " «", "q", "»!!\r\n", " ", "7"]),
+        ("hunyuan-dense", &["Hello", " e\u{301}t", "  ", "123", "45", " don", "'t", "!\n\n", " ", " a"]),
+        ("hunyuan-dense", &["x\u{94d}\u{937}", " \u{915}\u{93f}", " ", "42"]),
+        (
+            "deepseek-v3",
+            &[
+                "foo",
+                "_bar",
+                " ",
+                "\u{4f60}\u{597d}",
+                "abc",
+                " \u{3001}",
+                "\u{30ff}\u{304b}",
+                " .",
+                "Net",
+                "#x",
+                "\u{301}",
+            ],
+        ),
+    ];
+    for (pre, expected) in cases {
+        let mut tokens: Vec<String> = (0..=255).map(spelled_byte).collect();
+        let mut merges = Vec::new();
+        let mut merge = |left: &str, right: &str| {
+            merges.push(format!("{left} {right}"));
+            let joined = format!("{left}{right}");
+            if !tokens.contains(&joined) {
+                tokens.push(joined);
+            }
+        };
+        for piece in expected {
+            let bytes = spelled(piece);
+            (1..bytes.len()).for_each(|n| merge(&bytes[..n].concat(), &bytes[n]));
+        }
+        let whole: Vec<String> = expected.iter().map(|piece| spelled(piece).concat()).collect();
+        whole.windows(2).for_each(|pair| merge(&pair[0], &pair[1]));
+        let tokens: Vec<(&str, i32, f32)> = tokens.iter().map(|text| (text.as_str(), NORMAL, 0.0)).collect();
+        let made = file("gpt2", &tokens).entry("tokenizer.ggml.pre", STR, string(pre)).entry(
+            "tokenizer.ggml.merges",
+            ARRAY,
+            strings(&merges),
+        );
+        let tokenizer = open("families", &made);
+        let found = tokenizer.encode(&expected.concat(), false);
+        let found: Vec<String> = found.iter().map(|id| tokenizer.decode(&[*id], false)).collect();
+        assert_eq!(found, expected, "{pre}");
+    }
+}
+
 #[test]
 fn a_token_that_the_file_adds_at_the_end_is_known_and_a_warning() {
     let tokens = [("a", NORMAL, 0.0), ("</s>", CONTROL, 0.0), ("b", NORMAL, 1.0)];

@@ -117,12 +117,14 @@ def _how_it_runs(model: dict[str, Any]) -> dict[str, Any]:
     """The model's configuration as rows of text."""
     config = model["config"]
     head = "shares its weights with the embedding" if config["tied"] else "has its own weights"
+    graph = {"graph": "; ".join(model["graph"])} if model["graph"] else {}
     return {
         "layers": f"{config['layers']}, hidden size {config['width']}, feed-forward {config['ffn']}",
         "heads": f"{config['heads']} of {config['head_dim']} channels, {config['kv_heads']} for keys and values",
         "vocabulary": f"{config['vocab']} tokens; the output head {head}",
         "context": f"{config['context']} tokens",
         "constants": f"rope theta {config['rope_theta']:g}, norm epsilon {config['eps']:g}",
-        "activation": model["activation"],
+        **graph,
+        "activation": f"{model['activation']} ({model['activation_reason']})",
         "act_quant": f"{model['act_quant']} ({model['act_quant_reason']})",
     }

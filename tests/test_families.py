@@ -1,0 +1,153 @@
+"""Small files of every family of ternary models, as their makers publish them; skipped where they are not at hand.
+
+Each folder holds files, `ids.json` with the prompts, and what transformers computes for them in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import bitnet
+from closeness import EXACT, distances
+from conftest import ROOT
+
+PACK = Path(os.environ.get("BITNET_FAMILIES", ROOT.parent / "shared" / "families"))
+if not PACK.is_dir():
+    pytest.skip(f"no families at {PACK}; set BITNET_FAMILIES to their folder", allow_module_level=True)
+
+FLIPPED = 0.15  # the most that roundings of int8 which go the other way may do, in units of the spread
+
+Floats = npt.NDArray[np.float32]
+
+
+@functools.cache
+def expected(folder: str) -> dict[str, Any]:
+    """What `ids.json` of a folder holds."""
+    found: dict[str, Any] = json.loads((PACK / folder / "ids.json").read_text())
+    return found
+
+
+def arrays(folder: str, name: str) -> dict[str, Floats]:
+    """Arrays of a file of golden numbers."""
+    with np.load(PACK / folder / name) as file:
+        return dict(file)
+
+
+def opened(path: Path, **options: Any) -> bitnet.Engine:
+    """An engine with keys and values in float32, as the golden numbers were computed."""
+    return bitnet.Engine(path, kv_type="f32", **options)
+
+
+def golden_distances(engine: bitnet.Engine, folder: str, golden: str = "logits.npz") -> dict[int, npt.NDArray[Any]]:
+    """Prompt length -> distance of each position from the golden logits, in units of their spread."""
+    logits, spread = arrays(folder, golden), expected(folder)["spread"]
+    return {
+        int(n): distances(engine.logits(ids), logits[f"logits_{n}"], spread[n])
+        for n, ids in expected(folder)["prompts"].items()
+    }
+
+
+def assert_int8_close(by_length: dict[int, npt.NDArray[Any]]) -> None:
+    """Rounding noise up to the first input that rounds the other way, and no more than that may do after it."""
+    for n, distance in by_length.items():
+        flipped = np.flatnonzero(distance > EXACT)
+        first = flipped[0] if len(flipped) else n
+        assert distance[:first].max(initial=0) < 2e-5, (n, distance[:first].max())
+        assert distance.max() < FLIPPED, n
+        assert n > 7 or len(flipped) <= 1, (n, flipped)
+
+
+# -- Architectures ----------------------------------------------------------------------------------------------------
+
+# Files of the tensor types that every version of the engine reads, whose model takes float inputs.
+FLOAT_FILES = [
+    ("qwen3", "qwen3-TQ2_0.gguf", "logits-TQ2_0.npz"),
+    ("qwen3-plain", "qwen3-plain-F16.gguf", "logits.npz"),
+    ("minicpm", "minicpm-TQ2_0.gguf", "logits.npz"),
+    ("trilm", "trilm-TQ2_0.gguf", "logits.npz"),
+]
+INT8_FILES = [
+    ("falcon-e", "falcon-e-I2_S.gguf"),
+    ("bitnet-1bitllm-32002", "bitnet-b1.58-arch-silu-I2_S.gguf"),
+]
+EMBEDDING_FILES = ["embedding-qwen3", "embedding-gemma3"]
+
+
+@pytest.mark.parametrize(("folder", "file", "golden"), FLOAT_FILES, ids=lambda x: x)
+def test_float_models_agree_at_every_position(folder: str, file: str, golden: str) -> None:
+    with opened(PACK / folder / file, act_quant="none") as engine:
+        for n, distance in golden_distances(engine, folder, golden).items():
+            assert distance.max() < EXACT, (n, distance.argmax(), distance.max())
+
+
+@pytest.mark.parametrize(("folder", "file"), INT8_FILES, ids=lambda x: x)
+def test_int8_models_agree_up_to_flips(folder: str, file: str) -> None:
+    with opened(PACK / folder / file) as engine:
+        assert engine.act_quant == "int8"
+        assert_int8_close(golden_distances(engine, folder))
+
+
+def test_a_silu_model_that_nothing_in_its_file_tells_is_warned_of() -> None:
+    folder = "bitnet-1bitllm"
+    path = PACK / folder / "bitnet-b1.58-arch-silu-I2_S.gguf"
+    with pytest.warns(bitnet.BitnetWarning, match="ffn_act"):
+        opened(path).close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with opened(path, ffn_act="silu") as engine:
+            assert_int8_close(golden_distances(engine, folder))
+
+
+@pytest.mark.parametrize("folder", EMBEDDING_FILES)
+def test_states_of_embedding_models(folder: str) -> None:
+    """The states behind the output norm, before pooling."""
+    [path] = (PACK / folder).glob("*.gguf")
+    states, spread = arrays(folder, "states.npz"), expected(folder)["spread"]
+    with opened(path) as engine:
+        assert engine.act_quant == "int8"
+        found = {
+            int(n): distances(np.array(engine.trace(ids, layers=[]).hidden), states[f"logits_{n}"], spread[n])
+            for n, ids in expected(folder)["prompts"].items()
+        }
+        assert_int8_close(found)
+
+
+@pytest.mark.parametrize("folder", EMBEDDING_FILES)
+def test_vectors_of_embedding_models(folder: str) -> None:
+    [path] = (PACK / folder).glob("*.gguf")
+    vectors = arrays(folder, "vectors.npz")
+    with opened(path) as engine:
+        for n, ids in expected(folder)["prompts"].items():
+            for pooling in ("mean", "last"):
+                golden, found = vectors[f"{pooling}_{n}"], engine.embed(ids, pooling, normalize=True)
+                assert abs(float(np.linalg.norm(found)) - 1) < 1e-6
+                assert np.abs(found - golden).max() < FLIPPED * golden.std(), (n, pooling)
+            assert np.array_equal(engine.embed(ids), engine.embed(ids, "mean")), "the file's pooling_type is 1"
+        assert len(engine.generate([5, 6, 7], max_tokens=3, ignore_eos=True).token_ids) == 3
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent.name for path in PACK.glob("*/ids.json")))
+def test_tokens(folder: str) -> None:
+    """Ids of texts, ids that end an answer, and prompts of the model's own template."""
+    facts = expected(folder)
+    for path in sorted((PACK / folder).glob("*.gguf")):
+        try:
+            tokenizer = bitnet.Tokenizer(path)
+        except bitnet.BitnetError as error:
+            pytest.skip(f"{path.name} cannot be opened: {error}")
+        for case in facts.get("tokens", []):
+            assert tokenizer.encode(case["text"], add_bos=False) == case["ids"], (path.name, case["text"])
+            assert tokenizer.decode(case["ids"]) == case["text"]
+        assert set(facts.get("stop", [])) <= set(tokenizer.stop_token_ids)
+        if "chat" in facts:
+            template = bitnet.Template.from_model(path)
+            assert template.render(facts["chat"]["messages"]) == facts["chat"]["text"]
