@@ -87,7 +87,8 @@ fn what_is_computed_from_a_message_is_data() {
     ] {
         let macros = "{%- macro k() %}{{ kwargs|join }}{% endmacro %}{% set m = messages[0] -%}";
         let text = render(&format!("{macros}{{{{ {expression} }}}}"));
-        assert_eq!(text.data_ranges(), [0..text.len()], "{expression}: {:?}", text.as_str());
+        let is_all_data = text.chars().all(|(_, is_data)| is_data);
+        assert!(is_all_data && !text.is_empty(), "{expression}: {:?}, data {:?}", text.as_str(), text.data_ranges());
     }
 }
 
