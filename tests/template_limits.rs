@@ -139,11 +139,87 @@ fn attacks() -> Vec<String> {
         ]
         .map(str::to_string),
     );
+    attacks.extend(kept_and_copied());
     attacks.push(format!("{}x{}", "{% for a in [1, 2] %}".repeat(90), "{% endfor %}".repeat(90)));
     for [open, close] in [["(", ")"], ["[", "]"], ["{1:", "}"], ["f(", ")"], ["x[", "]"]] {
         attacks.push(format!("{{{{ {}1{} }}}}", open.repeat(9000), close.repeat(9000)));
     }
     attacks
+}
+
+/// Values that keep or copy a long text, a long path or many arguments, again and again.
+fn kept_and_copied() -> Vec<String> {
+    let long = "{% set ns = namespace(l=[]) %}{% set s = 'a' * 9000000 %}{% set p = 'a.' * 60000 %}\
+        {% set d = {'a' * 2000000: 1} %}{% macro m() %}{{ kwargs|length }}{% endmacro %}";
+    let kept = [
+        "messages[0]|attr(s)",
+        "messages[0][s]",
+        "[1]|map(attribute=p)",
+        "[1]|selectattr(p)",
+        "[1]|map('int', **d)",
+        "m(**d)",
+        "dict(**d)",
+        "namespace(**d)",
+        "range(1)",
+        "[1]|map('map', 'int')",
+        "1.5.is_integer",
+        "joiner(s)",
+    ];
+    let keep = |value| format!("{long}{{% for i in range(900) %}}{{% set ns.l = ns.l + [{value}] %}}{{% endfor %}}");
+    let mut attacks: Vec<String> = kept.into_iter().map(keep).collect();
+    let repeated = [
+        "messages[0]|attr(s)",
+        "messages[0][s]",
+        "1.1e300|round(300)",
+        "s.startswith(('b', 'c', 'd'), 9)",
+        "'x'.strip(s)",
+    ];
+    let rounds = "{% for i in range(1000) %}{% for j in range(1000) %}";
+    attacks.extend(repeated.map(|value| format!("{long}{rounds}{{% set a = {value} %}}{{% endfor %}}{{% endfor %}}")));
+    attacks.extend(
+        [
+            "{% set s='a,'*6000000 %}{{ []|sort(attribute=s) }}",
+            "{% set s='a.'*6000000 %}{{ [1]|map(attribute=s)|list }}",
+            "{{ range(99999)|map('map', 'int')|list|length }}",
+            "{{ range(99999)|map('map', 'default', *range(99999))|list|length }}",
+            "{% set l = range(99999)|list %}{% set k = l + [] %}{% for i in l %}{{ l == k }}{% endfor %}",
+            "{{ ('{0' ~ '.real' * 1000000 ~ '}').format(5) }}",
+        ]
+        .map(str::to_string),
+    );
+    let names = |count: usize| (0..count).map(|i| format!("v{i}")).collect::<Vec<_>>();
+    let set: String = names(3000).iter().map(|name| format!("{{% set {name} = 1 %}}")).collect();
+    attacks.push(format!("{set}{rounds}{{{{ v2999 }}}}{{% endfor %}}{{% endfor %}}"));
+    attacks.push(format!("{rounds}{{% if false %}}{set}{{% endif %}}{{% endfor %}}{{% endfor %}}"));
+    attacks.push(format!("{rounds}{set}{{% macro q() %}}{{% endmacro %}}{{% endfor %}}{{% endfor %}}"));
+    let parameters = names(9000).join(", ");
+    let call = "{% set l = range(9000)|list %}{% for i in range(99999) %}{{ p(*l) }}{% endfor %}";
+    attacks.push(format!("{{% macro p({parameters}) %}}{{% endmacro %}}{call}"));
+    attacks.push(format!(
+        "{{% macro p({parameters}) %}}{{% endmacro %}}{{% for i in range(99999) %}}{{{{ p() }}}}{{% endfor %}}"
+    ));
+    attacks
+}
+
+/// A message that is repeated, searched and converted takes about as long as its size allows.
+#[test]
+fn work_on_a_long_message_ends_soon() {
+    for (content, last) in [
+        ("1".repeat(32_000), "c|int"),
+        ("1".repeat(32_000), "c|float"),
+        ("a ".repeat(16_000), "c|title"),
+        ("a".repeat(32_000), "c.strip('a')"),
+        ("a".repeat(32_000), "'a'.strip(c)"),
+        ("a".repeat(32_000), "messages[0]|attr(c)"),
+        ("\u{1}".repeat(32_000), "c|tojson"),
+    ] {
+        let rounds = "{% for i in range(1000) %}{% for j in range(1000) %}";
+        let source =
+            format!("{{% set c = messages[0].content %}}{rounds}{{% set a = {last} %}}{{% endfor %}}{{% endfor %}}");
+        let start = Instant::now();
+        render(&source, &json!([{"role": "user", "content": content}])).map(drop).unwrap_or_default();
+        assert!(start.elapsed() < Duration::from_secs(10), "{last} took {:?}", start.elapsed());
+    }
 }
 
 /// Some attacks are harmless, because a comparison ends early or a filter refuses a list. All end soon.

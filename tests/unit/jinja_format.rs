@@ -130,15 +130,15 @@ fn show(text: &Text) -> String {
 }
 
 #[test]
-fn formatted_texts_keep_their_origins() {
+fn formatted_texts_keep_their_origins_and_numbers_are_data() {
     let data = [Sample("ab\n".into()), Sample(7.into())];
     let none = |_: &str| None;
     let formatted = |template: Text| show(&format(&template, &data, &none, ENOUGH).expect("a text"));
-    assert_eq!(formatted(Text::own("<{0:>4.2}|{0!r}|{1:*>3}>")), "<  [ab]|'[ab\\n]'|**7>");
-    assert_eq!(formatted(Text::data("<{0:x>4.2}|{1:x>3}>")), "[<xxab|xx]7[>]");
+    assert_eq!(formatted(Text::own("<{0:>4.2}|{0!r}|{1:*>3}>")), "<  [ab]|['ab\\n']|**[7]>");
+    assert_eq!(formatted(Text::data("<{0:x>4.2}|{1:x>3}>")), "[<xxab|xx7>]");
     let percent = |template: Text| show(&percent::format(&template, Operand::Tuple(&data), ENOUGH).expect("a text"));
-    assert_eq!(percent(Text::own("%5s%%%03d")), "  [ab\n]%007");
-    assert_eq!(percent(Text::data("%.1r<%d%%")), "'[<]7[%]");
+    assert_eq!(percent(Text::own("%5s%%%03d")), "  [ab\n]%00[7]");
+    assert_eq!(percent(Text::data("%.1r<%d%%")), "['<7%]");
     let char = percent::format(&Text::own("%c"), Operand::Single(&data[1]), ENOUGH).expect("a text");
     assert_eq!(show(&char), "[\u{7}]", "a computed character counts as data");
 }

@@ -177,7 +177,7 @@ fn origins_follow_the_characters() {
     assert_eq!(show(&slice(&marked("a[bc]d"), None, None, Some(-1)).expect("a slice")), "d[cb]a");
     assert_eq!(show(&char_at(&marked("a[ß]"), -1).expect("a character")), "[ß]");
     assert_eq!(show(&repeat(&marked("a[b]"), 2, ENOUGH).expect("short")), "a[b]a[b]");
-    assert_eq!(show(&repr(&marked("a[\n]'"), ENOUGH).expect("short")), "\"a[\\n]'\"");
+    assert_eq!(show(&repr(&marked("a[\n]'"), ENOUGH).expect("short")), "[\"]a[\\n]'[\"]");
 }
 
 #[test]

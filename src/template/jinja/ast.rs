@@ -217,7 +217,7 @@ pub struct Postfix {
 /// What follows a value.
 #[derive(Debug)]
 pub enum After {
-    Attribute(Arc<str>),
+    Attribute(Text),
     Item(Expr),
     Slice(Box<[Option<Expr>; 3]>),
     Call(Arguments),
@@ -229,7 +229,7 @@ pub enum After {
 #[derive(Debug, Default)]
 pub struct Arguments {
     pub positional: Vec<Expr>,
-    pub named: Vec<(Arc<str>, Expr)>,
+    pub named: Vec<(Text, Expr)>,
     /// `*expression`
     pub all_positional: Option<Expr>,
     /// `**expression`

@@ -3,21 +3,21 @@
 
 use super::compare;
 use super::iterate::collect;
-use super::limits::{Res, fail};
+use super::limits::{Res, brief, fail};
 use super::str_call;
 use super::str_methods;
+use super::text::Text;
 use super::value::{Machine, Missing, Value, length};
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// `value.name`: the attribute, or else the item.
-pub fn attribute(m: &Machine, value: &Value, name: &Arc<str>) -> Res<Value> {
+pub fn attribute(m: &Machine, value: &Value, name: &Text) -> Res<Value> {
     m.budget.work(1)?;
     if let Some(found) = own(m, value, name)? {
         return Ok(found);
     }
     if let Value::Dict(dict) = value
-        && let Some(found) = compare::find_name(m, dict, name)?
+        && let Some(found) = compare::find_name(m, dict, name.as_str())?
     {
         return Ok(found.clone());
     }
@@ -57,23 +57,25 @@ pub fn item(m: &Machine, value: &Value, key: &Value) -> Res<Value> {
     match (found, key) {
         (Some(found), _) => Ok(found),
         (None, Value::Text(name) | Value::Markup(name)) => {
-            let name: Arc<str> = name.as_str().into();
-            Ok(own(m, value, &name)?.unwrap_or_else(|| value.no_attribute(name)))
+            Ok(own(m, value, name)?.unwrap_or_else(|| value.no_attribute(name.clone())))
         }
         (None, _) => Ok(Value::undefined("there is no such item")),
     }
 }
 
 /// A Python attribute, with undefined for one that the sandbox hides. None if the value does not have it.
-pub fn own(m: &Machine, value: &Value, name: &Arc<str>) -> Res<Option<Value>> {
+pub fn own(m: &Machine, value: &Value, name: &Text) -> Res<Option<Value>> {
     value.defined()?;
     if let Value::Namespace(namespace) = value {
-        return Ok(compare::find_name(m, &namespace.attributes.borrow(), name)?.cloned());
+        return Ok(compare::find_name(m, &namespace.attributes.borrow(), name.as_str())?.cloned());
     }
-    let method = || Ok(Some(Value::Method(Rc::new((value.clone(), name.clone())))));
+    let method = || {
+        m.budget.items(3)?;
+        Ok(Some(Value::Method(Rc::new((value.clone(), name.as_str().into())))))
+    };
     let hidden = || Ok(Some(value.no_attribute(name.clone())));
-    let refused = || fail(format!("the attribute '{name}' of {} is not supported", value.kind()));
-    match (value, &**name) {
+    let refused = || fail(format!("the attribute '{}' of {} is not supported", brief(name.as_str()), value.kind()));
+    match (value, name.as_str()) {
         (Value::Markup(_), "striptags" | "unescape" | "escape") => refused(),
         (Value::Text(_) | Value::Markup(_), name) if str_call::is_method(name) => method(),
         (Value::List(_), "count" | "index" | "copy") | (Value::Tuple(_), "count" | "index") => method(),
@@ -141,7 +143,7 @@ fn looped_attribute(m: &Machine, value: &Value, looped: &super::value::Loop, nam
             Ok(Some(before.filter(|_| index0 > 0).unwrap_or_else(|| Value::undefined("there is no previous item"))))
         }
         "nextitem" => Ok(Some(looped.peek(m)?.unwrap_or_else(|| Value::undefined("there is no next item")))),
-        "cycle" | "changed" => Ok(Some(Value::Method(Rc::new((value.clone(), name.into()))))),
+        "cycle" | "changed" => m.budget.items(3).map(|()| Some(Value::Method(Rc::new((value.clone(), name.into()))))),
         _ => Ok(None),
     }
 }

@@ -81,6 +81,7 @@ pub fn same(a: &Value, b: &Value) -> bool {
 
 fn all_equal(m: &Machine, a: &[Value], b: &[Value]) -> Res<bool> {
     for (a, b) in a.iter().zip(b) {
+        m.budget.work(1)?;
         if !same(a, b) && !equal(m, a, b)? {
             return Ok(false);
         }
@@ -138,6 +139,7 @@ pub fn order(m: &Machine, a: &Value, b: &Value) -> Res<Option<Ordering>> {
         }
         (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => {
             for (x, y) in a.items.iter().zip(&b.items) {
+                m.budget.work(1)?;
                 if !same(x, y) && !equal(m, x, y)? {
                     return order(m, x, y);
                 }
@@ -284,6 +286,9 @@ pub fn insert(m: &Machine, dict: &mut Dict, key: Value, value: Value) -> Res<()>
                 index.entry(hash(m, &key)?).or_default().push(dict.entries.len() as u32);
             }
             dict.entries.push((key, value));
+            if dict.entries.len() > FEW {
+                m.budget.items(3)?; // the index
+            }
             if dict.index.is_none() && dict.entries.len() > FEW {
                 let mut index: HashMap<u64, Vec<u32>> = HashMap::new();
                 for (place, (key, _)) in dict.entries.iter().enumerate() {

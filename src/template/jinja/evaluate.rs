@@ -4,7 +4,7 @@ use super::ast::{After, Arguments, Const, Expr, Postfix, Target};
 use super::attribute::{attribute, item, missing};
 use super::compare;
 use super::iterate::{collect, iterate};
-use super::limits::{Res, fail};
+use super::limits::{Res, brief, fail};
 use super::methods::call_method;
 use super::ops;
 use super::print::to_text;
@@ -18,7 +18,7 @@ pub fn evaluate(m: &Machine, scope: &Rc<Scope>, expr: &Expr) -> Res<Value> {
     m.budget.work(1)?;
     match expr {
         Expr::Const(value) => Ok(constant(value)),
-        Expr::Name(symbol) => Ok(variable(m, scope, *symbol)),
+        Expr::Name(symbol) => variable(m, scope, *symbol),
         _ => m.deeper(|| compound(m, scope, expr)),
     }
 }
@@ -33,9 +33,10 @@ fn constant(value: &Const) -> Value {
     }
 }
 
-fn variable(m: &Machine, scope: &Scope, symbol: u32) -> Value {
-    let value = scope.get(symbol).unwrap_or_else(|| m.globals.get(symbol as usize).cloned().flatten());
-    value.unwrap_or_else(|| missing(m, symbol))
+fn variable(m: &Machine, scope: &Scope, symbol: u32) -> Res<Value> {
+    let value = scope.get(&m.budget, symbol)?;
+    let value = value.unwrap_or_else(|| m.globals.get(symbol as usize).cloned().flatten());
+    Ok(value.unwrap_or_else(|| missing(m, symbol)))
 }
 
 fn all(m: &Machine, scope: &Rc<Scope>, expressions: &[Expr]) -> Res<Vec<Value>> {
@@ -141,11 +142,11 @@ pub fn follow(m: &Machine, scope: &Rc<Scope>, mut value: Value, rest: &[Postfix]
         m.line.set(*line);
         value = match what {
             After::Attribute(name) => match rest.as_slice().first() {
-                Some(Postfix { what: After::Call(arguments), .. }) if is_method(&value, name) => {
+                Some(Postfix { what: After::Call(arguments), .. }) if is_method(&value, name.as_str()) => {
                     rest.next();
                     let args = args(m, scope, arguments)?;
                     m.line.set(*line);
-                    call_method(m, &value, name, args)?
+                    call_method(m, &value, name.as_str(), args)?
                 }
                 _ => attribute(m, &value, name)?,
             },
@@ -209,11 +210,13 @@ pub fn args(m: &Machine, scope: &Rc<Scope>, arguments: &Arguments) -> Res<Args> 
             let Some(name) = name.as_text() else {
                 return fail("the names of arguments must be texts");
             };
-            if args.named.iter().any(|(known, _)| **known == *name.as_str()) {
-                return fail(format!("the argument '{}' is given twice", name.as_str()));
+            // The keys of a dict differ; only the names that the template gives can be among them.
+            m.budget.work(arguments.named.len())?;
+            m.budget.scan(name.len())?;
+            if arguments.named.iter().any(|(known, _)| known == name) {
+                return fail(format!("the argument '{}' is given twice", brief(name.as_str())));
             }
-            m.budget.work(args.named.len())?;
-            args.named.push((name.as_str().into(), value.clone()));
+            args.named.push((name.clone(), value.clone()));
         }
     }
     Ok(args)
@@ -223,13 +226,10 @@ pub fn args(m: &Machine, scope: &Rc<Scope>, arguments: &Arguments) -> Res<Args> 
 pub fn assign(m: &Machine, scope: &Rc<Scope>, target: &Target, value: Value) -> Res<()> {
     m.budget.work(1)?;
     match target {
-        Target::Name(symbol) => {
-            scope.set(*symbol, Some(value));
-            Ok(())
-        }
+        Target::Name(symbol) => scope.set(&m.budget, *symbol, Some(value)),
         Target::Attribute { line, namespace, name } => {
             m.line.set(*line);
-            let Value::Namespace(namespace) = variable(m, scope, *namespace) else {
+            let Value::Namespace(namespace) = variable(m, scope, *namespace)? else {
                 return fail("cannot assign an attribute of something that is not a namespace");
             };
             let key = m.own(&**name)?;

@@ -289,7 +289,7 @@ impl Parser {
             let line = self.line();
             if self.skip_sign(".") {
                 let what = match self.next() {
-                    Kind::Name(name) => After::Attribute(name.into()),
+                    Kind::Name(name) => After::Attribute(Text::own(name)),
                     Kind::Literal(value @ Const::Int(_)) => After::Item(Expr::Const(value)),
                     other => return fail(format!("unexpected {}, expected a name or a number", other.describe())),
                 };
@@ -383,10 +383,10 @@ impl Parser {
                 }
                 let name = self.expect_name()?;
                 self.next();
-                if named.iter().any(|(known, _)| **known == *name) {
+                if named.iter().any(|(known, _)| known.as_str() == name) {
                     return fail(format!("the argument '{name}' is given twice"));
                 }
-                named.push((name.into(), self.expression()?));
+                named.push((Text::own(name), self.expression()?));
             } else {
                 if all_positional.is_some() || all_named.is_some() || !named.is_empty() {
                     return fail(order);

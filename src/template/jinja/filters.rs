@@ -11,7 +11,6 @@ use super::limits::{Res, fail};
 use super::print;
 use super::value::{Args, Machine, Value, required};
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 /// The filters that exist.
 const NAMES: [&str; 51] = [
@@ -85,7 +84,6 @@ pub fn apply(m: &Machine, name: &str, value: Value, args: Args) -> Res<Value> {
             let (Value::Text(attribute) | Value::Markup(attribute)) = required(attribute, name, "name")? else {
                 return fail("attr needs the name of an attribute");
             };
-            let attribute: Arc<str> = attribute.as_str().into();
             Ok(attribute::own(m, &value, &attribute)?.unwrap_or_else(|| value.no_attribute(attribute)))
         }
         "default" | "d" => {
@@ -147,7 +145,7 @@ pub fn apply(m: &Machine, name: &str, value: Value, args: Args) -> Res<Value> {
         "truncate" => texts::truncate(m, &value, args),
         "int" => texts::int(m, &value, args),
         "float" => texts::float(m, &value, args),
-        "round" => texts::round(&value, args),
+        "round" => texts::round(m, &value, args),
         "filesizeformat" => texts::filesizeformat(m, &value, args),
         "xmlattr" => texts::xmlattr(m, &value, args),
         "format" => formatting::format_filter(m, &value, args),

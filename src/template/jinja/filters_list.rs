@@ -7,7 +7,7 @@ use super::iterate::{Iter, Ready, collect, iterate};
 use super::limits::{Res, fail};
 use super::ops;
 use super::print;
-use super::str_methods;
+use super::str_methods::{self, Side};
 use super::text::{Text, TextBuilder};
 use super::unicode::{Case, change_case};
 use super::value::{Args, Dict, List, Machine, Source, Value, View, required};
@@ -17,27 +17,27 @@ use std::rc::Rc;
 /// A path of attributes: the filters' argument `attribute`.
 #[derive(Clone)]
 pub struct Path {
-    parts: Vec<Value>,
+    parts: Rc<[Value]>,
     default: Option<Value>,
     ignores_case: bool,
 }
 
 impl Path {
     /// The path of an attribute such as `function.name` or `0`. None is the item itself.
-    pub fn new(attribute: Option<Value>, default: Option<Value>, ignores_case: bool) -> Path {
+    pub fn new(m: &Machine, attribute: Option<Value>, default: Option<Value>, ignores_case: bool) -> Res<Path> {
         let parts = match attribute {
-            None | Some(Value::None) => Vec::new(),
-            Some(Value::Text(text) | Value::Markup(text)) => path(text.as_str()),
-            Some(other) => vec![other],
+            None | Some(Value::None) => Rc::new([]),
+            Some(Value::Text(text) | Value::Markup(text)) => path(m, &text)?,
+            Some(other) => Rc::new([other]),
         };
         let default = default.filter(|default| !matches!(default, Value::None));
-        Path { parts, default, ignores_case }
+        Ok(Path { parts, default, ignores_case })
     }
 
     /// What the path leads to from an item.
     pub fn of(&self, m: &Machine, item: &Value) -> Res<Value> {
         let mut value = item.clone();
-        for part in &self.parts {
+        for part in &*self.parts {
             value = attribute::item(m, &value, part)?;
             if let (Value::Undefined(_), Some(default)) = (&value, &self.default) {
                 value = default.clone();
@@ -56,12 +56,25 @@ impl Path {
     }
 }
 
-fn path(text: &str) -> Vec<Value> {
-    let part = |part: &str| match part.parse() {
-        Ok(n) if part.bytes().all(|b| b.is_ascii_digit()) => Value::Int(n),
-        _ => Value::Text(Text::own(part)),
+/// The names and indices of a path, each paid for before it is made.
+fn path(m: &Machine, text: &Text) -> Res<Rc<[Value]>> {
+    let part = |part: Text| match part.as_str().parse() {
+        Ok(n) if part.as_str().bytes().all(|b| b.is_ascii_digit()) => Ok(Value::Int(n)),
+        _ => m.text(part),
     };
-    text.split('.').map(part).collect()
+    let parts = pieces(m, text, ".")?;
+    Ok(parts.into_iter().map(part).collect::<Res<Vec<_>>>()?.into())
+}
+
+/// The pieces between separators, each paid for before the next is made.
+fn pieces(m: &Machine, text: &Text, separator: &str) -> Res<Vec<Text>> {
+    m.budget.chars(text.len())?;
+    let mut pieces = Vec::new();
+    for piece in str_methods::split(text, Some(&Text::own(separator)), -1, Side::Left)? {
+        m.budget.items(4)?;
+        pieces.push(piece);
+    }
+    Ok(pieces)
 }
 
 fn is_true(value: Option<Value>) -> bool {
@@ -85,10 +98,10 @@ pub fn sort(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let folds = !is_true(case_sensitive);
     let paths: Vec<Path> = match attribute {
         Some(Value::Text(text) | Value::Markup(text)) => {
-            let parts = text.as_str().split(',');
-            parts.map(|part| Path { parts: path(part), default: None, ignores_case: folds }).collect()
+            let parts = pieces(m, &text, ",")?.into_iter();
+            parts.map(|part| Path::new(m, Some(Value::Text(part)), None, folds)).collect::<Res<_>>()?
         }
-        other => vec![Path::new(other, None, folds)],
+        other => vec![Path::new(m, other, None, folds)?],
     };
     let mut keyed = Vec::new();
     for item in collect(m, value)? {
@@ -111,7 +124,7 @@ pub fn dictsort(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let Value::Dict(dict) = value.defined()? else {
         return fail(format!("dictsort needs a dict, found a {}", value.kind()));
     };
-    let path = Path { parts: vec![Value::Int(place)], default: None, ignores_case: !is_true(case_sensitive) };
+    let path = Path { parts: Rc::new([Value::Int(place)]), default: None, ignores_case: !is_true(case_sensitive) };
     let mut keyed = Vec::new();
     for (key, value) in &dict.entries {
         let item = m.tuple(vec![key.clone(), value.clone()])?;
@@ -124,7 +137,7 @@ pub fn dictsort(m: &Machine, value: &Value, args: Args) -> Res<Value> {
 pub fn groupby(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let [attribute, default, case_sensitive] = args.bind("groupby", ["attribute", "default", "case_sensitive"])?;
     let attribute = Some(required(attribute, "groupby", "attribute")?);
-    let exact = Path::new(attribute, default, false);
+    let exact = Path::new(m, attribute, default, false)?;
     let path = Path { ignores_case: !is_true(case_sensitive), ..exact.clone() };
     let mut keyed = Vec::new();
     for item in collect(m, value)? {
@@ -149,7 +162,7 @@ pub fn groupby(m: &Machine, value: &Value, args: Args) -> Res<Value> {
 /// `min` and `max` with `(case_sensitive=False, attribute=None)`: the first item of that order.
 pub fn extreme(m: &Machine, value: &Value, args: Args, wanted: Ordering) -> Res<Value> {
     let [case_sensitive, attribute] = args.bind("min and max", ["case_sensitive", "attribute"])?;
-    let path = Path::new(attribute, None, !is_true(case_sensitive));
+    let path = Path::new(m, attribute, None, !is_true(case_sensitive))?;
     let mut items = iterate(value)?;
     let mut best: Option<(Value, Value)> = None;
     while let Some(item) = items.next(m)? {
@@ -168,7 +181,7 @@ pub fn extreme(m: &Machine, value: &Value, args: Args, wanted: Ordering) -> Res<
 /// `sum(attribute=None, start=0)`
 pub fn sum(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let [attribute, start] = args.bind("sum", ["attribute", "start"])?;
-    let path = Path::new(attribute, None, false);
+    let path = Path::new(m, attribute, None, false)?;
     let mut total = start.unwrap_or(Value::Int(0));
     if total.as_text().is_some() {
         return fail("sum cannot add texts; use join");
@@ -184,7 +197,7 @@ pub fn sum(m: &Machine, value: &Value, args: Args) -> Res<Value> {
 pub fn join(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let [separator, attribute] = args.bind("join", ["d", "attribute"])?;
     let separator = separator.map_or(Ok(Text::default()), |separator| print::to_text(m, &separator))?;
-    let path = Path::new(attribute, None, false);
+    let path = Path::new(m, attribute, None, false)?;
     let mut items = iterate(value)?;
     let mut out = TextBuilder::default();
     let mut is_first = true;
@@ -220,7 +233,7 @@ pub fn last(m: &Machine, value: &Value) -> Res<Value> {
 pub fn reverse(m: &Machine, value: &Value) -> Res<Value> {
     match value {
         Value::Text(text) | Value::Markup(text) => {
-            m.budget.chars(text.len())?;
+            m.budget.chars(text.size())?;
             let reversed = str_methods::slice(text, None, None, Some(-1))?;
             m.budget.build(reversed.size())?;
             Ok(if matches!(value, Value::Text(_)) { Value::Text(reversed) } else { Value::Markup(reversed) })
@@ -265,7 +278,7 @@ pub fn items(m: &Machine, value: &Value) -> Res<Value> {
 /// `unique(case_sensitive=False, attribute=None)`
 pub fn unique(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let [case_sensitive, attribute] = args.bind("unique", ["case_sensitive", "attribute"])?;
-    let path = Path::new(attribute, None, !is_true(case_sensitive));
+    let path = Path::new(m, attribute, None, !is_true(case_sensitive))?;
     let value = value.clone();
     deferred(m, &[&value.clone()], move |m| {
         let (mut seen, mut kept) = (Dict::empty(), Vec::new());
@@ -340,15 +353,9 @@ enum Step {
     /// `map(attribute=…)`
     Attribute(Path),
     /// `map('filter', …)`
-    Filter(Text, Vec<Value>, Vec<(std::sync::Arc<str>, Value)>),
+    Filter(Text, Vec<Value>, Vec<(Text, Value)>),
     /// Keep the items whose attribute passes a test, or fails it.
-    Choose {
-        path: Option<Path>,
-        test: Option<Text>,
-        args: Vec<Value>,
-        named: Vec<(std::sync::Arc<str>, Value)>,
-        keep: bool,
-    },
+    Choose { path: Option<Path>, test: Option<Text>, args: Vec<Value>, named: Vec<(Text, Value)>, keep: bool },
 }
 
 struct Mapped {
@@ -374,6 +381,7 @@ impl Source for Mapped {
             match step {
                 Step::Attribute(path) => return path.of(m, &item).map(Some),
                 Step::Filter(name, args, named) => {
+                    m.budget.work(args.len() + named.len())?;
                     let args = Args { positional: args.clone(), named: named.clone() };
                     return (m.hooks.filter)(m, name.as_str(), item, args).map(Some);
                 }
@@ -384,6 +392,7 @@ impl Source for Mapped {
                     };
                     let passes = match test {
                         Some(test) => {
+                            m.budget.work(args.len() + named.len())?;
                             let args = Args { positional: args.clone(), named: named.clone() };
                             (m.hooks.test)(m, test.as_str(), &tested, args)?
                         }
@@ -404,13 +413,19 @@ fn mapped(m: &Machine, value: &Value, holds: &[Value], step: Res<Step>) -> Res<V
     m.lazy([value].into_iter().chain(holds), source)
 }
 
+/// The arguments that a generator keeps.
+fn all_of(m: &Machine, args: &Args) -> Res<Vec<Value>> {
+    m.budget.items(3 * (args.positional.len() + args.named.len()))?;
+    Ok(args.positional.iter().chain(args.named.iter().map(|(_, value)| value)).cloned().collect())
+}
+
 /// `map(attribute=…, default=…)` or `map('filter', …)`
 pub fn map(m: &Machine, value: &Value, args: Args) -> Res<Value> {
-    let holds: Vec<Value> = args.positional.iter().chain(args.named.iter().map(|(_, value)| value)).cloned().collect();
-    let is_attribute = args.positional.is_empty() && args.named.iter().any(|(name, _)| &**name == "attribute");
+    let holds = all_of(m, &args)?;
+    let is_attribute = args.positional.is_empty() && args.named.iter().any(|(name, _)| name.as_str() == "attribute");
     let step = if is_attribute {
         args.bind("map", ["attribute", "default"])
-            .map(|[attribute, default]| Step::Attribute(Path::new(attribute, default, false)))
+            .and_then(|[attribute, default]| Path::new(m, attribute, default, false).map(Step::Attribute))
     } else {
         let mut positional = args.positional.into_iter();
         match positional.next() {
@@ -423,9 +438,10 @@ pub fn map(m: &Machine, value: &Value, args: Args) -> Res<Value> {
 
 /// `select`, `reject`, `selectattr` and `rejectattr`
 pub fn choose(m: &Machine, value: &Value, args: Args, has_attribute: bool, keep: bool) -> Res<Value> {
-    let holds: Vec<Value> = args.positional.iter().chain(args.named.iter().map(|(_, value)| value)).cloned().collect();
+    let holds = all_of(m, &args)?;
     let mut positional = args.positional.into_iter();
-    let path = if has_attribute { positional.next().map(|path| Path::new(Some(path), None, false)) } else { None };
+    let path = if has_attribute { positional.next() } else { None };
+    let path = path.map(|path| Path::new(m, Some(path), None, false)).transpose()?;
     let step = match (has_attribute && path.is_none(), positional.next()) {
         (true, _) => fail("selectattr and rejectattr need the name of an attribute"),
         (_, None) => Ok(Step::Choose { path, test: None, args: Vec::new(), named: Vec::new(), keep }),

@@ -59,30 +59,12 @@ fn integer(value: Option<Value>, default: i128, filter: &str) -> Res<i128> {
     }
 }
 
-/// `title`: upper case after white space and opening brackets, lower case elsewhere.
+/// `title`: not that of `str`.
 pub fn title(m: &Machine, value: &Value) -> Res<Value> {
     let value = soft(m, value)?;
     let text = text_of(&value, "title")?;
     m.budget.chars(text.len())?;
-    let mut out = TextBuilder::limited(m.budget.left());
-    let is_gap = |c: char| unicode::is_space(c) || "-({[<".contains(c);
-    let mut at = 0;
-    let whole = text.as_str();
-    while at < whole.len() {
-        let rest = &whole[at..];
-        let gap = rest.len() - rest.trim_start_matches(is_gap).len();
-        if gap > 0 {
-            out.push_slice(text, at..at + gap);
-            at += gap;
-            continue;
-        }
-        let word = rest.find(is_gap).unwrap_or(rest.len());
-        let head = rest.chars().next().map_or(0, char::len_utf8);
-        out.push(&change_case(&text.slice(at..at + head), Case::Upper, m.budget.left())?);
-        out.push(&change_case(&text.slice(at + head..at + word), Case::Lower, m.budget.left())?);
-        at += word;
-    }
-    m.text(out.finish_within()?)
+    m.text(change_case(text, Case::Headline, m.budget.left())?)
 }
 
 /// `replace(old, new, count=None)`
@@ -92,7 +74,7 @@ pub fn replace(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let (old, new) = (text(old, "old")?, text(new, "new")?);
     let count = integer(count.filter(|count| !matches!(count, Value::None)), -1, "replace")?;
     let whole = print::to_text(m, value)?;
-    m.budget.scan(whole.len())?;
+    m.budget.chars(whole.len())?;
     let replaced = str_methods::replace(&whole, &old, &new, count, m.budget.left())?;
     m.budget.chars(replaced.len() / 2)?;
     m.text(replaced)
@@ -173,6 +155,7 @@ pub fn wordcount(m: &Machine, value: &Value) -> Res<Value> {
 pub fn striptags(m: &Machine, value: &Value) -> Res<Value> {
     let mut text = print::to_text(m, value)?;
     for (open, close) in [("<!--", "-->"), ("<", ">")] {
+        m.budget.chars(text.len())?;
         m.budget.build(text.size())?;
         let mut kept = TextBuilder::default();
         let mut at = 0;
@@ -194,14 +177,14 @@ pub fn striptags(m: &Machine, value: &Value) -> Res<Value> {
         return fail("striptags: entities such as '&amp;' are not supported");
     }
     let words = str_methods::split(&text, None, -1, str_methods::Side::Left)?;
-    let words: Vec<Text> = words.collect();
-    let joined = str_methods::join(&Text::own(" "), words.into_iter(), m.budget.left())?;
+    let joined = str_methods::join(&Text::own(" "), words, m.budget.left())?;
     m.text(joined)
 }
 
 /// `urlencode`
 pub fn urlencode(m: &Machine, value: &Value) -> Res<Value> {
     let mut out = TextBuilder::default();
+    m.budget.work(1)?;
     if value.as_text().is_some() || iterate(value).is_err() {
         quote(m, value, false, &mut out)?;
         return Ok(Value::Text(out.finish()));
@@ -239,7 +222,13 @@ fn quote(m: &Machine, value: &Value, in_query: bool, out: &mut TextBuilder) -> R
                 }
                 b'/' if !in_query => out.push_char('/', is_data),
                 b' ' if in_query => out.push_char('+', is_data),
-                _ => out.push_from(&format!("%{byte:02X}"), is_data),
+                _ => {
+                    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                    out.push_char('%', is_data);
+                    for digit in [byte >> 4, byte & 15] {
+                        out.push_char(char::from(HEX[usize::from(digit)]), is_data);
+                    }
+                }
             }
         }
     }
@@ -252,7 +241,8 @@ pub fn int(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let default = default.unwrap_or(Value::Int(0));
     match value.defined()? {
         Value::Text(text) | Value::Markup(text) => {
-            m.budget.scan(text.len())?;
+            m.budget.work(16)?;
+            m.budget.chars(text.len())?;
             let base = base.map_or(Some(10), |base| base.as_int());
             if let Some(base) = base
                 && let Ok(n) = numbers::parse_int(text, base)
@@ -276,7 +266,8 @@ pub fn float(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let default = default.unwrap_or(Value::Float(0.0));
     match value.defined()? {
         Value::Text(text) | Value::Markup(text) => {
-            m.budget.scan(text.len())?;
+            m.budget.work(16)?;
+            m.budget.chars(text.len())?;
             Ok(numbers::parse_float(text).map_or(default, Value::Float))
         }
         other => Ok(ops::as_float(other).map_or(default, Value::Float)),
@@ -284,7 +275,7 @@ pub fn float(m: &Machine, value: &Value, args: Args) -> Res<Value> {
 }
 
 /// `round(precision=0, method='common')`
-pub fn round(value: &Value, args: Args) -> Res<Value> {
+pub fn round(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let [precision, method] = args.bind("round", ["precision", "method"])?;
     let to_int = matches!(precision, Some(Value::None));
     let precision = integer(precision.filter(|_| !to_int), 0, "round")?;
@@ -298,7 +289,11 @@ pub fn round(value: &Value, args: Args) -> Res<Value> {
     let rounded = match value.defined()? {
         _ if to_int && method != "common" => return fail("round: the precision is None"),
         Value::Float(x) if to_int => return Ok(Value::Int(numbers::round_to_int(*x)?)),
-        Value::Float(x) if method == "common" => return Ok(Value::Float(numbers::round_float(*x, precision)?)),
+        Value::Float(x) if method == "common" => {
+            let digits = usize::try_from(precision.unsigned_abs()).unwrap_or(usize::MAX);
+            m.budget.work(numbers::cost(*x, digits))?;
+            return Ok(Value::Float(numbers::round_float(*x, precision)?));
+        }
         Value::Float(x) => *x,
         other => match other.as_int() {
             Some(n) if method == "common" => return Ok(Value::Int(numbers::round_int(n, precision)?)),
@@ -330,16 +325,20 @@ pub fn abs(value: &Value) -> Res<Value> {
 pub fn filesizeformat(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     let [binary] = args.bind("filesizeformat", ["binary"])?;
     let binary = is_true(binary);
+    m.budget.work(numbers::cost(f64::MAX, 0))?;
     let bytes = match value.defined()? {
-        Value::Text(text) | Value::Markup(text) => numbers::parse_float(text)?,
+        Value::Text(text) | Value::Markup(text) => {
+            m.budget.chars(text.len())?;
+            numbers::parse_float(text)?
+        }
         other => ops::as_float(other).ok_or("filesizeformat needs a number")?,
     };
     let base = if binary { 1024.0 } else { 1000f64 };
     if bytes == 1.0 {
-        return m.own("1 Byte");
+        return m.data("1 Byte");
     }
     if bytes < base {
-        return m.own(format!("{} Bytes", bytes.trunc() as i128));
+        return m.data(format!("{} Bytes", bytes.trunc() as i128));
     }
     let unit = |i: i32| base.powi(i + 2);
     let prefixes = ["k", "M", "G", "T", "P", "E", "Z", "Y"];
@@ -352,7 +351,7 @@ pub fn filesizeformat(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     if !bytes.is_finite() {
         return fail("filesizeformat: the number is not finite");
     }
-    m.own(format!("{:.1} {prefix}", base * bytes / unit(i)))
+    m.data(format!("{:.1} {prefix}", base * bytes / unit(i)))
 }
 
 /// `xmlattr(autospace=True)`
@@ -364,10 +363,12 @@ pub fn xmlattr(m: &Machine, value: &Value, args: Args) -> Res<Value> {
     };
     let mut out = TextBuilder::default();
     for (key, value) in &dict.entries {
+        m.budget.work(1)?;
         if matches!(value, Value::None | Value::Undefined(_)) {
             continue;
         }
         let name = text_of(key, "xmlattr")?;
+        m.budget.chars(name.len())?;
         if name.as_str().contains([' ', '\t', '\n', '\r', '\u{b}', '\u{c}', '/', '>', '=']) {
             return fail("xmlattr: a key has a character that an attribute's name cannot have");
         }
@@ -378,6 +379,7 @@ pub fn xmlattr(m: &Machine, value: &Value, args: Args) -> Res<Value> {
         out.push_own("=\"");
         out.push(&print::to_markup(m, value)?);
         out.push_own("\"");
+        m.budget.build(4)?;
     }
     m.text(out.finish())
 }

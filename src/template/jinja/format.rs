@@ -119,10 +119,10 @@ impl<V: FieldValue> Formatter<'_, V> {
         while at < name.len() {
             let rest = &name.as_str()[at + 1..];
             let is_item = name.as_str().as_bytes()[at] == b'[';
-            let end = match (is_item, rest.find(']'), rest.find(['.', '['])) {
-                (true, Some(end), _) | (false, _, Some(end)) => end,
-                (true, None, _) => return Err(Fault::value_error("Missing ']' in format string")),
-                (false, _, None) => rest.len(),
+            // Only what ends this step is searched: the whole rest would be looked at again for each.
+            let end = match is_item {
+                true => rest.find(']').ok_or_else(|| Fault::value_error("Missing ']' in format string"))?,
+                false => rest.find(['.', '[']).unwrap_or(rest.len()),
             };
             if end == 0 {
                 return Err(Fault::value_error("Empty attribute in format string"));

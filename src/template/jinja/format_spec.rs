@@ -1,6 +1,6 @@
 //! Python's format specifications, as in `format(value, spec)` and `"{:>8.2f}"`.
 
-use super::numbers::{Kind, Style, double};
+use super::numbers::{self, Kind, Style, double};
 use super::str_methods::pad_by;
 use super::text::{Fault, Text, TextBuilder};
 use super::unicode::{decimal_value, repr};
@@ -24,6 +24,10 @@ pub trait FormatValue: Clone {
     fn to_str(&self, limit: usize) -> Result<Text, Fault>;
     /// `repr(value)`, at most `limit` bytes large.
     fn to_repr(&self, limit: usize) -> Result<Text, Fault>;
+    /// Pays for steps that it takes to format the value.
+    fn pay(&self, _steps: usize) -> Result<(), Fault> {
+        Ok(())
+    }
 }
 
 impl FormatValue for Text {
@@ -52,7 +56,8 @@ impl Formatted {
     }
 }
 
-/// `format(value, spec)`. Texts and the fill character keep their origins; the rest is the template's own.
+/// `format(value, spec)`. Texts and the fill character keep their origins. What a number becomes counts as data: it may
+/// have come from a message.
 pub fn format<V: FormatValue>(value: &V, spec: &Text, limit: usize) -> Result<Text, Fault> {
     if spec.is_empty() {
         return value.to_str(limit);
@@ -60,9 +65,16 @@ pub fn format<V: FormatValue>(value: &V, spec: &Text, limit: usize) -> Result<Te
     let kind = value.formatted();
     match &kind {
         Formatted::Text(text) => format_text(text, &Spec::parse(spec, '<', &kind)?, limit),
-        Formatted::Int(number) => format_int(*number, &Spec::parse(spec, '>', &kind)?, &kind, limit),
+        Formatted::Int(number) => {
+            value.pay(numbers::cost(f64::MAX, 0))?;
+            format_int(*number, &Spec::parse(spec, '>', &kind)?, &kind, limit)
+        }
         Formatted::Bool(yes) => format_int((*yes).into(), &Spec::parse(spec, '>', &kind)?, &kind, limit),
-        Formatted::Float(x) => format_float(*x, &Spec::parse(spec, '>', &kind)?, &kind, limit),
+        Formatted::Float(x) => {
+            let spec = Spec::parse(spec, '>', &kind)?;
+            value.pay(numbers::cost(*x, spec.precision.unwrap_or(0)))?;
+            format_float(*x, &spec, &kind, limit)
+        }
         Formatted::Other(name) => {
             Err(Fault::type_error(format!("unsupported format string passed to {name}.__format__")))
         }
@@ -337,11 +349,11 @@ impl Parts<'_> {
         };
         let mut out = TextBuilder::limited(limit);
         out.push_repeated(&spec.fill, left);
-        out.push_own(sign);
-        out.push_own(self.prefix);
+        out.push_from(sign, true);
+        out.push_from(self.prefix, true);
         out.push_repeated(&spec.fill, inside);
-        out.push_own(&digits);
-        out.push_own(self.rest);
+        out.push_from(&digits, true);
+        out.push_from(self.rest, true);
         out.push_repeated(&spec.fill, right);
         out.finish_within()
     }

@@ -39,11 +39,15 @@ impl FormatValue for Field<'_> {
     fn to_repr(&self, _: usize) -> Result<Text, TextFault> {
         raised(print::repr(self.m, &self.value))
     }
+
+    fn pay(&self, steps: usize) -> Result<(), TextFault> {
+        raised(self.m.budget.work(steps))
+    }
 }
 
 impl FieldValue for Field<'_> {
     fn attribute(&self, name: &Text) -> Result<Self, TextFault> {
-        let value = raised(attribute::attribute(self.m, &self.value, &name.as_str().into()))?;
+        let value = raised(attribute::attribute(self.m, &self.value, name))?;
         Ok(Field { m: self.m, value })
     }
 

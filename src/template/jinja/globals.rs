@@ -25,7 +25,7 @@ pub fn find(name: &str) -> Option<Value> {
 pub fn call(m: &Machine, name: &str, args: Args) -> Res<Value> {
     m.budget.work(1)?;
     match name {
-        "range" => range(args),
+        "range" => range(m, args),
         "dict" => Ok(Value::Dict(Rc::new(dict(m, name, args)?))),
         "namespace" => {
             let namespace = Rc::new(Namespace { attributes: RefCell::new(dict(m, name, args)?) });
@@ -55,6 +55,8 @@ pub fn call(m: &Machine, name: &str, args: Args) -> Res<Value> {
             let Some(format) = format.as_text() else {
                 return fail(format!("strftime_now needs a text, found a {}", format.kind()));
             };
+            // A directive of two characters may print a whole date; to ask for the time is not free, either.
+            m.budget.work(16 + format.len().saturating_mul(8))?;
             m.budget.build(format.size().saturating_mul(8))?;
             let fixed = m.clock.map(|time| time.to_zoned(TimeZone::system())).transpose();
             let fixed = fixed.map_err(|error| format!("strftime_now: the fixed time is not a time here: {error}"))?;
@@ -65,7 +67,8 @@ pub fn call(m: &Machine, name: &str, args: Args) -> Res<Value> {
     }
 }
 
-fn range(args: Args) -> Res<Value> {
+fn range(m: &Machine, args: Args) -> Res<Value> {
+    m.budget.items(2)?;
     if !args.named.is_empty() {
         return fail("range takes no named arguments");
     }
@@ -112,7 +115,7 @@ fn dict(m: &Machine, function: &str, args: Args) -> Res<Dict> {
         }
     }
     for (name, value) in args.named {
-        compare::insert(m, &mut dict, m.own(&*name)?, value)?;
+        compare::insert(m, &mut dict, Value::Text(name), value)?;
     }
     Ok(dict)
 }

@@ -66,7 +66,7 @@ pub fn tojson(m: &Machine, value: &Value, args: Args) -> Res<Value> {
         }
     };
     let [comma, colon] = match separators.unwrap_or(Value::None) {
-        Value::None => [if indent.is_some() { "," } else { ", " }, ": "].map(Text::own),
+        Value::None => [if indent.is_some() { "," } else { ", " }, ": "].map(Text::data),
         Value::List(pair) | Value::Tuple(pair) => match &pair.items[..] {
             [Value::Text(comma), Value::Text(colon)] => [comma.clone(), colon.clone()],
             _ => return fail("tojson: separators must be two texts"),
@@ -102,29 +102,37 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn pay(&mut self) -> Res<()> {
-        let new = self.out.len() - self.paid;
-        self.paid = self.out.len();
+        let new = self.out.size().saturating_sub(self.paid);
+        self.paid = self.out.size();
         self.m.budget.build(new)
+    }
+
+    /// Appends characters that stand for the shape of a value. They count as data: a message may have that shape.
+    fn sign(&mut self, text: &str) {
+        self.out.push_from(text, true);
     }
 
     fn write(&mut self, value: &Value, depth: usize) -> Res<()> {
         self.pay()?;
+        if let Value::Float(x) = value {
+            self.m.budget.work(numbers::cost(*x, 0))?;
+        }
         match value {
             Value::Text(text) | Value::Markup(text) => self.quoted(text)?,
-            Value::List(list) | Value::Tuple(list) if list.items.is_empty() => self.out.push_own("[]"),
+            Value::List(list) | Value::Tuple(list) if list.items.is_empty() => self.sign("[]"),
             Value::List(list) | Value::Tuple(list) => {
-                self.out.push_own("[");
+                self.sign("[");
                 for (i, item) in list.items.iter().enumerate() {
                     self.separate(i, depth + 1)?;
                     self.write(item, depth + 1)?;
                 }
                 self.line(depth)?;
-                self.out.push_own("]");
+                self.sign("]");
             }
-            Value::Dict(dict) if dict.entries.is_empty() => self.out.push_own("{}"),
+            Value::Dict(dict) if dict.entries.is_empty() => self.sign("{}"),
             Value::Dict(dict) => self.dict(dict, depth)?,
             other => match scalar(other) {
-                Some(text) => self.out.push_own(&text),
+                Some(text) => self.sign(&text),
                 None if matches!(other, Value::Lazy(_)) => {
                     return fail("tojson: JSON has no generator; add '| list' to it");
                 }
@@ -144,7 +152,7 @@ impl Writer<'_> {
             true => compare::sort(self.m, entries, false)?,
             false => entries.into_iter().map(|(_, place)| place).collect(),
         };
-        self.out.push_own("{");
+        self.sign("{");
         for (i, place) in order.iter().enumerate() {
             let Some((key, value)) = place.as_int().and_then(|place| dict.entries.get(place as usize)) else {
                 continue;
@@ -152,14 +160,14 @@ impl Writer<'_> {
             self.separate(i, depth + 1)?;
             match (key, scalar(key)) {
                 (Value::Text(text) | Value::Markup(text), _) => self.quoted(text)?,
-                (_, Some(text)) => self.quoted(&Text::own(text))?,
+                (_, Some(text)) => self.quoted(&Text::data(text))?,
                 (other, None) => return fail(format!("tojson: a key is a {}, expected a text", other.kind())),
             }
             self.out.push(&self.colon.clone());
             self.write(value, depth + 1)?;
         }
         self.line(depth)?;
-        self.out.push_own("}");
+        self.sign("}");
         Ok(())
     }
 
@@ -174,7 +182,7 @@ impl Writer<'_> {
     /// Starts a new line, if there is an indent.
     fn line(&mut self, depth: usize) -> Res<()> {
         if let Some(indent) = self.indent.clone() {
-            self.m.budget.build(indent.len().saturating_mul(depth))?;
+            self.m.budget.build(indent.size().saturating_mul(depth))?;
             self.out.push_own("\n");
             self.out.push_repeated(&indent, depth);
         }
@@ -182,8 +190,8 @@ impl Writer<'_> {
     }
 
     fn quoted(&mut self, text: &Text) -> Res<()> {
-        self.m.budget.chars(text.len() / 2)?;
-        self.out.push_own("\"");
+        self.m.budget.chars(text.len())?;
+        self.sign("\"");
         for (run, is_data) in text.runs(0..text.len()) {
             let mut plain = 0;
             for (at, c) in run.char_indices() {
@@ -210,7 +218,7 @@ impl Writer<'_> {
             }
             self.out.push_from(&run[plain..], is_data);
         }
-        self.out.push_own("\"");
+        self.sign("\"");
         Ok(())
     }
 }

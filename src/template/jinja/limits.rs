@@ -34,6 +34,8 @@ const MEMORY_PER_BYTE: u64 = 256;
 const BYTES_PER_STEP: usize = 16;
 /// Bytes of an item of a list.
 pub const ITEM: usize = 32;
+/// Variables that are looked at in one step.
+const VARIABLES_PER_STEP: usize = 32;
 /// Bytes of characters that are looked at one by one in one step.
 const CHARS_PER_STEP: usize = 2;
 
@@ -47,6 +49,15 @@ pub type Res<T> = Result<T, Fault>;
 impl<T: Into<String>> From<T> for Fault {
     fn from(what: T) -> Fault {
         Fault(what.into())
+    }
+}
+
+/// A text of any length as an error shows it.
+pub fn brief(text: &str) -> String {
+    const SHOWN: usize = 200;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
     }
 }
 
@@ -67,8 +78,13 @@ impl Budget {
     /// The budget of a rendering whose source, messages and other values have this many bytes. It is used up once
     /// `cancelled` is set.
     pub fn new(input: usize, cancelled: Arc<AtomicBool>) -> Budget {
-        let scaled = |base: u64, each: u64| Cell::new(base.saturating_add(each.saturating_mul(input as u64)));
-        Budget { cancelled, work: scaled(WORK, WORK_PER_BYTE), memory: scaled(MEMORY, MEMORY_PER_BYTE) }
+        let scaled = |base: u64, each: u64| base.saturating_add(each.saturating_mul(input as u64));
+        Budget::of(scaled(WORK, WORK_PER_BYTE), scaled(MEMORY, MEMORY_PER_BYTE), cancelled)
+    }
+
+    /// A budget of so many steps and bytes.
+    pub fn of(work: u64, memory: u64, cancelled: Arc<AtomicBool>) -> Budget {
+        Budget { cancelled, work: Cell::new(work), memory: Cell::new(memory) }
     }
 
     /// Pays for steps.
@@ -81,6 +97,11 @@ impl Budget {
             }
             None => fail("rendering takes too many steps, as in an endless loop"),
         }
+    }
+
+    /// Pays for looking at so many variables, to find one.
+    pub fn variables(&self, count: usize) -> Res<()> {
+        self.work(count / VARIABLES_PER_STEP)
     }
 
     /// Pays for comparing or searching this many bytes.

@@ -44,7 +44,7 @@ pub fn call_method(m: &Machine, value: &Value, name: &str, args: Args) -> Res<Va
         }
         (Value::List(list), "copy") => {
             let [] = args.bind(name, [])?;
-            m.list(list.items.clone())
+            m.gather(false, list.items.len(), list.items.iter().cloned())
         }
         (Value::Dict(dict), "get") => {
             let [key, default] = args.bind(name, ["key", "default"])?;
@@ -121,13 +121,13 @@ pub fn text_method(m: &Machine, text: &Text, name: &str, args: Args, is_markup: 
     match name {
         "split" | "rsplit" | "find" | "rfind" | "index" | "rindex" | "startswith" | "endswith" | "strip" | "lstrip"
         | "rstrip" | "removeprefix" | "removesuffix" | "partition" | "rpartition" | "join" => {
-            m.budget.scan(text.len())?
+            m.budget.scan(text.size())?
         }
-        _ => m.budget.chars(text.len())?,
+        _ => m.budget.chars(text.size())?,
     }
     let escapes = is_markup && ESCAPING.contains(&name);
     let positional = args.positional.iter().map(|value| to_arg(m, value, name, escapes)).collect::<Res<Vec<_>>>()?;
-    let named = args.named.iter().map(|(key, value)| Ok((&**key, to_arg(m, value, name, escapes)?)));
+    let named = args.named.iter().map(|(key, value)| Ok((key.as_str(), to_arg(m, value, name, escapes)?)));
     let named = named.collect::<Res<Vec<_>>>()?;
     let wrap = |text: Text| if is_markup { Value::Markup(text) } else { Value::Text(text) };
     let paid = |text: Text| m.budget.build(text.size() + 64).map(|()| wrap(text));
@@ -162,7 +162,11 @@ fn to_arg(m: &Machine, value: &Value, method: &str, escapes: bool) -> Res<Arg> {
         Value::Int(n) => Arg::Int(*n),
         Value::Text(text) | Value::Markup(text) => {
             // A text is joined character by character.
-            m.budget.work(if method == "join" { 8 * text.len() } else { text.len() / 16 })?;
+            m.budget.work(match method {
+                "join" => 8 * text.len(),
+                "strip" | "lstrip" | "rstrip" => text.len(),
+                _ => text.len() / 16,
+            })?;
             let escapes = escapes && !matches!(value, Value::Markup(_));
             Arg::Text(if escapes { print::escape(m, text)? } else { text.clone() })
         }

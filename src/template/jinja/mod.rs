@@ -92,11 +92,15 @@ impl Program {
 
     /// The text of a template for a conversation. It fails soon after `cancelled` is set.
     pub fn render(&self, context: &Context, cancelled: &Arc<AtomicBool>) -> Located<Text> {
-        let Parsed { body, names, source_len } = &*self.0;
-        let mut input = source_len + size(context.messages) + size(context.tools);
+        let mut input = self.0.source_len + size(context.messages) + size(context.tools);
         input += context.variables.values().map(size).sum::<usize>();
-        let mut machine =
-            Machine::new(Budget::new(input, cancelled.clone()), names.clone(), context.clock, render::HOOKS);
+        self.render_within(context, Budget::new(input, cancelled.clone()))
+    }
+
+    /// The text of a template for a conversation, if the budget is enough.
+    fn render_within(&self, context: &Context, budget: Budget) -> Located<Text> {
+        let Parsed { body, names, .. } = &*self.0;
+        let mut machine = Machine::new(budget, names.clone(), context.clock, render::HOOKS);
         let globals = names.iter().map(|name| global(&machine, context, name)).collect::<Res<_>>();
         machine.globals = globals.map_err(|fault| (1, fault))?;
         match render::run_frame(&machine, &Scope::inside(None), body) {
@@ -132,3 +136,11 @@ fn size(json: &Json) -> usize {
         _ => 16,
     }
 }
+
+#[cfg(test)]
+#[path = "../../../tests/unit/jinja_costs.rs"]
+mod cost_tests;
+
+#[cfg(test)]
+#[path = "../../../tests/unit/jinja_origins.rs"]
+mod origin_tests;

@@ -1,10 +1,18 @@
 //! Numbers and texts: `repr`, `int`, `float`, `round`, and the digits that formatting writes, as in Python.
 
+use super::limits::brief;
 use super::text::{Fault, Text};
 use super::unicode::{decimal_value, is_space, repr};
 
 /// The most digits that Python converts to an integer, unless the base is a power of two.
 const MAX_DIGITS: usize = 4300;
+
+/// The steps that it takes to write a float with so many digits after the point, or to read it.
+pub fn cost(x: f64, precision: usize) -> usize {
+    const LARGE: f64 = 1e16;
+    let whole = if x.abs() < LARGE { 16 } else { 309 };
+    8 + (whole + precision.min(ALL_DIGITS)) / 8
+}
 
 /// A float as `repr` and `str` print it: the fewest digits that identify it.
 pub fn float_repr(x: f64) -> String {
@@ -120,12 +128,16 @@ fn scientific(x: f64, precision: usize) -> (String, i64) {
 fn ascii_digits(text: &str) -> String {
     // Not \x1c to \x1f, which are white space elsewhere in Python.
     let is_space = |c: char| if c.is_ascii() { matches!(c, ' ' | '\t'..='\r') } else { is_space(c) };
-    let digit = |c: char| decimal_value(c).and_then(|value| char::from_digit(value, 10)).unwrap_or(c);
+    let digit = |c: char| match c.is_ascii() {
+        true => c,
+        false => decimal_value(c).and_then(|value| char::from_digit(value, 10)).unwrap_or(c),
+    };
     text.trim_matches(is_space).chars().map(digit).collect()
 }
 
+/// The text in quotes, or its beginning.
 fn quoted(text: &Text) -> String {
-    repr(text, usize::MAX).map(|quoted| quoted.as_str().to_string()).unwrap_or_default()
+    repr(&Text::own(brief(text.as_str())), usize::MAX).map(|quoted| quoted.as_str().to_string()).unwrap_or_default()
 }
 
 /// The digits of a number without its underscores, each of which must stand between two digits.

@@ -7,7 +7,6 @@ use super::iterate::iterate;
 use super::limits::{Res, fail};
 use super::print;
 use super::str_methods;
-use super::text::Text;
 use super::value::{Machine, Source, Value, range_len};
 use std::cmp::Ordering;
 
@@ -16,7 +15,7 @@ pub fn binary(m: &Machine, operator: Operator, a: &Value, b: &Value) -> Res<Valu
     m.budget.work(1)?;
     match (operator, a, b) {
         (Operator::Add, Value::Text(a), Value::Text(b)) => {
-            return m.text(Text::concat([a, b].into_iter()));
+            return m.concat([a, b]).map(Value::Text);
         }
         (Operator::Mod, Value::Text(_) | Value::Markup(_), _) => return formatting::percent(m, a, b),
         _ => {}
@@ -26,16 +25,13 @@ pub fn binary(m: &Machine, operator: Operator, a: &Value, b: &Value) -> Res<Valu
     match operator {
         Operator::Add => match (a, b) {
             (Value::Markup(_), Value::Text(_) | Value::Markup(_)) | (Value::Text(_), Value::Markup(_)) => {
-                let parts = [print::to_markup(m, a)?, print::to_markup(m, b)?];
-                let whole = Text::concat(parts.iter());
-                m.budget.build(whole.size())?;
-                return Ok(Value::Markup(whole));
+                return m.concat([&print::to_markup(m, a)?, &print::to_markup(m, b)?]).map(Value::Markup);
             }
             (Value::List(a), Value::List(b)) => {
-                return m.list(a.items.iter().chain(&b.items).cloned().collect());
+                return m.gather(false, a.items.len() + b.items.len(), a.items.iter().chain(&b.items).cloned());
             }
             (Value::Tuple(a), Value::Tuple(b)) => {
-                return m.tuple(a.items.iter().chain(&b.items).cloned().collect());
+                return m.gather(true, a.items.len() + b.items.len(), a.items.iter().chain(&b.items).cloned());
             }
             _ => {}
         },
@@ -95,9 +91,8 @@ fn repeat(m: &Machine, value: &Value, times: i128) -> Res<Option<Value>> {
         }
         Value::List(list) | Value::Tuple(list) => {
             let count = copies(list.items.len());
-            m.budget.items(count)?;
-            let items = list.items.iter().cycle().take(count).cloned().collect();
-            if matches!(value, Value::List(_)) { m.list(items)? } else { m.tuple(items)? }
+            let items = list.items.iter().cycle().take(count).cloned();
+            m.gather(matches!(value, Value::Tuple(_)), count, items)?
         }
         _ => return Ok(None),
     }))
@@ -264,9 +259,8 @@ pub fn slice(m: &Machine, value: &Value, bounds: [Option<Value>; 3]) -> Res<Valu
         }
         Value::List(list) | Value::Tuple(list) => {
             let chosen = str_methods::Slice::new(list.items.len(), start, stop, step)?.items();
-            m.budget.items(chosen.len())?;
-            let items = chosen.map(|place| list.items[place].clone()).collect();
-            if matches!(value, Value::List(_)) { m.list(items) } else { m.tuple(items) }
+            let items = chosen.clone().map(|place| list.items[place].clone());
+            m.gather(matches!(value, Value::Tuple(_)), chosen.len(), items)
         }
         Value::Range(range) => {
             let len = usize::try_from(range_len(range)).unwrap_or(usize::MAX);
@@ -278,6 +272,7 @@ pub fn slice(m: &Machine, value: &Value, bounds: [Option<Value>; 3]) -> Res<Valu
             if count == 0 {
                 return fail("an empty slice of a range is not supported");
             }
+            m.budget.items(2)?;
             Ok(Value::Range(std::rc::Rc::new([begin, begin + stride * count, stride])))
         }
         _ => fail(format!("a {} cannot be sliced", value.kind())),

@@ -1,8 +1,8 @@
-//! `%` formatting of texts, as Python does it.
+//! `%` formatting of texts, as Python does it. What a number becomes counts as data: it may have come from a message.
 
 use super::format::{FieldValue, Key};
 use super::format_spec::{Formatted, char_of, in_radix};
-use super::numbers::{Kind, Style, double, float_to_int};
+use super::numbers::{self, Kind, Style, double, float_to_int};
 use super::text::{Fault, Text, TextBuilder};
 use super::unicode::escape_non_ascii;
 
@@ -156,7 +156,11 @@ impl Directive {
             'a' => self.write_text(&escape_non_ascii(&value.to_repr(limit)?, limit)?, out),
             'c' => Directive { precision: None, ..*self }.write_text(&character(value)?, out),
             'd' | 'i' | 'u' | 'o' | 'x' | 'X' => self.write_int(value, out)?,
-            'e' | 'E' | 'f' | 'F' | 'g' | 'G' => self.write_float(float(value)?, out),
+            'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
+                let x = float(value)?;
+                value.pay(numbers::cost(x, self.precision.unwrap_or(0)))?;
+                self.write_float(x, out);
+            }
             code => {
                 let shown = if (' '..='~').contains(&code) || code == '\x1f' { code } else { '?' };
                 let code = u32::from(code);
@@ -192,7 +196,10 @@ impl Directive {
             Formatted::Int(number) => (number < 0, in_radix(number.unsigned_abs(), radix)),
             Formatted::Bool(yes) => (false, in_radix(yes.into(), radix)),
             // All digits of a float, which may be too large for an integer here.
-            Formatted::Float(x) if radix == 10 && x.is_finite() => (x <= -1.0, format!("{:.0}", x.trunc().abs())),
+            Formatted::Float(x) if radix == 10 && x.is_finite() => {
+                value.pay(numbers::cost(x, 0))?;
+                (x <= -1.0, format!("{:.0}", x.trunc().abs()))
+            }
             Formatted::Float(x) if radix == 10 => float_to_int(x).map(|_| Default::default())?,
             other => {
                 let what = if radix == 10 { "a real number" } else { "an integer" };
@@ -228,13 +235,13 @@ impl Directive {
             _ => "",
         };
         if self.zero && !self.left {
-            out.push_own(sign);
-            out.push_own(prefix);
+            out.push_from(sign, true);
+            out.push_from(prefix, true);
             let zeros = self.width.saturating_sub(sign.len() + prefix.len() + digits.len());
             out.push_repeated(&Text::own("0"), zeros);
-            out.push_own(digits);
+            out.push_from(digits, true);
         } else {
-            self.write_padded(&Text::own(format!("{sign}{prefix}{digits}")), out);
+            self.write_padded(&Text::data(format!("{sign}{prefix}{digits}")), out);
         }
     }
 }

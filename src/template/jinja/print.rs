@@ -30,24 +30,28 @@ pub fn repr(m: &Machine, value: &Value) -> Res<Text> {
     Ok(out.finish())
 }
 
-fn own(m: &Machine, text: &str, out: &mut TextBuilder) -> Res<()> {
+/// Appends what a value other than a text prints as. It counts as data: such values do not know where they came from.
+fn shown(m: &Machine, text: &str, out: &mut TextBuilder) -> Res<()> {
     m.budget.build(text.len())?;
-    out.push_own(text);
+    out.push_from(text, true);
     Ok(())
 }
 
 fn write(m: &Machine, value: &Value, out: &mut TextBuilder) -> Res<()> {
     match value {
-        Value::Undefined(_) => own(m, "Undefined", out),
-        Value::None => own(m, "None", out),
-        Value::Bool(yes) => own(m, if *yes { "True" } else { "False" }, out),
-        Value::Int(n) => own(m, &n.to_string(), out),
-        Value::Float(x) => own(m, &numbers::float_repr(*x), out),
+        Value::Undefined(_) => shown(m, "Undefined", out),
+        Value::None => shown(m, "None", out),
+        Value::Bool(yes) => shown(m, if *yes { "True" } else { "False" }, out),
+        Value::Int(n) => shown(m, &n.to_string(), out),
+        Value::Float(x) => {
+            m.budget.work(numbers::cost(*x, 0))?;
+            shown(m, &numbers::float_repr(*x), out)
+        }
         Value::Text(text) => quoted(m, text, out),
         Value::Markup(text) => {
-            own(m, "Markup(", out)?;
+            shown(m, "Markup(", out)?;
             quoted(m, text, out)?;
-            own(m, ")", out)
+            shown(m, ")", out)
         }
         Value::List(list) => items(m, ["[", "]"], &list.items, out),
         Value::Tuple(list) => items(m, ["(", if list.items.len() == 1 { ",)" } else { ")" }], &list.items, out),
@@ -56,20 +60,20 @@ fn write(m: &Machine, value: &Value, out: &mut TextBuilder) -> Res<()> {
         Value::Range(range) => {
             let [start, stop, step] = **range;
             let step = if step == 1 { String::new() } else { format!(", {step}") };
-            own(m, &format!("range({start}, {stop}{step})"), out)
+            shown(m, &format!("range({start}, {stop}{step})"), out)
         }
         Value::Namespace(namespace) => {
-            own(m, "<Namespace ", out)?;
+            shown(m, "<Namespace ", out)?;
             m.deeper(|| entries(m, &namespace.attributes.borrow(), out))?;
-            own(m, ">", out)
+            shown(m, ">", out)
         }
         Value::Macro(closure) => match &closure.definition.name {
-            Some(name) => own(m, &format!("<Macro '{name}'>"), out),
-            None => own(m, "<Macro anonymous>", out),
+            Some(name) => shown(m, &format!("<Macro '{name}'>"), out),
+            None => shown(m, "<Macro anonymous>", out),
         },
         Value::Loop(looped) => {
             let length = looped.length(m)?;
-            own(m, &format!("<LoopContext {}/{length}>", looped.state.borrow().index0 + 1), out)
+            shown(m, &format!("<LoopContext {}/{length}>", looped.state.borrow().index0 + 1), out)
         }
         Value::Lazy(_) => fail("a generator cannot be printed; add '| list' to it"),
         _ => fail(format!("a {} cannot be printed", value.kind())),
@@ -85,27 +89,27 @@ fn quoted(m: &Machine, text: &Text, out: &mut TextBuilder) -> Res<()> {
 }
 
 fn items(m: &Machine, [open, close]: [&str; 2], items: &[Value], out: &mut TextBuilder) -> Res<()> {
-    own(m, open, out)?;
+    shown(m, open, out)?;
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
-            own(m, ", ", out)?;
+            shown(m, ", ", out)?;
         }
         write(m, item, out)?;
     }
-    own(m, close, out)
+    shown(m, close, out)
 }
 
 fn entries(m: &Machine, dict: &Dict, out: &mut TextBuilder) -> Res<()> {
-    own(m, "{", out)?;
+    shown(m, "{", out)?;
     for (i, (key, value)) in dict.entries.iter().enumerate() {
         if i > 0 {
-            own(m, ", ", out)?;
+            shown(m, ", ", out)?;
         }
         write(m, key, out)?;
-        own(m, ": ", out)?;
+        shown(m, ": ", out)?;
         write(m, value, out)?;
     }
-    own(m, "}", out)
+    shown(m, "}", out)
 }
 
 fn view(m: &Machine, view: View, dict: &Dict, out: &mut TextBuilder) -> Res<()> {

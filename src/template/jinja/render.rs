@@ -6,7 +6,7 @@ use super::evaluate::{args, assign, evaluate, follow};
 use super::filters;
 use super::globals;
 use super::iterate::{Iter, iterate};
-use super::limits::{Res, fail};
+use super::limits::{Fault, Res, brief, fail};
 use super::methods::call_method;
 use super::print;
 use super::tests;
@@ -63,7 +63,7 @@ fn inside(scope: &Rc<Scope>) -> Rc<Scope> {
 
 /// Runs a frame in its scope.
 pub fn run_frame(m: &Machine, scope: &Rc<Scope>, frame: &Frame) -> Res<Flow> {
-    scope.declare(&frame.unset);
+    scope.declare(&m.budget, &frame.unset)?;
     run(m, scope, &frame.statements)
 }
 
@@ -101,7 +101,7 @@ fn compound(m: &Machine, scope: &Rc<Scope>, statement: &Statement) -> Res<Flow> 
         Statement::Macro(definition) => {
             m.keep_scope(scope)?;
             let closure = Closure { definition: definition.clone(), scope: scope.clone() };
-            scope.set(definition.symbol, Some(Value::Macro(Rc::new(closure))));
+            scope.set(&m.budget, definition.symbol, Some(Value::Macro(Rc::new(closure))))?;
         }
         Statement::Call { body, call } => call_block(m, scope, body, call)?,
         Statement::Filter { filters, body } => {
@@ -126,6 +126,7 @@ fn compound(m: &Machine, scope: &Rc<Scope>, statement: &Statement) -> Res<Flow> 
 
 /// Runs something whose output is captured.
 fn capture<T>(m: &Machine, work: impl FnOnce() -> Res<T>) -> Res<(Text, T)> {
+    m.budget.build(64)?;
     let outer = m.out.take();
     let done = work();
     let captured = m.out.replace(outer);
@@ -142,11 +143,11 @@ fn call_block(m: &Machine, scope: &Rc<Scope>, body: &Arc<Macro>, call: &Expr) ->
     let called = follow(m, scope, called, before)?;
     let mut args = args(m, scope, arguments)?;
     m.line.set(last.line);
-    if args.named.iter().any(|(name, _)| &**name == "caller") {
+    if args.named.iter().any(|(name, _)| name.as_str() == "caller") {
         return fail("a call block gets the argument 'caller' twice");
     }
     // As in Jinja2, it stands before the arguments of `**`.
-    args.named.insert(arguments.named.len(), ("caller".into(), caller));
+    args.named.insert(arguments.named.len(), (Text::own("caller"), caller));
     let printed = self::call(m, &called, args)?;
     print_text(m, &printed)
 }
@@ -218,7 +219,7 @@ fn run_loop(m: &Machine, scope: &Rc<Scope>, definition: &Arc<For>, items: &Value
         }
         assign(m, &inner, &definition.target, item)?;
         if let Walk::Counted(looped) = &walk {
-            inner.set(definition.symbol, Some(Value::Loop(looped.clone())));
+            inner.set(&m.budget, definition.symbol, Some(Value::Loop(looped.clone())))?;
         }
         match run_frame(m, &inner, &definition.body)? {
             Flow::Break => break,
@@ -258,49 +259,52 @@ fn call_macro(m: &Machine, closure: &Closure, mut args: Args) -> Res<Value> {
     let name = definition.name.as_deref().unwrap_or("caller");
     let scope = inside(&closure.scope);
     let mut positional = args.positional.into_iter();
+    let mut take_named = |wanted: &str| {
+        m.budget.variables(args.named.len())?;
+        let place = args.named.iter().position(|(name, _)| name.as_str() == wanted);
+        Ok::<_, Fault>(place.map(|place| args.named.remove(place).1))
+    };
     for parameter in &definition.parameters {
-        let named = args.named.iter().position(|(name, _)| **name == *parameter.name);
         let value = match positional.next() {
             Some(value) => Some(value),
-            None => named.map(|place| args.named.remove(place).1),
+            None => take_named(&parameter.name)?,
         };
-        scope.variables.borrow_mut().push((parameter.symbol, value));
+        scope.add(&m.budget, parameter.symbol, value)?;
     }
     if let Some(symbol) = definition.caller {
-        let place = args.named.iter().position(|(name, _)| &**name == "caller");
-        let caller = place.map(|place| args.named.remove(place).1);
+        let caller = take_named("caller")?;
         let caller = caller.filter(|caller| !matches!(caller, Value::None));
-        scope.set(symbol, Some(caller.unwrap_or_else(|| Value::undefined("no caller is defined"))));
+        scope.set(&m.budget, symbol, Some(caller.unwrap_or_else(|| Value::undefined("no caller is defined"))))?;
     }
     match definition.kwargs {
         Some(symbol) => {
             let mut dict = Dict::empty();
             for (name, value) in args.named {
-                compare::insert(m, &mut dict, m.own(&*name)?, value)?;
+                compare::insert(m, &mut dict, Value::Text(name), value)?;
             }
-            scope.set(symbol, Some(Value::Dict(Rc::new(dict))));
+            scope.set(&m.budget, symbol, Some(Value::Dict(Rc::new(dict))))?;
         }
         None => {
             if let Some((unknown, _)) = args.named.first() {
-                return fail(format!("the macro '{name}' has no parameter '{unknown}'"));
+                return fail(format!("the macro '{name}' has no parameter '{}'", brief(unknown.as_str())));
             }
         }
     }
     let more: Vec<Value> = positional.collect();
     match definition.varargs {
-        Some(symbol) => scope.set(symbol, Some(m.tuple(more)?)),
+        Some(symbol) => scope.set(&m.budget, symbol, Some(m.tuple(more)?))?,
         None if !more.is_empty() => {
             return fail(format!("the macro '{name}' takes at most {} arguments", definition.parameters.len()));
         }
         None => {}
     }
     for parameter in &definition.parameters {
-        if scope.get(parameter.symbol).flatten().is_none() {
+        if scope.get(&m.budget, parameter.symbol)?.flatten().is_none() {
             let value = match &parameter.default {
                 Some(default) => evaluate(m, &scope, default)?,
                 None => Value::undefined("the parameter was not given"),
             };
-            scope.set(parameter.symbol, Some(value));
+            scope.set(&m.budget, parameter.symbol, Some(value))?;
         }
     }
     let (text, _) = capture(m, || run_frame(m, &scope, &definition.body))?;

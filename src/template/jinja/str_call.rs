@@ -1,5 +1,6 @@
 //! Calls a method of `str` by its name, with the arguments that Python takes.
 
+use super::limits::brief;
 use super::str_methods::{self as methods, Align, Bounds, Side};
 use super::text::{Fault, Text};
 use super::unicode::{Case, change_case};
@@ -172,7 +173,7 @@ impl<'a> Args<'a> {
                 Some(place @ None) => *place = Some(arg),
                 Some(_) => return Err(Fault::type_error(format!("str.{method}() got '{name}' twice"))),
                 None => {
-                    let message = format!("'{name}' is an invalid keyword argument for str.{method}()");
+                    let message = format!("'{}' is an invalid keyword argument for str.{method}()", brief(name));
                     return Err(Fault::type_error(message));
                 }
             }
@@ -244,14 +245,12 @@ impl<'a> Args<'a> {
             Some(arg) => std::slice::from_ref(arg),
             None => &[],
         };
-        for affix in affixes {
-            match affix {
-                Arg::Text(affix) if methods::has_affix(text, affix, bounds, side) => return Ok(Answer::Bool(true)),
-                Arg::Text(_) => {}
-                _ => return Err(self.wrong(0, "str or a tuple of str")),
-            }
+        // As in Python, what follows the first one that is there may be anything.
+        let texts = affixes.iter().map_while(|affix| if let Arg::Text(affix) = affix { Some(affix) } else { None });
+        match methods::has_affix(text, texts.clone(), bounds, side) {
+            false if texts.count() < affixes.len() => Err(self.wrong(0, "str or a tuple of str")),
+            found => Ok(Answer::Bool(found)),
         }
-        Ok(Answer::Bool(false))
     }
 
     fn join(&self, separator: &Text, limit: usize) -> Result<Text, Fault> {

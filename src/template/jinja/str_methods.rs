@@ -62,18 +62,18 @@ pub fn count(text: &Text, sub: &Text, bounds: Bounds) -> usize {
     part(text, bounds).map_or(0, |part| text.as_str()[part].matches(sub.as_str()).count())
 }
 
-/// `str.startswith` on the left, `str.endswith` on the right, for one of the texts that they look for.
-pub fn has_affix(text: &Text, affix: &Text, bounds: Bounds, side: Side) -> bool {
-    let is_at = |part: &str| match side {
+/// `str.startswith` on the left, `str.endswith` on the right, for any of the texts that they look for.
+pub fn has_affix<'a>(text: &Text, mut affixes: impl Iterator<Item = &'a Text>, bounds: Bounds, side: Side) -> bool {
+    let Some(part) = part(text, bounds).map(|part| &text.as_str()[part]) else { return false };
+    affixes.any(|affix| match side {
         Side::Left => part.starts_with(affix.as_str()),
         Side::Right => part.ends_with(affix.as_str()),
-    };
-    part(text, bounds).is_some_and(|part| is_at(&text.as_str()[part]))
+    })
 }
 
 /// `str.removeprefix` on the left, `str.removesuffix` on the right.
 pub fn remove_affix(text: &Text, affix: &Text, side: Side) -> Text {
-    if !has_affix(text, affix, Bounds::default(), side) {
+    if !has_affix(text, [affix].into_iter(), Bounds::default(), side) {
         return text.clone();
     }
     match side {
@@ -84,8 +84,20 @@ pub fn remove_affix(text: &Text, affix: &Text, side: Side) -> Text {
 
 /// `str.strip`, or `lstrip` and `rstrip` of one side only; white space if there are no characters given.
 pub fn strip(text: &Text, chars: Option<&Text>, sides: &[Side]) -> Text {
-    let set: HashSet<char> = chars.map(|chars| chars.as_str().chars().collect()).unwrap_or_default();
-    let goes = |c: char| if chars.is_some() { set.contains(&c) } else { is_space(c) };
+    let mut ascii = 0u128;
+    let mut others = HashSet::with_hasher(ahash::RandomState::new());
+    for c in chars.map(Text::as_str).unwrap_or_default().chars() {
+        if c.is_ascii() {
+            ascii |= 1 << u32::from(c);
+        } else {
+            others.insert(c);
+        }
+    }
+    let goes = |c: char| match (chars, c.is_ascii()) {
+        (None, _) => is_space(c),
+        (_, true) => ascii >> u32::from(c) & 1 == 1,
+        (_, false) => others.contains(&c),
+    };
     let mut rest = text.as_str();
     if sides.contains(&Side::Right) {
         rest = rest.trim_end_matches(goes);
@@ -328,7 +340,7 @@ impl Slice {
     }
 
     /// The positions of the items.
-    pub fn items(self) -> impl ExactSizeIterator<Item = usize> {
+    pub fn items(self) -> impl ExactSizeIterator<Item = usize> + Clone {
         (0..self.count).map(move |n| (self.first + n as i64 * self.step) as usize)
     }
 }

@@ -104,7 +104,7 @@ pub fn check(m: &Machine, name: &str, value: &Value, args: Args) -> Res<bool> {
         _ => {}
     }
     let [] = args.bind(name, [])?;
-    let name_of = |value: &Value| value.as_text().map(|text| text.as_str().to_string()).unwrap_or_default();
+    let name_of = value.as_text().map(|text| text.as_str()).unwrap_or_default();
     let kind = |method: &str| {
         let text = print::to_text(m, value)?;
         m.budget.chars(text.len())?;
@@ -119,11 +119,11 @@ pub fn check(m: &Machine, name: &str, value: &Value, args: Args) -> Res<bool> {
         "undefined" => matches!(value, Value::Undefined(_)),
         "filter" => {
             compare::hash(m, value)?;
-            filters::is_known(&name_of(value))
+            filters::is_known(name_of)
         }
         "test" => {
             compare::hash(m, value)?;
-            is_known(&name_of(value))
+            is_known(name_of)
         }
         "none" => matches!(value, Value::None),
         "boolean" => matches!(value, Value::Bool(_)),

@@ -274,31 +274,37 @@ impl TextBuilder {
         }
     }
 
-    /// The length so far in bytes.
-    pub fn len(&self) -> usize {
-        self.text.len()
-    }
-
     /// Whether there is nothing yet.
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
+    /// The bytes of memory that the characters and their origins take so far.
+    pub fn size(&self) -> usize {
+        size(self.text.len(), self.data.len())
+    }
+
     /// How much larger the text may still become; an error if something did not fit.
     pub fn room(&self) -> Result<usize, Fault> {
-        let size = size(self.text.len(), self.data.len());
-        if self.is_full { Err(Fault::TooLong) } else { Ok(self.limit.saturating_sub(size)) }
+        if self.is_full { Err(Fault::TooLong) } else { Ok(self.limit.saturating_sub(self.size())) }
     }
 
     /// The text of a builder without a limit.
     pub fn finish(self) -> Text {
         debug_assert!(!self.is_full, "a limited builder ends with finish_within");
-        Text::new(self.text, self.data)
+        self.fitted()
     }
 
     /// The text, unless it is larger than the limit.
     pub fn finish_within(self) -> Result<Text, Fault> {
-        if self.is_full { Err(Fault::TooLong) } else { Ok(Text::new(self.text, self.data)) }
+        if self.is_full { Err(Fault::TooLong) } else { Ok(self.fitted()) }
+    }
+
+    /// The text, without memory that it does not need.
+    fn fitted(mut self) -> Text {
+        self.text.shrink_to_fit();
+        self.data.shrink_to_fit();
+        Text::new(self.text, self.data)
     }
 
     /// Whether bytes with so many ranges of data still fit; if not, the builder takes nothing more.

@@ -116,12 +116,15 @@ pub enum Case {
     Swap,
     /// `str.casefold`
     Fold,
+    /// The filter `title`: upper case after white space and opening brackets, lower case elsewhere.
+    Headline,
 }
 
 /// A text with its case changed; each character keeps its origin.
 pub fn change_case(text: &Text, case: Case, limit: usize) -> Result<Text, Fault> {
     let mut out = TextBuilder::limited(limit);
     let mut after_cased = false;
+    let mut after_gap = true;
     let mut at = 0;
     for (c, is_data) in text.chars() {
         let mapped = match case {
@@ -132,7 +135,8 @@ pub fn change_case(text: &Text, case: Case, limit: usize) -> Result<Text, Fault>
             Case::Swap if UPPER.contains(c) => Mapped::Lower,
             Case::Swap if LOWER.contains(c) => Mapped::Upper,
             Case::Swap => Mapped::Same,
-            Case::Lower | Case::Capitalize | Case::Title => Mapped::Lower,
+            Case::Headline if after_gap => Mapped::Upper,
+            Case::Lower | Case::Capitalize | Case::Title | Case::Headline => Mapped::Lower,
         };
         match mapped {
             Mapped::Lower if c == 'Σ' && ends_word(text.as_str(), at, at + c.len_utf8()) => {
@@ -140,7 +144,8 @@ pub fn change_case(text: &Text, case: Case, limit: usize) -> Result<Text, Fault>
             }
             mapped => map(c, mapped, |c| out.push_char(c, is_data)),
         }
-        after_cased = CASED.contains(c);
+        after_cased = matches!(case, Case::Title) && CASED.contains(c);
+        after_gap = matches!(case, Case::Headline) && (is_space(c) || "-({[<".contains(c));
         at += c.len_utf8();
     }
     out.finish_within()
@@ -210,11 +215,11 @@ fn ends_word(text: &str, start: usize, end: usize) -> bool {
     is_cased(text[..start].chars().rev().find(counts)) && !is_cased(text[end..].chars().find(counts))
 }
 
-/// A text as `repr` prints it. Escapes have the origin of their character; the quotes are the template's own.
+/// A text as `repr` prints it. Escapes have the origin of their character; the quotes count as data.
 pub fn repr(text: &Text, limit: usize) -> Result<Text, Fault> {
     let quote = if text.as_str().contains('\'') && !text.as_str().contains('"') { '"' } else { '\'' };
     let mut out = TextBuilder::limited(limit);
-    out.push_char(quote, false);
+    out.push_char(quote, true);
     for (c, is_data) in text.chars() {
         match c {
             '\n' => out.push_from("\\n", is_data),
@@ -228,7 +233,7 @@ pub fn repr(text: &Text, limit: usize) -> Result<Text, Fault> {
             _ => out.push_from(&escape(c), is_data),
         }
     }
-    out.push_char(quote, false);
+    out.push_char(quote, true);
     out.finish_within()
 }
 

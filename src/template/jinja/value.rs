@@ -4,7 +4,7 @@
 //! variables of a macro can come to contain themselves. The machine keeps those until the end and then empties them.
 
 use super::ast::{For, Macro, Symbol};
-use super::limits::{Budget, ITEM, MAX_CALLS, MAX_DEPTH, Res, fail};
+use super::limits::{Budget, ITEM, MAX_CALLS, MAX_DEPTH, Res, brief, fail};
 use super::text::{Text, TextBuilder};
 use jiff::civil::DateTime;
 use std::cell::{Cell, RefCell};
@@ -49,7 +49,7 @@ const _: () = assert!(size_of::<Value>() <= ITEM);
 pub enum Missing {
     Variable(Arc<str>),
     /// A type, and the attribute that it does not have.
-    Attribute(&'static str, Arc<str>),
+    Attribute(&'static str, Text),
     Other(&'static str),
 }
 
@@ -58,7 +58,9 @@ impl Missing {
     pub fn message(&self) -> String {
         match self {
             Missing::Variable(name) => format!("'{name}' is undefined"),
-            Missing::Attribute(kind, name) => format!("'{kind}' has no attribute '{name}', so it is undefined"),
+            Missing::Attribute(kind, name) => {
+                format!("'{kind}' has no attribute '{}', so it is undefined", brief(name.as_str()))
+            }
             Missing::Other(why) => format!("undefined value: {why}"),
         }
     }
@@ -156,30 +158,52 @@ impl Scope {
     }
 
     /// Makes variables undefined that this scope does not have yet.
-    pub fn declare(&self, symbols: &[Symbol]) {
+    pub fn declare(&self, budget: &Budget, symbols: &[Symbol]) -> Res<()> {
+        self.pay(budget, symbols.len())?;
         let mut variables = self.variables.borrow_mut();
         variables.extend(symbols.iter().map(|symbol| (*symbol, None)));
+        Ok(())
+    }
+
+    /// Adds a variable that this scope does not have yet.
+    pub fn add(&self, budget: &Budget, symbol: Symbol, value: Option<Value>) -> Res<()> {
+        self.pay(budget, 1)?;
+        self.variables.borrow_mut().push((symbol, value));
+        Ok(())
     }
 
     /// Sets a variable of this scope.
-    pub fn set(&self, symbol: Symbol, value: Option<Value>) {
-        let mut variables = self.variables.borrow_mut();
-        match variables.iter_mut().find(|(known, _)| *known == symbol) {
-            Some((_, old)) => *old = value,
-            None => variables.push((symbol, value)),
+    pub fn set(&self, budget: &Budget, symbol: Symbol, value: Option<Value>) -> Res<()> {
+        budget.variables(self.variables.borrow().len())?;
+        if let Some((_, old)) = self.variables.borrow_mut().iter_mut().find(|(known, _)| *known == symbol) {
+            *old = value;
+            return Ok(());
         }
+        self.add(budget, symbol, value)
     }
 
     /// The value of a variable in this scope or those around it. None if no scope has it; in it, None if it is not set.
-    pub fn get(&self, symbol: Symbol) -> Option<Option<Value>> {
-        let mut scope = self;
+    pub fn get(&self, budget: &Budget, symbol: Symbol) -> Res<Option<Option<Value>>> {
+        let (mut scope, mut before) = (self, 0);
         loop {
             let variables = scope.variables.borrow();
-            if let Some((_, value)) = variables.iter().find(|(known, _)| *known == symbol) {
-                return Some(value.clone());
+            if let Some(place) = variables.iter().position(|(known, _)| *known == symbol) {
+                budget.variables(before + place)?;
+                return Ok(Some(variables[place].1.clone()));
             }
-            scope = scope.parent.as_deref()?;
+            before += variables.len();
+            match scope.parent.as_deref() {
+                Some(parent) => scope = parent,
+                None => return budget.variables(before).map(|()| None),
+            }
         }
+    }
+
+    /// Pays for more variables. A few in a scope that does not stay are paid for by their statements.
+    fn pay(&self, budget: &Budget, more: usize) -> Res<()> {
+        const FEW: usize = 8;
+        let is_cheap = !self.is_kept.get() && self.variables.borrow().len() + more <= FEW;
+        if is_cheap { Ok(()) } else { budget.items(2 * more) }
     }
 }
 
@@ -187,7 +211,8 @@ impl Scope {
 #[derive(Default)]
 pub struct Args {
     pub positional: Vec<Value>,
-    pub named: Vec<(Arc<str>, Value)>,
+    /// Names that come from a dict keep the origins of its keys.
+    pub named: Vec<(Text, Value)>,
 }
 
 impl Args {
@@ -206,11 +231,11 @@ impl Args {
             *place = Some(value);
         }
         for (name, value) in self.named {
-            let Some(place) = parameters.iter().position(|parameter| **parameter == *name) else {
-                return fail(format!("{function} has no parameter '{name}'"));
+            let Some(place) = parameters.iter().position(|parameter| *parameter == name.as_str()) else {
+                return fail(format!("{function} has no parameter '{}'", brief(name.as_str())));
             };
             if bound[place].replace(value).is_some() {
-                return fail(format!("{function} got two values for '{name}'"));
+                return fail(format!("{function} got two values for '{}'", name.as_str()));
             }
         }
         Ok(bound)
@@ -275,14 +300,18 @@ impl Machine {
 
     /// Keeps something until the end.
     pub fn keep(&self, kept: Kept) -> Res<()> {
-        self.budget.items(4)?;
+        self.budget.items(12)?;
         self.kept.borrow_mut().push(kept);
         Ok(())
     }
 
     /// Keeps the variables of a block until the end, because a macro uses them.
     pub fn keep_scope(&self, scope: &Rc<Scope>) -> Res<()> {
-        if scope.is_kept.replace(true) { Ok(()) } else { self.keep(Kept::Scope(scope.clone())) }
+        if scope.is_kept.replace(true) {
+            return Ok(());
+        }
+        self.budget.items(2 * scope.variables.borrow().len())?;
+        self.keep(Kept::Scope(scope.clone()))
     }
 
     /// A list of these items.
@@ -303,16 +332,36 @@ impl Machine {
     }
 
     /// A generator that holds these values.
-    pub fn lazy<'a>(&self, holds: impl Iterator<Item = &'a Value>, source: impl Source + 'static) -> Res<Value> {
-        self.budget.items(1)?;
+    pub fn lazy<'a, S: Source + 'static>(&self, holds: impl Iterator<Item = &'a Value>, source: S) -> Res<Value> {
+        self.budget.items(2 + size_of::<S>() / ITEM)?;
         let depth = nesting(holds)?;
         Ok(Value::Lazy(Rc::new(Lazy { source: RefCell::new(Box::new(source)), depth })))
+    }
+
+    /// A list or tuple of so many items, paid for before they are made.
+    pub fn gather(&self, is_tuple: bool, count: usize, items: impl Iterator<Item = Value>) -> Res<Value> {
+        self.budget.items(count)?;
+        let items: Vec<Value> = items.collect();
+        let depth = nesting(items.iter())?;
+        let list = Rc::new(List { items, depth, is_group: false });
+        Ok(if is_tuple { Value::Tuple(list) } else { Value::List(list) })
+    }
+
+    /// Texts in a row, paid for before they are joined.
+    pub fn concat(&self, texts: [&Text; 2]) -> Res<Text> {
+        self.budget.build(texts[0].size() + texts[1].size() + 64)?;
+        Ok(Text::concat(texts.into_iter()))
     }
 
     /// A text, which is paid for.
     pub fn text(&self, text: Text) -> Res<Value> {
         self.budget.build(text.size() + 64)?;
         Ok(Value::Text(text))
+    }
+
+    /// A text that is computed from values, which may come from a message.
+    pub fn data(&self, text: impl Into<String>) -> Res<Value> {
+        self.text(Text::data(text))
     }
 
     /// A text of the template's own.
@@ -368,7 +417,7 @@ impl Value {
     }
 
     /// The undefined value of an attribute that a value does not have.
-    pub fn no_attribute(&self, name: Arc<str>) -> Value {
+    pub fn no_attribute(&self, name: Text) -> Value {
         Value::Undefined(Rc::new(Missing::Attribute(self.kind(), name)))
     }
 
