@@ -24,6 +24,7 @@ SIZES = {
     "vocab-size": "number of tokens in the vocabulary",
     "context": "context length in tokens",
     "shards": "scales per projection, each for an equal share of its rows (default: 1)",
+    "group": "columns that share a scale, which then each row has for itself (default: all)",
     "seed": "seed of all random values (default: 1)",
     "original-context": "positions before the scaling of the rotary embedding (default: context / factor)",
     "window": "positions that most layers of gemma3 see (default: 0, all)",

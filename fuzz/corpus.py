@@ -35,6 +35,8 @@ def models() -> None:
         "i2s": Spec(**shape),
         "wide": Spec("llama", **(shape | {"width": 256, "ffn": 256}), linear="TQ2_0", untied=True),
         "blocks": Spec("llama", **shape, linear="IQ2_BN", embedding="Q8_0"),
+        "groups": Spec("llama", **shape, linear="Q2_0_g64", embedding="Q2_0_g64", group=64),
+        "fours": Spec("llama", **(shape | {"ffn": 256}), linear="IQ2_BN_R4", embedding="Q2_0_g128"),
         "yarn": Spec("qwen3", **shape, rope_scaling="yarn", norm_in=True, pooling=1),
         "longrope": Spec("minicpm", **(shape | {"width": 64, "ffn": 64}), linear="F16", rope_scaling="longrope"),
         "window": Spec("gemma3", **shape, window=3, window_pattern=2, softcap=20.0),
@@ -83,7 +85,7 @@ def texts() -> None:
         save("session", name, saved)
     for i, text in enumerate(TEXTS):
         save("prompt", str(i), text.encode())
-    for kind in range(14):
+    for kind in range(21):
         save("codec", f"{kind:02}", bytes([kind, 0]) + bytes(range(256)) * 4)
 
 

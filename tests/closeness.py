@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 EXACT = 1e-4  # in units of the spread: noise without such a flip
+ROUNDED = 1e-3  # activations of 16 bits, against float32
 FLIPPED = 0.1  # the most that flips may do
 
 

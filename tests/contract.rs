@@ -4,7 +4,7 @@
 //! and every processor, also an emulated one (`make emulate`), must compute the same.
 
 use bitnet::decode::{Finish, Generation, Sequence};
-use bitnet::engine::{Engine, Options};
+use bitnet::engine::{ActQuant, Engine, Options};
 use bitnet::error::Error;
 use bitnet::kernel::{Isa, Team};
 use bitnet::model::{LogitsFor, Row};
@@ -12,7 +12,7 @@ use bitnet::ops::attention::KvType;
 use bitnet::sampler::SamplingParams;
 use std::path::PathBuf;
 
-const MODELS: [&str; 10] = [
+const MODELS: [&str; 12] = [
     "relu2-i2s",
     "silu-odd",
     "llama-iq2bn",
@@ -23,6 +23,8 @@ const MODELS: [&str; 10] = [
     "minicpm-longrope",
     "gemma3-window",
     "hunyuan-i2s",
+    "llama-ptq1",
+    "llama-q2-g64",
 ];
 const KV_TYPES: [(&str, KvType); 2] = [("f16", KvType::F16), ("f32", KvType::F32)];
 
@@ -30,7 +32,13 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-fn open(model: &str, options: Options) -> Engine {
+/// Models that run as dense matrices here; by default they take activations of 16 bits.
+const DENSE: [&str; 2] = ["qwen3-dense", "minicpm-longrope"];
+
+fn open(model: &str, mut options: Options) -> Engine {
+    if DENSE.contains(&model) {
+        options.act_quant = Some(ActQuant::None);
+    }
     let path = fixture(&format!("{model}.gguf"));
     Engine::open(&path, options, &mut || false).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -14,7 +14,7 @@ import pytest
 import bitnet
 from bitnet import _tensor_types as tt
 from bitnet._gguf_writer import Tensor, write_gguf
-from bitnet._synthetic import Spec, metadata, tensors
+from bitnet._synthetic import Spec, make_model, metadata, tensors
 
 SPEC = Spec("bitnet-b1.58", 1, 256, 256, 4, 2, vocab_size=6000, context=256, seed=3, untied=True)
 
@@ -93,6 +93,20 @@ def test_scaled_and_capped_logits(tmp_path: Path, arch: str) -> None:
         assert abs(auto.logits([5, 6])).max() > 0
         if arch == "gemma3":
             assert abs(auto.logits([5, 6])).max() <= np.float32(0.1)
+
+
+@pytest.mark.parametrize("kind", ["Q2_0_g64", "Q2_0_g128", "PTQ1_0", "TQ2_0"])
+def test_a_ternary_head_is_bounded_by_its_trits(tmp_path: Path, kind: str) -> None:
+    spec = dataclasses.replace(SPEC, arch="llama", vocab_size=24000, linear=kind, output=kind, group=256)
+    make_model(tmp_path / "model.gguf", spec)
+    with bitnet.Engine(tmp_path / "model.gguf", lm_head="exact") as exact, bitnet.Engine(exact.path) as auto:
+        fewer = 0
+        for sampling in samplings(40):
+            want, got = (e.generate([5, 6, 2000], max_tokens=5, ignore_eos=True, **sampling) for e in (exact, auto))
+            assert want.token_ids == got.token_ids, sampling
+            fewer += got.receipt.to_dict()["run"]["work"]["logits"] < 5 * spec.vocab_size // 16
+        assert fewer > 15
+        assert 0 < auto.memory["head_copy"] < spec.vocab_size * spec.width / 2, "less than 4 bits a weight"
 
 
 def test_reported_logprobs_and_logits_need_every_logit(engines: list[Any]) -> None:

@@ -17,10 +17,11 @@ import pytest
 import bitnet
 import gguf
 from bitnet import _tensor_types as tt
-from bitnet._synthetic import EMBEDDING_TYPES, LINEAR_TYPES, Spec, make_model
+from bitnet._synthetic import INEXACT_TYPES, LINEAR_TYPES, Spec, make_model
 from conftest import ModelMaker, message_of
 from edited_model import damaged, floats, plain, ternary
 
+EXACT_TYPES = [kind for kind in LINEAR_TYPES if kind not in INEXACT_TYPES]
 SPEC = Spec("bitnet-b1.58", 2, 256, 512, 4, 2, vocab_size=61, context=256)
 LAST = "blk.1.ffn_down.weight"
 IDS = [int(i) for i in np.random.default_rng(0).integers(0, SPEC.vocab_size, 70)]  # two pages of the cache
@@ -29,7 +30,7 @@ PROJECTIONS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up"
 # -- Tensors ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", LINEAR_TYPES)
+@pytest.mark.parametrize("kind", EXACT_TYPES)
 def test_a_ternary_tensor_is_trits_and_scales(tmp_path: Path, kind: str) -> None:
     trits = np.random.default_rng(1).integers(-1, 2, (256, 512)).astype(np.int8)
     # In Q8_0 the block's scale is then a power of two.
@@ -42,7 +43,8 @@ def test_a_ternary_tensor_is_trits_and_scales(tmp_path: Path, kind: str) -> None
     assert tensor.trits.dtype == np.int8
     assert np.array_equal(tensor.trits, trits)
     assert tensor.scales.dtype == np.float32
-    assert tensor.scales.shape == {"TQ": (256, 2), "IQ": (256, 1)}.get(kind[:2], (1, 1))
+    columns = 512 if kind.startswith("IQ") else tt.TYPES[kind][1]  # of a scale
+    assert tensor.scales.shape == ((256, 512 // columns) if kind in tt.TERNARY else (1, 1))
     assert np.array_equal(tensor.scales, np.broadcast_to(rows.reshape(-1, 1), tensor.scales.shape))
     expected = trits * rows.reshape(-1, 1)
     assert tensor.to_float().dtype == np.float32
@@ -87,7 +89,7 @@ def test_i2_s_keeps_its_codes_and_scale(tmp_path: Path, scale: float) -> None:
     assert np.array_equal(tensor.to_float(), trits * np.float32(scale))
 
 
-@pytest.mark.parametrize("kind", EMBEDDING_TYPES)
+@pytest.mark.parametrize("kind", tt.FLOAT)
 def test_other_tensors_are_floats(tmp_path: Path, kind: str) -> None:
     """The embedding, whose rows the engine also reads when it runs; and a norm, which has one dimension."""
     spec = dataclasses.replace(SPEC, embedding=kind)
@@ -135,7 +137,7 @@ def test_a_broken_tensor_is_named(tmp_path: Path) -> None:
 # -- Traces -----------------------------------------------------------------------------------------------------------
 
 MODELS = {
-    **{kind: dataclasses.replace(SPEC, linear=kind) for kind in LINEAR_TYPES},
+    **{kind: dataclasses.replace(SPEC, linear=kind) for kind in EXACT_TYPES},
     "llama": dataclasses.replace(SPEC, arch="llama", untied=True),
     "rows-of-iq2_bn": dataclasses.replace(SPEC, arch="llama", linear="IQ2_BN", shards=3),
     "rows-of-iq1_bn": dataclasses.replace(SPEC, arch="bitnet", linear="IQ1_BN", shards=3),
@@ -242,9 +244,9 @@ def test_scales_and_biases_in_tensors_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("act_quant", ["none", "int8"])
 def test_dense_projections(tmp_path: Path, act_quant: Any) -> None:
     """Without rounding the inputs are floats; dense projections among ternary ones read the rounded values."""
-    spec = dataclasses.replace(SPEC, arch="llama", linear="F16", shards=2)
-    make_model(tmp_path / "model.gguf", spec)
-    with bitnet.Engine(tmp_path / "model.gguf", act_quant=act_quant) as engine:
+    weights = np.random.default_rng(1).standard_normal((256, 512)).astype(np.float32) * 0.05
+    path = damaged(tmp_path, SPEC, LAST, 0, b"", plain(LAST, (256, 512), 0, weights.tobytes()))
+    with bitnet.Engine(path, act_quant=act_quant) as engine:
         trace = engine.trace(IDS, layers=1)
         assert trace.logits.tobytes() == engine.logits(IDS).tobytes()
         for projection in trace.layers[1].projections.values():

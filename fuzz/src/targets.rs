@@ -79,7 +79,7 @@ fn codec(data: &[u8]) {
     let kind = TensorType::ALL[usize::from(*kind) % TensorType::ALL.len()];
     let cols = kind.block_elements() * (1 + usize::from(*blocks) % 4);
     let fits = |rows: &usize| kind.size_of(*rows, cols).is_ok_and(|size| size <= bytes.len());
-    let Some(rows) = (1..64).take_while(fits).last() else { return };
+    let Some(rows) = (1..64).filter(fits).last() else { return };
     let bytes = &bytes[..kind.size_of(rows, cols).expect("asked above")];
     let Ok(tensor) = TensorRows::new("t", kind, rows, cols, bytes) else { return };
     for row in 0..rows {

@@ -51,7 +51,7 @@ class _Options(TypedDict, total=False):
     n_threads: int | None
     isa: str | None
     kv_type: Literal["f16", "f32"]
-    act_quant: Literal["auto", "int8", "none"]
+    act_quant: Literal["auto", "int8", "int16", "none"]
     ffn_act: Literal["silu", "relu2", "gelu_tanh"] | None
     n_batch: int | None
     lm_head: Literal["auto", "exact"]
@@ -1000,7 +1000,7 @@ class Tensor:
     def trits(self) -> npt.NDArray[np.int8] | None:
         """The weights as -1, 0 and 1, of shape [rows, columns]; None if the tensor is not ternary.
 
-        A matrix is ternary if its type is (I2_S, TQ1_0, TQ2_0, IQ1_BN, IQ2_BN), or if its values are -1, 0 and 1 times
+        A matrix is ternary if its type is (I2_S, TQ*_0, IQ*_BN, Q2_0, …), or if its values are -1, 0 and 1 times
         one scale.
         """
     @property
@@ -1008,7 +1008,7 @@ class Tensor:
         """The scales of the trits; None if the tensor is not ternary.
 
         Of shape [1, 1] if the tensor has one scale; [rows, 1] if each row has one (IQ1_BN, IQ2_BN); [rows, columns /
-        256] if each block of 256 columns has one (TQ1_0, TQ2_0).
+        n] if each block of n columns has one (256 in TQ*_0, 128 or 64 in Q2_0).
         """
     def to_float(self) -> npt.NDArray[np.float32]:
         """The values as float32, of shape `shape`: the bits that the engine computes with.
@@ -1072,7 +1072,7 @@ class ProjectionTrace:
         """The input as floats: [n, columns]. With int8 activations it is `x_int8 / x_scale`."""
     @property
     def x_int8(self) -> npt.NDArray[np.int8] | None:
-        """The input rounded to int8: [n, columns]; None if the model does not round (`Engine.act_quant`)."""
+        """The input rounded to int8: [n, columns]; None if the model does not round to one scale per token."""
     @property
     def x_scale(self) -> npt.NDArray[np.float32] | None:
         """For each position 127 / max|x|, by which its input was multiplied before rounding: [n]; None as above."""
@@ -1099,8 +1099,11 @@ class Engine:
         n_threads: Number of threads that compute. Default: all processors that this process may use.
         isa: Instruction set, one of `bitnet.isas()`. Default: the environment variable BITNET_ISA, else the best.
         kv_type: Type of the KV cache, "f16" or "f32".
-        act_quant: Quantization of the projections' inputs. "int8": one scale per token, as BitNet models were trained;
-            "none": float32; "auto": "int8" if every projection is ternary with one scale, else "none".
+        act_quant: Quantization of the projections' inputs. "int8": 8 bits with one scale per token, as BitNet models
+            were trained, or one per token and 128 columns if the weights have several scales; "int16": 16 bits with one
+            scale per token and 128 columns, within 1e-3 of the logits' spread of float32; "none": float32. "auto":
+            "int8" if every projection is ternary with one scale, "int16" if every projection is ternary with a scale
+            for each group of columns, else "none".
         ffn_act: Activation of the feed-forward network, "silu", "relu2" or "gelu_tanh". Default: by architecture.
         n_batch: Largest number of tokens in one forward pass. Default: 128.
         lm_head: "auto" keeps an 8-bit copy of the output head that finds the few tokens that can be chosen, and
@@ -1136,7 +1139,7 @@ class Engine:
         n_threads: int | None = None,
         isa: str | None = None,
         kv_type: Literal["f16", "f32"] = "f16",
-        act_quant: Literal["auto", "int8", "none"] = "auto",
+        act_quant: Literal["auto", "int8", "int16", "none"] = "auto",
         ffn_act: Literal["silu", "relu2", "gelu_tanh"] | None = None,
         n_batch: int | None = None,
         lm_head: Literal["auto", "exact"] = "auto",
@@ -1750,7 +1753,7 @@ class Engine:
         """Type of the KV cache: "f16" or "f32"."""
     @property
     def act_quant(self) -> str:
-        """Quantization of the projections' inputs: "int8" or "none"."""
+        """Quantization of the projections' inputs: "int8", "int16" or "none"."""
     @property
     def ffn_act(self) -> str:
         """Activation of the feed-forward network: "silu", "relu2" or "gelu_tanh"."""

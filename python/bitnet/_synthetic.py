@@ -46,8 +46,9 @@ GRAPHS = {
 }
 ARCHS = tuple(GRAPHS)
 ROPE_SCALINGS = ("linear", "yarn", "longrope")
-LINEAR_TYPES = ("I2_S", "TQ1_0", "TQ2_0", "IQ1_BN", "IQ2_BN", "F16", "F32", "BF16", "Q8_0")
-EMBEDDING_TYPES = tuple(tt.FLOAT)
+LINEAR_TYPES = ("I2_S", *tt.TERNARY, "F16", "F32", "BF16", "Q8_0")
+INEXACT_TYPES = ("Q1_0", "STQ1_0")  # these cannot hold every trit; a model in them has other weights
+EMBEDDING_TYPES = (*tt.FLOAT, *tt.TERNARY)
 CHUNK_ELEMENTS = 1 << 22  # limits the memory for random numbers and encoding
 
 # Maps a random byte to four trits. Each of the 81 combinations occurs three times; the remaining 13 bytes map to four
@@ -85,6 +86,7 @@ class Spec:
     softcap: float = 0.0  # bound of the logits of gemma3; 0: none
     norm_in: bool = False  # a norm before every projection, as in Microsoft's embedding models
     pooling: int = 0  # 1 mean, 2 cls, 3 last: an embedding model
+    group: int | None = None  # columns that share a scale; None: all of a row
 
     def __post_init__(self) -> None:
         """Raise ValueError for a shape that no model can have. Block sizes are checked when tensors are made."""
@@ -105,7 +107,7 @@ class Spec:
             raise ValueError(f"only qwen3 and gemma3 can have norm_in; found arch {self.arch!r}")
         if self.hd % 2:
             raise ValueError(f"rope needs an even head_dim; found {self.hd}")
-        if self.linear == "I2_S" and self.shards > 1:
+        if self.linear == "I2_S" and (self.shards > 1 or self.group):
             raise ValueError("I2_S has one scale per tensor; several shards need another type")
 
     @property
@@ -122,6 +124,7 @@ class Spec:
 def _bonsai(layers: int, width: int, ffn: int, heads: int, untied: bool) -> Spec:
     """Return the shape of one of PrismML's Bonsai models, which are Qwen3's with a longer context."""
     spec = Spec("qwen3", layers, width, ffn, heads, 8, 128, 151669, 65536, 1e6, 1e-6, untied)
+    spec = dataclasses.replace(spec, linear="Q2_0_g128", embedding="Q2_0_g128", group=128)
     return dataclasses.replace(spec, rope_scaling="yarn", rope_factor=4.0, original_context=16384)
 
 
@@ -145,6 +148,10 @@ PRESETS = {
         Spec("minicpm", 32, 4096, 16384, 32, 2, 128, 73448, 32768, 10000.0, 1e-6, untied=True),
         rope_scaling="longrope",
         rope_factor=1.0,
+        linear="TQ2_0",
+        group=256,
+        embedding="Q4_K",
+        output="Q6_K",
     ),
     # A small one of each family.
     "tiny-qwen2": Spec("qwen2", rope_theta=1e6, eps=1e-6),
@@ -171,7 +178,7 @@ def synthetic(path: str | os.PathLike[str], preset: str = "bench", **fields: Any
         fields: Fields that replace those of the preset: arch, layers, width, ffn, heads, kv_heads, head_dim,
             vocab_size, context, rope_theta, eps, untied, linear and embedding and output (types of tensors), shards,
             seed, rope_scaling, rope_factor, original_context, window, window_pattern, softcap,
-            norm_in, pooling.
+            norm_in, pooling, group.
 
     Returns:
         The path.
@@ -303,16 +310,20 @@ def _linear(spec: Spec, name: str, m: int, k: int) -> Tensor:
         rng = _generator(spec, name)
         for start in range(0, m * k // 4, CHUNK_ELEMENTS):
             yield _draw_codes(rng, min(CHUNK_ELEMENTS, m * k // 4 - start))
-        yield tt.i2_s_trailer(float(_scales(spec, name, 1, k)[0])).tobytes()
+        yield tt.i2_s_trailer(float(_scales(spec, name, 1, k)[0, 0])).tobytes()
 
-    def row_wise() -> Iterator[bytes]:
-        codes = np.frombuffer(_draw_codes(_generator(spec, name), (m * k + 127) // 128 * 32), np.uint8)
-        trits = tt.decode_i2_s_codes(codes)[: m * k].reshape(m, k)
-        scales = _scales(spec, name, m, k)
-        for rows in _row_chunks(m, k):
-            yield tt.encode_trits(spec.linear, trits[rows], scales[rows]).tobytes()
+    if spec.linear != "I2_S":
+        return _tensor(name, (m, k), spec.linear, lambda: _ternary_rows(spec, name, spec.linear, m, k))
+    return _tensor(name, (m, k), spec.linear, i2_s)
 
-    return _tensor(name, (m, k), spec.linear, i2_s if spec.linear == "I2_S" else row_wise)
+
+def _ternary_rows(spec: Spec, name: str, kind: str, m: int, k: int) -> Iterator[bytes]:
+    codes = np.frombuffer(_draw_codes(_generator(spec, name), (m * k + 127) // 128 * 32), np.uint8)
+    scales = _scales(spec, name, m, k)
+    for rows in _row_chunks(m, k):
+        first, last = rows.start * k // 128 * 32, -(-rows.stop * k // 128) * 32
+        trits = tt.decode_i2_s_codes(codes[first:last])[rows.start * k - first * 4 :][: (rows.stop - rows.start) * k]
+        yield tt.encode_trits(kind, trits.reshape(-1, k), scales[rows]).tobytes()
 
 
 def _draw_codes(rng: np.random.Generator, n: int) -> bytes:
@@ -320,19 +331,23 @@ def _draw_codes(rng: np.random.Generator, n: int) -> bytes:
 
 
 def _scales(spec: Spec, name: str, m: int, k: int) -> tt.Floats:
-    """Return the scale of each row: about 1 / sqrt(k), so that activations keep their size through the layers.
+    """Return the scales of each row: about 1 / sqrt(k), so that activations keep their size through the layers.
 
     Scales are rounded to eight significant bits, so that f16, bf16 and f32 hold the same value.
     """
-    mantissa, exponent = np.frexp(_generator(spec, name + ".scale").uniform(0.8, 1.6, spec.shards) / np.sqrt(k))
+    groups = k // spec.group if spec.group else 1
+    size = (m if spec.group else spec.shards, groups)
+    mantissa, exponent = np.frexp(_generator(spec, name + ".scale").uniform(0.8, 1.6, size) / np.sqrt(k))
     scales = np.ldexp(np.round(mantissa * 256) / 256, exponent).astype(np.float32)
-    shard_of_row = np.arange(m) * spec.shards // m
-    rows: tt.Floats = scales[shard_of_row]
+    rows: tt.Floats = scales[np.arange(m) * len(scales) // m]
     return rows
 
 
 def _dense(spec: Spec, name: str, kind: str) -> Tensor:
-    """Return an embedding or output matrix, N(0, 0.7). Logits then spread widely, so greedy choices are clear."""
+    """Return an embedding or output matrix, N(0, 0.7), or trits. Logits then spread, so greedy choices are clear."""
+    if kind in tt.TERNARY:
+        shape = (spec.vocab_size, spec.width)
+        return _tensor(name, shape, kind, lambda: _ternary_rows(spec, name, kind, *shape))
 
     def chunks() -> Iterator[bytes]:
         rng = _generator(spec, name)

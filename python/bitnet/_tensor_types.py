@@ -7,6 +7,7 @@ over the whole tensor with one scale at the end, so its encoder returns a flat b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ Bytes = npt.NDArray[Any]  # uint8; the stubs of numpy lose the type at the first
 Floats = npt.NDArray[np.float32]
 Trits = npt.NDArray[np.int8]
 
-# name: (type id, elements per block, bytes per block, bytes in front of each row)
+# name: (type id, columns and bytes of a block, bytes in front of each row); of IQ2_BN_R4 those of four rows
 TYPES: dict[str, tuple[int, int, int, int]] = {
     "F32": (0, 1, 4, 0),
     "F16": (1, 1, 2, 0),
@@ -33,6 +34,13 @@ TYPES: dict[str, tuple[int, int, int, int]] = {
     "I2_S": (36, 128, 32, 0),
     "IQ1_BN": (134, 64, 13, 2),
     "IQ2_BN": (135, 64, 16, 4),
+    "IQ2_BN_R4": (335, 64, 64, 16),
+    "Q2_0_g64": (42, 64, 18, 0),
+    "Q2_0_g128": (42, 128, 34, 0),
+    "PQ2_0": (142, 128, 34, 0),
+    "PTQ1_0": (143, 128, 28, 0),
+    "Q1_0": (41, 128, 18, 0),
+    "STQ1_0": (42, 256, 42, 0),
 }
 I2_S_TRAILER = 32  # one f32 scale and 28 bytes of padding
 
@@ -47,10 +55,13 @@ def nbytes(kind: str, m: int, k: int) -> int:
         return m * k // block * size + I2_S_TRAILER
     if k % block:
         raise ValueError(f"{kind} needs rows of a multiple of {block} elements, found {k}")
-    return m * (header + k // block * size)
+    together = 4 if kind == "IQ2_BN_R4" else 1
+    if m % together:
+        raise ValueError(f"{kind} needs a multiple of {together} rows, found {m}")
+    return m // together * (header + k // block * size)
 
 
-# -- Ternary: trits in {-1, 0, 1} and one scale per row ---------------------------------------------------------------
+# -- Ternary: trits in {-1, 0, 1} and scales [m, n], one for each row and n-th part of its columns ---------------------
 
 
 def encode_i2_s(trits: Trits, scale: float) -> Bytes:
@@ -76,7 +87,7 @@ def encode_tq2_0(trits: Trits, scales: Floats) -> Bytes:
     """Encode as TQ2_0: blocks of 256; two halves of four 2-bit planes of 32 bytes, then the f16 scale."""
     m, k = trits.shape
     codes = pack_codes((trits + 1).astype(np.uint8).reshape(m, k // 256, 2, 4, 32), shifts=(0, 2, 4, 6))
-    return _rows(m, codes.reshape(m, k // 256, 64), _block_scales(trits, scales))
+    return _rows(m, codes.reshape(m, k // 256, 64), _block_scales(trits, scales, 256))
 
 
 def encode_tq1_0(trits: Trits, scales: Floats) -> Bytes:
@@ -86,7 +97,52 @@ def encode_tq1_0(trits: Trits, scales: Floats) -> Bytes:
     first = _digits_to_byte(digits[..., :160].reshape(m, -1, 5, 32), (81, 27, 9, 3, 1))
     second = _digits_to_byte(digits[..., 160:240].reshape(m, -1, 5, 16), (81, 27, 9, 3, 1))
     third = _digits_to_byte(digits[..., 240:].reshape(m, -1, 4, 4), (81, 27, 9, 3))
-    return _rows(m, first, second, third, _block_scales(trits, scales))
+    return _rows(m, first, second, third, _block_scales(trits, scales, 256))
+
+
+def encode_q2_0(trits: Trits, scales: Floats, block: int) -> Bytes:
+    """Encode as Q2_0 in groups of `block`: the f16 scale, then codes of neighbours, lowest bits first."""
+    m, k = trits.shape
+    codes = (trits + 1).astype(np.uint8).reshape(m, k // block, block // 4, 4)
+    packed = pack_codes(codes.swapaxes(-1, -2), shifts=(0, 2, 4, 6))
+    return _rows(m, _block_scales(trits, scales, block), packed)
+
+
+def encode_ptq1_0(trits: Trits, scales: Floats) -> Bytes:
+    """Encode as PTQ1_0: blocks of 128; base-3 digits of 16, 8 and 2 bytes, most significant first; the f16 scale."""
+    m, k = trits.shape
+    digits = (trits + 1).astype(np.uint32).reshape(m, k // 128, 128)
+    first = _digits_to_byte(digits[..., :80].reshape(m, -1, 5, 16), (81, 27, 9, 3, 1))
+    second = _digits_to_byte(digits[..., 80:120].reshape(m, -1, 5, 8), (81, 27, 9, 3, 1))
+    third = _digits_to_byte(digits[..., 120:].reshape(m, -1, 4, 2), (81, 27, 9, 3))
+    return _rows(m, first, second, third, _block_scales(trits, scales, 128))
+
+
+def encode_q1_0(trits: Trits, scales: Floats) -> Bytes:
+    """Encode as Q1_0: blocks of 128; the f16 scale, then signs. The type has no zero: a zero becomes +1."""
+    m, k = trits.shape
+    signs = np.packbits((trits >= 0).reshape(m, k // 128, 128), axis=-1, bitorder="little")
+    return _rows(m, _block_scales(np.ones_like(trits), scales, 128), signs)
+
+
+def encode_stq1_0(trits: Trits, scales: Floats) -> Bytes:
+    """Encode as STQ1_0: blocks of 256 in groups of four lanes, 16 elements apart; nibbles, sign bits, the f16 scale.
+
+    A group has exactly one zero. Of several, the first stays and the others become +1; of none, the first lane becomes
+    the zero.
+    """
+    m, k = trits.shape
+    groups = trits.reshape(m, k // 256, 4, 4, 16).swapaxes(-1, -2).reshape(m, k // 256, 64, 4)
+    zero = (groups == 0).argmax(axis=-1)
+    others = np.where(np.arange(3) < zero[..., None], np.arange(3), np.arange(3) + 1)
+    negative = (np.take_along_axis(groups, others, axis=-1) < 0).astype(np.uint8)
+    nibbles = (
+        4 * zero.astype(np.uint8) + (negative[..., 1] ^ negative[..., 0]) + 2 * (negative[..., 2] ^ negative[..., 0])
+    )
+    signs = np.packbits(negative[..., 0], axis=-1, bitorder="little")
+    return _rows(
+        m, nibbles[..., 0::2] | nibbles[..., 1::2] << 4, signs, _block_scales(np.ones_like(trits), scales, 256)
+    )
 
 
 def encode_iq1_bn(trits: Trits, scales: Floats) -> Bytes:
@@ -97,14 +153,23 @@ def encode_iq1_bn(trits: Trits, scales: Floats) -> Bytes:
     triples = _digits_to_byte(digits[..., :15].reshape(m, -1, 4, 3, 5).swapaxes(-1, -2), (1, 3, 9, 27, 81))
     extra = _digits_to_byte(digits[..., 15:], (1, 3, 9, 27))
     codes = np.concatenate([triples.reshape(m, -1, 12), extra], axis=-1)
-    return np.concatenate([_bytes(scales.astype("<f2")[:, None]), codes.reshape(m, -1)], axis=1)
+    return np.concatenate([_bytes(_row_scales(scales).astype("<f2")), codes.reshape(m, -1)], axis=1)
 
 
 def encode_iq2_bn(trits: Trits, scales: Floats) -> Bytes:
     """Encode as IQ2_BN: the f32 row scale, then blocks of 64; four 2-bit planes of 16 bytes."""
     m, k = trits.shape
     codes = pack_codes((trits + 1).astype(np.uint8).reshape(m, k // 64, 4, 16), shifts=(0, 2, 4, 6))
-    return np.concatenate([_bytes(scales.astype("<f4")[:, None]), codes.reshape(m, -1)], axis=1)
+    return np.concatenate([_bytes(_row_scales(scales).astype("<f4")), codes.reshape(m, -1)], axis=1)
+
+
+def encode_iq2_bn_r4(trits: Trits, scales: Floats) -> Bytes:
+    """Encode as IQ2_BN_R4: four rows together; their f32 scales, then for each 16 columns four bytes of each row."""
+    m, k = trits.shape
+    codes = (trits + 1).astype(np.uint8).reshape(m // 4, 4, k // 16, 4, 4)
+    packed = pack_codes(codes, shifts=(0, 2, 4, 6)).swapaxes(1, 2)
+    four = _bytes(_row_scales(scales).astype("<f4").reshape(m // 4, 4))
+    return np.concatenate([four, packed.reshape(m // 4, -1)], axis=1)
 
 
 def pack_codes(codes: Bytes, shifts: tuple[int, ...]) -> Bytes:
@@ -121,11 +186,26 @@ def _digits_to_byte(digits: npt.NDArray[np.uint32], weights: tuple[int, ...]) ->
     return packed
 
 
-def _block_scales(trits: Trits, scales: Floats) -> Bytes:
-    """Return the f16 scale of each block of 256. An all-zero block has scale 0, as in llama.cpp."""
+def _block_scales(trits: Trits, scales: Floats, block: int) -> Bytes:
+    """Return the f16 scale of each block. An all-zero block has scale 0, as in llama.cpp."""
     m, k = trits.shape
-    used = trits.reshape(m, k // 256, 256).any(axis=-1)
-    return _bytes(np.where(used, scales[:, None], 0).astype("<f2")[..., None])
+    used = trits.reshape(m, k // block, block).any(axis=-1)
+    return _bytes(np.where(used, _spread(scales, k // block), 0).astype("<f2")[..., None])
+
+
+def _spread(scales: Floats, parts: int) -> Floats:
+    """Return the scale of each of `parts` equal parts of a row."""
+    if parts % scales.shape[1]:
+        raise ValueError(f"{scales.shape[1]} scales a row cannot be stored in {parts} blocks")
+    spread: Floats = np.repeat(scales, parts // scales.shape[1], axis=1)
+    return spread
+
+
+def _row_scales(scales: Floats) -> Floats:
+    """Return the scales as they are, if every row has one."""
+    if scales.shape[1] != 1:
+        raise ValueError(f"this type stores one scale a row, found {scales.shape[1]}")
+    return scales
 
 
 # -- Floats: plain types and block-quantized types ---------------------------------------------------------------------
@@ -266,6 +346,13 @@ TERNARY: dict[str, Callable[[Trits, Floats], Bytes]] = {
     "TQ2_0": encode_tq2_0,
     "IQ1_BN": encode_iq1_bn,
     "IQ2_BN": encode_iq2_bn,
+    "IQ2_BN_R4": encode_iq2_bn_r4,
+    "Q2_0_g64": functools.partial(encode_q2_0, block=64),
+    "Q2_0_g128": functools.partial(encode_q2_0, block=128),
+    "PQ2_0": functools.partial(encode_q2_0, block=128),
+    "PTQ1_0": encode_ptq1_0,
+    "Q1_0": encode_q1_0,
+    "STQ1_0": encode_stq1_0,
 }
 FLOAT: dict[str, Callable[[Floats], Bytes]] = {
     "F32": encode_f32,
@@ -281,7 +368,8 @@ FLOAT: dict[str, Callable[[Floats], Bytes]] = {
 
 
 def encode_trits(kind: str, trits: Trits, scales: Floats) -> Bytes:
-    """Encode rows of trits, each with its scale, in any type but I2_S."""
+    """Encode rows of trits in any type but I2_S; `scales` has one for each row, or one for each row and part of it."""
+    scales = scales.reshape(len(trits), -1)
     if kind in TERNARY:
         return TERNARY[kind](trits, scales)
-    return FLOAT[kind](trits.astype(np.float32) * scales[:, None])
+    return FLOAT[kind](trits.astype(np.float32) * _spread(scales, trits.shape[1]))

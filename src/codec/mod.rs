@@ -1,6 +1,7 @@
 //! Decodes tensors: any row of any tensor type as f32, or as trits with a scale if the row is ternary.
 
 mod block_quants;
+mod groups;
 mod half;
 mod i2s;
 mod stored;
@@ -120,11 +121,7 @@ impl<'a> TensorRows<'a> {
             TensorType::Q4_K => block_quants::q4_k(blocks, out),
             TensorType::Q5_K => block_quants::q5_k(blocks, out),
             TensorType::Q6_K => block_quants::q6_k(blocks, out),
-            TensorType::TQ1_0 => ternary::tq1_0(blocks, out),
-            TensorType::TQ2_0 => ternary::tq2_0(blocks, out),
-            TensorType::IQ1_BN => ternary::iq1_bn(blocks, f16_to_f32(u16::from_le_bytes([head[0], head[1]])), out),
-            TensorType::IQ2_BN => ternary::iq2_bn(blocks, first_f32(head), out),
-            TensorType::I2_S => unreachable!("handled above"),
+            _ => self.decode_ternary((row, head, blocks), out, |scale, trit| scale * f32::from(trit)),
         }
     }
 
@@ -140,12 +137,13 @@ impl<'a> TensorRows<'a> {
         }
     }
 
-    /// The head and the blocks of a row. Not for I2_S, whose blocks run over row ends.
+    /// The head and the blocks of a row, or of the rows that are stored with it. Not for I2_S, whose blocks run over
+    /// row ends.
     #[inline(always)]
     fn row(&self, row: usize) -> (&'a [u8], &'a [u8]) {
         let head = self.kind.row_head();
         let size = head + self.cols / self.kind.block_elements() * self.kind.block_bytes();
-        self.bytes[row * size..][..size].split_at(head)
+        self.bytes[row / self.kind.row_group() * size..][..size].split_at(head)
     }
 
     /// Writes row `row` to `out` as trits, if all its values that are not zero have the same magnitude. The values, not
@@ -217,11 +215,10 @@ impl<'a> TensorRows<'a> {
             TensorType::Q8_0 | TensorType::Q4_0 | TensorType::Q5_0 => halves(0),
             TensorType::Q4_K | TensorType::Q5_K => halves(0) && halves(2),
             TensorType::Q6_K => halves(208),
-            TensorType::TQ1_0 => halves(52),
-            TensorType::TQ2_0 => halves(64),
             TensorType::IQ1_BN => half(head, 0),
             TensorType::IQ2_BN => first_f32(head).is_finite(),
-            TensorType::I2_S => unreachable!("handled above"),
+            TensorType::IQ2_BN_R4 => first_f32(&head[4 * (row % 4)..]).is_finite(),
+            kind => halves(kind.block_scale().expect("the other types have a scale in each block")),
         };
         if finite {
             return Ok(());
@@ -243,13 +240,23 @@ impl<'a> TensorRows<'a> {
     /// The column of the first code 3 of a row, for block types with 2-bit codes.
     fn code_3(&self, row: usize) -> Option<usize> {
         let (lanes, codes) = match self.kind {
-            TensorType::TQ2_0 => (32, 64),
-            TensorType::IQ2_BN => (16, 16),
+            TensorType::TQ2_0 => (32, 0..64),
+            TensorType::IQ2_BN => (16, 0..16),
+            TensorType::Q2_0_G64 => (1, 2..18),
+            TensorType::Q2_0_G128 | TensorType::PQ2_0 => (1, 2..34),
+            TensorType::IQ2_BN_R4 => return self.code_3_of_four(row),
             _ => return None,
         };
         let blocks = self.row(row).1.chunks_exact(self.kind.block_bytes()).enumerate();
-        let found = |block: &[u8]| ternary::first_code_3(&block[..codes], lanes, [0, 2, 4, 6]);
+        let found = |block: &[u8]| ternary::first_code_3(&block[codes.clone()], lanes, [0, 2, 4, 6]);
         blocks.filter_map(|(at, block)| Some(at * self.kind.block_elements() + found(block)?)).next()
+    }
+
+    /// [`TensorRows::code_3`] of IQ2_BN_R4, where 4 bytes of a row and 12 of the others take turns.
+    fn code_3_of_four(&self, row: usize) -> Option<usize> {
+        let lanes = self.row(row).1.chunks_exact(16).enumerate();
+        let found = |lane: &[u8]| ternary::first_code_3(&lane[4 * (row % 4)..][..4], 4, [0, 2, 4, 6]);
+        lanes.filter_map(|(at, lane)| Some(16 * at + found(lane)?)).next()
     }
 
     fn invalid_code(&self, row: usize, col: usize) -> Error {

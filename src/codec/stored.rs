@@ -1,33 +1,65 @@
 //! Ternary types as their makers stored them: the trits, and a scale for the tensor, for each row or for each block.
 
-use super::{TensorRows, f16_to_f32, first_f32, i2s};
+use super::{TensorRows, f16_to_f32, first_f32, i2s, ternary};
 use crate::checkpoint::gguf::TensorType;
 use crate::error::Result;
 
-/// The f16 that leaves trits as they are.
-const ONE_F16: [u8; 2] = 0x3c00u16.to_le_bytes();
-
-impl TensorRows<'_> {
-    /// Where a block of a TQ type holds its scale, an f16.
-    fn block_scale(&self) -> Option<usize> {
-        match self.kind {
+impl TensorType {
+    /// Where a block of a ternary type holds its scale, an f16; nothing for types without one in each block.
+    pub(super) fn block_scale(self) -> Option<usize> {
+        match self {
             TensorType::TQ1_0 => Some(52),
             TensorType::TQ2_0 => Some(64),
+            TensorType::Q2_0_G64 | TensorType::Q2_0_G128 | TensorType::PQ2_0 | TensorType::Q1_0 => Some(0),
+            TensorType::PTQ1_0 => Some(26),
+            TensorType::STQ1_0 => Some(40),
             _ => None,
         }
     }
+}
+
+impl TensorRows<'_> {
+    /// Decodes blocks of a row of a ternary type, with the row's head: `value` of the scale and the trit.
+    #[inline(always)]
+    pub(super) fn decode_ternary<T>(
+        &self,
+        (row, head, blocks): (usize, &[u8], &[u8]),
+        out: &mut [T],
+        value: impl Fn(f32, i8) -> T + Copy,
+    ) {
+        match self.kind {
+            TensorType::TQ1_0 => ternary::tq1_0(blocks, out, value),
+            TensorType::TQ2_0 => ternary::tq2_0(blocks, out, value),
+            TensorType::Q2_0_G64 => ternary::q2_0::<T, 64>(blocks, out, value),
+            TensorType::Q2_0_G128 | TensorType::PQ2_0 => ternary::q2_0::<T, 128>(blocks, out, value),
+            TensorType::PTQ1_0 => ternary::ptq1_0(blocks, out, value),
+            TensorType::Q1_0 => ternary::q1_0(blocks, out, value),
+            TensorType::STQ1_0 => ternary::stq1_0(blocks, out, value),
+            TensorType::IQ1_BN => ternary::iq1_bn(blocks, half(head), out, value),
+            TensorType::IQ2_BN => ternary::iq2_bn(blocks, first_f32(head), out, value),
+            TensorType::IQ2_BN_R4 => {
+                ternary::iq2_bn_r4(blocks, row % 4, first_f32(&head[4 * (row % 4)..]), out, value);
+            }
+            kind => unreachable!("{kind} has no blocks of trits"),
+        }
+    }
+
+    /// Whether the type is a ternary one that stores a scale for each block.
+    pub fn has_scales_by_block(&self) -> bool {
+        self.kind.block_scale().is_some()
+    }
 
     /// The scales of a row of a ternary type: one for I2_S (that of the tensor) and IQ*_BN (that of the row), one for
-    /// each 256 columns of TQ*_0. Nothing for other types.
+    /// each block of the others. Nothing for other types.
     pub fn stored_scales(&self, row: usize) -> Option<Vec<f32>> {
-        let half = |raw: &[u8]| f16_to_f32(u16::from_le_bytes([raw[0], raw[1]]));
         if self.kind == TensorType::I2_S {
             return Some(vec![self.scale]);
         }
         let (head, blocks) = self.row(row);
-        match (self.kind, self.block_scale()) {
+        match (self.kind, self.kind.block_scale()) {
             (TensorType::IQ1_BN, _) => Some(vec![half(head)]),
             (TensorType::IQ2_BN, _) => Some(vec![first_f32(head)]),
+            (TensorType::IQ2_BN_R4, _) => Some(vec![first_f32(&head[4 * (row % 4)..])]),
             (_, Some(at)) => {
                 Some(blocks.chunks_exact(self.kind.block_bytes()).map(|block| half(&block[at..])).collect())
             }
@@ -43,21 +75,8 @@ impl TensorRows<'_> {
             i2s::unpack(self.bytes, row * self.cols, out);
             return Ok(());
         }
-        // The values of a row whose scales are 1 are its trits.
         let (head, blocks) = self.row(row);
-        let mut unscaled = [head, blocks].concat();
-        match self.kind {
-            TensorType::IQ1_BN => unscaled[..2].copy_from_slice(&ONE_F16),
-            TensorType::IQ2_BN => unscaled[..4].copy_from_slice(&1f32.to_le_bytes()),
-            kind => {
-                let at = self.block_scale().expect("a ternary type");
-                let scales = unscaled.chunks_exact_mut(kind.block_bytes()).map(|block| &mut block[at..at + 2]);
-                scales.for_each(|scale| scale.copy_from_slice(&ONE_F16));
-            }
-        }
-        let mut values = vec![0.0; self.cols];
-        TensorRows { rows: 1, bytes: &unscaled, ..*self }.dequantize(0, &mut values);
-        out.iter_mut().zip(values).for_each(|(trit, value)| *trit = value as i8);
+        self.decode_ternary((row, head, blocks), out, |_, trit| trit);
         Ok(())
     }
 
@@ -74,4 +93,10 @@ impl TensorRows<'_> {
             values.iter().all(|value| *value == 0.0)
         })
     }
+}
+
+/// The f16 at the beginning of these bytes, as f32.
+#[inline(always)]
+fn half(raw: &[u8]) -> f32 {
+    f16_to_f32(u16::from_le_bytes([raw[0], raw[1]]))
 }

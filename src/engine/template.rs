@@ -21,7 +21,7 @@ pub fn template_of_file(path: &Path, variant: Option<&str>) -> Result<Template> 
     if is_tokenizer_json(path) {
         return template_beside(path, &Tokenizer::open(path, None)?, variant);
     }
-    let gguf = Gguf::open(path)?;
+    let gguf = Gguf::open_metadata(path)?;
     if has_tokenizer(&gguf.metadata()) {
         return template_of(&gguf, None, variant);
     }

@@ -1,6 +1,6 @@
 //! What the model computes on its way to the logits of a sequence.
 
-use super::{ActQuant, Engine, Watch};
+use super::{Engine, Watch};
 use crate::error::{Error, Result};
 use crate::model::{LogitsFor, Row, Trace};
 use crate::token::TokenId;
@@ -13,7 +13,7 @@ impl Engine {
         if ids.is_empty() {
             return Err(Error::Argument("the prompt is empty; a trace needs at least one token".into()));
         }
-        let int8 = self.act_quant() == ActQuant::Int8;
+        let int8 = self.runtime.model.reads_int8();
         let own_inputs = self.runtime.model.norms_inputs();
         let mut trace = Trace::new(self.config(), int8, own_inputs, layers, ids.len())?;
         let rows: Vec<Row> = ids.iter().map(|id| Row { sequence: 0, id: *id, logits: LogitsFor::All }).collect();

@@ -14,6 +14,7 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
+use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::lanes::{F16Bytes, F32x16, SimdF32};
 use super::packing::Word;
@@ -27,8 +28,10 @@ pub(super) struct Avx2;
 
 stamp_floats! { lanes: Avx2, features: "avx2,fma,f16c" }
 stamp_sums! { dot: Avx2, features: "avx2", tokens: 4, parts: 1 }
+stamp_grouped! { lanes: Avx2, dot: Avx2, base3: Avx2, features: "avx2,fma,f16c", tokens: 4, parts: 1 }
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx2, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::Avx2, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 impl SimdF32 for Avx2 {
     const WIDE_TILES: bool = false;
@@ -57,6 +60,12 @@ impl SimdF32 for Avx2 {
         // SAFETY: `h` holds 32 bytes, of which each load reads 16, unaligned.
         let p = h.as_ptr().cast::<__m128i>();
         [_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128(p.add(1)))]
+    }
+    #[inline(always)]
+    unsafe fn i32_to_f32(x: &[i32; 16]) -> [__m256; 2] {
+        // SAFETY: `x` holds 64 bytes, of which each load reads 32, unaligned.
+        let p = x.as_ptr().cast::<__m256i>();
+        [_mm256_cvtepi32_ps(_mm256_loadu_si256(p)), _mm256_cvtepi32_ps(_mm256_loadu_si256(p.add(1)))]
     }
 }
 

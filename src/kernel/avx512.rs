@@ -13,6 +13,7 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
+use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::lanes::{F16Bytes, F32x16, SimdF32};
 use super::packing::{GROUP, Word};
@@ -22,12 +23,14 @@ use super::ternary_dot::{PLANES, TernaryDot, pack4, stamp_sums};
 use std::arch::x86_64::*;
 
 /// One register of 16 floats makes a vector.
-struct Avx512;
+pub(super) struct Avx512;
 
 stamp_floats! { lanes: Avx512, features: "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" }
 stamp_sums! { dot: Madd, features: "avx512f,avx512bw", tokens: 8, parts: 1 }
+stamp_grouped! { lanes: Avx512, dot: Madd, base3: Madd, features: "avx512f,avx512bw", tokens: 8, parts: 1 }
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Avx512, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::Avx512, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 impl SimdF32 for Avx512 {
     const WIDE_TILES: bool = true;
@@ -54,6 +57,11 @@ impl SimdF32 for Avx512 {
     unsafe fn f16_to_f32(h: &[F16Bytes; 16]) -> __m512 {
         // SAFETY: `h` holds the 32 bytes that are read, unaligned.
         _mm512_cvtph_ps(_mm256_loadu_si256(h.as_ptr().cast()))
+    }
+    #[inline(always)]
+    unsafe fn i32_to_f32(x: &[i32; 16]) -> __m512 {
+        // SAFETY: `x` holds the 64 bytes that are read, unaligned.
+        _mm512_cvtepi32_ps(_mm512_loadu_si512(x.as_ptr().cast()))
     }
 }
 

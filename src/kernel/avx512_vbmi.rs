@@ -11,8 +11,9 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
-use super::avx512::{FLOATS, load, splat, store, unpack};
+use super::avx512::{Avx512, FLOATS, load, splat, store, unpack};
 use super::avx512_vnni::{Vnni, peak_macs, two_bit_sums};
+use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::packing::{BASE3_WORDS, EXPANDED_WORDS, TWO_BIT_OF_BASE3, TWO_BIT_WORDS, Word};
 use super::prefetch::prefetch_ahead;
@@ -22,11 +23,14 @@ use std::arch::x86_64::*;
 
 /// The kernels of [`Isa::Avx512Vnni`] on processors that have VBMI as well.
 pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Avx512Vnni, two_bit_sums, base3: Some(BASE3), peak_macs, floats: FLOATS };
+    Kernels { isa: Isa::Avx512Vnni, two_bit_sums, base3: Some(BASE3), grouped: GROUPED, peak_macs, floats: FLOATS };
 
 const BASE3: Base3Kernels = Base3Kernels { sums: base3_sums, to_two_bit };
 
 stamp_sums! { base3: Base3, features: "avx512f,avx512bw,avx512vnni,avx512vbmi", tokens: 12, parts: 2 }
+stamp_grouped! {
+    lanes: Avx512, dot: Vnni, base3: Base3, features: "avx512f,avx512bw,avx512vnni,avx512vbmi", tokens: 12, parts: 2
+}
 
 /// The dots of [`Vnni`], on codes that are unpacked from base3.
 struct Base3;

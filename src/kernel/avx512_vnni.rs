@@ -13,7 +13,8 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
-use super::avx512::{FLOATS, load, splat, store, unpack};
+use super::avx512::{Avx512, FLOATS, load, splat, store, unpack};
+use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::packing::Word;
 use super::table::Kernels;
@@ -21,9 +22,12 @@ use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
 use std::arch::x86_64::*;
 
 stamp_sums! { dot: Vnni, features: "avx512f,avx512bw,avx512vnni", tokens: 12, parts: 2 }
+stamp_grouped! {
+    lanes: Avx512, dot: Vnni, base3: Vnni, features: "avx512f,avx512bw,avx512vnni", tokens: 12, parts: 2
+}
 
 pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Avx512Vnni, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
+    Kernels { isa: Isa::Avx512Vnni, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 /// `vpdpbusd` adds to 32-bit sums. A part is a whole word.
 pub(super) struct Vnni;

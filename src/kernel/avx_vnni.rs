@@ -14,6 +14,7 @@
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
 use super::avx2::{Avx2, FLOATS};
+use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::packing::Word;
 use super::table::Kernels;
@@ -21,8 +22,12 @@ use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
 use std::arch::x86_64::*;
 
 stamp_sums! { dot: Vnni<false>, features: "avx2,avxvnni", tokens: 4, parts: 2 }
+stamp_grouped! {
+    lanes: Avx2, dot: Vnni<false>, base3: Vnni<false>, features: "avx2,fma,f16c,avxvnni", tokens: 4, parts: 2
+}
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::AvxVnni, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::AvxVnni, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 /// `vpdpbusd` adds to 32-bit sums. A part is half a word.
 ///

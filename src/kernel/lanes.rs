@@ -38,6 +38,8 @@ pub(super) trait SimdF32 {
     unsafe fn fma(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// Converts 16 halves to f32, exactly.
     unsafe fn f16_to_f32(h: &[F16Bytes; VECTOR_LEN]) -> Self::Vector;
+    /// Converts 16 integers of magnitude up to 2²⁴, exactly.
+    unsafe fn i32_to_f32(x: &[i32; VECTOR_LEN]) -> Self::Vector;
 }
 
 /// A type in which tensors and the KV cache store floats; it converts to f32 exactly.

@@ -21,6 +21,9 @@ mod avx_vnni;
 mod dot;
 mod elementwise;
 pub mod f16;
+pub mod grouped;
+mod grouped_dot;
+mod grouped_input;
 mod isa;
 pub mod lanes;
 #[cfg(target_arch = "aarch64")]

@@ -7,6 +7,7 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
+use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::lanes::{F16Bytes, F32x16, SimdF32};
 use super::packing::Word;
@@ -21,8 +22,10 @@ pub(super) struct Neon;
 
 stamp_floats! { lanes: Neon, features: "neon" }
 stamp_sums! { dot: Neon, features: "neon", tokens: 4, parts: 1 }
+stamp_grouped! { lanes: Neon, dot: Neon, base3: Neon, features: "neon", tokens: 4, parts: 1 }
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Neon, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::Neon, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 impl SimdF32 for Neon {
     const WIDE_TILES: bool = false;
@@ -57,6 +60,11 @@ impl SimdF32 for Neon {
             asm!("fcvtl {o:v}.4s, {i:v}.4h", o = out(vreg) wide, i = in(vreg) half, options(pure, nomem, nostack));
             wide
         })
+    }
+    #[inline(always)]
+    unsafe fn i32_to_f32(x: &[i32; 16]) -> [float32x4_t; 4] {
+        // SAFETY: `x` holds 16 integers, of which each load reads 4.
+        std::array::from_fn(|i| vcvtq_f32_s32(vld1q_s32(x.as_ptr().add(4 * i))))
     }
 }
 

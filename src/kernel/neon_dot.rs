@@ -6,6 +6,7 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
+use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::neon::{FLOATS, Neon};
 use super::packing::Word;
@@ -15,8 +16,10 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 stamp_sums! { dot: Sdot, features: "neon,dotprod", tokens: 4, parts: 1 }
+stamp_grouped! { lanes: Neon, dot: Sdot, base3: Sdot, features: "neon,dotprod", tokens: 4, parts: 1 }
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::NeonDot, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::NeonDot, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 /// `sdot` adds to 32-bit sums. A part is a quarter of a word.
 struct Sdot;

@@ -97,6 +97,16 @@ impl Packing {
     }
 }
 
+/// Writes whole blocks of trits as I2_S codes.
+pub fn encode_i2s(trits: &[i8], bytes: &mut [u8]) {
+    for (bytes, trits) in bytes.as_chunks_mut::<32>().0.iter_mut().zip(trits.as_chunks::<BLOCK>().0) {
+        let code = |k: usize| (trits[k] + 1) as u8;
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = code(i) << 6 | code(32 + i) << 4 | code(64 + i) << 2 | code(96 + i);
+        }
+    }
+}
+
 /// A row's bytes of a base3 block, from those of five I2_S blocks.
 fn to_base3(bytes: &[u8; BASE3_BLOCK / 4]) -> [u8; BLOCK] {
     let mut out = [0; BLOCK];

@@ -1,12 +1,13 @@
 //! Plain Rust, for any processor: the reference that every other instruction set must equal.
 
 use super::f16::f16_to_f32_portable;
+use super::grouped_dot::{GroupedKernels, GroupedRows, GroupedToken};
 use super::isa::Isa;
 use super::lanes::{F16Bytes, F32x16, SimdF32};
 use super::packing::{BLOCK, GROUP, TWO_BIT_WORDS, WORD_COLS, Word};
 use super::quantized_head::Int8Dot;
 use super::table::{Kernels, stamp_floats};
-use super::ternary_dot::TileSums;
+use super::ternary_dot::{STRIP, TileSums};
 use std::hint::black_box;
 
 /// An array of 16 floats makes a vector. No function needs an instruction set, so all of them are safe to call.
@@ -14,7 +15,8 @@ struct Scalar;
 
 stamp_floats! { lanes: Scalar }
 
-pub(super) static TABLE: Kernels = Kernels { isa: Isa::Scalar, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels =
+    Kernels { isa: Isa::Scalar, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 impl SimdF32 for Scalar {
     const WIDE_TILES: bool = false;
@@ -38,6 +40,10 @@ impl SimdF32 for Scalar {
     #[inline(always)]
     unsafe fn f16_to_f32(h: &[F16Bytes; 16]) -> F32x16 {
         f16_to_f32_portable(h)
+    }
+    #[inline(always)]
+    unsafe fn i32_to_f32(x: &[i32; 16]) -> F32x16 {
+        x.map(|x| x as f32)
     }
 }
 
@@ -78,6 +84,36 @@ fn two_bit_sums(words: &[Word], tokens: &[&[i8]], sums: &mut TileSums) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Grouped rows by plain loops over rows and columns.
+const GROUPED: GroupedKernels = GroupedKernels { one: grouped_one, tile: grouped_tile };
+
+fn grouped_one(rows: &GroupedRows, x: GroupedToken, y: &mut F32x16) {
+    assert_eq!(rows.base3_blocks, 0, "only VBMI packs base3");
+    let groups = if rows.halves { 2 } else { 1 };
+    let [high, low] = x.planes.map(|plane| plane.as_chunks::<BLOCK>().0);
+    *y = [0.0; GROUP];
+    for (block, words) in rows.words.as_chunks::<TWO_BIT_WORDS>().0.iter().enumerate() {
+        for group in 0..groups {
+            let columns = BLOCK / groups * group..BLOCK / groups * (group + 1);
+            let scales = f16_to_f32_portable(rows.scales_of(groups * block + group));
+            for (r, (y, scale)) in y.iter_mut().zip(scales).enumerate() {
+                let trit = |c: usize| (words[c % 32 / 4].0[4 * r + c % 4] >> (6 - 2 * (c / 32)) & 3) as i32 - 1;
+                let high = |c: usize| if x.n_planes == 2 { 256 * high[block][c] as i32 } else { 0 };
+                let sum: i32 = columns.clone().map(|c| trit(c) * (high(c) + low[block][c] as i32)).sum();
+                *y = (sum as f32 * x.scales[block].s).mul_add(scale, *y);
+            }
+        }
+    }
+}
+
+fn grouped_tile(rows: &[GroupedRows], tokens: &[GroupedToken], y: &mut [[f32; STRIP]]) {
+    for (x, y) in tokens.iter().zip(y) {
+        for (rows, y) in rows.iter().zip(y.as_chunks_mut().0) {
+            grouped_one(rows, *x, y);
         }
     }
 }

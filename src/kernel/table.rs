@@ -1,11 +1,12 @@
 //! The table of kernels: one [`Kernels`] value for each instruction set, and the list of float kernels from which its
 //! entries and its methods are made.
 
+use super::grouped_dot::{BlockScale, GroupedKernels, GroupedRows, GroupedToken};
 use super::isa::Isa;
 use super::lanes::{Bf16Bytes, F16Bytes, F32Bytes};
 use super::packing::{self, BASE3_WORDS, EXPANDED_WORDS, Packing, Word};
 use super::quantized_head::QuantizedToken;
-use super::ternary_dot::TileSums;
+use super::ternary_dot::{STRIP, TileSums};
 use std::ops::Range;
 
 /// The list of float kernels, each with the file that holds it; `$then!` receives `[extra…]` and the signatures.
@@ -19,6 +20,9 @@ macro_rules! with_float_kernels {
             /// Per-token absmax int8 (BitNet b1.58, arXiv 2402.17764): `s = 127 / max(|x|max, 1e-5)`,
             /// `q = round_half_even(x·s)`; pads `q` with zeros; returns `(s, sum of q)`.
             fn elementwise::quantize(x: &[f32], q: &mut [i8]) -> (f32, i32);
+            /// Rounds blocks of 128 activations: `s = max|x| / most`, `X = round_half_even(x · (most / max|x|))`, where
+            /// `most` is 127, or 32,639 with a `high` plane; `X = 256·high + low`. Pads the planes with zeros.
+            fn grouped_input::quantize_blocks(x: &[f32], high: &mut [i8], low: &mut [i8], scales: &mut [BlockScale]);
             /// Dot of a row stored as f16 with each of `xs`.
             fn dot::dot_f16(row: &[F16Bytes], xs: &[&[f32]], out: &mut [f32]);
             /// Dot of a row stored as bf16 with each of `xs`.
@@ -100,6 +104,7 @@ macro_rules! stamp_floats {
         mod floats {
             use super::$lanes;
             use std::ops::Range;
+            use $crate::kernel::grouped_dot::BlockScale;
             use $crate::kernel::lanes::{Bf16Bytes, F16Bytes, F32Bytes};
             use $crate::kernel::quantized_head::QuantizedToken;
             $(
@@ -157,6 +162,7 @@ pub struct Kernels {
     pub(super) two_bit_sums: SumsKernel,
     /// None where unpacking base3 costs more than reading its fewer bytes saves: then [`Kernels::packing`] avoids it.
     pub(super) base3: Option<Base3Kernels>,
+    pub(super) grouped: GroupedKernels,
     pub(super) peak_macs: unsafe fn(usize) -> u64,
     pub(super) floats: FloatKernels,
 }
@@ -199,6 +205,21 @@ impl Kernels {
             Some(kernels) => unsafe { (kernels.to_two_bit)(base3, two_bit) },
             None => packing::base3_to_two_bit(base3, two_bit),
         }
+    }
+
+    /// Outputs of 16 rows of a grouped ternary matrix for one token.
+    pub(super) fn grouped_one(&self, rows: &GroupedRows, x: GroupedToken, y: &mut [f32; packing::GROUP]) {
+        assert!(self.base3.is_some() || rows.base3_blocks == 0);
+        // SAFETY: the processor has the instruction set, as above; the kernels check all lengths.
+        unsafe { (self.grouped.one)(rows, x, y) }
+    }
+
+    /// Outputs of one or two groups of 16 rows, whose words are two-bit, for some tokens, `[token][row]`.
+    pub(super) fn grouped_tile(&self, rows: &[GroupedRows], tokens: &[GroupedToken], y: &mut [[f32; STRIP]]) {
+        assert!(matches!(rows.len(), 1 | 2) && !tokens.is_empty() && tokens.len() <= y.len());
+        assert!(rows.iter().all(|of| of.base3_blocks == 0 && of.words.len() == rows[0].words.len()));
+        // SAFETY: the processor has the instruction set, as above; the kernels check all lengths.
+        unsafe { (self.grouped.tile)(rows, tokens, y) }
     }
 
     /// Measures the integer dot product in registers alone: runs it `rounds` times, at most 2²³ lest a lane overflow,

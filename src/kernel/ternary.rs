@@ -1,7 +1,7 @@
 //! Ternary matrices in the layouts of [`super::packing`], and the linear layer over them (BitNet b1.58).
 
 use super::Team;
-use super::packing::{BASE3_WORDS, EXPANDED_WORDS, Packing, Word};
+use super::packing::{BASE3_WORDS, EXPANDED_WORDS, Packing, Word, encode_i2s};
 pub use super::packing::{BLOCK, GROUP};
 use super::prefetch::prefetch;
 use super::ternary_dot::STRIP;
@@ -96,12 +96,7 @@ impl Ternary {
                     Ok(s) => *scale = s,
                     Err(e) => return failed.record(row, e),
                 }
-                for (bytes, trits) in bytes.as_chunks_mut::<32>().0.iter_mut().zip(trits.as_chunks::<BLOCK>().0) {
-                    let code = |k: usize| (trits[k] + 1) as u8;
-                    for (i, byte) in bytes.iter_mut().enumerate() {
-                        *byte = code(i) << 6 | code(32 + i) << 4 | code(64 + i) << 2 | code(96 + i);
-                    }
-                }
+                encode_i2s(&trits, &mut bytes);
                 packing.write_row(words, r, &bytes);
             }
         });
@@ -227,21 +222,21 @@ impl Layout {
 }
 
 /// Keeps the error with the lowest index of those that parallel tasks record.
-struct FirstError<E>(Mutex<Option<(usize, E)>>);
+pub(super) struct FirstError<E>(Mutex<Option<(usize, E)>>);
 
 impl<E> FirstError<E> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         FirstError(Mutex::new(None))
     }
 
-    fn record(&self, index: usize, error: E) {
+    pub(super) fn record(&self, index: usize, error: E) {
         let mut first = self.0.lock().expect("no task panics while it holds the lock");
         if first.as_ref().is_none_or(|(i, _)| index < *i) {
             *first = Some((index, error));
         }
     }
 
-    fn into_result(self) -> std::result::Result<(), E> {
+    pub(super) fn into_result(self) -> std::result::Result<(), E> {
         match self.0.into_inner().expect("no task panics while it holds the lock") {
             Some((_, error)) => Err(error),
             None => Ok(()),

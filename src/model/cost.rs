@@ -1,5 +1,6 @@
 //! What a model costs: bytes of memory, and the work of a token.
 
+use super::input::InputForm;
 use super::linear::{Dense, Matrix};
 use super::{Block, Model};
 use crate::kernel::attention::PAGE_LEN;
@@ -7,7 +8,7 @@ use crate::ops::attention::KvType;
 
 /// The work of one token, in the two parts that limit its speed: arithmetic and reading memory.
 pub struct PerToken {
-    /// Multiply-adds of int8 activations and trits.
+    /// Multiply-adds of int8 activations and trits, for each plane of int8.
     pub ternary_macs: usize,
     /// Bytes of weights that a pass with logits reads, whatever the batch size. Counts the 8-bit copy of the output
     /// head in its place once it exists, without the few rows that are computed exactly.
@@ -33,7 +34,13 @@ impl Model {
 
     /// Bytes of packed projections, which are in allocated memory.
     pub fn packed_bytes(&self) -> usize {
-        self.matrices().map(|matrix| if let Matrix::Ternary(ternary) = matrix { ternary.bytes() } else { 0 }).sum()
+        self.matrices()
+            .map(|matrix| match matrix {
+                Matrix::Ternary(ternary) => ternary.bytes(),
+                Matrix::Grouped(grouped) => grouped.bytes(),
+                Matrix::Dense(_) => 0,
+            })
+            .sum()
     }
 
     /// Bytes of the output head's 8-bit copy; 0 until it is made.
@@ -52,7 +59,12 @@ impl Model {
             0 => self.output.as_ref().unwrap_or(&self.embedding).bytes(),
             copied => copied,
         };
-        let macs = |matrix: &Matrix| if let Matrix::Ternary(t) = matrix { t.rows() * t.cols() } else { 0 };
+        let planes = if let InputForm::Blocks(planes) = self.input_form { planes } else { 1 };
+        let macs = |matrix: &Matrix| match matrix {
+            Matrix::Ternary(ternary) => ternary.rows() * ternary.cols(),
+            Matrix::Grouped(grouped) => planes * grouped.rows() * grouped.cols(),
+            Matrix::Dense(_) => 0,
+        };
         PerToken {
             ternary_macs: self.matrices().map(macs).sum(),
             weight_bytes: self.packed_bytes() + self.dense_bytes() + head_bytes,

@@ -40,10 +40,10 @@ impl Model {
         let cos_sin_of = |rope: &Rope| rope.cos_sin(positions.iter().map(|at| at.position));
         let cos_sin = cos_sin_of(&self.rope);
         let window_cos_sin = self.window_rope.as_ref().map(cos_sin_of);
-        let Buffers { x, normed, normed_in, q, k, v, attended, gate, up, branch, int8 } =
+        let Buffers { x, normed, normed_in, q, k, v, attended, gate, up, branch, int8, grouped } =
             scratch.buffers(config, rows.len())?;
-        let (act_quant, has_dense, eps) = (self.act_quant.chosen, self.has_dense, config.eps);
-        let mut inputs = InputBuilder { team, n_tokens: rows.len(), act_quant, has_dense, eps, int8 };
+        let (form, has_dense, eps) = (self.input_form, self.has_dense, config.eps);
+        let mut inputs = InputBuilder { team, n_tokens: rows.len(), form, has_dense, eps, int8, grouped };
         let mut record = Recorder::new(trace);
 
         // Embedding: x = E[id], scaled in some architectures.

@@ -1,7 +1,7 @@
 //! The output head: logits of the whole vocabulary, or of those tokens alone that the sampler can choose.
 //!
-//! Most samplers need the exact logits of few tokens. A copy of the matrix in 8 bits, half the bytes of f16, gives an
-//! interval for every logit. The caller turns the intervals into a threshold, and only the rows whose upper bound
+//! Most samplers need the exact logits of few tokens. A copy of the matrix in 8 bits, half the bytes of f16 (or its
+//! packed trits, see `grouped_head.rs`), gives an interval for every logit. The caller turns the intervals into a threshold, and only the rows whose upper bound
 //! reaches it are computed exactly. The intervals hold the logit *as the exact path rounds it*:
 //!
 //! With w = ŵ + e (ŵ the 8-bit row) and x = x̂ + f (x̂ in up to 16 bits), |w·x - ŵ·x̂| ≤ |e||x| + |ŵ||f| by the
@@ -10,6 +10,7 @@
 //! Algorithms, section 3.1).
 
 use super::finite::check_finite;
+use super::grouped_head::GroupedHead;
 use super::linear::Dense;
 use super::row::{CandidateThreshold, LogitsFor};
 use crate::error::Result;
@@ -20,11 +21,18 @@ use crate::machine::memory::{HugeBuf, try_zeroed};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// The output head's 8-bit copy, and the choice of which logits to compute exactly.
+/// A small copy of the output head, and the choice of which logits to compute exactly.
 pub struct Head {
-    /// Whether the 8-bit copy must not be made.
+    /// Whether the copy must not be made.
     exact: bool,
-    quantized: OnceLock<Option<QuantizedHead>>,
+    copy: OnceLock<Option<Copy>>,
+}
+
+/// A copy of the matrix that gives bounds of the logits.
+enum Copy {
+    EightBit(QuantizedHead),
+    /// Of a ternary matrix with a scale for each group of columns.
+    Grouped(GroupedHead),
 }
 
 /// How many rows of the 8-bit copy one task computes.
@@ -39,12 +47,16 @@ const CANDIDATE_DIVISOR: usize = 16;
 impl Head {
     /// A head that makes its 8-bit copy when it first needs it, or never if it is to be `exact`.
     pub fn new(exact: bool) -> Head {
-        Head { exact, quantized: OnceLock::new() }
+        Head { exact, copy: OnceLock::new() }
     }
 
-    /// Bytes of the 8-bit copy; 0 while there is none.
+    /// Bytes of the copy; 0 while there is none.
     pub fn bytes(&self) -> usize {
-        self.quantized.get().and_then(Option::as_ref).map_or(0, QuantizedHead::bytes)
+        match self.copy.get().and_then(Option::as_ref) {
+            None => 0,
+            Some(Copy::EightBit(copy)) => copy.bytes(),
+            Some(Copy::Grouped(copy)) => copy.bytes(),
+        }
     }
 
     /// The logits of each token of `x`, as `needs` says: `vocab_size` floats a token. Counts itself in `work`, which
@@ -100,10 +112,13 @@ impl Head {
         if thresholds.is_empty() {
             return Ok(computed);
         }
-        let Some(quantized) = self.quantized(team, matrix) else { return Ok(computed) };
+        let Some(copy) = self.copy(team, matrix) else { return Ok(computed) };
         let mut bounds = try_zeroed(2 * thresholds.len() * vocab)?;
         let xs: Vec<&[f32]> = thresholds.iter().map(|(i, _)| row_of(*i)).collect();
-        quantized.bounds(team, &xs, &mut bounds);
+        match copy {
+            Copy::EightBit(copy) => copy.bounds(team, &xs, &mut bounds),
+            Copy::Grouped(copy) => copy.bounds(team, &xs, &mut bounds)?,
+        }
         for ((i, threshold), bounds) in thresholds.into_iter().zip(bounds.chunks_mut(2 * vocab)) {
             let (low, high) = bounds.split_at_mut(vocab);
             let Some(least) = threshold(low, high).filter(|least| !least.is_nan()) else { continue };
@@ -121,14 +136,20 @@ impl Head {
         Ok(computed)
     }
 
-    /// The 8-bit copy; `None` if it is turned off or would not pay.
-    fn quantized(&self, team: &Team, matrix: &Dense) -> Option<&QuantizedHead> {
+    /// The copy; `None` if it is turned off or would not pay.
+    fn copy(&self, team: &Team, matrix: &Dense) -> Option<&Copy> {
         let make = || {
             let pays = !self.exact && matrix.bytes() >= MIN_BYTES && matrix.cols() <= MAX_COLS;
             let dequantize = |row: usize, out: &mut [f32]| matrix.dequantize(team.kernels, row, out);
-            if pays { QuantizedHead::new(team, matrix.rows(), matrix.cols(), dequantize) } else { None }
+            if !pays {
+                return None;
+            }
+            if let Some(packed) = matrix.packed_in_groups(team) {
+                return GroupedHead::new(team, matrix, packed).map(Copy::Grouped);
+            }
+            QuantizedHead::new(team, matrix.rows(), matrix.cols(), dequantize).map(Copy::EightBit)
         };
-        self.quantized.get_or_init(make).as_ref()
+        self.copy.get_or_init(make).as_ref()
     }
 }
 

@@ -1,9 +1,9 @@
-//! Inputs of the projections. A norm (or the activation) and the rounding to int8 are one task per row: a row fits in
-//! the L1 cache, a batch does not.
+//! Inputs of the projections. A norm (or the activation) and the rounding are one task per row: a row fits in the L1
+//! cache, a batch does not.
 
-use super::ActQuant;
 use crate::error::Result;
 use crate::kernel::Team;
+use crate::kernel::grouped::GroupedActivations;
 use crate::kernel::ternary::Activations;
 use crate::ops::activation::Activation;
 use std::borrow::Cow;
@@ -14,8 +14,21 @@ pub(super) struct ProjectionInput<'a> {
     pub n_tokens: usize,
     /// As floats: dense layers read these.
     pub f32: Cow<'a, [f32]>,
-    /// As int8: ternary layers read these; None without `act_quant`.
+    /// As int8 with one scale a token: ternary layers with one scale read these.
     pub int8: Option<&'a Activations>,
+    /// Rounded in blocks: ternary layers with a scale for each group of columns read these.
+    pub grouped: Option<&'a GroupedActivations>,
+}
+
+/// The form of their inputs that a model's ternary projections read.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum InputForm {
+    /// Floats: no projection is ternary.
+    Floats,
+    /// int8 with one scale a token.
+    PerToken,
+    /// Rounded in blocks of 128 columns, to this number of planes of int8.
+    Blocks(usize),
 }
 
 /// Computes the inputs of a batch's projections, in the forms that the model's projections read.
@@ -23,14 +36,16 @@ pub(super) struct InputBuilder<'a> {
     pub team: &'a Team<'a>,
     /// How many tokens a batch has, one row each.
     pub n_tokens: usize,
-    /// Whether the projections take int8 activations.
-    pub act_quant: ActQuant,
+    /// What the ternary projections read.
+    pub form: InputForm,
     /// Whether any projection is dense.
     pub has_dense: bool,
     /// Added to the mean square in every RMSNorm.
     pub eps: f32,
     /// Buffer for the int8 activations.
     pub int8: &'a mut Activations,
+    /// Buffer for activations rounded in blocks.
+    pub grouped: &'a mut GroupedActivations,
 }
 
 impl InputBuilder<'_> {
@@ -81,18 +96,30 @@ impl InputBuilder<'_> {
         })
     }
 
-    /// Computes each row of `x` in place, by `compute(i, row)`, and rounds it if the projections take int8 activations.
+    /// Computes each row of `x` in place, by `compute(i, row)`, and rounds it as the ternary projections read it.
     fn compute_and_quantize<'a>(
         &'a mut self,
         x: &'a mut [f32],
         compute: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Result<ProjectionInput<'a>> {
-        let (team, width) = (self.team, x.len() / self.n_tokens);
-        if self.act_quant == ActQuant::None {
+        let (team, n_tokens, width) = (self.team, self.n_tokens, x.len() / self.n_tokens);
+        if self.form == InputForm::Floats {
             team.for_each_chunk(x, width, compute);
-            return Ok(ProjectionInput { n_tokens: self.n_tokens, f32: Cow::Borrowed(x), int8: None });
+            return Ok(ProjectionInput { n_tokens, f32: Cow::Borrowed(x), int8: None, grouped: None });
         }
-        let mut rows: Vec<_> = x.chunks_mut(width).zip(self.int8.rows(self.n_tokens, width)?).collect();
+        if let InputForm::Blocks(planes) = self.form {
+            let mut rows: Vec<_> = x.chunks_mut(width).zip(self.grouped.rows(n_tokens, width, planes)?).collect();
+            team.for_each_chunk(&mut rows, 1, |i, rows| {
+                for (row, blocks) in rows {
+                    compute(i, row);
+                    blocks.quantize(team.kernels, row);
+                }
+            });
+            // A dense projection among these reads the floats, which the blocks only approximate.
+            let grouped = Some(&*self.grouped);
+            return Ok(ProjectionInput { n_tokens, f32: Cow::Borrowed(x), int8: None, grouped });
+        }
+        let mut rows: Vec<_> = x.chunks_mut(width).zip(self.int8.rows(n_tokens, width)?).collect();
         team.for_each_chunk(&mut rows, 1, |i, rows| {
             for (row, (q, scale)) in rows {
                 compute(i, row);
@@ -101,6 +128,6 @@ impl InputBuilder<'_> {
         });
         // A dense projection among ternary ones reads what they read.
         let f32 = if self.has_dense { Cow::Owned(self.int8.dequantize()) } else { Cow::Borrowed(&*x) };
-        Ok(ProjectionInput { n_tokens: self.n_tokens, f32, int8: Some(&*self.int8) })
+        Ok(ProjectionInput { n_tokens, f32, int8: Some(&*self.int8), grouped: None })
     }
 }

@@ -1,11 +1,13 @@
-//! Linear layers: ternary ones, on int8 activations, and dense ones, whose rows are read as the file stores them.
+//! Linear layers: ternary ones, on rounded activations, and dense ones, whose rows are read as the file stores them.
 
 use super::input::ProjectionInput;
+use super::pack::pack_grouped;
 use super::trace::Recorder;
 use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
-use crate::codec::{RowTrits, TensorRows};
-use crate::error::{Error, Result};
-use crate::kernel::ternary::{BLOCK, Layout, Ternary};
+use crate::codec::TensorRows;
+use crate::error::Result;
+use crate::kernel::grouped::Grouped;
+use crate::kernel::ternary::Ternary;
 use crate::kernel::{Kernels, Team};
 use crate::machine::memory::Arena;
 use std::sync::Arc;
@@ -25,8 +27,10 @@ pub struct Dense {
 
 /// A projection's matrix, in the form in which the kernels read it.
 pub enum Matrix {
-    /// Packed trits, multiplied by int8 activations.
+    /// Packed trits with one scale (or one for each row), multiplied by int8 activations.
     Ternary(Ternary),
+    /// Packed trits with a scale for each group of columns, multiplied by activations rounded in blocks.
+    Grouped(Grouped),
     /// Rows of any type, multiplied by float activations.
     Dense(Dense),
 }
@@ -90,6 +94,12 @@ impl Dense {
         &self.gguf.bytes(&self.tensor)[row * self.cols() * size..][..self.cols() * size]
     }
 
+    /// Its packed trits, if its type stores a scale for each group of columns; `None` also if packing fails.
+    pub(super) fn packed_in_groups(&self, team: &Team) -> Option<Grouped> {
+        let has_groups = self.view().has_scales_by_block();
+        if has_groups { pack_grouped(&self.gguf, &self.tensor, team, &Arena::default()).ok() } else { None }
+    }
+
     /// Rows: how many outputs it computes.
     pub fn rows(&self) -> usize {
         self.tensor.rows()
@@ -147,6 +157,11 @@ impl Linear {
                 ternary.matmul(team, int8, out);
                 (&mut work.ternary, &mut work.ternary_ns)
             }
+            Matrix::Grouped(grouped) => {
+                let blocks = x.grouped.expect("a model with grouped layers has activations rounded in blocks");
+                grouped.matmul(team, blocks, out);
+                (&mut work.ternary, &mut work.ternary_ns)
+            }
             Matrix::Dense(dense) => {
                 dense.matmul(team, &x.f32, out);
                 (&mut work.dense, &mut work.dense_ns)
@@ -158,47 +173,5 @@ impl Linear {
         *count += x.n_tokens as u64;
         *ns += start.elapsed().as_nanos() as u64;
         recorder.projection(x, out);
-    }
-}
-
-/// Why a tensor was not packed as trits.
-pub enum NotPacked {
-    /// Its values are not trits of one magnitude (of one in each row, for the types that store it so); the reason, for
-    /// people.
-    NotTernary(String),
-    /// It cannot be decoded, or memory is lacking.
-    Broken(Error),
-}
-
-impl From<Error> for NotPacked {
-    fn from(error: Error) -> Self {
-        NotPacked::Broken(error)
-    }
-}
-
-/// Packs a tensor if its values are ternary.
-pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team, arena: &Arena) -> std::result::Result<Ternary, NotPacked> {
-    let view = TensorRows::of(gguf, tensor)?;
-    let (rows, cols) = (tensor.rows(), tensor.cols());
-    let layout = Layout { packing: team.kernels.packing(cols), rows, cols };
-    if let Some((codes, scale)) = view.i2s().filter(|(_, scale)| *scale > 0.0 && cols.is_multiple_of(BLOCK)) {
-        let invalid = |row| match view.trits(row, &mut vec![0; cols]) {
-            Err(error) => error,
-            Ok(_) => unreachable!("row {row} holds a code 3"),
-        };
-        return Ok(Ternary::from_i2s(team, arena, layout, codes, scale, invalid)?);
-    }
-    let not_ternary = |what: &str, a: f32, b: f32| {
-        format!("tensor '{}' of type {}: {what} the magnitudes {a} and {b}", tensor.name(), tensor.kind())
-    };
-    let ternary = Ternary::from_rows(team, arena, layout, |row, trits| match view.trits(row, trits)? {
-        RowTrits::Scale(scale) => Ok(Some(scale)),
-        RowTrits::Zero => Ok(None),
-        RowTrits::Mixed(a, b) => Err(NotPacked::NotTernary(not_ternary(&format!("row {row} holds"), a, b))),
-    })?;
-    let by_row = matches!(tensor.kind(), TensorType::IQ1_BN | TensorType::IQ2_BN);
-    match ternary.row_scales().filter(|_| !by_row) {
-        None => Ok(ternary),
-        Some((a, b)) => Err(NotPacked::NotTernary(not_ternary("its rows hold", a, b))),
     }
 }

@@ -7,10 +7,12 @@ mod cost;
 mod describe;
 mod finite;
 mod forward;
+mod grouped_head;
 mod head;
 mod input;
 mod keys;
 mod linear;
+mod pack;
 mod plausible;
 mod positions;
 mod row;
@@ -34,6 +36,7 @@ use crate::ops::attention::{KvType, PageShape};
 use crate::ops::rope::Rope;
 use config::Config;
 use head::Head;
+use input::InputForm;
 use linear::{Dense, Linear};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,8 +44,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 named! {
     /// What the inputs of projections are rounded to.
     pub enum ActQuant {
-        /// int8 with one absmax scale a token, as BitNet models were trained (BitNet b1.58, arXiv 2402.17764).
+        /// int8 with one absmax scale a token, as BitNet models were trained (BitNet b1.58, arXiv 2402.17764); with one
+        /// for each 128 columns if the weights have several scales.
         Int8 = "int8",
+        /// 16-bit fixed point with one absmax scale a token and 128 columns, for models trained on float activations.
+        Int16 = "int16",
         /// Nothing: projections read floats.
         None = "none",
     }
@@ -97,8 +103,9 @@ impl Block {
 pub struct Model {
     gguf: Arc<Gguf>,
     config: Config,
-    /// Whether the projections take int8 activations, and why.
+    /// What the inputs of the projections are rounded to, and why.
     pub act_quant: ActQuantDecision,
+    input_form: InputForm,
     /// Warnings about weights that look wrong but can be used.
     pub warnings: Vec<String>,
     embedding: Dense,
@@ -141,6 +148,11 @@ impl Model {
     /// Whether every projection has a norm of its own before it, so that none share an input.
     pub fn norms_inputs(&self) -> bool {
         self.layers.first().is_some_and(|block| block.q.norm.is_some())
+    }
+
+    /// Whether projections read int8 activations with one scale a token.
+    pub fn reads_int8(&self) -> bool {
+        self.input_form == InputForm::PerToken
     }
 
     fn page_shape(&self) -> PageShape {

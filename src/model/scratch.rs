@@ -2,6 +2,7 @@
 
 use super::config::Config;
 use crate::error::Result;
+use crate::kernel::grouped::GroupedActivations;
 use crate::kernel::ternary::Activations;
 use crate::machine::memory::try_grow;
 
@@ -10,6 +11,7 @@ use crate::machine::memory::try_grow;
 pub struct Scratch {
     floats: [Vec<f32>; 10],
     int8: Activations,
+    grouped: GroupedActivations,
 }
 
 /// The buffers of a pass, each with one row a token.
@@ -36,12 +38,14 @@ pub(super) struct Buffers<'a> {
     pub branch: &'a mut [f32],
     /// The input of the projections that come next, rounded to int8.
     pub int8: &'a mut Activations,
+    /// The same, rounded in blocks.
+    pub grouped: &'a mut GroupedActivations,
 }
 
 impl Scratch {
     /// Buffers for `n_rows` rows; what they hold is left from the last pass.
     pub(super) fn buffers(&mut self, config: &Config, n_rows: usize) -> Result<Buffers<'_>> {
-        let Scratch { floats: [x, normed, normed_in, q, k, v, attended, gate, up, branch], int8 } = self;
+        let Scratch { floats: [x, normed, normed_in, q, k, v, attended, gate, up, branch], int8, grouped } = self;
         let rows = |buffer, width| try_grow(buffer, n_rows * width);
         let (hidden, ffn, q_dim, kv_dim) =
             (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
@@ -57,6 +61,7 @@ impl Scratch {
             up: rows(up, ffn)?,
             branch: rows(branch, hidden)?,
             int8,
+            grouped,
         })
     }
 }

@@ -6,7 +6,9 @@ use super::arch::{
 };
 use super::config::Config;
 use super::head::Head;
-use super::linear::{Dense, Linear, Matrix, NotPacked, pack};
+use super::input::InputForm;
+use super::linear::{Dense, Linear, Matrix};
+use super::pack::{NotPacked, pack, pack_grouped};
 use super::plausible;
 use super::tensors::Tensors;
 use super::{ActQuant, Block, LoadOptions, Model, Norms, check_cancelled};
@@ -14,13 +16,12 @@ use crate::checkpoint::gguf::{Gguf, Tensor};
 use crate::codec::TensorRows;
 use crate::error::{Error, Result};
 use crate::kernel::Team;
-use crate::kernel::ternary::Ternary;
 use crate::machine::memory::Arena;
 use crate::ops::rope::Rope;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Whether the projections take int8 activations, and why.
+/// What the inputs of projections are rounded to, and why.
 pub struct ActQuantDecision {
     /// The type of their inputs.
     pub chosen: ActQuant,
@@ -74,7 +75,7 @@ pub(super) fn load(
     let norms: Vec<Norms> = norms.collect::<Result<_>>()?;
     loader.tensors.refuse_surplus()?;
 
-    let (packed, act_quant) = loader.pack_all(options.act_quant)?;
+    let (packed, input_form, act_quant) = loader.pack_all(options.act_quant)?;
     let warnings = [config.warnings.clone(), plausible::warnings(&gguf, &loader.views()?)?].concat();
     let mut packed = packed.into_iter();
     let mut layers = Vec::with_capacity(config.n_layers);
@@ -90,6 +91,7 @@ pub(super) fn load(
         gguf,
         config,
         act_quant,
+        input_form,
         warnings,
         embedding,
         output,
@@ -210,34 +212,71 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Packs the projections, layer by layer; `None` for one that stays dense. Unless the caller `asked` for int8
-    /// activations, all of them stay dense if one is not ternary: such a model was trained on float activations.
-    fn pack_all(&self, asked: Option<ActQuant>) -> Result<(Vec<Option<Ternary>>, ActQuantDecision)> {
-        let count = self.config.n_layers * self.projections.len();
-        let all_dense = |reason: String| {
-            let packed = (0..count).map(|_| None).collect();
-            Ok((packed, ActQuantDecision { chosen: ActQuant::None, reason }))
+    /// Packs the projections, layer by layer, as the caller `asked` or as their values suggest; `None` for one that
+    /// stays dense. By default a model is packed as a whole or not at all: one whose projections are not all ternary
+    /// was trained on float activations.
+    fn pack_all(&self, asked: Option<ActQuant>) -> Result<(Vec<Option<Matrix>>, InputForm, ActQuantDecision)> {
+        let blocks = |act_quant| InputForm::Blocks(if act_quant == ActQuant::Int16 { 2 } else { 1 });
+        let prefix = if asked.is_some() { "as requested; " } else { "" };
+        let decided = |packed, form, chosen, why: &str| {
+            Ok((packed, form, ActQuantDecision { chosen, reason: format!("{prefix}{why}") }))
         };
+        let dense = || (0..self.config.n_layers * self.projections.len()).map(|_| None).collect();
         if asked == Some(ActQuant::None) {
-            return all_dense("as requested".into());
+            return Ok((
+                dense(),
+                InputForm::Floats,
+                ActQuantDecision { chosen: ActQuant::None, reason: "as requested".into() },
+            ));
         }
+        let mut not_ternary = None;
+        if asked != Some(ActQuant::Int16) {
+            match self.pack_each(pack_one_scale, true)? {
+                (packed, None) => {
+                    let why = "every projection is ternary with one scale";
+                    return decided(packed, InputForm::PerToken, ActQuant::Int8, why);
+                }
+                (_, why) => not_ternary = why,
+            }
+        }
+        let chosen = asked.unwrap_or(ActQuant::Int16);
+        // Activations of 16 bits are close enough to floats that a dense projection among these is no contradiction.
+        match self.pack_each(pack_groups, asked != Some(ActQuant::Int16))? {
+            (packed, None) => {
+                let why = "every projection is ternary with a scale for each row and group of columns";
+                return decided(packed, blocks(chosen), chosen, why);
+            }
+            (packed, Some(why)) if asked == Some(ActQuant::Int16) => {
+                return decided(packed, blocks(chosen), chosen, &format!("some projections stay dense: {why}"));
+            }
+            (_, Some(_)) => {}
+        }
+        let why = not_ternary.unwrap_or_default();
+        if asked == Some(ActQuant::Int8) {
+            let (packed, _) = self.pack_each(pack_one_scale, false)?;
+            let why = format!("some projections stay dense and read rounded inputs: {why}");
+            return decided(packed, InputForm::PerToken, ActQuant::Int8, &why);
+        }
+        decided(dense(), InputForm::Floats, ActQuant::None, &format!("not every projection is ternary: {why}"))
+    }
+
+    /// Packs all projections by `pack`; `None` for those that are not ternary in its sense, with the reason of the
+    /// first. With `whole` the first ends it.
+    fn pack_each(&self, pack: PackMatrix, whole: bool) -> Result<(Vec<Option<Matrix>>, Option<String>)> {
         let arena = Arena::default();
-        let mut packed = Vec::with_capacity(count);
+        let mut packed = Vec::with_capacity(self.config.n_layers * self.projections.len());
         let mut not_ternary = None;
         for layer in 0..self.config.n_layers {
             for projection in &self.projections {
                 check_cancelled(self.cancel)?;
-                let tensor = self.tensor(layer, projection)?;
-                packed.push(match pack(self.tensors.gguf, tensor, self.team, &arena) {
-                    Ok(mut ternary) => {
+                let (tensor, factor) = (self.tensor(layer, projection)?, self.factor(layer, projection)?);
+                packed.push(match pack(self.tensors.gguf, tensor, factor, self.team, &arena) {
+                    Ok(matrix) => {
                         self.tensors.gguf.release(tensor);
-                        ternary.scale_by(self.factor(layer, projection)?);
-                        Some(ternary)
+                        Some(matrix)
                     }
                     Err(NotPacked::Broken(error)) => return Err(error),
-                    Err(NotPacked::NotTernary(why)) if asked.is_none() => {
-                        return all_dense(format!("not every projection is ternary with one scale: {why}"));
-                    }
+                    Err(NotPacked::NotTernary(why)) if whole => return Ok((Vec::new(), Some(why))),
                     Err(NotPacked::NotTernary(why)) => {
                         not_ternary.get_or_insert(why);
                         None
@@ -245,17 +284,12 @@ impl<'a> Loader<'a> {
                 });
             }
         }
-        let reason = match (asked, not_ternary) {
-            (None, _) => "every projection is ternary with one scale".into(),
-            (Some(_), None) => "as requested; every projection is ternary with one scale".into(),
-            (Some(_), Some(why)) => format!("as requested; some projections stay dense and read rounded inputs: {why}"),
-        };
-        Ok((packed, ActQuantDecision { chosen: ActQuant::Int8, reason }))
+        Ok((packed, not_ternary))
     }
 
-    fn linear(&self, layer: usize, projection: &Projection, packed: Option<Ternary>) -> Result<Linear> {
+    fn linear(&self, layer: usize, projection: &Projection, packed: Option<Matrix>) -> Result<Linear> {
         let matrix = match packed {
-            Some(ternary) => Matrix::Ternary(ternary),
+            Some(matrix) => matrix,
             None => {
                 check_cancelled(self.cancel)?;
                 let tensor = self.tensor(layer, projection)?;
@@ -266,4 +300,31 @@ impl<'a> Loader<'a> {
         };
         Ok(Linear { matrix, bias: self.bias(layer, projection)?, norm: self.norm(layer, projection)? })
     }
+}
+
+/// Packs a tensor whose values the file multiplies by a factor.
+type PackMatrix = fn(&Gguf, &Tensor, f32, &Team, &Arena) -> std::result::Result<Matrix, NotPacked>;
+
+fn pack_one_scale(
+    gguf: &Gguf,
+    tensor: &Tensor,
+    factor: f32,
+    team: &Team,
+    arena: &Arena,
+) -> std::result::Result<Matrix, NotPacked> {
+    let mut ternary = pack(gguf, tensor, team, arena)?;
+    ternary.scale_by(factor);
+    Ok(Matrix::Ternary(ternary))
+}
+
+fn pack_groups(
+    gguf: &Gguf,
+    tensor: &Tensor,
+    factor: f32,
+    team: &Team,
+    arena: &Arena,
+) -> std::result::Result<Matrix, NotPacked> {
+    let mut grouped = pack_grouped(gguf, tensor, team, arena)?;
+    grouped.scale_by(factor);
+    Ok(Matrix::Grouped(grouped))
 }

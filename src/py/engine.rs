@@ -88,7 +88,8 @@ impl Engine {
         if let Some((name, _)) = unknown.and_then(|unknown| unknown.iter().next()) {
             return Err(hints::engine_keyword(py, &name.extract::<String>()?));
         }
-        let quants = [("auto", None), ("int8", Some(ActQuant::Int8)), ("none", Some(ActQuant::None))];
+        let named = ActQuant::ALL.map(|quant| (quant.name(), Some(quant)));
+        let quants = [&[("auto", None)], &named[..]].concat();
         let activations = Activation::ALL.map(|a| (a.name(), a));
         let options = Options {
             n_ctx: optional_count(n_ctx, "n_ctx")?,

@@ -20,7 +20,7 @@ pub struct Claim {
     pub model: LazyHash,
     /// BLAKE3 of what defines the tokenizer, in hexadecimal; none if the model has no tokenizer.
     pub tokenizer: Option<String>,
-    /// Whether projections take int8 activations: "int8" or "none".
+    /// What the inputs of projections are rounded to: "int8", "int16" or "none".
     pub act_quant: String,
     /// The activation function of the feed-forward network.
     pub ffn_act: String,

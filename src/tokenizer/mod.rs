@@ -118,7 +118,7 @@ impl Tokenizer {
     /// Opens the tokenizer of a file, which is a GGUF model or a `tokenizer.json`. `pre` is as for
     /// [`Tokenizer::from_gguf`].
     pub fn open(path: &Path, pre: Option<&str>) -> Result<Tokenizer> {
-        if json::is_json(path) { json::open(path, pre) } else { Self::from_gguf(&Gguf::open(path)?, pre) }
+        if json::is_json(path) { json::open(path, pre) } else { Self::from_gguf(&Gguf::open_metadata(path)?, pre) }
     }
 
     /// Builds the tokenizer of a model. If the model has none, a `tokenizer.json` beside its file is used.

@@ -6,7 +6,12 @@ fn the_evex_encoding_equals_scalar() {
         return;
     }
     stamp_sums! { dot: Vnni<true>, features: "avx2,avx512vnni,avx512vl", tokens: 4, parts: 2 }
-    static EVEX: Kernels = Kernels { isa: Isa::AvxVnni, two_bit_sums, base3: None, peak_macs, floats: FLOATS };
+    stamp_grouped! {
+        lanes: Avx2, dot: Vnni<true>, base3: Vnni<true>, features: "avx2,fma,f16c,avx512vnni,avx512vl", tokens: 4,
+        parts: 2
+    }
+    static EVEX: Kernels =
+        Kernels { isa: Isa::AvxVnni, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
     crate::kernel::ternary::tests::equals_scalar(&EVEX);
     assert_eq!(EVEX.peak_macs(1000), 1000 * 128 * 4 * 16);
 }

@@ -119,17 +119,30 @@ impl Gguf {
         Ok(gguf)
     }
 
-    /// Opens the other files if this is the first file of a split model.
-    fn open_siblings(&mut self) -> Result<()> {
+    /// Opens a file for its metadata alone, without tensors: their bytes may be missing, and their types may be ones
+    /// that this engine does not run. Of a split model give the first file, which holds the metadata.
+    pub fn open_metadata(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let map = Map::open(path)?;
+        let broken = |reason| Error::File { path: path.into(), reason };
+        let (header, _) = Header::parse(&map.bytes).map_err(broken)?;
+        let (maps, tensors, by_name, warnings) = (vec![map], Vec::new(), Vec::new(), Vec::new());
+        let gguf = Self { path: path.into(), maps, header, tensors, by_name, warnings };
+        gguf.siblings()?;
+        Ok(gguf)
+    }
+
+    /// The paths of the other files of a split model, in order; none if the model is one file. An error if this is not
+    /// the first file.
+    fn siblings(&self) -> Result<Vec<PathBuf>> {
         let metadata = self.metadata();
         let count = metadata.uint("split.count")?.unwrap_or(1);
         if count <= 1 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let number = metadata.uint("split.no")?;
-        let total = metadata.uint("split.tensors.count")?;
-        let path = self.path.clone();
-        let prefix = split_prefix(&path, count).ok_or_else(|| {
+        let path = &self.path;
+        let prefix = split_prefix(path, count).ok_or_else(|| {
             self.broken(format!(
                 "is a part of a model in {count} files, but its name does not end in \
                  '-00001-of-{count:05}.gguf'; restore the original names"
@@ -137,12 +150,23 @@ impl Gguf {
         })?;
         let part = |index| path.with_file_name(format!("{prefix}-{:05}-of-{count:05}.gguf", index + 1));
         let first = part(0);
-        if number != Some(0) || first != path {
+        if number != Some(0) || first != *path {
             let first = first.display();
             return Err(self.broken(format!("is not the first file of a split model; open '{first}' instead")));
         }
-        for index in 1..count {
-            self.open_sibling(&part(index), index, count)?;
+        Ok((1..count).map(part).collect())
+    }
+
+    /// Opens the other files if this is the first file of a split model.
+    fn open_siblings(&mut self) -> Result<()> {
+        let siblings = self.siblings()?;
+        if siblings.is_empty() {
+            return Ok(());
+        }
+        let total = self.metadata().uint("split.tensors.count")?;
+        let count = siblings.len() + 1;
+        for (path, index) in siblings.iter().zip(1..) {
+            self.open_sibling(path, index, count)?;
         }
         match total {
             Some(total) if total != self.tensors.len() => Err(self.broken(format!(

@@ -43,16 +43,30 @@ fn flat(extent: &Extent, elements: usize, bytes: usize) -> Option<usize> {
     count.is_multiple_of(elements).then_some(count / elements)?.checked_mul(bytes)
 }
 
-/// Bytes of a TL2 tensor, by the integer arithmetic of bitnet.cpp, evaluated from left to right.
+/// Bytes of the codes of a TL2 tensor, by the integer arithmetic of bitnet.cpp, evaluated from left to right.
 fn tl2(extent: &Extent) -> Option<usize> {
     let threes = extent.cols.checked_sub(256)?.checked_mul(extent.rows)? / 3;
     let twos = extent.rows.checked_mul(256)? / 2;
     let codes = (threes.checked_mul(5)? / 8).checked_add(twos.checked_mul(4)? / 8)?;
-    codes.checked_next_multiple_of(32)?.checked_add(32)
+    codes.checked_next_multiple_of(32)
 }
 
-const TL1: &str = "TL1 (bitnet.cpp, for ARM; its layout is not in the file)";
-const TL2: &str = "TL2 (bitnet.cpp, for x86; its layout is not in the file)";
+/// Bytes of the codes of a TL1 tensor.
+fn tl1(extent: &Extent) -> Option<usize> {
+    flat(extent, 4, 1)
+}
+
+const TL1: &str = "TL1 (bitnet.cpp, for ARM; its layout is not in the file, so convert the model to I2_S)";
+const TL2: &str = "TL2 (bitnet.cpp, for x86; its layout is not in the file, so convert the model to I2_S)";
+
+/// TL1 and TL2 as older converters write them, the scale in 32 bytes behind the codes; and as those of 2026 do, the
+/// scale in another tensor.
+const TL1_WITH_SCALE: Meaning = Meaning::Foreign(TL1, |extent| tl1(extent)?.checked_add(32));
+const TL2_WITH_SCALE: Meaning = Meaning::Foreign(TL2, |extent| tl2(extent)?.checked_add(32));
+const TL1_WITHOUT_SCALE: Meaning =
+    Meaning::Foreign(TL1, |extent| extent.has_sibling_scale.then(|| tl1(extent)).flatten());
+const TL2_WITHOUT_SCALE: Meaning =
+    Meaning::Foreign(TL2, |extent| extent.has_sibling_scale.then(|| tl2(extent)).flatten());
 
 /// The meanings of a contested id, the most common first; none for an id that is not contested.
 fn meanings(id: u32) -> &'static [Meaning] {
@@ -73,13 +87,22 @@ fn meanings(id: u32) -> &'static [Meaning] {
                 extent.has_sibling_scale.then(|| flat(extent, 4, 1)).flatten()
             }),
         ],
-        38 => &[Foreign(TL1, |extent| flat(extent, 4, 1)?.checked_add(32))],
-        39 => &[Foreign("MXFP4", |extent| by_row(extent, 0, 32, 17)), Foreign(TL2, tl2)],
-        42 => &[
-            Foreign("Q2_0 in groups of 64", |extent| by_row(extent, 0, 64, 18)),
-            Foreign("Q2_0 in groups of 128 (Prism, Bonsai)", |extent| by_row(extent, 0, 128, 34)),
-            Foreign(TL2, tl2),
+        38 => &[TL1_WITH_SCALE, TL1_WITHOUT_SCALE],
+        39 => &[
+            Foreign("MXFP4", |extent| by_row(extent, 0, 32, 17)),
+            TL2_WITH_SCALE,
+            TL2_WITHOUT_SCALE,
+            TL1_WITHOUT_SCALE,
         ],
+        42 => &[
+            Runs(TensorType::Q2_0_G64),
+            Runs(TensorType::Q2_0_G128),
+            Runs(TensorType::STQ1_0),
+            TL2_WITH_SCALE,
+            TL2_WITHOUT_SCALE,
+            TL1_WITHOUT_SCALE,
+        ],
+        43 => &[Runs(TensorType::STQ1_0)],
         134 => &[
             Runs(TensorType::IQ1_BN),
             Foreign("IQ1_BN without row scales (ik_llama.cpp before October 2024)", |extent| by_row(extent, 0, 64, 13)),
@@ -89,11 +112,14 @@ fn meanings(id: u32) -> &'static [Meaning] {
             Foreign("IQ2_BN without row scales (ik_llama.cpp before October 2024)", |extent| by_row(extent, 0, 64, 16)),
         ],
         142 => &[
-            Foreign("PQ2_0 (Prism)", |extent| by_row(extent, 0, 128, 34)),
-            Foreign("IQ2_TN (ik_llama.cpp before October 2024)", |extent| by_row(extent, 4, 256, 64)),
+            Runs(TensorType::PQ2_0),
+            // Rows of 256 columns take the same bytes in both; no model of that type has such rows only.
+            Foreign("IQ2_TN (ik_llama.cpp before October 2024)", |extent| {
+                (extent.cols > 256).then(|| by_row(extent, 4, 256, 64)).flatten()
+            }),
         ],
         143 => &[
-            Foreign("PTQ1_0 (Prism)", |extent| by_row(extent, 0, 128, 28)),
+            Runs(TensorType::PTQ1_0),
             Foreign("IQ1_TN (ik_llama.cpp before October 2024)", |extent| by_row(extent, 2, 256, 52)),
         ],
         _ => &[],
@@ -101,7 +127,7 @@ fn meanings(id: u32) -> &'static [Meaning] {
 }
 
 /// Ids with a single meaning that this engine knows by name but does not run.
-const KNOWN: [(u32, &str); 29] = [
+const KNOWN: [(u32, &str); 27] = [
     (3, "Q4_1"),
     (4, "Q4_2 (removed)"),
     (5, "Q4_3 (removed)"),
@@ -129,8 +155,6 @@ const KNOWN: [(u32, &str); 29] = [
     (33, "Q4_0_8_8 (removed)"),
     (37, "I8_S or IQ4_NL_4_8 (removed)"),
     (40, "NVFP4, or an early Q1_0 of Prism"),
-    (41, "Q1_0"),
-    (335, "IQ2_BN_R4"),
 ];
 
 /// The type of every tensor that has this id. `extents` are those tensors, at least one.
@@ -155,8 +179,13 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
     let fits = |meaning: &&Meaning| extents.iter().all(|extent| extent.is_filled_by(meaning.size(extent)));
     let same = |a: &Meaning, b: &Meaning| extents.iter().all(|extent| a.size(extent) == b.size(extent));
     match meanings.iter().filter(fits).collect::<Vec<_>>()[..] {
-        // The others fit only because a wide alignment pads them: in bytes they differ from the type that runs.
-        [runs @ Meaning::Runs(kind), ref others @ ..] if !others.iter().any(|other| same(runs, other)) => Ok(*kind),
+        // The others fit only because a wide alignment pads them: in bytes they differ from the type that runs. Two
+        // types that run (Q2_0 in groups of 64 and of 128) are not told apart by that.
+        [runs @ Meaning::Runs(kind), ref others @ ..]
+            if !others.iter().any(|other| same(runs, other) || matches!(other, Meaning::Runs(_))) =>
+        {
+            Ok(*kind)
+        }
         [Meaning::Foreign(name, _)] => Err(unsupported(name)),
         [] => Err(no_fit(id, meanings, extents, path)),
         _ => {

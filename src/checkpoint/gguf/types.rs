@@ -3,7 +3,8 @@
 use std::fmt;
 
 named! {
-    /// How the elements of a tensor are stored. The names are ggml's.
+    /// How the elements of a tensor are stored. The names are ggml's; Q2_0 has two layouts under one id and one name,
+    /// which are told apart here.
     #[expect(missing_docs, reason = "the variants are ggml's type names")]
     #[expect(non_camel_case_types, reason = "the variants are ggml's type names")]
     pub enum TensorType {
@@ -21,11 +22,18 @@ named! {
         I2_S = "I2_S",
         IQ1_BN = "IQ1_BN",
         IQ2_BN = "IQ2_BN",
+        IQ2_BN_R4 = "IQ2_BN_R4",
+        Q2_0_G64 = "Q2_0_g64",
+        Q2_0_G128 = "Q2_0_g128",
+        PQ2_0 = "PQ2_0",
+        PTQ1_0 = "PTQ1_0",
+        Q1_0 = "Q1_0",
+        STQ1_0 = "STQ1_0",
     }
 }
 
 impl TensorType {
-    /// The id, the elements and bytes of a block, and the bytes in front of each row.
+    /// The id, the columns and bytes of a block, and the bytes in front of each row; of IQ2_BN_R4 those of four rows.
     fn facts(self) -> (u32, usize, usize, usize) {
         match self {
             Self::F32 => (0, 1, 4, 0),
@@ -42,6 +50,13 @@ impl TensorType {
             Self::I2_S => (36, 128, 32, 0),
             Self::IQ1_BN => (134, 64, 13, 2),
             Self::IQ2_BN => (135, 64, 16, 4),
+            Self::IQ2_BN_R4 => (335, 64, 64, 16),
+            Self::Q2_0_G64 => (42, 64, 18, 0),
+            Self::Q2_0_G128 => (42, 128, 34, 0),
+            Self::PQ2_0 => (142, 128, 34, 0),
+            Self::PTQ1_0 => (143, 128, 28, 0),
+            Self::Q1_0 => (41, 128, 18, 0),
+            Self::STQ1_0 => (42, 256, 42, 0),
         }
     }
 
@@ -50,19 +65,24 @@ impl TensorType {
         self.facts().0
     }
 
-    /// Elements of one block. A row is a whole number of blocks; in I2_S only the whole tensor is.
+    /// Columns of one block. A row is a whole number of blocks; in I2_S only the whole tensor is.
     pub fn block_elements(self) -> usize {
         self.facts().1
     }
 
-    /// Bytes of one block.
+    /// Bytes of one block, which holds these columns of [`TensorType::row_group`] rows.
     pub fn block_bytes(self) -> usize {
         self.facts().2
     }
 
-    /// Bytes in front of each row, which hold its scale in the IQ*_BN types.
+    /// Bytes in front of each row (or group of rows), which hold its scale in the IQ*_BN types.
     pub fn row_head(self) -> usize {
         self.facts().3
+    }
+
+    /// How many rows are stored together.
+    pub fn row_group(self) -> usize {
+        if self == Self::IQ2_BN_R4 { 4 } else { 1 }
     }
 
     /// Bytes of a tensor of this shape, or why it cannot have this type.
@@ -80,8 +100,12 @@ impl TensorType {
             if !cols.is_multiple_of(elements) {
                 return Err(format!("{cols} columns are not a multiple of {elements}, the block of {self}"));
             }
+            let group = self.row_group();
+            if !rows.is_multiple_of(group) {
+                return Err(format!("{rows} rows are not a multiple of {group}, which {self} stores together"));
+            }
             let row = (cols / elements).checked_mul(bytes).and_then(|blocks| blocks.checked_add(row_head));
-            row.and_then(|row| row.checked_mul(rows))
+            row.and_then(|row| row.checked_mul(rows / group))
         };
         size.ok_or_else(overflow)
     }

@@ -1,0 +1,197 @@
+//! Ternary matrices with a scale for each row and group of columns, and the linear layer over them.
+//!
+//! A group of 16 rows is a *strip* of words: first its scales, f16, `[group of columns][row]`; then its trits in the
+//! layouts of [`super::packing`], base3 blocks of five column blocks as far as they go, and two-bit blocks.
+
+use super::Team;
+pub use super::grouped_dot::{BlockScale, GroupedRows, GroupedToken};
+pub use super::grouped_input::{GroupedActivations, GroupedRow};
+use super::lanes::F16Bytes;
+use super::packing::{BASE3_WORDS, BLOCK, EXPANDED_WORDS, GROUP, Packing, TWO_BIT_WORDS, Word};
+use super::prefetch::prefetch;
+use super::ternary::{FirstError, MAX_TILE_TOKENS};
+use super::ternary_dot::STRIP;
+use crate::error::Error;
+use crate::machine::memory::{Arena, HugeBuf};
+
+/// The size of a grouped ternary matrix, and how it is packed.
+#[derive(Clone, Copy)]
+pub struct GroupedLayout {
+    /// Output features; padded to whole groups of 16 in memory.
+    pub rows: usize,
+    /// Input features; padded to whole blocks of 128 in memory.
+    pub cols: usize,
+    /// Columns that share a scale: 64 or 128.
+    pub group: usize,
+    /// Base3 if whole blocks of 640 columns are to be packed so.
+    pub packing: Packing,
+}
+
+impl GroupedLayout {
+    fn blocks(&self) -> usize {
+        self.cols.div_ceil(BLOCK)
+    }
+
+    fn base3_blocks(&self) -> usize {
+        if self.packing == Packing::Base3 { self.blocks() / 5 } else { 0 }
+    }
+
+    /// Scales of a row.
+    fn groups(&self) -> usize {
+        self.blocks() * (BLOCK / self.group)
+    }
+
+    fn scale_words(&self) -> usize {
+        self.groups().div_ceil(2)
+    }
+
+    /// Words of a strip.
+    fn strip(&self) -> usize {
+        let base3 = self.base3_blocks();
+        self.scale_words() + base3 * BASE3_WORDS + (self.blocks() - 5 * base3) * TWO_BIT_WORDS
+    }
+
+    /// What the kernels read of a strip.
+    fn view<'a>(&self, strip: &'a [Word]) -> GroupedRows<'a> {
+        let (scales, words) = strip.split_at(self.scale_words());
+        GroupedRows { scales, words, base3_blocks: self.base3_blocks(), halves: self.group < BLOCK }
+    }
+
+    /// Writes the scales and codes of a row into its strip. `bytes` are whole I2_S blocks.
+    fn write_row(&self, strip: &mut [Word], row: usize, scales: &[F16Bytes], bytes: &[u8]) {
+        let (scale_words, words) = strip.split_at_mut(self.scale_words());
+        for (g, scale) in scales.iter().enumerate() {
+            scale_words[g / 2].0[2 * (GROUP * (g % 2) + row)..][..2].copy_from_slice(scale);
+        }
+        let (base3, two_bit) = words.split_at_mut(self.base3_blocks() * BASE3_WORDS);
+        let (of_base3, of_two_bit) = bytes.split_at(self.base3_blocks() * 5 * BLOCK / 4);
+        Packing::Base3.write_row(base3, row, of_base3);
+        Packing::TwoBit.write_row(two_bit, row, of_two_bit);
+    }
+}
+
+/// A grouped ternary matrix in the packed layout.
+pub struct Grouped {
+    words: HugeBuf<Word>,
+    layout: GroupedLayout,
+    /// Multiplies the outputs of each row: 1, or a scale that f16 cannot hold.
+    factors: Vec<f32>,
+}
+
+impl Grouped {
+    /// Packs a matrix from its rows: `read(row, bytes, scales)` writes a row's codes as I2_S blocks and its scales, and
+    /// returns the factor of the row.
+    ///
+    /// Rows are read in parallel. If `read` fails for some of them, the error is that of the first.
+    pub fn from_rows<E: From<Error> + Send>(
+        team: &Team,
+        arena: &Arena,
+        layout: GroupedLayout,
+        read: impl Fn(usize, &mut [u8], &mut [F16Bytes]) -> std::result::Result<f32, E> + Sync,
+    ) -> std::result::Result<Grouped, E> {
+        assert!(matches!(layout.group, 64 | BLOCK));
+        let mut words = arena.try_zeroed(layout.rows.div_ceil(GROUP) * layout.strip())?;
+        let mut factors = vec![1.0; layout.rows];
+        let failed = FirstError::new();
+        team.for_each_pair(&mut words, layout.strip(), &mut factors, GROUP, |strip, words, factors| {
+            let mut bytes = vec![0u8; layout.blocks() * BLOCK / 4];
+            let mut scales = vec![[0; 2]; layout.groups()];
+            for (r, factor) in factors.iter_mut().enumerate() {
+                let row = strip * GROUP + r;
+                match read(row, &mut bytes, &mut scales) {
+                    Ok(found) => *factor = found,
+                    Err(error) => return failed.record(row, error),
+                }
+                layout.write_row(words, r, &scales, &bytes);
+            }
+        });
+        failed.into_result()?;
+        Ok(Grouped { words, layout, factors })
+    }
+
+    /// Multiplies every output by `factor`.
+    pub fn scale_by(&mut self, factor: f32) {
+        self.factors.iter_mut().for_each(|own| *own *= factor);
+    }
+
+    /// The number of output features.
+    pub fn rows(&self) -> usize {
+        self.layout.rows
+    }
+
+    /// The number of input features.
+    pub fn cols(&self) -> usize {
+        self.layout.cols
+    }
+
+    /// The bytes of the packed matrix in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
+    /// The linear layer: `out[token][row] = factor · Σ (float(Σ trit·X) · s) · scale`, the outer sum over groups in
+    /// ascending order, by fma.
+    pub fn matmul(&self, team: &Team, x: &GroupedActivations, out: &mut [f32]) {
+        let tokens = x.tokens();
+        assert!(x.blocks() == self.layout.blocks() && out.len() == tokens.len() * self.layout.rows);
+        let strip = self.layout.strip();
+        team.for_each_rows(out, self.layout.rows, STRIP, |first, out| {
+            let n = out.len().div_ceil(GROUP);
+            let (words, rest) = self.words[first / GROUP * strip..].split_at(n * strip);
+            let rows: Vec<GroupedRows> = words.chunks(strip).map(|strip| self.layout.view(strip)).collect();
+            let factors = &self.factors[first..];
+            let mut y = [[0f32; STRIP]; MAX_TILE_TOKENS];
+            if let [token] = &tokens[..] {
+                for (rows, y) in rows.iter().zip(y[0].as_chunks_mut::<GROUP>().0) {
+                    team.kernels.grouped_one(rows, *token, y);
+                }
+                scale(factors, &y[0], out.token(0));
+                return;
+            }
+            let mut two_bit = Vec::new();
+            let rows = self.two_bit(team, &rows, &mut two_bit);
+            // Each tile prefetches an equal share of the next strips.
+            let next = &rest[..rest.len().min(words.len())];
+            let mut shares = next.chunks(words.len().div_ceil(tokens.len().div_ceil(MAX_TILE_TOKENS)));
+            for (tile, tokens) in tokens.chunks(MAX_TILE_TOKENS).enumerate() {
+                shares.next().into_iter().flatten().for_each(|word| prefetch(word));
+                team.kernels.grouped_tile(&rows, tokens, &mut y);
+                for (t, y) in y.iter().enumerate().take(tokens.len()) {
+                    scale(factors, y, out.token(tile * MAX_TILE_TOKENS + t));
+                }
+            }
+        });
+    }
+
+    /// Rows whose base3 blocks are expanded to two-bit blocks in `buffer`, once for all tokens.
+    fn two_bit<'a>(&self, team: &Team, rows: &[GroupedRows<'a>], buffer: &'a mut Vec<Word>) -> Vec<GroupedRows<'a>> {
+        let base3 = self.layout.base3_blocks();
+        if base3 == 0 {
+            return rows.to_vec();
+        }
+        let words = self.layout.blocks() * TWO_BIT_WORDS;
+        buffer.resize(rows.len() * words, Word([0; 64]));
+        for (rows, out) in rows.iter().zip(buffer.chunks_mut(words)) {
+            let (of_base3, rest) = out.split_at_mut(base3 * EXPANDED_WORDS);
+            let (packed, two_bit) = rows.words.split_at(base3 * BASE3_WORDS);
+            team.kernels.base3_to_two_bit(packed, of_base3);
+            rest.copy_from_slice(two_bit);
+        }
+        let expanded = |(rows, words): (&GroupedRows<'a>, &'a [Word])| GroupedRows { words, base3_blocks: 0, ..*rows };
+        rows.iter().zip(buffer.chunks(words)).map(expanded).collect()
+    }
+}
+
+/// `out = y · factor`, row by row.
+fn scale(factors: &[f32], y: &[f32], out: &mut [f32]) {
+    for ((out, y), factor) in out.iter_mut().zip(y).zip(factors) {
+        *out = y * factor;
+    }
+}
+
+impl super::Kernels {
+    /// The packing of a grouped matrix that is fastest.
+    pub fn grouped_packing(&self) -> Packing {
+        if self.base3.is_some() { Packing::Base3 } else { Packing::TwoBit }
+    }
+}
