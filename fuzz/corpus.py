@@ -1,6 +1,7 @@
 """Makes the seeds of the fuzz targets: `PYTHONPATH=python python fuzz/corpus.py`. Findings are added by hand."""
 
 import json
+import math
 import struct
 import sys
 import tempfile
@@ -49,6 +50,50 @@ def models() -> None:
             save("gguf", name, path.read_bytes())
 
 
+def directories() -> None:
+    """Directories of a block with one head of 8 channels: packed trits, masters of them, floats of Gemma."""
+    width, ffn, vocab = 8, 12, 16
+    attention = {f"self_attn.{x}_proj": (width, width) for x in "qkvo"}
+    shapes = attention | {"mlp.gate_proj": (ffn, width), "mlp.up_proj": (ffn, width), "mlp.down_proj": (width, ffn)}
+    norms = ["input_layernorm", "post_attention_layernorm"]
+    gemma = [*norms, "pre_feedforward_layernorm", "post_feedforward_layernorm", "self_attn.q_norm", "self_attn.k_norm"]
+    config = {
+        "hidden_size": width,
+        "intermediate_size": ffn,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "vocab_size": vocab,
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": True,
+    }
+    online = {"linear_class": "autobitlinear", "quantization_mode": "online"}
+    scaling = {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}
+    kinds = {
+        "packed": {"model_type": "llama", "rope_scaling": scaling | {"original_max_position_embeddings": 64}},
+        "masters": {"model_type": "llama", "rope_parameters": {"rope_theta": 5e5, "rope_type": "yarn", "factor": 4.0}},
+        "gemma": {"model_type": "gemma3_text", "head_dim": width, "query_pre_attn_scalar": width, "sliding_window": 4},
+    }
+    for kind, own in kinds.items():
+        files = {"embed_tokens.weight": ("BF16", [vocab, width]), "norm.weight": ("BF16", [width])}
+        files |= {f"layers.0.{name}.weight": ("F32", [width]) for name in (gemma if kind == "gemma" else norms)}
+        for name, (rows, cols) in shapes.items():
+            module = f"layers.0.{name}"
+            packed = {f"{module}.weight": ("U8", [rows // 4, cols]), f"{module}.weight_scale": ("F32", [1])}
+            files |= packed if kind == "packed" else {f"{module}.weight": ("BF16", [rows, cols])}
+        header, data = {}, b""
+        for name, (dtype, shape) in files.items():
+            unit = {"U8": b"\x64", "BF16": b"\x80\x3f", "F32": b"\x00\x00\x80\x3f"}[dtype]
+            start = len(data)
+            data += unit * math.prod(shape)
+            header[f"model.{name}"] = {"dtype": dtype, "shape": shape, "data_offsets": [start, len(data)]}
+        quantization = {"packed": {}, "masters": online}.get(kind)
+        if quantization is not None:
+            own = own | {"quantization_config": {"quant_method": "bitnet"} | quantization}
+        text = json.dumps(header).encode()
+        save("hf", kind, json.dumps(config | own).encode() + b"\0" + struct.pack("<Q", len(text)) + text + data)
+
+
 def tokenizers() -> None:
     bytes_ = {
         "tokenizer.ggml.model": "gpt2",
@@ -85,11 +130,12 @@ def texts() -> None:
         save("session", name, saved)
     for i, text in enumerate(TEXTS):
         save("prompt", str(i), text.encode())
-    for kind in range(21):
+    for kind in range(25):
         save("codec", f"{kind:02}", bytes([kind, 0]) + bytes(range(256)) * 4)
 
 
 if __name__ == "__main__":
     models()
+    directories()
     tokenizers()
     texts()

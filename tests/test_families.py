@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,8 @@ def test_vectors_of_embedding_models(folder: str) -> None:
 def test_tokens(folder: str) -> None:
     """Ids of texts, ids that end an answer, and prompts of the model's own template."""
     facts = expected(folder)
-    for path in sorted((PACK / folder).glob("*.gguf")):
+    is_directory = (PACK / folder / "config.json").is_file()
+    for path in [PACK / folder] if is_directory else sorted((PACK / folder).glob("*.gguf")):
         tokenizer = bitnet.Tokenizer(path)
         for case in facts.get("tokens", []):
             assert tokenizer.encode(case["text"], add_bos=False) == case["ids"], (path.name, case["text"])
@@ -205,3 +207,64 @@ def test_lookup_table_layouts_are_refused_by_name(type_id: int) -> None:
         bitnet.Engine(path)
     assert "TL2" in bitnet.inspect(path)["error"]
     assert bitnet.Tokenizer(path).encode("a", add_bos=False)
+
+
+# -- Hugging Face directories -----------------------------------------------------------------------------------------
+
+DIRECTORIES = sorted(path.parent.name for path in PACK.glob("*/config.json"))
+
+
+@pytest.mark.parametrize("folder", DIRECTORIES)
+def test_directories_agree_up_to_flips(folder: str) -> None:
+    with opened(PACK / folder) as engine:
+        assert engine.act_quant == "int8"
+        assert_int8_close(golden_distances(engine, folder))
+
+
+@pytest.mark.parametrize("folder", DIRECTORIES)
+def test_chats_stop_where_the_directory_says(folder: str) -> None:
+    facts = expected(folder)
+    with opened(PACK / folder) as engine:
+        assert set(facts.get("stop", [])) <= set(engine.tokenizer.stop_token_ids)
+        if "chat" in facts:
+            assert engine.template.render(facts["chat"]["messages"]) == facts["chat"]["text"]
+        assert engine.chat([{"role": "user", "content": "Hi"}], max_tokens=3).text is not None
+
+
+@pytest.mark.parametrize("folder", DIRECTORIES)
+def test_a_receipt_replays_on_a_directory(folder: str) -> None:
+    with opened(PACK / folder) as engine:
+        receipt = engine.generate([1, 2, 3], max_tokens=4, ignore_eos=True).receipt
+        assert receipt is not None
+        receipt.validate()
+        assert engine.replay(receipt)
+        fingerprint = json.loads(receipt.to_json())["claim"]["model"]
+    assert fingerprint == directory_fingerprint(PACK / folder)
+
+
+def directory_fingerprint(folder: Path) -> str:
+    """The fingerprint as docs/receipts.md defines it."""
+    blake3 = pytest.importorskip("blake3")
+    left_out = {"ids.json", "logits.npz", "README.md"}
+    names = sorted(path.name for path in folder.iterdir() if path.name not in left_out)
+    contents = [(name.encode(), (folder / name).read_bytes()) for name in names]
+    parts = [struct.pack("<QQ", len(name), len(content)) + name + content for name, content in contents]
+    digest: str = blake3.blake3(b"".join(parts)).hexdigest()
+    return digest
+
+
+@pytest.mark.parametrize("folder", DIRECTORIES)
+def test_inspect_shows_directories(folder: str) -> None:
+    found = bitnet.inspect(PACK / folder)
+    assert (found["format"], found["version"], found["error"]) == ("safetensors", None, None)
+    assert found["act_quant"] == "int8"
+    assert {"U8", "BF16 master"} & set(found["types"])
+
+
+def test_masters_are_the_packed_trits() -> None:
+    """The same trits by another way: hf-bitnet-bf16 holds the master weights of hf-bitnet-packed."""
+    with opened(PACK / "hf-bitnet-bf16") as masters, opened(PACK / "hf-bitnet-packed") as packed:
+        made, stored = (engine.tensor("blk.1.ffn_down.weight").trits for engine in (masters, packed))
+        assert made is not None
+        assert stored is not None
+        assert np.array_equal(made, stored)

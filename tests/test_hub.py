@@ -405,6 +405,53 @@ def test_the_right_file_of_several(server: Hub, tmp_path: Path) -> None:
     assert opened(tmp_path, None, "maker/types") == "m-i2_s.gguf 1 2\n"
 
 
+FAMILY = Path(os.environ.get("BITNET_FAMILIES", ROOT.parent / "shared" / "families")) / "hf-bitnet-bf16"
+
+
+@pytest.mark.skipif(not FAMILY.is_dir(), reason="no families at hand")
+def test_a_directory_where_there_is_no_gguf(server: Hub, tmp_path: Path) -> None:
+    """Config, tokenizer and weights are downloaded; pickles and other files are not."""
+    wanted = {path.name: path.read_bytes() for path in FAMILY.iterdir() if path.suffix in (".json", ".jinja")}
+    del wanted["ids.json"]
+    wanted |= {path.name: path.read_bytes() for path in FAMILY.glob("*.safetensors")}
+    others = {"README.md": b"x", "pytorch_model.bin": b"x", "onnx/model.onnx": b"x", "ids.json": b"{}"}
+    server.repos["maker/directory"] = wanted | others
+    assert opened(tmp_path, server, "maker/directory") == f"{COMMIT} 1 2\n"
+    [snapshot] = tmp_path.rglob(f"snapshots/{COMMIT}")
+    assert {path.name for path in snapshot.iterdir()} == set(wanted)
+    # Offline, too.
+    assert opened(tmp_path, None, "maker/directory") == f"{COMMIT} 1 2\n"
+    (snapshot / "model-00002-of-00002.safetensors").unlink()
+    assert "has 1 of 2 safetensors files" in opened(tmp_path, None, "maker/directory")
+
+
+def test_pickles_are_not_downloaded(server: Hub, tmp_path: Path) -> None:
+    server.repos["maker/pickle"] = {"config.json": b"{}", "pytorch_model.bin": b"x"}
+    said = opened(tmp_path, server, "maker/pickle")
+    assert said.startswith("ModelNotFoundError maker/pickle has no GGUF file and no model of safetensors files; ")
+    assert "pytorch_model.bin is a pickle, which runs code" in said
+    assert not [path for path in tmp_path.rglob("*") if path.name == "pytorch_model.bin"]
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (["model.safetensors", "config.json"], ["config.json", "model.safetensors"]),
+        (
+            ["model.safetensors.index.json", "config.json", "a.safetensors", "b.safetensors", "x/c.safetensors"],
+            ["config.json", "model.safetensors.index.json", "a.safetensors", "b.safetensors"],
+        ),
+        (
+            ["model.safetensors.index.json", "config.json", "model-00001-of-00001.safetensors", "other.safetensors"],
+            ["config.json", "model.safetensors.index.json", "model-00001-of-00001.safetensors"],
+        ),
+        (["m.gguf", "model.safetensors", "config.json"], ["m.gguf"]),
+    ],
+)
+def test_the_files_of_a_directory(names: list[str], files: list[str]) -> None:
+    assert hub._files_of(None, names, "a/b") == files
+
+
 def test_what_is_not_there_is_named(server: Hub, tmp_path: Path) -> None:
     said = opened(tmp_path, server, "maker/unclear")
     assert said.startswith(

@@ -10,7 +10,7 @@ use bitnet::template::{ChatTurn, Conversation, Role, Template};
 use bitnet::token::TokenId;
 use bitnet::tokenizer::Tokenizer;
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
@@ -20,8 +20,9 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("gguf", gguf),
+    ("hf", hf),
     ("codec", codec),
     ("tokenizer_gguf", tokenizer_gguf),
     ("tokenizer_json", tokenizer_json),
@@ -62,13 +63,27 @@ fn processor_time() -> Duration {
 
 /// A model file: listed, opened, run.
 fn gguf(data: &[u8]) {
-    let path = FILES.write("model.gguf", data);
-    if let Ok(inspection) = Inspection::open(&path, &mut || false) {
+    use_model(&FILES.write("model.gguf", data));
+}
+
+/// A directory: its `config.json`, a zero byte, and its safetensors file.
+fn hf(data: &[u8]) {
+    let config = halves(data).0;
+    let folder = FILES.0.path().join("directory");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("config.json"), config).expect("written");
+    std::fs::write(folder.join("model.safetensors"), data.get(config.len() + 1..).unwrap_or_default())
+        .expect("written");
+    use_model(&folder);
+}
+
+fn use_model(path: &Path) {
+    if let Ok(inspection) = Inspection::open(path, &mut || false) {
         let _ = (inspection.metadata().iter().count(), inspection.tensors(), inspection.types());
         let _ = (inspection.zeros(&mut || false), inspection.model().map(drop));
     }
     let options = Options { n_threads: Some(1), n_batch: Some(8), n_ctx: Some(8), ..Options::default() };
-    let Ok(engine) = Engine::open(&path, options, &mut || false) else { return };
+    let Ok(engine) = Engine::open(path, options, &mut || false) else { return };
     let _ = (engine.warnings(), engine.tokenizer().map(drop), engine.template().map(drop));
     let _ = engine.logits(&[vec![0, 1]], &mut || false);
 }
@@ -79,7 +94,7 @@ fn codec(data: &[u8]) {
     let kind = TensorType::ALL[usize::from(*kind) % TensorType::ALL.len()];
     let cols = kind.block_elements() * (1 + usize::from(*blocks) % 4);
     let fits = |rows: &usize| kind.size_of(*rows, cols).is_ok_and(|size| size <= bytes.len());
-    let Some(rows) = (1..64).filter(fits).last() else { return };
+    let Some(rows) = (1..64).rfind(fits) else { return };
     let bytes = &bytes[..kind.size_of(rows, cols).expect("asked above")];
     let Ok(tensor) = TensorRows::new("t", kind, rows, cols, bytes) else { return };
     for row in 0..rows {

@@ -187,14 +187,14 @@ class SamplingParams:
 
 @final
 class Tokenizer:
-    """The vocabulary of a model and its rules, read from a GGUF file or a `tokenizer.json`.
+    """The vocabulary of a model and its rules, read from a GGUF file, a `tokenizer.json` or a directory with one.
 
     Only metadata is read, no weights. For a GGUF file without a tokenizer, the `tokenizer.json` beside it is used. The
     files `tokenizer_config.json` and `generation_config.json` beside a `tokenizer.json` name the BOS, EOS and stop
     tokens.
 
     Args:
-        path: A GGUF file or a `tokenizer.json`.
+        path: A GGUF file, a `tokenizer.json`, or a directory with a `tokenizer.json`.
         pre: Name of the pre-tokenizer to use instead of the one that the GGUF file names.
 
     Raises the errors of `Engine` for a file that is missing, damaged or not supported.
@@ -650,7 +650,7 @@ class Template:
         `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`.
 
         Args:
-            path: A GGUF file or a `tokenizer.json`.
+            path: A GGUF file, a `tokenizer.json`, or a directory with a `tokenizer.json`.
             variant: Name of one of several templates, such as "tool_use". Default: the main one, which renders
                 conversations with tools by "tool_use" if the model has it.
 
@@ -1092,9 +1092,9 @@ class Engine:
     A pickled engine holds its path and options: it is opened again where it is unpickled, once for each process.
 
     Args:
-        path: A GGUF file, or the first file of a split model. It is memory-mapped and must not change while the engine
-            is open. "hf:owner/name" is a model of the Hugging Face Hub (see `from_pretrained`), "trit" the model inside
-            the package, which is the default.
+        path: A GGUF file, the first file of a split model, or a directory with `config.json` and safetensors files. It
+            is memory-mapped and must not change while the engine is open. "hf:owner/name" is a model of the Hugging
+            Face Hub (see `from_pretrained`), "trit" the model inside the package, which is the default.
         n_ctx: Context length of a sequence in tokens. Default: the model's, at most 4096.
         n_threads: Number of threads that compute. Default: all processors that this process may use.
         isa: Instruction set, one of `bitnet.isas()`. Default: the environment variable BITNET_ISA, else the best.
@@ -1168,7 +1168,8 @@ class Engine:
             repo_id: The repository, "owner/name".
             filename: A GGUF file of the repository; the first file of a split model. Default: the only GGUF file; if
                 there are several, the only one of the first type found among I2_S, TQ2_0, TQ1_0, IQ2_BN, IQ1_BN. Image
-                projectors (`mmproj`) do not count.
+                projectors (`mmproj`) do not count. In a repository without GGUF files it is "config.json": the
+                directory with its safetensors files.
             revision: A branch, a tag, or a commit (at least its first 7 digits). Default: "main".
             cache_dir: Folder of the cache. Default: that of `huggingface_hub`, see its HF_HOME.
             local_files_only: Do not use the network. Without it, the cache is also used if the hub is unreachable or
@@ -1785,17 +1786,17 @@ def inspect(path: _Path, *, weights: bool = False) -> dict[str, Any]:
     """Describe a model file without running it.
 
     Args:
-        path: A GGUF file.
+        path: A GGUF file, or a directory with `config.json` and safetensors files.
         weights: Also count the zeros of ternary tensors. This reads all weights once more.
 
     Returns:
-        A dict with the keys path, version, file_size (bytes), arch, config, graph (list of phrases: how the graph
-        differs from Llama's), activation, activation_reason, act_quant, act_quant_reason, metadata (list of key, type,
-        value; an array has its length, and at most 64 items as value), tensors (list of name, type, shape, bytes,
-        zeros), types (type -> tensors, bytes), warnings, error. zeros is the share of a ternary tensor's weights that
-        are zero; None for other tensors, or if weights is false. If the file is valid but the engine cannot run it,
-        error says why; config, graph, activation and act_quant are None, and the bytes of a tensor reach up to the next
-        tensor.
+        A dict with the keys path, format ("gguf" or "safetensors"), version (of GGUF; None for a directory), file_size
+        (bytes), arch, config, graph (list of phrases: how the graph differs from Llama's), activation,
+        activation_reason, act_quant, act_quant_reason, metadata (list of key, type, value; an array has its length, and
+        at most 64 items as value), tensors (list of name, type, shape, bytes, zeros), types (type -> tensors, bytes),
+        warnings, error. zeros is the share of a ternary tensor's weights that are zero; None for other tensors, or if
+        weights is false. If the file is valid but the engine cannot run it, error says why; config, graph, activation
+        and act_quant are None, and the bytes of a tensor reach up to the next tensor.
 
     Raises the errors of `Engine` for a file that is missing or damaged.
     """

@@ -23,7 +23,10 @@ def read(path: Path) -> None:
 
     A file that does not exist is skipped: the engine raises the error for it.
     """
-    files = [file for name in shard_names(path.name) if (file := path.parent / name).is_file()]
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+    else:
+        files = [file for name in shard_names(path.name) if (file := path.parent / name).is_file()]
     shown = bar(f"read {path.name}", sum(file.stat().st_size for file in files), "B")
     buffer = memoryview(bytearray(_CHUNK))
     with shown:

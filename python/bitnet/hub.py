@@ -19,6 +19,15 @@ __all__ = ["local", "model_file"]
 
 _PREFERRED = ("i2_s", "tq2_0", "tq1_0", "iq2_bn", "iq1_bn")
 """Tensor types as file names spell them, the first choice first. All of them store ternary weights without loss."""
+_CONFIG = "config.json"
+_COMPANIONS = re.compile(
+    r"config\.json|generation_config\.json|tokenizer\.json|tokenizer_config\.json|chat_template\.(jinja|json)"
+    r"|additional_chat_templates/[^/]*\.jinja|1_Pooling/config\.json"
+)
+"""The files of a directory that decide an answer, beside its weights."""
+_INDEX = "model.safetensors.index.json"
+_SAFETENSORS = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _REPOSITORY = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 _COMMAND_LINE_NAME = re.compile(r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?")
 _COMPONENT = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._+=-]{0,254}")
@@ -35,7 +44,9 @@ def model_file(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Path:
-    """The path of a repository's model in the cache. Downloads it if it is not there.
+    """The path of a repository's model in the cache: a GGUF file, or else a directory with safetensors files.
+
+    Downloads it if it is not there.
 
     Arguments and errors are those of `Engine.from_pretrained`.
     """
@@ -144,7 +155,7 @@ class _Repository:
             ref = self.folder / "refs" / (self.revision or "main")
             ref.parent.mkdir(parents=True, exist_ok=True)
             ref.write_text(commit)
-        return snapshot / names[0]
+        return _opened(snapshot / names[0])
 
     def checked(self, given: str | None, name: str, what: str) -> str:
         """A name that the hub gives, if it is one of a single file."""
@@ -197,7 +208,7 @@ class _Repository:
             raise type(failure)(f"{self.name} is not in the cache, and {failure}")
         names = [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file()]
         try:
-            return snapshot / _files_of(filename, names, self.name)[0]
+            return _opened(snapshot / _files_of(filename, names, self.name)[0])
         except ModelNotFoundError as error:
             raise type(failure)(f"in the cache, {error}; {failure}") from error
 
@@ -264,11 +275,37 @@ def _http_status(error: Exception) -> int | None:
 def _files_of(filename: str | None, names: list[str], repo_id: str) -> list[str]:
     """The names of all files of a model; without `filename`, of the model that `_choose` picks."""
     names = [name for name in names if _stays_inside(name)]
+    has_gguf = any(name.lower().endswith(".gguf") for name in names)
+    if filename == _CONFIG or (filename is None and not has_gguf and _CONFIG in names):
+        return _directory(names, repo_id)
     wanted = shard_names(_choose(names, repo_id) if filename is None else filename)
     if missing := next((name for name in wanted if name not in names), None):
         there = ", ".join(name for name in sorted(names) if name.lower().endswith(".gguf")) or "none"
         raise ModelNotFoundError(f"{repo_id} has no file {missing}; its GGUF files: {there}")
     return wanted
+
+
+def _directory(names: list[str], repo_id: str) -> list[str]:
+    """The names of the files of a model of safetensors files, the configuration first. Pickles are never among them."""
+    weights = [name for name in names if name == "model.safetensors"]
+    if not weights and _INDEX in names:
+        parts = [part for name in names if (part := _SAFETENSORS.fullmatch(name))]
+        counts = {int(part[2]) for part in parts}
+        if len(counts) == 1 and len(parts) != (count := counts.pop()):
+            raise ModelNotFoundError(f"{repo_id} has {len(parts)} of {count} safetensors files")
+        weights = [part[0] for part in parts] or [n for n in names if "/" not in n and n.endswith(".safetensors")]
+    if _CONFIG not in names or not weights:
+        pickles = [name for name in names if name.lower().endswith(_PICKLES)]
+        why = f"; {pickles[0]} is a pickle, which runs code when it is opened" if pickles else ""
+        raise ModelNotFoundError(f"{repo_id} has no GGUF file and no model of safetensors files{why}")
+    index = [name for name in names if name == _INDEX and weights != ["model.safetensors"]]
+    others = sorted(name for name in names if _COMPANIONS.fullmatch(name) and name != _CONFIG)
+    return [_CONFIG, *others, *index, *sorted(weights)]
+
+
+def _opened(path: Path) -> Path:
+    """What is opened, given the first file of a model: a directory if that is the model's configuration."""
+    return path.parent if path.name == _CONFIG else path
 
 
 def _stays_inside(name: str) -> bool:

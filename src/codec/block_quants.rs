@@ -4,7 +4,7 @@
 //! `bytes` are whole blocks and `out` their elements. All functions are inlined, so that a caller compiled for a wider
 //! instruction set gets loops vectorized for it.
 
-use super::half::f16_to_f32;
+use super::f16_to_f32;
 
 /// The first bytes by value. The compiler can't tell whether `bytes` and `out` overlap, so it would not vectorize loops
 /// that read `bytes` directly.

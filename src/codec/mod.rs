@@ -2,12 +2,12 @@
 
 mod block_quants;
 mod groups;
-mod half;
 mod i2s;
+mod one_scale;
 mod stored;
 mod ternary;
 
-pub use half::{bf16_to_f32, f16_to_f32};
+pub use crate::checkpoint::{bf16_to_f32, f16_to_f32};
 
 use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub struct TensorRows<'a> {
     cols: usize,
     /// The encoded elements; in I2_S without the field of the scale.
     bytes: &'a [u8],
-    /// The scale of an I2_S tensor; 1 for other types.
+    /// The scale of the tensor, for types with one ([`TensorRows::has_one_scale`]).
     scale: f32,
 }
 
@@ -42,11 +42,31 @@ pub enum RowTrits {
 impl<'a> TensorRows<'a> {
     /// The rows of a tensor of an open model.
     pub fn of(gguf: &'a Gguf, tensor: &'a Tensor) -> Result<Self> {
-        Self::new(tensor.name(), tensor.kind(), tensor.rows(), tensor.cols(), gguf.bytes(tensor))
+        let (name, kind) = (tensor.name(), tensor.kind());
+        let make = |scale| Self::make(name, kind, tensor.rows(), tensor.cols(), gguf.bytes(tensor), scale);
+        let view = make(tensor.scale())?;
+        if kind.is_master() {
+            tensor.keep_scale(view.scale);
+        }
+        Ok(view)
     }
 
     /// Checks that `bytes` have the size of a tensor of this type and shape. `name` appears in errors only.
+    ///
+    /// The scale of packed bytes, which is not among them, is 1.
     pub fn new(name: &'a str, kind: TensorType, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self> {
+        Self::make(name, kind, rows, cols, bytes, None)
+    }
+
+    /// [`TensorRows::new`], with the scale if it is not among the bytes but known.
+    fn make(
+        name: &'a str,
+        kind: TensorType,
+        rows: usize,
+        cols: usize,
+        bytes: &'a [u8],
+        scale: Option<f32>,
+    ) -> Result<Self> {
         let fault = |why: String| Error::Model(format!("tensor '{name}' of type {kind}: {why}"));
         let size = kind.size_of(rows, cols).map_err(fault)?;
         if bytes.len() != size {
@@ -55,7 +75,10 @@ impl<'a> TensorRows<'a> {
                 format!("{rows} rows of {cols} columns take {size} bytes, but there are {found}; the file is damaged");
             return Err(fault(what));
         }
-        let mut view = Self { name, kind, rows, cols, bytes, scale: 1.0 };
+        let mut view = Self { name, kind, rows, cols, bytes, scale: scale.unwrap_or(1.0) };
+        if kind.is_master() && scale.is_none() {
+            view.scale = view.master_scale()?;
+        }
         if kind == TensorType::I2_S {
             let (codes, trailer) = bytes.split_at(rows * cols / 4);
             view.bytes = codes;
@@ -105,8 +128,8 @@ impl<'a> TensorRows<'a> {
     /// row.
     #[inline(always)]
     fn dequantize_part(&self, row: usize, start: usize, out: &mut [f32]) {
-        if self.kind == TensorType::I2_S {
-            return self.dequantize_i2s(row * self.cols + start, out);
+        if self.has_one_scale() {
+            return self.scaled_values(row, start, out);
         }
         let (head, blocks) = self.row(row);
         let (elements, bytes) = (self.kind.block_elements(), self.kind.block_bytes());
@@ -125,18 +148,6 @@ impl<'a> TensorRows<'a> {
         }
     }
 
-    /// Dequantizes elements of the flattened I2_S tensor from index `start` on.
-    fn dequantize_i2s(&self, start: usize, out: &mut [f32]) {
-        let mut trits = [0; DEQUANT_CHUNK];
-        for (index, values) in out.chunks_mut(DEQUANT_CHUNK).enumerate() {
-            let trits = &mut trits[..values.len()];
-            i2s::unpack(self.bytes, start + DEQUANT_CHUNK * index, trits);
-            for (value, &trit) in values.iter_mut().zip(&*trits) {
-                *value = self.scale * f32::from(trit);
-            }
-        }
-    }
-
     /// The head and the blocks of a row, or of the rows that are stored with it. Not for I2_S, whose blocks run over
     /// row ends.
     #[inline(always)]
@@ -151,8 +162,8 @@ impl<'a> TensorRows<'a> {
     /// is unspecified. An invalid code or a value that is not finite is an error.
     pub fn trits(&self, row: usize, out: &mut [i8]) -> Result<RowTrits> {
         assert_eq!(out.len(), self.cols, "a row of '{}' has {} columns", self.name, self.cols);
-        if self.kind == TensorType::I2_S {
-            return self.i2s_trits(row, out);
+        if self.has_one_scale() {
+            return self.scaled_trits(row, out);
         }
         if let Some(col) = self.code_3(row) {
             return Err(self.invalid_code(row, col));
@@ -180,26 +191,11 @@ impl<'a> TensorRows<'a> {
         Ok(if magnitude == 0.0 { RowTrits::Zero } else { RowTrits::Scale(magnitude) })
     }
 
-    fn i2s_trits(&self, row: usize, out: &mut [i8]) -> Result<RowTrits> {
-        i2s::unpack(self.bytes, row * self.cols, out);
-        // Without an early exit the compiler vectorizes this loop.
-        if out.iter().fold(false, |any, &trit| any | (trit > 1)) {
-            let col = out.iter().position(|&trit| trit > 1).unwrap_or_default();
-            return Err(self.invalid_code(row, col));
-        }
-        if self.scale <= 0.0 {
-            let sign = if self.scale < 0.0 { -1 } else { 0 };
-            out.iter_mut().for_each(|trit| *trit *= sign);
-        }
-        let is_zero = out.iter().fold(0, |seen, &trit| seen | trit) == 0;
-        Ok(if is_zero { RowTrits::Zero } else { RowTrits::Scale(self.scale.abs()) })
-    }
-
     /// An error if a row holds an invalid code or a value that is not finite. For block types it reads only codes and
     /// scales, which is faster than dequantizing.
     pub fn check(&self, row: usize) -> Result<()> {
-        if self.kind == TensorType::I2_S {
-            return self.i2s_trits(row, &mut vec![0; self.cols]).map(drop);
+        if self.has_one_scale() {
+            return self.unscaled_trits(row, &mut vec![0; self.cols]);
         }
         if let Some(col) = self.code_3(row) {
             return Err(self.invalid_code(row, col));

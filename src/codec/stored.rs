@@ -1,6 +1,6 @@
 //! Ternary types as their makers stored them: the trits, and a scale for the tensor, for each row or for each block.
 
-use super::{TensorRows, f16_to_f32, first_f32, i2s, ternary};
+use super::{TensorRows, f16_to_f32, first_f32, ternary};
 use crate::checkpoint::gguf::TensorType;
 use crate::error::Result;
 
@@ -49,10 +49,10 @@ impl TensorRows<'_> {
         self.kind.block_scale().is_some()
     }
 
-    /// The scales of a row of a ternary type: one for I2_S (that of the tensor) and IQ*_BN (that of the row), one for
-    /// each block of the others. Nothing for other types.
+    /// The scales of a row of a ternary type: one for types with one for the tensor, and for IQ*_BN (that of the
+    /// row), one for each block of the others. Nothing for other types.
     pub fn stored_scales(&self, row: usize) -> Option<Vec<f32>> {
-        if self.kind == TensorType::I2_S {
+        if self.has_one_scale() {
             return Some(vec![self.scale]);
         }
         let (head, blocks) = self.row(row);
@@ -70,21 +70,20 @@ impl TensorRows<'_> {
     /// Writes the trits of a row of a ternary type to `out`: `scale · trit` is the value. The type must be one for
     /// which [`TensorRows::stored_scales`] gives scales. An invalid code or a scale that is not finite is an error.
     pub fn stored_trits(&self, row: usize, out: &mut [i8]) -> Result<()> {
-        self.check(row)?;
-        if self.kind == TensorType::I2_S {
-            i2s::unpack(self.bytes, row * self.cols, out);
-            return Ok(());
+        if self.has_one_scale() {
+            return self.unscaled_trits(row, out);
         }
+        self.check(row)?;
         let (head, blocks) = self.row(row);
         self.decode_ternary((row, head, blocks), out, |_, trit| trit);
         Ok(())
     }
 
-    /// Whether every value is zero; of I2_S, whether every code is. It reads no further than the row of the first other
+    /// Whether every value is zero; of I2_S and packed bytes, whether every code is. It reads no further than the row of the first other
     /// value.
     pub fn is_zero(&self) -> bool {
         const ZEROS: u8 = 0b01_01_01_01;
-        if self.kind == TensorType::I2_S {
+        if matches!(self.kind, TensorType::I2_S | TensorType::U8_TRITS) {
             return self.bytes.iter().all(|codes| *codes == ZEROS);
         }
         let mut values = vec![0.0; self.cols];

@@ -1,7 +1,7 @@
 //! Decodes the ternary block types. Trits are stored as 2-bit codes (0, 1, 2 for −1, 0, +1), or five to a byte as digits
 //! of base 3. `value` makes what the caller wants of a scale and a trit: their product, or the trit alone.
 
-use super::half::f16_to_f32;
+use super::f16_to_f32;
 
 /// The multipliers that bring base-3 digits 0 to 4, the most significant first, to the top of a byte.
 const POWERS: [u8; 5] = [1, 3, 9, 27, 81];

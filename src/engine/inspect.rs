@@ -2,7 +2,8 @@
 
 use super::tensor::zeros;
 use super::{ActQuant, Config, Engine, Options, Watch};
-use crate::checkpoint::gguf::{GgufHeader, Metadata, Tensor, TensorInfo};
+use crate::checkpoint::gguf::{Metadata, Tensor, TensorInfo};
+use crate::checkpoint::{Checkpoint, Listing};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +15,7 @@ enum File {
     /// A file that this engine runs.
     Model(Box<Engine>),
     /// A valid file that this engine does not run, with the reason.
-    Refused(GgufHeader, Error),
+    Refused(Box<Listing>, Error),
 }
 
 /// A tensor of a file.
@@ -70,40 +71,40 @@ impl Inspection {
     pub fn open(path: &Path, watch: &mut Watch) -> Result<Inspection> {
         Ok(Inspection(match Engine::open(path, Options::default(), watch) {
             Ok(engine) => File::Model(Box::new(engine)),
-            Err(error @ (Error::Unsupported(_) | Error::Model(_))) => File::Refused(GgufHeader::open(path)?, error),
+            Err(error @ (Error::Unsupported(_) | Error::Model(_))) => {
+                File::Refused(Box::new(Listing::open(path)?), error)
+            }
             Err(error) => return Err(error),
         }))
     }
 
-    /// The version of the GGUF format.
-    pub fn version(&self) -> u32 {
+    fn checkpoint(&self) -> &Checkpoint {
         match &self.0 {
-            File::Model(engine) => engine.gguf().version(),
-            File::Refused(header, _) => header.version(),
+            File::Model(engine) => engine.gguf(),
+            File::Refused(listing, _) => &listing.checkpoint,
         }
     }
 
-    /// Size of the file in bytes; of a split model, of all its files.
+    /// The version of the GGUF format; nothing for a Hugging Face directory.
+    pub fn version(&self) -> Option<u32> {
+        self.checkpoint().version()
+    }
+
+    /// Size of the file in bytes; of several files, of all of them.
     pub fn file_size(&self) -> u64 {
-        match &self.0 {
-            File::Model(engine) => engine.gguf().file_size(),
-            File::Refused(header, _) => header.file_size(),
-        }
+        self.checkpoint().file_size()
     }
 
-    /// All keys and values of the file's metadata.
+    /// All keys and values of the metadata; of a directory, those that a converter to GGUF would have written.
     pub fn metadata(&self) -> Metadata<'_> {
-        match &self.0 {
-            File::Model(engine) => engine.gguf().metadata(),
-            File::Refused(header, _) => header.metadata(),
-        }
+        self.checkpoint().metadata()
     }
 
     /// All tensors, in the order of the file.
     pub fn tensors(&self) -> Vec<TensorSummary<'_>> {
         match &self.0 {
             File::Model(engine) => engine.gguf().tensors().iter().map(TensorSummary::of_tensor).collect(),
-            File::Refused(header, _) => header.tensors.iter().map(TensorSummary::of_entry).collect(),
+            File::Refused(listing, _) => listing.tensors.iter().map(TensorSummary::of_entry).collect(),
         }
     }
 
@@ -111,7 +112,7 @@ impl Inspection {
     /// file that this engine does not run.
     pub fn zeros(&self, watch: &mut Watch) -> Result<Vec<Option<f64>>> {
         match &self.0 {
-            File::Refused(header, _) => Ok(vec![None; header.tensors.len()]),
+            File::Refused(listing, _) => Ok(vec![None; listing.tensors.len()]),
             File::Model(engine) => {
                 let gguf = engine.gguf();
                 gguf.tensors().iter().map(|tensor| zeros(gguf, tensor, watch)).collect()

@@ -1,7 +1,8 @@
 //! Receipts of an engine's answers: how they are made.
 
 use super::{Config, Engine, Finish, Stream, Watch};
-use crate::checkpoint::gguf::{Gguf, fingerprint};
+use crate::checkpoint::fingerprint;
+use crate::checkpoint::gguf::Gguf;
 use crate::decode::Sequence;
 use crate::error::{Error, Result};
 use crate::machine::facts;
@@ -30,7 +31,6 @@ impl Identity {
             let hash = fingerprint(files, threads, watch).map_err(|error| failed(error.to_string()))?;
             hash.ok_or(Error::Cancelled)
         };
-        let file = gguf.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let facts = [
             ("os", std::env::consts::OS.to_string()),
             ("arch", std::env::consts::ARCH.to_string()),
@@ -40,7 +40,7 @@ impl Identity {
         Identity {
             fingerprint: LazyHash::new(hash),
             model_info: ModelInfo {
-                file,
+                file: gguf.name(),
                 bytes: gguf.file_size(),
                 architecture: config.arch.name.into(),
                 layers: config.n_layers as u64,

@@ -1,6 +1,7 @@
 //! The chat template of a model: inside its file, in the files beside it, or suggested by its name.
 
 use super::Engine;
+use crate::checkpoint::directory_of;
 use crate::checkpoint::gguf::{Gguf, Metadata};
 use crate::error::{Error, Result};
 use crate::machine::file;
@@ -18,8 +19,10 @@ const TOOL_USE: &str = "tool_use";
 /// The chat template of a model file or `tokenizer.json`; reads no weights. `variant` names one of several templates,
 /// such as `tool_use`.
 pub fn template_of_file(path: &Path, variant: Option<&str>) -> Result<Template> {
-    if is_tokenizer_json(path) {
-        return template_beside(path, &Tokenizer::open(path, None)?, variant);
+    let folder = directory_of(path).map(|place| place.folder);
+    if folder.is_some() || is_tokenizer_json(path) {
+        let folder = folder.as_deref().or(path.parent()).unwrap_or(Path::new(""));
+        return template_in(folder, &Tokenizer::open(path, None)?, variant);
     }
     let gguf = Gguf::open_metadata(path)?;
     if has_tokenizer(&gguf.metadata()) {
@@ -36,10 +39,10 @@ impl Engine {
     }
 }
 
-/// The template for a `tokenizer.json`, from the files beside it.
-fn template_beside(path: &Path, tokenizer: &Tokenizer, variant: Option<&str>) -> Result<Template> {
-    let name = path.parent().and_then(|folder| folder.file_name()?.to_str());
-    Sources::beside(path)?.template(variant, name, (tokenizer.bos_text(), tokenizer.eos_text()))
+/// The template for the `tokenizer.json` in a folder.
+fn template_in(folder: &Path, tokenizer: &Tokenizer, variant: Option<&str>) -> Result<Template> {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    Sources::in_folder(folder)?.template(variant, name, (tokenizer.bos_text(), tokenizer.eos_text()))
 }
 
 /// The template that a file holds, or else one that the model's name suggests. BOS and EOS are those of `tokenizer`,
@@ -48,7 +51,7 @@ pub(super) fn template_of(gguf: &Gguf, tokenizer: Option<&Tokenizer>, variant: O
     let metadata = gguf.metadata();
     let mut sources = Sources::inside(&metadata)?;
     if sources.0.is_empty() && !has_tokenizer(&metadata) {
-        sources = Sources::beside(gguf.path())?;
+        sources = Sources::in_folder(gguf.folder())?;
     }
     let name = metadata.str("general.name")?;
     if let Some(tokenizer) = tokenizer {
@@ -83,13 +86,14 @@ impl Sources {
         Ok(Sources(sources))
     }
 
-    /// Those in the folder of `path`, as transformers saves them: `chat_template.jinja` and
-    /// `additional_chat_templates/NAME.jinja`, or else the entry `chat_template` of `tokenizer_config.json`.
-    fn beside(path: &Path) -> Result<Sources> {
+    /// Those in a folder, as transformers saves them: `chat_template.jinja` and
+    /// `additional_chat_templates/NAME.jinja`, or else the entry `chat_template` of `chat_template.json` or of
+    /// `tokenizer_config.json`.
+    fn in_folder(folder: &Path) -> Result<Sources> {
         let mut sources = BTreeMap::new();
-        if let Some(source) = read(&path.with_file_name("chat_template.jinja"))? {
+        if let Some(source) = read(&folder.join("chat_template.jinja"))? {
             sources.insert(DEFAULT.to_string(), source);
-            let others = path.with_file_name("additional_chat_templates");
+            let others = folder.join("additional_chat_templates");
             for entry in std::fs::read_dir(others).into_iter().flatten().flatten() {
                 let other = entry.path();
                 let name = other.file_name().and_then(|name| name.to_str()?.strip_suffix(".jinja"));
@@ -99,8 +103,19 @@ impl Sources {
             }
             return Ok(Sources(sources));
         }
-        let config_path = path.with_file_name("tokenizer_config.json");
-        let Some(text) = read(&config_path)? else { return Ok(Sources(sources)) };
+        for name in ["chat_template.json", "tokenizer_config.json"] {
+            sources = Sources::entry(&folder.join(name))?;
+            if !sources.is_empty() {
+                break;
+            }
+        }
+        Ok(Sources(sources))
+    }
+
+    /// The entry `chat_template` of a file in JSON.
+    fn entry(config_path: &Path) -> Result<BTreeMap<String, String>> {
+        let mut sources = BTreeMap::new();
+        let Some(text) = read(config_path)? else { return Ok(sources) };
         let config: Json = serde_json::from_str(text.trim_start_matches('\u{feff}'))
             .map_err(|error| Error::Template(format!("is not JSON: {error}")).at(config_path.display()))?;
         match &config["chat_template"] {
@@ -115,7 +130,7 @@ impl Sources {
                 return Err(Error::Template(wrong).at(config_path.display()));
             }
         }
-        Ok(Sources(sources))
+        Ok(sources)
     }
 
     /// The template `variant`; by default the model's main one, together with the one for tools.

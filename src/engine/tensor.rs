@@ -88,7 +88,7 @@ fn for_each_trit_row(
         if let Some(scales) = view.stored_scales(row) {
             view.stored_trits(row, &mut trits)?;
             take(&trits, &scales);
-            if view.i2s().is_none() {
+            if !view.has_one_scale() {
                 grouping = Grouping::Row;
             }
             continue;

@@ -6,7 +6,7 @@ use super::positions::{self, SlidingWindow};
 use crate::checkpoint::gguf::{Gguf, Metadata};
 use crate::error::{Error, Result};
 use crate::ops::activation::Activation;
-use crate::ops::rope::{RopeParams, RopeScaling};
+use crate::ops::rope::{RopeParams, RopeScaling, RopeStyle};
 
 named! {
     /// How the states of a text's positions become one vector.
@@ -113,7 +113,10 @@ impl Config {
             },
         };
         let context = keys.count_or("context_length", usize::MAX, 4096)?;
-        let rope = positions::rope(&keys, head_dim, context)?;
+        let mut rope = positions::rope(&keys, head_dim, context)?;
+        if gguf.is_unpermuted() {
+            rope.style = RopeStyle::NeoX;
+        }
         let score_width = if (arch.scores_by_width)(size) { hidden_size / n_heads } else { head_dim };
         Ok(Config {
             arch,

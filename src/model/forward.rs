@@ -42,8 +42,8 @@ impl Model {
         let window_cos_sin = self.window_rope.as_ref().map(cos_sin_of);
         let Buffers { x, normed, normed_in, q, k, v, attended, gate, up, branch, int8, grouped } =
             scratch.buffers(config, rows.len())?;
-        let (form, has_dense, eps) = (self.input_form, self.has_dense, config.eps);
-        let mut inputs = InputBuilder { team, n_tokens: rows.len(), form, has_dense, eps, int8, grouped };
+        let (form, rounds_dense, eps) = (self.input_form, self.rounds_dense, config.eps);
+        let mut inputs = InputBuilder { team, n_tokens: rows.len(), form, rounds_dense, eps, int8, grouped };
         let mut record = Recorder::new(trace);
 
         // Embedding: x = E[id], scaled in some architectures.

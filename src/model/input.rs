@@ -38,8 +38,8 @@ pub(super) struct InputBuilder<'a> {
     pub n_tokens: usize,
     /// What the ternary projections read.
     pub form: InputForm,
-    /// Whether any projection is dense.
-    pub has_dense: bool,
+    /// Whether there are dense projections that read what the ternary ones read, rounded to int8.
+    pub rounds_dense: bool,
     /// Added to the mean square in every RMSNorm.
     pub eps: f32,
     /// Buffer for the int8 activations.
@@ -126,8 +126,8 @@ impl InputBuilder<'_> {
                 **scale = team.kernels.quantize(row, q);
             }
         });
-        // A dense projection among ternary ones reads what they read.
-        let f32 = if self.has_dense { Cow::Owned(self.int8.dequantize()) } else { Cow::Borrowed(&*x) };
+        // A dense projection among ternary ones reads what they read, unless the model's makers left it as floats.
+        let f32 = if self.rounds_dense { Cow::Owned(self.int8.dequantize()) } else { Cow::Borrowed(&*x) };
         Ok(ProjectionInput { n_tokens, f32, int8: Some(&*self.int8), grouped: None })
     }
 }

@@ -114,8 +114,8 @@ pub struct Model {
     head: Head,
     output_norm: Vec<f32>,
     layers: Vec<Block>,
-    /// Whether any projection is dense, so that inputs are needed as floats.
-    has_dense: bool,
+    /// Whether there are dense projections that read what the ternary ones read, rounded to int8.
+    rounds_dense: bool,
     rope: Rope,
     /// The rotary embedding of layers with a sliding window.
     window_rope: Option<Rope>,
@@ -127,7 +127,11 @@ impl Model {
         let path = gguf.path().to_path_buf();
         let config = Config::read(&gguf, options.activation);
         let model = config.and_then(|config| weights::load(gguf, config, options, team, cancel));
-        model.map_err(|error| error.of_file(&path))
+        model.map_err(|error| match error {
+            // The caller's, not the file's.
+            Error::Argument(_) => error,
+            error => error.of_file(&path),
+        })
     }
 
     /// The file that it was loaded from.

@@ -76,7 +76,7 @@ fn scales((rows, factor): &Projection) -> Vec<f32> {
         let found = all.into_iter().find(|found| !matches!(found, Ok(RowTrits::Zero)));
         if let Some(Ok(RowTrits::Scale(scale))) = found { vec![scale] } else { Vec::new() }
     });
-    let is_used = |scale: &f32| *scale != 0.0 || rows.i2s().is_some();
+    let is_used = |scale: &f32| *scale != 0.0 || rows.has_one_scale();
     scales.into_iter().filter(is_used).map(|scale| scale * factor).collect()
 }
 

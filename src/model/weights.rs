@@ -85,6 +85,7 @@ pub(super) fn load(
         layers.push(Block { norms, q: q?, k: k?, v: v?, o: o?, gate: gate?, up: up?, down: down? });
     }
     let has_dense = layers.iter().flat_map(Block::linears).any(|l| matches!(l.matrix, Matrix::Dense(_)));
+    let rounds_dense = has_dense && gguf.float_projections().next().is_none();
     // The intervals of the 8-bit copy are those of logits before the softcap.
     let head = Head::new(options.exact_head || config.softcap.is_some());
     Ok(Model {
@@ -98,7 +99,7 @@ pub(super) fn load(
         head,
         output_norm,
         layers,
-        has_dense,
+        rounds_dense,
         rope,
         window_rope,
     })
@@ -233,7 +234,9 @@ impl<'a> Loader<'a> {
         if asked != Some(ActQuant::Int16) {
             match self.pack_each(pack_one_scale, true)? {
                 (packed, None) => {
-                    let why = "every projection is ternary with one scale";
+                    let stay = self.tensors.gguf.float_projections().count();
+                    let but = if stay == 0 { String::new() } else { format!(", but for {stay} that stay floats") };
+                    let why = &format!("every projection is ternary with one scale{but}");
                     return decided(packed, InputForm::PerToken, ActQuant::Int8, why);
                 }
                 (_, why) => not_ternary = why,
@@ -270,6 +273,10 @@ impl<'a> Loader<'a> {
             for projection in &self.projections {
                 check_cancelled(self.cancel)?;
                 let (tensor, factor) = (self.tensor(layer, projection)?, self.factor(layer, projection)?);
+                if self.tensors.gguf.float_projections().any(|name| name == tensor.name()) {
+                    packed.push(None);
+                    continue;
+                }
                 packed.push(match pack(self.tensors.gguf, tensor, factor, self.team, &arena) {
                     Ok(matrix) => {
                         self.tensors.gguf.release(tensor);

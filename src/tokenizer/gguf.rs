@@ -17,10 +17,11 @@ use ahash::AHashMap;
 /// Builds the tokenizer of a model. `pre` is the caller's choice of a pre-tokenizer.
 pub(super) fn load(gguf: &Gguf, pre: Option<&str>) -> Result<Tokenizer> {
     let inside = inside(gguf, pre).map_err(|error| error.of_file(gguf.path()))?;
-    let beside = gguf.path().with_file_name(json::FILE_NAME);
+    let beside = gguf.folder().join(json::FILE_NAME);
     match inside {
         Some(tokenizer) => Ok(tokenizer),
         None if beside.is_file() => json::open(&beside, pre),
+        None if gguf.version().is_none() => Err(json::missing(gguf.folder())),
         None => Err(invalid(format!(
             "metadata key 'tokenizer.ggml.model' is missing and there is no {} beside the file, so the model has no \
              tokenizer; give token ids in place of text",

@@ -20,13 +20,15 @@ pub(super) const FILE_NAME: &str = "tokenizer.json";
 /// How many ids a vocabulary may leave out, beyond as many as it has. It bounds the memory that a wrong id can cost.
 const SPARE_IDS: usize = 1 << 16;
 
-/// Two files that lie beside a `tokenizer.json` and say which tokens begin and end a text. Null if a file is missing.
+/// The files that lie beside a `tokenizer.json` and say which tokens begin and end a text. Null if a file is missing.
 #[derive(Default)]
 pub(super) struct Companions {
     /// The content of `tokenizer_config.json`.
     config: Value,
     /// The content of `generation_config.json`.
     generation: Value,
+    /// The content of `config.json`, the model's configuration.
+    model: Value,
 }
 
 impl Companions {
@@ -36,7 +38,11 @@ impl Companions {
             Ok(bytes) => parse(&bytes).map_err(|error| error.at(name)),
             Err(_) => Ok(Value::Null),
         };
-        Ok(Companions { config: read("tokenizer_config.json")?, generation: read("generation_config.json")? })
+        Ok(Companions {
+            config: read("tokenizer_config.json")?,
+            generation: read("generation_config.json")?,
+            model: read("config.json")?,
+        })
     }
 
     /// The same facts from the metadata of a GGUF file.
@@ -44,7 +50,8 @@ impl Companions {
         let id = |key: &str| metadata.uint(&format!("tokenizer.ggml.{key}_token_id"));
         let stop: Vec<usize> = [id("eos")?, id("eot")?, id("eom")?].into_iter().flatten().collect();
         let config = json!({"add_bos_token": metadata.bool("tokenizer.ggml.add_bos_token")?});
-        Ok(Companions { config, generation: json!({"bos_token_id": id("bos")?, "eos_token_id": stop}) })
+        let generation = json!({"bos_token_id": id("bos")?, "eos_token_id": stop});
+        Ok(Companions { config, generation, model: Value::Null })
     }
 }
 
@@ -54,6 +61,15 @@ pub fn is_json(path: &Path) -> bool {
     let read = file::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
     let text = head.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&head);
     read.is_ok() && text.trim_ascii_start().starts_with(b"{")
+}
+
+/// The error for a directory without tokenizer.
+pub(super) fn missing(folder: &Path) -> Error {
+    invalid(format!(
+        "there is no {FILE_NAME}, so the model has no tokenizer; give token ids in place of text, or make the file with \
+         transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+    ))
+    .at(folder.display())
 }
 
 /// Opens a `tokenizer.json` with the files beside it. A pre-tokenizer that the caller chose (`pre`) is an error.
@@ -93,9 +109,11 @@ pub(super) fn load(bytes: &[u8], companions: &Companions, pre: Option<&str>) -> 
         let token = &companions.config[key];
         id(token.as_str().or(token["content"].as_str())?)
     };
+    // An id, or a list of ids.
     let generated = |key: &str| -> Vec<TokenId> {
-        let value = &companions.generation[key];
-        value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter().filter_map(in_range).collect()
+        let values = [&companions.generation[key], &companions.model[key]];
+        let items = |value| Value::as_array(value).map_or(std::slice::from_ref(value), Vec::as_slice);
+        values.into_iter().flat_map(items).filter_map(in_range).collect()
     };
     let mut stop = generated("eos_token_id");
     let bos = front.or_else(|| configured("bos_token")).or_else(|| generated("bos_token_id").first().copied());

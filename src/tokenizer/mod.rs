@@ -20,6 +20,7 @@ pub use detokenizer::Detokenizer;
 pub use gguf::bos_eos_texts;
 pub use json::is_json as is_tokenizer_json;
 
+use crate::checkpoint::directory_of;
 use crate::checkpoint::gguf::Gguf;
 use crate::error::{Error, Result, Watch};
 use crate::template::RenderedPrompt;
@@ -115,9 +116,13 @@ impl TokenKind {
 }
 
 impl Tokenizer {
-    /// Opens the tokenizer of a file, which is a GGUF model or a `tokenizer.json`. `pre` is as for
+    /// Opens the tokenizer of a file, which is a GGUF model or a `tokenizer.json`, or of a directory with such a file. `pre` is as for
     /// [`Tokenizer::from_gguf`].
     pub fn open(path: &Path, pre: Option<&str>) -> Result<Tokenizer> {
+        if let Some(place) = directory_of(path) {
+            let file = place.folder.join(json::FILE_NAME);
+            return if file.is_file() { json::open(&file, pre) } else { Err(json::missing(&place.folder)) };
+        }
         if json::is_json(path) { json::open(path, pre) } else { Self::from_gguf(&Gguf::open_metadata(path)?, pre) }
     }
 

@@ -6,9 +6,9 @@ use crate::builder::*;
 
 #[test]
 fn an_uncontested_id_means_one_type() {
-    for kind in TensorType::ALL {
+    for (kind, id) in TensorType::ALL.into_iter().filter_map(|kind| Some((kind, kind.id()?))) {
         let size = kind.size_of(12, 512).unwrap();
-        let file = Builder::new().tensor("t", &[512, 12], kind.id(), size).tensor("end", &[8], 0, 32);
+        let file = Builder::new().tensor("t", &[512, 12], id, size).tensor("end", &[8], 0, 32);
         assert_eq!(accepted(&file).tensors()[0].kind(), kind);
     }
     for (id, name) in [(3, "Q4_1"), (10, "Q2_K"), (37, "I8_S"), (9999, "no known meaning")] {

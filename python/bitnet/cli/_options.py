@@ -28,7 +28,10 @@ class Commands(Protocol):
 INSIDE = NAME
 """The name of the model in the package."""
 
-MODEL = f"a GGUF file, hf:OWNER/NAME[@REVISION][/FILE] for a model of the Hugging Face Hub, or {INSIDE}"
+MODEL = (
+    "a GGUF file, a directory with config.json, hf:OWNER/NAME[@REVISION][/FILE] for a model of the Hugging Face Hub, "
+    f"or {INSIDE}"
+)
 MODEL_DEFAULT = f"(default: {INSIDE}, the model in the package)"
 
 
@@ -77,9 +80,14 @@ def add_model(command: Options, help: str | None = None) -> None:
 
 def names_model(text: str) -> bool:
     """Whether a text is meant as a MODEL, not as a prompt."""
-    if text == INSIDE or text.startswith("hf:") or text.endswith((".gguf", "tokenizer.json")):
+    if text == INSIDE or text.startswith("hf:") or text.endswith((".gguf", ".safetensors", "tokenizer.json")):
         return True
-    return is_gguf(text)
+    return is_gguf(text) or is_model_directory(text)
+
+
+def is_model_directory(path: str) -> bool:
+    """Whether a path is a directory as the Hugging Face Hub has them, with the model's configuration."""
+    return os.path.isfile(os.path.join(path, "config.json"))
 
 
 def is_gguf(path: str) -> bool:
@@ -95,9 +103,10 @@ def model_path(model: str | None) -> str:
     if model is None:
         return str(inside())
     path = local(model)
-    if os.path.isdir(path):
+    if os.path.isdir(path) and not is_model_directory(path):
         files = sorted(name for name in os.listdir(path) if name.endswith(".gguf"))
-        raise ArgumentError(f"{model} is a folder; name a file in it: {', '.join(files) or 'it has no GGUF file'}")
+        found = ", ".join(files) or "it has no GGUF file, and no config.json"
+        raise ArgumentError(f"{model} is a folder; name a file in it: {found}")
     if not os.path.exists(path):
         is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.endswith(".gguf")
         hub = f"hf:{model}" if is_name else "hf:OWNER/NAME"

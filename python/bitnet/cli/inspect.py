@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     about = {name: values.get(f"general.{name}") for name in ("name", "description", "license")}
     rows = {name: plain_line(value, _VALUE_CHARACTERS) for name, value in about.items() if isinstance(value, str)}
     rows |= {
-        "file": f"{model['path']} (GGUF version {model['version']}, {byte_size(model['file_size'])})",
+        "file": f"{model['path']} ({_format(model)}, {byte_size(model['file_size'])})",
         "architecture": model["arch"],
     }
     rows |= {"cannot be run": model["error"]} if model["error"] else _how_it_runs(model)
@@ -84,6 +84,11 @@ def run(options: argparse.Namespace) -> None:
         print(f"\nmore: {', '.join(more)}")
 
 
+def _format(model: dict[str, Any]) -> str:
+    """The format of the model's files."""
+    return "Hugging Face directory" if model["version"] is None else f"GGUF version {model['version']}"
+
+
 def _tokenizer(path: str, values: dict[str, Any]) -> str:
     """The kind of the tokenizer, by the metadata, and the rule that splits text."""
     kind = values.get("tokenizer.ggml.model", "no kind in the file")
@@ -91,6 +96,8 @@ def _tokenizer(path: str, values: dict[str, Any]) -> str:
         pre = Tokenizer(path).pre
     except BitnetError as error:
         return f"{kind}; cannot be used: {plain_line(str(error), _VALUE_CHARACTERS)}"
+    if "tokenizer.ggml.model" not in values and pre == "tokenizer.json":
+        return pre
     return f"{kind}, pre-tokenizer {pre}" + ("" if "tokenizer.ggml.pre" in values else " (the file names none)")
 
 

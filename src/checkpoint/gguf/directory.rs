@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::extent::{Extent, extents, rows_and_cols};
 use super::header::{Header, TensorEntry};
@@ -17,13 +18,25 @@ pub struct Tensor {
     name: String,
     shape: Vec<usize>,
     kind: TensorType,
-    /// Index of the file in a split model.
-    pub(super) shard: usize,
-    /// The tensor's bytes in that file.
-    pub(super) range: Range<usize>,
+    /// Index of the model's part that holds it.
+    pub(in crate::checkpoint) part: usize,
+    /// The tensor's bytes in that part.
+    pub(in crate::checkpoint) range: Range<usize>,
+    /// The scale of its trits, where that is not among its bytes: stored elsewhere, or computed from all of them.
+    scale: OnceLock<f32>,
 }
 
 impl Tensor {
+    /// A tensor whose bytes are checked to be there.
+    pub(in crate::checkpoint) fn new(
+        name: String,
+        shape: Vec<usize>,
+        kind: TensorType,
+        (part, range): (usize, Range<usize>),
+    ) -> Tensor {
+        Tensor { name, shape, kind, part, range, scale: OnceLock::new() }
+    }
+
     /// The name as in the file, such as `blk.0.attn_q.weight`.
     pub fn name(&self) -> &str {
         &self.name
@@ -52,6 +65,16 @@ impl Tensor {
     /// The number of elements, which is the product of all dimensions.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// The scale of its trits, if it is known and not among the tensor's bytes.
+    pub fn scale(&self) -> Option<f32> {
+        self.scale.get().copied()
+    }
+
+    /// Keeps a scale that is not among the tensor's bytes. The first one stays.
+    pub fn keep_scale(&self, scale: f32) {
+        let _ = self.scale.set(scale);
     }
 
     /// Bytes in the file, without padding.
@@ -121,7 +144,7 @@ pub(super) fn tensors(
         if span - size >= *alignment {
             gaps.push((name, span - size));
         }
-        tensors.push(Tensor { name: name.clone(), shape: shape.clone(), kind, shard: 0, range });
+        tensors.push(Tensor::new(name.clone(), shape.clone(), kind, (0, range)));
     }
     sort_by_name(&tensors).map_err(broken)?;
     let warning = gaps.first().map(|(name, unused)| {
@@ -132,7 +155,7 @@ pub(super) fn tensors(
 }
 
 /// Indices of `tensors` in the order of their names; an error if two have the same name.
-pub(super) fn sort_by_name(tensors: &[Tensor]) -> Parse<Vec<usize>> {
+pub(in crate::checkpoint) fn sort_by_name(tensors: &[Tensor]) -> Parse<Vec<usize>> {
     let name = |index: usize| tensors[index].name();
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_unstable_by_key(|&index| name(index));

@@ -41,7 +41,7 @@ pub(super) struct TensorEntry {
 
 /// A checked header. It holds the keys; the values stay in the file.
 #[derive(Debug)]
-pub(super) struct Header {
+pub(in crate::checkpoint) struct Header {
     pub version: u32,
     pub alignment: usize,
     /// Position of the data section in the file.
@@ -78,12 +78,12 @@ impl Header {
     }
 
     /// The value of a key. `bytes` is the file that the header was read from.
-    pub(super) fn get<'a>(&self, bytes: &'a [u8], key: &str) -> Option<Value<'a>> {
+    pub(in crate::checkpoint) fn get<'a>(&self, bytes: &'a [u8], key: &str) -> Option<Value<'a>> {
         self.entries.iter().find(|entry| entry.key == key)?.read(bytes)
     }
 
     /// The bytes of an entry, which hold its key, type and value. `bytes` is the file that the header was read from.
-    pub(super) fn raw<'a>(&self, bytes: &'a [u8], key: &str) -> Option<&'a [u8]> {
+    pub(in crate::checkpoint) fn raw<'a>(&self, bytes: &'a [u8], key: &str) -> Option<&'a [u8]> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         let mut reader = Reader::new(bytes, entry.value);
         Value::read(entry.kind, &mut reader).ok()?;
@@ -92,12 +92,12 @@ impl Header {
     }
 
     /// The metadata keys in file order.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+    pub(in crate::checkpoint) fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| &*entry.key)
     }
 
     /// Metadata keys and values in file order.
-    pub(super) fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a str, Value<'a>)> {
+    pub(in crate::checkpoint) fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a str, Value<'a>)> {
         self.entries.iter().filter_map(|entry| Some((&*entry.key, entry.read(bytes)?)))
     }
 }

@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 /// The metadata of a model. In a split model the first file holds it.
 #[derive(Clone, Copy, Debug)]
 pub struct Metadata<'a> {
-    pub(super) path: &'a Path,
-    pub(super) header: &'a Header,
-    pub(super) bytes: &'a [u8],
+    pub(in crate::checkpoint) path: &'a Path,
+    pub(in crate::checkpoint) header: &'a Header,
+    pub(in crate::checkpoint) bytes: &'a [u8],
 }
 
 impl<'a> Metadata<'a> {

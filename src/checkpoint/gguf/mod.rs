@@ -3,33 +3,33 @@
 
 mod directory;
 mod extent;
-mod fingerprint;
 mod header;
-mod map;
 mod metadata;
 mod reader;
 mod resolve;
-mod sniff;
+pub(super) mod sniff;
 mod types;
 mod value;
 
 use std::path::{Path, PathBuf};
 
+pub use super::Checkpoint as Gguf;
+pub(super) use directory::sort_by_name;
 pub use directory::{Tensor, TensorInfo};
-pub use fingerprint::fingerprint;
+pub(super) use header::Header;
 pub use metadata::Metadata;
 pub use types::TensorType;
 pub use value::{Array, Value, ValueType};
 
+use super::map::Map;
+use super::{Checkpoint, Listing, Part};
 use crate::error::{Error, Result};
-use header::Header;
-use map::Map;
 
 /// One GGUF file after all checks: a whole model, or a part of a split model.
 #[derive(Debug)]
 pub struct ParsedGguf {
-    header: Header,
-    tensors: Vec<Tensor>,
+    pub(super) header: Header,
+    pub(super) tensors: Vec<Tensor>,
     warnings: Vec<String>,
 }
 
@@ -55,208 +55,110 @@ impl ParsedGguf {
     }
 }
 
-/// The header of one GGUF file, to be shown. It opens also for models that this engine cannot run.
-#[derive(Debug)]
-pub struct GgufHeader {
-    path: PathBuf,
-    map: Map,
-    header: Header,
-    /// The tensors that the file lists, in its order.
-    pub tensors: Vec<TensorInfo>,
+/// Reads the header of a file, to be shown. It opens also for models that this engine cannot run.
+pub(super) fn list(path: &Path) -> Result<Listing> {
+    let map = Map::open(path)?;
+    let broken = |reason| Error::File { path: path.into(), reason };
+    let (header, entries) = Header::parse(&map.bytes).map_err(broken)?;
+    let tensors = directory::list(&header, &entries, map.bytes.len());
+    Ok(Listing { checkpoint: Checkpoint::new(path, vec![Part::Mapped(map)], header), tensors })
 }
 
-impl GgufHeader {
-    /// Reads the header of a file.
-    pub fn open(path: &Path) -> Result<Self> {
-        let map = Map::open(path)?;
-        let broken = |reason| Error::File { path: path.into(), reason };
-        let (header, entries) = Header::parse(&map.bytes).map_err(broken)?;
-        let tensors = directory::list(&header, &entries, map.bytes.len());
-        Ok(Self { path: path.into(), map, header, tensors })
-    }
+/// Opens a file, or all files of a split model, of which `path` is the first. The others must lie in the same folder.
+pub(super) fn open(path: &Path) -> Result<Checkpoint> {
+    let map = Map::open(path)?;
+    let ParsedGguf { header, tensors, warnings } = parse(&map.bytes, path)?;
+    let mut whole = Checkpoint::new(path, vec![Part::Mapped(map)], header);
+    (whole.tensors, whole.warnings) = (tensors, warnings);
+    open_siblings(&mut whole)?;
+    whole.sorted()
+}
 
-    /// The metadata: facts about the model, its tokenizer and its chat template, by key.
-    pub fn metadata(&self) -> Metadata<'_> {
-        Metadata { path: &self.path, header: &self.header, bytes: &self.map.bytes }
-    }
+/// Opens a file for its metadata alone, without tensors: their bytes may be missing, and their types may be ones that
+/// this engine does not run. Of a split model give the first file, which holds the metadata.
+pub(super) fn open_metadata(path: &Path) -> Result<Checkpoint> {
+    let map = Map::open(path)?;
+    let broken = |reason| Error::File { path: path.into(), reason };
+    let (header, _) = Header::parse(&map.bytes).map_err(broken)?;
+    let whole = Checkpoint::new(path, vec![Part::Mapped(map)], header);
+    siblings(&whole)?;
+    Ok(whole)
+}
 
-    /// The version of the GGUF format.
-    pub fn version(&self) -> u32 {
-        self.header.version
+/// The paths of the other files of a split model, in order; none if the model is one file. An error if this is not the
+/// first file.
+fn siblings(whole: &Checkpoint) -> Result<Vec<PathBuf>> {
+    let metadata = whole.metadata();
+    let count = metadata.uint("split.count")?.unwrap_or(1);
+    if count <= 1 {
+        return Ok(Vec::new());
     }
+    let number = metadata.uint("split.no")?;
+    let path = &whole.path;
+    let prefix = split_prefix(path, count).ok_or_else(|| {
+        whole.broken(format!(
+            "is a part of a model in {count} files, but its name does not end in \
+             '-00001-of-{count:05}.gguf'; restore the original names"
+        ))
+    })?;
+    let part = |index| path.with_file_name(format!("{prefix}-{:05}-of-{count:05}.gguf", index + 1));
+    let first = part(0);
+    if number != Some(0) || first != *path {
+        let first = first.display();
+        return Err(whole.broken(format!("is not the first file of a split model; open '{first}' instead")));
+    }
+    Ok((1..count).map(part).collect())
+}
 
-    /// Size of the file in bytes.
-    pub fn file_size(&self) -> u64 {
-        self.map.bytes.len() as u64
+/// Opens the other files if this is the first file of a split model.
+fn open_siblings(whole: &mut Checkpoint) -> Result<()> {
+    let siblings = siblings(whole)?;
+    if siblings.is_empty() {
+        return Ok(());
+    }
+    let total = whole.metadata().uint("split.tensors.count")?;
+    let count = siblings.len() + 1;
+    for (path, index) in siblings.iter().zip(1..) {
+        open_sibling(whole, path, index, count)?;
+    }
+    match total {
+        Some(total) if total != whole.tensors.len() => Err(whole.broken(format!(
+            "the {count} files hold {} tensors, but split.tensors.count says {total}; a file belongs to another \
+             model: download them again",
+            whole.tensors.len()
+        ))),
+        _ => Ok(()),
     }
 }
 
-/// An open model file, or all files of a split model.
-#[derive(Debug)]
-pub struct Gguf {
-    path: PathBuf,
-    maps: Vec<Map>,
-    /// The header of the first file, the only one with the model's metadata.
-    header: Header,
-    tensors: Vec<Tensor>,
-    /// Indices of `tensors` in the order of their names.
-    by_name: Vec<usize>,
-    warnings: Vec<String>,
-}
-
-impl Gguf {
-    /// Maps a file and checks it. Nobody may write to the file while it is open.
-    ///
-    /// For a split model give the first file, `…-00001-of-0000N.gguf`. The others must lie in the same folder.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let map = Map::open(path)?;
-        let ParsedGguf { header, tensors, warnings } = parse(&map.bytes, path)?;
-        let maps = vec![map];
-        let mut gguf = Self { path: path.into(), maps, header, tensors, by_name: Vec::new(), warnings };
-        gguf.open_siblings()?;
-        gguf.by_name = directory::sort_by_name(&gguf.tensors).map_err(|reason| gguf.broken(reason))?;
-        Ok(gguf)
+/// Opens file `index` of a split model (counted from 0) and takes over its tensors.
+fn open_sibling(whole: &mut Checkpoint, path: &Path, index: usize, count: usize) -> Result<()> {
+    let map = Map::open(path).map_err(|fault| match fault {
+        Error::NotFound { path } => whole.broken(format!(
+            "file {} of {count} is missing: '{}'; put all files into one folder",
+            index + 1,
+            path.display()
+        )),
+        other => other,
+    })?;
+    let ParsedGguf { header, mut tensors, warnings } = parse(&map.bytes, path)?;
+    let metadata = Metadata { path, header: &header, bytes: &map.bytes };
+    let found = (metadata.uint("split.no")?, metadata.uint("split.count")?);
+    if found != (Some(index), Some(count)) {
+        let shown = |value: Option<usize>| value.map_or("nothing".into(), |value| value.to_string());
+        let reason = format!(
+            "should be file {index} (counted from 0) of {count}, but its keys split.no and split.count say {} \
+             and {}; it belongs to another model, or was renamed",
+            shown(found.0),
+            shown(found.1)
+        );
+        return Err(Error::File { path: path.into(), reason });
     }
-
-    /// Opens a file for its metadata alone, without tensors: their bytes may be missing, and their types may be ones
-    /// that this engine does not run. Of a split model give the first file, which holds the metadata.
-    pub fn open_metadata(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let map = Map::open(path)?;
-        let broken = |reason| Error::File { path: path.into(), reason };
-        let (header, _) = Header::parse(&map.bytes).map_err(broken)?;
-        let (maps, tensors, by_name, warnings) = (vec![map], Vec::new(), Vec::new(), Vec::new());
-        let gguf = Self { path: path.into(), maps, header, tensors, by_name, warnings };
-        gguf.siblings()?;
-        Ok(gguf)
-    }
-
-    /// The paths of the other files of a split model, in order; none if the model is one file. An error if this is not
-    /// the first file.
-    fn siblings(&self) -> Result<Vec<PathBuf>> {
-        let metadata = self.metadata();
-        let count = metadata.uint("split.count")?.unwrap_or(1);
-        if count <= 1 {
-            return Ok(Vec::new());
-        }
-        let number = metadata.uint("split.no")?;
-        let path = &self.path;
-        let prefix = split_prefix(path, count).ok_or_else(|| {
-            self.broken(format!(
-                "is a part of a model in {count} files, but its name does not end in \
-                 '-00001-of-{count:05}.gguf'; restore the original names"
-            ))
-        })?;
-        let part = |index| path.with_file_name(format!("{prefix}-{:05}-of-{count:05}.gguf", index + 1));
-        let first = part(0);
-        if number != Some(0) || first != *path {
-            let first = first.display();
-            return Err(self.broken(format!("is not the first file of a split model; open '{first}' instead")));
-        }
-        Ok((1..count).map(part).collect())
-    }
-
-    /// Opens the other files if this is the first file of a split model.
-    fn open_siblings(&mut self) -> Result<()> {
-        let siblings = self.siblings()?;
-        if siblings.is_empty() {
-            return Ok(());
-        }
-        let total = self.metadata().uint("split.tensors.count")?;
-        let count = siblings.len() + 1;
-        for (path, index) in siblings.iter().zip(1..) {
-            self.open_sibling(path, index, count)?;
-        }
-        match total {
-            Some(total) if total != self.tensors.len() => Err(self.broken(format!(
-                "the {count} files hold {} tensors, but split.tensors.count says {total}; a file belongs to another \
-                 model: download them again",
-                self.tensors.len()
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    /// Opens file `index` of a split model (counted from 0) and takes over its tensors.
-    fn open_sibling(&mut self, path: &Path, index: usize, count: usize) -> Result<()> {
-        let map = Map::open(path).map_err(|fault| match fault {
-            Error::NotFound { path } => self.broken(format!(
-                "file {} of {count} is missing: '{}'; put all files into one folder",
-                index + 1,
-                path.display()
-            )),
-            other => other,
-        })?;
-        let ParsedGguf { header, mut tensors, warnings } = parse(&map.bytes, path)?;
-        let metadata = Metadata { path, header: &header, bytes: &map.bytes };
-        let found = (metadata.uint("split.no")?, metadata.uint("split.count")?);
-        if found != (Some(index), Some(count)) {
-            let shown = |value: Option<usize>| value.map_or("nothing".into(), |value| value.to_string());
-            let reason = format!(
-                "should be file {index} (counted from 0) of {count}, but its keys split.no and split.count say {} \
-                 and {}; it belongs to another model, or was renamed",
-                shown(found.0),
-                shown(found.1)
-            );
-            return Err(Error::File { path: path.into(), reason });
-        }
-        tensors.iter_mut().for_each(|tensor| tensor.shard = index);
-        self.tensors.extend(tensors);
-        self.warnings.extend(warnings);
-        self.maps.push(map);
-        Ok(())
-    }
-
-    fn broken(&self, reason: String) -> Error {
-        Error::File { path: self.path.clone(), reason }
-    }
-
-    /// The metadata: facts about the model, its tokenizer and its chat template, by key.
-    pub fn metadata(&self) -> Metadata<'_> {
-        Metadata { path: &self.path, header: &self.header, bytes: &self.maps[0].bytes }
-    }
-
-    /// The tensors of all files, in file order.
-    pub fn tensors(&self) -> &[Tensor] {
-        &self.tensors
-    }
-
-    /// The tensor with this name, if the model has it.
-    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
-        let at = self.by_name.binary_search_by_key(&name, |&index| self.tensors[index].name()).ok()?;
-        Some(&self.tensors[self.by_name[at]])
-    }
-
-    /// The encoded bytes of one of this model's tensors, without padding.
-    pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
-        &self.maps[tensor.shard].bytes[tensor.range.clone()]
-    }
-
-    /// Drops a tensor's pages from memory. Reading the tensor again loads them from the file.
-    pub fn release(&self, tensor: &Tensor) {
-        self.maps[tensor.shard].release(&tensor.range);
-    }
-
-    /// Oddities of the file that do not prevent its use.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    /// The path as given to `open`.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The version of the GGUF format.
-    pub fn version(&self) -> u32 {
-        self.header.version
-    }
-
-    /// Size of all files together, in bytes.
-    pub fn file_size(&self) -> u64 {
-        self.maps.iter().map(|map| map.bytes.len() as u64).sum()
-    }
+    tensors.iter_mut().for_each(|tensor| tensor.part = index);
+    whole.tensors.extend(tensors);
+    whole.warnings.extend(warnings);
+    whole.parts.push(Part::Mapped(map));
+    Ok(())
 }
 
 /// The common beginning of the names of a split model's files; none if this name is not that of one of `count` files.

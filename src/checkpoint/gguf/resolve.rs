@@ -161,7 +161,8 @@ const KNOWN: [(u32, &str); 27] = [
 pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<TensorType> {
     let first = &extents[0].entry.name;
     let unsupported = |name: &str| {
-        let run: Vec<&str> = TensorType::ALL.iter().map(|kind| kind.name()).collect();
+        let run = TensorType::ALL.iter().filter(|kind| kind.id().is_some());
+        let run: Vec<&str> = run.map(|kind| kind.name()).collect();
         let (path, run) = (path.display(), run.join(", "));
         Error::Unsupported(format!(
             "{path}: tensor '{first}' has type id {id}, {name}, which this engine does not run; get the model in one \
@@ -170,7 +171,7 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
     };
     let meanings = meanings(id);
     if meanings.is_empty() {
-        if let Some(kind) = TensorType::ALL.into_iter().find(|kind| kind.id() == id) {
+        if let Some(kind) = TensorType::ALL.into_iter().find(|kind| kind.id() == Some(id)) {
             return Ok(kind);
         }
         let known = KNOWN.iter().find(|entry| entry.0 == id);
@@ -200,7 +201,8 @@ pub(super) fn type_name(extent: &Extent) -> String {
     let id = extent.entry.id;
     let fits = |meaning: &&Meaning| extent.is_filled_by(meaning.size(extent));
     let meant = meanings(id).iter().filter(fits).map(Meaning::name);
-    let run = TensorType::ALL.iter().filter(|kind| kind.id() == id && meanings(id).is_empty()).map(|kind| kind.name());
+    let run =
+        TensorType::ALL.iter().filter(|kind| kind.id() == Some(id) && meanings(id).is_empty()).map(|kind| kind.name());
     let known = KNOWN.iter().filter(|entry| entry.0 == id).map(|entry| entry.1);
     let names: Vec<&str> = meant.chain(run).chain(known).collect();
     if names.is_empty() { format!("type id {id}") } else { names.join(" or ") }

@@ -3,27 +3,38 @@
 /// The longest header of a safetensors file, as its reference implementation limits it.
 const MOST_SAFETENSORS_HEADER: u64 = 100_000_000;
 
+/// What a file is that was downloaded wrongly, and what to do; nothing if it does not look like that.
+pub(in crate::checkpoint) fn other_file(bytes: &[u8]) -> Option<&'static str> {
+    let head = &bytes[..bytes.len().min(512)];
+    let text = markup(head).to_ascii_lowercase();
+    if head.starts_with(b"version https://git-lfs") {
+        Some("is a Git LFS pointer, not the file; run `git lfs pull` or download the file itself")
+    } else if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
+        Some("is an HTML page, not a model; the download link led to a web page")
+    } else if text.starts_with(b"<?xml") {
+        Some("is an XML document, not a model; a server may have refused the download")
+    } else {
+        None
+    }
+}
+
 /// Says what kind of file starts with these bytes, and what to do.
 pub(super) fn describe(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(512)];
-    let text = markup(head).to_ascii_lowercase();
-    let found = if head.starts_with(b"version https://git-lfs") {
-        "is a Git LFS pointer, not the model; run `git lfs pull` or download the file itself"
-    } else if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
-        "is an HTML page, not a model; the download link led to a web page"
-    } else if text.starts_with(b"<?xml") {
-        "is an XML document, not a model; a server may have refused the download"
+    let text = markup(head);
+    let found = if let Some(found) = other_file(bytes) {
+        found
     } else if head.starts_with(b"PK\x03\x04") || matches!(head, [0x80, 2..=5, ..]) {
         "is a zip or pickle file, such as a PyTorch checkpoint, which could run code and is not read; get the model \
-         as GGUF"
+         as GGUF or safetensors"
     } else if is_safetensors(bytes) {
-        "is a safetensors file; get the model as GGUF, or convert it"
+        "is a safetensors file; give the path of its directory, with config.json"
     } else if [b"lmgg", b"fmgg", b"tjgg"].iter().any(|magic| head.starts_with(*magic)) {
         "has an old GGML format from before GGUF; get a newer file"
     } else if b"GGUF".starts_with(head) {
         "ends inside its first four bytes; download it again"
     } else if matches!(text.first(), Some(b'{' | b'[')) && is_text(head) {
-        "is a JSON file, such as a model's configuration; give the path of a .gguf file"
+        "is a JSON file, such as a model's configuration; give the path of a .gguf file or of the model's directory"
     } else if is_text(head) {
         "is a text file, not a model; give the path of a .gguf file"
     } else {

@@ -4,7 +4,8 @@ use std::fmt;
 
 named! {
     /// How the elements of a tensor are stored. The names are ggml's; Q2_0 has two layouts under one id and one name,
-    /// which are told apart here.
+    /// which are told apart here. The last four are of Hugging Face directories: packed trits whose scale is another
+    /// tensor, and floats of which trits are to be made.
     #[expect(missing_docs, reason = "the variants are ggml's type names")]
     #[expect(non_camel_case_types, reason = "the variants are ggml's type names")]
     pub enum TensorType {
@@ -29,13 +30,20 @@ named! {
         PTQ1_0 = "PTQ1_0",
         Q1_0 = "Q1_0",
         STQ1_0 = "STQ1_0",
+        U8_TRITS = "U8",
+        F32_MASTER = "F32 master",
+        F16_MASTER = "F16 master",
+        BF16_MASTER = "BF16 master",
     }
 }
+
+/// In place of a type id.
+const NO_ID: u32 = u32::MAX;
 
 impl TensorType {
     /// The id, the columns and bytes of a block, and the bytes in front of each row; of IQ2_BN_R4 those of four rows.
     fn facts(self) -> (u32, usize, usize, usize) {
-        match self {
+        match self.stored_as() {
             Self::F32 => (0, 1, 4, 0),
             Self::F16 => (1, 1, 2, 0),
             Self::BF16 => (30, 1, 2, 0),
@@ -57,12 +65,31 @@ impl TensorType {
             Self::PTQ1_0 => (143, 128, 28, 0),
             Self::Q1_0 => (41, 128, 18, 0),
             Self::STQ1_0 => (42, 256, 42, 0),
+            // Four rows a byte; rows do not follow one another.
+            Self::U8_TRITS => (NO_ID, 1, 1, 0),
+            Self::F32_MASTER | Self::F16_MASTER | Self::BF16_MASTER => unreachable!("stored as floats"),
         }
     }
 
-    /// The type id in a file. Other programs give some ids another meaning; `resolve` tells them apart.
-    pub fn id(self) -> u32 {
-        self.facts().0
+    /// The type id in a GGUF file, if it has one. Other programs give some ids another meaning; `resolve` tells them
+    /// apart.
+    pub fn id(self) -> Option<u32> {
+        Some(self.facts().0).filter(|id| *id != NO_ID && !self.is_master())
+    }
+
+    /// Whether trits are to be made of the floats, with one scale for the tensor.
+    pub fn is_master(self) -> bool {
+        matches!(self, Self::F32_MASTER | Self::F16_MASTER | Self::BF16_MASTER)
+    }
+
+    /// The type of the bytes: that of the floats of which trits are to be made, or else this one.
+    pub fn stored_as(self) -> Self {
+        match self {
+            Self::F32_MASTER => Self::F32,
+            Self::F16_MASTER => Self::F16,
+            Self::BF16_MASTER => Self::BF16,
+            other => other,
+        }
     }
 
     /// Columns of one block. A row is a whole number of blocks; in I2_S only the whole tensor is.
@@ -82,7 +109,7 @@ impl TensorType {
 
     /// How many rows are stored together.
     pub fn row_group(self) -> usize {
-        if self == Self::IQ2_BN_R4 { 4 } else { 1 }
+        if matches!(self, Self::IQ2_BN_R4 | Self::U8_TRITS) { 4 } else { 1 }
     }
 
     /// Bytes of a tensor of this shape, or why it cannot have this type.
