@@ -79,7 +79,8 @@ fuzz:  ## Fuzz each target for a minute with libFuzzer: make fuzz TARGET=templat
 
 asan:  ## Run the tests of kernels, codecs, threads and files under AddressSanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/asan \
-	  cargo test --target $(HOST) --lib --test codec --test contract --test gguf --test kernels
+	  cargo test --target $(HOST) --lib --test codec --test codec_groups --test contract --test gguf --test grouped --test hf \
+	  --test kernels -- --skip cost_tests --skip fail_fast  # these measure time and address space
 
 miri:  ## Run the tests of threads and memory under Miri (needs a nightly compiler)
 	rustup component add --toolchain nightly miri rust-src
