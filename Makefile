@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUST_SOURCES := $(shell find src -name '*.rs') build.rs python/bitnet/_core.pyi Cargo.toml Cargo.lock
 MODEL_2B := models/2b-4t.gguf
 AARCH64 := aarch64-unknown-linux-gnu
-EMULATED := --test kernels --test contract --test codec
+EMULATED := --test kernels --test grouped --test contract --test codec --test codec_groups
 DOCUMENTED := bitnet bitnet.errors bitnet.hub bitnet.models pytest_bitnet
 TRIAL_TOOLS := pytest pytest-xdist nbclient ipykernel gguf
 FREE_PYTHON ?= python3.14t
@@ -94,12 +94,12 @@ emulate:  ## Run core tests under QEMU: AArch64, and x86-64 without AVX (needs D
 	command -v qemu-aarch64 aarch64-linux-gnu-gcc >/dev/null || \
 	  (apt-get update -qq && apt-get install -y -qq qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 	rustup target add $(AARCH64)
-	for cpu in max cortex-a53; do \
+	export BITNET_EMULATED=1; for cpu in max cortex-a53; do \
 	  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 	  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $$cpu" \
 	  cargo test --target $(AARCH64) $(EMULATED) || exit 1; \
 	done
-	for cpu in Nehalem Haswell; do \
+	export BITNET_EMULATED=1; for cpu in Nehalem Haswell; do \
 	  CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu $$cpu" \
 	  cargo test --target x86_64-unknown-linux-gnu $(EMULATED) || exit 1; \
 	done

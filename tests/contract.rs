@@ -26,6 +26,8 @@ const MODELS: [&str; 12] = [
     "llama-ptq1",
     "llama-q2-g64",
 ];
+/// Of these, one with one scale, one with a scale for each group of columns, and one with every optional step.
+const FEW: [&str; 3] = ["relu2-i2s", "llama-q2-g64", "gemma3-window"];
 const KV_TYPES: [(&str, KvType); 2] = [("f16", KvType::F16), ("f32", KvType::F32)];
 
 fn fixture(name: &str) -> PathBuf {
@@ -41,6 +43,11 @@ fn open(model: &str, mut options: Options) -> Engine {
     }
     let path = fixture(&format!("{model}.gguf"));
     Engine::open(&path, options, &mut || false).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The models of the tests other than that of the digests; few of them where an emulated processor is slow.
+fn models() -> &'static [&'static str] {
+    if std::env::var_os("BITNET_EMULATED").is_some() { &FEW } else { &MODELS }
 }
 
 /// Pseudorandom ids, of which 150 fill more than two pages of the cache.
@@ -89,7 +96,7 @@ fn logits_have_the_recorded_digest_on_every_instruction_set() {
 
 #[test]
 fn threads_and_chunks_do_not_show() {
-    for model in MODELS {
+    for model in models() {
         let reference = open(model, Options { n_threads: Some(1), n_batch: Some(150), ..Options::default() });
         let ids = ids(&reference, 150);
         let want = bits(&logits(&reference, &ids));
@@ -105,7 +112,7 @@ fn threads_and_chunks_do_not_show() {
 
 #[test]
 fn a_sequence_has_the_logits_that_it_has_alone() {
-    for model in MODELS {
+    for model in models() {
         let engine = open(model, Options { n_batch: Some(50), ..Options::default() });
         let all = ids(&engine, 120);
         let sequences: Vec<Vec<u32>> =
@@ -118,7 +125,7 @@ fn a_sequence_has_the_logits_that_it_has_alone() {
 
 #[test]
 fn cached_equals_recomputed() {
-    for model in MODELS {
+    for model in models() {
         for (_, kv_type) in KV_TYPES {
             let engine = open(model, Options { kv_type: Some(kv_type), ..Options::default() });
             let prompt = ids(&engine, 61);
@@ -140,7 +147,7 @@ fn cached_equals_recomputed() {
 
 #[test]
 fn prompts_together_are_continued_as_each_alone() {
-    for model in MODELS {
+    for model in models() {
         for n_batch in [2, 128] {
             let options = || Options { n_batch: Some(n_batch), n_ctx: Some(80), ..Options::default() };
             let (engine, alone) = (open(model, options()), open(model, options()));
@@ -227,7 +234,7 @@ fn an_abandoned_step_leaves_the_cache_as_it_was() {
 
 #[test]
 fn the_kernels_count_what_they_computed() {
-    for model in MODELS {
+    for model in models() {
         let engine = open(model, Options { n_batch: Some(7), ..Options::default() });
         let (runtime, layers) = (engine.runtime(), engine.config().n_layers as u64);
         let prompt = ids(&engine, 20);

@@ -27,7 +27,8 @@ def cost(path: Path, isa: Any) -> dict[str, Any]:
     """Of an answer of eight tokens to a prompt of seventy: per token, and what the kernels counted."""
     with bitnet.Engine(path, n_threads=1, isa=isa) as engine:
         answer = engine.generate([i * 31 % engine.n_vocab for i in range(70)], max_tokens=8, ignore_eos=True)
-        memory = {name: size for name, size in engine.memory.items() if name != "file"}
+        varies = ("file", "resident", "resident_file")
+        memory = {name: size for name, size in engine.memory.items() if name not in varies}
         work = answer.receipt.to_dict()["run"]["work"]
         rows = {name: count for name, count in work.items() if not name.endswith("_ns")}
         return {"per_token": engine.per_token, "work": rows, "memory": memory}

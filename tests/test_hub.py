@@ -359,12 +359,6 @@ def test_no_second_answer_of_the_hub_names_files(server: Hub, tmp_path: Path) ->
     assert "the hub gives repository the commit '../../../evil'" in said
 
 
-@pytest.mark.parametrize("revision", ["../x", "a/../../b", "/x", "..", "a//b", "C:x", "x\\y", "a\nb"])
-def test_a_revision_is_no_path(tmp_path: Path, revision: str) -> None:
-    with pytest.raises(bitnet.ArgumentError, match="expected a branch, a tag or a commit"):
-        hub.model_file("maker/one", revision=revision, cache_dir=tmp_path)
-
-
 def test_names_of_files_that_leave_the_repository_are_not_there(server: Hub, tmp_path: Path) -> None:
     data = server.repos["maker/one"]["model.gguf"]
     server.repos["maker/one"] = {name: data for name in ("../../evil.gguf", "/evil.gguf", "a/../../evil.gguf")}
@@ -431,25 +425,6 @@ def test_pickles_are_not_downloaded(server: Hub, tmp_path: Path) -> None:
     assert said.startswith("ModelNotFoundError maker/pickle has no GGUF file and no model of safetensors files; ")
     assert "pytorch_model.bin is a pickle, which runs code" in said
     assert not [path for path in tmp_path.rglob("*") if path.name == "pytorch_model.bin"]
-
-
-@pytest.mark.parametrize(
-    ("names", "files"),
-    [
-        (["model.safetensors", "config.json"], ["config.json", "model.safetensors"]),
-        (
-            ["model.safetensors.index.json", "config.json", "a.safetensors", "b.safetensors", "x/c.safetensors"],
-            ["config.json", "model.safetensors.index.json", "a.safetensors", "b.safetensors"],
-        ),
-        (
-            ["model.safetensors.index.json", "config.json", "model-00001-of-00001.safetensors", "other.safetensors"],
-            ["config.json", "model.safetensors.index.json", "model-00001-of-00001.safetensors"],
-        ),
-        (["m.gguf", "model.safetensors", "config.json"], ["m.gguf"]),
-    ],
-)
-def test_the_files_of_a_directory(names: list[str], files: list[str]) -> None:
-    assert hub._files_of(None, names, "a/b") == files
 
 
 def test_what_is_not_there_is_named(server: Hub, tmp_path: Path) -> None:
@@ -522,19 +497,6 @@ def test_what_fails_on_the_way(server: Hub, tmp_path: Path) -> None:
     assert broken.endswith("; the next call resumes the download")
 
 
-@pytest.mark.parametrize("repo_id", ["a/b/c", "hf:m/one", "one", "", "a/b--c", "/etc/x.gguf", 5, None])
-def test_a_repository_is_owner_and_name(repo_id: Any) -> None:
-    with pytest.raises(bitnet.ArgumentError) as error:
-        bitnet.Engine.from_pretrained(repo_id)
-    assert str(error.value) == f"repo_id is {repo_id!r}, expected 'owner/name' of letters, digits, '-', '_' and '.'"
-
-
-def test_names_are_texts() -> None:
-    for what in ("filename", "revision"):
-        with pytest.raises(bitnet.ArgumentError, match=f"^{what} is 5, expected a str$"):
-            hub.model_file("maker/one", **{what: 5})  # type: ignore[arg-type]
-
-
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     """A cache as `huggingface_hub` lays it out, with a split model in a folder of its repository."""
@@ -595,27 +557,6 @@ def test_the_beginning_of_a_commit_is_found_in_the_cache(cache: Path) -> None:
     for unclear in (COMMIT[:7], COMMIT[:6], "*"):
         with pytest.raises(bitnet.ModelNotFoundError, match="is not in the cache"):
             path(unclear)
-
-
-@pytest.mark.parametrize(
-    ("names", "chosen"),
-    [
-        (["model.gguf", "mmproj-model-f16.gguf", "q/x.mmproj-i2_s.gguf"], "model.gguf"),
-        (["model.gguf"], "model.gguf"),
-        (["a/Model-I2_S.GGUF", "a/model-f16.gguf"], "a/Model-I2_S.GGUF"),
-        (["m-tq1_0.gguf", "m-tq2_0.gguf", "m-q4_0.gguf"], "m-tq2_0.gguf"),
-        (["m-i2-s.gguf", "m-f32.gguf"], "m-i2-s.gguf"),
-        (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"], "m-00001-of-00002.gguf"),
-        (["i2_s/m-f16.gguf", "m-IQ2_BN.gguf"], "m-IQ2_BN.gguf"),
-    ],
-)
-def test_the_choice(names: list[str], chosen: str) -> None:
-    assert hub._choose(names, "a/b") == chosen
-
-
-def test_an_unclear_choice_lists_the_files() -> None:
-    with pytest.raises(bitnet.ArgumentError, match=r"a-i2_s\.gguf, b-i2_s\.gguf, c\.gguf"):
-        hub._choose(["b-i2_s.gguf", "a-i2_s.gguf", "c.gguf"], "a/b")
 
 
 def test_the_command_line_takes_names(server: Hub, tmp_path: Path) -> None:

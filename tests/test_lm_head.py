@@ -1,15 +1,19 @@
-"""Choosing by bounds of the logits (`lm_head="auto"`) gives the ids that all exact logits give (`"exact"`)."""
+"""Choosing by bounds of the logits (`lm_head="auto"`) gives the ids that all exact logits give (`"exact"`); the 8-bit
+head (`"int8"`) gives logits of its own."""
 
 from __future__ import annotations
 
 import dataclasses
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 import bitnet
 from bitnet import _tensor_types as tt
@@ -34,12 +38,16 @@ def head(kind: str, name: str = "output.weight") -> Tensor:
     return Tensor(name, x.shape, tt.TYPES[kind][0], len(data), lambda: [data])
 
 
+def write_model(folder: Path, kind: str) -> Path:
+    spec = dataclasses.replace(SPEC, output=kind)
+    found = {t.name: t for t in tensors(spec)} | {"output.weight": head(kind)}
+    write_gguf(folder / "model.gguf", metadata(spec), [*found.values()])
+    return folder / "model.gguf"
+
+
 @pytest.fixture(scope="module", params=["F16", "Q6_K", "F32"])
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
-    path: Path = tmp_path_factory.mktemp("head") / "model.gguf"
-    spec = dataclasses.replace(SPEC, output=request.param)
-    found = {t.name: t for t in tensors(spec)} | {"output.weight": head(request.param)}
-    write_gguf(path, metadata(spec), [*found.values()])
+    path = write_model(tmp_path_factory.mktemp("head"), request.param)
     engines = [bitnet.Engine(path, lm_head=lm_head, n_threads=2) for lm_head in ("exact", "auto")]
     yield engines
     for engine in engines:
@@ -131,6 +139,92 @@ def test_a_row_that_is_no_number_is_found_as_before(tmp_path: Path) -> None:
         engine.generate_tokens([1, 2], max_tokens=2)
 
 
-def test_lm_head_takes_two_names(engines: list[Any]) -> None:
+def int8_logits(head: np.ndarray[Any, Any], hidden: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The logits of `lm_head="int8"` as docs/numerics.md defines them, in plain numpy."""
+    amax = np.abs(head).max(axis=1, keepdims=True)
+    zero = amax < np.float32(1e-12)
+    inverse = np.where(zero, np.float32(0), np.float32(127) / np.where(zero, np.float32(1), amax))
+    rows = np.rint(head * inverse).astype(np.int64)
+    row_steps = np.where(zero, np.float32(0), amax / np.float32(127)).astype(np.float64)
+    stride = -(-head.shape[1] // 32) * 32
+    most = min((2**31 - 1) // (127 * stride), 2**15 - 1)
+    steps = np.maximum(np.abs(hidden.astype(np.float64)).max(axis=1, keepdims=True), 1e-30) / most
+    scaled = hidden.astype(np.float64) / steps
+    integers = (np.sign(scaled) * np.floor(np.abs(scaled) + 0.5)).astype(np.int64)
+    return ((row_steps.T * steps) * (integers @ rows.T)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["F16", "F32"])
+def test_the_8_bit_head_defines_its_own_logits(tmp_path: Path, kind: str) -> None:
+    path, prompt = write_model(tmp_path, kind), [5, 6, 2000, 2401, 17]
+    with bitnet.Engine(path, lm_head="exact") as exact:
+        trace, stored = exact.trace(prompt), exact.tensor("output.weight").to_float()
+    with bitnet.Engine(path, lm_head="int8", n_threads=1, n_batch=2) as engine:
+        logits = engine.logits(prompt)
+        assert logits.tobytes() == int8_logits(stored, trace.hidden).tobytes()
+        assert 0 < np.abs(logits - trace.logits).max() < 0.02 * np.ptp(trace.logits)
+        greedy = engine.generate(prompt, max_tokens=1)
+        assert greedy.token_ids == [int(logits[-1].argmax())]
+        assert engine.memory["head_copy"] == SPEC.vocab_size * (SPEC.width + 12)
+        for isa in bitnet.isas():
+            with bitnet.Engine(path, lm_head="int8", isa=isa, n_threads=2) as other:
+                assert other.logits(prompt).tobytes() == logits.tobytes()
+                assert other.replay(greedy.receipt)
+
+
+def test_the_8_bit_head_stands_in_the_claim(tmp_path: Path) -> None:
+    path = write_model(tmp_path, "F16")
+    with bitnet.Engine(path, lm_head="int8") as engine, bitnet.Engine(path) as auto:
+        receipt = engine.generate([5, 6], max_tokens=3).receipt
+        assert receipt.to_dict()["claim"]["lm_head"] == "int8"
+        Draft202012Validator(bitnet.receipt_schema()).validate(receipt.to_dict())
+        exact = auto.generate([5, 6], max_tokens=3).receipt
+        assert "lm_head" not in exact.to_dict()["claim"]
+        for replayed, other in ((exact, engine), (receipt, auto)):
+            with pytest.raises(bitnet.ReceiptError, match=r"'claim\.lm_head': it is '(exact|int8)', but"):
+                other.replay(replayed)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q6_K", "Q2_0_g64"])
+def test_an_8_bit_head_that_is_no_smaller_is_refused(tmp_path: Path, kind: str) -> None:
+    make_model(tmp_path / "model.gguf", dataclasses.replace(SPEC, arch="llama", output=kind))
+    with pytest.raises(bitnet.ArgumentError, match=rf"lm_head is 'int8'.*'output.weight', whose type {kind[:4]}"):
+        bitnet.Engine(tmp_path / "model.gguf", lm_head="int8")
+
+
+def test_an_8_bit_head_with_a_row_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    tensor = head("F16")
+    data = bytearray(b"".join(tensor.chunks()))
+    data[2 * 77 * SPEC.width : 2 * 77 * SPEC.width + 2] = b"\x00\x7e"
+    found = {t.name: t for t in tensors(SPEC)} | {
+        "output.weight": Tensor("output.weight", tensor.shape, tensor.type_id, len(data), lambda: [bytes(data)])
+    }
+    write_gguf(tmp_path / "model.gguf", metadata(SPEC), [*found.values()])
+    with pytest.raises(bitnet.ModelError, match=r"output\.weight.*not finite"):
+        bitnet.Engine(tmp_path / "model.gguf", lm_head="int8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it")
+def test_the_stored_head_leaves_the_memory(tmp_path: Path) -> None:
+    """With the 8-bit copy, exact or not, the pages of the stored head are dropped."""
+    spec = dataclasses.replace(SPEC, vocab_size=60000, output="F32")
+    make_model(tmp_path / "model.gguf", spec)
+    stored, of_files = 4 * spec.vocab_size * spec.width, {}
+    for lm_head in ("auto", "int8", "exact"):
+        code = f"""
+import bitnet
+engine = bitnet.Engine({str(tmp_path / "model.gguf")!r}, lm_head={lm_head!r})
+engine.generate([1, 2], max_tokens=2, ignore_eos=True)
+memory = engine.memory
+print(memory["resident"], memory["resident_file"])
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        resident, of_files[lm_head] = map(int, done.stdout.split())
+        assert resident > of_files[lm_head] > 0
+    assert of_files["exact"] > stored
+    assert all(of_files["exact"] - of_files[lm_head] > 0.8 * stored for lm_head in ("auto", "int8")), of_files
+
+
+def test_lm_head_takes_three_names(engines: list[Any]) -> None:
     with pytest.raises(bitnet.ArgumentError, match="lm_head"):
         bitnet.Engine(engines[0].path, lm_head="fast")

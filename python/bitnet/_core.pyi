@@ -54,7 +54,7 @@ class _Options(TypedDict, total=False):
     act_quant: Literal["auto", "int8", "int16", "none"]
     ffn_act: Literal["silu", "relu2", "gelu_tanh"] | None
     n_batch: int | None
-    lm_head: Literal["auto", "exact"]
+    lm_head: Literal["auto", "exact", "int8"]
 
 class _Sampling(TypedDict, total=False):
     temperature: float
@@ -896,7 +896,7 @@ class ChatSession:
 
         Raises:
             ArgumentError: The file is not a saved conversation, or its cache is damaged or belongs to another model,
-                `kv_type`, `act_quant`, `ffn_act` or version of the numerics.
+                `kv_type`, `act_quant`, `ffn_act`, `lm_head` or version of the numerics.
             TemplateError: The saved template cannot be used.
             OSError: The file cannot be read.
         """
@@ -1107,8 +1107,10 @@ class Engine:
         ffn_act: Activation of the feed-forward network, "silu", "relu2" or "gelu_tanh". Default: by architecture.
         n_batch: Largest number of tokens in one forward pass. Default: 128.
         lm_head: "auto" keeps an 8-bit copy of the output head that finds the few tokens that can be chosen, and
-            computes exact logits for these only. "exact" computes all logits and saves the memory. Results do not
-            change.
+            computes exact logits for these only. "exact" computes all logits and has no copy; results do not change.
+            "int8" defines the logits by the 8-bit copy alone: other logits, by about 1 % of their spread, and the
+            stored head need not be in memory. It is refused for heads that are smaller than such a copy, and stands in
+            the claim of receipts.
         progress: Read the file in advance and show a progress bar (needs tqdm, see the extra "notebook").
 
     Raises:
@@ -1142,7 +1144,7 @@ class Engine:
         act_quant: Literal["auto", "int8", "int16", "none"] = "auto",
         ffn_act: Literal["silu", "relu2", "gelu_tanh"] | None = None,
         n_batch: int | None = None,
-        lm_head: Literal["auto", "exact"] = "auto",
+        lm_head: Literal["auto", "exact", "int8"] = "auto",
         progress: bool = False,
     ) -> Engine: ...
     @classmethod
@@ -1703,9 +1705,9 @@ class Engine:
                 only the ids are compared.
 
         Raises:
-            ReceiptError: The receipt belongs to another model, `kv_type`, `act_quant`, `ffn_act` or version of the
-                numerics; or what it says of the model or the system prompt is not so; or it is redacted and the prompt
-                is missing or is not the receipt's.
+            ReceiptError: The receipt belongs to another model, `kv_type`, `act_quant`, `ffn_act`, `lm_head` or version
+                of the numerics; or what it says of the model or the system prompt is not so; or it is redacted and the
+                prompt is missing or is not the receipt's.
         """
     def replay_ids(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> list[int]:
         """Compute the completion of a receipt again and return its ids. Arguments and errors as for `replay`."""
@@ -1718,8 +1720,10 @@ class Engine:
         """Sizes in bytes.
 
         packed_weights: weights in memory of the engine; mapped_weights: weights that are read from the mapped file;
-        head_copy: the 8-bit copy of the output head, made when a completion first needs it; kv_cache: the prefix cache;
-        file: the model file.
+        head_copy: the copy of the output head (8-bit, or packed trits), made when a completion first needs it;
+        kv_cache: the prefix cache; file: the model file; resident: memory that the whole process takes at this moment;
+        resident_file: the part of it that are pages of mapped files, which the system drops when it needs memory. The
+        last two are 0 where the system does not tell them (they come from Linux's /proc).
         """
     @property
     def per_token(self) -> dict[str, int]:
@@ -1728,6 +1732,9 @@ class Engine:
         ternary_macs: multiply-adds of int8 activations and ternary weights; weight_bytes: weights read by one decode
         step, for any number of sequences; kv_bytes: keys and values read for each earlier token of the sequence.
         """
+    @property
+    def lm_head(self) -> str:
+        """How logits are computed: "auto", "exact" or "int8"."""
     @property
     def path(self) -> Path:
         """Path of the model, as given."""

@@ -82,10 +82,13 @@ def of_engine(engine: Engine) -> tuple[str, Rows]:
     return f"Engine {engine.path.name}", {
         "model": f"{engine.arch}, {engine.n_vocab} tokens in the vocabulary, file of {byte_size(memory['file'])}",
         "weights": f"{byte_size(memory['packed_weights'])} packed, {byte_size(memory['mapped_weights'])} mapped from "
-        f"the file, {byte_size(memory['head_copy'])} for the 8-bit copy of the output head",
+        f"the file, {byte_size(memory['head_copy'])} for the copy of the output head",
+        "process": f"{byte_size(memory['resident'])} in memory, {byte_size(memory['resident_file'])} of them pages of "
+        "files, which the system drops when it needs memory",
         "per token": f"reads {byte_size(cost['weight_bytes'])} of weights, and of the KV cache "
         f"{byte_size(cost['kv_bytes'])} per earlier position; {cost['ternary_macs'] / 1e6:.4g} M ternary multiply-adds",
-        "arithmetic": f"act_quant {engine.act_quant}, ffn_act {engine.ffn_act}, kv_type {engine.kv_type}",
+        "arithmetic": f"act_quant {engine.act_quant}, ffn_act {engine.ffn_act}, kv_type {engine.kv_type}, "
+        f"lm_head {engine.lm_head}",
         "runs on": f"{engine.isa}, threads {engine.n_threads}, n_batch {engine.n_batch}",
         "context": f"{engine.n_ctx} positions; {engine.cached_tokens} in the warm cache, "
         f"{byte_size(memory['kv_cache'])}",

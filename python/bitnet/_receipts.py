@@ -11,7 +11,7 @@ from .errors import TokenIdError
 _SHOWN = 500
 """A longer prompt is cut to its last characters, this many."""
 
-_USUAL = {"kv_type": "f16", "numerics": 1}
+_USUAL = {"kv_type": "f16", "numerics": 1, "lm_head": None, "act_block": None}
 """Settings that are shown only if they have another value. The defaults of the others depend on the model."""
 
 
@@ -47,7 +47,7 @@ def summary(receipt: Receipt, tokenizer: Tokenizer | None = None) -> dict[str, s
         "digest": receipt.digest + (f", previous {claim['previous']}" if claim["previous"] else ""),
         "model": f"{model['file']} ({model['architecture']}, {model['bytes']} bytes), {claim['model']}",
         "settings": f"act_quant {claim['act_quant']}, ffn_act {claim['ffn_act']}, n_ctx {claim['n_ctx']}"
-        + "".join(f", {name} {claim[name]}" for name, usual in _USUAL.items() if claim[name] != usual),
+        + "".join(f", {name} {claim.get(name)}" for name, usual in _USUAL.items() if claim.get(name) != usual),
     }
     if template:
         rows["template"] = f"{template['name']} (from: {template['origin']})"

@@ -120,6 +120,7 @@ def _read_requests(source: str | os.PathLike[str], engine: Engine, pattern: Chat
     system, template = pattern.system, pattern.template
     common = {name: getattr(pattern.params, name) for name in dir(SamplingParams) if not name.startswith("_")}
     model = [engine.path.name, engine.memory["file"], engine.n_ctx, engine.kv_type, engine.act_quant, engine.ffn_act]
+    model += [engine.lm_head] if engine.lm_head == "int8" else []
     setting = [*model, template.source, template.bos_token, template.eos_token]
     requests: list[_Request] = []
     for place, line in _lines(source):

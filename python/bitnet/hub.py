@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["local", "model_file"]
 
-_PREFERRED = ("i2_s", "tq2_0", "tq1_0", "iq2_bn", "iq1_bn")
-"""Tensor types as file names spell them, the first choice first. All of them store ternary weights without loss."""
+_PREFERRED = (
+    *("i2_s", "tq2_0", "tq1_0", "iq2_bn", "iq2_bn_r4", "iq1_bn"),
+    *("q2_0", "pq2_0", "ptq1_0", "q2_0_g64", "stq1_0", "q1_0"),
+)
+"""Tensor types as file names spell them, the first choice first. All of them store ternary weights without loss; of
+Bonsai's, `q2_0` has groups of 128 columns, and `q2_0_g64` is llama.cpp's own type."""
 _CONFIG = "config.json"
 _COMPANIONS = re.compile(
     r"config\.json|generation_config\.json|tokenizer\.json|tokenizer_config\.json|chat_template\.(jinja|json)"
@@ -313,6 +317,11 @@ def _stays_inside(name: str) -> bool:
     return name.isprintable() and not any(part in ("", ".", "..") or set(part) & set("\\:") for part in name.split("/"))
 
 
+def _is_of(name: str, kind: str) -> bool:
+    """Whether a file's name ends with this tensor type, or has it as a word of its own."""
+    return bool(re.search(rf"(?<![a-z0-9]){kind}(?!_(?:g64|r4)|[a-z0-9])", name))
+
+
 def _choose(names: Iterable[str], repo_id: str) -> str:
     """Pick the model among a repository's files: a GGUF file that is no image projector; the first of a split model."""
     kinds = {name: PurePosixPath(name).name.lower().replace("-", "_") for name in sorted(names)}
@@ -320,7 +329,7 @@ def _choose(names: Iterable[str], repo_id: str) -> str:
     models = [name for name in files if shard_number(name) in (None, 1)]
     if not models:
         raise ModelNotFoundError(f"{repo_id} has no GGUF file")
-    by_type = ([name for name in models if kind in kinds[name]] for kind in _PREFERRED)
+    by_type = ([name for name in models if _is_of(kinds[name], kind)] for kind in _PREFERRED)
     best = next((found for found in by_type if found), models)
     if len(best) > 1:
         raise ArgumentError(f"{repo_id} has several models; pass one of them as filename: {', '.join(models)}")

@@ -249,7 +249,8 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
         answer: Any = self.engine.generate([0], max_tokens=1)  # the fingerprint is in receipts only
         document = answer.receipt.to_dict()
         claim, model = document["claim"], document["model_info"]
-        settings = {name: claim[name] for name in ("n_ctx", "kv_type", "act_quant", "ffn_act", "numerics")}
+        names = ("n_ctx", "kv_type", "act_quant", "ffn_act", "lm_head", "numerics")
+        settings = {name: claim[name] for name in names if name in claim}
         return {
             "model_file": model["file"],
             "model_fingerprint": claim["model"],

@@ -48,7 +48,7 @@ impl Map {
 
     /// Drops the pages that lie entirely inside `range` from memory. A later read loads them from the file again.
     #[cfg(unix)]
-    pub(super) fn release(&self, range: &Range<usize>) {
+    pub(super) fn release(&self, range: Range<usize>) {
         let start = range.start.next_multiple_of(OS_PAGE);
         let end = range.end / OS_PAGE * OS_PAGE;
         if start < end && end <= self.bytes.len() {
@@ -62,5 +62,5 @@ impl Map {
 
     /// Does nothing: this system has no call for it.
     #[cfg(not(unix))]
-    pub(super) fn release(&self, _range: &Range<usize>) {}
+    pub(super) fn release(&self, _range: Range<usize>) {}
 }

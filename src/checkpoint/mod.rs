@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use gguf::{Header, Metadata, Tensor, TensorInfo};
 use hf::Directory;
 use map::Map;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// An open model: a GGUF file, all files of a split one, or a directory of the Hugging Face Hub.
@@ -131,10 +132,11 @@ impl Checkpoint {
         &self.parts[tensor.part].bytes()[tensor.range.clone()]
     }
 
-    /// Drops a tensor's pages from memory. Reading the tensor again loads them from the file.
-    pub fn release(&self, tensor: &Tensor) {
+    /// Drops the pages of some bytes of a tensor from memory. Reading them again loads them from the file.
+    pub fn release(&self, tensor: &Tensor, bytes: Range<usize>) {
+        assert!(bytes.end <= tensor.size());
         if let Part::Mapped(map) = &self.parts[tensor.part] {
-            map.release(&tensor.range);
+            map.release(tensor.range.start + bytes.start..tensor.range.start + bytes.end);
         }
     }
 

@@ -23,7 +23,7 @@ mod warm;
 
 pub use crate::decode::{Finish, Watch};
 pub use crate::model::config::{Config, Pooling};
-pub use crate::model::{ActQuant, InputTrace, LayerTrace, PerToken, Trace};
+pub use crate::model::{ActQuant, InputTrace, LayerTrace, LmHead, PerToken, Trace};
 pub use crate::ops::activation::Activation;
 pub use crate::ops::attention::KvType;
 pub use embed::Embedding;
@@ -43,6 +43,7 @@ pub use tensor::TensorValues;
 use crate::checkpoint::gguf::Gguf;
 use crate::decode::{Runtime, Sequence};
 use crate::error::{Error, Result};
+use crate::machine::facts::{Resident, resident};
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 use open::TokenizerThread;
@@ -73,6 +74,8 @@ pub struct MemoryUse {
     pub kv_cache: usize,
     /// The model file on disk.
     pub file: u64,
+    /// What the process takes, and the part of it that are pages of files; 0 where the system does not tell.
+    pub process: Resident,
 }
 
 impl Engine {
@@ -131,6 +134,16 @@ impl Engine {
         self.runtime.model.act_quant.chosen
     }
 
+    /// How logits are computed.
+    pub fn lm_head(&self) -> LmHead {
+        self.runtime.model.lm_head()
+    }
+
+    /// The name of the output head, unless its logits are exact.
+    fn inexact_head(&self) -> Option<&'static str> {
+        (self.lm_head() == LmHead::Int8).then(|| self.lm_head().name())
+    }
+
     /// What looks wrong in the file or its weights, although the model runs. It waits for nothing, so the tokenizer,
     /// which may still be in the making, tells its own.
     pub fn warnings(&self) -> Vec<String> {
@@ -146,6 +159,7 @@ impl Engine {
             head_copy: model.copied_bytes(),
             kv_cache: self.cached_bytes(),
             file: model.gguf().file_size(),
+            process: resident(),
         }
     }
 

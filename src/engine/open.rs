@@ -1,7 +1,7 @@
 //! Opening a model.
 
 use super::receipts::Identity;
-use super::{ActQuant, Activation, Engine, KvType, Watch};
+use super::{ActQuant, Activation, Engine, KvType, LmHead, Watch};
 use crate::checkpoint::gguf::Gguf;
 use crate::decode::Runtime;
 use crate::error::{Error, Result};
@@ -36,9 +36,8 @@ pub struct Options {
     pub act_quant: Option<ActQuant>,
     /// The activation of the feed-forward network. Default: by architecture.
     pub ffn_act: Option<Activation>,
-    /// Whether to compute every logit exactly. Otherwise an 8-bit copy of the output head finds the few ids that can be
-    /// chosen, and only their logits are exact; the answers are the same.
-    pub exact_head: bool,
+    /// How logits are computed. Default: exactly, as far as the sampler needs them.
+    pub lm_head: LmHead,
 }
 
 /// Builds the tokenizer on a thread of its own while the weights load.
@@ -90,8 +89,8 @@ impl Engine {
         let threads = options.n_threads.unwrap_or_else(facts::cores);
         let pool = Pool::new(threads)?;
         let cancel = AtomicBool::new(false);
-        let (activation, act_quant, exact_head) = (options.ffn_act, options.act_quant, options.exact_head);
-        let load_options = LoadOptions { activation, act_quant, n_ctx: options.n_ctx, exact_head };
+        let (activation, act_quant, lm_head) = (options.ffn_act, options.act_quant, options.lm_head);
+        let load_options = LoadOptions { activation, act_quant, n_ctx: options.n_ctx, lm_head };
         let load = |workers: &Workers| Model::load(gguf, &load_options, &Team::new(workers, kernels), &cancel);
         let look = || cancel.fetch_or(watch(), Relaxed) || cancel.load(Relaxed);
         let model = pool.run_watched(load, look).unwrap_or(Err(Error::Cancelled))?;

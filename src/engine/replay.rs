@@ -63,11 +63,14 @@ impl Engine {
             let names = claim.sampling.unknown.join(", ");
             format!("this version does not know {names}; replay the receipt with the version that wrote it")
         })?;
+        let block = |block: Option<u64>| block.map_or("none".to_string(), |columns| columns.to_string());
         let tokenizer = self.tokenizer().map_or("none", |tokenizer| &tokenizer.fingerprint);
         for (name, theirs, own) in [
             ("claim.act_quant", &*claim.act_quant, self.act_quant().name()),
+            ("claim.act_block", &block(claim.act_block), &block(self.runtime.model.act_block())),
             ("claim.ffn_act", &claim.ffn_act, self.config().activation.name()),
             ("claim.kv_type", &claim.kv_type, self.kv_type.name()),
+            ("claim.lm_head", claim.lm_head.as_deref().unwrap_or("exact"), self.inexact_head().unwrap_or("exact")),
             ("claim.model", claim.model.get_watched(watch)?, self.fingerprint(watch)?),
             ("claim.tokenizer", claim.tokenizer.as_deref().unwrap_or("none"), tokenizer),
         ] {

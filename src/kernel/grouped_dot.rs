@@ -82,28 +82,28 @@ pub(super) struct GroupedKernels {
     pub(super) tile: TileKernel,
 }
 
-/// Adds a group of columns to the outputs of 16 rows: `fma(float(sum) · s, scale, y)`. The sums of codes become those
-/// of trits in floats, which is exact.
+/// Adds a group of columns to the outputs of 16 rows: `fma(float(sum of trits) · s, scale, y)`. `minus` turns sums of
+/// codes into those of trits.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`.
 #[inline(always)]
 unsafe fn fold<L: SimdF32, const N: usize>(
     y: L::Vector,
-    sums: &[[i32; GROUP]; N],
-    sum: i32,
+    sums: [&[i32; GROUP]; N],
+    minus: i32,
     s: f32,
     scales: L::Vector,
 ) -> L::Vector {
+    let mut trits = *sums[N - 1];
+    for r in 0..GROUP {
+        let high = if N == 2 { sums[0][r] << 8 } else { 0 };
+        trits[r] = trits[r] + high - minus;
+    }
     // SAFETY: the caller promises the instruction set of `L`.
     unsafe {
-        let codes = match N {
-            1 => L::i32_to_f32(&sums[0]),
-            _ => L::fma(L::i32_to_f32(&sums[0]), L::splat(256.0), L::i32_to_f32(&sums[N - 1])),
-        };
-        let trits = L::fma(codes, L::splat(1.0), L::splat(-sum as f32));
         // A product: adding −0 changes nothing.
-        let value = L::fma(trits, L::splat(s), L::splat(-0.0));
+        let value = L::fma(L::i32_to_f32(&trits), L::splat(s), L::splat(-0.0));
         L::fma(value, scales, y)
     }
 }
@@ -213,7 +213,9 @@ unsafe fn add_block<L: SimdF32, const N: usize, const PARTS: usize>(
         // SAFETY: the caller promises the instruction set of `L`.
         unsafe {
             let scales = L::f16_to_f32(rows.scales_of(PARTS * block + part));
-            y = fold::<L, N>(y, &sums[part], scale.sum(part, PARTS), scale.s, scales);
+            let mut of_part = [&sums[part][0]; N];
+            of_part[N - 1] = &sums[part][N - 1];
+            y = fold::<L, N>(y, of_part, scale.sum(part, PARTS), scale.s, scales);
         }
     }
     y
@@ -344,13 +346,13 @@ fn tile<L: SimdF32, D: TernaryDot, const DOTS: usize, const GROUPS: usize, const
     // has them.
     unsafe {
         let mut acc = [[L::splat(0.0); STRIP / GROUP]; DOTS];
+        let mut sums = [[[0; GROUP]; STRIP / GROUP]; DOTS];
         for block in 0..blocks {
             let mut q = [&[0; BLOCK]; DOTS];
             for (q, plane) in q.iter_mut().zip(&planes) {
                 *q = &plane[block];
             }
             for group in 0..PARTS {
-                let mut sums = [[[0; GROUP]; STRIP / GROUP]; DOTS];
                 let mut first = 0;
                 while first < parts {
                     let codes = 4 / PARTS * group..4 / PARTS * (group + 1);
@@ -366,10 +368,10 @@ fn tile<L: SimdF32, D: TernaryDot, const DOTS: usize, const GROUPS: usize, const
                     let scales = L::f16_to_f32(rows.scales_of(PARTS * block + group));
                     for t in 0..n_tokens {
                         let scale = &tokens[t].scales[block];
-                        let mut of_token = [sums[N * t][r]; N];
-                        of_token[N - 1] = sums[N * t + N - 1][r];
+                        let mut of_token = [&sums[N * t][r]; N];
+                        of_token[N - 1] = &sums[N * t + N - 1][r];
                         let sum = scale.sum(group, PARTS);
-                        acc[t][r] = fold::<L, N>(acc[t][r], &of_token, sum, scale.s, scales);
+                        acc[t][r] = fold::<L, N>(acc[t][r], of_token, sum, scale.s, scales);
                     }
                 }
             }
@@ -420,8 +422,7 @@ unsafe fn block_tile<D: TernaryDot, const DOTS: usize, const GROUPS: usize>(
         }
         for t in 0..DOTS {
             for g in 0..GROUPS {
-                let at = first + g;
-                let out = &mut sums[t][at / parts][at % parts * D::ROWS..][..D::ROWS];
+                let out = &mut sums[t].as_flattened_mut()[(first + g) * D::ROWS..][..D::ROWS];
                 D::store(D::widen(acc[t][g]), out);
             }
         }

@@ -1,4 +1,4 @@
-//! The processor's name, and how many cores this process may use.
+//! The processor's name, how many cores this process may use, and the memory that it takes.
 
 /// The name that the processor reports, such as "AMD EPYC 9554"; where it reports none, the architecture.
 pub fn processor_name() -> String {
@@ -19,4 +19,23 @@ pub fn processor_name() -> String {
 /// The number of cores that this process may use, by its affinity and its container's limit.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Memory that the process takes at this moment, in bytes.
+#[derive(Clone, Copy, Default)]
+pub struct Resident {
+    /// All pages that are in memory.
+    pub bytes: u64,
+    /// Those of mapped files; the system can drop them.
+    pub of_files: u64,
+}
+
+/// The memory of this process, by Linux's `/proc/self/status` (proc_pid_status(5)); zeros on other systems.
+pub fn resident() -> Resident {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    Resident { bytes: kib("VmRSS") << 10, of_files: kib("RssFile") << 10 }
 }

@@ -10,6 +10,7 @@ use crate::kernel::grouped::Grouped;
 use crate::kernel::ternary::Ternary;
 use crate::kernel::{Kernels, Team};
 use crate::machine::memory::Arena;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -74,6 +75,17 @@ impl Dense {
     /// The tensor's name, for errors.
     pub fn name(&self) -> &str {
         self.tensor.name()
+    }
+
+    /// The tensor's type, as GGUF names it.
+    pub fn type_name(&self) -> String {
+        self.tensor.kind().to_string()
+    }
+
+    /// Drops rows from memory; a later read loads them from the file again.
+    pub fn release(&self, rows: Range<usize>) {
+        let row = self.bytes() / self.rows();
+        self.gguf.release(&self.tensor, rows.start * row..rows.end * row);
     }
 
     /// Its size in the file.

@@ -15,6 +15,7 @@ mod linear;
 mod pack;
 mod plausible;
 mod positions;
+mod quantized_head;
 mod row;
 mod scratch;
 mod tensors;
@@ -23,6 +24,7 @@ mod weights;
 
 pub use cache::KvCache;
 pub use cost::PerToken;
+pub use head::LmHead;
 pub use row::{CandidateThreshold, LogitsFor, Row};
 pub use scratch::Scratch;
 pub use trace::{InputTrace, LayerTrace, Trace};
@@ -31,6 +33,7 @@ pub use weights::ActQuantDecision;
 use crate::checkpoint::gguf::Gguf;
 use crate::error::{Error, Result};
 use crate::kernel::Team;
+use crate::kernel::packing::BLOCK;
 use crate::ops::activation::Activation;
 use crate::ops::attention::{KvType, PageShape};
 use crate::ops::rope::Rope;
@@ -63,8 +66,8 @@ pub struct LoadOptions {
     pub act_quant: Option<ActQuant>,
     /// Positions that a sequence may have; decides between the two tables of LongRoPE.
     pub n_ctx: Option<usize>,
-    /// Compute every logit from the stored output head; never make its 8-bit copy.
-    pub exact_head: bool,
+    /// How logits are computed.
+    pub lm_head: LmHead,
 }
 
 /// One transformer block.
@@ -142,6 +145,17 @@ impl Model {
     /// The sizes and constants that its file states.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The columns that share a step of int8 activations; `None` if each token has one step, or for other types.
+    pub fn act_block(&self) -> Option<u64> {
+        let blocks = matches!(self.input_form, InputForm::Blocks(_)) && self.act_quant.chosen == ActQuant::Int8;
+        blocks.then_some(BLOCK as u64)
+    }
+
+    /// How logits are computed.
+    pub fn lm_head(&self) -> LmHead {
+        self.head.kind()
     }
 
     /// Whether the output head is tied to the embedding.

@@ -86,8 +86,8 @@ pub(super) fn load(
     }
     let has_dense = layers.iter().flat_map(Block::linears).any(|l| matches!(l.matrix, Matrix::Dense(_)));
     let rounds_dense = has_dense && gguf.float_projections().next().is_none();
-    // The intervals of the 8-bit copy are those of logits before the softcap.
-    let head = Head::new(options.exact_head || config.softcap.is_some());
+    let matrix = output.as_ref().unwrap_or(&embedding);
+    let head = Head::new(options.lm_head, config.softcap.is_some(), team, matrix)?;
     Ok(Model {
         gguf,
         config,
@@ -279,7 +279,7 @@ impl<'a> Loader<'a> {
                 }
                 packed.push(match pack(self.tensors.gguf, tensor, factor, self.team, &arena) {
                     Ok(matrix) => {
-                        self.tensors.gguf.release(tensor);
+                        self.tensors.gguf.release(tensor, 0..tensor.size());
                         Some(matrix)
                     }
                     Err(NotPacked::Broken(error)) => return Err(error),

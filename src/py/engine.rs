@@ -11,7 +11,7 @@ use super::template::Template;
 use super::tensor::{self, Tensor};
 use super::tokenizer::{self, Tokenizer};
 use super::trace::{self, Trace};
-use crate::engine::{ActQuant, Activation, Embedding, Engine as CoreEngine, KvType, Options, Pooling, Replay};
+use crate::engine::{ActQuant, Activation, Embedding, Engine as CoreEngine, KvType, LmHead, Options, Pooling, Replay};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams as Params;
 use crate::token::TokenId;
@@ -98,7 +98,7 @@ impl Engine {
             isa: isa.clone(),
             kv_type: Some(choice(kv_type, "kv_type", &[KvType::F16, KvType::F32].map(|t| (t.name(), t)))?),
             act_quant: choice(act_quant, "act_quant", &quants)?,
-            exact_head: choice(lm_head, "lm_head", &[("auto", false), ("exact", true)])?,
+            lm_head: choice(lm_head, "lm_head", &LmHead::ALL.map(|kind| (kind.name(), kind)))?,
             ffn_act: ffn_act.map(|name| choice(name, "ffn_act", &activations)).transpose()?,
         };
         let path = match path {
@@ -314,6 +314,8 @@ impl Engine {
             ("head_copy", memory.head_copy as u64),
             ("kv_cache", memory.kv_cache as u64),
             ("file", memory.file),
+            ("resident", memory.process.bytes),
+            ("resident_file", memory.process.of_files),
         ]
         .into_py_dict(py)
     }
@@ -324,6 +326,12 @@ impl Engine {
         let cost = self.core()?.per_token();
         [("ternary_macs", cost.ternary_macs), ("weight_bytes", cost.weight_bytes), ("kv_bytes", cost.kv_bytes)]
             .into_py_dict(py)
+    }
+
+    #[doc = doc!(Engine.lm_head)]
+    #[getter]
+    fn lm_head(&self) -> Result<&'static str> {
+        Ok(self.core()?.lm_head().name())
     }
 
     #[doc = doc!(Engine.path)]

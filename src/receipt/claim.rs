@@ -22,10 +22,16 @@ pub struct Claim {
     pub tokenizer: Option<String>,
     /// What the inputs of projections are rounded to: "int8", "int16" or "none".
     pub act_quant: String,
+    /// The columns that share a step of int8 activations; none if each token has one step, or for other types.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act_block: Option<u64>,
     /// The activation function of the feed-forward network.
     pub ffn_act: String,
     /// The number format of the KV cache.
     pub kv_type: String,
+    /// "int8" for logits of the output head in 8 bits; none for exact ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lm_head: Option<String>,
     /// The context length in positions.
     pub n_ctx: u64,
     /// The chat template that formatted the prompt; none for a prompt that was given as text or ids.

@@ -136,6 +136,12 @@ def add_engine_options(command: argparse.ArgumentParser) -> None:
         default="f16",
         help="number format of the KV cache; f32 takes twice the memory (default: f16)",
     )
+    group.add_argument(
+        "--lm-head",
+        choices=["auto", "exact", "int8"],
+        default="auto",
+        help="how logits are computed: int8 takes the least memory, with other answers (default: auto, exact answers)",
+    )
 
 
 def add_threads(command: Options) -> None:
@@ -147,7 +153,7 @@ def add_threads(command: Options) -> None:
 def open_engine(options: argparse.Namespace) -> Engine:
     """Open the model with the options of `add_engine_options`."""
     path = model_path(options.model)
-    return Engine(path, n_threads=options.threads, n_ctx=options.ctx, kv_type=options.kv_type)
+    return Engine(path, n_threads=options.threads, n_ctx=options.ctx, kv_type=options.kv_type, lm_head=options.lm_head)
 
 
 # -- Conversations ----------------------------------------------------------------------------------------------------

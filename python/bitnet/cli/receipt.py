@@ -20,7 +20,10 @@ from ._options import INSIDE, MODEL, MODEL_DEFAULT, Commands, add_command, add_t
 _NOT_VALID = 1
 """The exit status if a receipt is not valid, a replay differs, or two claims differ."""
 
-_CONSTANT = ["numerics", "model", "tokenizer", "act_quant", "ffn_act", "kv_type", "n_ctx", "template", "system"]
+_CONSTANT = [
+    *("numerics", "model", "tokenizer", "act_quant", "act_block", "ffn_act", "kv_type", "lm_head", "n_ctx"),
+    *("template", "system"),
+]
 """Claims that are the same in all receipts of a conversation."""
 
 _TOLD_WITHOUT_REPLAY = ["claim", "run", "timestamp", "environment", "model_info", "test_results"]
@@ -197,14 +200,15 @@ def _verify(options: argparse.Namespace) -> int:
 def _changed(before: Receipt, receipt: Receipt) -> list[str]:
     """The claims that differ from the receipt before, although a conversation cannot change them."""
     one, other = (each.redact().to_dict()["claim"] for each in (before, receipt))
-    return [f"claim.{name}" for name in _CONSTANT if one[name] != other[name]]
+    return [f"claim.{name}" for name in _CONSTANT if one.get(name) != other.get(name)]
 
 
 def _engine_options(receipt: Receipt, most: int) -> dict[str, Any]:
     """The options with which an engine has to be opened to replay a receipt. A larger context than the model has
     (`most`) cannot be opened; the replay says so."""
     claim = receipt.to_dict()["claim"]
-    return {name: claim[name] for name in ("act_quant", "ffn_act", "kv_type")} | {"n_ctx": min(claim["n_ctx"], most)}
+    options = {name: claim[name] for name in ("act_quant", "ffn_act", "kv_type", "lm_head") if name in claim}
+    return options | {"n_ctx": min(claim["n_ctx"], most)}
 
 
 def _replay(options: argparse.Namespace) -> int:

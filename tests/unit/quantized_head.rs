@@ -42,7 +42,7 @@ proptest! {
             pool.run(|workers| {
                 let team = Team::new(workers, kernels);
                 let dequantize = |row: usize, out: &mut [f32]| out.copy_from_slice(&rows[row]);
-                let copy = QuantizedHead::new(&team, rows.len(), n, dequantize).expect("finite");
+                let copy = QuantizedHead::from_rows(&team, rows.len(), n, dequantize, |_| {}).expect("memory").expect("finite");
                 copy.bounds(&team, &xs, &mut bounds);
             });
             for (bounds, x) in bounds.chunks(2 * rows.len()).zip(&xs) {

@@ -1,0 +1,158 @@
+//! The output head in 8 bits: bounds of the logits, or logits that are defined by it.
+//!
+//! With w = ŵ + e (ŵ the 8-bit row) and x = x̂ + f (x̂ in up to 16 bits), |w·x - ŵ·x̂| ≤ |e||x| + |ŵ||f| by the
+//! Cauchy-Schwarz inequality, and ŵ·x̂ is an integer times two steps. A dot in fixed order differs from w·x by at most
+//! γ Σ|w||x| ≤ γ|w||x|, where γ = m·u / (1 - m·u) for m roundings (Higham, Accuracy and Stability of Numerical
+//! Algorithms, section 3.1). So the bounds hold the logit *as the exact path rounds it*.
+
+use super::linear::Dense;
+use crate::error::Result;
+use crate::kernel::Team;
+use crate::kernel::quantized_head::{HEAD_STEP, HEAD_TOKENS, QuantizedToken};
+use crate::machine::memory::HugeBuf;
+use crate::machine::pool::OutputTile;
+use std::ops::Range;
+
+/// How many rows one task computes.
+const ROWS_PER_TASK: usize = 64;
+
+/// A matrix in 8 bits, with the step, the norm and the error that `quantize_row` returns for each row.
+pub(super) struct QuantizedHead {
+    q: HugeBuf<i8>,
+    stride: usize,
+    steps: Vec<f32>,
+    norms: Vec<f32>,
+    errors: Vec<f32>,
+}
+
+/// A token's hidden state x as integers.
+struct QuantizedInput {
+    q: Vec<i16>,
+    token: QuantizedToken,
+}
+
+impl QuantizedHead {
+    /// The 8-bit copy of a matrix, whose pages leave the memory; `None` if a value is not finite.
+    pub(super) fn new(team: &Team, matrix: &Dense) -> Result<Option<QuantizedHead>> {
+        let dequantize = |row: usize, out: &mut [f32]| matrix.dequantize(team.kernels, row, out);
+        QuantizedHead::from_rows(team, matrix.rows(), matrix.cols(), dequantize, |rows| matrix.release(rows))
+    }
+
+    /// Reads all rows in parallel, and tells of those that are `done`.
+    fn from_rows(
+        team: &Team,
+        count: usize,
+        cols: usize,
+        dequantize: impl Fn(usize, &mut [f32]) + Sync,
+        done: impl Fn(Range<usize>) + Sync,
+    ) -> Result<Option<QuantizedHead>> {
+        let stride = cols.next_multiple_of(HEAD_STEP);
+        let mut q = HugeBuf::try_zeroed(count.saturating_mul(stride))?;
+        let (mut steps, mut norms, mut errors) = (vec![0f32; count], vec![0f32; count], vec![0f32; count]);
+        let facts =
+            steps.chunks_mut(ROWS_PER_TASK).zip(norms.chunks_mut(ROWS_PER_TASK)).zip(errors.chunks_mut(ROWS_PER_TASK));
+        let mut tasks: Vec<_> = q.chunks_mut(stride * ROWS_PER_TASK).zip(facts).collect();
+        team.for_each_chunk(&mut tasks, 1, |task, tasks| {
+            let mut dequantized = vec![0f32; cols];
+            let first = task * ROWS_PER_TASK;
+            for (q, ((steps, norms), errors)) in tasks {
+                for (r, q) in q.chunks_mut(stride).enumerate() {
+                    dequantize(first + r, &mut dequantized);
+                    (steps[r], norms[r], errors[r]) = team.kernels.quantize_row(&dequantized, q);
+                }
+                done(first..first + steps.len());
+            }
+        });
+        let finite = errors.iter().all(|error| error.is_finite());
+        Ok(finite.then_some(QuantizedHead { q, stride, steps, norms, errors }))
+    }
+
+    /// The bytes of a copy.
+    pub(super) fn bytes_of(rows: usize, cols: usize) -> usize {
+        rows * (cols.next_multiple_of(HEAD_STEP) + 3 * size_of::<f32>())
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.q) + 3 * size_of_val(&*self.steps)
+    }
+
+    /// Writes the logits of each of `xs`, as this copy defines them: the integer dot times both steps, in f64, rounded
+    /// to f32 once. A state that is not finite gives logits that are not either.
+    pub(super) fn logits(&self, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
+        self.dots(team, xs, out, |rows, dots, inputs, out| {
+            for (t, (dots, input)) in dots.chunks(rows.len()).zip(inputs).enumerate() {
+                let step = if input.token.norm.is_finite() { input.token.step } else { f64::NAN };
+                for ((out, row_step), dot) in out.token(t).iter_mut().zip(&self.steps[rows.clone()]).zip(dots) {
+                    *out = (*row_step as f64 * step * *dot as f64) as f32;
+                }
+            }
+        });
+    }
+
+    /// Writes, for each of `xs`, the lower bounds of all its logits and then the upper bounds.
+    pub(super) fn bounds(&self, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
+        self.dots(team, xs, out, |rows, dots, inputs, out| {
+            let n = rows.len();
+            let facts = [&self.steps[rows.clone()], &self.norms[rows.clone()], &self.errors[rows]];
+            let (mut low, mut high) = ([0f32; ROWS_PER_TASK], [0f32; ROWS_PER_TASK]);
+            for (t, (dots, input)) in dots.chunks(n).zip(inputs).enumerate() {
+                let (low, high) = (&mut low[..n], &mut high[..n]);
+                team.kernels.logit_bounds(dots, facts, input.token, low, high);
+                out.token(2 * t).copy_from_slice(low);
+                out.token(2 * t + 1).copy_from_slice(high);
+            }
+        });
+    }
+
+    /// Passes the integer dots of some rows to `write`: rows, `dots[token][row]`, tokens, and their part of `out`.
+    fn dots(
+        &self,
+        team: &Team,
+        xs: &[&[f32]],
+        out: &mut [f32],
+        write: impl Fn(Range<usize>, &[i32], &[QuantizedInput], &mut OutputTile) + Sync,
+    ) {
+        let inputs: Vec<QuantizedInput> = xs.iter().map(|x| QuantizedInput::new(x, self.stride)).collect();
+        let tokens: Vec<&[i16]> = inputs.iter().map(|input| &input.q[..]).collect();
+        team.for_each_rows(out, self.steps.len(), ROWS_PER_TASK, |first, out| {
+            let own = first..first + out.len();
+            let mut dots = [0i32; HEAD_TOKENS];
+            let mut all = vec![0i32; tokens.len() * own.len()];
+            // Few enough tokens to stay in the nearest cache, together with a row.
+            for (tokens, all) in tokens.chunks(HEAD_TOKENS).zip(all.chunks_mut(HEAD_TOKENS * own.len())) {
+                for (i, row) in own.clone().enumerate() {
+                    let dots = &mut dots[..tokens.len()];
+                    team.kernels.dot_i8(&self.q[row * self.stride..][..self.stride], tokens, dots);
+                    dots.iter().enumerate().for_each(|(t, dot)| all[t * own.len() + i] = *dot);
+                }
+            }
+            write(own, &all, &inputs, out);
+        });
+    }
+}
+
+impl QuantizedInput {
+    fn new(x: &[f32], stride: usize) -> QuantizedInput {
+        // No integer is larger, so that the sum fits i32 whatever the 8-bit row holds.
+        let most = ((i32::MAX as usize / (127 * stride)) as f64).min(i16::MAX as f64);
+        let max = x.iter().fold(0f64, |max, x| max.max(x.abs() as f64)).max(1e-30);
+        let step = max / most;
+        let mut q = vec![0i16; stride];
+        let (mut squares, mut errors) = (0f64, 0f64);
+        for (q, x) in q.iter_mut().zip(x) {
+            let x = *x as f64;
+            *q = (x / step).round() as i16;
+            squares += x * x;
+            errors += (x - *q as f64 * step).powi(2);
+        }
+        let root = |squares: f64| squares.sqrt() * (1.0 + 1e-9) + 1e-36;
+        // Roundings of a dot: the fused multiply-adds of one of 64 lanes, six halvings, and two spare ones.
+        let roundings = x.len().div_ceil(64) + 8;
+        let gamma = 1.01 * roundings as f64 * 2f64.powi(-24);
+        QuantizedInput { q, token: QuantizedToken { step, norm: root(squares), error: root(errors), gamma } }
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/quantized_head.rs"]
+mod tests;
