@@ -51,6 +51,11 @@ impl<'a> TensorRows<'a> {
         Ok(view)
     }
 
+    /// [`TensorRows::of`] for a tensor of floats of which trits are to be made, before their scale is known.
+    pub fn of_master(gguf: &'a Gguf, tensor: &'a Tensor) -> Result<Self> {
+        Self::make(tensor.name(), tensor.kind(), tensor.rows(), tensor.cols(), gguf.bytes(tensor), Some(1.0))
+    }
+
     /// Checks that `bytes` have the size of a tensor of this type and shape. `name` appears in errors only.
     ///
     /// The scale of packed bytes, which is not among them, is 1.
@@ -77,7 +82,7 @@ impl<'a> TensorRows<'a> {
         }
         let mut view = Self { name, kind, rows, cols, bytes, scale: scale.unwrap_or(1.0) };
         if kind.is_master() && scale.is_none() {
-            view.scale = view.master_scale()?;
+            view.scale = view.master_scale((0..rows).map(|row| view.magnitude(row)))?;
         }
         if kind == TensorType::I2_S {
             let (codes, trailer) = bytes.split_at(rows * cols / 4);

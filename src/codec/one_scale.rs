@@ -33,7 +33,9 @@ impl TensorRows<'_> {
                     let floats = &mut floats[..trits.len()];
                     self.floats(row, start + DEQUANT_CHUNK * index, floats);
                     for (trit, float) in trits.iter_mut().zip(&*floats) {
-                        *trit = (float * inverse).round_ties_even().clamp(-1.0, 1.0) as i8;
+                        // Rounded half to even and clamped: a half becomes 0. A call of `round` for each would be slow.
+                        let scaled = float * inverse;
+                        *trit = i8::from(scaled > 0.5) - i8::from(scaled < -0.5);
                     }
                 }
             }
@@ -45,27 +47,29 @@ impl TensorRows<'_> {
         TensorRows { kind: self.kind.stored_as(), ..*self }.dequantize_part(row, start, out);
     }
 
-    /// The scale of a tensor of floats of which trits are to be made: the mean magnitude.
-    pub(super) fn master_scale(&self) -> Result<f32> {
-        let mut total = 0.0;
+    /// The sum of a row's magnitudes, of a tensor of floats of which trits are to be made.
+    pub fn magnitude(&self, row: usize) -> f64 {
+        let mut lanes = [0f64; LANES];
         let mut floats = [0.0; DEQUANT_CHUNK];
-        for row in 0..self.rows {
-            let mut lanes = [0f64; LANES];
-            for start in (0..self.cols).step_by(DEQUANT_CHUNK) {
-                let floats = &mut floats[..DEQUANT_CHUNK.min(self.cols - start)];
-                self.floats(row, start, floats);
-                for part in floats.chunks(LANES) {
-                    lanes.iter_mut().zip(part).for_each(|(lane, float)| *lane += f64::from(float.abs()));
-                }
+        for start in (0..self.cols).step_by(DEQUANT_CHUNK) {
+            let floats = &mut floats[..DEQUANT_CHUNK.min(self.cols - start)];
+            self.floats(row, start, floats);
+            for part in floats.chunks(LANES) {
+                lanes.iter_mut().zip(part).for_each(|(lane, float)| *lane += f64::from(float.abs()));
             }
-            let mut width = LANES;
-            while width > 1 {
-                width /= 2;
-                let (low, high) = lanes.split_at_mut(width);
-                low.iter_mut().zip(high).for_each(|(low, high)| *low += *high);
-            }
-            total += lanes[0];
         }
+        let mut width = LANES;
+        while width > 1 {
+            width /= 2;
+            let (low, high) = lanes.split_at_mut(width);
+            low.iter_mut().zip(high).for_each(|(low, high)| *low += *high);
+        }
+        lanes[0]
+    }
+
+    /// The scale of a tensor of floats of which trits are to be made: the mean magnitude, from the sums of all rows.
+    pub fn master_scale(&self, magnitudes: impl Iterator<Item = f64>) -> Result<f32> {
+        let total = magnitudes.fold(0.0, |total, row| total + row);
         let mean = (total / (self.rows * self.cols) as f64) as f32;
         if mean.is_finite() {
             return Ok(mean.max(LEAST_SCALE));

@@ -10,6 +10,9 @@ use crate::kernel::packing::encode_i2s;
 use crate::kernel::ternary::{BLOCK, Layout, Ternary};
 use crate::machine::memory::Arena;
 
+/// How many rows of floats one task adds up.
+const ROWS_PER_TASK: usize = 16;
+
 /// Why a tensor was not packed as trits.
 pub enum NotPacked {
     /// Its values are not trits of one magnitude (of one in each row or group, where the type or the caller says so);
@@ -35,8 +38,25 @@ fn not_ternary(tensor: &Tensor, what: &str, a: f32, b: f32) -> NotPacked {
     ))
 }
 
+/// Computes the scale of trits that are to be made of floats, unless it is known; in parallel, unlike
+/// [`TensorRows::of`].
+fn keep_master_scale(gguf: &Gguf, tensor: &Tensor, team: &Team) -> Result<(), Error> {
+    if tensor.kind().is_master() && tensor.scale().is_none() {
+        let view = TensorRows::of_master(gguf, tensor)?;
+        let mut magnitudes = vec![0f64; view.rows()];
+        team.for_each_chunk(&mut magnitudes, ROWS_PER_TASK, |task, magnitudes| {
+            for (i, magnitude) in magnitudes.iter_mut().enumerate() {
+                *magnitude = view.magnitude(ROWS_PER_TASK * task + i);
+            }
+        });
+        tensor.keep_scale(view.master_scale(magnitudes.into_iter())?);
+    }
+    Ok(())
+}
+
 /// Packs a tensor if its values are ternary.
 pub fn pack(gguf: &Gguf, tensor: &Tensor, team: &Team, arena: &Arena) -> Packed<Ternary> {
+    keep_master_scale(gguf, tensor, team)?;
     let view = TensorRows::of(gguf, tensor)?;
     let (rows, cols) = (tensor.rows(), tensor.cols());
     let layout = Layout { packing: team.kernels.packing(cols), rows, cols };
