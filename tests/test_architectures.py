@@ -289,3 +289,12 @@ def test_inspect_says_how_a_graph_differs(model: ModelMaker) -> None:
         spec = dataclasses.replace(QWEN3, arch=arch, rope_scaling=None)
         found = bitnet.inspect(model(spec))
         assert (found["activation"], found["activation_reason"]) == (activation, "by the architecture")
+
+
+@pytest.mark.parametrize("kind", ["Q2_0_g64", "Q2_0_g128", "PQ2_0", "PTQ1_0"])
+def test_types_of_models_trained_on_floats_take_16_bits_whatever_their_scales(model: ModelMaker, kind: str) -> None:
+    """One scale in each matrix does not make such a file a BitNet model; a norm before each projection does."""
+    spec = dataclasses.replace(QWEN3, linear=kind, width=256, ffn=256, head_dim=128)
+    assert bitnet.inspect(model(spec))["act_quant"] == "int16"
+    assert bitnet.inspect(model(dataclasses.replace(spec, norm_in=True)))["act_quant"] == "int8"
+    assert bitnet.inspect(model(dataclasses.replace(spec, linear="TQ2_0")))["act_quant"] == "int8"

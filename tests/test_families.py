@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pytest
 
 import bitnet
+from bitnet.cli import main
 from closeness import EXACT, ROUNDED, distances
 from conftest import ROOT
 
@@ -268,3 +269,9 @@ def test_masters_are_the_packed_trits() -> None:
         assert made is not None
         assert stored is not None
         assert np.array_equal(made, stored)
+
+
+@pytest.mark.parametrize("name", ["hf-falcon-e-packed", "hf-falcon-e-packed/config.json"])
+def test_the_command_renders_the_template_of_a_directory(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["template", str(PACK / name), "--user", "hi"]) == 0
+    assert capsys.readouterr().out.startswith("<|im_start|>user\nhi<|im_end|>")

@@ -66,6 +66,8 @@ def test_names_are_texts() -> None:
         (["B-8B-F16.gguf", "B-8B-PQ2_0.gguf", "B-8B-Q2_0_g64.gguf"], "B-8B-PQ2_0.gguf"),
         (["B-27B-F16.gguf", "B-27B-mmproj-F16.gguf", "B-27B-PTQ1_0.gguf"], "B-27B-PTQ1_0.gguf"),
         (["B-Q1_0.gguf", "B-F16.gguf"], "B-Q1_0.gguf"),
+        (["B-Q2_0.gguf", "B-TQ2_0.gguf", "B-TQ1_0.gguf"], "B-Q2_0.gguf"),
+        (["B-Q2_g64.gguf", "B-F16.gguf"], "B-Q2_g64.gguf"),
         (["B-Q2_0_g64.gguf", "B-Q4_0.gguf"], "B-Q2_0_g64.gguf"),
     ],
 )

@@ -4,6 +4,7 @@ head (`"int8"`) gives logits of its own."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import subprocess
 import sys
@@ -183,6 +184,17 @@ def test_the_8_bit_head_stands_in_the_claim(tmp_path: Path) -> None:
         for replayed, other in ((exact, engine), (receipt, auto)):
             with pytest.raises(bitnet.ReceiptError, match=r"'claim\.lm_head': it is '(exact|int8)', but"):
                 other.replay(replayed)
+
+
+def test_a_claim_has_one_form(tmp_path: Path) -> None:
+    """Fields that are left out in the usual case are not there with the usual value."""
+    path = write_model(tmp_path, "F16")
+    with bitnet.Engine(path) as engine:
+        document = engine.generate([5, 6], max_tokens=2).receipt.to_dict()
+    for name, value in [("lm_head", "exact"), ("lm_head", "auto"), ("act_block", 64), ("act_block", 128)]:
+        claim = document["claim"] | {name: value} | ({"act_quant": "int16"} if value == 128 else {})
+        with pytest.raises(bitnet.ReceiptError, match=rf"'claim\.{name}': it is"):
+            bitnet.Receipt.from_json(json.dumps(document | {"claim": claim})).validate()
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q6_K", "Q2_0_g64"])

@@ -228,6 +228,12 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield path
 
 
+def test_a_model_in_place_of_a_receipt_is_named(engine: Any) -> None:
+    done = run("receipt", "replay", engine.path)
+    assert done.returncode == 2
+    assert done.stderr.endswith("is a model, not a receipt; name the model with --model\n")
+
+
 def test_receipts_follow_their_json_schema(chain: list[Path], engine: Any) -> None:
     schema = bitnet.receipt_schema()
     Draft202012Validator.check_schema(schema)
@@ -238,6 +244,10 @@ def test_receipts_follow_their_json_schema(chain: list[Path], engine: Any) -> No
             dense.generate([1, 2], max_tokens=1, logit_bias=bias).receipt,
             engine.generate([1], **SAMPLED).receipt,
         ]
+    fixtures = Path(__file__).parent / "fixtures"
+    for name, act_quant in (("llama-q2-g64", "int16"), ("llama-q2-g64", "int8"), ("gemma3-window", "auto")):
+        with bitnet.Engine(fixtures / f"{name}.gguf", act_quant=act_quant, n_threads=1) as other:
+            others.append(other.generate([1, 2], max_tokens=1).receipt)
     receipts = [*map(bitnet.Receipt.load, chain), *others]
     for receipt in [*receipts, *(receipt.redact() for receipt in receipts)]:
         validator.validate(receipt.to_dict())

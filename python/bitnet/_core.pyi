@@ -896,7 +896,7 @@ class ChatSession:
 
         Raises:
             ArgumentError: The file is not a saved conversation, or its cache is damaged or belongs to another model,
-                `kv_type`, `act_quant`, `ffn_act`, `lm_head` or version of the numerics.
+                `kv_type`, `act_quant`, `ffn_act` or version of the numerics.
             TemplateError: The saved template cannot be used.
             OSError: The file cannot be read.
         """

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["local", "model_file"]
 
 _PREFERRED = (
-    *("i2_s", "tq2_0", "tq1_0", "iq2_bn", "iq2_bn_r4", "iq1_bn"),
-    *("q2_0", "pq2_0", "ptq1_0", "q2_0_g64", "stq1_0", "q1_0"),
+    *("i2_s", "q2_0", "pq2_0", "ptq1_0", "q2_0_g64", "q2_g64", "stq1_0", "q1_0"),
+    *("tq2_0", "tq1_0", "iq2_bn", "iq2_bn_r4", "iq1_bn"),
 )
-"""Tensor types as file names spell them, the first choice first. All of them store ternary weights without loss; of
-Bonsai's, `q2_0` has groups of 128 columns, and `q2_0_g64` is llama.cpp's own type."""
+"""Tensor types as file names spell them, the first choice first. Of Bonsai's, `q2_0` has groups of 128 columns, and
+`q2_0_g64` is llama.cpp's own type. They come before `tq2_0`, whose one scale for 256 columns would lose theirs."""
 _CONFIG = "config.json"
 _COMPANIONS = re.compile(
-    r"config\.json|generation_config\.json|tokenizer\.json|tokenizer_config\.json|chat_template\.(jinja|json)"
+    r"config\.json|modules\.json|generation_config\.json|tokenizer\.json|tokenizer_config\.json|chat_template\.(jinja|json)"
     r"|additional_chat_templates/[^/]*\.jinja|1_Pooling/config\.json"
 )
 """The files of a directory that decide an answer, beside its weights."""

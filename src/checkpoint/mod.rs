@@ -10,7 +10,7 @@ mod map;
 
 pub use fingerprint::{HashedFile, fingerprint};
 pub use half::{bf16_to_f32, f16_to_f32};
-pub use hf::{Place, directory_of};
+pub use hf::{Place, check_directory, directory_of};
 
 use crate::error::{Error, Result};
 use gguf::{Header, Metadata, Tensor, TensorInfo};

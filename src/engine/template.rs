@@ -1,8 +1,8 @@
 //! The chat template of a model: inside its file, in the files beside it, or suggested by its name.
 
 use super::Engine;
-use crate::checkpoint::directory_of;
 use crate::checkpoint::gguf::{Gguf, Metadata};
+use crate::checkpoint::{check_directory, directory_of};
 use crate::error::{Error, Result};
 use crate::machine::file;
 use crate::template::Template;
@@ -20,6 +20,7 @@ const TOOL_USE: &str = "tool_use";
 /// such as `tool_use`.
 pub fn template_of_file(path: &Path, variant: Option<&str>) -> Result<Template> {
     let folder = directory_of(path).map(|place| place.folder);
+    folder.as_deref().map_or(Ok(()), check_directory)?;
     if folder.is_some() || is_tokenizer_json(path) {
         let folder = folder.as_deref().or(path.parent()).unwrap_or(Path::new(""));
         return template_in(folder, &Tokenizer::open(path, None)?, variant);

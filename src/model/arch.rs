@@ -189,7 +189,7 @@ pub static ARCHITECTURES: [Arch; 9] = [
         // Gemma 3 27B alone.
         scores_by_width: |size| size.n_layers == 62,
         norm_in: true,
-        keys: &["attention.sliding_window", "final_logit_softcapping"],
+        keys: &["attention.sliding_window", "attention.scale", "final_logit_softcapping"],
         ..PLAIN
     },
     // Tencent's Hunyuan models, such as Hy-MT.

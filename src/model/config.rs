@@ -134,7 +134,7 @@ impl Config {
             activation,
             activation_reason,
             scales: scales(&keys, (arch.scales)(size))?,
-            score_scale: (1.0 / (score_width as f64).sqrt()) as f32,
+            score_scale: score_scale(&keys, score_width)?,
             softcap: softcap(&keys)?,
             pooling: pooling(&keys)?,
             warnings,
@@ -221,6 +221,17 @@ fn scales(keys: &Keys, default: Scales) -> Result<Scales> {
         residual: scale("residual_scale", default.residual)?,
         logit: scale("logit_scale", default.logit)?,
     })
+}
+
+/// What attention scores are multiplied by: as the file states (0 means nothing), or 1 / √width.
+fn score_scale(keys: &Keys, width: usize) -> Result<f32> {
+    let key = "attention.scale";
+    if keys.computes(key) && keys.metadata.float(&keys.key(key))? != Some(0.0) {
+        if let Some(stated) = keys.optional_positive(key)? {
+            return Ok(stated);
+        }
+    }
+    Ok((1.0 / (width as f64).sqrt()) as f32)
 }
 
 /// The bound of the logits; 0 means none.

@@ -12,7 +12,7 @@ use super::pack::{NotPacked, pack, pack_grouped};
 use super::plausible;
 use super::tensors::Tensors;
 use super::{ActQuant, Block, LoadOptions, Model, Norms, check_cancelled};
-use crate::checkpoint::gguf::{Gguf, Tensor};
+use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
 use crate::codec::TensorRows;
 use crate::error::{Error, Result};
 use crate::kernel::Team;
@@ -231,7 +231,8 @@ impl<'a> Loader<'a> {
             ));
         }
         let mut not_ternary = None;
-        if asked != Some(ActQuant::Int16) {
+        let on_floats = asked.is_none() && self.was_trained_on_floats()?;
+        if asked != Some(ActQuant::Int16) && !on_floats {
             match self.pack_each(pack_one_scale, true)? {
                 (packed, None) => {
                     let stay = self.tensors.gguf.float_projections().count();
@@ -252,7 +253,7 @@ impl<'a> Loader<'a> {
             (packed, Some(why)) if asked == Some(ActQuant::Int16) => {
                 return decided(packed, blocks(chosen), chosen, &format!("some projections stay dense: {why}"));
             }
-            (_, Some(_)) => {}
+            (_, Some(why)) => not_ternary = not_ternary.or(Some(why)),
         }
         let why = not_ternary.unwrap_or_default();
         if asked == Some(ActQuant::Int8) {
@@ -261,6 +262,23 @@ impl<'a> Loader<'a> {
             return decided(packed, InputForm::PerToken, ActQuant::Int8, &why);
         }
         decided(dense(), InputForm::Floats, ActQuant::None, &format!("not every projection is ternary: {why}"))
+    }
+
+    /// Whether the types of the projections are those of models that were trained on float inputs, whatever their
+    /// scales. Models with a norm before a projection were not.
+    fn was_trained_on_floats(&self) -> Result<bool> {
+        use TensorType::{PQ2_0, PTQ1_0, Q1_0, Q2_0_G64, Q2_0_G128, STQ1_0};
+        let mut has_type = false;
+        for layer in 0..self.config.n_layers {
+            for projection in &self.projections {
+                let kind = self.tensor(layer, projection)?.kind();
+                has_type |= matches!(kind, Q2_0_G64 | Q2_0_G128 | PQ2_0 | PTQ1_0 | Q1_0 | STQ1_0);
+                if self.norm(layer, projection)?.is_some() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(has_type)
     }
 
     /// Packs all projections by `pack`; `None` for those that are not ternary in its sense, with the reason of the

@@ -25,6 +25,15 @@ impl Receipt {
     fn check_claim(&self) -> Result<()> {
         let (claim, sampling) = (&self.claim, &self.claim.sampling);
         let vocab = self.model_info.vocab_size;
+        check_gate("claim.lm_head", claim.lm_head.as_deref().is_none_or(|kind| kind == "int8"), || {
+            let found = claim.lm_head.as_deref().unwrap_or_default();
+            format!("it is '{found}', expected 'int8', or no such field for exact logits")
+        })?;
+        let blocks = claim.act_block.is_none_or(|columns| columns == 128 && claim.act_quant == "int8");
+        check_gate("claim.act_block", blocks, || {
+            let (found, quant) = (claim.act_block.unwrap_or_default(), &claim.act_quant);
+            format!("it is {found} with act_quant '{quant}', expected 128 with 'int8', or no such field")
+        })?;
         for (name, ids) in [("claim.prompt_ids", &claim.prompt_ids), ("claim.output_ids", &claim.output_ids)] {
             check_gate(name, ids.len() > 0, || "the list is empty, expected at least one id".into())?;
             let outside = ids.whole().into_iter().flatten().find(|id| u64::from(**id) >= vocab);

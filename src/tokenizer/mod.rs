@@ -20,8 +20,8 @@ pub use detokenizer::Detokenizer;
 pub use gguf::bos_eos_texts;
 pub use json::is_json as is_tokenizer_json;
 
-use crate::checkpoint::directory_of;
 use crate::checkpoint::gguf::Gguf;
+use crate::checkpoint::{check_directory, directory_of};
 use crate::error::{Error, Result, Watch};
 use crate::template::RenderedPrompt;
 use crate::token::TokenId;
@@ -116,10 +116,11 @@ impl TokenKind {
 }
 
 impl Tokenizer {
-    /// Opens the tokenizer of a file, which is a GGUF model or a `tokenizer.json`, or of a directory with such a file. `pre` is as for
-    /// [`Tokenizer::from_gguf`].
+    /// Opens the tokenizer of a file, which is a GGUF model or a `tokenizer.json`, or of a directory with such a file.
+    /// `pre` is as for [`Tokenizer::from_gguf`].
     pub fn open(path: &Path, pre: Option<&str>) -> Result<Tokenizer> {
         if let Some(place) = directory_of(path) {
+            check_directory(&place.folder)?;
             let file = place.folder.join(json::FILE_NAME);
             return if file.is_file() { json::open(&file, pre) } else { Err(json::missing(&place.folder)) };
         }

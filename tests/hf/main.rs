@@ -7,6 +7,7 @@ use bitnet::checkpoint::gguf::TensorType;
 use bitnet::checkpoint::{Checkpoint, fingerprint};
 use bitnet::codec::{RowTrits, TensorRows};
 use bitnet::engine::{ActQuant, Engine, Options};
+use bitnet::error::Error;
 use builder::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -127,6 +128,86 @@ fn modules_that_are_not_converted_stay_floats_and_read_floats() {
     let floats = open(Some(ActQuant::None)).logits(&[vec![1, 2, 3]], &mut || false).unwrap();
     let most = found.iter().zip(&floats).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
     assert!(most > 0.0 && most < 0.2, "{most}");
+}
+
+#[test]
+fn names_that_transformers_may_read_otherwise_are_refused() {
+    let online = |patterns: Value| {
+        json!({
+            "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online",
+            "modules_to_not_convert": patterns
+        })
+    };
+    for pattern in ["model.layers.0.*", "down_proj$", "(q|k)_proj", "mlp", "layers.0.mlp."] {
+        let folder = Builder::floats(online(json!([pattern]))).write("patterns");
+        assert!(refusal(&folder).contains(pattern), "{pattern}");
+    }
+    for pattern in ["lm_head", "down_proj", "model.layers.0.mlp", ""] {
+        assert!(Checkpoint::open(Builder::floats(online(json!([pattern]))).write("patterns")).is_ok(), "{pattern}");
+    }
+}
+
+#[test]
+fn norms_before_projections_are_as_the_configuration_says() {
+    let quantization = |stated: bool| json!({"quant_method": "bitnet", "use_rms_norm": stated});
+    assert!(
+        refusal(&Builder::packed().set("quantization_config", quantization(true)).write("norms")).contains("no norms")
+    );
+    let with_norms = |mut builder: Builder| {
+        for (name, _, cols) in builder::PROJECTIONS {
+            let name = format!("model.layers.0.{name}.norm.weight");
+            builder = builder.tensor(&name, "BF16", &[cols], bf16(&vec![1.0; cols]));
+        }
+        builder.set("model_type", json!("qwen3"))
+    };
+    let stated = with_norms(Builder::packed()).set("quantization_config", quantization(false)).write("norms");
+    assert!(refusal(&stated).contains("such norms"));
+    // Without a quantization_config, floats with such norms are masters.
+    let checkpoint = Checkpoint::open(with_norms(Builder::floats(json!(null))).write("norms")).unwrap();
+    assert_eq!(checkpoint.tensor("blk.0.ffn_up.weight").unwrap().kind(), TensorType::BF16_MASTER);
+    let plain = Checkpoint::open(Builder::floats(json!(null)).write("norms")).unwrap();
+    assert_eq!(plain.tensor("blk.0.ffn_up.weight").unwrap().kind(), TensorType::BF16);
+}
+
+#[test]
+fn the_pooling_of_an_embedding_model() {
+    let folder = Builder::packed().write("pooling");
+    std::fs::create_dir_all(folder.join("1_Pooling")).unwrap();
+    for (content, stated) in [
+        (r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#, Some(2)),
+        (r#"{"pooling_mode": "lasttoken"}"#, Some(3)),
+        (r#"{"pooling_mode": "mean"}"#, Some(1)),
+        (r#"{"pooling_mode": "max"}"#, None),
+        (r#"{"pooling_mode": ["mean", "cls"]}"#, None),
+        (r#"{"pooling_mode_mean_tokens": true, "pooling_mode_lasttoken": true}"#, None),
+        ("{}", None),
+    ] {
+        std::fs::write(folder.join("1_Pooling/config.json"), content).unwrap();
+        match stated {
+            Some(kind) => {
+                let checkpoint = Checkpoint::open(&folder).unwrap();
+                assert_eq!(checkpoint.metadata().uint("llama.pooling_type").unwrap(), Some(kind), "{content}");
+            }
+            None => assert!(refusal(&folder).contains("1_Pooling"), "{content}"),
+        }
+    }
+    std::fs::remove_dir_all(folder.join("1_Pooling")).unwrap();
+    for (kind, known) in [("Transformer", true), ("Normalize", true), ("Dense", false)] {
+        let module = json!([{"idx": 0, "type": format!("sentence_transformers.models.{kind}")}]);
+        std::fs::write(folder.join("modules.json"), module.to_string()).unwrap();
+        assert_eq!(Checkpoint::open(&folder).is_ok(), known, "{kind}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_that_leaves_the_directory_is_refused_by_tokenizer_and_template() {
+    let folder = Builder::packed().write("links");
+    std::fs::write(folder.join("tokenizer.json"), "{}").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", folder.join("chat_template.jinja")).unwrap();
+    let leaves = |error: Error| error.to_string().contains("chat_template.jinja");
+    assert!(bitnet::tokenizer::Tokenizer::open(&folder, None).is_err_and(leaves));
+    assert!(bitnet::engine::template_of_file(&folder, None).is_err_and(leaves));
 }
 
 #[test]
@@ -261,7 +342,18 @@ fn gemmas_norms_get_one_more() {
     ] {
         assert_eq!(values(&checkpoint, &format!("{name}.weight")), [value; WIDTH], "{name}");
     }
-    assert!(logits(&folder).iter().all(|logit| logit.is_finite()));
+    let usual = logits(&folder);
+    assert!(usual.iter().all(|logit| logit.is_finite()));
+    // Scores are divided by the root of any number: by twice as much is as with queries of half the length.
+    let scaled = builder.clone().set("query_pre_attn_scalar", json!(4 * WIDTH)).write("gemma_scaled");
+    let halved = builder.without("q_norm").tensor(
+        "model.layers.0.self_attn.q_norm.weight",
+        "F32",
+        &[WIDTH],
+        f32s(&[-0.5; WIDTH]),
+    );
+    assert_ne!(logits(&scaled), usual);
+    assert_eq!(logits(&scaled), logits(&halved.write("gemma_halved")));
 }
 
 #[test]
@@ -303,7 +395,8 @@ fn the_fingerprint_covers_names_and_contents() {
         ("chat_template.jinja", "{{ 2 }}"),
         ("additional_chat_templates/tool_use.jinja", "{{ 3 }}"),
         ("chat_template.json", "{}"),
-        ("1_Pooling/config.json", "{}"),
+        ("1_Pooling/config.json", r#"{"pooling_mode": "mean"}"#),
+        ("modules.json", "[]"),
     ] {
         std::fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
         std::fs::write(folder.join(name), content).unwrap();

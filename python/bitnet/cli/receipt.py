@@ -13,9 +13,9 @@ from .. import Engine, Receipt, Tokenizer, inspect
 from .._format import escape_line, two_columns
 from .._receipts import summary
 from .._text_input import read_text
-from ..errors import ModelError, ReceiptError
+from ..errors import ArgumentError, ModelError, ReceiptError
 from ._errors import explain
-from ._options import INSIDE, MODEL, MODEL_DEFAULT, Commands, add_command, add_threads, model_path
+from ._options import INSIDE, MODEL, MODEL_DEFAULT, Commands, add_command, add_threads, is_gguf, model_path
 
 _NOT_VALID = 1
 """The exit status if a receipt is not valid, a replay differs, or two claims differ."""
@@ -213,6 +213,8 @@ def _engine_options(receipt: Receipt, most: int) -> dict[str, Any]:
 
 def _replay(options: argparse.Namespace) -> int:
     """Run `bitnet receipt replay`."""
+    if models := [path for path in options.files if is_gguf(path)]:
+        raise ArgumentError(f"{models[0]} is a model, not a receipt; name the model with --model")
     prompt = read_text("-") if options.prompt == "-" else options.prompt or options.prompt_ids
     model = model_path(options.model)
     checked = [_check(path) for path in options.files]

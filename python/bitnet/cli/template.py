@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from .. import Template, Tokenizer
@@ -19,6 +20,7 @@ from ._options import (
     add_template,
     chosen_template,
     is_gguf,
+    is_model_directory,
     model_path,
 )
 from ._spans_view import spans_view, unseen_messages
@@ -61,7 +63,7 @@ def add_parser(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print the prompt, a view of it, or the template's source."""
     path = model_path(options.model)
-    is_model = is_gguf(path)
+    is_model = is_gguf(path) or is_model_directory(path) or Path(path).name == "config.json"
     own = Template.from_model(path) if is_model else Template.from_jinja(read_text(path))
     template = chosen_template(own, options.template)
     if template.warning:

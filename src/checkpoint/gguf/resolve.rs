@@ -190,8 +190,17 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
         [Meaning::Foreign(name, _)] => Err(unsupported(name)),
         [] => Err(no_fit(id, meanings, extents, path)),
         _ => {
-            let names: Vec<&str> = meanings.iter().filter(fits).map(Meaning::name).collect();
-            Err(unsupported(&format!("which may mean {}", names.join(" or "))))
+            let fitting: Vec<&Meaning> = meanings.iter().filter(fits).collect();
+            let names: Vec<&str> = fitting.iter().map(|meaning| meaning.name()).collect();
+            let names = names.join(" or ");
+            if fitting.iter().all(|meaning| matches!(meaning, Meaning::Runs(_))) {
+                return Err(Error::Unsupported(format!(
+                    "{}: tensor '{first}' has type id {id}, {names}: their sizes do not tell which; convert the model \
+                     with an alignment of 32",
+                    path.display()
+                )));
+            }
+            Err(unsupported(&format!("which may mean {names}")))
         }
     }
 }

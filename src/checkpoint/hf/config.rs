@@ -157,7 +157,7 @@ pub(super) fn read(path: &Path, map: &Map<String, Value>, name: &str, pooling: O
     }
     (family.own)(&settings, &mut keys)?;
     let (pooling_key, pooling) = ("pooling_type", pooling.map(|value| pooling_type(path, value)).transpose()?);
-    pooling.flatten().into_iter().for_each(|kind| keys.uint(pooling_key, kind));
+    pooling.into_iter().for_each(|kind| keys.uint(pooling_key, kind));
     let bias = |key: &'static str| Ok(Some(settings.bool(key)?.unwrap_or(false)));
     let [attention, mlp] = family.biases.map(|key| key.map_or(Ok(None), bias));
     let biases = [attention?, mlp?];
@@ -229,9 +229,15 @@ fn gemma(settings: &Settings, keys: &mut Keys) -> Result<()> {
     // Gemma 3 27B alone divides by the root of the width of a head as if the heads made up the whole width.
     let usual = if keys.layers == 62 { keys.width / keys.heads } else { keys.head_dim };
     let scalar = settings.number("query_pre_attn_scalar")?.unwrap_or(256.0);
+    if !(scalar > 0.0 && scalar.is_finite()) {
+        return Err(settings.unsupported(
+            "query_pre_attn_scalar",
+            &scalar.to_string(),
+            "divides scores by its square root",
+        ));
+    }
     if scalar != usual as f64 {
-        let known = format!("divides scores by the square root of {usual} here");
-        return Err(settings.unsupported("query_pre_attn_scalar", &scalar.to_string(), &known));
+        keys.float("attention.scale", 1.0 / scalar.sqrt());
     }
     for (key, setting) in [
         ("attn_logit_softcapping", settings.number("attn_logit_softcapping")?),
@@ -274,14 +280,19 @@ fn one_bit_llm(settings: &Settings, _: &mut Keys) -> Result<()> {
 }
 
 /// The pooling of an embedding model by llama.cpp's number, as sentence-transformers stores it.
-fn pooling_type(path: &Path, value: &Value) -> Result<Option<u64>> {
+fn pooling_type(path: &Path, value: &Value) -> Result<u64> {
     let modes = ["mean_tokens", "cls_token", "lasttoken"];
-    let on = |mode: &str| value[format!("pooling_mode_{mode}")] == true;
+    // Newer versions name one mode.
+    let named = match value["pooling_mode"].as_str() {
+        Some("mean") => Some("mean_tokens"),
+        Some("cls") => Some("cls_token"),
+        other => other,
+    };
+    let on = |mode: &str| value[format!("pooling_mode_{mode}")] == true || named == Some(mode);
     let others = ["max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens"].into_iter().find(|mode| on(mode));
     let found: Vec<u64> = modes.iter().zip(1..).filter(|(mode, _)| on(mode)).map(|(_, number)| number).collect();
     match (&found[..], others) {
-        ([], None) => Ok(None),
-        ([only], None) => Ok(Some(*only)),
+        ([only], None) => Ok(*only),
         _ => Err(Error::Unsupported(format!(
             "{}: 1_Pooling/config.json asks for a pooling that is not supported; this engine has one of: mean, cls, \
              last",

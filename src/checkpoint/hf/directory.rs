@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const POOLING: &str = "1_Pooling/config.json";
+pub(super) const MODULES: &str = "modules.json";
 const INDEX: &str = "model.safetensors.index.json";
 const WEIGHTS: &str = "model.safetensors";
 /// The other files that decide an answer: its template, its tokens, where it ends.
-const COMPANIONS: [&str; 8] = [
+const COMPANIONS: [&str; 9] = [
     CONFIG,
     POOLING,
     INDEX,
+    MODULES,
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
@@ -49,6 +51,11 @@ pub fn directory_of(path: &Path) -> Option<Place> {
     let is_part = name == CONFIG || name == INDEX || name.ends_with(".safetensors");
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     is_part.then(|| Place { folder: folder.into(), file: Some(name.into()) })
+}
+
+/// Checks that the files of a directory that decide an answer lie in it.
+pub fn check_directory(folder: &Path) -> Result<()> {
+    Directory::open(folder).map(drop)
 }
 
 /// The opened files of a directory beside its weights.

@@ -12,14 +12,14 @@ mod safetensors;
 mod settings;
 mod tensors;
 
-pub use directory::{Directory, Place, directory_of};
+pub use directory::{Directory, Place, check_directory, directory_of};
 
 use super::gguf::{self, TensorInfo};
 use super::map::Map;
 use super::{Checkpoint, Listing, Part};
 use crate::error::{Error, Result};
 use config::Config;
-use directory::{CONFIG, POOLING};
+use directory::{CONFIG, MODULES, POOLING};
 use image::{Image, Setting};
 use serde_json::Value;
 use tensors::Shard;
@@ -90,8 +90,26 @@ fn configuration(directory: &Directory) -> Result<Config> {
         ),
     })?;
     let map = json.as_object().ok_or_else(|| broken("is not a JSON object, expected the configuration of a model"))?;
+    check_modules(directory)?;
     let pooling: Option<Value> = directory.json(POOLING)?;
     config::read(&path, map, &directory.name(), pooling.as_ref())
+}
+
+/// Refuses an embedding model with a step that this engine does not compute, as sentence-transformers lists them.
+fn check_modules(directory: &Directory) -> Result<()> {
+    let Some(modules) = directory.json(MODULES)? else { return Ok(()) };
+    for module in modules.as_array().into_iter().flatten() {
+        let kind = module["type"].as_str().unwrap_or_default();
+        let known = ["Transformer", "Pooling", "Normalize"];
+        if !known.contains(&kind.rsplit('.').next().unwrap_or_default()) {
+            return Err(Error::Unsupported(format!(
+                "{}: {MODULES} has the step '{kind}'; this engine knows {}",
+                directory.folder.display(),
+                known.join(", ")
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A model of metadata and computed tensors alone.

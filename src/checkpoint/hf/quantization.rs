@@ -2,8 +2,11 @@
 
 use super::names;
 use super::settings::{Settings, shown};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use serde_json::json;
+
+/// Characters of regular expressions that no name of a module has.
+const REGEX: [char; 13] = ['\\', '^', '$', '*', '+', '?', '(', ')', '[', ']', '{', '}', '|'];
 
 /// How the seven projections of a block are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub(super) struct Quantization {
     pub stated: bool,
     /// Whether floats are masters where packed bytes are expected: the file says so, although its linear class does not.
     pub online: bool,
+    /// Whether the file says that a norm stands before each projection.
+    pub norm_in: Option<bool>,
     /// Modules that keep floats: a name begins or ends with one of these.
     unconverted: Vec<String>,
 }
@@ -44,7 +49,10 @@ impl Quantization {
             let warning = "config.json has no quantization_config; as this is a BitNet model, its weights are taken \
                            for floats of which trits are to be made";
             let warnings = if is_bitnet && !one_bit_llm { vec![warning.into()] } else { Vec::new() };
-            return Ok((Quantization { stored, stated: false, online: false, unconverted: Vec::new() }, warnings));
+            return Ok((
+                Quantization { stored, stated: false, online: false, norm_in: None, unconverted: Vec::new() },
+                warnings,
+            ));
         };
         own.expect("quant_method", &[json!("bitnet")])?;
         let class = own.str("linear_class")?.unwrap_or("bitlinear");
@@ -62,7 +70,8 @@ impl Quantization {
                 return Err(own.unsupported("linear_class", &shown(&class.into()), known));
             }
         };
-        if own.bool("use_rms_norm")?.unwrap_or(false) {
+        let norm_in = own.bool("use_rms_norm")?;
+        if norm_in == Some(true) {
             let own_eps = own.number("rms_norm_eps")?.unwrap_or(1e-6);
             if own_eps != eps {
                 let known = format!("has one constant for all norms, {eps} here");
@@ -71,17 +80,31 @@ impl Quantization {
         }
         own.get("rms_norm_eps");
         let unconverted = own.strings("modules_to_not_convert")?.unwrap_or_default();
-        let unconverted = unconverted.into_iter().map(String::from).collect();
+        let unconverted: Vec<String> = unconverted.into_iter().map(String::from).collect();
+        // Transformers takes them for regular expressions.
+        if let Some(pattern) = unconverted.iter().find(|pattern| pattern.contains(REGEX)) {
+            let known = "knows beginnings and ends of names";
+            return Err(own.unsupported("modules_to_not_convert", &shown(&pattern.as_str().into()), known));
+        }
         own.refuse_others(true)?;
-        Ok((Quantization { stored, stated: true, online: mode == "online", unconverted }, Vec::new()))
+        Ok((Quantization { stored, stated: true, online: mode == "online", norm_in, unconverted }, Vec::new()))
     }
 
     /// How a module is stored, by its name without `.weight`.
-    pub fn of_module(&self, module: &str) -> Stored {
-        let matches = |pattern: &String| {
-            let own = [module, names::module(module)];
-            !pattern.is_empty() && own.iter().any(|name| name.starts_with(pattern.as_str()) || name.ends_with(pattern))
-        };
-        if self.unconverted.iter().any(matches) { Stored::Floats } else { self.stored }
+    pub fn of_module(&self, module: &str) -> Result<Stored> {
+        let own = [module, names::module(module)];
+        for pattern in self.unconverted.iter().filter(|pattern| !pattern.is_empty()) {
+            if own.iter().any(|name| name.starts_with(pattern.as_str()) || name.ends_with(pattern)) {
+                return Ok(Stored::Floats);
+            }
+            // Older versions of transformers keep such a module, newer ones do not.
+            if module.contains(pattern.as_str()) {
+                return Err(Error::Unsupported(format!(
+                    "config.json: modules_to_not_convert has '{pattern}', which is inside of the name '{module}'; give \
+                     the beginning or the end of the names"
+                )));
+            }
+        }
+        Ok(self.stored)
     }
 }

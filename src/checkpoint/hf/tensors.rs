@@ -57,6 +57,7 @@ pub(super) fn assign(shards: &[Shard], config: &mut Config) -> Result<(Vec<Tenso
         || shards.iter().zip(1..).flat_map(|(shard, part)| shard.entries.iter().map(move |entry| (shard, part, entry)));
     let mut scales = BTreeMap::new();
     let mut has_head = false;
+    check_norms(config, all().any(|(_, _, entry)| is_norm_in(&role(&entry.name, is_gemma))))?;
     for (shard, _, entry) in all() {
         match role(&entry.name, is_gemma) {
             Role::Scale(name) => _ = scales.insert(name, (entry, scale(shard, entry)?)),
@@ -83,7 +84,7 @@ pub(super) fn assign(shards: &[Shard], config: &mut Config) -> Result<(Vec<Tenso
                 continue;
             }
             Role::Projection(name) => {
-                let stored = config.quantization.of_module(entry.name.trim_end_matches(".weight"));
+                let stored = config.quantization.of_module(entry.name.trim_end_matches(".weight"))?;
                 let kind = projection_type(entry, stored, config)?;
                 if stored == Stored::Floats {
                     floats.insert(name.clone());
@@ -117,6 +118,34 @@ pub(super) fn assign(shards: &[Shard], config: &mut Config) -> Result<(Vec<Tenso
         floats.clear();
     }
     Ok((tensors, floats))
+}
+
+/// Whether a tensor is the norm before a projection.
+fn is_norm_in(role: &Role) -> bool {
+    matches!(role, Role::Other(name) if name.ends_with("_norm_in.weight"))
+}
+
+/// Checks what the configuration says of norms before the projections. Models with such norms were trained with ternary
+/// weights, so that plain floats are masters.
+fn check_norms(config: &mut Config, there: bool) -> Result<()> {
+    let quantization = &mut config.quantization;
+    if quantization.norm_in.is_some_and(|stated| stated != there) {
+        return Err(Error::Model(format!(
+            "config.json: use_rms_norm is {}, but the files have {} norms before the projections; they contradict each \
+             other",
+            !there,
+            if there { "such" } else { "no" }
+        )));
+    }
+    if there && !quantization.stated && quantization.stored == Stored::Floats {
+        quantization.stored = Stored::Masters;
+        config.warnings.push(
+            "config.json has no quantization_config; as there are norms before the projections, the weights are taken for \
+             floats of which trits are to be made"
+                .into(),
+        );
+    }
+    Ok(())
 }
 
 fn tensor(part: usize, entry: &Entry, name: String, kind: TensorType) -> Tensor {
