@@ -95,6 +95,8 @@ fn all_tensors_of_a_file_decide_between_the_two_layouts_of_q2_0() {
         let alone = small(1024 / group * size).tensor("end", &[8], 0, 32);
         assert_refused(&alone, "which may mean Q2_0_g64 or Q2_0_g128");
     }
+    let both = Builder::new().tensor("a", &[256, 64], 42, 256 * 18).tensor("b", &[256, 64], 42, 128 * 34);
+    assert_refused(&both.tensor("end", &[8], 0, 32), "are of the types Q2_0_g128 and Q2_0_g64");
 }
 
 /// A file of a type that does not run opens for its metadata.

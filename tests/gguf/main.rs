@@ -133,7 +133,7 @@ fn releasing_pages_keeps_the_bytes() {
     let file = Builder::new().tensor("big", &[1 << 18], 0, 1 << 20).tensor("next", &[8], 0, 32);
     let file = Gguf::open(write(folder("release").join("m.gguf"), file.build())).unwrap();
     let before = file.bytes(&file.tensors()[0]).to_vec();
-    file.tensors().iter().for_each(|tensor| file.release(tensor));
+    file.tensors().iter().for_each(|tensor| file.release(tensor, 0..tensor.size()));
     assert_eq!(file.bytes(&file.tensors()[0]), before);
 }
 

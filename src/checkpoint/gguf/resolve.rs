@@ -1,6 +1,7 @@
 //! Which type a tensor has. Forks of llama.cpp gave the same type id to different types. Only the bytes that a tensor
 //! takes tell them apart, so a contested id is decided by the sizes of all tensors in the file that have it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::extent::Extent;
@@ -191,15 +192,18 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
         [] => Err(no_fit(id, meanings, extents, path)),
         _ => {
             let fitting: Vec<&Meaning> = meanings.iter().filter(fits).collect();
-            let names: Vec<&str> = fitting.iter().map(|meaning| meaning.name()).collect();
-            let names = names.join(" or ");
-            if fitting.iter().all(|meaning| matches!(meaning, Meaning::Runs(_))) {
+            let names = |name: fn(&str) -> &str| {
+                fitting.iter().map(|meaning| name(meaning.name())).collect::<Vec<_>>().join(" or ")
+            };
+            if fitting.iter().any(|meaning| matches!(meaning, Meaning::Runs(_))) {
                 return Err(Error::Unsupported(format!(
-                    "{}: tensor '{first}' has type id {id}, {names}: their sizes do not tell which; convert the model \
-                     with an alignment of 32",
-                    path.display()
+                    "{}: tensor '{first}' has type id {id}, which may mean {}: the sizes of its tensors do not tell \
+                     which; convert the model to another type",
+                    path.display(),
+                    names(short)
                 )));
             }
+            let names = names(|name| name);
             Err(unsupported(&format!("which may mean {names}")))
         }
     }
@@ -217,14 +221,28 @@ pub(super) fn type_name(extent: &Extent) -> String {
     if names.is_empty() { format!("type id {id}") } else { names.join(" or ") }
 }
 
+/// A name without what is said about it in parentheses.
+fn short(name: &str) -> &str {
+    name.split_once(" (").map_or(name, |(name, _)| name)
+}
+
 /// The error for a contested id if no meaning of it explains the sizes of all its tensors.
 fn no_fit(id: u32, meanings: &[Meaning], extents: &[&Extent], path: &Path) -> Error {
+    let meaning = |extent: &&Extent| meanings.iter().find(|meaning| extent.is_filled_by(meaning.size(extent)));
+    if let Some(kinds) = extents.iter().map(meaning).collect::<Option<Vec<_>>>() {
+        let kinds: BTreeSet<&str> = kinds.into_iter().map(|kind| short(kind.name())).collect();
+        let (path, kinds) = (path.display(), kinds.into_iter().collect::<Vec<_>>().join(" and "));
+        return Error::Unsupported(format!(
+            "{path}: by their sizes, its tensors of type id {id} are of the types {kinds}, which have the same id; this \
+             engine runs files in which an id has one meaning: convert all of them to one type"
+        ));
+    }
     // Report a tensor that contradicts the most common meaning: the file most likely means that one.
     let stray = |extent: &&&Extent| !extent.is_filled_by(meanings[0].size(extent));
     let extent = extents.iter().find(stray).unwrap_or(&extents[0]);
     let size = |meaning: &Meaning| match meaning.size(extent) {
-        Some(size) => format!("{} would take {size}", meaning.name()),
-        None => format!("{} cannot have this shape", meaning.name()),
+        Some(size) => format!("{} would take {size}", short(meaning.name())),
+        None => format!("{} cannot have this shape", short(meaning.name())),
     };
     let sizes: Vec<String> = meanings.iter().map(size).collect();
     let (name, shape, span, sizes) = (&extent.entry.name, &extent.entry.shape, extent.span, sizes.join(", "));
