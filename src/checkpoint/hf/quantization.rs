@@ -92,7 +92,9 @@ impl Quantization {
 
     /// How a module is stored, by its name without `.weight`.
     pub fn of_module(&self, module: &str) -> Result<Stored> {
-        let own = [module, names::module(module)];
+        // As the file has it, and as the class that generates text calls it.
+        let whole = format!("model.{}", names::module(module));
+        let own = [module, &whole];
         for pattern in self.unconverted.iter().filter(|pattern| !pattern.is_empty()) {
             if own.iter().any(|name| name.starts_with(pattern.as_str()) || name.ends_with(pattern)) {
                 return Ok(Stored::Floats);
