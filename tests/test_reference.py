@@ -95,10 +95,15 @@ GROUPED = {
 } | {"long-rows-in-groups": Spec("llama", 1, 640, 1408, 5, 5, vocab_size=48, linear="PTQ1_0", group=128)}  # fmt: skip
 
 
+WEIGHTS_ONLY = ("Q2_0_g64", "Q2_0_g128", "PQ2_0", "PTQ1_0", "Q1_0", "STQ1_0")
+
+
 def act_quant(spec: Spec) -> str:
-    """Which activations the design gives a model: int8 for one magnitude per tensor (or per row of IQ*_BN)."""
+    """Which activations the design gives a model: int8 for one magnitude per tensor (or per row of IQ*_BN), but for
+    types in which models trained on floats are published."""
     one_scale = spec.shards == 1 and spec.group is None
-    return "int8" if one_scale or spec.linear.startswith("IQ") else "int16"
+    of_floats = spec.linear in WEIGHTS_ONLY and not (spec.graph.sub_norms or spec.norm_in)
+    return "int8" if (one_scale or spec.linear.startswith("IQ")) and not of_floats else "int16"
 
 
 def reference_of(model: ModelMaker, spec: Spec) -> Reference:
