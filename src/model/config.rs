@@ -226,10 +226,11 @@ fn scales(keys: &Keys, default: Scales) -> Result<Scales> {
 /// What attention scores are multiplied by: as the file states (0 means nothing), or 1 / √width.
 fn score_scale(keys: &Keys, width: usize) -> Result<f32> {
     let key = "attention.scale";
-    if keys.computes(key) && keys.metadata.float(&keys.key(key))? != Some(0.0) {
-        if let Some(stated) = keys.optional_positive(key)? {
-            return Ok(stated);
-        }
+    if keys.computes(key)
+        && keys.metadata.float(&keys.key(key))? != Some(0.0)
+        && let Some(stated) = keys.optional_positive(key)?
+    {
+        return Ok(stated);
     }
     Ok((1.0 / (width as f64).sqrt()) as f32)
 }

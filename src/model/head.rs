@@ -19,19 +19,15 @@ use std::time::Instant;
 
 named! {
     /// How logits are computed.
+    #[derive(Default)]
     pub enum LmHead {
         /// Exactly. A small copy of the output head finds those that the sampler can choose; only they are computed.
+        #[default]
         Auto = "auto",
         /// Exactly, and always all of them; there is no copy.
         Exact = "exact",
         /// From an 8-bit copy of the output head alone: other logits, and in memory half of a head in f16.
         Int8 = "int8",
-    }
-}
-
-impl Default for LmHead {
-    fn default() -> Self {
-        LmHead::Auto
     }
 }
 
