@@ -3,12 +3,13 @@
 All of it is float64, so that a comparison shows the engine's rounding alone and has the same outcome everywhere. Only
 the rotation angles are rounded to float32, because the formulas define them so.
 
-It reads a GGUF file through the `gguf` package, which does not know the types I2_S and IQ*_BN. To check a model of
-these types, read the same model made with `linear="F32"`.
+`reference_reader` reads the GGUF file; it does not know the types I2_S and IQ*_BN. To check a model of these types,
+read the same model made with `linear="F32"`. `reference_delta_net` has what only `qwen35` computes.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import gguf
+from reference_delta_net import Rotation, causal_convolution, gated_delta_net, sigmoid, softplus
+from reference_reader import read
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,6 +30,7 @@ class Arch:
     ffn_act: str = "silu"
     interleaved_rope: bool = False
     norm_after_rope: bool = False  # where there are norms of queries and keys
+    is_hybrid: bool = False  # most layers are gated delta nets; the attention of the others has an output gate
 
 
 ARCHS = {
@@ -40,6 +43,7 @@ ARCHS = {
     "minicpm": Arch(interleaved_rope=True),
     "gemma3": Arch("gelu_tanh"),
     "hunyuan-dense": Arch(norm_after_rope=True),
+    "qwen35": Arch(is_hybrid=True),
 }
 # Community conversions of BitNet b1.58 2B-4T have the architecture `bitnet`, and 1bitLLM's models by Microsoft's
 # converter of 2026 that of 2B-4T; only their shape tells.
@@ -58,11 +62,9 @@ class Reference:
     @classmethod
     def open(cls, path: Path) -> Reference:
         """Read and dequantize everything."""
-        reader = gguf.GGUFReader(path)
-        config = {key: field.contents() for key, field in reader.fields.items()}
-        # gguf dequantizes to float32, as the engine does; only sums are wider here.
-        weights = {t.name: gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float64) for t in reader.tensors}
-        return cls(config, weights)
+        config, weights = read(path)
+        # Weights are dequantized to float32, as by the engine; only sums are wider here.
+        return cls(config, {name: weight.astype(np.float64) for name, weight in weights.items()})
 
     @property
     def arch(self) -> str:
@@ -88,7 +90,8 @@ class Reference:
     def logits(self, ids: list[int], act_quant: str) -> Floats:
         """Compute the logits of every position, `[n, vocab]`; `act_quant` is "int8" or "none"."""
         embedding = self.weights["token_embd.weight"]
-        logits: Floats = self.states(ids, act_quant) @ self.weights.get("output.weight", embedding).T
+        states = self.rotated(self.states(ids, act_quant), "output.weight")
+        logits: Floats = states @ self.weights.get("output.weight", embedding).T
         if self.arch == "minicpm":
             logits = logits / self.hparam("logit_scale", self.hparam("embedding_length") / 256)
         cap = self.hparam("final_logit_softcapping")
@@ -96,7 +99,7 @@ class Reference:
 
     def states(self, ids: list[int], act_quant: str) -> Floats:
         """Compute the states behind the output norm, `[n, width]`."""
-        x = self.weights["token_embd.weight"][ids]
+        x = self.rotation.of_rows(self.weights["token_embd.weight"][ids], "token_embd.weight")
         if self.arch == "gemma3":
             x = x * np.sqrt(self.hparam("embedding_length"))
         if self.arch == "minicpm":
@@ -115,25 +118,59 @@ class Reference:
 
         def linear(y: Floats, name: str) -> Floats:
             weight, y = self.weights[f"{prefix}{name}.weight"], norm_if(y, f"{name}_norm_in")
+            y = self.rotated(y, f"{prefix}{name}.weight")
             y = bit_linear(y, weight) if act_quant == "int8" else y @ weight.T
             return y + self.weights.get(f"{prefix}{name}.bias", 0.0)
 
         def heads(y: Floats, name: str) -> Floats:
             y = y.reshape(len(y), -1, self.head_dim)
-            after = ARCHS[self.arch].norm_after_rope
-            return norm_if(self.rope(y, i), name) if after else self.rope(norm_if(y, name), i)
+            return norm_if(self.rope(y, i), name) if arch.norm_after_rope else self.rope(norm_if(y, name), i)
 
-        depth = self.hparam("block_count")
+        def attention(a: Floats) -> Floats:
+            q, gate = linear(a, "attn_q"), None
+            if arch.is_hybrid:  # each head's query is followed by its gate
+                q, gate = np.split(q.reshape(len(a), self.heads, -1), 2, axis=2)
+            q, k = heads(q, "attn_q_norm"), heads(linear(a, "attn_k"), "attn_k_norm")
+            o = self.attention(q, k, linear(a, "attn_v").reshape(k.shape), self.window(i))
+            return o if gate is None else o * sigmoid(gate.reshape(o.shape))
+
+        def delta_net(a: Floats) -> Floats:
+            qkv = silu(causal_convolution(linear(a, "attn_qkv"), self.weights[f"{prefix}ssm_conv1d.weight"]))
+            dt = linear(a, "ssm_alpha") + self.weights[f"{prefix}ssm_dt.bias"]
+            decay = np.exp(self.weights[f"{prefix}ssm_a"] * softplus(dt))
+            beta = sigmoid(linear(a, "ssm_beta"))
+            o = gated_delta_net(qkv, decay, beta, self.hparam("ssm.group_count"), self.hparam("ssm.state_size"))
+            return norm_if(o, "ssm_norm").reshape(len(a), -1) * silu(linear(a, "attn_gate"))
+
+        arch, depth = ARCHS[self.arch], self.hparam("block_count")
         scale = self.hparam("residual_scale", 1.4 / np.sqrt(depth)) if self.arch == "minicpm" else 1.0
         a = self.norm(x, f"{prefix}attn_norm.weight")
-        q, k = heads(linear(a, "attn_q"), "attn_q_norm"), heads(linear(a, "attn_k"), "attn_k_norm")
-        o = self.attention(q, k, linear(a, "attn_v").reshape(k.shape), self.window(i))
-        branch = linear(norm_if(o, "attn_sub_norm"), "attn_output")
-        x = x + norm_if(branch, "post_attention_norm") * scale
+        if self.is_recurrent(i):
+            branch = linear(delta_net(a), "ssm_out")
+        else:
+            branch = linear(norm_if(attention(a), "attn_sub_norm"), "attn_output")
+        # What others apply to the branch is the norm of the next one here.
+        x = x + (branch if arch.is_hybrid else norm_if(branch, "post_attention_norm")) * scale
 
-        f = self.norm(x, f"{prefix}ffn_norm.weight")
+        f = self.norm(x, prefix + ("post_attention_norm.weight" if arch.is_hybrid else "ffn_norm.weight"))
         h = ACTS[self.ffn_act](linear(f, "ffn_gate")) * linear(f, "ffn_up")
         return x + norm_if(linear(norm_if(h, "ffn_sub_norm"), "ffn_down"), "post_ffw_norm") * scale
+
+    @functools.cached_property
+    def rotation(self) -> Rotation:
+        """How rotated weights want their inputs."""
+        return Rotation(self.config)
+
+    def rotated(self, x: Floats, name: str) -> Floats:
+        """Return what the weight of this name multiplies, in a file with rotated weights."""
+        return self.rotation.of_input(x, name, self.hparam("ssm.group_count"), self.hparam("ssm.time_step_rank"))
+
+    def is_recurrent(self, i: int) -> bool:
+        """Whether a layer is a gated delta net."""
+        if not ARCHS[self.arch].is_hybrid:
+            return False
+        stated = self.hparam("attention.recurrent_layers")
+        return bool(stated[i]) if stated else (i + 1) % self.hparam("full_attention_interval", 4) != 0
 
     @property
     def head_dim(self) -> int:

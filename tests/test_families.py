@@ -21,6 +21,7 @@ import bitnet
 from bitnet.cli import main
 from closeness import EXACT, ROUNDED, distances
 from conftest import ROOT
+from reference import Reference
 
 PACK = Path(os.environ.get("BITNET_FAMILIES", ROOT.parent / "shared" / "families"))
 if not PACK.is_dir():
@@ -167,6 +168,11 @@ GROUPED_FILES = [
     ("trilm", "trilm-TQ2_0.gguf", "logits.npz"),
     ("stq1_0", "llama-STQ1_0.gguf", "logits.npz"),
 ]
+# Models with gated delta nets, in which a rounded input also moves what later tokens remember.
+DELTA_NET_FILES = [
+    ("qwen35", "qwen35-Q2_0.gguf"),
+    ("qwen35-hadamard", "qwen35-hadamard-PTQ1_0.gguf"),
+]
 
 
 @pytest.mark.parametrize(("folder", "file", "golden"), GROUPED_FILES, ids=lambda x: x)
@@ -177,6 +183,24 @@ def test_grouped_models_are_close_in_16_bits_and_exact_in_floats(folder: str, fi
             assert engine.act_quant == ("int16" if act_quant == "auto" else act_quant)
             for n, distance in golden_distances(engine, folder, golden).items():
                 assert distance.max() < most, (act_quant, n, distance.argmax(), distance.max())
+
+
+@pytest.mark.parametrize(("folder", "file"), DELTA_NET_FILES, ids=lambda x: x)
+def test_delta_nets_are_close_in_16_bits_and_exact_in_floats(folder: str, file: str) -> None:
+    for act_quant, most in (("auto", ROUNDED), ("none", EXACT)):
+        with opened(PACK / folder / file, act_quant=act_quant) as engine:
+            assert engine.act_quant == ("int16" if act_quant == "auto" else act_quant)
+            for n, distance in golden_distances(engine, folder, "logits.npz").items():
+                assert distance.max() < most, (act_quant, n, distance.argmax(), distance.max())
+
+
+@pytest.mark.parametrize(("folder", "file"), DELTA_NET_FILES, ids=lambda x: x)
+def test_the_reference_of_delta_nets_meets_the_golden_logits(folder: str, file: str) -> None:
+    """The engine is compared with this reference on other shapes, so it must be right itself."""
+    reference, golden, facts = Reference.open(PACK / folder / file), arrays(folder, "logits.npz"), expected(folder)
+    for n, ids in facts["prompts"].items():
+        found = distances(reference.logits(ids, "none"), golden[f"logits_{n}"], facts["spread"][n])
+        assert found.max() < 5e-5, (n, found.argmax(), found.max())
 
 
 def test_the_types_of_the_same_weights_give_the_same_bits() -> None:
