@@ -29,6 +29,13 @@ SIZES = {
     "original-context": "positions before the scaling of the rotary embedding (default: context / factor)",
     "window": "positions that most layers of gemma3 see (default: 0, all)",
     "window-pattern": "every layer of this number sees all positions (default: 6)",
+    "full-interval": "every layer of this number of qwen35 is attention (default: 4)",
+    "ssm-key-heads": "key heads of a gated delta net (default: 2)",
+    "ssm-value-heads": "value heads of a gated delta net (default: 6)",
+    "ssm-head-dim": "channels of each of these heads (default: 32)",
+    "ssm-conv": "tokens that the convolution before them sees (default: 4)",
+    "rope-dim": "channels of a head of qwen35 that rotate (default: all)",
+    "hadamard": "block of the transform by which weights of qwen35 are stored rotated (default: 0, they are not)",
     "pooling": "1 mean, 2 cls, 3 last: an embedding model (default: 0)",
 }
 
@@ -56,6 +63,12 @@ def main() -> None:
     parser.add_argument("--linear", choices=LINEAR_TYPES, help="tensor type of the projections")
     parser.add_argument("--embedding", choices=EMBEDDING_TYPES, help="tensor type of the embedding")
     parser.add_argument("--output", choices=EMBEDDING_TYPES, help="tensor type of the output matrix")
+    parser.add_argument("--ssm-gates", choices=EMBEDDING_TYPES, help="tensor type of alpha and beta of qwen35")
+    parser.add_argument(
+        "--gdn-v-grouped",
+        action=argparse.BooleanOptionalAction,
+        help="rotate ssm_out with its value heads in the order of their key heads (default: yes)",
+    )
     parser.add_argument("--vocab", type=Path, metavar="FILE.gguf", help="copy the tokenizer of this file")
     args = vars(parser.parse_args())
     path, preset, vocab = args.pop("path"), args.pop("preset"), args.pop("vocab")

@@ -154,7 +154,7 @@ def content(name: str) -> bytes:
     return b"".join(next(t for t in tensors(SMALL) if t.name == name).chunks())
 
 
-@pytest.mark.parametrize("arch", ["qwen35", "gpt-oss", "no-such-arch"])
+@pytest.mark.parametrize("arch", ["qwen35moe", "gpt-oss", "no-such-arch"])
 def test_unknown_architecture(tmp_path: Path, arch: str) -> None:
     keys = {k.replace("bitnet-b1.58.", f"{arch}."): v for k, v in metadata(SMALL).items()}
     path = write(tmp_path / "m.gguf", keys | {"general.architecture": arch}, tensors(SMALL))

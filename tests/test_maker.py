@@ -256,4 +256,4 @@ def test_committed_fixtures(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(ROOT / "tests" / "fixtures" / "make.py"), str(tmp_path)], check=True)
     made = {path.name: path.read_bytes() for path in tmp_path.glob("*.gguf")}
     assert made == {path.name: path.read_bytes() for path in (ROOT / "tests" / "fixtures").glob("*.gguf")}
-    assert len(made) == 12
+    assert len(made) == 14

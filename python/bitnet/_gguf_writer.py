@@ -54,7 +54,7 @@ def header(metadata: Mapping[str, Value], tensors: Sequence[Tensor]) -> bytes:
 
 
 def _value(value: Value) -> bytes:
-    """Encode type id and value: integers as u32, floats as f32, lists as arrays of strings or of i32."""
+    """Encode type id and value: integers as u32, floats as f32, lists as arrays of strings, bools or i32."""
     match value:
         case bool():
             return struct.pack("<I?", BOOL, value)
@@ -67,6 +67,8 @@ def _value(value: Value) -> bytes:
     strings = [item for item in value if isinstance(item, str)]
     if len(strings) == len(value):
         return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_string, strings))
+    if all(isinstance(item, bool) for item in value):
+        return struct.pack(f"<IIQ{len(value)}?", ARRAY, BOOL, len(value), *value)
     return struct.pack(f"<IIQ{len(value)}i", ARRAY, I32, len(value), *value)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from . import _synthetic_qwen35 as qwen35
 from . import _tensor_types as tt
 from ._gguf_writer import Tensor, Value, copy_tokenizer, write_gguf
 from .errors import ArgumentError
@@ -31,6 +32,7 @@ class Graph:
     qkv_bias: bool = False
     post_norms: bool = False
     scales: bool = False  # the keys embedding_scale, residual_scale and logit_scale
+    is_hybrid: bool = False  # most layers are gated delta nets: all its tensors are those of `_synthetic_qwen35`
 
 
 GRAPHS = {
@@ -43,6 +45,7 @@ GRAPHS = {
     "minicpm": Graph(scales=True),
     "gemma3": Graph(head_norms=True, post_norms=True),
     "hunyuan-dense": Graph(head_norms=True),
+    "qwen35": Graph(is_hybrid=True),
 }
 ARCHS = tuple(GRAPHS)
 ROPE_SCALINGS = ("linear", "yarn", "longrope")
@@ -87,6 +90,16 @@ class Spec:
     norm_in: bool = False  # a norm before every projection, as in Microsoft's embedding models
     pooling: int = 0  # 1 mean, 2 cls, 3 last: an embedding model
     group: int | None = None  # columns that share a scale; None: all of a row
+    # Those of qwen35 only.
+    full_interval: int = 4  # every layer of this number is attention, the others are gated delta nets
+    ssm_key_heads: int = 2  # heads of a gated delta net
+    ssm_value_heads: int = 6
+    ssm_head_dim: int = 32  # channels of each of them
+    ssm_conv: int = 4  # tokens that the convolution before them sees
+    ssm_gates: str | None = None  # type of alpha and beta; None: F32, or BF16 where weights are rotated
+    rope_dim: int | None = None  # channels of a head that rotate; None: all
+    hadamard: int = 0  # block of the transform by which weights are stored rotated; 0: they are not
+    gdn_v_grouped: bool = True  # ssm_out was rotated with its value heads in the order of their key heads
 
     def __post_init__(self) -> None:
         """Raise ValueError for a shape that no model can have. Block sizes are checked when tensors are made."""
@@ -103,6 +116,12 @@ class Spec:
             raise ValueError(f"rope_scaling is one of {', '.join(ROPE_SCALINGS)}; found {self.rope_scaling!r}")
         if (self.window or self.softcap) and self.arch != "gemma3":
             raise ValueError(f"only gemma3 has a sliding window and a softcap; found arch {self.arch!r}")
+        if self.graph.is_hybrid:
+            qwen35.check(self)
+        elif self.hadamard or self.rope_dim:
+            raise ValueError(f"only qwen35 has rotated weights and a rope_dim; found arch {self.arch!r}")
+        if self.ssm_gates is not None and self.ssm_gates not in EMBEDDING_TYPES:
+            raise ValueError(f"ssm_gates is one of {', '.join(EMBEDDING_TYPES)}; found {self.ssm_gates!r}")
         if self.norm_in and not self.graph.head_norms:
             raise ValueError(f"only qwen3 and gemma3 can have norm_in; found arch {self.arch!r}")
         if self.hd % 2:
@@ -144,6 +163,17 @@ PRESETS = {
     "bonsai-1.7b": _bonsai(28, 2048, 6144, 16, untied=False),
     "bonsai-4b": _bonsai(36, 2560, 9728, 32, untied=False),
     "bonsai-8b": _bonsai(36, 4096, 12288, 32, untied=True),
+    "bonsai-27b": dataclasses.replace(
+        Spec("qwen35", 64, 5120, 17408, 24, 4, 256, 248320, 262144, 1e7, 1e-6, untied=True),
+        linear="PTQ1_0",
+        embedding="PTQ1_0",
+        group=128,
+        ssm_key_heads=16,
+        ssm_value_heads=48,
+        ssm_head_dim=128,
+        rope_dim=64,
+        hadamard=1024,
+    ),
     "bitcpm-8b": dataclasses.replace(
         Spec("minicpm", 32, 4096, 16384, 32, 2, 128, 73448, 32768, 10000.0, 1e-6, untied=True),
         rope_scaling="longrope",
@@ -159,6 +189,13 @@ PRESETS = {
     "tiny-minicpm": Spec("minicpm", rope_theta=1e4, untied=True, rope_scaling="longrope"),
     "tiny-gemma3": Spec("gemma3", 6, 128, 256, 2, 1, 64, rope_theta=1e6, eps=1e-6, window=32),
     "tiny-hunyuan": Spec("hunyuan-dense", rope_theta=1e4),
+    "tiny-qwen35": dataclasses.replace(
+        Spec("qwen35", 4, 256, 384, 4, 2, 64, rope_theta=1e7, eps=1e-6, untied=True),
+        linear="Q2_0_g128",
+        group=128,
+        ssm_head_dim=64,
+        rope_dim=16,
+    ),
     "tiny-embedding-qwen3": Spec("qwen3", 2, 256, 768, 4, 2, 32, rope_theta=1e6, norm_in=True, pooling=1),
     "tiny-embedding-gemma3": Spec("gemma3", 2, 128, 256, 2, 1, 64, rope_theta=1e4, norm_in=True, pooling=1),
 }
@@ -173,12 +210,14 @@ def synthetic(path: str | os.PathLike[str], preset: str = "bench", **fields: Any
         path: The file to write.
         preset: A shape: "bench" (106 MB, more than most caches hold), "tiny" (1 MB), or that of a published model:
             "2b-4t", "large", "3b", "llama3-8b", "falcon3-1b", "falcon3-3b", "falcon3-7b", "falcon3-10b",
-            "falcon-e-1b", "falcon-e-3b", "bonsai-1.7b", "bonsai-4b", "bonsai-8b", "bitcpm-8b"; or "tiny-" and a
-            family: "qwen2", "qwen3", "minicpm", "gemma3", "hunyuan", "embedding-qwen3", "embedding-gemma3".
+            "falcon-e-1b", "falcon-e-3b", "bonsai-1.7b", "bonsai-4b", "bonsai-8b", "bonsai-27b" (6 GB), "bitcpm-8b";
+            or "tiny-" and a family: "qwen2", "qwen3", "minicpm", "gemma3", "hunyuan", "qwen35", "embedding-qwen3",
+            "embedding-gemma3".
         fields: Fields that replace those of the preset: arch, layers, width, ffn, heads, kv_heads, head_dim,
             vocab_size, context, rope_theta, eps, untied, linear and embedding and output (types of tensors), shards,
             seed, rope_scaling, rope_factor, original_context, window, window_pattern, softcap,
-            norm_in, pooling, group.
+            norm_in, pooling, group; and for qwen35 full_interval, ssm_key_heads, ssm_value_heads, ssm_head_dim,
+            ssm_conv, ssm_gates, rope_dim, hadamard, gdn_v_grouped.
 
     Returns:
         The path.
@@ -237,8 +276,12 @@ def metadata(spec: Spec, vocab: Path | None = None) -> dict[str, Value]:
         shape |= {"embedding_scale": 12.0, "residual_scale": depth, "logit_scale": spec.width / 256}
     if spec.pooling:
         shape["pooling_type"] = spec.pooling
+    rotation: dict[str, Value] = {}
+    if spec.graph.is_hybrid:
+        shape |= qwen35.keys(spec)
+        rotation = qwen35.rotation_keys(spec, lambda name: _generator(spec, name))
     general: dict[str, Value] = {"general.architecture": spec.arch, "general.name": "synthetic"}
-    return general | {f"{spec.arch}.{key}": value for key, value in shape.items()} | tokenizer(spec, vocab)
+    return general | {f"{spec.arch}.{key}": value for key, value in shape.items()} | tokenizer(spec, vocab) | rotation
 
 
 def tokenizer(spec: Spec, vocab: Path | None) -> dict[str, Value]:
@@ -284,6 +327,9 @@ def tensors(spec: Spec) -> list[Tensor]:
     if spec.rope_scaling == "longrope":
         out += [_norm(spec, f"rope_factors_{name}.weight", spec.hd // 2) for name in ("short", "long")]
     for i in range(spec.layers):
+        if graph.is_hybrid:
+            out += _hybrid_layer(spec, i)
+            continue
         for name, shape, exists in layer:
             full = f"blk.{i}.{name}"
             if not exists:
@@ -302,6 +348,24 @@ def tensors(spec: Spec) -> list[Tensor]:
     return out
 
 
+def _hybrid_layer(spec: Spec, i: int) -> list[Tensor]:
+    """Return the tensors of a layer of qwen35."""
+    gates = spec.ssm_gates or ("BF16" if spec.hadamard else "F32")
+    out = []
+    for name, shape in qwen35.layer_shapes(spec, i).items():
+        full = f"blk.{i}.{name}"
+        if name in qwen35.DRAWS:
+            out.append(_floats(spec, full, shape, "F32", qwen35.DRAWS[name]))
+        elif name in qwen35.GATES and gates in tt.FLOAT:
+            out.append(_floats(spec, full, shape, gates, qwen35.draw_gate))
+        elif len(shape) == 2:
+            kind = gates if name in qwen35.GATES else spec.linear
+            out.append(_linear(dataclasses.replace(spec, linear=kind), full, *shape))
+        else:
+            out.append(_norm(spec, full, shape[0]))
+    return out
+
+
 def _linear(spec: Spec, name: str, m: int, k: int) -> Tensor:
     """Return a projection: random trits, one scale per shard of its rows."""
 
@@ -317,9 +381,9 @@ def _linear(spec: Spec, name: str, m: int, k: int) -> Tensor:
     return _tensor(name, (m, k), spec.linear, i2_s)
 
 
-def _ternary_rows(spec: Spec, name: str, kind: str, m: int, k: int) -> Iterator[bytes]:
+def _ternary_rows(spec: Spec, name: str, kind: str, m: int, k: int, gain: float = 1.0) -> Iterator[bytes]:
     codes = np.frombuffer(_draw_codes(_generator(spec, name), (m * k + 127) // 128 * 32), np.uint8)
-    scales = _scales(spec, name, m, k)
+    scales = _scales(spec, name, m, k) * np.float32(gain)
     for rows in _row_chunks(m, k):
         first, last = rows.start * k // 128 * 32, -(-rows.stop * k // 128) * 32
         trits = tt.decode_i2_s_codes(codes[first:last])[rows.start * k - first * 4 :][: (rows.stop - rows.start) * k]
@@ -347,7 +411,9 @@ def _dense(spec: Spec, name: str, kind: str) -> Tensor:
     """Return an embedding or output matrix, N(0, 0.7), or trits. Logits then spread, so greedy choices are clear."""
     if kind in tt.TERNARY:
         shape = (spec.vocab_size, spec.width)
-        return _tensor(name, shape, kind, lambda: _ternary_rows(spec, name, kind, *shape))
+        # Delta nets magnify rounding noise, unless embeddings are about as large as dense ones.
+        gain = 8.0 if spec.graph.is_hybrid and name == "token_embd.weight" else 1.0
+        return _tensor(name, shape, kind, lambda: _ternary_rows(spec, name, kind, *shape, gain))
 
     def chunks() -> Iterator[bytes]:
         rng = _generator(spec, name)
@@ -360,12 +426,16 @@ def _dense(spec: Spec, name: str, kind: str) -> Tensor:
 
 def _norm(spec: Spec, name: str, width: int, kind: str = "F32") -> Tensor:
     """Return the weights of a norm. Biases and divisors of rotary frequencies are drawn in the same way."""
+    return _floats(spec, name, (width,), kind, lambda rng, shape: rng.uniform(0.5, 1.5, shape))
+
+
+def _floats(spec: Spec, name: str, shape: tuple[int, ...], kind: str, draw: qwen35.Draw) -> Tensor:
+    """Return a tensor of random floats that is small enough to be made at once."""
 
     def chunks() -> Iterator[bytes]:
-        gamma = _generator(spec, name).uniform(0.5, 1.5, width).astype(np.float32)
-        yield tt.FLOAT[kind](gamma).tobytes()
+        yield tt.FLOAT[kind](draw(_generator(spec, name), shape).astype(np.float32)).tobytes()
 
-    return _tensor(name, (width,), kind, chunks)
+    return _tensor(name, shape, kind, chunks)
 
 
 def _tensor(name: str, shape: tuple[int, ...], kind: str, chunks: Callable[[], Iterator[bytes]]) -> Tensor:

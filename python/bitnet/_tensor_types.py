@@ -42,6 +42,7 @@ TYPES: dict[str, tuple[int, int, int, int]] = {
     "Q1_0": (41, 128, 18, 0),
     "STQ1_0": (42, 256, 42, 0),
 }
+BYTE_OF_FRACTION = ((np.arange(243) * 256 + 242) // 243).astype(np.uint8)  # of a number of five base-3 digits
 I2_S_TRAILER = 32  # one f32 scale and 28 bytes of padding
 
 
@@ -93,7 +94,7 @@ def encode_tq2_0(trits: Trits, scales: Floats) -> Bytes:
 def encode_tq1_0(trits: Trits, scales: Floats) -> Bytes:
     """Encode as TQ1_0: blocks of 256; base-3 digits, five per byte, most significant first; then the f16 scale."""
     m, k = trits.shape
-    digits = (trits + 1).astype(np.uint32).reshape(m, k // 256, 256)
+    digits = (trits + 1).view(np.uint8).reshape(m, k // 256, 256)
     first = _digits_to_byte(digits[..., :160].reshape(m, -1, 5, 32), (81, 27, 9, 3, 1))
     second = _digits_to_byte(digits[..., 160:240].reshape(m, -1, 5, 16), (81, 27, 9, 3, 1))
     third = _digits_to_byte(digits[..., 240:].reshape(m, -1, 4, 4), (81, 27, 9, 3))
@@ -111,7 +112,7 @@ def encode_q2_0(trits: Trits, scales: Floats, block: int) -> Bytes:
 def encode_ptq1_0(trits: Trits, scales: Floats) -> Bytes:
     """Encode as PTQ1_0: blocks of 128; base-3 digits of 16, 8 and 2 bytes, most significant first; the f16 scale."""
     m, k = trits.shape
-    digits = (trits + 1).astype(np.uint32).reshape(m, k // 128, 128)
+    digits = (trits + 1).view(np.uint8).reshape(m, k // 128, 128)
     first = _digits_to_byte(digits[..., :80].reshape(m, -1, 5, 16), (81, 27, 9, 3, 1))
     second = _digits_to_byte(digits[..., 80:120].reshape(m, -1, 5, 8), (81, 27, 9, 3, 1))
     third = _digits_to_byte(digits[..., 120:].reshape(m, -1, 4, 2), (81, 27, 9, 3))
@@ -148,7 +149,7 @@ def encode_stq1_0(trits: Trits, scales: Floats) -> Bytes:
 def encode_iq1_bn(trits: Trits, scales: Floats) -> Bytes:
     """Encode as IQ1_BN: the f16 row scale, then blocks of 64; base-3 digits, least significant first."""
     m, k = trits.shape
-    digits = (trits + 1).astype(np.uint32).reshape(m, k // 64, 4, 16)
+    digits = (trits + 1).view(np.uint8).reshape(m, k // 64, 4, 16)
     # Fifteen elements of each group of 16 fill three bytes. The sixteenth is a digit of a byte that all groups share.
     triples = _digits_to_byte(digits[..., :15].reshape(m, -1, 4, 3, 5).swapaxes(-1, -2), (1, 3, 9, 27, 81))
     extra = _digits_to_byte(digits[..., 15:], (1, 3, 9, 27))
@@ -179,10 +180,12 @@ def pack_codes(codes: Bytes, shifts: tuple[int, ...]) -> Bytes:
     return packed
 
 
-def _digits_to_byte(digits: npt.NDArray[np.uint32], weights: tuple[int, ...]) -> Bytes:
+def _digits_to_byte(digits: npt.NDArray[np.uint8], weights: tuple[int, ...]) -> Bytes:
     """Pack base-3 digits (second-to-last axis) as the fixed-point fraction v / 243, rounded up, into a byte."""
-    v = (digits * np.array(weights, np.uint32)[:, None]).sum(axis=-2)
-    packed: Bytes = ((v * 256 + 242) // 243).astype(np.uint8)
+    v = digits[..., 0, :] * np.uint8(weights[0])
+    for i, weight in enumerate(weights[1:], 1):
+        v += digits[..., i, :] * np.uint8(weight)
+    packed: Bytes = BYTE_OF_FRACTION[v]
     return packed
 
 
