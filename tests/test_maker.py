@@ -199,6 +199,18 @@ def test_preset_of_the_issue() -> None:
     assert ternary == 30 * ((2 * 2560 + 2 * 640 + 3 * 6912) * 2560 // 4 + 7 * 32)
 
 
+def test_the_preset_of_bonsai_27b() -> None:
+    """As many tensors of each type as the published file of 5,946,648,928 bytes, whose tokenizer is larger."""
+    spec = PRESETS["bonsai-27b"]
+    directory = tensors(spec)
+    ids = [t.type_id for t in directory]
+    assert [ids.count(tt.TYPES[kind][0]) for kind in ("F32", "BF16", "PTQ1_0")] == [353, 96, 402]
+    assert sum(t.nbytes for t in directory) == 5_935_527_936
+    keys = metadata(spec)
+    assert keys["qwen35.rope.dimension_sections"] == [11, 11, 10, 0]
+    assert keys["prism.hadamard.sign_widths"] == [5120, 6144, 17408]
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_sound(preset: str) -> None:
     """The shapes of each preset fit its types. No weights are drawn here."""
@@ -210,6 +222,17 @@ def test_refusals() -> None:
         Spec(linear="Q4_K")
     with pytest.raises(ValueError, match="36 heads"):
         Spec(heads=36, kv_heads=36)
+    for fields, said in (
+        ({"ssm_value_heads": 7}, "multiple of ssm_key_heads; found 7 and 2"),
+        ({"rope_dim": 66}, "up to head_dim 64; found 66"),
+        ({"hadamard": 64}, "untied=True"),
+        ({"hadamard": 96, "untied": True}, "power of two"),
+        ({"hadamard": 128, "untied": True}, "128 does not divide the width 192"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Spec("qwen35", **fields)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="only qwen35 has rotated weights"):
+        Spec(hadamard=64)
     with pytest.raises(ValueError, match="one scale per tensor"):
         Spec(shards=2)
     with pytest.raises(ValueError, match=r"attn_q.*TQ2_0 needs rows of a multiple of 256 elements, found 128"):

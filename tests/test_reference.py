@@ -18,7 +18,7 @@ from conftest import ModelMaker
 from reference import Reference
 
 SMALL = Spec(width=256, ffn=512, vocab_size=101)
-UNKNOWN_TO_GGUF = ("I2_S", "IQ1_BN", "IQ2_BN", "IQ2_BN_R4", "Q2_0_g64", "Q2_0_g128", "PQ2_0", "PTQ1_0")
+UNKNOWN_TO_REFERENCE = ("I2_S", "IQ1_BN", "IQ2_BN", "IQ2_BN_R4")
 
 SHAPES = {
     "2b-4t-like": SMALL,
@@ -107,8 +107,9 @@ def act_quant(spec: Spec) -> str:
 
 
 def reference_of(model: ModelMaker, spec: Spec) -> Reference:
-    """The reference on the same file, or on the same model in F32 where gguf does not know the type."""
-    return Reference.open(model(dataclasses.replace(spec, linear="F32") if spec.linear in UNKNOWN_TO_GGUF else spec))
+    """The reference on the same file, or on the same model in F32 where it does not know the type."""
+    is_unknown = spec.linear in UNKNOWN_TO_REFERENCE
+    return Reference.open(model(dataclasses.replace(spec, linear="F32") if is_unknown else spec))
 
 
 def assert_close(engine: Any, reference: Reference, quant: str) -> None:
