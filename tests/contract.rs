@@ -12,7 +12,7 @@ use bitnet::ops::attention::KvType;
 use bitnet::sampler::SamplingParams;
 use std::path::PathBuf;
 
-const MODELS: [&str; 12] = [
+const MODELS: [&str; 14] = [
     "relu2-i2s",
     "silu-odd",
     "llama-iq2bn",
@@ -25,9 +25,12 @@ const MODELS: [&str; 12] = [
     "hunyuan-i2s",
     "llama-ptq1",
     "llama-q2-g64",
+    "qwen35-hybrid",
+    "qwen35-hadamard",
 ];
-/// Of these, one with one scale, one with a scale for each group of columns, and one with every optional step.
-const FEW: [&str; 3] = ["relu2-i2s", "llama-q2-g64", "gemma3-window"];
+/// Of these, one with one scale, one with a scale for each group of columns, one with every optional step, and one with
+/// gated delta nets and rotated weights.
+const FEW: [&str; 4] = ["relu2-i2s", "llama-q2-g64", "gemma3-window", "qwen35-hadamard"];
 const KV_TYPES: [(&str, KvType); 2] = [("f16", KvType::F16), ("f32", KvType::F32)];
 
 fn fixture(name: &str) -> PathBuf {
@@ -67,6 +70,17 @@ fn logits(engine: &Engine, ids: &[u32]) -> Vec<f32> {
 
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// The bytes of a sequence's cache, piece by piece.
+fn contents(sequence: &Sequence) -> Vec<Vec<u8>> {
+    let mut pieces = Vec::new();
+    let stored: Result<(), Error> = sequence.write_to(|piece| {
+        pieces.push(piece.to_vec());
+        Ok(())
+    });
+    stored.expect("nothing fails");
+    pieces
 }
 
 /// The FNV-1a hash of the bits.
@@ -174,8 +188,10 @@ fn prompts_together_are_continued_as_each_alone() {
 
 #[test]
 fn clones_and_what_is_restored_go_on_as_if_alone() {
-    for (_, kv_type) in KV_TYPES {
-        let engine = open("silu-odd", Options { kv_type: Some(kv_type), ..Options::default() });
+    let both =
+        ["silu-odd", "qwen35-hybrid"].into_iter().flat_map(|model| KV_TYPES.map(|(_, kv_type)| (model, kv_type)));
+    for (model, kv_type) in both {
+        let engine = open(model, Options { kv_type: Some(kv_type), ..Options::default() });
         let (runtime, all) = (engine.runtime(), ids(&engine, 140));
         let go_on = |sequence: &mut Sequence, ids: &[u32]| {
             bits(&runtime.prefill(sequence, ids, LogitsFor::All, &mut || false).expect("computed"))
@@ -190,16 +206,17 @@ fn clones_and_what_is_restored_go_on_as_if_alone() {
         go_on(&mut first, &all[..70]);
         // Clones in the middle of a page, which they share.
         let (mut second, mut third) = (first.clone(), first.clone());
-        let mut contents = first.contents();
-        let mut restored = Sequence::restored(runtime.model.new_cache(kv_type), all[..70].to_vec(), |page| {
-            page.copy_from_slice(contents.next().expect("as many pages"));
+        let stored = contents(&first);
+        let (cache, states, mut pieces) = (runtime.model.new_cache(kv_type), first.state_positions(), stored.iter());
+        let mut restored = Sequence::restored(cache, all[..70].to_vec(), &states, |piece| {
+            piece.copy_from_slice(pieces.next().expect("as many pieces"));
             Ok(())
         })
         .expect("memory");
-        drop(contents);
-        third.truncate(66);
+        let kept = third.truncate(66);
+        assert!(kept == 66 || kept < 66 && !states.is_empty(), "{model}: {kept}");
         assert!(go_on(&mut second, &all[80..140]) == alone(&all[80..140]));
-        go_on(&mut third, &all[66..70]);
+        go_on(&mut third, &all[kept..70]);
         for sequence in [&mut first, &mut third, &mut restored] {
             assert!(go_on(sequence, &all[70..140]) == alone(&all[70..140]));
         }

@@ -48,7 +48,7 @@ impl Plain {
 
     /// The outputs for a token, by the documented formula.
     fn product(&self, x: &[f32], planes: usize) -> Vec<f32> {
-        let most = if planes == 2 { 32_639.0 } else { 127.0f32 };
+        let most = [127.0f32, 32_639.0, 4_194_303.0][planes - 1];
         let blocks: Vec<(f32, Vec<i64>)> = x
             .chunks(BLOCK)
             .map(|x| {
@@ -97,7 +97,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 fn check(plain: &Plain, x: &[Vec<f32>], threads: usize) {
-    for planes in [1, 2] {
+    for planes in [1, 2, 3] {
         let want: Vec<f32> = x.iter().flat_map(|x| plain.product(x, planes)).collect();
         for isa in Isa::available() {
             let kernels = kernels(Some(isa.name())).expect("available");
@@ -193,7 +193,7 @@ fn what_is_not_finite_is_never_hidden() {
         for tokens in [1, 3] {
             let mut x = activations(tokens, 300, 4);
             x[tokens - 1][17] = value;
-            for planes in [1, 2] {
+            for planes in [1, 2, 3] {
                 for isa in Isa::available() {
                     let found = in_team(1, kernels(Some(isa.name())).expect("available"), |team| {
                         outputs(team, &plain.pack(team, Packing::TwoBit), &x, planes)
@@ -214,7 +214,7 @@ fn the_error_is_within_its_bound() {
     plain.factors.fill(1.0);
     plain.scales.iter_mut().for_each(|scale| *scale = u16::from_le_bytes(to_f16(0.02 + f16_to_f32(*scale % 0x2000))));
     let x = &activations(1, cols, 7)[0];
-    for (planes, most) in [(1, 127.0), (2, 32_639.0f64)] {
+    for (planes, most) in [(1, 127.0), (2, 32_639.0f64), (3, 4_194_303.0)] {
         for (row, y) in plain.product(x, planes).iter().enumerate() {
             let (mut exact, mut bound, mut size) = (0.0, 0.0, 0.0);
             for (group, x) in x.chunks(BLOCK).enumerate() {

@@ -5,6 +5,7 @@ python tests/text_model.py model.gguf
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -28,8 +29,8 @@ TOKENS = [spelled(byte) for byte in range(256)] + [merge.replace(" ", "") for me
 EOT = TOKENS.index("<|eot_id|>")
 
 
-def make_text_model(path: Path, context: int = 256) -> None:
-    """Write it."""
+def make_text_model(path: Path, context: int = 256, spec: Spec | None = None) -> None:
+    """Write it; with a `spec`, a model of that shape but for its vocabulary and context."""
     keys: dict[str, Any] = {
         "general.architecture": "llama",
         "tokenizer.ggml.model": "gpt2",
@@ -40,7 +41,8 @@ def make_text_model(path: Path, context: int = 256) -> None:
         "tokenizer.ggml.bos_token_id": TOKENS.index(CONTROL[0]),
         "tokenizer.ggml.eos_token_id": TOKENS.index(CONTROL[1]),
     }
-    spec = Spec("llama", 2, 128, 192, 2, 1, vocab_size=len(TOKENS), context=context, untied=True)
+    spec = spec or Spec("llama", 2, 128, 192, 2, 1, untied=True)
+    spec = dataclasses.replace(spec, vocab_size=len(TOKENS), context=context)
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = Path(folder) / "vocabulary.gguf"
         write_gguf(vocabulary, keys, [])

@@ -51,7 +51,7 @@ class _Options(TypedDict, total=False):
     n_threads: int | None
     isa: str | None
     kv_type: Literal["f16", "f32"]
-    act_quant: Literal["auto", "int8", "int16", "none"]
+    act_quant: Literal["auto", "int8", "int16", "int24", "none"]
     ffn_act: Literal["silu", "relu2", "gelu_tanh"] | None
     n_batch: int | None
     lm_head: Literal["auto", "exact", "int8"]
@@ -1047,14 +1047,17 @@ class LayerTrace:
     @property
     def attention(self) -> npt.NDArray[np.float32]:
         """The attention weights after the softmax: [heads, n, n]. Row i of a head adds up to 1 and is 0 after column
-        i. The engine itself divides by the sum of a row last, after it has added up the values.
+        i. The engine itself divides by the sum of a row last, after it has added up the values. A gated delta net has
+        none: [0, n, n].
         """
     @property
     def ffn(self) -> npt.NDArray[np.float32]:
         """The neurons of the feed-forward network, activation(gate) * up, before any norm: [n, feed-forward size]."""
     @property
     def projections(self) -> dict[str, ProjectionTrace]:
-        """The linear layers by name: attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down."""
+        """The linear layers by name: attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down. A gated delta net
+        has attn_qkv, attn_gate and ssm_out in place of the first four.
+        """
 
 @final
 class ProjectionTrace:
@@ -1101,9 +1104,10 @@ class Engine:
         kv_type: Type of the KV cache, "f16" or "f32".
         act_quant: Quantization of the projections' inputs. "int8": 8 bits with one scale per token, as BitNet models
             were trained, or one per token and 128 columns if the weights have several scales; "int16": 16 bits with one
-            scale per token and 128 columns, within 1e-3 of the logits' spread of float32; "none": float32. "auto":
-            "int8" if every projection is ternary with one scale, "int16" if every projection is ternary with a scale
-            for each group of columns, else "none".
+            scale per token and 128 columns, within 1e-3 of the logits' spread of float32; "int24": 24 bits, within
+            1e-4, for models that magnify roundings; "none": float32. "auto": "int8" if every projection is ternary with
+            one scale; "int16" if every projection is ternary with a scale for each group of columns, or "int24" if
+            the model has gated delta nets, too; else "none".
         ffn_act: Activation of the feed-forward network, "silu", "relu2" or "gelu_tanh". Default: by architecture.
         n_batch: Largest number of tokens in one forward pass. Default: 128.
         lm_head: "auto" keeps an 8-bit copy of the output head that finds the few tokens that can be chosen, and
@@ -1141,7 +1145,7 @@ class Engine:
         n_threads: int | None = None,
         isa: str | None = None,
         kv_type: Literal["f16", "f32"] = "f16",
-        act_quant: Literal["auto", "int8", "int16", "none"] = "auto",
+        act_quant: Literal["auto", "int8", "int16", "int24", "none"] = "auto",
         ffn_act: Literal["silu", "relu2", "gelu_tanh"] | None = None,
         n_batch: int | None = None,
         lm_head: Literal["auto", "exact", "int8"] = "auto",
@@ -1730,7 +1734,9 @@ class Engine:
         """Cost of one token.
 
         ternary_macs: multiply-adds of int8 activations and ternary weights; weight_bytes: weights read by one decode
-        step, for any number of sequences; kv_bytes: keys and values read for each earlier token of the sequence.
+        step, for any number of sequences; kv_bytes: keys and values read for each earlier token of the sequence;
+        state_bytes: recurrent state of a sequence, whatever its length, which each step reads and writes (0 for models
+        without gated delta nets).
         """
     @property
     def lm_head(self) -> str:
@@ -1761,7 +1767,7 @@ class Engine:
         """Type of the KV cache: "f16" or "f32"."""
     @property
     def act_quant(self) -> str:
-        """Quantization of the projections' inputs: "int8", "int16" or "none"."""
+        """Quantization of the projections' inputs: "int8", "int16", "int24" or "none"."""
     @property
     def ffn_act(self) -> str:
         """Activation of the feed-forward network: "silu", "relu2" or "gelu_tanh"."""

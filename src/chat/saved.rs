@@ -67,6 +67,9 @@ struct SavedCache {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rope: Option<String>,
     ids: Vec<TokenId>,
+    /// The positions of recurrent states, which follow the pages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    states: Vec<usize>,
 }
 
 fn wrong(what: impl std::fmt::Display) -> Error {
@@ -176,7 +179,7 @@ impl Saved {
 }
 
 impl SavedCache {
-    fn new(engine: &Engine, ids: &[TokenId], watch: &mut Watch) -> Result<SavedCache> {
+    fn new(engine: &Engine, ids: &[TokenId], states: Vec<usize>, watch: &mut Watch) -> Result<SavedCache> {
         Ok(SavedCache {
             model: engine.fingerprint(watch)?.into(),
             numerics: NUMERICS,
@@ -185,6 +188,7 @@ impl SavedCache {
             kv_type: engine.kv_type().name().into(),
             rope: engine.rope_table().map(String::from),
             ids: ids.to_vec(),
+            states,
         })
     }
 
@@ -196,7 +200,7 @@ impl SavedCache {
         watch: &mut Watch,
     ) -> Result<Sequence> {
         engine.check_ids(&self.ids, 0)?;
-        let own = SavedCache::new(engine, &self.ids, watch)?;
+        let own = SavedCache::new(engine, &self.ids, Vec::new(), watch)?;
         let table = |rope: &Option<String>| rope.clone().unwrap_or_default();
         for (name, theirs, own) in [
             ("model", &self.model, &own.model),
@@ -213,7 +217,14 @@ impl SavedCache {
                 )));
             }
         }
-        engine.restore_sequence(self.ids, |page| if watch() { Err(Error::Cancelled) } else { read(page) })
+        let ends_well = self.states.last().copied() == engine.config().delta_nets.as_ref().map(|_| self.ids.len());
+        if !(ends_well || self.ids.is_empty()) || !self.states.windows(2).all(|pair| pair[0] < pair[1]) {
+            let (states, ids) = (&self.states, self.ids.len());
+            return Err(wrong(format!(
+                "its cache of {ids} ids has recurrent states at {states:?}; the file is damaged"
+            )));
+        }
+        engine.restore_sequence(self.ids, &self.states, |page| if watch() { Err(Error::Cancelled) } else { read(page) })
     }
 }
 
@@ -267,7 +278,9 @@ impl ChatSession {
         let mut saved = Saved::new(self, params);
         if let Some(engine) = engine {
             self.check_idle()?;
-            saved.cache = sequence.map(|sequence| SavedCache::new(engine, sequence.ids(), watch)).transpose()?;
+            let cache =
+                |sequence: &Sequence| SavedCache::new(engine, sequence.ids(), sequence.state_positions(), watch);
+            saved.cache = sequence.map(cache).transpose()?;
         }
         let document = saved.to_json()?;
         let mut cancelled = false;
@@ -276,13 +289,10 @@ impl ChatSession {
             let mut out = Hashed::new(BufWriter::new(file));
             out.write_all(document.as_bytes())?;
             if let Some(sequence) = sequence {
-                for page in sequence.contents() {
+                sequence.write_to(|bytes| {
                     cancelled = watch();
-                    if cancelled {
-                        return Err(io::ErrorKind::Interrupted.into());
-                    }
-                    out.write_all(page)?;
-                }
+                    if cancelled { Err(io::ErrorKind::Interrupted.into()) } else { out.write_all(bytes) }
+                })?;
                 let hash = out.hasher.finalize();
                 out.write_all(hash.as_bytes())?;
             }

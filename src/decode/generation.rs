@@ -72,6 +72,7 @@ impl Generation {
         stop_ids: Vec<TokenId>,
     ) -> Generation {
         let cached_tokens = sequence.keep_prefix(&prompt[..prompt.len() - 1]);
+        sequence.keep_states_for(&prompt, &[]);
         sequence.cache.reset_work();
         Generation {
             prompt_len: prompt.len(),
@@ -98,7 +99,9 @@ impl Generation {
         self.times = times;
         let token = self.sample(runtime, &mut computed?);
         // Without an id the last position is computed again by the next call.
-        token.map(Some).inspect_err(|_| sequence.truncate(self.ids.len() - 1))
+        token.map(Some).inspect_err(|_| {
+            sequence.truncate(self.ids.len() - 1);
+        })
     }
 
     fn sampler(&self) -> Sampler<'_> {

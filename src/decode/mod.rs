@@ -10,7 +10,7 @@ use crate::kernel::{Kernels, Team};
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::try_with_capacity;
 use crate::machine::pool::{Pool, Workers};
-use crate::model::{KvCache, LogitsFor, Model, Row, Scratch, Trace};
+use crate::model::{KvCache, LogitsFor, Mark, Model, Row, Scratch, Trace};
 use crate::token::TokenId;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,11 @@ pub struct Runtime {
 /// other threads would wake up.
 const SMALL_PASS: usize = 4 << 20;
 
-/// One sequence: its ids, and their keys and values. Clones share the pages of these until one of them writes.
+/// The last ids of a prompt, before which a recurrent state is kept.
+const PROMPT_TAIL: usize = 8;
+
+/// One sequence: its ids, and their keys and values, or recurrent states. Clones share the memory of these until one of
+/// them writes.
 #[derive(Clone)]
 pub struct Sequence {
     cache: KvCache,
@@ -48,20 +52,26 @@ impl Sequence {
         Sequence { cache, ids: Vec::new() }
     }
 
-    /// A sequence whose keys and values were computed before: `read` fills each page with what [`Sequence::contents`]
-    /// gave.
+    /// A sequence whose keys and values were computed before: `read` fills them with the bytes that
+    /// [`Sequence::write_to`] gave, in the same pieces. `states` are the positions of its recurrent states.
     pub fn restored(
         mut cache: KvCache,
         ids: Vec<TokenId>,
+        states: &[usize],
         read: impl FnMut(&mut [u8]) -> Result<()>,
     ) -> Result<Sequence> {
-        cache.fill(ids.len(), read)?;
+        cache.fill(ids.len(), states, read)?;
         Ok(Sequence { cache, ids })
     }
 
-    /// The bytes of the cache's pages, in order.
-    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
-        self.cache.contents()
+    /// Gives `write` the bytes of the cache, piece by piece.
+    pub fn write_to<E>(&self, write: impl FnMut(&[u8]) -> std::result::Result<(), E>) -> std::result::Result<(), E> {
+        self.cache.write_to(write)
+    }
+
+    /// The positions of its recurrent states, in ascending order; none for models without such states.
+    pub fn state_positions(&self) -> Vec<usize> {
+        self.cache.state_positions()
     }
 
     /// The ids whose keys and values it holds.
@@ -74,9 +84,9 @@ impl Sequence {
         self.cache.work()
     }
 
-    /// Bytes of the cache, shared pages included.
+    /// Bytes of the cache, shared ones included.
     pub fn bytes(&self) -> usize {
-        self.contents().map(<[u8]>::len).sum()
+        self.cache.bytes()
     }
 
     /// The length of the prefix that it shares with `ids`.
@@ -84,11 +94,17 @@ impl Sequence {
         self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count()
     }
 
-    /// Truncates it to the prefix that it shares with `ids`, and returns the length of that.
+    /// Truncates it to the prefix that it shares with `ids`, and returns how many positions it has kept.
     pub fn keep_prefix(&mut self, ids: &[TokenId]) -> usize {
-        let common = self.common(ids);
-        self.truncate(common);
-        common
+        self.truncate(self.common(ids))
+    }
+
+    /// Prepares for a prompt that later ones will share in part. Recurrent states are kept at `starts`, where the later
+    /// ones may differ, and shortly before the end. What follows there, a header and perhaps the begin of a thought, is
+    /// what later prompts have in another form.
+    pub fn keep_states_for(&mut self, prompt: &[TokenId], starts: &[usize]) {
+        let tail = prompt.len().checked_sub(PROMPT_TAIL);
+        self.cache.keep_states_at(starts.iter().copied().chain(tail));
     }
 
     /// Truncates it to `len` positions and extends it; restores it if that fails.
@@ -98,10 +114,18 @@ impl Sequence {
         extend(self).inspect_err(|_| *self = before)
     }
 
-    /// Keeps the first `len` positions only.
-    pub fn truncate(&mut self, len: usize) {
+    /// Keeps the first `len` positions only, and returns how many it has kept. A recurrent state cannot be cut back, so
+    /// with one these are the positions up to the latest state that was kept; the others have to be computed again.
+    pub fn truncate(&mut self, len: usize) -> usize {
+        let kept = self.cache.truncate(len);
+        self.ids.truncate(kept);
+        kept
+    }
+
+    /// Goes back to where it was when its cache gave this mark.
+    fn return_to(&mut self, mark: Mark, len: usize) {
+        self.cache.return_to(mark);
         self.ids.truncate(len);
-        self.cache.truncate(len);
     }
 }
 
@@ -143,7 +167,7 @@ impl Runtime {
         mut trace: Option<&mut Trace>,
         watch: &mut Watch,
     ) -> Result<Vec<f32>> {
-        let before: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
+        let before: Vec<_> = sequences.iter().map(|sequence| (sequence.cache.mark(), sequence.ids.len())).collect();
         let config = self.model.config();
         let outputs = rows.iter().map(|row| match row.logits {
             LogitsFor::None => 0,
@@ -158,7 +182,8 @@ impl Runtime {
                 Ok(all) if chunk.len() == rows.len() => return Ok(all),
                 Ok(some) => results.extend(some),
                 Err(error) => {
-                    sequences.iter_mut().zip(before).for_each(|(sequence, len)| sequence.truncate(len));
+                    let marks = sequences.iter_mut().zip(before);
+                    marks.for_each(|(sequence, (mark, len))| sequence.return_to(mark, len));
                     return Err(error);
                 }
             }

@@ -45,9 +45,12 @@ impl Engine {
         self.check_ids(ids, 0)?;
         self.with_warm(|sequence| {
             let start = Instant::now();
-            let cached_tokens = sequence.common(ids);
-            sequence.replace_from(cached_tokens, |sequence| {
-                self.runtime.prefill(sequence, &ids[cached_tokens..], LogitsFor::None, watch)
+            let common = sequence.common(ids);
+            let cached_tokens = sequence.replace_from(common, |sequence| {
+                let cached = sequence.ids().len();
+                sequence.keep_states_for(ids, &self.message_starts(ids));
+                self.runtime.prefill(sequence, &ids[cached..], LogitsFor::None, watch)?;
+                Ok(cached)
             })?;
             Ok(Prefill { tokens: ids.len(), cached_tokens, elapsed: start.elapsed() })
         })

@@ -23,7 +23,7 @@ mod warm;
 
 pub use crate::decode::{Finish, Watch};
 pub use crate::model::config::{Config, Pooling};
-pub use crate::model::{ActQuant, InputTrace, LayerTrace, LmHead, PerToken, Trace};
+pub use crate::model::{ActQuant, InputTrace, LayerTrace, LmHead, PerToken, ProjectionTrace, Trace};
 pub use crate::ops::activation::Activation;
 pub use crate::ops::attention::KvType;
 pub use embed::Embedding;

@@ -62,6 +62,20 @@ impl Engine {
         self.runtime.check_ids(ids, position)
     }
 
+    /// Where a recurrent state of a prompt is worth keeping, since other prompts go on differently from there: before the
+    /// second message, which follows the system prompt, and before the last three, the answer among them. Messages begin
+    /// with the control token with which the answer begins: the last one of the prompt.
+    pub(super) fn message_starts(&self, prompt: &[TokenId]) -> Vec<usize> {
+        if self.config().delta_nets.is_none() {
+            return Vec::new();
+        }
+        let Ok(tokenizer) = self.tokenizer() else { return Vec::new() };
+        let Some(start) = prompt.iter().rfind(|id| tokenizer.is_control(**id)) else { return Vec::new() };
+        let all: Vec<usize> = (1..prompt.len()).filter(|at| prompt[*at] == *start).collect();
+        let last = all.iter().rev().take(3);
+        all.iter().take(1).chain(last).copied().collect()
+    }
+
     /// The ids of a prompt, unchecked if they were given as ids.
     pub fn ids_of(&self, prompt: TextOrIds, watch: &mut Watch) -> Result<Vec<TokenId>> {
         match prompt {

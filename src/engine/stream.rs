@@ -72,6 +72,7 @@ impl Engine {
         let stop_strings = StopStrings::new(request.params.stop.clone(), controls);
         let wall = request.origin.render + request.origin.tokenize;
         let generation = Generation::begin(&mut sequence, request.prompt, request.params, seed, request.stop_ids);
+        sequence.keep_states_for(generation.prompt(), &self.message_starts(generation.prompt()));
         Stream {
             sequence: Some(sequence),
             warm: false,

@@ -12,9 +12,15 @@ impl Engine {
         Sequence::new(self.runtime.model.new_cache(self.kv_type))
     }
 
-    /// A sequence whose keys and values were computed and stored before; `read` fills one page after the other.
-    pub fn restore_sequence(&self, ids: Vec<TokenId>, read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Sequence> {
-        Sequence::restored(self.runtime.model.new_cache(self.kv_type), ids, read)
+    /// A sequence whose keys and values were computed and stored before, with recurrent states at `states`; `read` fills
+    /// one piece after the other.
+    pub fn restore_sequence(
+        &self,
+        ids: Vec<TokenId>,
+        states: &[usize],
+        read: impl FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<Sequence> {
+        Sequence::restored(self.runtime.model.new_cache(self.kv_type), ids, states, read)
     }
 
     /// Positions that the warm sequence holds.

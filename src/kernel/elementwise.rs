@@ -56,7 +56,7 @@ pub(super) fn quantize<L: SimdF32>(x: &[f32], q: &mut [i8]) -> (f32, i32) {
 
 /// `e^x` of 16 floats: Cody-Waite reduction and the degree-5 polynomial of Cephes' `expf`; 0 at or below -104.
 #[inline(always)]
-fn exp(x: F32x16) -> F32x16 {
+pub(super) fn exp(x: F32x16) -> F32x16 {
     const C: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     let (mut n, mut r, mut y) = ([0f32; VECTOR_LEN], [0f32; VECTOR_LEN], [C[0]; VECTOR_LEN]);
     for l in 0..VECTOR_LEN {

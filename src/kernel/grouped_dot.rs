@@ -1,8 +1,9 @@
 //! The loops of ternary matrices with a scale for each group of columns, written once: groups end with a few float
 //! operations, in ascending order (`docs/numerics.md`). An instruction set implements [`TernaryDot`] and [`SimdF32`].
 //!
-//! Sums of a block of 128 columns are exact integers, also as f32: 2·128·32,639 is below 2²⁴. Activations have one or
-//! two planes of int8; the planes of a token are multiplied like two tokens.
+//! Activations have one to three planes of int8; the planes of a token are multiplied like as many tokens. Sums of a
+//! block of 128 columns are exact integers: with two planes also as f32, since 2·128·32,639 is below 2²⁴; with three,
+//! 2·128·2²² fits an i32, which is rounded once.
 
 #![expect(clippy::needless_range_loop, reason = "planes, halves and tokens index several arrays at once")]
 
@@ -12,6 +13,9 @@ use super::prefetch::prefetch_far;
 use super::ternary_dot::{PLANES, STRIP, TernaryDot};
 use crate::machine::memory::Zeroable;
 use std::ops::Range;
+
+/// The most planes of an activation.
+pub const MAX_PLANES: usize = 3;
 
 /// Columns of the fifth codes in one of the four parts of a base3 block.
 const FIFTH_COLS: usize = BLOCK / 4;
@@ -32,15 +36,15 @@ impl BlockScale {
     /// The sum of the integers in one of `parts` equal parts of the block, 1 or 2.
     #[inline(always)]
     fn sum(&self, part: usize, parts: usize) -> i32 {
-        if parts == 1 { self.sums[0] + self.sums[1] } else { self.sums[part] }
+        if parts == 1 { self.sums[0].wrapping_add(self.sums[1]) } else { self.sums[part] }
     }
 }
 
 /// The activations of a token, in blocks of 128 columns.
 #[derive(Clone, Copy)]
 pub struct GroupedToken<'a> {
-    /// The planes of integers, high · 256 + low; or one plane, the second.
-    pub planes: [&'a [i8]; 2],
+    /// The planes of integers, `(high · 256 + middle) · 256 + low`; with fewer planes the first ones are empty.
+    pub planes: [&'a [i8]; MAX_PLANES],
     /// How many planes there are.
     pub n_planes: usize,
     /// The scale of each block.
@@ -83,7 +87,7 @@ pub(super) struct GroupedKernels {
 }
 
 /// Adds a group of columns to the outputs of 16 rows: `fma(float(sum of trits) · s, scale, y)`. `minus` turns sums of
-/// codes into those of trits.
+/// codes into those of trits. Sums wrap only where an activation is not finite, when `s` is NaN.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`.
@@ -95,10 +99,14 @@ unsafe fn fold<L: SimdF32, const N: usize>(
     s: f32,
     scales: L::Vector,
 ) -> L::Vector {
-    let mut trits = *sums[N - 1];
-    for r in 0..GROUP {
-        let high = if N == 2 { sums[0][r] << 8 } else { 0 };
-        trits[r] = trits[r] + high - minus;
+    let mut trits = *sums[0];
+    for n in 1..N {
+        for r in 0..GROUP {
+            trits[r] = (trits[r] << 8).wrapping_add(sums[n][r]);
+        }
+    }
+    for trits in &mut trits {
+        *trits = trits.wrapping_sub(minus);
     }
     // SAFETY: the caller promises the instruction set of `L`.
     unsafe {
@@ -117,12 +125,15 @@ fn four<const COLS: usize>(plane: &[i8; COLS], column: usize) -> [i8; 4] {
 /// Outputs of 16 rows for one token, by the token's number of planes and the rows' groups.
 #[inline(always)]
 pub(super) fn one<L: SimdF32, D: TernaryDot, B: TernaryDot>(rows: &GroupedRows, x: GroupedToken, y: &mut F32x16) {
-    let (high, low) = (x.planes[0].as_chunks().0, x.planes[1].as_chunks().0);
+    let [high, middle, low] = x.planes;
+    let (high, middle, low) = (high.as_chunks().0, middle.as_chunks().0, low.as_chunks().0);
     match (x.n_planes, rows.halves) {
         (1, false) => one_token::<L, D, B, 1, 1>(rows, [low], x.scales, y),
         (1, true) => one_token::<L, D, B, 1, 2>(rows, [low], x.scales, y),
-        (_, false) => one_token::<L, D, B, 2, 1>(rows, [high, low], x.scales, y),
-        (_, true) => one_token::<L, D, B, 2, 2>(rows, [high, low], x.scales, y),
+        (2, false) => one_token::<L, D, B, 2, 1>(rows, [middle, low], x.scales, y),
+        (2, true) => one_token::<L, D, B, 2, 2>(rows, [middle, low], x.scales, y),
+        (_, false) => one_token::<L, D, B, 3, 1>(rows, [high, middle, low], x.scales, y),
+        (_, true) => one_token::<L, D, B, 3, 2>(rows, [high, middle, low], x.scales, y),
     }
 }
 
@@ -214,7 +225,9 @@ unsafe fn add_block<L: SimdF32, const N: usize, const PARTS: usize>(
         unsafe {
             let scales = L::f16_to_f32(rows.scales_of(PARTS * block + part));
             let mut of_part = [&sums[part][0]; N];
-            of_part[N - 1] = &sums[part][N - 1];
+            for n in 1..N {
+                of_part[n] = &sums[part][n];
+            }
             y = fold::<L, N>(y, of_part, scale.sum(part, PARTS), scale.s, scales);
         }
     }
@@ -302,8 +315,10 @@ pub(super) fn tiles<L: SimdF32, D: TernaryDot, const DOTS: usize, const GROUPS: 
     match (tokens[0].n_planes, rows[0].halves) {
         (1, false) => tiles_of::<L, D, DOTS, GROUPS, 1, 1>(rows, tokens, y),
         (1, true) => tiles_of::<L, D, DOTS, GROUPS, 1, 2>(rows, tokens, y),
-        (_, false) => tiles_of::<L, D, DOTS, GROUPS, 2, 1>(rows, tokens, y),
-        (_, true) => tiles_of::<L, D, DOTS, GROUPS, 2, 2>(rows, tokens, y),
+        (2, false) => tiles_of::<L, D, DOTS, GROUPS, 2, 1>(rows, tokens, y),
+        (2, true) => tiles_of::<L, D, DOTS, GROUPS, 2, 2>(rows, tokens, y),
+        (_, false) => tiles_of::<L, D, DOTS, GROUPS, 3, 1>(rows, tokens, y),
+        (_, true) => tiles_of::<L, D, DOTS, GROUPS, 3, 2>(rows, tokens, y),
     }
 }
 
@@ -318,6 +333,9 @@ fn tiles_of<L: SimdF32, D: TernaryDot, const DOTS: usize, const GROUPS: usize, c
     while t < tokens.len() {
         let (left, y) = (&tokens[t..], &mut y[t..]);
         t += match left.len() * N {
+            12.. if N == 3 && DOTS >= 12 => tile::<L, D, 12, GROUPS, N, PARTS>(rows, left, y),
+            6.. if N == 3 && DOTS >= 6 => tile::<L, D, 6, GROUPS, N, PARTS>(rows, left, y),
+            _ if N == 3 => tile::<L, D, 3, GROUPS, N, PARTS>(rows, left, y),
             n if n >= DOTS => tile::<L, D, DOTS, GROUPS, N, PARTS>(rows, left, y),
             8.. if DOTS > 8 => tile::<L, D, 8, GROUPS, N, PARTS>(rows, left, y),
             4.. if DOTS > 4 => tile::<L, D, 4, GROUPS, N, PARTS>(rows, left, y),
@@ -339,8 +357,7 @@ fn tile<L: SimdF32, D: TernaryDot, const DOTS: usize, const GROUPS: usize, const
     let blocks = rows[0].words.len() / TWO_BIT_WORDS;
     let mut planes: [&[[i8; BLOCK]]; DOTS] = [&[]; DOTS];
     for (i, plane) in planes.iter_mut().enumerate() {
-        // The high plane comes first; a single plane is the low one.
-        *plane = &tokens[i / N].planes[if N == 1 { 1 } else { i % N }].as_chunks().0[..blocks];
+        *plane = &tokens[i / N].planes[MAX_PLANES - N + i % N].as_chunks().0[..blocks];
     }
     // SAFETY: this copy of the code is compiled for `L` and `D` (`stamp_grouped!`) and runs only where the processor
     // has them.
@@ -369,7 +386,9 @@ fn tile<L: SimdF32, D: TernaryDot, const DOTS: usize, const GROUPS: usize, const
                     for t in 0..n_tokens {
                         let scale = &tokens[t].scales[block];
                         let mut of_token = [&sums[N * t][r]; N];
-                        of_token[N - 1] = &sums[N * t + N - 1][r];
+                        for n in 1..N {
+                            of_token[n] = &sums[N * t + n][r];
+                        }
                         let sum = scale.sum(group, PARTS);
                         acc[t][r] = fold::<L, N>(acc[t][r], of_token, sum, scale.s, scales);
                     }

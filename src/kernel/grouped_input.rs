@@ -1,12 +1,14 @@
-//! Activations of grouped ternary matrices: blocks of 128 columns, each with a step of its own, rounded to 16 bits in
-//! two planes of int8, or to 8 bits in one.
+//! Activations of grouped ternary matrices: blocks of 128 columns, each with a step of its own, rounded to 24, 16 or 8
+//! bits in as many planes of int8 as they have bytes.
 
-use super::grouped_dot::{BlockScale, GroupedToken};
+use super::grouped_dot::{BlockScale, GroupedToken, MAX_PLANES};
 use super::lanes::{ROUNDING_MAGIC, SimdF32, VECTOR_LEN};
 use super::packing::BLOCK;
 use crate::error::Result;
 use crate::machine::memory::try_grow;
 
+/// The largest integer of three planes: the largest that adding [`ROUNDING_MAGIC`] rounds to.
+const MOST_INT24: f32 = 4_194_303.0;
 /// The largest integer of two planes: 127·256 + 127.
 const MOST_INT16: f32 = 32_639.0;
 /// The largest integer of one plane.
@@ -16,10 +18,20 @@ const MOST_INT8: f32 = 127.0;
 const MIN_AMAX: f32 = 1e-30;
 
 #[inline(always)]
-pub(super) fn quantize_blocks<L: SimdF32>(x: &[f32], high: &mut [i8], low: &mut [i8], scales: &mut [BlockScale]) {
+pub(super) fn quantize_blocks<L: SimdF32>(
+    x: &[f32],
+    high: &mut [i8],
+    middle: &mut [i8],
+    low: &mut [i8],
+    scales: &mut [BlockScale],
+) {
     assert!(low.len() == scales.len() * BLOCK && x.len().div_ceil(BLOCK) == scales.len());
-    assert!(high.is_empty() || high.len() == low.len());
-    let most = if high.is_empty() { MOST_INT8 } else { MOST_INT16 };
+    assert!((middle.is_empty() || middle.len() == low.len()) && (high.is_empty() || high.len() == middle.len()));
+    let most = match (high.is_empty(), middle.is_empty()) {
+        (false, _) => MOST_INT24,
+        (true, false) => MOST_INT16,
+        (true, true) => MOST_INT8,
+    };
     let lows = low.as_chunks_mut::<BLOCK>().0;
     for (block, (x, (low, scale))) in x.chunks(BLOCK).zip(lows.iter_mut().zip(scales)).enumerate() {
         let mut padded = [0f32; BLOCK];
@@ -37,17 +49,22 @@ pub(super) fn quantize_blocks<L: SimdF32>(x: &[f32], high: &mut [i8], low: &mut 
         for (integer, x) in integers.iter_mut().zip(&padded) {
             *integer = (x * inverse + ROUNDING_MAGIC).to_bits().wrapping_sub(ROUNDING_MAGIC.to_bits()) as i32;
         }
-        // The low byte with its sign; what is left is a multiple of 256.
-        for (low, integer) in low.iter_mut().zip(&integers) {
-            *low = *integer as i8;
-        }
-        if let Some(high) = high.as_chunks_mut::<BLOCK>().0.get_mut(block) {
-            for (high, integer) in high.iter_mut().zip(&integers) {
-                *high = ((integer - *integer as i8 as i32) >> 8) as i8;
-            }
-        }
         let (first, second) = integers.split_at(BLOCK / 2);
         let sum = |half: &[i32]| half.iter().fold(0i32, |sum, x| sum.wrapping_add(*x));
+        let sums = [sum(first), sum(second)];
+        // The low byte with its sign; what is left is a multiple of 256.
+        for (low, integer) in low.iter_mut().zip(&mut integers) {
+            *low = *integer as i8;
+            *integer = integer.wrapping_sub(*integer as i8 as i32) >> 8;
+        }
+        for plane in [&mut *middle, &mut *high] {
+            if let Some(plane) = plane.as_chunks_mut::<BLOCK>().0.get_mut(block) {
+                for (byte, integer) in plane.iter_mut().zip(&mut integers) {
+                    *byte = *integer as i8;
+                    *integer = integer.wrapping_sub(*integer as i8 as i32) >> 8;
+                }
+            }
+        }
         // A NaN or infinity makes every output of the token NaN.
         let s = if !amax.is_finite() {
             f32::NAN
@@ -56,7 +73,7 @@ pub(super) fn quantize_blocks<L: SimdF32>(x: &[f32], high: &mut [i8], low: &mut 
         } else {
             amax / most
         };
-        *scale = BlockScale { s, sums: [sum(first), sum(second)] };
+        *scale = BlockScale { s, sums };
     }
 }
 
@@ -82,13 +99,15 @@ pub struct GroupedRow<'a> {
 impl GroupedRow<'_> {
     /// Rounds the token's activations.
     pub fn quantize(&mut self, kernels: &super::Kernels, x: &[f32]) {
-        let (high, low) = self.q.split_at_mut((self.n_planes - 1) * self.scales.len() * BLOCK);
-        kernels.quantize_blocks(x, high, low, self.scales);
+        let plane = self.scales.len() * BLOCK;
+        let (before, low) = self.q.split_at_mut((self.n_planes - 1) * plane);
+        let (high, middle) = before.split_at_mut(before.len().saturating_sub(plane));
+        kernels.quantize_blocks(x, high, middle, low, self.scales);
     }
 }
 
 impl GroupedActivations {
-    /// Allocates the rows of `tokens` tokens of `cols` activations, in one or two planes.
+    /// Allocates the rows of `tokens` tokens of `cols` activations, in one to three planes.
     pub fn rows(
         &mut self,
         tokens: usize,
@@ -107,19 +126,21 @@ impl GroupedActivations {
     pub fn tokens(&self) -> Vec<GroupedToken<'_>> {
         let plane = self.blocks * BLOCK;
         let tokens = (0..self.n_tokens).map(|t| {
-            let (high, low) =
-                self.q[t * self.n_planes * plane..][..self.n_planes * plane].split_at(plane * (self.n_planes - 1));
+            let mut planes: [&[i8]; MAX_PLANES] = [&[]; MAX_PLANES];
+            let own = self.q[t * self.n_planes * plane..].chunks(plane);
+            planes[MAX_PLANES - self.n_planes..].iter_mut().zip(own).for_each(|(plane, own)| *plane = own);
             let scales = &self.scales[t * self.blocks..][..self.blocks];
-            GroupedToken { planes: [high, low], n_planes: self.n_planes, scales }
+            GroupedToken { planes, n_planes: self.n_planes, scales }
         });
         tokens.collect()
     }
 
     /// The activations of a token as its integers stand for them, padded with zeros.
     pub fn dequantized(&self, token: usize) -> Vec<f64> {
-        let GroupedToken { planes: [high, low], scales, .. } = self.tokens()[token];
-        let integer = |i: usize| 256 * high.get(i).map_or(0, |high| *high as i64) + low[i] as i64;
-        (0..low.len()).map(|i| integer(i) as f64 * scales[i / BLOCK].s as f64).collect()
+        let GroupedToken { planes, scales, .. } = self.tokens()[token];
+        let byte = |plane: &[i8], i: usize| plane.get(i).map_or(0, |byte| *byte as i64);
+        let integer = |i: usize| planes.iter().fold(0, |sum, plane| 256 * sum + byte(plane, i));
+        (0..planes[MAX_PLANES - 1].len()).map(|i| integer(i) as f64 * scales[i / BLOCK].s as f64).collect()
     }
 
     /// How many blocks a token has.

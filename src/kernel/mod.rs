@@ -3,8 +3,8 @@
 //! A [`Kernels`] value exists only for an instruction set that the processor has, which is what makes its methods safe.
 //! Every kernel gives the same bits on every instruction set (`docs/numerics.md`).
 //!
-//! The loops are written once, on traits: float kernels in `dot.rs`, `attention.rs`, `elementwise.rs` and
-//! `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs`. An instruction set's file implements the
+//! The loops are written once, on traits: float kernels in `dot.rs`, `attention.rs`, `delta_net.rs`,
+//! `elementwise.rs`, `hadamard.rs` and `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs`. An instruction set's file implements the
 //! traits, compiles the loops for itself (`stamp_floats!`, `stamp_sums!`) and holds its `TABLE`.
 
 pub mod attention;
@@ -18,12 +18,14 @@ mod avx512_vbmi;
 mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+pub mod delta_net;
 mod dot;
 mod elementwise;
 pub mod f16;
 pub mod grouped;
 mod grouped_dot;
 mod grouped_input;
+mod hadamard;
 mod isa;
 pub mod lanes;
 #[cfg(target_arch = "aarch64")]

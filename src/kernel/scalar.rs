@@ -94,7 +94,7 @@ const GROUPED: GroupedKernels = GroupedKernels { one: grouped_one, tile: grouped
 fn grouped_one(rows: &GroupedRows, x: GroupedToken, y: &mut F32x16) {
     assert_eq!(rows.base3_blocks, 0, "only VBMI packs base3");
     let groups = if rows.halves { 2 } else { 1 };
-    let [high, low] = x.planes.map(|plane| plane.as_chunks::<BLOCK>().0);
+    let planes = x.planes.map(|plane| plane.as_chunks::<BLOCK>().0);
     *y = [0.0; GROUP];
     for (block, words) in rows.words.as_chunks::<TWO_BIT_WORDS>().0.iter().enumerate() {
         for group in 0..groups {
@@ -102,8 +102,9 @@ fn grouped_one(rows: &GroupedRows, x: GroupedToken, y: &mut F32x16) {
             let scales = f16_to_f32_portable(rows.scales_of(groups * block + group));
             for (r, (y, scale)) in y.iter_mut().zip(scales).enumerate() {
                 let trit = |c: usize| (words[c % 32 / 4].0[4 * r + c % 4] >> (6 - 2 * (c / 32)) & 3) as i32 - 1;
-                let high = |c: usize| if x.n_planes == 2 { 256 * high[block][c] as i32 } else { 0 };
-                let sum: i32 = columns.clone().map(|c| trit(c) * (high(c) + low[block][c] as i32)).sum();
+                let byte = |plane: &[[i8; BLOCK]], c: usize| plane.get(block).map_or(0, |block| block[c] as i32);
+                let integer = |c: usize| planes.iter().fold(0, |sum, plane| 256 * sum + byte(plane, c));
+                let sum: i32 = columns.clone().map(|c| trit(c) * integer(c)).sum();
                 *y = (sum as f32 * x.scales[block].s).mul_add(scale, *y);
             }
         }

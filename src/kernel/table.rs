@@ -21,8 +21,11 @@ macro_rules! with_float_kernels {
             /// `q = round_half_even(x·s)`; pads `q` with zeros; returns `(s, sum of q)`.
             fn elementwise::quantize(x: &[f32], q: &mut [i8]) -> (f32, i32);
             /// Rounds blocks of 128 activations: `s = max|x| / most`, `X = round_half_even(x · (most / max|x|))`, where
-            /// `most` is 127, or 32,639 with a `high` plane; `X = 256·high + low`. Pads the planes with zeros.
-            fn grouped_input::quantize_blocks(x: &[f32], high: &mut [i8], low: &mut [i8], scales: &mut [BlockScale]);
+            /// `most` is 127, or 32,639 with a `middle` plane, or 2²² − 1 with a `high` plane, too;
+            /// `X = (high · 256 + middle) · 256 + low`. Pads the planes with zeros.
+            fn grouped_input::quantize_blocks(
+                x: &[f32], high: &mut [i8], middle: &mut [i8], low: &mut [i8], scales: &mut [BlockScale],
+            );
             /// Dot of a row stored as f16 with each of `xs`.
             fn dot::dot_f16(row: &[F16Bytes], xs: &[&[f32]], out: &mut [f32]);
             /// Dot of a row stored as bf16 with each of `xs`.
@@ -60,6 +63,21 @@ macro_rules! with_float_kernels {
             fn elementwise::gelu_tanh_mul(gate: &mut [f32], up: &[f32]);
             /// `x = cap · tanh(x / cap)`: keeps values between −cap and cap (Gemma 2, arXiv 2408.00118).
             fn elementwise::softcap(x: &mut [f32], cap: f32);
+            /// `out = silu(Σ weights[j] · taps[j])`, channel by channel: a causal convolution whose taps are the inputs of
+            /// as many positions, the oldest first.
+            fn delta_net::convolve_silu(taps: &[&[f32]], weights: &[&[f32]], out: &mut [f32]);
+            /// `x = x / sqrt(Σ x² + 1e-6) · factor`.
+            fn delta_net::unit_length(x: &mut [f32], factor: f32);
+            /// `x = x · sigmoid(gate)`.
+            fn delta_net::sigmoid_mul(x: &mut [f32], gate: &[f32]);
+            /// One position of the gated delta rule (arXiv 2412.06464) for the state S of a head, or of some of its blocks
+            /// of value channels: with the two rates a and β, `e = β·(v − a·Sᵀ·k)`, `S = a·S + k·eᵀ`, `out = Sᵀ·q`.
+            fn delta_net::delta_rule(
+                state: &mut [f32], q: &[f32], k: &[f32], v: &[f32], rates: [f32; 2], out: &mut [f32],
+            );
+            /// `x = H·(signs ∘ x)` in each block, a power of two: the normalised Walsh-Hadamard transform,
+            /// `H[r][c] = (−1)^popcount(r & c) / √block`.
+            fn hadamard::hadamard(x: &mut [f32], signs: &[f32], block: usize);
             /// `x += y`.
             fn elementwise::add(x: &mut [f32], y: &[f32]);
             /// Rotary embedding of pairs: `(a, b) = (a·cos − b·sin, b·cos + a·sin)`.

@@ -28,6 +28,9 @@ pub struct Arch {
     pub scores_by_width: fn(ModelSize) -> bool,
     /// Whether a file may have an RMSNorm before every projection ([`NORM_IN`]).
     pub norm_in: bool,
+    /// Whether most layers are gated delta nets in place of attention, and the others gate their attention's output, as
+    /// in Qwen3.5.
+    pub hybrid: bool,
     /// The optional metadata keys that change this graph; the graphs of other architectures lack what they state.
     pub keys: &'static [&'static str],
 }
@@ -109,6 +112,29 @@ pub struct BlockTensors {
     pub post_ffn_norm: Option<&'static str>,
 }
 
+/// The names of the tensors of a gated delta net (arXiv 2412.06464), which stands in place of the attention.
+#[derive(Debug)]
+pub struct DeltaNetTensors {
+    /// Projection to queries, keys and values, which the convolution reads.
+    pub qkv: &'static str,
+    /// Projection to the gate of the output.
+    pub gate: &'static str,
+    /// Projection to α, from which the decay follows.
+    pub alpha: &'static str,
+    /// Projection to the logit of β, the strength of a change.
+    pub beta: &'static str,
+    /// −exp(A_log), one factor of the decay's logarithm for each value head.
+    pub a: &'static str,
+    /// Added to α.
+    pub dt: &'static str,
+    /// The weights of the convolution, those of one channel together.
+    pub conv: &'static str,
+    /// RMSNorm of every head's output.
+    pub norm: &'static str,
+    /// Output projection.
+    pub out: &'static str,
+}
+
 /// Embedding of the tokens; also the output head of a model without [`OUTPUT`].
 pub const TOKEN_EMBEDDING: &str = "token_embd.weight";
 /// The matrix of the output head; a file without it ties the head to the embedding.
@@ -125,11 +151,23 @@ pub const ROPE_LONG_DIVISORS: &str = "rope_factors_long.weight";
 pub const Q_HEAD_NORM: &str = "attn_q_norm";
 /// RMSNorm of every head's keys.
 pub const K_HEAD_NORM: &str = "attn_k_norm";
+/// The tensors of a gated delta net: "blk.N." and `.weight` belong to all names but those of its rates.
+pub const DELTA_NET: DeltaNetTensors = DeltaNetTensors {
+    qkv: "attn_qkv",
+    gate: "attn_gate",
+    alpha: "ssm_alpha",
+    beta: "ssm_beta",
+    a: "ssm_a",
+    dt: "ssm_dt.bias",
+    conv: "ssm_conv1d",
+    norm: "ssm_norm",
+    out: "ssm_out",
+};
 /// Behind a projection's name: RMSNorm of its input. Microsoft's embedding models have one before every projection.
 pub const NORM_IN: &str = "_norm_in";
 
 /// Every architecture that the engine computes.
-pub static ARCHITECTURES: [Arch; 9] = [
+pub static ARCHITECTURES: [Arch; 10] = [
     // Microsoft's BitNet b1.58 2B-4T; 1bitLLM's models by Microsoft's converter of 2026.
     Arch {
         name: "bitnet-b1.58",
@@ -163,6 +201,14 @@ pub static ARCHITECTURES: [Arch; 9] = [
     Arch { name: "qwen2", qkv_bias: true, ..PLAIN },
     // PrismML's Bonsai models of 1.7B to 8B; Microsoft's larger embedding model.
     Arch { name: "qwen3", head_norm: Some(HeadNorm::BeforeRope), norm_in: true, ..PLAIN },
+    // PrismML's Bonsai models of 27B: Qwen3.5's graph.
+    Arch {
+        name: "qwen35",
+        tensors: BlockTensors { ffn_norm: "post_attention_norm", ..LLAMA_TENSORS },
+        head_norm: Some(HeadNorm::BeforeRope),
+        hybrid: true,
+        ..PLAIN
+    },
     // BitCPM-CANN by OpenBMB. The defaults are llama.cpp's, those of MiniCPM 2B.
     Arch {
         name: "minicpm",
@@ -208,6 +254,7 @@ const PLAIN: Arch = Arch {
     scales: |_| Scales::NONE,
     scores_by_width: |_| false,
     norm_in: false,
+    hybrid: false,
     keys: &[],
 };
 

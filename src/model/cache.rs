@@ -1,6 +1,7 @@
-//! The KV cache: keys and values of one sequence, in pages.
+//! The cache of one sequence: keys and values in pages, and the recurrent states of a hybrid model.
 
 use super::Row;
+use super::state::{History, Mark, Recurrence, SpareStates, State, StateShape};
 use crate::error::Result;
 use crate::kernel::Team;
 use crate::kernel::attention::PAGE_LEN;
@@ -9,20 +10,23 @@ use crate::ops::attention::{AttentionRow, KvType, Page, PageShape};
 use std::sync::Arc;
 
 /// The keys and values of one sequence. It grows by pages of 64 positions; what a page holds after position `len` has
-/// no meaning. Clones share their pages until one of them writes.
+/// no meaning. Clones share their pages until one of them writes, and their recurrent states.
 #[derive(Clone)]
 pub struct KvCache {
     shape: PageShape,
     kv_type: KvType,
     pages: Vec<Arc<Page>>,
+    /// The recurrent states of a model with gated delta nets.
+    recurrent: Option<(StateShape, History)>,
     len: usize,
     work: WorkCounters,
 }
 
 impl KvCache {
     /// A cache of no positions, for pages of this shape and element type.
-    pub fn new(shape: PageShape, kv_type: KvType) -> KvCache {
-        KvCache { shape, kv_type, pages: Vec::new(), len: 0, work: WorkCounters::default() }
+    pub(super) fn new(shape: PageShape, kv_type: KvType, state: Option<StateShape>) -> KvCache {
+        let recurrent = state.map(|shape| (shape, History::default()));
+        KvCache { shape, kv_type, pages: Vec::new(), recurrent, len: 0, work: WorkCounters::default() }
     }
 
     /// How many positions it holds.
@@ -31,10 +35,54 @@ impl KvCache {
         self.len
     }
 
-    /// Keeps the first `len` positions and the pages that they need.
-    pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-        self.pages.truncate(self.len.div_ceil(PAGE_LEN));
+    /// Keeps the first `len` positions and the pages that they need, and returns how many it has kept: with recurrent
+    /// states, those up to the latest kept state.
+    pub fn truncate(&mut self, len: usize) -> usize {
+        let kept = match &mut self.recurrent {
+            Some((_, history)) => history.truncate(self.len, len),
+            None => self.len.min(len),
+        };
+        self.set_len(kept);
+        kept
+    }
+
+    fn set_len(&mut self, len: usize) {
+        self.len = len;
+        self.pages.truncate(len.div_ceil(PAGE_LEN));
+    }
+
+    /// Where the sequence is now, for [`KvCache::return_to`].
+    pub fn mark(&self) -> Mark {
+        self.recurrent.as_ref().map_or(Mark::at(self.len), |(_, history)| history.mark(self.len))
+    }
+
+    /// Goes back to a mark that this cache has given since it was last truncated to fewer positions.
+    pub fn return_to(&mut self, mark: Mark) {
+        self.set_len(mark.len);
+        if let Some((_, history)) = &mut self.recurrent {
+            history.return_to(mark);
+        }
+    }
+
+    /// Asks for recurrent states to be kept when a pass comes to these positions, so that the sequence can be truncated
+    /// to them. Other caches need no such thing.
+    pub fn keep_states_at(&mut self, positions: impl Iterator<Item = usize>) {
+        if let Some((_, history)) = &mut self.recurrent {
+            history.want(positions);
+        }
+    }
+
+    /// How the sequence is cut where its states are kept, for a pass over these rows of the batch.
+    pub(super) fn recurrence(&self, rows: &[usize], spare: &mut SpareStates) -> Result<Option<Recurrence>> {
+        let plan = |(shape, history): &(StateShape, History)| Recurrence::new(*shape, history, self.len, rows, spare);
+        self.recurrent.as_ref().filter(|_| !rows.is_empty()).map(plan).transpose()
+    }
+
+    /// Takes the states of a pass that has ended well.
+    pub(super) fn take_states(&mut self, recurrence: Recurrence, spare: &mut SpareStates) {
+        if let Some((_, history)) = &mut self.recurrent {
+            recurrence.finish(history, spare);
+        }
     }
 
     /// Takes in one more position, with the work that the layers and the head have done for it.
@@ -72,25 +120,60 @@ impl KvCache {
         &self.shape
     }
 
-    /// The bytes of its pages, in order.
-    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
-        self.pages.iter().map(|page| page.bytes())
+    /// Bytes of its pages and states, shared ones included.
+    pub fn bytes(&self) -> usize {
+        let pages: usize = self.pages.iter().map(|page| page.bytes().len()).sum();
+        pages + self.recurrent.as_ref().map_or(0, |(_, history)| history.bytes(self.len))
     }
 
-    /// Gives an empty cache `len` positions: `read` fills each page with the bytes that [`KvCache::contents`] gave for
-    /// it.
-    pub fn fill(&mut self, len: usize, mut read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
+    /// The positions of its recurrent states, in ascending order; none for models without such states.
+    pub fn state_positions(&self) -> Vec<usize> {
+        let of = |(_, history): &(_, History)| history.kept(self.len).map(|(at, _)| at).collect();
+        self.recurrent.as_ref().map(of).unwrap_or_default()
+    }
+
+    /// Gives `write` the bytes of all pages in order, and then those of all states.
+    pub fn write_to<E>(
+        &self,
+        mut write: impl FnMut(&[u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        self.pages.iter().try_for_each(|page| write(page.bytes()))?;
+        let states = self.recurrent.iter().flat_map(|(_, history)| history.kept(self.len));
+        for floats in states.flat_map(|(_, floats)| floats.chunks(STORED_FLOATS)) {
+            write(&floats.iter().flat_map(|float| float.to_le_bytes()).collect::<Vec<u8>>())?;
+        }
+        Ok(())
+    }
+
+    /// Gives an empty cache `len` positions and states at `states`: `read` fills pages and states with the bytes that
+    /// [`KvCache::write_to`] gave for them, in the same pieces.
+    pub fn fill(&mut self, len: usize, states: &[usize], mut read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
         self.reserve(len)?;
         self.pages.iter_mut().try_for_each(|page| read(Arc::get_mut(page).expect("just allocated").bytes_mut()))?;
         self.len = len;
+        let Some((shape, history)) = &mut self.recurrent else { return Ok(()) };
+        for at in states {
+            let mut state = State::new(*shape)?;
+            let mut bytes = vec![0; STORED_FLOATS * size_of::<f32>()];
+            for floats in state.floats_mut().chunks_mut(STORED_FLOATS) {
+                let bytes = &mut bytes[..size_of_val(floats)];
+                read(bytes)?;
+                let read = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+                floats.iter_mut().zip(read).for_each(|(float, read)| *float = read);
+            }
+            history.restore(*at, len, state);
+        }
         Ok(())
     }
 }
 
+/// Floats of a recurrent state that are stored at once.
+const STORED_FLOATS: usize = 1 << 14;
+
 /// The sequence and the position of a row of the batch.
 pub(super) struct RowPosition {
     /// The index of its sequence.
-    sequence: usize,
+    pub sequence: usize,
     /// Its absolute position in the sequence, from 0.
     pub position: usize,
 }
@@ -107,6 +190,19 @@ pub(super) fn assign_positions(caches: &mut [&mut KvCache], rows: &[Row]) -> Res
         cache.reserve(len)?;
     }
     Ok(positions)
+}
+
+/// The recurrent states of a pass, for each sequence that has some.
+pub(super) fn recurrences(
+    caches: &[&mut KvCache],
+    positions: &[RowPosition],
+    spare: &mut SpareStates,
+) -> Result<Vec<Option<Recurrence>>> {
+    let plan = |(sequence, cache): (usize, &&mut KvCache)| {
+        let rows: Vec<usize> = (0..positions.len()).filter(|row| positions[*row].sequence == sequence).collect();
+        cache.recurrence(&rows, spare)
+    };
+    caches.iter().enumerate().map(plan).collect()
 }
 
 /// Stores a layer's keys and values of all rows, page by page.

@@ -1,6 +1,7 @@
 //! What a file's metadata says about its model: sizes, constants, and which graph.
 
 use super::arch::{ARCHITECTURES, Arch, Exception, ModelSize, Scales, TOKEN_EMBEDDING};
+use super::hybrid::{self, DeltaNets};
 use super::keys::Keys;
 use super::positions::{self, SlidingWindow};
 use crate::checkpoint::gguf::{Gguf, Metadata};
@@ -53,6 +54,10 @@ pub struct Config {
     pub scales: Scales,
     /// Multiplies the scores of the attention.
     pub score_scale: f32,
+    /// The layers that are gated delta nets, if there are any.
+    pub delta_nets: Option<DeltaNets>,
+    /// Blocks behind the layers, which predict several tokens at once; they are not used.
+    pub n_prediction_layers: usize,
     /// The layers that see only the latest positions, if there are any.
     pub window: Option<SlidingWindow>,
     /// Logits are kept between minus this and this, by a hyperbolic tangent.
@@ -76,8 +81,10 @@ impl Config {
         let arch = arch_of(metadata)?;
         let mut keys = Keys { metadata, arch, n_layers: 1 };
         keys.refuse_foreign()?;
-        let n_layers = keys.count("block_count", 1024)?;
-        keys.n_layers = n_layers;
+        let n_blocks = keys.count("block_count", 1024)?;
+        keys.n_layers = n_blocks;
+        let n_prediction_layers = hybrid::prediction_layers(&keys, n_blocks)?;
+        let n_layers = n_blocks - n_prediction_layers;
         let hidden_size = keys.count("embedding_length", MAX_CHANNELS)?;
         let intermediate_size = keys.count("feed_forward_length", MAX_CHANNELS)?;
         let n_heads = keys.count("attention.head_count", 1 << 14)?;
@@ -129,6 +136,8 @@ impl Config {
             vocab_size,
             context,
             eps: keys.positive("attention.layer_norm_rms_epsilon")?,
+            delta_nets: hybrid::delta_nets(&keys, n_layers)?,
+            n_prediction_layers,
             window: positions::window(&keys, &rope)?,
             rope,
             activation,
@@ -165,6 +174,16 @@ impl Config {
     /// The window of a layer; `None` if it sees all positions.
     pub fn window_of(&self, layer: usize) -> Option<&SlidingWindow> {
         self.window.as_ref().filter(|window| window.layers[layer])
+    }
+
+    /// The gated delta net of a layer; `None` if it has attention.
+    pub fn delta_net_of(&self, layer: usize) -> Option<&DeltaNets> {
+        self.delta_nets.as_ref().filter(|nets| nets.layers[layer])
+    }
+
+    /// How many layers have attention.
+    pub fn n_attention_layers(&self) -> usize {
+        (0..self.n_layers).filter(|layer| self.delta_net_of(*layer).is_none()).count()
     }
 
     /// Channels of all query heads.

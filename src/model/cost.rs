@@ -2,6 +2,7 @@
 
 use super::input::InputForm;
 use super::linear::{Dense, Matrix};
+use super::state::StateShape;
 use super::{Block, Model};
 use crate::kernel::attention::PAGE_LEN;
 use crate::ops::attention::KvType;
@@ -15,6 +16,8 @@ pub struct PerToken {
     pub weight_bytes: usize,
     /// Bytes of keys and values that it reads for each position before its own.
     pub kv_bytes: usize,
+    /// Bytes of recurrent state that it reads and writes, whatever its position.
+    pub state_bytes: usize,
 }
 
 impl Model {
@@ -24,7 +27,9 @@ impl Model {
 
     /// Bytes of the projections that stay dense.
     fn dense_bytes(&self) -> usize {
-        self.matrices().map(|matrix| if let Matrix::Dense(dense) = matrix { dense.bytes() } else { 0 }).sum()
+        let dense = self.matrices().map(|matrix| if let Matrix::Dense(dense) = matrix { dense.bytes() } else { 0 });
+        let rates = self.layers.iter().flat_map(Block::rates).map(Dense::bytes);
+        dense.chain(rates).sum()
     }
 
     /// Bytes of all matrices in the form that a pass reads, without the output head's 8-bit copy.
@@ -69,6 +74,7 @@ impl Model {
             ternary_macs: self.matrices().map(macs).sum(),
             weight_bytes: self.packed_bytes() + self.dense_bytes() + head_bytes,
             kv_bytes: self.page_shape().elements() / PAGE_LEN * kv_type.bytes(),
+            state_bytes: self.state_shape().as_ref().map_or(0, StateShape::bytes),
         }
     }
 }

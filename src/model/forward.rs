@@ -1,18 +1,16 @@
 //! The forward pass: one function for a chunk of a prompt, one decode step, and many sequences at once.
 
-use super::arch::HeadNorm;
 use super::config::Config;
 use super::finite::check_finite;
 use super::input::InputBuilder;
-use super::linear::Linear;
-use super::scratch::{Buffers, Scratch};
+use super::pass::{Pass, norm_and_project};
+use super::scratch::Scratch;
 use super::trace::{Recorder, Trace};
-use super::{Block, KvCache, LogitsFor, Model, Row, cache, check_cancelled};
+use super::{KvCache, LogitsFor, Mixer, Model, Row, cache, check_cancelled};
 use crate::error::Result;
 use crate::kernel::Team;
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::try_with_capacity;
-use crate::ops::attention::{AttentionBatch, attention};
 use crate::ops::rope::Rope;
 use std::sync::atomic::AtomicBool;
 
@@ -40,66 +38,48 @@ impl Model {
         let cos_sin_of = |rope: &Rope| rope.cos_sin(positions.iter().map(|at| at.position));
         let cos_sin = cos_sin_of(&self.rope);
         let window_cos_sin = self.window_rope.as_ref().map(cos_sin_of);
-        let Buffers { x, normed, normed_in, q, k, v, attended, gate, up, branch, int8, grouped } =
-            scratch.buffers(config, rows.len())?;
+        let mut spare = std::mem::take(&mut scratch.spare_states);
+        let recurrences = cache::recurrences(caches, &positions, &mut spare)?;
+        let (buffers, int8, grouped) = scratch.buffers(config, rows.len())?;
         let (form, rounds_dense, eps) = (self.input_form, self.rounds_dense, config.eps);
-        let mut inputs = InputBuilder { team, n_tokens: rows.len(), form, rounds_dense, eps, int8, grouped };
-        let mut record = Recorder::new(trace);
+        let inputs = InputBuilder { team, n_tokens: rows.len(), form, rounds_dense, eps, int8, grouped };
+        let record = Recorder::new(trace);
+        let mut pass = Pass { team, inputs, buffers, caches, positions, cos_sin, window_cos_sin, recurrences, record };
 
         // Embedding: x = E[id], scaled in some architectures.
-        self.embed(team, rows, x)?;
-        scale(team, x, config.hidden_size, config.scales.embedding);
+        self.embed(team, rows, pass.buffers.x)?;
+        scale(team, pass.buffers.x, config.hidden_size, config.scales.embedding);
 
         for (layer, block) in self.layers.iter().enumerate() {
             check_cancelled(cancel)?;
-            record.begin_layer(layer, x);
-            let window = config.window_of(layer);
-
-            // Attention norm: a = RMSNorm(x). Queries, keys and values: W·a.
-            let mut qkv = [(&block.q, &mut *q), (&block.k, &mut *k), (&block.v, &mut *v)];
-            norm_and_project(&mut inputs, x, &block.norms.attn, [normed, normed_in], &mut qkv, &mut record)?;
-            // Norm of every head's queries and keys, before or after the rotary position embedding.
-            let (rope, cos_sin) = match (window, &self.window_rope, &window_cos_sin) {
-                (Some(_), Some(rope), Some(cos_sin)) => (rope, cos_sin),
-                _ => (&self.rope, &cos_sin),
-            };
-            if config.arch.head_norm == Some(HeadNorm::BeforeRope) {
-                self.norm_heads(team, block, q, k);
+            pass.record.begin_layer(layer, pass.buffers.x);
+            // Attention or delta net, and residual: x = x + mixer(RMSNorm(x)).
+            match &block.mixer {
+                Mixer::Attention(attention) => attention.run(self, layer, &block.norms.attn, &mut pass)?,
+                Mixer::DeltaNet(net) => {
+                    let nets = config.delta_nets.as_ref().expect("a layer is one");
+                    net.run(nets, &block.norms.attn, &mut pass)?;
+                }
             }
-            rope.rotate(team, cos_sin, q, k);
-            if config.arch.head_norm == Some(HeadNorm::AfterRope) {
-                self.norm_heads(team, block, q, k);
-            }
-            // The cache keeps keys and values; the attention reads them from there.
-            cache::write(team, caches, &positions, layer, k, v);
-            // Attention: softmax(q·kᵀ / √head_dim)·v.
-            let attention_rows = cache::attention_rows(caches, &positions);
-            let batch = AttentionBatch {
-                shape: caches[rows[0].sequence].shape(),
-                layer,
-                window: window.map(|window| window.size),
-                scale: config.score_scale,
-                rows: &attention_rows,
-            };
-            attention(team, &batch, q, attended, &mut record.work);
-            record.attention(team, &batch, q);
-            // Sub-norm: a = RMSNorm(attended), or attended itself if the architecture has none.
-            let a = inputs.sub_norm(attended, block.o.norm.as_deref())?;
-            // Output projection and residual: x = x + W_o·a.
-            block.o.apply(team, &a, branch, &mut record);
-            self.add_branch(team, x, branch, block.norms.post_attn.as_deref());
+            let Pass { inputs, buffers, record, .. } = &mut pass;
+            self.add_branch(team, buffers.x, buffers.branch, block.norms.post_attn.as_deref());
 
             // Feed-forward norm: f = RMSNorm(x). Gate and up projections: W·f.
+            let (gate, up) = (&mut *buffers.gate, &mut *buffers.up);
             let mut gate_up = [(&block.gate, &mut *gate), (&block.up, &mut *up)];
-            norm_and_project(&mut inputs, x, &block.norms.ffn, [normed, normed_in], &mut gate_up, &mut record)?;
+            let normed = [&mut *buffers.normed, &mut *buffers.normed_in];
+            norm_and_project(inputs, buffers.x, &block.norms.ffn, normed, &mut gate_up, record)?;
             record.ffn(team, config.activation, gate, up);
             // Activation and sub-norm: f = RMSNorm(act(gate) · up); without the norm if the architecture has none.
-            let f = inputs.activate(config.activation, gate, up, block.down.norm.as_deref())?;
+            let (norm, rotation) = (block.down.norm.as_deref(), block.down.rotation.as_deref());
+            let f = inputs.activate(config.activation, gate, up, norm, rotation)?;
             // Down projection and residual: x = x + W_down·f.
-            block.down.apply(team, &f, branch, &mut record);
-            self.add_branch(team, x, branch, block.norms.post_ffn.as_deref());
+            block.down.apply(team, &f, buffers.branch, record);
+            self.add_branch(team, buffers.x, buffers.branch, block.norms.post_ffn.as_deref());
         }
 
+        let Pass { buffers, caches, positions, recurrences, mut record, .. } = pass;
+        let x = &*buffers.x;
         check_cancelled(cancel)?;
         // NaN propagates through every operation above. So does an infinity, except where its limit is finite: relu²
         // and exp map −∞ to 0. So this one check is enough.
@@ -122,6 +102,9 @@ impl Model {
             if divisor != 1.0 {
                 hidden.iter_mut().for_each(|h| *h /= divisor);
             }
+            if let Some(rotation) = &self.head_rotation {
+                team.for_each_chunk(&mut hidden, config.hidden_size, |_, row| rotation.apply(team.kernels, row));
+            }
             let mut logits = self.head.logits(team, matrix, &hidden, &needs, &mut head_work)?;
             if let Some(cap) = config.softcap {
                 team.for_each_chunk(&mut logits, config.vocab_size, |_, logits| team.kernels.softcap(logits, cap));
@@ -136,29 +119,25 @@ impl Model {
             let head = if row.logits.any() { head_work.next() } else { None };
             caches[row.sequence].advance(share, head.unwrap_or_default());
         }
+        for (cache, recurrence) in caches.iter_mut().zip(recurrences) {
+            recurrence.into_iter().for_each(|recurrence| cache.take_states(recurrence, &mut spare));
+        }
+        scratch.spare_states = spare;
         Ok(outputs)
     }
 
     /// Writes the embeddings of the rows' tokens to `x`.
     fn embed(&self, team: &Team, rows: &[Row], x: &mut [f32]) -> Result<()> {
         let width = self.config.hidden_size;
-        team.for_each_chunk(x, width, |i, x| self.embedding.dequantize(team.kernels, rows[i].id as usize, x));
+        team.for_each_chunk(x, width, |i, x| {
+            self.embedding.dequantize(team.kernels, rows[i].id as usize, x);
+            if let Some(rotation) = &self.embedding_rotation {
+                rotation.invert(team.kernels, x);
+            }
+        });
         check_finite(x, width, |i, value| {
             format!("tensor '{}': row {} holds {value}; the file is broken", self.embedding.name(), rows[i].id)
         })
-    }
-
-    /// RMSNorm of every head's queries and keys.
-    fn norm_heads(&self, team: &Team, block: &Block, q: &mut [f32], k: &mut [f32]) {
-        let Config { head_dim, eps, .. } = self.config;
-        let Some([q_gamma, k_gamma]) = &block.norms.heads else { return };
-        let norm = |heads: &mut [f32], gamma: &[f32]| {
-            heads.chunks_mut(head_dim).for_each(|head| team.kernels.rms_norm(head, gamma, eps));
-        };
-        team.for_each_pair(q, self.config.q_dim(), k, self.config.kv_dim(), |_, q, k| {
-            norm(q, q_gamma);
-            norm(k, k_gamma);
-        });
     }
 
     /// `x = x + branch`; some architectures norm or scale the branch first.
@@ -182,31 +161,6 @@ impl Model {
         team.for_each_chunk(&mut hidden, width, |_, row| team.kernels.rms_norm(row, &self.output_norm, eps));
         Ok((needs, hidden))
     }
-}
-
-/// `normed = RMSNorm(x)`, and `out = W·normed + b` for some projections. If they have norms of their inputs, each reads
-/// `normed_in = RMSNorm(normed)` instead.
-fn norm_and_project(
-    inputs: &mut InputBuilder,
-    x: &[f32],
-    gamma: &[f32],
-    [normed, normed_in]: [&mut [f32]; 2],
-    projections: &mut [(&Linear, &mut [f32])],
-    record: &mut Recorder,
-) -> Result<()> {
-    let team = inputs.team;
-    if projections.iter().all(|(linear, _)| linear.norm.is_none()) {
-        let input = inputs.norm(x, gamma, normed)?;
-        projections.iter_mut().for_each(|(linear, out)| linear.apply(team, &input, out, record));
-        return Ok(());
-    }
-    inputs.norm_floats(x, gamma, normed);
-    for (linear, out) in projections {
-        let gamma = linear.norm.as_deref().expect("a file has such norms for all projections or none");
-        let input = inputs.norm(normed, gamma, normed_in)?;
-        linear.apply(team, &input, out, record);
-    }
-    Ok(())
 }
 
 /// `x = x · factor` for rows of `width` values.

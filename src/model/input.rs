@@ -1,6 +1,7 @@
 //! Inputs of the projections. A norm (or the activation) and the rounding are one task per row: a row fits in the L1
 //! cache, a batch does not.
 
+use super::rotation::Rotation;
 use crate::error::Result;
 use crate::kernel::Team;
 use crate::kernel::grouped::GroupedActivations;
@@ -50,9 +51,15 @@ pub(super) struct InputBuilder<'a> {
 
 impl InputBuilder<'_> {
     /// `out = RMSNorm(x)`, row by row; `x` is kept for the residual connection.
-    pub fn norm<'a>(&'a mut self, x: &[f32], gamma: &[f32], out: &'a mut [f32]) -> Result<ProjectionInput<'a>> {
+    pub fn norm<'a>(
+        &'a mut self,
+        x: &[f32],
+        gamma: &[f32],
+        rotation: Option<&Rotation>,
+        out: &'a mut [f32],
+    ) -> Result<ProjectionInput<'a>> {
         let norm = self.norm_of(x, gamma);
-        self.compute_and_quantize(out, norm)
+        self.compute(out, rotation, norm)
     }
 
     /// As [`InputBuilder::norm`], for floats that no projection reads.
@@ -70,9 +77,14 @@ impl InputBuilder<'_> {
     }
 
     /// `x = RMSNorm(x)`, or `x` as it is without a `gamma`.
-    pub fn sub_norm<'a>(&'a mut self, x: &'a mut [f32], gamma: Option<&[f32]>) -> Result<ProjectionInput<'a>> {
+    pub fn sub_norm<'a>(
+        &'a mut self,
+        x: &'a mut [f32],
+        gamma: Option<&[f32]>,
+        rotation: Option<&Rotation>,
+    ) -> Result<ProjectionInput<'a>> {
         let (team, eps) = (self.team, self.eps);
-        self.compute_and_quantize(x, |_, x| {
+        self.compute(x, rotation, |_, x| {
             if let Some(gamma) = gamma {
                 team.kernels.rms_norm(x, gamma, eps);
             }
@@ -86,9 +98,10 @@ impl InputBuilder<'_> {
         gate: &'a mut [f32],
         up: &[f32],
         gamma: Option<&[f32]>,
+        rotation: Option<&Rotation>,
     ) -> Result<ProjectionInput<'a>> {
         let (team, eps, width) = (self.team, self.eps, up.len() / self.n_tokens);
-        self.compute_and_quantize(gate, |i, gate| {
+        self.compute(gate, rotation, |i, gate| {
             activation.apply(team.kernels, gate, &up[i * width..][..width]);
             if let Some(gamma) = gamma {
                 team.kernels.rms_norm(gate, gamma, eps);
@@ -96,13 +109,21 @@ impl InputBuilder<'_> {
         })
     }
 
-    /// Computes each row of `x` in place, by `compute(i, row)`, and rounds it as the ternary projections read it.
-    fn compute_and_quantize<'a>(
+    /// Computes each row of `x` in place, by `compute(i, row)`, rotates it if the weights are stored rotated, and rounds
+    /// it as the ternary projections read it.
+    pub fn compute<'a>(
         &'a mut self,
         x: &'a mut [f32],
+        rotation: Option<&Rotation>,
         compute: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Result<ProjectionInput<'a>> {
         let (team, n_tokens, width) = (self.team, self.n_tokens, x.len() / self.n_tokens);
+        let compute = |i: usize, row: &mut [f32]| {
+            compute(i, row);
+            if let Some(rotation) = rotation {
+                rotation.apply(team.kernels, row);
+            }
+        };
         if self.form == InputForm::Floats {
             team.for_each_chunk(x, width, compute);
             return Ok(ProjectionInput { n_tokens, f32: Cow::Borrowed(x), int8: None, grouped: None });

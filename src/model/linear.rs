@@ -2,6 +2,7 @@
 
 use super::input::ProjectionInput;
 use super::pack::pack_grouped;
+use super::rotation::Rotation;
 use super::trace::Recorder;
 use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
 use crate::codec::TensorRows;
@@ -45,6 +46,8 @@ pub struct Linear {
     /// RMSNorm of its input alone: of o and down the sub-norms of BitNet (SubLN, arXiv 2210.06423); embedding models
     /// have one before every projection.
     pub norm: Option<Vec<f32>>,
+    /// The rotation of its input, if the weights are stored rotated.
+    pub rotation: Option<Arc<Rotation>>,
 }
 
 impl Dense {

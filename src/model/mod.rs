@@ -1,23 +1,30 @@
 //! The model: its architecture and configuration, its weights, the forward pass and the output head.
 
 pub mod arch;
+mod attention;
 mod cache;
 pub mod config;
 mod cost;
+mod delta_net;
 mod describe;
 mod finite;
 mod forward;
 mod grouped_head;
 mod head;
+pub mod hybrid;
 mod input;
 mod keys;
 mod linear;
 mod pack;
+mod pass;
 mod plausible;
 mod positions;
+mod projections;
 mod quantized_head;
+mod rotation;
 mod row;
 mod scratch;
+mod state;
 mod tensors;
 mod trace;
 mod weights;
@@ -27,7 +34,8 @@ pub use cost::PerToken;
 pub use head::LmHead;
 pub use row::{CandidateThreshold, LogitsFor, Row};
 pub use scratch::Scratch;
-pub use trace::{InputTrace, LayerTrace, Trace};
+pub use state::Mark;
+pub use trace::{InputTrace, LayerTrace, ProjectionTrace, Trace};
 pub use weights::ActQuantDecision;
 
 use crate::checkpoint::gguf::Gguf;
@@ -37,10 +45,14 @@ use crate::kernel::packing::BLOCK;
 use crate::ops::activation::Activation;
 use crate::ops::attention::{KvType, PageShape};
 use crate::ops::rope::Rope;
+use attention::Attention;
 use config::Config;
+use delta_net::DeltaNet;
 use head::Head;
 use input::InputForm;
 use linear::{Dense, Linear};
+use rotation::Rotation;
+use state::StateShape;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -52,8 +64,21 @@ named! {
         Int8 = "int8",
         /// 16-bit fixed point with one absmax scale a token and 128 columns, for models trained on float activations.
         Int16 = "int16",
+        /// 24-bit fixed point in the same blocks, for such models whose graph magnifies roundings.
+        Int24 = "int24",
         /// Nothing: projections read floats.
         None = "none",
+    }
+}
+
+impl ActQuant {
+    /// The planes of int8 of an activation rounded in blocks.
+    fn planes(self) -> usize {
+        match self {
+            ActQuant::Int24 => 3,
+            ActQuant::Int16 => 2,
+            ActQuant::Int8 | ActQuant::None => 1,
+        }
     }
 }
 
@@ -73,22 +98,23 @@ pub struct LoadOptions {
 /// One transformer block.
 struct Block {
     norms: Norms,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    o: Linear,
+    mixer: Mixer,
     gate: Linear,
     up: Linear,
     down: Linear,
 }
 
+/// What takes values from earlier positions.
+enum Mixer {
+    Attention(Attention),
+    DeltaNet(DeltaNet),
+}
+
 /// The RMSNorms of a block, but for those of single projections ([`Linear::norm`]); those that the architecture lacks are `None`.
 struct Norms {
-    /// Before the attention.
+    /// Before the attention or the delta net.
     attn: Vec<f32>,
-    /// Of every head's queries and keys.
-    heads: Option<[Vec<f32>; 2]>,
-    /// Of what the attention adds to the residual stream.
+    /// Of what the attention or the delta net adds to the residual stream.
     post_attn: Option<Vec<f32>>,
     /// Before the feed-forward network.
     ffn: Vec<f32>,
@@ -97,8 +123,22 @@ struct Norms {
 }
 
 impl Block {
-    fn linears(&self) -> [&Linear; 7] {
-        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+    /// The matrices that are read as a file stores them, whatever the others are.
+    fn rates(&self) -> impl Iterator<Item = &Dense> {
+        let rates = if let Mixer::DeltaNet(net) = &self.mixer { Some([&net.alpha, &net.beta]) } else { None };
+        rates.into_iter().flatten()
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let mixer = match &self.mixer {
+            Mixer::Attention(Attention { q, k, v, o, .. }) => vec![q, k, v, o],
+            Mixer::DeltaNet(DeltaNet { qkv, gate, out, .. }) => vec![qkv, gate, out],
+        };
+        mixer.into_iter().chain([&self.gate, &self.up, &self.down])
+    }
+
+    fn attention(&self) -> Option<&Attention> {
+        if let Mixer::Attention(attention) = &self.mixer { Some(attention) } else { None }
     }
 }
 
@@ -112,6 +152,10 @@ pub struct Model {
     /// Warnings about weights that look wrong but can be used.
     pub warnings: Vec<String>,
     embedding: Dense,
+    /// The rotation of the embedding's rows, if they are stored rotated.
+    embedding_rotation: Option<Arc<Rotation>>,
+    /// The rotation of the state before the output head, if it is stored rotated.
+    head_rotation: Option<Arc<Rotation>>,
     /// The output head; `None` if it is tied to the embedding.
     output: Option<Dense>,
     head: Head,
@@ -165,7 +209,7 @@ impl Model {
 
     /// Whether every projection has a norm of its own before it, so that none share an input.
     pub fn norms_inputs(&self) -> bool {
-        self.layers.first().is_some_and(|block| block.q.norm.is_some())
+        self.layers.iter().flat_map(Block::attention).any(|attention| attention.q.norm.is_some())
     }
 
     /// Whether projections read int8 activations with one scale a token.
@@ -174,13 +218,17 @@ impl Model {
     }
 
     fn page_shape(&self) -> PageShape {
-        let Config { n_layers, n_kv_heads, head_dim, .. } = self.config;
-        PageShape { n_layers, n_kv_heads, head_dim }
+        let Config { n_kv_heads, head_dim, .. } = self.config;
+        PageShape { n_layers: self.config.n_attention_layers(), n_kv_heads, head_dim }
+    }
+
+    fn state_shape(&self) -> Option<StateShape> {
+        StateShape::of(self.config.delta_nets.as_ref())
     }
 
     /// An empty cache for a new sequence.
     pub fn new_cache(&self, kv_type: KvType) -> KvCache {
-        KvCache::new(self.page_shape(), kv_type)
+        KvCache::new(self.page_shape(), kv_type, self.state_shape())
     }
 }
 

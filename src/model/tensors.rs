@@ -1,11 +1,13 @@
 //! Looks up a file's tensors by name, checks their shapes, and finds tensors that the model has no use for.
 
+use super::config::Config;
 use super::linear::Dense;
 use crate::checkpoint::gguf::{Gguf, Tensor};
 use crate::codec::TensorRows;
 use crate::error::{Error, Result};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The tensors of a file.
@@ -13,14 +15,17 @@ pub(super) struct Tensors<'a> {
     pub(super) gguf: &'a Arc<Gguf>,
     /// The architecture's name, for errors.
     arch: &'static str,
+    /// Blocks that predict several tokens at once, whose tensors are not used.
+    prediction_blocks: Range<usize>,
     /// The names that were looked up.
     used: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Tensors<'a> {
     /// The tensors of a file of this architecture.
-    pub(super) fn new(gguf: &'a Arc<Gguf>, arch: &'static str) -> Tensors<'a> {
-        Tensors { gguf, arch, used: RefCell::default() }
+    pub(super) fn new(gguf: &'a Arc<Gguf>, config: &Config) -> Tensors<'a> {
+        let prediction_blocks = config.n_layers..config.n_layers + config.n_prediction_layers;
+        Tensors { gguf, arch: config.arch.name, prediction_blocks, used: RefCell::default() }
     }
 
     fn find(&self, name: &str) -> Option<&'a Tensor> {
@@ -60,9 +65,14 @@ impl<'a> Tensors<'a> {
 
     /// A required vector of finite numbers, dequantized.
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let tensor = self.required(name, len, 1)?;
-        let mut values = vec![0.0; len];
-        TensorRows::of(self.gguf, tensor)?.dequantize(0, &mut values);
+        self.matrix(name, len, 1)
+    }
+
+    /// A required matrix of finite numbers, dequantized row by row.
+    pub(super) fn matrix(&self, name: &str, cols: usize, rows: usize) -> Result<Vec<f32>> {
+        let view = TensorRows::of(self.gguf, self.required(name, cols, rows)?)?;
+        let mut values = vec![0.0; cols * rows];
+        values.chunks_mut(cols).enumerate().for_each(|(row, values)| view.dequantize(row, values));
         match values.iter().position(|x| !x.is_finite()) {
             Some(i) => Err(Error::Model(format!(
                 "tensor '{name}' holds {} at index {i}, expected finite numbers; the file is broken",
@@ -80,8 +90,12 @@ impl<'a> Tensors<'a> {
     /// Refuses a file with tensors that nobody has looked up: its graph is another one.
     pub(super) fn refuse_surplus(&self) -> Result<()> {
         let used = self.used.borrow();
-        let surplus: Vec<&str> =
-            self.gguf.tensors().iter().map(Tensor::name).filter(|name| !used.contains(*name)).collect();
+        let predicts = |name: &str| {
+            let block = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()).and_then(|n| n.parse().ok());
+            block.is_some_and(|block: usize| self.prediction_blocks.contains(&block))
+        };
+        let names = self.gguf.tensors().iter().map(Tensor::name);
+        let surplus: Vec<&str> = names.filter(|name| !used.contains(*name) && !predicts(name)).collect();
         let Some(first) = surplus.first() else { return Ok(()) };
         let more = if surplus.len() > 1 { format!(" and {} more", surplus.len() - 1) } else { String::new() };
         Err(Error::Model(format!(

@@ -2,6 +2,7 @@
 
 use super::config::Config;
 use super::input::ProjectionInput;
+use super::projections::{Projection, projections};
 use crate::error::{Error, Result};
 use crate::kernel::Team;
 use crate::machine::counters::WorkCounters;
@@ -11,11 +12,6 @@ use crate::ops::attention::{AttentionBatch, attention_weights};
 
 /// The largest trace that is recorded, in bytes.
 const MAX_BYTES: usize = 2 << 30;
-
-/// Which input each projection reads, in the order of computation: q, k, v, o, gate, up, down.
-const SHARED_INPUTS: [usize; 7] = [0, 0, 0, 1, 2, 2, 3];
-/// The same for models with a norm before every projection.
-const OWN_INPUTS: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
 
 /// The values inside the model at every position of one sequence. All lists are row by row, one row a position.
 pub struct Trace {
@@ -36,18 +32,26 @@ pub struct LayerTrace {
     pub layer: usize,
     /// The residual stream before the layer, `hidden_size` floats.
     pub hidden: Vec<f32>,
-    /// For each query head the attention weights of all positions; 0 for later ones.
+    /// For each query head the attention weights of all positions; 0 for later ones. Empty in a gated delta net.
     pub attention: Vec<f32>,
     /// The inputs of the projections, in the order in which they are first read.
     pub inputs: Vec<InputTrace>,
-    /// The index of the input that each of q, k, v, o, gate, up and down reads.
-    pub input_of: [usize; 7],
-    /// The outputs of the projections q, k, v, o, gate, up and down, before any rotation.
-    pub outputs: [Vec<f32>; 7],
+    /// The projections in the order of computation.
+    pub projections: Vec<ProjectionTrace>,
     /// The neurons of the feed-forward network: `act(gate) · up`, `intermediate_size` floats.
     pub ffn: Vec<f32>,
     /// How many projections of this layer the current pass has computed.
     computed: usize,
+}
+
+/// What a projection reads and gives.
+pub struct ProjectionTrace {
+    /// Its tensor's name in the block.
+    pub name: &'static str,
+    /// The index of its input.
+    pub input: usize,
+    /// Its outputs, before any rotation.
+    pub output: Vec<f32>,
 }
 
 /// An input of projections, in the form that they read.
@@ -66,59 +70,80 @@ impl Trace {
     /// read int8 activations, `own_inputs` whether each of them has an input of its own. All its memory is allocated
     /// here.
     pub fn new(config: &Config, int8: bool, own_inputs: bool, layers: &[usize], n_tokens: usize) -> Result<Trace> {
-        let input_of = if own_inputs { OWN_INPUTS } else { SHARED_INPUTS };
-        let input_widths = input_widths(config, &input_of);
-        check_size(config, int8, &input_widths, layers.len(), n_tokens)?;
-        let (hidden, n) = (config.hidden_size, n_tokens);
+        check_size(config, int8, own_inputs, layers, n_tokens)?;
+        let n = n_tokens;
         let empty = |width: usize| try_with_capacity::<f32>(n * width);
         let mut traces = Vec::with_capacity(layers.len());
         for layer in layers {
-            let (mut inputs, mut outputs) = (Vec::with_capacity(input_widths.len()), <[Vec<f32>; 7]>::default());
-            for width in &input_widths {
-                inputs.push(if int8 {
-                    InputTrace { int8: try_with_capacity(n * width)?, scales: empty(1)?, ..InputTrace::default() }
-                } else {
-                    InputTrace { floats: empty(*width)?, ..InputTrace::default() }
-                });
-            }
-            for (output, width) in outputs.iter_mut().zip(output_widths(config)) {
-                *output = empty(width)?;
+            let mut inputs: Vec<InputTrace> = Vec::new();
+            let mut traced = Vec::new();
+            for Traced { name, input, cols, rows } in projections_of(config, own_inputs, *layer) {
+                if input == inputs.len() {
+                    inputs.push(if int8 {
+                        InputTrace { int8: try_with_capacity(n * cols)?, scales: empty(1)?, ..InputTrace::default() }
+                    } else {
+                        InputTrace { floats: empty(cols)?, ..InputTrace::default() }
+                    });
+                }
+                traced.push(ProjectionTrace { name, input, output: empty(rows)? });
             }
             traces.push(LayerTrace {
                 layer: *layer,
-                hidden: empty(hidden)?,
-                attention: try_zeroed(n * config.n_heads * n)?,
+                hidden: empty(config.hidden_size)?,
+                attention: try_zeroed(n * heads_of(config, *layer) * n)?,
                 inputs,
-                input_of,
-                outputs,
+                projections: traced,
                 ffn: empty(config.intermediate_size)?,
                 computed: 0,
             });
         }
-        Ok(Trace { layers: traces, hidden: empty(hidden)?, logits: Vec::new(), n_tokens, current: None })
+        Ok(Trace { layers: traces, hidden: empty(config.hidden_size)?, logits: Vec::new(), n_tokens, current: None })
     }
 }
 
-/// Channels of the inputs of a layer's projections.
-fn input_widths(config: &Config, input_of: &[usize; 7]) -> Vec<usize> {
-    let (hidden, q, ffn) = (config.hidden_size, config.q_dim(), config.intermediate_size);
-    let mut of_projections = input_of.iter().zip([hidden, hidden, hidden, q, hidden, hidden, ffn]).collect::<Vec<_>>();
-    of_projections.dedup_by_key(|(input, _)| **input);
-    of_projections.into_iter().map(|(_, width)| width).collect()
+/// A projection that is traced: its name, the index of its input, and its sizes.
+struct Traced {
+    name: &'static str,
+    input: usize,
+    cols: usize,
+    rows: usize,
 }
 
-/// Channels of the outputs of a layer's projections.
-fn output_widths(config: &Config) -> [usize; 7] {
-    let (hidden, ffn, kv) = (config.hidden_size, config.intermediate_size, config.kv_dim());
-    [config.q_dim(), kv, kv, hidden, ffn, ffn, hidden]
+/// The projections of a layer. Those of the attention or delta net but its last one share an input, and so do gate and
+/// up, unless each has an input of its own.
+fn projections_of(config: &Config, own_inputs: bool, layer: usize) -> Vec<Traced> {
+    let all = projections(config, layer);
+    let of_mixer = all.len() - 3;
+    let input = |i: usize| match i {
+        _ if own_inputs => i,
+        i if i + 1 < of_mixer => 0,
+        i if i + 1 == of_mixer => 1,
+        i if i < of_mixer + 2 => 2,
+        _ => 3,
+    };
+    let traced =
+        |(i, Projection { name, cols, rows, .. }): (usize, Projection)| Traced { name, input: input(i), cols, rows };
+    all.into_iter().enumerate().map(traced).collect()
+}
+
+/// The heads of a layer's attention; none in a gated delta net.
+fn heads_of(config: &Config, layer: usize) -> usize {
+    if config.delta_net_of(layer).is_some() { 0 } else { config.n_heads }
 }
 
 /// Refuses a trace of more than [`MAX_BYTES`].
-fn check_size(config: &Config, int8: bool, inputs: &[usize], n_layers: usize, n_tokens: usize) -> Result<()> {
-    let inputs = inputs.iter().sum::<usize>() * if int8 { 1 } else { 4 };
-    let floats = config.hidden_size + output_widths(config).iter().sum::<usize>() + config.intermediate_size;
-    let layer = inputs + 4 * (floats + config.n_heads * n_tokens);
-    let bytes = n_tokens * (n_layers * layer + 4 * (config.hidden_size + config.vocab_size));
+fn check_size(config: &Config, int8: bool, own_inputs: bool, layers: &[usize], n_tokens: usize) -> Result<()> {
+    let of_layer = |layer: &usize| {
+        let all = projections_of(config, own_inputs, *layer);
+        let is_first = |i: &usize| *i == 0 || all[*i].input != all[*i - 1].input;
+        let inputs: usize = (0..all.len()).filter(is_first).map(|i| all[i].cols).sum();
+        let outputs: usize = all.iter().map(|projection| projection.rows).sum();
+        let floats = config.hidden_size + outputs + config.intermediate_size + heads_of(config, *layer) * n_tokens;
+        inputs * if int8 { 1 } else { 4 } + 4 * floats
+    };
+    let n_layers = layers.len();
+    let of_layers: usize = layers.iter().map(of_layer).sum();
+    let bytes = n_tokens * (of_layers + 4 * (config.hidden_size + config.vocab_size));
     if bytes <= MAX_BYTES {
         return Ok(());
     }
@@ -161,11 +186,11 @@ impl<'a> Recorder<'a> {
     /// The next projection of the layer.
     pub fn projection(&mut self, x: &ProjectionInput, out: &[f32]) {
         let Some(layer) = self.layer() else { return };
-        layer.outputs[layer.computed].extend_from_slice(out);
-        let input_of = |projection: usize| layer.input_of[projection];
-        let is_first = layer.computed == 0 || input_of(layer.computed) != input_of(layer.computed - 1);
-        if is_first {
-            let input = &mut layer.inputs[layer.input_of[layer.computed]];
+        let (before, projection) = layer.projections[..=layer.computed].split_at_mut(layer.computed);
+        projection[0].output.extend_from_slice(out);
+        let input = projection[0].input;
+        if before.last().is_none_or(|before| before.input != input) {
+            let input = &mut layer.inputs[input];
             match x.int8 {
                 None => input.floats.extend_from_slice(&x.f32),
                 Some(activations) => activations.rows_and_scales().for_each(|(q, scale)| {

@@ -324,8 +324,13 @@ impl Engine {
     #[getter]
     fn per_token<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let cost = self.core()?.per_token();
-        [("ternary_macs", cost.ternary_macs), ("weight_bytes", cost.weight_bytes), ("kv_bytes", cost.kv_bytes)]
-            .into_py_dict(py)
+        [
+            ("ternary_macs", cost.ternary_macs),
+            ("weight_bytes", cost.weight_bytes),
+            ("kv_bytes", cost.kv_bytes),
+            ("state_bytes", cost.state_bytes),
+        ]
+        .into_py_dict(py)
     }
 
     #[doc = doc!(Engine.lm_head)]

@@ -10,9 +10,6 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyType};
 
-/// The projections of a layer in the order of computation.
-const PROJECTIONS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
-
 #[doc = doc!(Trace)]
 #[pyclass(frozen, get_all, module = "bitnet")]
 pub struct Trace {
@@ -200,11 +197,12 @@ pub fn trace(
 }
 
 fn layer_trace(py: Python<'_>, trace: engine::LayerTrace, n: usize) -> PyResult<LayerTrace> {
+    // A gated delta net has no attention weights: no heads.
     let n_heads = trace.attention.len() / n / n;
     let attention = PyArray1::from_vec(py, trace.attention).reshape([n, n_heads, n])?.permute(Some([1, 0, 2]))?;
     let inputs = trace.inputs.into_iter().map(|input| Input::new(py, input, n)).collect::<PyResult<Vec<Input>>>()?;
     let projections = PyDict::new(py);
-    for ((name, input), output) in PROJECTIONS.into_iter().zip(trace.input_of).zip(trace.outputs) {
+    for engine::ProjectionTrace { name, input, output } in trace.projections {
         let projection = ProjectionTrace {
             tensor: format!("blk.{}.{name}.weight", trace.layer),
             input: inputs[input].clone_ref(py),

@@ -20,7 +20,7 @@ pub struct Claim {
     pub model: LazyHash,
     /// BLAKE3 of what defines the tokenizer, in hexadecimal; none if the model has no tokenizer.
     pub tokenizer: Option<String>,
-    /// What the inputs of projections are rounded to: "int8", "int16" or "none".
+    /// What the inputs of projections are rounded to: "int8", "int16", "int24" or "none".
     pub act_quant: String,
     /// The columns that share a step of int8 activations; none if each token has one step, or for other types.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -158,11 +158,6 @@ fn invalid_tensors_are_refused() {
     accepted(&sound.tensor(&"n".repeat(63), &[], 0, 4));
 }
 
-#[test]
-fn rotated_weights_are_refused() {
-    assert_refused(&sample().uint("prism.hadamard.version", 1), "'prism.hadamard.version'");
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 

@@ -37,13 +37,6 @@ pub struct ParsedGguf {
 pub fn parse(bytes: &[u8], path: &Path) -> Result<ParsedGguf> {
     let broken = |reason| Error::File { path: path.into(), reason };
     let (header, entries) = Header::parse(bytes).map_err(broken)?;
-    if let Some(key) = header.keys().find(|key| key.starts_with("prism.hadamard.")) {
-        return Err(Error::Unsupported(format!(
-            "{}: metadata key '{key}' says that the weights are rotated (Bonsai 2), which this engine does not \
-             support; get a model without prism.hadamard keys",
-            path.display()
-        )));
-    }
     let (tensors, warnings) = directory::tensors(&header, &entries, bytes.len(), path)?;
     Ok(ParsedGguf { header, tensors, warnings })
 }
