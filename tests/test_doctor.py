@@ -82,17 +82,26 @@ def test_a_system_that_tells_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "preset"), [("BitNet b1.58 2B-4T", "2b-4t"), ("1bitLLM 3B", "3b"), ("Llama3 8B 1.58", "llama3-8b")]
+    ("name", "preset"),
+    [
+        ("BitNet b1.58 2B-4T", "2b-4t"),
+        ("1bitLLM 3B", "3b"),
+        ("Llama3 8B 1.58", "llama3-8b"),
+        ("Bonsai 8B", "bonsai-8b"),
+        ("Bonsai 27B", "bonsai-27b"),
+    ],
 )
 def test_the_shapes_are_those_of_the_published_models(name: str, preset: str) -> None:
     shape = next(shape for shape in doctor._SHAPES if shape.name == name)
     sizes = {tensor.name: math.prod(tensor.shape) for tensor in tensors(PRESETS[preset])}
-    matrices = re.compile(r"blk\.\d+\.(attn_(q|k|v|output)|ffn_(gate|up|down))\.weight")
+    matrices = re.compile(r"blk\.\d+\.(attn_(q|k|v|output|qkv|gate)|ssm_out|ffn_(gate|up|down))\.weight")
     assert shape.ternary == sum(size for tensor, size in sizes.items() if matrices.fullmatch(tensor))
     assert shape.embedding == sizes["token_embd.weight"]
     assert shape.has_head == ("output.weight" in sizes)
     keys = sum(size for tensor, size in sizes.items() if re.fullmatch(r"blk\.\d+\.attn_[kv]\.weight", tensor))
     assert shape.kv_bytes == 2 * keys // PRESETS[preset].width
+    of_bonsai = sum(tensor.nbytes for tensor in tensors(PRESETS[preset])) if preset.startswith("bonsai") else None
+    assert of_bonsai is None or abs(shape.file_bytes() / of_bonsai - 1) < 0.01
 
 
 def test_doctor_judges_the_machine() -> None:
@@ -134,14 +143,14 @@ def test_an_instruction_set_that_is_not_there() -> None:
 
 
 def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    here = _machine.Machine(4 * GB, 3 * GB, 4 * GB, 1.5, "never", frozenset())
+    here = _machine.Machine(4 * GB, 2 * GB, 4 * GB, 1.5, "never", frozenset())
     monkeypatch.setattr(doctor, "machine", lambda: here)
     assert cli.main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert "limits this process to 1.5 processors and 4.29 GB of memory" in shown
     assert "off; reading weights is slower" in shown
     fits = {line.split(":")[0].strip(): ": fits;" in line for line in shown.splitlines() if "tokens of context" in line}
-    assert list(fits.values()) == [True, True, False]
+    assert list(fits.values()) == [True, True, False, False, False]
 
 
 def test_extras_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ impl Engine {
         let pooling = how.pooling.or(self.config().pooling).unwrap_or(Pooling::Mean);
         let (runtime, size) = (&self.runtime, self.config().hidden_size);
         let mut vectors = Vec::with_capacity(sequences.len() * size);
-        for group in groups(sequences.iter().map(Vec::len), runtime.n_batch) {
+        for group in groups(runtime, sequences.iter().map(Vec::len)) {
             let group = &sequences[group];
             let mut sequences: Vec<Sequence> = group.iter().map(|_| self.new_sequence()).collect();
             let mut rows = Vec::new();

@@ -23,17 +23,21 @@ pub(super) fn pass_by_pass(
     Ok(())
 }
 
-/// Groups consecutive items, given their row counts, so that each group has at most `max_rows` rows. A larger item is a
-/// group of its own.
-pub(super) fn groups(rows: impl Iterator<Item = usize>, max_rows: usize) -> Vec<Range<usize>> {
+/// Bytes of recurrent states that the sequences of a group may take together.
+const MAX_STATE_BYTES: usize = 1 << 30;
+
+/// Groups consecutive items, given their row counts, so that each group has at most the rows of a pass, and no more
+/// items than fit their recurrent states in memory. A larger item is a group of its own.
+pub(super) fn groups(runtime: &Runtime, rows: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let max_items = (MAX_STATE_BYTES / runtime.model.state_bytes().max(1)).max(1);
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut left = 0;
     for (i, rows) in rows.enumerate() {
-        match groups.last_mut().filter(|_| rows <= left) {
+        match groups.last_mut().filter(|group| rows <= left && group.len() < max_items) {
             Some(group) => group.end = i + 1,
             None => {
                 groups.push(i..i + 1);
-                left = max_rows;
+                left = runtime.n_batch;
             }
         }
         left = left.saturating_sub(rows);

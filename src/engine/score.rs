@@ -79,7 +79,7 @@ impl Engine {
         let softmax = LogSoftmax::new(&logits);
         let shared = positions(&base);
         let mut scores = Scores { continuations: Vec::with_capacity(continuations.len()), computed_tokens: shared };
-        for group in groups(continuations.iter().map(Vec::len), runtime.n_batch) {
+        for group in groups(runtime, continuations.iter().map(Vec::len)) {
             let group = &continuations[group];
             let mut sequences = vec![base.clone(); group.len()];
             let mut rows = Vec::new();

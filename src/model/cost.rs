@@ -58,6 +58,11 @@ impl Model {
         self.dense_bytes() + self.embedding.bytes() + self.output.as_ref().map_or(0, Dense::bytes)
     }
 
+    /// Bytes of a sequence's recurrent state; 0 without gated delta nets.
+    pub fn state_bytes(&self) -> usize {
+        self.state_shape().as_ref().map_or(0, StateShape::bytes)
+    }
+
     /// The work of one token.
     pub fn per_token(&self, kv_type: KvType) -> PerToken {
         let head_bytes = match self.copied_bytes() {
@@ -74,7 +79,7 @@ impl Model {
             ternary_macs: self.matrices().map(macs).sum(),
             weight_bytes: self.packed_bytes() + self.dense_bytes() + head_bytes,
             kv_bytes: self.page_shape().elements() / PAGE_LEN * kv_type.bytes(),
-            state_bytes: self.state_shape().as_ref().map_or(0, StateShape::bytes),
+            state_bytes: self.state_bytes(),
         }
     }
 }

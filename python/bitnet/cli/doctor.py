@@ -31,34 +31,45 @@ class _Shape:
 
     name: str
     ternary: int
-    """Ternary weights."""
+    """Ternary weights of the layers."""
     embedding: int
-    """Weights of the embedding, in F16."""
+    """Weights of the embedding."""
     has_head: bool
     """Whether the output head has weights of its own, of the embedding's size."""
     kv_bytes: int
     """Bytes of keys and values in the KV cache for each token, in F16."""
     context: int
     """The context that the figures are for."""
+    file_bits: float = 2
+    """Bits of a ternary weight in the file."""
+    planes: int = 0
+    """Planes of int8 of an activation, if the weights have a scale for each 128 columns; then embedding and head do,
+    too. 0: one scale a tensor, and an embedding in F16."""
+    state_bytes: int = 0
+    """Bytes of recurrent state."""
 
     def file_bytes(self) -> float:
-        """The size of the file, with two bits a weight."""
-        return self.ternary / 4 + 2 * self.embedding * (1 + self.has_head)
+        """The size of the file."""
+        embedding_bits = self.file_bits if self.planes else 16
+        return (self.ternary * self.file_bits + self.embedding * (1 + self.has_head) * embedding_bits) / 8
 
     def read_bytes(self, trit_bytes: float) -> float:
-        """What one token reads: the ternary weights, and the output head's copy in 8 bits."""
-        return self.ternary * trit_bytes + self.embedding
+        """What one token reads: the ternary weights, and the output head's trits or its copy in 8 bits."""
+        scales = 2 / 128 if self.planes else 0
+        head = trit_bytes + scales if self.planes else 1
+        return self.ternary * (trit_bytes + scales) + self.embedding * head + 2 * self.state_bytes
 
     def memory_bytes(self, trit_bytes: float) -> float:
-        """The memory that it needs with a full context."""
-        mapped = 2 * self.embedding * (1 + self.has_head)
-        return self.read_bytes(trit_bytes) + mapped + self.kv_bytes * self.context
+        """The memory that it needs with a full context. Of the embedding in the file few rows are read."""
+        return self.read_bytes(trit_bytes) + self.kv_bytes * self.context
 
 
 _SHAPES = (
     _Shape("BitNet b1.58 2B-4T", 2_084_044_800, 128_256 * 2560, False, 30 * 2 * 640 * 2, 4096),
     _Shape("1bitLLM 3B", 3_221_504_000, 32_002 * 3200, False, 26 * 2 * 3200 * 2, 2048),
     _Shape("Llama3 8B 1.58", 6_979_321_856, 128_256 * 4096, True, 32 * 2 * 1024 * 2, 4096),
+    _Shape("Bonsai 8B", 6_945_767_424, 151_669 * 4096, True, 36 * 2 * 1024 * 2, 4096, 2.125, 2),
+    _Shape("Bonsai 27B", 24_326_963_200, 248_320 * 5120, True, 16 * 2 * 1024 * 2, 4096, 1.75, 3, 156_893_184),
 )
 
 
@@ -127,7 +138,7 @@ def _forecast(shape: _Shape, trit_bytes: float, here: Machine, read: float, mult
         "memory_bytes": needed,
         "context": shape.context,
         "fits": None if here.available is None else needed <= here.available,
-        "tokens_per_second": round(min(read / shape.read_bytes(trit_bytes), multiply_adds / shape.ternary), 1),
+        "tokens_per_second": round(min(read / shape.read_bytes(trit_bytes), multiply_adds / (shape.ternary * max(1, shape.planes))), 1),
     }
 
 
