@@ -32,6 +32,7 @@ def save(target: str, name: str, data: bytes) -> None:
 
 def models() -> None:
     shape = {"layers": 1, "width": 128, "ffn": 128, "heads": 2, "kv_heads": 1, "vocab_size": 20, "context": 64}
+    hybrid = shape | {"layers": 2, "full_interval": 2, "head_dim": 64, "untied": True, "ssm_value_heads": 4}
     specs = {
         "i2s": Spec(**shape),
         "wide": Spec("llama", **(shape | {"width": 256, "ffn": 256}), linear="TQ2_0", untied=True),
@@ -42,6 +43,8 @@ def models() -> None:
         "longrope": Spec("minicpm", **(shape | {"width": 64, "ffn": 64}), linear="F16", rope_scaling="longrope"),
         "window": Spec("gemma3", **shape, window=3, window_pattern=2, softcap=20.0),
         "biases": Spec("qwen2", **shape),
+        "hybrid": Spec("qwen35", **(hybrid | {"width": 64, "ffn": 64}), linear="Q2_0_g64"),
+        "rotated": Spec("qwen35", **(hybrid | {"ffn": 128}), linear="PTQ1_0", hadamard=32),
     }
     for name, spec in specs.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -55,7 +55,7 @@ def test_shares_are_of_the_lower_limit() -> None:
     arithmetic = measured["multiply_adds_per_second"]["median"] / cost["ternary_macs"]
     for test in measured["tests"]:
         memory = measured["read_bytes_per_second"]["median"] / (
-            cost["weight_bytes"] / test["batch"] + cost["kv_bytes"] * (test["depth"] + 2)
+            cost["weight_bytes"] / test["batch"] + cost["kv_bytes"] * (test["depth"] + 2) + 2 * cost["state_bytes"]
         )
         limit = arithmetic if test["test"] == "prefill" else min(arithmetic, memory)
         assert test["limit"] == pytest.approx(limit)

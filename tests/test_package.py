@@ -52,6 +52,7 @@ def test_what_a_token_costs() -> None:
             "ternary_macs": weights,
             "weight_bytes": memory["packed_weights"] + memory["mapped_weights"],
             "kv_bytes": 2 * 64 * 2 * 2,  # keys and values of 64 channels as f16, one head, two layers
+            "state_bytes": 0,
         }
         assert dense.per_token["ternary_macs"] == 0
         assert dense.per_token["kv_bytes"] == 2 * engine.per_token["kv_bytes"]

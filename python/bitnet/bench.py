@@ -142,7 +142,8 @@ def measure(
     tests = [_row("prefill", plan.prompt, 0, 1, prefill, {"arithmetic": arithmetic})]
     for (depth, batch), calls in decode.items():
         rates = [batch * plan.tokens / seconds for seconds in step_seconds(calls)]
-        read = cost["weight_bytes"] / batch + cost["kv_bytes"] * (depth + plan.tokens / 2)
+        # A recurrent state is read and written.
+        read = cost["weight_bytes"] / batch + cost["kv_bytes"] * (depth + plan.tokens / 2) + 2 * cost["state_bytes"]
         limits = {"arithmetic": arithmetic, "memory": statistics.median(bandwidth) / read}
         tests.append(_row("decode", plan.tokens, depth, batch, rates, limits))
     return {
