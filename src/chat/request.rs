@@ -53,6 +53,7 @@ pub(super) fn prompt(
         template: Some(TemplateClaim::new(used.name(), used.origin.name(), &used.source)),
         system: conversation.system().map(str::to_string),
         previous: None,
+        thoughts: template.thoughts_at_end(conversation, &prompt),
     };
     Ok((ids, origin))
 }

@@ -24,8 +24,10 @@ pub struct SharedStream {
 /// An answer as it was after its last step.
 #[derive(Clone, Default)]
 pub struct Progress {
-    /// The text so far.
+    /// The text so far, without thoughts.
     pub text: String,
+    /// The thoughts so far.
+    pub reasoning: String,
     /// The ids of the text, without a stop id.
     pub ids: Vec<TokenId>,
     /// Why the answer ended, if it has.
@@ -83,6 +85,10 @@ impl Progress {
     /// Adds what is new since the last step.
     fn update(&mut self, stream: &Stream) {
         let generation = &stream.generation;
+        if self.reasoning.is_empty() && !stream.reasoning.is_empty() {
+            self.text.clear(); // thoughts come first: if there was text, it has turned out to be thoughts
+        }
+        self.reasoning.push_str(&stream.reasoning[self.reasoning.len()..]);
         self.text.push_str(&stream.text[self.text.len()..]);
         self.ids.extend_from_slice(&generation.output_ids()[self.ids.len()..]);
         self.finish = generation.finish;

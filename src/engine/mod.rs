@@ -18,6 +18,7 @@ mod stop_strings;
 mod stream;
 mod template;
 mod tensor;
+mod thoughts;
 mod trace;
 mod warm;
 

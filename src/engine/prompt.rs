@@ -4,6 +4,7 @@ use super::{Engine, Watch};
 use crate::error::{Error, Result};
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
+use crate::template::ThoughtState;
 use crate::token::TokenId;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ pub struct Request {
     pub origin: PromptOrigin,
 }
 
-/// How a prompt was made, for the receipt. The default is that of a prompt given as ids.
+/// How a prompt was made, for the receipt and for reading the answer. The default is that of a prompt given as ids.
 #[derive(Default)]
 pub struct PromptOrigin {
     /// Time spent on rendering the template.
@@ -54,6 +55,8 @@ pub struct PromptOrigin {
     pub system: Option<String>,
     /// The receipt of the previous answer in the conversation.
     pub previous: Option<Arc<Receipt>>,
+    /// How far thoughts are at its end, if the template knows thoughts. They are then kept apart from the answer.
+    pub thoughts: Option<ThoughtState>,
 }
 
 impl Engine {

@@ -1,6 +1,7 @@
 //! An answer as text, pulled piece by piece. Nothing is computed before it is asked for.
 
 use super::stop_strings::StopStrings;
+use super::thoughts::ThoughtSplitter;
 use super::{Engine, Finish, PromptOrigin, Request, Watch};
 use crate::decode::{Generation, Sequence};
 use crate::error::Result;
@@ -12,8 +13,10 @@ use std::time::{Duration, Instant};
 
 /// A piece of an answer.
 pub struct Piece {
-    /// Characters that are now certain. May be empty; all pieces joined are the answer's text.
+    /// Characters of the answer that are now certain. May be empty; all pieces joined are the answer's text.
     pub text: String,
+    /// Characters of the thoughts before the answer.
+    pub reasoning: String,
     /// The token id. None in the last piece if a stop id ended the answer.
     pub id: Option<TokenId>,
     /// If asked for: the token's log-probability, and the most likely ids with theirs.
@@ -32,8 +35,11 @@ pub struct Stream {
     pub generation: Generation,
     detokenizer: Detokenizer,
     stop_strings: StopStrings,
-    /// The text so far.
+    thoughts: ThoughtSplitter,
+    /// The text so far, without thoughts.
     pub text: String,
+    /// The thoughts so far.
+    pub reasoning: String,
     pub(super) origin: PromptOrigin,
     pub(super) clock: Clock,
     /// When the last pull returned.
@@ -70,6 +76,7 @@ impl Engine {
         let seed = request.params.seed.unwrap_or_else(random_seed);
         let controls = self.tokenizer().ok().into_iter().flat_map(Tokenizer::control_texts);
         let stop_strings = StopStrings::new(request.params.stop.clone(), controls);
+        let thoughts = ThoughtSplitter::new(request.origin.thoughts);
         let wall = request.origin.render + request.origin.tokenize;
         let generation = Generation::begin(&mut sequence, request.prompt, request.params, seed, request.stop_ids);
         sequence.keep_states_for(generation.prompt(), &self.message_starts(generation.prompt()));
@@ -79,7 +86,9 @@ impl Engine {
             generation,
             detokenizer: Detokenizer::new(false, true),
             stop_strings,
+            thoughts,
             text: String::new(),
+            reasoning: String::new(),
             origin: request.origin,
             clock: Clock { wall, ..Clock::default() },
             left: Instant::now(),
@@ -131,10 +140,14 @@ impl Stream {
         } else if token.finish.is_some() {
             shown += &self.stop_strings.flush();
         }
-        self.text += &shown;
+        // A mark of thoughts counts, though as a control token it has no text. Stop strings do not see it: a replay,
+        // which knows nothing of thoughts, must end where this answer does.
+        shown += control.filter(|control| self.thoughts.reads(control)).unwrap_or_default();
+        let split = self.thoughts.push(&shown, self.generation.finish.is_some());
+        split.add_to(&mut self.reasoning, &mut self.text);
         self.clock.detokenize += start.elapsed();
-        let finish = self.generation.finish;
-        Ok(Some(Piece { text: shown, id: (!stopped).then_some(token.id), logprobs: token.logprobs, finish }))
+        let (finish, id) = (self.generation.finish, (!stopped).then_some(token.id));
+        Ok(Some(Piece { text: split.text, reasoning: split.reasoning, id, logprobs: token.logprobs, finish }))
     }
 
     /// Ends the answer now. Does nothing if it has ended.

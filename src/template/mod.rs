@@ -8,10 +8,12 @@ mod continued;
 mod detect;
 mod jinja;
 mod prompt;
+pub mod thoughts;
 mod turn;
 
 pub use detect::TemplateOrigin;
 pub use prompt::RenderedPrompt;
+pub use thoughts::ThoughtState;
 pub use turn::{ChatTurn, Role};
 
 use crate::error::{Error, Result, Watch};

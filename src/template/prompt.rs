@@ -42,6 +42,18 @@ impl RenderedPrompt {
     pub fn data(&self) -> &[Range<usize>] {
         &self.data
     }
+
+    /// The last part of the text that the template wrote: its end, unless a message stands there.
+    pub fn last_own_text(&self) -> &str {
+        let mut end = self.text.len();
+        for data in self.data.iter().rev() {
+            if data.end < end {
+                return &self.text[data.end..end];
+            }
+            end = data.start;
+        }
+        &self.text[..end]
+    }
 }
 
 impl Template {
