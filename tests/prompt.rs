@@ -1,6 +1,6 @@
 //! Rendered prompts: the text of a message is never recognized as a control token.
 
-use bitnet::template::{Conversation, Template};
+use bitnet::template::{ChatTurn, Conversation, Role, Template, ThoughtState};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -310,4 +310,48 @@ proptest! {
             }
         }
     }
+}
+
+/// How far thoughts are at the end of a prompt.
+fn thoughts(source: &str, conversation: &Conversation) -> Option<ThoughtState> {
+    let template = Template::from_jinja(source, None, None).expect("a template");
+    let prompt = template.prompt(conversation, &CONTROLS, &mut || false).expect("a prompt");
+    template.thoughts_at_end(conversation, &prompt)
+}
+
+#[test]
+fn thoughts_begin_where_the_template_ends_with_their_mark() {
+    let history = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ m.reasoning_content }}\n{% endfor %}";
+    let asked = |text: &str| Conversation::from_turns(&[ChatTurn::new(Role::User, text)], None);
+    let with = |end: &str, text: &str| thoughts(&format!("{history}{end}"), &asked(text));
+    for text in ["Hi", "", "<think>", "</think>", "<think>\n</think>"] {
+        assert_eq!(with("answer:", text), None, "a template without marks, and {text:?}");
+        assert_eq!(with("{# <think> #}answer:", text), Some(ThoughtState::NotBegun), "{text:?}");
+        assert_eq!(with("answer: <think>\n", text), Some(ThoughtState::Begun), "{text:?}");
+        assert_eq!(with("answer: <think>\n\n</think>\n\n", text), Some(ThoughtState::Over), "{text:?}");
+    }
+    let thought = ChatTurn { reasoning: Some("hm".into()), ..ChatTurn::new(Role::Assistant, "4") };
+    let turns = [ChatTurn::new(Role::User, "2+2?"), thought, ChatTurn::new(Role::User, "3+3?")];
+    let source = "{% for m in messages %}<think>{{ m.reasoning_content }}</think>{{ m.content }}{% endfor %}answer:";
+    assert_eq!(thoughts(source, &Conversation::from_turns(&turns, None)), Some(ThoughtState::NotBegun));
+}
+
+#[test]
+fn thoughts_go_on_in_a_message_that_is_continued() {
+    let continued = |template: &str, content: &str| {
+        let messages = json!([{"role": "user", "content": "<think>"}, {"role": "assistant", "content": content}]);
+        let conversation = Conversation {
+            messages,
+            add_generation_prompt: false,
+            continue_final_message: true,
+            ..Conversation::from_turns(&[], None)
+        };
+        thoughts(template, &conversation)
+    };
+    let plain = "{# <think> #}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    assert_eq!(continued(plain, "<think>\nhm"), Some(ThoughtState::Begun));
+    assert_eq!(continued(plain, "<think>\nhm</think>Fo"), Some(ThoughtState::Over));
+    assert_eq!(continued(plain, "Fo"), Some(ThoughtState::NotBegun), "what the user wrote does not count");
+    let closed = plain.replace("{{ m.content }}", "<think></think>{{ m.content }}");
+    assert_eq!(continued(&closed, "Fo"), Some(ThoughtState::Over));
 }

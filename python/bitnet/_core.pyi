@@ -308,9 +308,12 @@ class Piece:
     def text(self) -> str:
         """Text that this step adds to the stream.
 
-        It is empty while a character is incomplete or the text might be the start of a stop string. The texts of all
-        pieces add up to the whole text.
+        It is empty while a character is incomplete or the text might be the start of a stop string, and while the model
+        thinks before it answers. The texts of all pieces add up to the whole text.
         """
+    @property
+    def reasoning(self) -> str:
+        """Text that this step adds to the thoughts before a chat answer, see `Completion.reasoning`; often empty."""
     @property
     def token_id(self) -> int | None:
         """Id of the token; None in a last piece that only reports a stop id."""
@@ -332,7 +335,15 @@ class Completion:
 
     @property
     def text(self) -> str:
-        """The generated text, without a stop string."""
+        """The generated text, without a stop string. A chat answer is without the thoughts before it."""
+    @property
+    def reasoning(self) -> str | None:
+        """What the model thought before a chat answer: the text between `<think>` and `</think>`.
+
+        None if there was no such text, or if the chat template has neither mark; `Engine.generate` never looks for
+        them. If the completion ends within the thoughts, `text` is empty. `token_ids` has all tokens, thoughts and
+        marks included.
+        """
     @property
     def token_ids(self) -> list[int]:
         """The generated ids, without a stop id."""
@@ -508,7 +519,14 @@ class Stream:
         """Same as `cancel`, for `contextlib.aclosing`."""
     @property
     def text(self) -> str:
-        """Text so far."""
+        """Text so far, without the thoughts before a chat answer."""
+    @property
+    def reasoning(self) -> str | None:
+        """Thoughts so far, see `Completion.reasoning`; None if there are none.
+
+        If a `</think>` follows that no `<think>` opened, the text before it turns out to be thoughts: it moves from
+        `text` to here, though the pieces so far had it as their `text`.
+        """
     @property
     def token_ids(self) -> list[int]:
         """Generated ids so far, without a stop id."""
@@ -539,12 +557,13 @@ class ChatTurn:
         role: "system", "user" or "assistant".
         text: The message.
         cancelled: The user stopped this answer before it was complete.
+        reasoning: What the model thought before this answer. The template gets it as `reasoning_content`.
 
     Raises:
         ArgumentError: The role is none of these.
     """
 
-    def __new__(cls, role: str, text: str, cancelled: bool = False) -> ChatTurn: ...
+    def __new__(cls, role: str, text: str, cancelled: bool = False, reasoning: str | None = None) -> ChatTurn: ...
     @property
     def role(self) -> str:
         """Who wrote the message: "system", "user" or "assistant"."""
@@ -554,6 +573,9 @@ class ChatTurn:
     @property
     def cancelled(self) -> bool:
         """Whether the user stopped this answer before it was complete."""
+    @property
+    def reasoning(self) -> str | None:
+        """What the model thought before this answer; None if it did not."""
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
@@ -792,6 +814,8 @@ class ChatSession:
         messages: Messages so far: an optional system prompt, then pairs of a user's and an assistant's message.
         template: A `Template`, the name of a built-in one, or the name of one of several in the model. Default: the
             model's own.
+        enable_thinking: Whether the model thinks before it answers, as for `Engine.chat`. `send` and `stream` can
+            override it for one answer.
         params: Sampling parameters of all answers.
         keywords: Sampling parameters one by one; they override `params`. `send` and `stream` can override both for one
             answer.
@@ -813,25 +837,46 @@ class ChatSession:
         *,
         messages: Sequence[_Message] | None = None,
         template: Template | str | None = None,
+        enable_thinking: bool | None = None,
         params: SamplingParams | None = None,
         **keywords: Unpack[_Sampling],
     ) -> ChatSession: ...
     def __call__(self, *_arguments: Any, **_keywords: Any) -> NoReturn: ...
-    def stream(self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]) -> Stream:
+    def stream(
+        self,
+        text: str,
+        params: SamplingParams | None = None,
+        *,
+        enable_thinking: bool | None = None,
+        **keywords: Unpack[_Sampling],
+    ) -> Stream:
         """Start an answer and return it as a stream.
 
         The question and the answer enter the history when the answer ends. An answer that is cancelled, or whose stream
         is deleted, after its first token enters as it is, marked as cancelled.
 
         Raises:
-            ArgumentError: Another answer is in progress, or a parameter is out of range.
+            ArgumentError: Another answer is in progress, a parameter is out of range, or `enable_thinking` is given and
+                the template does not read it.
             ContextLengthError: The question does not fit into the context.
             TemplateError: The template fails, or refuses the conversation.
         """
-    def send(self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]) -> Completion:
+    def send(
+        self,
+        text: str,
+        params: SamplingParams | None = None,
+        *,
+        enable_thinking: bool | None = None,
+        **keywords: Unpack[_Sampling],
+    ) -> Completion:
         """Return the whole answer. Arguments and errors as for `stream`."""
     def asend(
-        self, text: str, params: SamplingParams | None = None, **keywords: Unpack[_Sampling]
+        self,
+        text: str,
+        params: SamplingParams | None = None,
+        *,
+        enable_thinking: bool | None = None,
+        **keywords: Unpack[_Sampling],
     ) -> Coroutine[Any, Any, Completion]:
         """Same as `send`, for asyncio. The event loop is never blocked.
 
@@ -909,6 +954,9 @@ class ChatSession:
     @property
     def system(self) -> str | None:
         """The system prompt. It is not part of `history`."""
+    @property
+    def enable_thinking(self) -> bool | None:
+        """Whether the model thinks before it answers; None leaves it to the template."""
     @property
     def params(self) -> SamplingParams:
         """The sampling parameters of all answers."""
@@ -1541,6 +1589,7 @@ class Engine:
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         n: None = None,
         progress: bool = False,
@@ -1553,7 +1602,8 @@ class Engine:
 
         Args:
             messages: Dicts with "role" and "content", or `ChatTurn`s; or a list of such lists. A content that is a list
-                of text parts is joined by line breaks. Text in messages never becomes a control token.
+                of text parts is joined by line breaks. An earlier answer may have its thoughts as "reasoning_content"
+                or "reasoning"; the template decides whether they stay. Text in messages never becomes a control token.
             params: Sampling parameters; for a list of conversations also a list, with one for each.
             tools: JSON schemas of functions, as dicts. The answer is the model's text; calls in it are not parsed.
             template: A `Template`, the name of a built-in one, or the name of one of several in the model. Default: the
@@ -1562,13 +1612,16 @@ class Engine:
                 `continue_final_message`.
             continue_final_message: Leave the final message open, so that the model continues it. The completion holds
                 only what the model adds.
-            chat_template_kwargs: Other variables of the template, such as {"enable_thinking": False}.
+            enable_thinking: Whether the model thinks before it answers: the template's variable of this name. Default:
+                None, the template decides. The thoughts are `reasoning` of the completion.
+            chat_template_kwargs: Other variables of the template, such as {"documents": [...]}.
             n: Return a list of this many completions, as for `generate`.
             progress: Show a progress bar over a list of conversations (needs tqdm).
             keywords: Sampling parameters one by one, see `SamplingParams`; they override `params`.
 
         Raises:
             TypeError: Something is not a message; the error names `messages[i]`.
+            ArgumentError: `enable_thinking` is given, and the template does not read it.
             TemplateError: The template fails, or refuses the conversation.
             ContextLengthError: The messages do not fit into the context.
 
@@ -1592,6 +1645,7 @@ class Engine:
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         n: None = None,
         progress: bool = False,
@@ -1607,6 +1661,7 @@ class Engine:
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         n: int,
         progress: bool = False,
@@ -1622,6 +1677,7 @@ class Engine:
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         n: int,
         progress: bool = False,
@@ -1637,6 +1693,7 @@ class Engine:
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         n: None = None,
         **keywords: Unpack[_Sampling],
@@ -1652,6 +1709,7 @@ class Engine:
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         n: None = None,
         **keywords: Unpack[_Sampling],
@@ -1666,6 +1724,7 @@ class Engine:
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         n: int,
         **keywords: Unpack[_Sampling],
@@ -1680,6 +1739,7 @@ class Engine:
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         n: int,
         **keywords: Unpack[_Sampling],
@@ -1693,6 +1753,7 @@ class Engine:
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         **keywords: Unpack[_Sampling],
     ) -> Stream:

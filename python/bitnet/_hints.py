@@ -61,8 +61,9 @@ NOT_SAMPLING = {
     "streamer": _STREAM,
     "stream_options": _STREAM,
     "tools": _MESSAGES + ", with tools=",
-    "enable_thinking": _MESSAGES + ', with chat_template_kwargs={"enable_thinking": ...}',
-    "thinking": _MESSAGES + ', with chat_template_kwargs={"enable_thinking": ...}',
+    "enable_thinking": _MESSAGES + ", with enable_thinking=",
+    "thinking": _MESSAGES + ", with enable_thinking=",
+    "think": _MESSAGES + ", with enable_thinking=",
     "documents": _MESSAGES + ', with chat_template_kwargs={"documents": ...}',
     "conversation": _MESSAGES,
     "prompts": "the prompts are the first argument: a list",
@@ -298,6 +299,8 @@ ATTRIBUTES = {
         "model": "chat.engine",
     },
     "Completion": {
+        "reasoning_content": "completion.reasoning",
+        "thinking": "completion.reasoning",
         "choices": _FIELDS + "; n= gives a list of completions",
         "outputs": _FIELDS + "; n= gives a list of completions",
         "message": _FIELDS,
@@ -329,6 +332,7 @@ ATTRIBUTES = {
         "prompt": "the prompt is not kept; the receipt has its ids",
     },
     "Stream": {
+        "reasoning_content": "stream.reasoning",
         "choices": "each piece has text; stream.text is the text so far",
         "result": "read the stream to its end; stream.text is the text",
         "close": "stream.cancel()",

@@ -45,8 +45,8 @@ def sampling_params(keywords: dict[str, Any]) -> "SamplingParams":
 
 def completion_dict(completion: "Completion") -> dict[str, Any]:
     """`Completion.to_dict`."""
-    names = ("text", "token_ids", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "seed")
-    times = ("ttft", "decode_seconds")
+    names = ("text", "reasoning", "token_ids", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens")
+    times = ("seed", "ttft", "decode_seconds")
     logprobs, top = completion.logprobs, completion.top_logprobs
     return {
         **{name: getattr(completion, name) for name in (*names, *times)},

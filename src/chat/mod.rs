@@ -9,7 +9,7 @@ mod stream;
 pub use metrics::SessionMetrics;
 pub use request::{encode, request};
 pub use shared_stream::{Progress, SharedStream};
-pub use stream::ChatStream;
+pub use stream::{ChatStream, UserTurn};
 
 use crate::decode::Sequence;
 use crate::engine::{Engine, Finish, PromptOrigin, Request, Stream, Watch};
@@ -31,6 +31,8 @@ pub struct ChatSession {
     pub template: Arc<Template>,
     /// The system prompt, which is not one of the turns.
     pub system: Option<String>,
+    /// Whether answers begin with thoughts: the template's variable `enable_thinking`. `None`: the template decides.
+    pub enable_thinking: Option<bool>,
     /// All turns, including those that have left the context.
     pub turns: Vec<ChatTurn>,
     /// How many of the oldest turns have left the context.
@@ -49,6 +51,7 @@ impl ChatSession {
         ChatSession {
             template,
             system,
+            enable_thinking: None,
             turns: Vec::new(),
             evicted_turns: 0,
             receipts: Vec::new(),
@@ -63,10 +66,11 @@ impl ChatSession {
         if self.answering { Err(Error::Argument(busy.into())) } else { Ok(()) }
     }
 
-    /// Removes turns, receipts and the sequence. System prompt and template stay.
+    /// Removes turns, receipts and the sequence. Everything that was set stays.
     pub fn clear(&mut self) -> Result<()> {
         self.check_idle()?;
-        *self = ChatSession::new(self.template.clone(), self.system.take());
+        let enable_thinking = self.enable_thinking;
+        *self = ChatSession { enable_thinking, ..ChatSession::new(self.template.clone(), self.system.take()) };
         Ok(())
     }
 
@@ -88,7 +92,7 @@ impl ChatSession {
     }
 
     /// Starts to answer the user. Computes nothing yet; the exchange enters the history in [`Self::end`].
-    fn begin(&mut self, engine: &Engine, user: &str, params: SamplingParams, watch: &mut Watch) -> Result<Stream> {
+    fn begin(&mut self, engine: &Engine, user: &UserTurn, params: SamplingParams, watch: &mut Watch) -> Result<Stream> {
         self.check_idle()?;
         let request = self.request(engine, user, params, watch)?;
         self.answering = true;
@@ -101,14 +105,15 @@ impl ChatSession {
     fn request(
         &mut self,
         engine: &Engine,
-        user: &str,
+        user: &UserTurn,
         mut params: SamplingParams,
         watch: &mut Watch,
     ) -> Result<Request> {
         let mut turns = self.turns[self.evicted_turns..].to_vec();
-        turns.push(ChatTurn::new(Role::User, user));
+        turns.push(ChatTurn::new(Role::User, &*user.text));
+        let enable_thinking = user.enable_thinking.or(self.enable_thinking);
         let reserve = params.max_tokens.unwrap_or(usize::MAX).min(engine.n_ctx() / 8);
-        let (kept, ids, origin) = self.encode_fitting(engine, &turns, reserve, watch)?;
+        let (kept, ids, origin) = self.encode_fitting(engine, &turns, enable_thinking, reserve, watch)?;
         request::add_stops(engine, &self.template, &mut params)?;
         let request = Request { origin, ..engine.request(ids.into(), params, watch)? };
         self.evicted_turns = self.turns.len() + 1 - kept; // only now, so that an error changes nothing
@@ -121,11 +126,12 @@ impl ChatSession {
         &self,
         engine: &Engine,
         turns: &[ChatTurn],
+        enable_thinking: Option<bool>,
         reserve: usize,
         watch: &mut Watch,
     ) -> Result<(usize, Vec<TokenId>, PromptOrigin)> {
         let (all, n_ctx) = (turns.len(), engine.n_ctx());
-        let mut encode = |kept: usize| self.encode(engine, &turns[all - kept..], watch);
+        let mut encode = |kept: usize| self.encode(engine, &turns[all - kept..], enable_thinking, watch);
         if turns.iter().map(|turn| turn.text.len()).sum::<usize>() <= n_ctx * PROBABLE_BYTES {
             let (ids, origin) = encode(all)?;
             if ids.len() + reserve <= n_ctx {
@@ -155,8 +161,15 @@ impl ChatSession {
     }
 
     /// The prompt of these turns as ids, and how it was made.
-    fn encode(&self, engine: &Engine, turns: &[ChatTurn], watch: &mut Watch) -> Result<(Vec<TokenId>, PromptOrigin)> {
-        let conversation = Conversation::from_turns(turns, self.system.as_deref());
+    fn encode(
+        &self,
+        engine: &Engine,
+        turns: &[ChatTurn],
+        enable_thinking: Option<bool>,
+        watch: &mut Watch,
+    ) -> Result<(Vec<TokenId>, PromptOrigin)> {
+        let mut conversation = Conversation::from_turns(turns, self.system.as_deref());
+        self.template.set_thinking(&mut conversation, enable_thinking)?;
         let (ids, origin) = request::prompt(engine, &self.template, &conversation, watch)?;
         Ok((ids, PromptOrigin { previous: self.receipts.last().cloned(), ..origin }))
     }
@@ -169,7 +182,8 @@ impl ChatSession {
         let Some(receipt) = &stream.receipt else { return };
         let cancelled = stream.generation.finish == Some(Finish::Cancelled);
         self.turns.push(ChatTurn::new(Role::User, user));
-        self.turns.push(ChatTurn { cancelled, ..ChatTurn::new(Role::Assistant, &stream.text) });
+        let reasoning = Some(&stream.reasoning).filter(|thoughts| !thoughts.is_empty()).cloned();
+        self.turns.push(ChatTurn { reasoning, cancelled, ..ChatTurn::new(Role::Assistant, &stream.text) });
         self.receipts.push(receipt.clone());
     }
 }

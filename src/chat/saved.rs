@@ -24,6 +24,8 @@ const FORMAT: &str = "bitnet chat 1";
 struct Saved {
     format: String,
     system: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    enable_thinking: Option<bool>,
     template: SavedTemplate,
     turns: Vec<SavedTurn>,
     /// Files call them `forgotten`.
@@ -50,6 +52,8 @@ struct SavedTemplate {
 struct SavedTurn {
     role: String,
     content: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reasoning: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     cancelled: bool,
 }
@@ -127,11 +131,13 @@ impl Saved {
         let turn = |turn: &ChatTurn| SavedTurn {
             role: turn.role.name().into(),
             content: turn.text.clone(),
+            reasoning: turn.reasoning.clone(),
             cancelled: turn.cancelled,
         };
         Saved {
             format: FORMAT.into(),
             system: session.system.clone(),
+            enable_thinking: session.enable_thinking,
             template: SavedTemplate {
                 origin: template.origin.name().into(),
                 bos_token: template.bos_token.clone(),
@@ -159,12 +165,14 @@ impl Saved {
         let mut template = Template::from_jinja(&source, bos_token.as_deref(), eos_token.as_deref())?;
         template.origin = origin;
         let mut session = ChatSession::new(template.into(), self.system);
+        session.enable_thinking = self.enable_thinking;
         for (i, turn) in self.turns.into_iter().enumerate() {
             let expected = [Role::User, Role::Assistant][i % 2];
             if turn.role != expected.name() {
                 return Err(wrong(format!("turn {i} has role {:?}, expected {:?}", turn.role, expected.name())));
             }
-            session.turns.push(ChatTurn { role: expected, text: turn.content, cancelled: turn.cancelled });
+            let SavedTurn { content: text, reasoning, cancelled, .. } = turn;
+            session.turns.push(ChatTurn { role: expected, text, reasoning, cancelled });
         }
         let (turns, evicted) = (session.turns.len(), self.evicted_turns);
         if turns % 2 != 0 || evicted % 2 != 0 || evicted > turns {

@@ -6,6 +6,26 @@ use crate::error::Result;
 use crate::sampler::SamplingParams;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// What the user says next, and how it is to be answered.
+pub struct UserTurn {
+    /// The text of the message.
+    pub text: String,
+    /// Whether the answer begins with thoughts; `None`: as the conversation says.
+    pub enable_thinking: Option<bool>,
+}
+
+impl From<String> for UserTurn {
+    fn from(text: String) -> UserTurn {
+        UserTurn { text, enable_thinking: None }
+    }
+}
+
+impl From<&str> for UserTurn {
+    fn from(text: &str) -> UserTurn {
+        text.to_string().into()
+    }
+}
+
 /// An answer under way, which enters the conversation when it ends. Dropping it cancels it.
 pub struct ChatStream {
     /// The engine that computes the answer.
@@ -27,12 +47,12 @@ impl ChatStream {
     pub fn begin(
         engine: Arc<Engine>,
         session: Arc<Mutex<ChatSession>>,
-        user: String,
+        user: UserTurn,
         params: SamplingParams,
         watch: &mut Watch,
     ) -> Result<ChatStream> {
         let stream = lock(&session).begin(&engine, &user, params, watch)?;
-        Ok(ChatStream { engine, session, user: Some(user), stream })
+        Ok(ChatStream { engine, session, user: Some(user.text), stream })
     }
 
     /// The next piece; None once the answer has ended. After an error it can be called again.

@@ -13,7 +13,7 @@ use super::sampling::{self, SamplingParams};
 use super::stream::Stream;
 use super::template::{Template, chat_template};
 use super::turn::ChatTurn;
-use crate::chat::{ChatSession as CoreSession, ChatStream};
+use crate::chat::{ChatSession as CoreSession, ChatStream, UserTurn};
 use crate::engine::Watch;
 use crate::sampler::SamplingParams as Params;
 use pyo3::exceptions::PyTypeError;
@@ -45,13 +45,16 @@ impl ChatSession {
 #[pymethods]
 impl ChatSession {
     #[new]
-    #[pyo3(signature = (engine, system=None, *, messages=None, template=None, params=None, **keywords))]
+    #[pyo3(signature = (engine, system=None, *, messages=None, template=None, enable_thinking=None, params=None,
+        **keywords))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         engine: Py<Engine>,
         system: Option<&Bound<'_, PyAny>>,
         messages: Option<&Bound<'_, PyAny>>,
         template: Option<&Bound<'_, PyAny>>,
+        enable_thinking: Option<bool>,
         params: Option<&SamplingParams>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<ChatSession> {
@@ -64,54 +67,58 @@ impl ChatSession {
             return Err(PyTypeError::new_err(twice));
         }
         let params = sampling::params(params, keywords)?;
+        enable_thinking.map_or(Ok(()), |_| template.check_thinking())?;
         let mut core = CoreSession::new(template, system.or(first));
-        core.turns = turns;
+        (core.turns, core.enable_thinking) = (turns, enable_thinking);
         Ok(ChatSession::of(engine, core, params))
     }
 
     #[doc = doc!(ChatSession.stream)]
-    #[pyo3(signature = (text, params=None, **keywords))]
+    #[pyo3(signature = (text, params=None, *, enable_thinking=None, **keywords))]
     fn stream(
         &self,
         py: Python<'_>,
         text: &Bound<'_, PyAny>,
         params: Option<&SamplingParams>,
+        enable_thinking: Option<bool>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Stream> {
         let params = sampling::params_over(&self.params, params, keywords)?;
         let engine = self.engine.get().core()?;
-        let (session, text) = (self.core.clone(), unicode(text, "text")?);
-        let stream = detached(py, |watch| ChatStream::begin(engine, session, text, params, watch))?;
+        let (session, user) = (self.core.clone(), UserTurn { text: unicode(text, "text")?, enable_thinking });
+        let stream = detached(py, |watch| ChatStream::begin(engine, session, user, params, watch))?;
         Ok(Stream::in_chat(stream))
     }
 
     #[doc = doc!(ChatSession.send)]
-    #[pyo3(signature = (text, params=None, **keywords))]
+    #[pyo3(signature = (text, params=None, *, enable_thinking=None, **keywords))]
     fn send(
         &self,
         py: Python<'_>,
         text: &Bound<'_, PyAny>,
         params: Option<&SamplingParams>,
+        enable_thinking: Option<bool>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Completion> {
-        self.stream(py, text, params, keywords)?.complete(py)
+        self.stream(py, text, params, enable_thinking, keywords)?.complete(py)
     }
 
     #[doc = doc!(ChatSession.asend)]
-    #[pyo3(signature = (text, params=None, **keywords))]
+    #[pyo3(signature = (text, params=None, *, enable_thinking=None, **keywords))]
     fn asend<'py>(
         &self,
         py: Python<'py>,
         text: &Bound<'_, PyAny>,
         params: Option<&SamplingParams>,
+        enable_thinking: Option<bool>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let params = sampling::params_over(&self.params, params, keywords)?;
         let engine = self.engine.get().core()?;
-        let (session, text) = (self.core.clone(), unicode(text, "text")?);
+        let (session, user) = (self.core.clone(), UserTurn { text: unicode(text, "text")?, enable_thinking });
         awaitable(py, "ChatSession.asend", |abandoned| async move {
             let begin =
-                |watch: &mut Watch| Ok(Stream::in_chat(ChatStream::begin(engine, session, text, params, watch)?));
+                |watch: &mut Watch| Ok(Stream::in_chat(ChatStream::begin(engine, session, user, params, watch)?));
             step(&abandoned, begin).await?.complete_async(&abandoned).await
         })
     }
@@ -184,6 +191,12 @@ impl ChatSession {
     #[getter]
     fn system(&self) -> Option<String> {
         self.core().system.clone()
+    }
+
+    #[doc = doc!(ChatSession.enable_thinking)]
+    #[getter]
+    fn enable_thinking(&self) -> Option<bool> {
+        self.core().enable_thinking
     }
 
     #[doc = doc!(ChatSession.params)]

@@ -40,6 +40,8 @@ pub struct Piece {
     top_logprobs: Option<Vec<Logprob>>,
     #[doc = doc!(Piece.finish_reason)]
     finish_reason: Option<String>,
+    #[doc = doc!(Piece.reasoning)]
+    reasoning: String,
 }
 
 #[doc = doc!(Completion)]
@@ -69,6 +71,8 @@ pub struct Completion {
     top_logprobs: Option<Vec<Vec<Logprob>>>,
     #[doc = doc!(Completion.receipt)]
     receipt: Option<Receipt>,
+    #[doc = doc!(Completion.reasoning)]
+    reasoning: Option<String>,
 }
 
 impl Logprob {
@@ -91,6 +95,7 @@ impl Piece {
             logprob: own,
             top_logprobs: top.map(|top| top.into_iter().map(|one| Logprob::new(engine, one)).collect()),
             finish_reason: piece.finish.map(|finish| finish.name().into()),
+            reasoning: piece.reasoning,
         }
     }
 }
@@ -113,6 +118,7 @@ impl Completion {
             logprobs: answer.reports_logprobs.then_some(logprobs.logprobs),
             top_logprobs: answer.reports_logprobs.then_some(logprobs.top_logprobs),
             receipt: answer.receipt.map(|core| Receipt { core }),
+            reasoning: Some(answer.reasoning).filter(|thoughts| !thoughts.is_empty()),
         }
     }
 }
@@ -130,6 +136,11 @@ impl PieceLogprobs {
         self.logprobs.extend(piece.logprob);
         self.top_logprobs.extend(piece.top_logprobs.filter(|_| piece.token_id.is_some()));
     }
+}
+
+/// The thoughts in a `repr`; nothing if there are none.
+fn reasoning(py: Python<'_>, thoughts: Option<&str>) -> PyResult<String> {
+    thoughts.map_or(Ok(String::new()), |text| Ok(format!(", reasoning={}", PyString::new(py, text).repr()?)))
 }
 
 /// A name or None, as Python's `repr` writes it.
@@ -156,6 +167,7 @@ impl Logprob {
 #[pymethods]
 impl Piece {
     #[classmethod]
+    #[pyo3(signature = (text, token_id, logprob, top_logprobs, finish_reason, reasoning=String::new()))]
     fn _rebuild(
         _cls: &Bound<'_, PyType>,
         text: String,
@@ -163,12 +175,13 @@ impl Piece {
         logprob: Option<Logprob>,
         top_logprobs: Option<Vec<Logprob>>,
         finish_reason: Option<String>,
+        reasoning: String,
     ) -> Piece {
-        Piece { text, token_id, logprob, top_logprobs, finish_reason }
+        Piece { text, token_id, logprob, top_logprobs, finish_reason, reasoning }
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        by_fields(slf, &["text", "token_id", "logprob", "top_logprobs", "finish_reason"])
+        by_fields(slf, &["text", "token_id", "logprob", "top_logprobs", "finish_reason", "reasoning"])
     }
 
     fn __str__(&self) -> &str {
@@ -184,9 +197,11 @@ impl Piece {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let thoughts = Some(&*self.reasoning).filter(|thoughts| !thoughts.is_empty());
         Ok(format!(
-            "Piece(text={}, token_id={}, finish_reason={})",
+            "Piece(text={}{}, token_id={}, finish_reason={})",
             PyString::new(py, &self.text).repr()?,
+            reasoning(py, thoughts)?,
             self.token_id.map_or("None".into(), |id| id.to_string()),
             quoted(self.finish_reason.as_deref())
         ))
@@ -194,7 +209,7 @@ impl Piece {
 }
 
 /// The fields of a completion, as `_rebuild` takes them.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "text",
     "token_ids",
     "finish_reason",
@@ -207,11 +222,14 @@ const FIELDS: [&str; 12] = [
     "logprobs",
     "top_logprobs",
     "receipt",
+    "reasoning",
 ];
 
 #[pymethods]
 impl Completion {
     #[classmethod]
+    #[pyo3(signature = (text, token_ids, finish_reason, prompt_tokens, cached_tokens, completion_tokens, seed, ttft,
+        decode_seconds, logprobs, top_logprobs, receipt, reasoning=None))]
     #[allow(clippy::too_many_arguments)]
     fn _rebuild(
         _cls: &Bound<'_, PyType>,
@@ -227,6 +245,7 @@ impl Completion {
         logprobs: Option<Vec<Logprob>>,
         top_logprobs: Option<Vec<Vec<Logprob>>>,
         receipt: Option<Receipt>,
+        reasoning: Option<String>,
     ) -> Completion {
         Completion {
             text,
@@ -241,6 +260,7 @@ impl Completion {
             logprobs,
             top_logprobs,
             receipt,
+            reasoning,
         }
     }
 
@@ -274,7 +294,8 @@ impl Completion {
                 (own, other) => own.is_none() && other.is_none(),
             };
             let logprobs = self.logprobs == other.logprobs && self.top_logprobs == other.top_logprobs;
-            Ok(self.text == other.text && fields(self) == fields(other) && logprobs && receipts)
+            let texts = self.text == other.text && self.reasoning == other.reasoning;
+            Ok(texts && fields(self) == fields(other) && logprobs && receipts)
         })
     }
 
@@ -292,8 +313,9 @@ impl Completion {
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
-            "Completion(text={}, finish_reason={}, prompt_tokens={}, completion_tokens={})",
+            "Completion(text={}{}, finish_reason={}, prompt_tokens={}, completion_tokens={})",
             PyString::new(py, &self.text).repr()?,
+            reasoning(py, self.reasoning.as_deref())?,
             quoted(self.finish_reason.as_deref()),
             self.prompt_tokens,
             self.completion_tokens

@@ -51,7 +51,8 @@ impl Engine {
         let arguments = ChatArguments::new(py, keywords)?;
         let template = chat_template(py, &core, arguments.template.as_ref())?;
         let convert = |messages: Bound<'py, PyAny>, i| {
-            let conversation = arguments.rendering().chat(&messages, &indexed("messages", i))?;
+            let mut conversation = arguments.rendering().chat(&messages, &indexed("messages", i))?;
+            template.set_thinking(&mut conversation, arguments.enable_thinking)?;
             Ok(Prompt::Chat(template.clone(), conversation))
         };
         let prompts = conversations(messages).try_map(convert)?;
@@ -158,7 +159,7 @@ impl Engine {
     #[doc = doc!(Engine.chat)]
     #[pyo3(signature = (messages, params=None, *, progress=false, **keywords), text_signature = "($self, messages, \
         params=None, *, tools=None, template=None, add_generation_prompt=None, continue_final_message=False, \
-        chat_template_kwargs=None, n=None, progress=False, **keywords)")]
+        enable_thinking=None, chat_template_kwargs=None, n=None, progress=False, **keywords)")]
     fn chat<'py>(
         &self,
         py: Python<'py>,
@@ -172,8 +173,8 @@ impl Engine {
 
     #[doc = doc!(Engine.achat)]
     #[pyo3(signature = (messages, params=None, **keywords), text_signature = "($self, messages, params=None, *, tools=None, \
-        template=None, add_generation_prompt=None, continue_final_message=False, chat_template_kwargs=None, n=None, \
-        **keywords)")]
+        template=None, add_generation_prompt=None, continue_final_message=False, enable_thinking=None, \
+        chat_template_kwargs=None, n=None, **keywords)")]
     fn achat<'py>(
         &self,
         py: Python<'py>,
@@ -186,8 +187,8 @@ impl Engine {
 
     #[doc = doc!(Engine.chat_stream)]
     #[pyo3(signature = (messages, params=None, **keywords), text_signature = "($self, messages, params=None, *, tools=None, \
-        template=None, add_generation_prompt=None, continue_final_message=False, chat_template_kwargs=None, \
-        **keywords)")]
+        template=None, add_generation_prompt=None, continue_final_message=False, enable_thinking=None, \
+        chat_template_kwargs=None, **keywords)")]
     fn chat_stream<'py>(
         &self,
         py: Python<'py>,

@@ -64,8 +64,8 @@ impl<'py> Rendering<'_, 'py> {
         })
     }
 
-    /// The conversation that an engine answers. Every message has a role, and a content of text parts is joined by
-    /// line breaks, since most templates expect a text.
+    /// The conversation that an engine answers. Every message has a role, a content of text parts is joined by line
+    /// breaks, since most templates expect a text, and thoughts are `reasoning_content`.
     pub fn chat(&self, messages: &Bound<'py, PyAny>, name: &str) -> PyResult<Conversation> {
         let mut conversation = self.conversation(messages, name)?;
         for (i, message) in conversation.messages.as_array_mut().into_iter().flatten().enumerate() {
@@ -85,6 +85,10 @@ impl<'py> Rendering<'_, 'py> {
                     return Err(PyTypeError::new_err(wrong));
                 }
             }
+            // Templates know thoughts by the longer name.
+            if let (Json::Null, Json::String(thoughts)) = (&message["reasoning_content"], &message["reasoning"]) {
+                message["reasoning_content"] = thoughts.clone().into();
+            }
         }
         Ok(conversation)
     }
@@ -96,6 +100,8 @@ pub struct ChatArguments<'py> {
     add_generation_prompt: Option<bool>,
     continue_final_message: bool,
     variables: Option<Bound<'py, PyDict>>,
+    /// The template's variable of this name; None: the template decides.
+    pub enable_thinking: Option<bool>,
     /// A Template, or the name of one.
     pub template: Option<Bound<'py, PyAny>>,
     /// Answers to each conversation.
@@ -117,20 +123,27 @@ impl<'py> ChatArguments<'py> {
             let value = take(name)?;
             value.map(|value| value.extract().map_err(|error| named(error, name, py))).transpose()
         };
+        let enable_thinking = flag("enable_thinking")?;
         let variables = take("chat_template_kwargs")?.map(|variables| variables.cast_into::<PyDict>());
         let variables =
             variables.transpose().map_err(|_| PyTypeError::new_err("chat_template_kwargs must be a dict"))?;
+        let has_variable = |name| variables.as_ref().is_some_and(|all| all.contains(name).unwrap_or(false));
         for name in ["messages", "tools", "add_generation_prompt", "continue_final_message"] {
-            if variables.as_ref().is_some_and(|variables| variables.contains(name).unwrap_or(false)) {
+            if has_variable(name) {
                 let wrong = format!("chat_template_kwargs has {name}, which is an argument of the call itself");
                 return Err(PyTypeError::new_err(wrong));
             }
+        }
+        if enable_thinking.is_some() && has_variable("enable_thinking") {
+            let twice = "enable_thinking is given, and chat_template_kwargs has it too; give it once";
+            return Err(PyTypeError::new_err(twice));
         }
         Ok(ChatArguments {
             tools: take("tools")?,
             add_generation_prompt: flag("add_generation_prompt")?,
             continue_final_message: flag("continue_final_message")?.unwrap_or(false),
             variables,
+            enable_thinking,
             template: take("template")?,
             n: take("n")?,
             sampling,
@@ -163,6 +176,21 @@ fn joined(parts: &[Json], name: &str) -> PyResult<String> {
         }
     };
     Ok(parts.iter().enumerate().map(text).collect::<PyResult<Vec<_>>>()?.join("\n"))
+}
+
+/// The names that the thoughts of a message may have: that of templates, and the shorter one of answers.
+const REASONING: [&str; 2] = ["reasoning_content", "reasoning"];
+
+/// The thoughts of a message.
+fn reasoning(message: &Json, name: &str) -> PyResult<Option<String>> {
+    for key in REASONING {
+        match &message[key] {
+            Json::Null => {}
+            Json::String(text) => return Ok(Some(text.clone())),
+            _ => return Err(PyTypeError::new_err(format!("{name}['{key}'] is no text; give a text, or leave it out"))),
+        }
+    }
+    Ok(None)
 }
 
 /// A list of dicts or ChatTurns.
@@ -225,14 +253,15 @@ pub fn session_turns(messages: &Bound<'_, PyAny>) -> PyResult<(Option<String>, V
     Ok((system, turns))
 }
 
-/// A message as a turn, which has a role and a text.
+/// A message as a turn, which has a role and a text, and as an answer maybe thoughts.
 fn turn(message: &Bound<'_, PyAny>, name: &str) -> PyResult<CoreTurn> {
     if let Ok(turn) = message.cast::<ChatTurn>() {
         return Ok(turn.get().core.clone());
     }
     let message = to_json(message, name, 0)?;
     for key in message.as_object().into_iter().flat_map(Map::keys) {
-        if key != "role" && key != "content" {
+        let may_think = message["role"] == Role::Assistant.name();
+        if key != "role" && key != "content" && !(may_think && REASONING.contains(&key.as_str())) {
             let wrong =
                 format!("{name} has the key '{key}', expected 'role' and 'content'; engine.chat takes any message");
             return Err(PyTypeError::new_err(wrong));
@@ -246,7 +275,8 @@ fn turn(message: &Bound<'_, PyAny>, name: &str) -> PyResult<CoreTurn> {
         Json::Array(parts) => joined(parts, name)?,
         _ => return Err(PyTypeError::new_err(format!("{name} has no text 'content'; a message is {EXAMPLE}"))),
     };
-    Ok(CoreTurn::new(role.parse().map_err(|error: Error| error.at(name))?, text))
+    let role = role.parse().map_err(|error: Error| error.at(name))?;
+    Ok(CoreTurn { reasoning: reasoning(&message, name)?, ..CoreTurn::new(role, text) })
 }
 
 /// A Python value as JSON. Tuples count as lists; `path` names the value in errors.

@@ -119,6 +119,12 @@ impl Stream {
         self.shared.progress().text.clone()
     }
 
+    #[doc = doc!(Stream.reasoning)]
+    #[getter]
+    fn reasoning(&self) -> Option<String> {
+        Some(self.shared.progress().reasoning.clone()).filter(|thoughts| !thoughts.is_empty())
+    }
+
     #[doc = doc!(Stream.token_ids)]
     #[getter]
     fn token_ids(&self) -> Vec<TokenId> {

@@ -17,9 +17,15 @@ pub struct ChatTurn {
 #[pymethods]
 impl ChatTurn {
     #[new]
-    #[pyo3(signature = (role, text, cancelled=false))]
-    fn new(role: &str, text: &Bound<'_, PyAny>, cancelled: bool) -> PyResult<ChatTurn> {
-        Ok(ChatTurn { core: CoreTurn { role: role.parse()?, text: unicode(text, "text")?, cancelled } })
+    #[pyo3(signature = (role, text, cancelled=false, reasoning=None))]
+    fn new(
+        role: &str,
+        text: &Bound<'_, PyAny>,
+        cancelled: bool,
+        reasoning: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<ChatTurn> {
+        let reasoning = reasoning.map(|thoughts| unicode(thoughts, "reasoning")).transpose()?;
+        Ok(ChatTurn { core: CoreTurn { role: role.parse()?, text: unicode(text, "text")?, reasoning, cancelled } })
     }
 
     #[doc = doc!(ChatTurn.role)]
@@ -32,6 +38,12 @@ impl ChatTurn {
     #[getter]
     fn text(&self) -> &str {
         &self.core.text
+    }
+
+    #[doc = doc!(ChatTurn.reasoning)]
+    #[getter]
+    fn reasoning(&self) -> Option<&str> {
+        self.core.reasoning.as_deref()
     }
 
     #[doc = doc!(ChatTurn.cancelled)]
@@ -54,13 +66,17 @@ impl ChatTurn {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
         let turn = slf.get();
-        let arguments = (turn.role(), turn.text(), turn.cancelled()).into_pyobject(slf.py())?;
+        let arguments = (turn.role(), turn.text(), turn.cancelled(), turn.reasoning()).into_pyobject(slf.py())?;
         Ok((slf.get_type().into_any(), arguments))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let text = PyString::new(py, &self.core.text).repr()?;
         let cancelled = if self.core.cancelled { ", cancelled=True" } else { "" };
-        Ok(format!("ChatTurn('{}', {text}{cancelled})", self.role()))
+        let reasoning = match self.reasoning() {
+            Some(thoughts) => format!(", reasoning={}", PyString::new(py, thoughts).repr()?),
+            None => String::new(),
+        };
+        Ok(format!("ChatTurn('{}', {text}{cancelled}{reasoning})", self.role()))
     }
 }

@@ -23,6 +23,8 @@ pub struct ChatTurn {
     pub role: Role,
     /// The text of the message.
     pub text: String,
+    /// The thoughts that preceded an answer, if there were any.
+    pub reasoning: Option<String>,
     /// Whether this is an answer that the user stopped.
     pub cancelled: bool,
 }
@@ -39,13 +41,18 @@ impl FromStr for Role {
 }
 
 impl ChatTurn {
-    /// A turn that is not cancelled.
+    /// A turn without thoughts that is not cancelled.
     pub fn new(role: Role, text: impl Into<String>) -> ChatTurn {
-        ChatTurn { role, text: text.into(), cancelled: false }
+        ChatTurn { role, text: text.into(), reasoning: None, cancelled: false }
     }
 
-    /// The turn as a message with `role` and `content`, as templates see it.
+    /// The turn as a message with `role` and `content`, as templates see it. Thoughts are `reasoning_content`, by the
+    /// name that templates know; the template decides whether they stay in the prompt.
     pub fn message(&self) -> Json {
-        json!({"role": self.role.name(), "content": self.text})
+        let mut message = json!({"role": self.role.name(), "content": self.text});
+        if let Some(reasoning) = &self.reasoning {
+            message["reasoning_content"] = reasoning.as_str().into();
+        }
+        message
     }
 }
