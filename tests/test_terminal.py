@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
+from scripted_model import scripted_model
 from text_model import make_text_model
 
 if sys.platform == "win32":
@@ -230,3 +231,19 @@ def test_the_readmes_transcript_is_a_real_one(tmp_path: Path) -> None:
         for exchange in exchanges:
             line, _, answer = exchange.partition("\n")
             assert comparable(terminal.say(line)) == comparable(answer)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_thoughts_are_shown_dimmed_before_the_answer(tmp_path: Path, hidden: bool) -> None:
+    prompt = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}{# <think> #}"
+    script = ["\n", "<think>", *"hm?", "</think>", *"42", "<|im_end|>"]
+    model = scripted_model(tmp_path / "thinks.gguf", script, template=prompt)
+    with Terminal(tmp_path, model, *["--hide-thinking"] * hidden) as terminal:
+        terminal.until(PROMPT)
+        shown = terminal.say("x").replace("\r", "")
+        thoughts = "" if hidden else "\n\x1b[2mh\x1b[0m\x1b[2mm\x1b[0m\x1b[2m?\x1b[0m"
+        assert f"\x1b[2mthinking ...\x1b[0m{thoughts}\n\n\x1b[36m4\x1b[0m\x1b[36m2\x1b[0m\n" in shown
+        assert "are hidden at a terminal" in terminal.say("/thinking hide")
+        assert "hm?" not in CODES.sub("", terminal.say("x"))
+        assert "are shown at a terminal" in terminal.say("/thinking show")
+        assert "hm?" in CODES.sub("", terminal.say("x"))

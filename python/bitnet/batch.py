@@ -59,6 +59,7 @@ def run(
     chat: bool = False,
     system: str | None = None,
     template: Template | str | None = None,
+    enable_thinking: bool | None = None,
     save: Callable[[Receipt], None] | None = None,
     params: SamplingParams | None = None,
     **sampling: Any,
@@ -71,12 +72,12 @@ def run(
     source: a path; "-" is standard input.
     chat: treat a "prompt" that is a text as a user's message to the chat template.
     system: the system prompt of conversations that have none.
-    template: as for `ChatSession`.
+    template, enable_thinking: as for `ChatSession`.
     save: is called with each receipt before its answer is written.
 
     An answer is a JSON object with index, id, request (a hash of everything that the answer depends on), text,
-    finish_reason, prompt_tokens, completion_tokens and digest (of its receipt). If the request cannot be answered, it
-    has "error" in place of the last five.
+    finish_reason, prompt_tokens, completion_tokens and digest (of its receipt). If the model thought before its answer,
+    reasoning has its thoughts. If the request cannot be answered, "error" stands in place of everything after request.
 
     Answers that `target` already holds are kept. A last line that a killed process did not finish is dropped, and the
     remaining requests are answered.
@@ -86,7 +87,7 @@ def run(
     written; and as `Engine.generate` if memory runs out or the engine is closed. After any error `target` has whole
     lines only, and the next call resumes.
     """
-    pattern = ChatSession(engine, system, template=template, params=params, **sampling)
+    pattern = ChatSession(engine, system, template=template, enable_thinking=enable_thinking, params=params, **sampling)
     requests = _read_requests(source, engine, pattern, chat)
     target = Path(target)
     if target.exists():
@@ -107,6 +108,8 @@ def run(
             else:
                 for name in ("text", "finish_reason", "prompt_tokens", "completion_tokens"):
                     fields[name] = getattr(answer, name)
+                if answer.reasoning is not None:
+                    fields["reasoning"] = answer.reasoning
                 if answer.receipt:
                     fields["digest"] = answer.receipt.digest
                     if save:
@@ -122,6 +125,7 @@ def _read_requests(source: str | os.PathLike[str], engine: Engine, pattern: Chat
     model = [engine.path.name, engine.memory["file"], engine.n_ctx, engine.kv_type, engine.act_quant, engine.ffn_act]
     model += [engine.lm_head] if engine.lm_head == "int8" else []
     setting = [*model, template.source, template.bos_token, template.eos_token]
+    setting += [] if pattern.enable_thinking is None else [f"enable_thinking {pattern.enable_thinking}"]
     requests: list[_Request] = []
     for place, line in _lines(source):
         index, fields = len(requests), _parsed(line, place)

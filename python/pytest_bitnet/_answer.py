@@ -63,6 +63,11 @@ class Answer(str):
         return self.completion.text
 
     @property
+    def reasoning(self) -> str | None:
+        """What the model thought before the answer; None if it did not."""
+        return self.completion.reasoning
+
+    @property
     def digest(self) -> str | None:
         """The digest of the answer's receipt."""
         return self.completion.receipt.digest if self.completion.receipt else None
@@ -131,7 +136,8 @@ class Answer(str):
 
     def explained(self) -> list[str]:
         """Lines that say which answer this is, for the message of a failure."""
-        return [f"prompt  {self.prompt!r}", f"answer  {self.text!r}", f"digest  {self.digest}"]
+        thoughts = [] if self.reasoning is None else [f"thought {self.reasoning!r}"]
+        return [f"prompt  {self.prompt!r}", *thoughts, f"answer  {self.text!r}", f"digest  {self.digest}"]
 
     def _check(self, right: bool, expected: str) -> Self:
         __tracebackhide__ = True

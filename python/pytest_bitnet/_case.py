@@ -93,6 +93,8 @@ class Case:
         """Add an answer to the record, with these facts; write its receipt if there is a folder for it."""
         answer, receipt = Answer(prompt, completion), completion.receipt
         facts |= {"prompt": prompt, "answer": answer.text, "digest": answer.digest}
+        if answer.reasoning is not None:
+            facts["reasoning"] = answer.reasoning
         if self.current_run is not None:
             facts["run"] = self.current_run
         drawn = receipt is not None and receipt.to_dict()["claim"]["sampling"]["temperature"] > 0

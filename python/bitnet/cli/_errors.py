@@ -7,7 +7,7 @@ import re
 from .._format import escape_line
 from ..errors import BitnetError, ReceiptError
 
-_KEYWORDS = {"ctx": "n_ctx", "threads": "n_threads"}
+_KEYWORDS = {"ctx": "n_ctx", "threads": "n_threads", "thinking": "enable_thinking"}
 """The keyword that an option sets, if its name is another."""
 
 _PHRASES = (
@@ -18,6 +18,7 @@ _PHRASES = (
         r"--template \1: no such file, and "
         r"no template of this name; choose one of \2, or give a file with Jinja source",
     ),
+    (r"; it reads the variable thinking, which chat_template_kwargs=.* sets$", ""),
     (r"\bor leave isa out\b", "or leave --isa and BITNET_ISA out"),
     (r" ?\(Engine\.from_pretrained opens models of the Hugging Face Hub\)", ""),
     (r"\bpass token or run\b", "run"),

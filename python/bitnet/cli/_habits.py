@@ -11,6 +11,8 @@ ALIASES = {
     "--ctx": ("--ctx-size", "--n-ctx", "--num-ctx", "--context-length", "--max-model-len"),
     "--threads": ("--n-threads", "--num-threads"),
     "--system": ("--system-prompt", "-sys"),
+    "--thinking": ("--enable-thinking", "--think"),
+    "--hide-thinking": ("--hidethinking",),
     "--template": ("--chat-template", "--chat-template-file"),
 }
 """Other spellings of an option, which the help does not show."""
@@ -84,6 +86,9 @@ HINTS = {
     "--reverse-prompt": "use --stop TEXT",
     "--in-prefix": "use --template FILE",
     "--jinja": _ALWAYS,
+    "--reasoning-budget": "--no-thinking keeps a model from thinking; --max-tokens limits thoughts and answer together",
+    "--reasoning-format": "thoughts are always kept apart from the answer; leave it out",
+    "--chat-template-kwargs": "--thinking and --no-thinking set enable_thinking; Python's engine.chat sets the others",
     "--stream": _ALWAYS,
     "--no-display-prompt": _ALWAYS,
     "--color": "a terminal gets colours; set NO_COLOR to turn them off",

@@ -49,7 +49,7 @@ def add_option(command: Options, *names: str, **keywords: Any) -> None:
     shown = command.add_argument(*names, **keywords)
     hidden = [alias for name in names for alias in ALIASES.get(name, ())]
     if hidden:
-        kept = {key: value for key, value in keywords.items() if key not in ("help", "default")}
+        kept = {key: value for key, value in keywords.items() if key not in ("help", "default", "dest")}
         command.add_argument(*hidden, **kept, dest=shown.dest, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
 
 
@@ -185,12 +185,35 @@ def add_chat_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("conversation options")
     add_option(group, "-s", "--system", metavar="TEXT", help="system prompt (default: none)")
     add_template(group)
+    add_option(
+        group,
+        "--thinking",
+        action=_Thinking,
+        help="let the model think before it answers, or keep it from thinking, if its chat template can do so; a "
+        "terminal shows the thoughts dimmed, a file or a pipe gets the answer alone (default: the template decides)",
+    )
+
+
+class _Thinking(argparse.Action):
+    """--thinking and --no-thinking, for each spelling: True, False, or None without the option."""
+
+    def __init__(self, option_strings: list[str], **keywords: Any) -> None:
+        """Add the spellings that say no."""
+        no = [f"--no-{text.removeprefix('--')}" for text in option_strings]
+        super().__init__([*option_strings, *no], nargs=0, **keywords)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, options: argparse.Namespace, values: Any, text: Any = ""
+    ) -> None:
+        """Keep which of them was given."""
+        setattr(options, self.dest, not text.startswith("--no-"))
 
 
 def open_chat(engine: Engine, options: argparse.Namespace) -> ChatSession:
     """Start a conversation with the options of `add_chat_options` and `add_sampling_options`."""
     template = chosen_template(engine.template, options.template)
-    return ChatSession(engine, options.system, template=template, **sampling(options))
+    settings = {"template": template, "enable_thinking": options.thinking}
+    return ChatSession(engine, options.system, **settings, **sampling(options))
 
 
 # -- Sampling ---------------------------------------------------------------------------------------------------------

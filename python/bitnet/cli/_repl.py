@@ -11,6 +11,7 @@ from .. import ChatSession, Receipt, inspect
 from .._format import escape_line, plain_line, rate, token_counts, two_columns
 from ..errors import ArgumentError, BitnetError
 from ..models import inside
+from ._answer import print_answer
 from ._errors import in_flags
 from ._receipt_folder import ReceiptFolder
 from ._terminal import coloured, whole_text
@@ -67,16 +68,19 @@ class Repl:
         *,
         open_model: Callable[[str], ChatSession],
         explain: Callable[[Exception], str],
+        show_thoughts: bool = True,
     ) -> None:
         """Prepare the loop.
 
         `receipts` gets the receipt of each answer; `history` keeps what is typed at a terminal; `open_model` begins a
-        conversation with another model; `explain` tells an error.
+        conversation with another model; `explain` tells an error; `show_thoughts`: whether a terminal shows them.
         """
         self.chat = chat
         self.receipts = receipts
         self.open_model = open_model
         self.explain = explain
+        self.show_thoughts = show_thoughts
+        self.enable_thinking: bool | None = None  # what /thinking says; None: as the conversation says
         self.terminal = sys.stdin.isatty() and sys.stdout.isatty()
         self.notes = sys.stdout if self.terminal else sys.stderr  # through pipes, stdout has answers and command output
         self.commands = {
@@ -87,6 +91,9 @@ class Repl:
             "/retry": _Command("", "answer the last message again", self.retry),
             "/rewind": _Command("[N]", "take back the last N exchanges (default: 1)", self.rewind),
             "/system": _Command("[TEXT]", "set the system prompt, or show it; the turns stay", self.system),
+            "/thinking": _Command(
+                "[on|off|show|hide]", "let the model think or not, or show its thoughts", self.thinking
+            ),
             "/model": _Command("NAME_OR_FILE", "start again with another model; the options stay", self.model),
             "/save": _Command("[--cache] FILE", "save the conversation; --cache saves the KV cache too", self.save),
             "/load": _Command("FILE", "continue a saved conversation in place of this one", self.load),
@@ -148,6 +155,8 @@ class Repl:
         name, _, rest = text.strip().partition(" ")
         if name == "/set" and rest.startswith("system"):  # Ollama's
             name, _, rest = f"/{rest}".partition(" ")
+        if name == "/set" and rest in ("think", "nothink"):
+            name, rest = "/thinking", "on" if rest == "think" else "off"
         name = _ALIASES.get(name, name)
         if name not in self.commands:
             close = get_close_matches(name, self.commands, 1, cutoff=0.7)
@@ -164,15 +173,14 @@ class Repl:
         forgotten = self.chat.forgotten
         stream = None
         try:
-            stream = self.chat.stream(text)
+            stream = self.chat.stream(text, enable_thinking=self.enable_thinking)
             if self.chat.forgotten > forgotten:
                 print(f"(the oldest {self.chat.forgotten} turns no longer fit into the context)", file=sys.stderr)
-            for piece in stream:
-                print(coloured(whole_text(piece.text), _ANSWER) if piece.text else "", end="", flush=True)
+            print_answer(stream, colour=_ANSWER, thoughts=self.show_thoughts)
         except KeyboardInterrupt:
             if stream:
                 stream.cancel()
-        print(flush=True)
+            print(flush=True)
         if stream and stream.receipt:
             if self.terminal:
                 print(coloured(_status_line(stream.receipt), "2"), flush=True)
@@ -240,11 +248,26 @@ class Repl:
         self.chat = ChatSession.from_json(self.chat.engine, json.dumps(document), template=self.chat.template)
         return self.say("the system prompt is set; it holds from the next answer on")
 
+    def thinking(self, rest: str) -> bool:
+        """Let the model think or not, or show or hide its thoughts."""
+        if rest in ("on", "off"):
+            # A new conversation fails here if the template cannot turn thinking on or off.
+            chat = ChatSession(self.chat.engine, template=self.chat.template, enable_thinking=rest == "on")
+            self.enable_thinking = chat.enable_thinking
+        elif rest in ("show", "hide"):
+            self.show_thoughts = rest == "show"
+        elif rest:
+            raise ArgumentError(f"/thinking takes on, off, show or hide; found {rest[:20]!r}")
+        chosen = self.chat.enable_thinking if self.enable_thinking is None else self.enable_thinking
+        how = {None: "as the template decides", True: "on", False: "off"}[chosen]
+        return self.say(f"thinking: {how}; thoughts are {'shown' if self.show_thoughts else 'hidden'} at a terminal")
+
     def model(self, rest: str) -> bool:
         """Begin a conversation with another model. After an error the current one goes on."""
         if not rest:
             raise ArgumentError("/model needs the name of a model: a GGUF file, hf:OWNER/NAME or trit")
         old, self.chat = self.chat, self.open_model(rest)
+        self.enable_thinking = None
         old.engine.close()
         self.welcome()
         return True

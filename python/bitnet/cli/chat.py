@@ -12,6 +12,7 @@ from ._options import (
     add_chat_options,
     add_command,
     add_engine_options,
+    add_option,
     add_sampling_options,
     names_model,
     open_chat,
@@ -35,6 +36,12 @@ def add_parser(commands: Commands) -> None:
     add_chat_options(command)
     add_sampling_options(command)
     add_receipt_dir(command)
+    add_option(
+        command,
+        "--hide-thinking",
+        action="store_true",
+        help="at a terminal: do not show what the model thinks before it answers (default: show it dimmed)",
+    )
     command.add_argument(
         "--history",
         type=Path,
@@ -60,6 +67,7 @@ def run(options: argparse.Namespace) -> None:
         options.history,
         open_model=open_model,
         explain=lambda error: explain(error, options.parser),
+        show_thoughts=not options.hide_thinking,
     )
     try:
         repl.run()

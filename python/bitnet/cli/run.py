@@ -11,6 +11,7 @@ from pathlib import Path
 from .. import batch
 from .._text_input import read_text
 from ..errors import ArgumentError
+from ._answer import print_answer
 from ._options import (
     INSIDE,
     Commands,
@@ -25,7 +26,6 @@ from ._options import (
     sampling,
 )
 from ._receipt_folder import add_receipt_dir, receipt_folder
-from ._terminal import whole_text
 
 _BAR = 24
 """Characters of the progress bar."""
@@ -92,6 +92,7 @@ def run(options: argparse.Namespace) -> None:
                 chat=options.chat,
                 system=options.system,
                 template=chosen_template(engine.template, options.template),
+                enable_thinking=options.thinking,
                 save=receipts.save if receipts else None,
                 **sampling(options),
             )
@@ -104,9 +105,7 @@ def run(options: argparse.Namespace) -> None:
             answer = open_chat(engine, options).stream(prompt)
         else:
             answer = engine.stream(prompt, **sampling(options))
-        for piece in answer:
-            print(whole_text(piece.text), end="", flush=True)
-        print(flush=True)
+        print_answer(answer)
         if receipts and answer.receipt:
             receipts.save(answer.receipt)
 
@@ -134,7 +133,7 @@ def _settle_message(options: argparse.Namespace) -> None:
     if options.message is not None and asked:
         raise ArgumentError(f"found a message, {options.message!r}, beside -p or --input; give one of them")
     if options.prompt is not None and not options.chat:
-        for name in ("system", "template"):
+        for name in ("system", "template", "thinking"):
             if getattr(options, name) is not None:
                 raise ArgumentError(f"--{name} does not change how a text is continued; add --chat to have it answered")
     if not asked:
