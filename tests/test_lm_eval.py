@@ -329,6 +329,18 @@ def test_another_template_is_an_argument(engine: Any, caplog: pytest.LogCaptureF
         BitnetLM(engine, template="chatml")
 
 
+def test_thinking_is_switched_by_an_argument(engine: Any) -> None:
+    from bitnet.lm_eval import BitnetLM
+
+    template = bitnet.Template.from_jinja("{{ messages[0].content }}{% if enable_thinking %}<think>{% endif %}")
+    turns = [{"role": "user", "content": "Hi"}]
+    models = [BitnetLM(engine, template=template, enable_thinking=value) for value in (None, False, True)]
+    assert [model.apply_chat_template(turns) for model in models] == ["Hi", "Hi", "Hi<think>"]
+    assert len({model.tokenizer_name for model in models}) == 3
+    with pytest.raises(bitnet.ArgumentError, match="does not read this variable"):
+        BitnetLM(engine, enable_thinking=False)
+
+
 def test_the_command_is_the_harnesss_own() -> None:
     done = subprocess.run([sys.executable, "-m", "bitnet.lm_eval", "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

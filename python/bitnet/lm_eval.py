@@ -48,6 +48,8 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
     max_length: another name of `n_ctx`.
     max_gen_toks: limit of generated tokens for tasks that set none (default 256).
     template: a Template, or the name of a built-in one (default: the model's own).
+    enable_thinking: the template's variable of this name (default: the template decides). The harness gets answers
+        whole, with thoughts, and ends them at its stop strings, so False suits most tasks.
     Other keywords are those of `Engine`. The harness passes batch_size, max_batch_size and device to every model; they
     have no effect here.
 
@@ -64,6 +66,7 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
         max_length: int | None = None,
         max_gen_toks: int = 256,
         template: Template | str | None = None,
+        enable_thinking: bool | None = None,
         batch_size: Any = None,
         max_batch_size: Any = None,
         device: Any = None,
@@ -72,7 +75,9 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
         """Open the model. Raises ArgumentError for an unknown argument, and as `Engine`."""
         super().__init__()
         if unknown := sorted(options.keys() - _ENGINE_OPTIONS):
-            known = ", ".join(["pretrained", "max_length", "max_gen_toks", "template", *_ENGINE_OPTIONS])
+            known = ", ".join(
+                ["pretrained", "max_length", "max_gen_toks", "template", "enable_thinking", *_ENGINE_OPTIONS]
+            )
             raise ArgumentError(f"the model bitnet has no argument {', '.join(unknown)}; its arguments are {known}")
         if max_length is not None:
             if "n_ctx" in options:
@@ -87,7 +92,12 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
             self.engine = Engine(local(os.fspath(pretrained or inside())), **options)
         self.max_gen_toks = max_gen_toks
         self.max_length = self.engine.n_ctx
-        self._template = None if template is None else ChatSession(self.engine, template=template).template
+        self._template: Template | None = None
+        self._variables: dict[str, Any] = {}
+        if template is not None or enable_thinking is not None:
+            self._template = ChatSession(self.engine, template=template, enable_thinking=enable_thinking).template
+        if enable_thinking is not None:
+            self._variables["enable_thinking"] = enable_thinking
 
     @property
     def template(self) -> Template:
@@ -219,12 +229,12 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         try:
-            return self.template.render(messages, add_generation_prompt=add_generation_prompt)
+            return self.template.render(messages, add_generation_prompt=add_generation_prompt, **self._variables)
         except TemplateError as error:
             others = [message for message in messages if message["role"] != "system"]
             if len(others) == len(messages):
                 raise
-            text = self.template.render(others, add_generation_prompt=add_generation_prompt)
+            text = self.template.render(others, add_generation_prompt=add_generation_prompt, **self._variables)
             warning_once(_logger, f"system messages are left out, because the chat template refuses them: {error}")
             return text
 
@@ -241,7 +251,7 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
     def tokenizer_name(self) -> str:
         """The key of the harness's cache of prompts: the model file's name and a hash of the chat template."""
         template = self.template
-        known = repr((template.source, template.bos_token, template.eos_token)).encode()
+        known = repr((template.source, template.bos_token, template.eos_token, *self._variables.items())).encode()
         return f"{Path(self.engine.path).name}-{hashlib.sha256(known).hexdigest()[:16]}"
 
     def get_model_info(self) -> dict[str, Any]:
