@@ -65,7 +65,7 @@ class Answer(str):
     @property
     def reasoning(self) -> str | None:
         """What the model thought before the answer; None if it did not."""
-        return self.completion.reasoning
+        return getattr(self.completion, "reasoning", None)  # a stand-in for a completion may have text alone
 
     @property
     def digest(self) -> str | None:
