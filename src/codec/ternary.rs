@@ -6,19 +6,27 @@ use super::f16_to_f32;
 /// The multipliers that bring base-3 digits 0 to 4, the most significant first, to the top of a byte.
 const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
 
-/// The trit of the digit that `power` selects. A byte holds ⌈v·256/243⌉, where v is the number of five digits:
-/// multiplying by 3 moves the most significant digit out at the top.
+/// The trit of the most significant digit of a byte, which holds ⌈v·256/243⌉, where v is the number of five digits.
+/// The digit is ⌊3·byte / 256⌋; compared and not computed, since compilers make vectors of comparisons of bytes.
 #[inline(always)]
-fn digit(byte: u8, power: u8) -> i8 {
-    ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as i8 - 1
+fn top_digit(byte: u8) -> i8 {
+    i8::from(byte >= 86) + i8::from(byte >= 171) - 1
 }
 
-/// Decodes base-3 digits: digit n of byte m is element n·len + m.
+/// The trit of the digit that `power` selects: multiplying by 3 moves the most significant digit out at the top.
 #[inline(always)]
-fn digits<T>(bytes: &[u8], scale: f32, out: &mut [T], value: impl Fn(f32, i8) -> T) {
-    for (lane, power) in out.chunks_exact_mut(bytes.len()).zip(POWERS) {
-        for (out, &byte) in lane.iter_mut().zip(bytes) {
-            *out = value(scale, digit(byte, power));
+fn digit(byte: u8, power: u8) -> i8 {
+    top_digit(byte.wrapping_mul(power))
+}
+
+/// Decodes base-3 digits of `N` bytes: digit n of byte m is element n·N + m.
+#[inline(always)]
+fn digits<T, const N: usize>(bytes: &[u8], scale: f32, out: &mut [T], value: impl Fn(f32, i8) -> T) {
+    let mut left: [u8; N] = *bytes.first_chunk().expect("the block has the bytes");
+    for lane in out.as_chunks_mut::<N>().0 {
+        for (out, byte) in lane.iter_mut().zip(&mut left) {
+            *out = value(scale, top_digit(*byte));
+            *byte = byte.wrapping_add(byte.wrapping_add(*byte));
         }
     }
 }
@@ -39,9 +47,9 @@ fn codes<T>(bytes: &[u8], scale: f32, out: &mut [T], value: impl Fn(f32, i8) -> 
 pub(super) fn tq1_0<T>(bytes: &[u8], out: &mut [T], value: impl Fn(f32, i8) -> T + Copy) {
     for (values, block) in out.as_chunks_mut::<256>().0.iter_mut().zip(bytes.as_chunks::<54>().0) {
         let d = f16_to_f32(u16::from_le_bytes([block[52], block[53]]));
-        digits(&block[..32], d, &mut values[..160], value);
-        digits(&block[32..48], d, &mut values[160..240], value);
-        digits(&block[48..52], d, &mut values[240..], value);
+        digits::<T, 32>(&block[..32], d, &mut values[..160], value);
+        digits::<T, 16>(&block[32..48], d, &mut values[160..240], value);
+        digits::<T, 4>(&block[48..52], d, &mut values[240..], value);
     }
 }
 
@@ -97,9 +105,9 @@ pub(super) fn q2_0<T, const ELEMENTS: usize>(bytes: &[u8], out: &mut [T], value:
 pub(super) fn ptq1_0<T>(bytes: &[u8], out: &mut [T], value: impl Fn(f32, i8) -> T + Copy) {
     for (values, block) in out.as_chunks_mut::<128>().0.iter_mut().zip(bytes.as_chunks::<28>().0) {
         let d = f16_to_f32(u16::from_le_bytes([block[26], block[27]]));
-        digits(&block[..16], d, &mut values[..80], value);
-        digits(&block[16..24], d, &mut values[80..120], value);
-        digits(&block[24..26], d, &mut values[120..], value);
+        digits::<T, 16>(&block[..16], d, &mut values[..80], value);
+        digits::<T, 8>(&block[16..24], d, &mut values[80..120], value);
+        digits::<T, 2>(&block[24..26], d, &mut values[120..], value);
     }
 }
 
