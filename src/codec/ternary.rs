@@ -105,9 +105,21 @@ pub(super) fn q2_0<T, const ELEMENTS: usize>(bytes: &[u8], out: &mut [T], value:
 pub(super) fn ptq1_0<T>(bytes: &[u8], out: &mut [T], value: impl Fn(f32, i8) -> T + Copy) {
     for (values, block) in out.as_chunks_mut::<128>().0.iter_mut().zip(bytes.as_chunks::<28>().0) {
         let d = f16_to_f32(u16::from_le_bytes([block[26], block[27]]));
-        digits::<T, 16>(&block[..16], d, &mut values[..80], value);
-        digits::<T, 8>(&block[16..24], d, &mut values[80..120], value);
-        digits::<T, 2>(&block[24..26], d, &mut values[120..], value);
+        // The digits of all bytes at once, which makes whole vectors; then each group takes its own.
+        let mut left = [0u8; 32];
+        left[..26].copy_from_slice(&block[..26]);
+        for n in 0..5 {
+            let mut trits = [0i8; 32];
+            for (trit, byte) in trits.iter_mut().zip(&mut left) {
+                *trit = top_digit(*byte);
+                *byte = byte.wrapping_add(byte.wrapping_add(*byte));
+            }
+            let groups = [(16 * n, 0..16), (80 + 8 * n, 16..24), (120 + 2 * n, 24..if n < 4 { 26 } else { 24 })];
+            for (at, of_group) in groups {
+                let trits = &trits[of_group];
+                values[at..][..trits.len()].iter_mut().zip(trits).for_each(|(out, trit)| *out = value(d, *trit));
+            }
+        }
     }
 }
 

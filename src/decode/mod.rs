@@ -122,10 +122,15 @@ impl Sequence {
         kept
     }
 
-    /// Goes back to where it was when its cache gave this mark.
-    fn return_to(&mut self, mark: Mark, len: usize) {
+    /// Where it is now.
+    fn mark(&self) -> Mark {
+        self.cache.mark()
+    }
+
+    /// Goes back to a mark that it has given since it was last truncated to fewer positions.
+    fn return_to(&mut self, mark: Mark) {
         self.cache.return_to(mark);
-        self.ids.truncate(len);
+        self.ids.truncate(self.cache.len());
     }
 }
 
@@ -167,7 +172,13 @@ impl Runtime {
         mut trace: Option<&mut Trace>,
         watch: &mut Watch,
     ) -> Result<Vec<f32>> {
-        let before: Vec<_> = sequences.iter().map(|sequence| (sequence.cache.mark(), sequence.ids.len())).collect();
+        // A pass that fails has changed nothing; only passes before it have to be undone. Marks hold states, which a
+        // single pass would like to write to.
+        let marks: Vec<Mark> = if rows.len() > self.n_batch {
+            sequences.iter().map(|sequence| sequence.mark()).collect()
+        } else {
+            Vec::new()
+        };
         let config = self.model.config();
         let outputs = rows.iter().map(|row| match row.logits {
             LogitsFor::None => 0,
@@ -182,8 +193,7 @@ impl Runtime {
                 Ok(all) if chunk.len() == rows.len() => return Ok(all),
                 Ok(some) => results.extend(some),
                 Err(error) => {
-                    let marks = sequences.iter_mut().zip(before);
-                    marks.for_each(|(sequence, (mark, len))| sequence.return_to(mark, len));
+                    sequences.iter_mut().zip(marks).for_each(|(sequence, mark)| sequence.return_to(mark));
                     return Err(error);
                 }
             }

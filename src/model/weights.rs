@@ -340,8 +340,7 @@ impl Loader<'_> {
         let (keys, repeats) = (nets.n_key_heads, n_heads / nets.n_key_heads);
         let place = |head: usize| if groups { head % keys * repeats + head / keys } else { head };
         Ok(MixerParts::DeltaNet {
-            alpha: dense(DELTA_NET.alpha)?,
-            beta: dense(DELTA_NET.beta)?,
+            rate_projections: Box::new([dense(DELTA_NET.alpha)?, dense(DELTA_NET.beta)?]),
             rates: a.into_iter().zip(dt).collect(),
             conv,
             norm: weights(DELTA_NET.norm, nets.head_dim)?,
@@ -392,8 +391,8 @@ enum MixerParts {
         kv_layer: usize,
     },
     DeltaNet {
-        alpha: Dense,
-        beta: Dense,
+        /// Of alpha and beta.
+        rate_projections: Box<[Dense; 2]>,
         rates: Vec<(f32, f32)>,
         conv: Vec<f32>,
         norm: Vec<f32>,
@@ -411,7 +410,8 @@ impl MixerParts {
             MixerParts::Attention { head_norms, kv_layer } => {
                 Mixer::Attention(Attention { q: next(), k: next(), v: next(), o: next(), head_norms, kv_layer })
             }
-            MixerParts::DeltaNet { alpha, beta, rates, conv, norm, state_layer, places } => {
+            MixerParts::DeltaNet { rate_projections, rates, conv, norm, state_layer, places } => {
+                let [alpha, beta] = *rate_projections;
                 let [qkv, gate, out] = [next(), next(), next()];
                 Mixer::DeltaNet(DeltaNet { qkv, gate, alpha, beta, out, rates, conv, norm, state_layer, places })
             }

@@ -138,7 +138,9 @@ def _forecast(shape: _Shape, trit_bytes: float, here: Machine, read: float, mult
         "memory_bytes": needed,
         "context": shape.context,
         "fits": None if here.available is None else needed <= here.available,
-        "tokens_per_second": round(min(read / shape.read_bytes(trit_bytes), multiply_adds / (shape.ternary * max(1, shape.planes))), 1),
+        "tokens_per_second": round(
+            min(read / shape.read_bytes(trit_bytes), multiply_adds / (shape.ternary * max(1, shape.planes))), 1
+        ),
     }
 
 
