@@ -68,26 +68,41 @@ pub struct HugeBuf<T> {
     _of: PhantomData<T>,
 }
 
-/// Allocates the [`HugeBuf`]s of a model side by side: separate maps would have small pages at their ends.
+/// Allocates the [`HugeBuf`]s of a model side by side: separate maps would have small pages at their ends, or huge ones
+/// that are half empty.
 #[derive(Default)]
-pub struct Arena(Mutex<Option<(Arc<MmapRaw>, usize)>>);
+pub struct Arena(Mutex<ArenaMaps>);
+
+#[derive(Default)]
+struct ArenaMaps {
+    /// The last map, and how many of its bytes are used.
+    last: Option<(Arc<MmapRaw>, usize)>,
+    /// Bytes of all maps.
+    total: usize,
+}
 
 /// The size of a huge page: the largest common one.
 const HUGE_PAGE: usize = 2 << 20;
-/// The bytes that an arena maps at once. Pages that are never touched cost nothing.
-const ARENA_MAP: usize = 32 << 20;
+/// The bytes that an arena maps at once, at first and at most: each map is as large as those before it together. Pages
+/// that are never touched cost nothing.
+const ARENA_MAPS: [usize; 2] = [32 << 20, 512 << 20];
 
 impl Arena {
     /// A buffer of `len` zeros.
     pub fn try_zeroed<T: Zeroable>(&self, len: usize) -> Result<HugeBuf<T>> {
         let size = len.checked_mul(size_of::<T>()).and_then(|size| size.checked_next_multiple_of(64));
         let size = size.ok_or(Error::Memory { bytes: usize::MAX })?;
-        let mut current = self.0.lock().expect("the code below does not panic");
-        let (map, start) = match current.take().filter(|(map, used)| size <= map.len() - used) {
-            Some(current) => current,
-            None => try_map(size.max(ARENA_MAP))?,
+        let mut maps = self.0.lock().expect("the code below does not panic");
+        let (map, start) = match maps.last.take().filter(|(map, used)| size <= map.len() - used) {
+            Some(last) => last,
+            None => {
+                let [first, most] = ARENA_MAPS;
+                let new = try_map(size.max(maps.total.clamp(first, most)))?;
+                maps.total += new.0.len();
+                new
+            }
         };
-        *current = Some((map.clone(), start + size));
+        maps.last = Some((map.clone(), start + size));
         Ok(HugeBuf { map, start, len, _of: PhantomData })
     }
 }

@@ -17,6 +17,15 @@ fn buffers_begin_as_zeros_and_do_not_overlap() {
     }
 }
 
+/// Each map ends with a page that is in part unused: a model of many matrices has few maps.
+#[test]
+fn the_maps_of_an_arena_grow() {
+    let arena = Arena::default();
+    let buffers: Vec<HugeBuf<u64>> = (0..12).map(|_| arena.try_zeroed(3 << 20).expect("memory")).collect();
+    let maps: std::collections::BTreeSet<_> = buffers.iter().map(|buffer| Arc::as_ptr(&buffer.map)).collect();
+    assert!(maps.len() <= 5, "{} maps for 12 buffers", maps.len());
+}
+
 #[test]
 fn vectors_begin_as_zeros_and_grow() {
     let mut buffer: Vec<u64> = try_zeroed(3).expect("memory");
