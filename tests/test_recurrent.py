@@ -135,6 +135,17 @@ def test_a_saved_state_that_is_missing_is_refused(engine: Any, tmp_path: Path) -
         ChatSession.load(engine, tmp_path / "chat")
 
 
+def test_kept_states_are_few(engine: Any) -> None:
+    """However long a conversation is."""
+    chat = ChatSession(engine, template="bitnet", **SHORT)
+    for i in range(90 if engine.n_ctx > 1000 else 10):
+        chat.send("x", seed=i, max_tokens=2)
+    state, page = engine.per_token["state_bytes"], 64 * engine.per_token["kv_bytes"]
+    receipt = chat.receipts[-1].to_dict()
+    used = receipt["run"]["memory_bytes"] - engine.memory["packed_weights"] - engine.memory["head_copy"]
+    assert used <= 65 * state + (engine.n_ctx // 64 + 1) * page
+
+
 def test_a_failed_call_leaves_the_cached_prompt(engine: Any) -> None:
     ids = [65 + i % 26 for i in range(60)]
     engine.prefill(ids)

@@ -263,6 +263,31 @@ def test_an_end_without_a_beginning_ends_thoughts(folder: Path) -> None:
         assert parts(stream) == ("ab", "42")
 
 
+def test_newlines_before_an_end_without_a_beginning_are_no_thoughts(folder: Path) -> None:
+    """They were shown as the answer; nothing of them is left."""
+    template = "{# </think> #}" + PLAIN.replace("assistant\n", "assistant:")
+    for name, script in (
+        ("bytes", [":", "\n", *"</", *"think", ">", *"42", END]),
+        ("token", [":", "\n", "</think>", *"42", END]),
+    ):
+        with Engine(scripted_model(folder / f"newline-{name}.gguf", script, template=template)) as engine:
+            assert parts(engine.chat(ASKED)) == (None, "42")
+            chat = ChatSession(engine)
+            assert parts(chat.send("x")) == (None, "42")
+            stream = chat.stream("x")
+            assert (list(stream)[-1].finish_reason, parts(stream)) == ("stop", (None, "42"))
+
+
+def test_templates_show_the_thoughts_that_are_answered_with(qwen3: Engine) -> None:
+    """Also under the shorter name, whoever renders."""
+    turns = [*ASKED, {"role": "assistant", "content": "y", "reasoning": "q"}]
+    longer = [*ASKED, {"role": "assistant", "content": "y", "reasoning_content": "q"}]
+    assert "<think>\nq\n</think>" in qwen3.template.render(turns)
+    assert qwen3.template.render(turns) == qwen3.template.render(longer)
+    with pytest.raises(TypeError, match=r"messages\[1\]\['reasoning'\] is no text"):
+        qwen3.chat([*ASKED, {"role": "assistant", "content": "y", "reasoning": 5}, *ASKED])
+
+
 def test_what_a_user_writes_about_marks_is_text(qwen35: Engine, qwen3: Engine) -> None:
     asked = [{"role": "user", "content": "What does <think> mean?"}]
     assert parts(qwen3.chat(asked, enable_thinking=False)) == ("hm?", "\t42")
@@ -366,6 +391,32 @@ def test_a_batch_has_the_thoughts_in_a_field(qwen3: Engine, tmp_path: Path) -> N
     assert off["request"] != chat["request"]
 
 
+def test_requests_of_a_batch_may_have_thoughts_and_switch_them(qwen3: Engine, tmp_path: Path) -> None:
+    source, target = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+    turn = {"role": "assistant", "content": "y", "reasoning": "q"}
+    longer = {"role": "assistant", "content": "y", "reasoning_content": "q"}
+    lines = [{"messages": [*ASKED, one, *ASKED]} for one in (turn, longer)]
+    lines += [{"messages": ASKED, "enable_thinking": switch} for switch in (False, None, True)]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    list(bitnet.batch.run(qwen3, source, target))
+    first, second, off, default, on = (json.loads(line) for line in target.read_text("utf-8").splitlines())
+    assert first["text"] == second["text"] == "\t42"
+    assert off["prompt_tokens"] > default["prompt_tokens"] == on["prompt_tokens"]
+    assert len({off["request"], default["request"], on["request"]}) == 3
+    for line, wrong in (
+        ({"messages": ASKED, "enable_thinking": 1}, '"enable_thinking" is 1, expected true, false or null'),
+        ({"prompt": "x", "enable_thinking": True}, "does not change how a prompt is continued"),
+        (
+            {"messages": [*ASKED, turn | {"reasoning": 5}, *ASKED]},
+            r'messages\[1\]\["reasoning"\] is 5, expected a text',
+        ),
+        ({"messages": [ASKED[0] | {"reasoning": "q"}]}, 'expected an object with "role" and "content" only'),
+    ):
+        source.write_text(json.dumps(line) + "\n")
+        with pytest.raises(bitnet.ArgumentError, match=wrong):
+            list(bitnet.batch.run(qwen3, source, tmp_path / "none"))
+
+
 def command(*arguments: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
     whole = [sys.executable, "-m", "bitnet", *map(str, arguments)]
     return subprocess.run(whole, input=text, capture_output=True, text=True, encoding="utf-8")
@@ -376,7 +427,9 @@ def test_a_pipe_gets_the_answer_alone(qwen3: Engine) -> None:
     for flag in ("--thinking", "--think", "--enable-thinking"):
         assert command("run", qwen3.path, "Say it.", flag).stdout == "\t42\n"
     assert command("chat", qwen3.path, text="x\n").stdout == "\t42\n"
-    assert command("run", qwen3.path, "Say it.", "--max-tokens", "3").stdout == "\n"
+    done = command("run", qwen3.path, "Say it.", "--max-tokens", "3")
+    assert done.stdout == "\n"
+    assert "the answer ended inside its thoughts; allow more tokens with -n" in done.stderr
 
 
 def test_the_command_line_switches_thinking(qwen3: Engine, tmp_path: Path) -> None:
@@ -392,7 +445,7 @@ def test_the_command_line_switches_thinking(qwen3: Engine, tmp_path: Path) -> No
     assert "/thinking takes on, off, show or hide" in hidden.stderr
     refused = command("run", qwen3.path, "Say it.", "--template", "raw", "--no-thinking")
     assert refused.returncode == 2
-    assert "--thinking is set, but the chat template does not read this variable" in refused.stderr
+    assert "'enable_thinking', so --thinking and --no-thinking cannot turn thinking on or off" in refused.stderr
     assert (
         "--thinking does not change how a text is continued"
         in command("run", qwen3.path, "-p", "x", "--no-thinking").stderr

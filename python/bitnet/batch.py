@@ -23,6 +23,9 @@ __all__ = ["run"]
 _REFUSALS = (ArgumentError, ContextLengthError, TemplateError, TokenIdError)
 """Errors that a request causes every time: they are its answer. Any other error ends the run, which can be resumed."""
 
+_THOUGHTS = {"reasoning", "reasoning_content"}
+"""Fields of an assistant's message with the thoughts before its answer; if both are there, the second one counts."""
+
 _VALUE_CHARACTERS = 60
 """A longer value is cut to this many characters in an error message."""
 
@@ -36,6 +39,8 @@ class _Request:
     """A text or token ids to continue, or None if the request has messages."""
     messages: list[dict[str, str]]
     """A conversation to answer: an optional system prompt, then turns; the last one is the user's."""
+    enable_thinking: bool | None
+    """As for `ChatSession.send`."""
     params: SamplingParams
     head: bytes
     """The beginning of the answer's line: index, id, and a hash of everything that the answer depends on."""
@@ -46,9 +51,9 @@ class _Request:
             return engine.generate(self.prompt, params=self.params)
         messages = list(self.messages)
         system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
-        conversation = json.loads(chat.to_json()) | {"system": system, "turns": messages[:-1]}
+        conversation = json.loads(chat.to_json()) | {"system": system, "turns": [*map(_turn, messages[:-1])]}
         chat = ChatSession.from_json(engine, json.dumps(conversation), template=chat.template)
-        return chat.send(messages[-1]["content"], params=self.params)
+        return chat.send(messages[-1]["content"], params=self.params, enable_thinking=self.enable_thinking)
 
 
 def run(
@@ -136,11 +141,19 @@ def _read_requests(source: str | os.PathLike[str], engine: Engine, pattern: Chat
             prompt = None
         if messages and messages[0]["role"] != "system" and system is not None:
             messages = [{"role": "system", "content": system}, *messages]
+        thinking = _take_thinking(fields, place, bool(messages))
         params = SamplingParams(**(common | _sampling(fields, place)))
-        mark = hashlib.sha256(json.dumps([setting, prompt, messages, repr(params)], sort_keys=True).encode())
+        own = [] if thinking is None else [f"enable_thinking {thinking}"]
+        mark = hashlib.sha256(json.dumps([setting + own, prompt, messages, repr(params)], sort_keys=True).encode())
         head = json.dumps({"index": index, "id": name, "request": mark.hexdigest()}).removesuffix("}").encode()
-        requests.append(_Request(index, prompt, messages, params, head))
+        requests.append(_Request(index, prompt, messages, thinking, params, head))
     return requests
+
+
+def _turn(message: dict[str, str]) -> dict[str, str | None]:
+    """A message as saved conversations hold it."""
+    thoughts = message.get("reasoning_content", message.get("reasoning"))
+    return {"role": message["role"], "content": message["content"], "reasoning": thoughts}
 
 
 def _lines(source: str | os.PathLike[str]) -> list[tuple[str, str]]:
@@ -178,16 +191,29 @@ def _take_prompt(fields: dict[str, Any], place: str) -> tuple[str | list[int] | 
     return prompt, []
 
 
+def _take_thinking(fields: dict[str, Any], place: str, has_messages: bool) -> bool | None:
+    """Remove "enable_thinking" from the fields, and return it; None without it."""
+    value = fields.pop("enable_thinking", None)
+    if value is not None and not isinstance(value, bool):
+        raise ArgumentError(f'{place}: "enable_thinking" is {_shown(value)}, expected true, false or null')
+    if value is not None and not has_messages:
+        raise ArgumentError(f'{place}: "enable_thinking" does not change how a prompt is continued; give messages')
+    return value
+
+
 def _check_messages(messages: Any, place: str) -> None:
     """Raise ArgumentError unless this is a conversation whose last turn is the user's."""
     if not isinstance(messages, list):
         raise ArgumentError(f'{place}: "messages" is {_shown(messages)}, expected a list')
     for i, message in enumerate(messages):
-        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+        thoughts = _THOUGHTS if isinstance(message, dict) and message.get("role") == "assistant" else set()
+        if not isinstance(message, dict) or set(message) - thoughts != {"role", "content"}:
             what = f"messages[{i}] is {_shown(message)}"
             raise ArgumentError(f'{place}: {what}, expected an object with "role" and "content" only')
-        if not isinstance(content := message["content"], str):
-            raise ArgumentError(f'{place}: messages[{i}]["content"] is {_shown(content)}, expected a text')
+        for name in sorted(set(message) - {"role"}):
+            value = message[name]
+            if not isinstance(value, str) and not (name in thoughts and value is None):
+                raise ArgumentError(f'{place}: messages[{i}]["{name}"] is {_shown(value)}, expected a text')
     roles = [message["role"] for message in messages]
     turns = roles[roles[:1] == ["system"] :]
     if turns != ["user", "assistant"] * (len(turns) // 2) + ["user"]:

@@ -225,8 +225,10 @@ impl SavedCache {
                 )));
             }
         }
-        let ends_well = self.states.last().copied() == engine.config().delta_nets.as_ref().map(|_| self.ids.len());
-        if !(ends_well || self.ids.is_empty()) || !self.states.windows(2).all(|pair| pair[0] < pair[1]) {
+        let is_hybrid = engine.config().delta_nets.is_some();
+        let last = Some(self.ids.len()).filter(|ids| is_hybrid && *ids > 0);
+        let ascends = self.states.first() != Some(&0) && self.states.windows(2).all(|pair| pair[0] < pair[1]);
+        if self.states.last().copied() != last || !ascends {
             let (states, ids) = (&self.states, self.ids.len());
             return Err(wrong(format!(
                 "its cache of {ids} ids has recurrent states at {states:?}; the file is damaged"

@@ -85,11 +85,8 @@ impl Progress {
     /// Adds what is new since the last step.
     fn update(&mut self, stream: &Stream) {
         let generation = &stream.generation;
-        if self.reasoning.is_empty() && !stream.reasoning.is_empty() {
-            self.text.clear(); // thoughts come first: if there was text, it has turned out to be thoughts
-        }
-        self.reasoning.push_str(&stream.reasoning[self.reasoning.len()..]);
-        self.text.push_str(&stream.text[self.text.len()..]);
+        extend(&mut self.reasoning, &stream.reasoning);
+        extend(&mut self.text, &stream.text);
         self.ids.extend_from_slice(&generation.output_ids()[self.ids.len()..]);
         self.finish = generation.finish;
         (self.prompt_tokens, self.cached_tokens) = (generation.prompt().len(), generation.cached_tokens);
@@ -200,5 +197,13 @@ struct Reset<'a>(&'a AtomicBool);
 impl Drop for Reset<'_> {
     fn drop(&mut self) {
         self.0.store(false, Release);
+    }
+}
+
+/// Makes `known` what `now` is. Mostly that only adds to it; but an answer so far may turn out to be thoughts.
+fn extend(known: &mut String, now: &str) {
+    match now.strip_prefix(&**known) {
+        Some(new) => known.push_str(new),
+        None => *known = now.to_string(),
     }
 }

@@ -107,10 +107,14 @@ impl Arena {
     }
 }
 
-/// A new map with room for `size` bytes from the first boundary of a huge page on, and the offset of that boundary.
+/// A new map with room for `size` bytes from the first boundary of a huge page on, and the offset of that boundary. What
+/// does not fill a huge page takes small ones.
 fn try_map(size: usize) -> Result<(Arc<MmapRaw>, usize)> {
-    let len = size.saturating_add(HUGE_PAGE);
-    let map = MmapOptions::new().len(len).map_anon().map_err(|_| Error::Memory { bytes: size })?;
+    let map = |len| MmapOptions::new().len(len).map_anon().map_err(|_| Error::Memory { bytes: size });
+    if size < HUGE_PAGE {
+        return Ok((Arc::new(map(size.max(1))?.into()), 0));
+    }
+    let map = map(size.saturating_add(HUGE_PAGE))?;
     // Huge pages affect only the speed, so a system that refuses them is fine.
     #[cfg(all(target_os = "linux", not(miri)))]
     let _ = map.advise(memmap2::Advice::HugePage);

@@ -122,6 +122,7 @@ impl Model {
         for (cache, recurrence) in caches.iter_mut().zip(recurrences) {
             recurrence.into_iter().for_each(|recurrence| cache.take_states(recurrence, &mut spare));
         }
+        spare.shrink(caches.len());
         scratch.spare_states = spare;
         Ok(outputs)
     }

@@ -16,6 +16,8 @@ use std::sync::Arc;
 const MARK_EVERY: usize = 256;
 /// Bytes that the marks of a sequence may take; one mark is always kept.
 const MAX_MARK_BYTES: usize = 320 << 20;
+/// Marks of a sequence whose states are small.
+const MAX_MARKS: usize = 64;
 
 /// The sizes of a state.
 #[derive(Clone, Copy, Debug)]
@@ -114,8 +116,8 @@ impl State {
 #[derive(Default)]
 pub(super) struct SpareStates(Vec<State>);
 
-/// Spare states that are kept: the batch of one sequence needs no more.
-const MAX_SPARES: usize = 1;
+/// Bytes of spare states that are kept; one is always kept.
+const MAX_SPARE_BYTES: usize = 1 << 30;
 
 impl SpareStates {
     fn take(&mut self, shape: StateShape) -> Result<State> {
@@ -124,11 +126,13 @@ impl SpareStates {
 
     /// Takes a state back, unless somebody else holds it, too.
     fn give(&mut self, state: Option<Arc<State>>) {
-        if self.0.len() < MAX_SPARES
-            && let Some(state) = state.and_then(Arc::into_inner)
-        {
-            self.0.push(state);
-        }
+        self.0.extend(state.and_then(Arc::into_inner));
+    }
+
+    /// Keeps as many as the next pass of so many sequences needs, within the bound.
+    pub fn shrink(&mut self, n_sequences: usize) {
+        let bytes = self.0.first().map_or(1, |state| state.shape.bytes().max(1));
+        self.0.truncate(n_sequences.min((MAX_SPARE_BYTES / bytes).max(1)));
     }
 }
 
@@ -206,7 +210,7 @@ impl History {
     /// Keeps the state after `at` positions, and drops marks that lie close to others until all fit in their memory.
     fn keep(&mut self, at: usize, state: Arc<State>) {
         self.marks.retain(|(other, _)| *other < at);
-        let most = (MAX_MARK_BYTES / state.shape.bytes().max(1)).max(1);
+        let most = (MAX_MARK_BYTES / state.shape.bytes().max(1)).clamp(1, MAX_MARKS);
         self.marks.push((at, state));
         while self.marks.len() > most {
             let ends = |i: usize| (i.checked_sub(1).map_or(0, |before| self.marks[before].0), self.marks[i + 1].0);

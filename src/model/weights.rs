@@ -236,8 +236,10 @@ impl<'a> Loader<'a> {
         // Activations of 16 bits are close enough to floats that a dense projection among these is no contradiction.
         match self.pack_each(pack_groups, !fine)? {
             (packed, None) => {
-                let why = "every projection is ternary with a scale for each row and group of columns";
-                return decided(packed, blocks(chosen), chosen, why);
+                let magnifies = if hybrid { "; gated delta nets magnify roundings" } else { "" };
+                let why =
+                    format!("every projection is ternary with a scale for each row and group of columns{magnifies}");
+                return decided(packed, blocks(chosen), chosen, &why);
             }
             (packed, Some(why)) if fine => {
                 return decided(packed, blocks(chosen), chosen, &format!("some projections stay dense: {why}"));

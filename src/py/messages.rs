@@ -55,8 +55,15 @@ impl<'py> Rendering<'_, 'py> {
             }
             Ok((name.clone(), to_json(&value, &name, 0)?))
         };
+        let mut messages = to_json(messages, name, 0)?;
+        for message in messages.as_array_mut().into_iter().flatten().filter(|message| message.is_object()) {
+            // Templates know thoughts by the longer name.
+            if let (Json::Null, Json::String(thoughts)) = (&message["reasoning_content"], &message["reasoning"]) {
+                message["reasoning_content"] = thoughts.clone().into();
+            }
+        }
         Ok(Conversation {
-            messages: to_json(messages, name, 0)?,
+            messages,
             tools: tools.map_or(Ok(Json::Null), |tools| to_json(tools, "tools", 0))?,
             add_generation_prompt: add_generation_prompt.unwrap_or(!continue_final_message),
             continue_final_message,
@@ -64,8 +71,8 @@ impl<'py> Rendering<'_, 'py> {
         })
     }
 
-    /// The conversation that an engine answers. Every message has a role, a content of text parts is joined by line
-    /// breaks, since most templates expect a text, and thoughts are `reasoning_content`.
+    /// The conversation that an engine answers. Every message has a role, and a content of text parts is joined by line
+    /// breaks, since most templates expect a text.
     pub fn chat(&self, messages: &Bound<'py, PyAny>, name: &str) -> PyResult<Conversation> {
         let mut conversation = self.conversation(messages, name)?;
         for (i, message) in conversation.messages.as_array_mut().into_iter().flatten().enumerate() {
@@ -85,9 +92,8 @@ impl<'py> Rendering<'_, 'py> {
                     return Err(PyTypeError::new_err(wrong));
                 }
             }
-            // Templates know thoughts by the longer name.
-            if let (Json::Null, Json::String(thoughts)) = (&message["reasoning_content"], &message["reasoning"]) {
-                message["reasoning_content"] = thoughts.clone().into();
+            if !matches!(message["reasoning"], Json::Null | Json::String(_)) {
+                return Err(PyTypeError::new_err(format!("{name}['reasoning'] is no text")));
             }
         }
         Ok(conversation)

@@ -17,6 +17,14 @@ fn buffers_begin_as_zeros_and_do_not_overlap() {
     }
 }
 
+/// A conversation of a small model may keep many small buffers.
+#[test]
+fn small_buffers_do_not_take_huge_pages() {
+    let small = HugeBuf::<f32>::try_zeroed(1000).expect("memory");
+    assert_eq!((small.map.len(), small.len()), (4000, 1000));
+    assert!(HugeBuf::<f32>::try_zeroed(0).expect("memory").is_empty());
+}
+
 /// Each map ends with a page that is in part unused: a model of many matrices has few maps.
 #[test]
 fn the_maps_of_an_arena_grow() {

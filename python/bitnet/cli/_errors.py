@@ -18,7 +18,14 @@ _PHRASES = (
         r"--template \1: no such file, and "
         r"no template of this name; choose one of \2, or give a file with Jinja source",
     ),
-    (r"; it reads the variable thinking, which chat_template_kwargs=.* sets$", ""),
+    (
+        r"^enable_thinking is set, but the chat template does not read this variable, so it cannot",
+        "the chat template does not read the variable 'enable_thinking', so --thinking and --no-thinking cannot",
+    ),
+    (
+        r"; it reads the variable thinking, which chat_template_kwargs=.* sets$",
+        "; it reads the variable 'thinking', which only engine.chat in Python can set",
+    ),
     (r"\bor leave isa out\b", "or leave --isa and BITNET_ISA out"),
     (r" ?\(Engine\.from_pretrained opens models of the Hugging Face Hub\)", ""),
     (r"\bpass token or run\b", "run"),

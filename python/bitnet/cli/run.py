@@ -106,6 +106,9 @@ def run(options: argparse.Namespace) -> None:
         else:
             answer = engine.stream(prompt, **sampling(options))
         print_answer(answer)
+        if answer.reasoning and not answer.text:
+            advice = "allow more tokens with -n, or keep the model from thinking with --no-thinking"
+            print(f"bitnet: the answer ended inside its thoughts; {advice}", file=sys.stderr)
         if receipts and answer.receipt:
             receipts.save(answer.receipt)
 
