@@ -19,6 +19,9 @@ RECORD = Path(__file__).parent / "data/cost.json"
 SPECS = {
     "I2_S, tied F16 head": Spec("bitnet-b1.58", 2, 256, 640, 4, 2, vocab_size=6000),
     "TQ1_0, Q6_K head": Spec("bitnet", 2, 256, 512, 4, 1, vocab_size=6000, linear="TQ1_0", untied=True, output="Q6_K"),
+    "gated delta nets": Spec(
+        "qwen35", 4, 256, 384, 4, 2, 64, untied=True, linear="Q2_0_g64", ssm_head_dim=64, rope_dim=16
+    ),
     "F16 file of trits": Spec("llama", 1, 128, 256, 2, 1, vocab_size=300, linear="F16"),
 }
 
