@@ -11,23 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ._core import ChatSession, Completion, Engine, Receipt, SamplingParams, Template
-from ._format import one_line
+from ._requests import REFUSALS, take_prompt, take_sampling, take_thinking
 from ._text_input import read_text
-from .errors import ArgumentError, ContextLengthError, TemplateError, TokenIdError
+from .errors import ArgumentError
 
 if sys.platform != "win32":
     import fcntl
 
 __all__ = ["run"]
-
-_REFUSALS = (ArgumentError, ContextLengthError, TemplateError, TokenIdError)
-"""Errors that a request causes every time: they are its answer. Any other error ends the run, which can be resumed."""
-
-_THOUGHTS = {"reasoning", "reasoning_content"}
-"""Fields of an assistant's message with the thoughts before its answer; if both are there, the second one counts."""
-
-_VALUE_CHARACTERS = 60
-"""A longer value is cut to this many characters in an error message."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +99,7 @@ def run(
             fields: dict[str, Any] = {}
             try:
                 answer = request.answer(engine, pattern)
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 fields["error"] = str(error)
             else:
                 for name in ("text", "finish_reason", "prompt_tokens", "completion_tokens"):
@@ -135,14 +126,14 @@ def _read_requests(source: str | os.PathLike[str], engine: Engine, pattern: Chat
     for place, line in _lines(source):
         index, fields = len(requests), _parsed(line, place)
         name = fields.pop("id", index)
-        prompt, messages = _take_prompt(fields, place)
+        prompt, messages = take_prompt(fields, place)
         if chat and isinstance(prompt, str):
             messages = [{"role": "user", "content": prompt}]
             prompt = None
         if messages and messages[0]["role"] != "system" and system is not None:
             messages = [{"role": "system", "content": system}, *messages]
-        thinking = _take_thinking(fields, place, bool(messages))
-        params = SamplingParams(**(common | _sampling(fields, place)))
+        thinking = take_thinking(fields, place, bool(messages))
+        params = SamplingParams(**(common | take_sampling(fields, place)))
         own = [] if thinking is None else [f"enable_thinking {thinking}"]
         mark = hashlib.sha256(json.dumps([setting + own, prompt, messages, repr(params)], sort_keys=True).encode())
         head = json.dumps({"index": index, "id": name, "request": mark.hexdigest()}).removesuffix("}").encode()
@@ -177,71 +168,6 @@ def _parsed(line: str, place: str) -> dict[str, Any]:
     if not isinstance(fields, dict) or ("prompt" in fields) == ("messages" in fields):
         raise ArgumentError(f'{place}: expected an object with either "prompt" or "messages"')
     return fields
-
-
-def _take_prompt(fields: dict[str, Any], place: str) -> tuple[str | list[int] | None, list[dict[str, str]]]:
-    """Remove prompt or messages from the fields, and return (prompt, no messages) or (None, messages)."""
-    if "messages" in fields:
-        messages = fields.pop("messages")
-        _check_messages(messages, place)
-        return None, messages
-    prompt = fields.pop("prompt")
-    if not isinstance(prompt, str) and not (isinstance(prompt, list) and all(type(id) is int for id in prompt)):
-        raise ArgumentError(f'{place}: "prompt" is {_shown(prompt)}, expected a text or a list of token ids')
-    return prompt, []
-
-
-def _take_thinking(fields: dict[str, Any], place: str, has_messages: bool) -> bool | None:
-    """Remove "enable_thinking" from the fields, and return it; None without it."""
-    value = fields.pop("enable_thinking", None)
-    if value is not None and not isinstance(value, bool):
-        raise ArgumentError(f'{place}: "enable_thinking" is {_shown(value)}, expected true, false or null')
-    if value is not None and not has_messages:
-        raise ArgumentError(f'{place}: "enable_thinking" does not change how a prompt is continued; give messages')
-    return value
-
-
-def _check_messages(messages: Any, place: str) -> None:
-    """Raise ArgumentError unless this is a conversation whose last turn is the user's."""
-    if not isinstance(messages, list):
-        raise ArgumentError(f'{place}: "messages" is {_shown(messages)}, expected a list')
-    for i, message in enumerate(messages):
-        thoughts = _THOUGHTS if isinstance(message, dict) and message.get("role") == "assistant" else set()
-        if not isinstance(message, dict) or set(message) - thoughts != {"role", "content"}:
-            what = f"messages[{i}] is {_shown(message)}"
-            raise ArgumentError(f'{place}: {what}, expected an object with "role" and "content" only')
-        for name in sorted(set(message) - {"role"}):
-            value = message[name]
-            if not isinstance(value, str) and not (name in thoughts and value is None):
-                raise ArgumentError(f'{place}: messages[{i}]["{name}"] is {_shown(value)}, expected a text')
-    roles = [message["role"] for message in messages]
-    turns = roles[roles[:1] == ["system"] :]
-    if turns != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
-        raise ArgumentError(
-            f"{place}: the roles are {_shown(roles)}; expected user and assistant in turn, and the last to be user"
-        )
-
-
-def _sampling(fields: dict[str, Any], place: str) -> dict[str, Any]:
-    """The sampling parameters of a request, as `SamplingParams` takes them. JSON has texts as the keys of a bias."""
-    taken = {}
-    for name, value in fields.items():
-        if not hasattr(SamplingParams, name):
-            raise ArgumentError(f"{place}: {name} is not a sampling parameter; see help(bitnet.SamplingParams)")
-        try:
-            if name == "logit_bias" and isinstance(value, dict):
-                value = {int(id): bias for id, bias in value.items()}
-            SamplingParams(**{name: value})
-        except (TypeError, ValueError, OverflowError) as error:
-            what = str(error) if str(error).startswith(name) else f"{name}: {error}"
-            raise ArgumentError(f"{place}: {what}") from error
-        taken[name] = value
-    return taken
-
-
-def _shown(value: Any) -> str:
-    """A value for an error message."""
-    return one_line(value, _VALUE_CHARACTERS)
 
 
 def _lock(file: FileIO) -> None:
