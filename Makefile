@@ -4,7 +4,7 @@
 #   python  the virtual environment, with pip and maturin
 #   built   the package and its two dependencies: all that `make chat` needs
 #   ruff    the formatter
-#   tools   the group "test" of pyproject.toml, for tests, lints and the API reference: about 1 GB
+#   tools   the group "test" of pyproject.toml, for tests, lints and the API reference: about 1.3 GB
 #   zig     the linker for manylinux wheels
 
 SHELL := /bin/bash
@@ -141,7 +141,7 @@ $(VENV)/ruff: $(VENV)/python pyproject.toml
 	@touch $@
 
 $(VENV)/tools: $(VENV)/python pyproject.toml
-	@echo "==> Installing the tools for tests, lints and docs: about 1 GB"
+	@echo "==> Installing the tools for tests, lints and docs: about 1.3 GB"
 	@$(PIP) install --quiet --group test
 	@touch $@
 

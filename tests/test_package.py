@@ -134,7 +134,12 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_every_example_is_run() -> None:
+    """`test_ray.py` runs that with Ray, on its cluster."""
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {*EXAMPLES, "ray_data.py"}
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_the_examples_run_as_they_are(name: str, tmp_path: Path) -> None:
     path = ROOT / "examples" / name
     assert len(path.read_text(encoding="utf-8").splitlines()) < 40
