@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,14 @@ def engine(text_model: Path) -> Iterator[Any]:
     """The text model, open."""
     with bitnet.Engine(text_model, n_threads=2) as engine:
         yield engine
+
+
+_COLD: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def fresh(chat: Any) -> Any:
+    """The same conversation on an engine without a prefix cache, with nothing computed."""
+    engine = chat.engine
+    if engine not in _COLD:
+        _COLD[engine] = bitnet.Engine(engine.path, n_ctx=engine.n_ctx, n_threads=1, cache_bytes=0)
+    return bitnet.ChatSession.from_json(_COLD[engine], chat.to_json())

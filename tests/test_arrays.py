@@ -96,8 +96,12 @@ def test_continuations_score_as_if_alone_and_the_context_is_computed_once(model:
             best = engine.logits(context + ids).argmax(axis=-1)[99:]
             assert greedy == (best[: len(ids)] == ids).all()
         assert scores.computed_tokens == 100 + sum(max(len(ids) - 1, 0) for ids in continuations)
-        assert engine.score(context, []).computed_tokens == 100
-        assert engine.cached_tokens == 0
+        assert engine.score(context, []).computed_tokens == 1, "the context is cached, but for the logits of its end"
+        many = engine.score([context, context[:50], context], [continuations, [[1], [2, 3]], [4]])
+        assert many[0].logprobs.tolist() == scores.logprobs.tolist()
+        assert many[1].logprobs.tolist() == engine.score(context[:50], [[1], [2, 3]]).logprobs.tolist()
+        assert many[2].logprobs.tolist() == engine.score(context, [4]).logprobs.tolist()
+        assert len(many) == 3
         assert "computed_tokens=269" in repr(scores)
 
 

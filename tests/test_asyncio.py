@@ -113,7 +113,7 @@ async def cancelled(work: Any) -> None:
 
 def test_cancelling_a_task_abandons_its_step(slow: Any) -> None:
     async def main() -> None:
-        slow.prefill([1, 2, 3])
+        slow.clear_cache()
         stream = slow.stream(LONG, max_tokens=1)
         await cancelled(first(stream))
         # The stream is free at once, and where it was: a step that ran to its end would have given the only id.
@@ -133,7 +133,7 @@ def test_cancelling_a_task_abandons_its_step(slow: Any) -> None:
 def test_a_cancelled_stream_goes_on(slow: Any) -> None:
     prompt = SHORT
     expected = slow.generate(prompt, max_tokens=3).token_ids
-    slow.prefill([0])
+    slow.clear_cache()
 
     async def main() -> list[int | None]:
         stream = slow.stream(prompt, max_tokens=3)

@@ -245,6 +245,7 @@ def test_progress_is_shown_where_it_is_asked_for(inside: Engine, capfd: pytest.C
 
 
 def test_progress_changes_no_error(inside: Engine, capfd: pytest.CaptureFixture[str]) -> None:
+    inside.clear_cache()
     inside.prefill([1, 2, 3])
     with pytest.raises(bitnet.ContextLengthError):
         inside.prefill([1] * (inside.n_ctx + 1), progress=True)

@@ -14,7 +14,7 @@ import pytest
 import bitnet
 from bitnet import ChatSession
 from bitnet._synthetic import Spec
-from conftest import likelihoods
+from conftest import fresh, likelihoods
 from text_model import make_text_model
 
 SHORT: dict[str, Any] = {"max_tokens": 6, "temperature": 1.0, "ignore_eos": True}
@@ -29,11 +29,6 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     make_text_model(path, request.param, HYBRID)
     with bitnet.Engine(path, n_threads=2, n_batch=32) as engine:
         yield engine
-
-
-def fresh(chat: Any) -> Any:
-    """The same conversation with nothing computed."""
-    return ChatSession.from_json(chat.engine, chat.to_json())
 
 
 class Run:
@@ -94,7 +89,7 @@ def test_whatever_happens_answers_are_those_from_nothing(engine: Any, seed: int,
 def test_recomputed_positions_show_as_not_cached(engine: Any) -> None:
     """A prompt that ends like the last one, up to a few ids, starts at the state before these."""
     ids = [65 + i % 26 for i in range(100)]
-    engine.prefill([1])  # shares nothing with what follows
+    engine.clear_cache()
     assert engine.generate(ids, **SHORT, seed=1).cached_tokens == 0
     again = engine.generate([*ids[:97], 5, 6], **SHORT, seed=1, logprobs=1)
     assert again.cached_tokens == 100 - 8
@@ -147,6 +142,7 @@ def test_kept_states_are_few(engine: Any) -> None:
 
 def test_a_failed_call_leaves_the_cached_prompt(engine: Any) -> None:
     ids = [65 + i % 26 for i in range(60)]
+    engine.clear_cache()
     engine.prefill(ids)
     assert engine.cached_tokens == 60
     with pytest.raises(bitnet.TokenIdError):

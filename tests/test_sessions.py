@@ -14,7 +14,7 @@ import pytest
 
 import bitnet
 from bitnet import ChatSession, ChatTurn
-from conftest import ROOT, likelihoods
+from conftest import ROOT, fresh, likelihoods
 
 SHORT: dict[str, Any] = {"max_tokens": 6, "temperature": 1.0, "seed": 3, "ignore_eos": True}
 TEXTS = ["hello", "world", "hello world"]
@@ -26,11 +26,6 @@ def chat(engine: Any) -> Any:
     for text in TEXTS:
         chat.send(text)
     return chat
-
-
-def fresh(chat: Any) -> Any:
-    """The same conversation with nothing computed."""
-    return ChatSession.from_json(chat.engine, chat.to_json())
 
 
 def prompt_of(reply: Any) -> list[int]:

@@ -55,6 +55,8 @@ class _Options(TypedDict, total=False):
     ffn_act: Literal["silu", "relu2", "gelu_tanh"] | None
     n_batch: int | None
     lm_head: Literal["auto", "exact", "int8"]
+    max_batch: int | None
+    cache_bytes: int | None
 
 class _Sampling(TypedDict, total=False):
     temperature: float
@@ -1019,7 +1021,9 @@ class Scores:
         """Log-probabilities of the tokens: for each continuation float32 of shape [its tokens]."""
     @property
     def computed_tokens(self) -> int:
-        """Number of tokens that were computed: the context once, and all tokens of each continuation but its last."""
+        """Number of tokens that were computed: what the prefix cache does not hold of the context, once, and all tokens
+        of each continuation but its last.
+        """
 
 @final
 class Tensor:
@@ -1135,10 +1139,14 @@ class ProjectionTrace:
 class Engine:
     """An open model with its threads. It is immutable; any number of Python threads can share it.
 
-    An engine keeps one KV cache, the prefix cache, for calls without a `ChatSession`: `prefill`, `stream`, `generate`
-    and `generate_tokens` compute only the part of a prompt after the longest common prefix with it.
+    Calls of different threads and tasks run together: steps that wait when the engine becomes free share a forward
+    pass, which reads the weights once for all of them. A prompt of one caller delays the answers of others little.
 
-    The logits are the same bits for every `isa`, `n_threads` and `n_batch`, with or without a cache.
+    The prefix cache keeps the KV cache of prompts and answers. Later prompts and contexts, of sessions as well, compute
+    only what comes after the longest prefix that it holds.
+
+    The logits are the same bits for every `isa`, `n_threads`, `n_batch` and `max_batch`, with or without a cache,
+    whatever runs beside them.
 
     A pickled engine holds its path and options: it is opened again where it is unpickled, once for each process.
 
@@ -1163,6 +1171,9 @@ class Engine:
             "int8" defines the logits by the 8-bit copy alone: other logits, by about 1 % of their spread, and the
             stored head need not be in memory. It is refused for heads that are smaller than such a copy, and stands in
             the claim of receipts.
+        max_batch: Largest number of completions that one forward pass advances; more wait for their turn. Default: 32.
+        cache_bytes: Largest size of the prefix cache in bytes; what was not used for longest leaves first. 0 turns it
+            off. Default: 512 MiB, or what a sequence of n_ctx tokens takes if that is more.
         progress: Read the file in advance and show a progress bar (needs tqdm, see the extra "notebook").
 
     Raises:
@@ -1197,6 +1208,8 @@ class Engine:
         ffn_act: Literal["silu", "relu2", "gelu_tanh"] | None = None,
         n_batch: int | None = None,
         lm_head: Literal["auto", "exact", "int8"] = "auto",
+        max_batch: int | None = None,
+        cache_bytes: int | None = None,
         progress: bool = False,
     ) -> Engine: ...
     @classmethod
@@ -1287,20 +1300,21 @@ class Engine:
     def score(self, context: str, continuations: str | Sequence[str]) -> Scores:
         """Log-probabilities of several continuations of a context, such as the choices of a question.
 
-        The context is computed once, and the continuations share forward passes. The bits are those of `logprobs`. The
-        prefix cache is neither used nor changed.
+        A context is computed once, also across calls: the prefix cache keeps it. The continuations, of all contexts of
+        a list, share forward passes. The bits are those of `logprobs`.
 
         Texts are converted to ids as lm-evaluation-harness does it. The context gets a BOS token if the model expects
         one. Context and continuation are tokenized together; the ids after the context's are the continuation's. White
         space at the end of the context moves to the continuations. Control tokens in texts are plain text.
 
         Args:
-            context: A text or token ids.
+            context: A text or token ids; or a list of either.
             continuations: Texts if the context is a text, else sequences of ids; or a single one. Context and
-                continuation may have n_ctx + 1 ids together. An empty continuation has log-probability 0.
+                continuation may have n_ctx + 1 ids together. An empty continuation has log-probability 0. For a list of
+                contexts: a list with the continuations of each.
 
         Returns:
-            `Scores` with one entry per continuation, in order.
+            `Scores` with one entry per continuation, in order; for a list of contexts, a list of them.
 
         Raises:
             ArgumentError: The context has no ids, or a text has no id of its own after the context.
@@ -1309,6 +1323,12 @@ class Engine:
         """
     @overload
     def score(self, context: _TokenIds, continuations: _TokenIds | Sequence[_TokenIds]) -> Scores: ...
+    @overload
+    def score(self, context: list[str], continuations: Sequence[str | Sequence[str]]) -> list[Scores]: ...
+    @overload
+    def score(
+        self, context: list[list[int]], continuations: Sequence[_TokenIds | Sequence[_TokenIds]]
+    ) -> list[Scores]: ...
     @overload
     def perplexity(self, text: str | _TokenIds, stride: int | None = None) -> float:
         """Perplexity of a text: exp of the mean negative log-probability of its tokens.
@@ -1393,7 +1413,7 @@ class Engine:
         (4, 5, 5)
         """
     def prefill(self, ids: _TokenIds, *, progress: bool = False) -> Prefill:
-        """Compute a prompt and keep it in the prefix cache, which then holds exactly these tokens.
+        """Compute a prompt and keep it in the prefix cache.
 
         Only the part after the longest common prefix with the cache is computed. After an error or Ctrl-C the cache is
         unchanged; with a progress bar it keeps the forward passes that were finished.
@@ -1414,7 +1434,7 @@ class Engine:
         updated.
 
         A list of prompts gives a list of results, each the same as for the prompt alone. All sequences share every
-        forward pass. They start from copies of the prefix cache, which does not change.
+        forward pass.
 
         Args:
             ids: Token ids, or a list of prompts.
@@ -1494,8 +1514,8 @@ class Engine:
         progress: bool = False,
         **keywords: Unpack[_Sampling],
     ) -> Completion:
-        """Return the whole completion of a prompt. A list of prompts gives a list of completions, computed one after
-        another.
+        """Return the whole completion of a prompt. A list of prompts gives a list of completions, computed
+        together.
 
         Args:
             prompt: As for `stream`, or a list of prompts.
@@ -1598,7 +1618,7 @@ class Engine:
         """Answer messages: render them with the chat template and return the assistant's next message.
 
         Nothing is kept between calls except the prefix cache; `ChatSession` keeps the conversation. A list of
-        conversations gives a list of completions, computed one after another.
+        conversations gives a list of completions, computed together.
 
         Args:
             messages: Dicts with "role" and "content", or `ChatTurn`s; or a list of such lists. A content that is a list
@@ -1777,9 +1797,11 @@ class Engine:
     def replay_ids(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> list[int]:
         """Compute the completion of a receipt again and return its ids. Arguments and errors as for `replay`."""
     def _replay(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> tuple[bool, list[int], list[str]]: ...
+    def clear_cache(self) -> None:
+        """Empty the prefix cache. Sessions keep their own KV caches."""
     @property
     def cached_tokens(self) -> int:
-        """Number of tokens in the prefix cache."""
+        """Number of tokens in the prefix cache; what sequences have in common counts once."""
     @property
     def memory(self) -> dict[str, int]:
         """Sizes in bytes.
@@ -1820,6 +1842,12 @@ class Engine:
     @property
     def n_batch(self) -> int:
         """Largest number of tokens in one forward pass."""
+    @property
+    def max_batch(self) -> int:
+        """Largest number of completions that one forward pass advances."""
+    @property
+    def cache_bytes(self) -> int:
+        """Largest size of the prefix cache in bytes."""
     @property
     def isa(self) -> str:
         """Instruction set in use."""

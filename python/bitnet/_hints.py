@@ -172,6 +172,10 @@ ENGINE = {
     "n_ubatch": "did you mean n_batch?",
     "batch_size": "did you mean n_batch?",
     "max_num_batched_tokens": "did you mean n_batch?",
+    "max_num_seqs": "did you mean max_batch?",
+    "n_parallel": "did you mean max_batch?",
+    "n_seq_max": "did you mean max_batch?",
+    "enable_prefix_caching": "the prefix cache is always on; cache_bytes bounds it, and 0 turns it off",
     "type_k": "did you mean kv_type?",
     "type_v": "did you mean kv_type?",
     "kv_cache_dtype": "did you mean kv_type?",
@@ -453,7 +457,8 @@ def sampling_keyword(name: str) -> str:
 
 def engine_keyword(name: str) -> str:
     """The error for an option that `Engine` does not take."""
-    options = ["n_ctx", "n_threads", "isa", "kv_type", "act_quant", "ffn_act", "n_batch", "lm_head", "progress"]
+    options = ["n_ctx", "n_threads", "isa", "kv_type", "act_quant", "ffn_act", "n_batch", "lm_head"]
+    options += ["max_batch", "cache_bytes", "progress"]
     advice = ENGINE.get(name) or _closest(name, options, f"the options are {', '.join(options)}")
     return f"{name} is not an option of Engine; {advice}"
 

@@ -5,11 +5,13 @@ mod request;
 mod saved;
 mod shared_stream;
 mod stream;
+mod together;
 
 pub use metrics::SessionMetrics;
 pub use request::{encode, request};
 pub use shared_stream::{Progress, SharedStream};
 pub use stream::{ChatStream, UserTurn};
+pub use together::Together;
 
 use crate::decode::Sequence;
 use crate::engine::{Engine, Finish, PromptOrigin, Request, Stream, Watch};

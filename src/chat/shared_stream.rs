@@ -1,6 +1,7 @@
 //! An answer that several threads may hold: one pulls it, any of them may look at it or cancel it.
 
 use super::ChatStream;
+use crate::decode::{Done, Step};
 use crate::engine::{Engine, Finish, Piece, Stream, Watch};
 use crate::error::{Error, Result};
 use crate::receipt::Receipt;
@@ -52,7 +53,38 @@ enum Source {
     Chat(ChatStream),
 }
 
+/// What a caller who computes several answers together does next with one of them.
+pub(super) enum Next {
+    /// Take this piece.
+    Piece(Piece),
+    /// Compute this step, and give it to [`SharedStream::end_step`].
+    Step(Box<Step>),
+    /// Nothing: the answer has ended.
+    Ended,
+}
+
 impl Source {
+    fn begin_step(&mut self) -> Option<Step> {
+        match self {
+            Source::Prompt(_, stream) => stream.begin_step(),
+            Source::Chat(chat) => chat.stream.begin_step(),
+        }
+    }
+
+    fn end_step(&mut self, done: Done) -> Result<()> {
+        match self {
+            Source::Prompt(_, stream) => stream.end_step(done),
+            Source::Chat(chat) => chat.stream.end_step(done),
+        }
+    }
+
+    fn take_piece(&mut self) -> Option<Piece> {
+        match self {
+            Source::Prompt(engine, stream) => stream.take_piece(engine),
+            Source::Chat(chat) => chat.take_piece(),
+        }
+    }
+
     fn next(&mut self, watch: &mut Watch) -> Result<Option<Piece>> {
         match self {
             Source::Prompt(engine, stream) => stream.next(engine, watch),
@@ -120,6 +152,11 @@ impl SharedStream {
         &self.engine
     }
 
+    /// The same, to be held.
+    pub fn shared_engine(&self) -> Arc<Engine> {
+        self.engine.clone()
+    }
+
     /// The answer as it was after the last step. Never waits for the step under way.
     pub fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
@@ -150,11 +187,7 @@ impl SharedStream {
     /// consumer was interrupted before it took it. An error if another thread is pulling. If the answer is cancelled
     /// meanwhile, the step is abandoned.
     pub fn advance(&self, watch: &mut Watch) -> Result<()> {
-        if self.pulled.swap(true, Acquire) {
-            return Err(Error::Argument(
-                "another thread or task is pulling this stream; a stream has one consumer, give each its own".into(),
-            ));
-        }
+        self.claim()?;
         let _pulled = Reset(&self.pulled);
         if self.undelivered.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             return Ok(());
@@ -177,6 +210,42 @@ impl SharedStream {
         Ok(())
     }
 
+    /// Makes the caller the only one who pulls, until [`SharedStream::release`].
+    pub(super) fn claim(&self) -> Result<()> {
+        if self.pulled.swap(true, Acquire) {
+            return Err(Error::Argument(
+                "another thread or task is pulling this stream; a stream has one consumer, give each its own".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Lets others pull again.
+    pub(super) fn release(&self) {
+        self.pulled.store(false, Release);
+    }
+
+    /// What is to be done next, for a caller who has claimed it.
+    pub(super) fn poll(&self) -> Next {
+        if let Some(piece) = self.take() {
+            return Next::Piece(piece);
+        }
+        let mut source = self.source();
+        if self.cancelled.load(Relaxed) {
+            source.cancel();
+        } else if let Some(step) = source.begin_step() {
+            return Next::Step(Box::new(step));
+        }
+        let piece = source.take_piece();
+        self.progress().update(source.stream());
+        piece.map_or(Next::Ended, Next::Piece)
+    }
+
+    /// Takes the step of [`SharedStream::poll`] back.
+    pub(super) fn end_step(&self, done: Done) -> Result<()> {
+        self.source().end_step(done)
+    }
+
     /// Ends the answer. While a thread is pulling, its step is abandoned and that thread ends the answer.
     pub fn cancel(&self) {
         self.cancelled.store(true, Relaxed);
@@ -186,6 +255,9 @@ impl SharedStream {
             Err(TryLockError::Poisoned(source)) => source.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
+        if source.stream().is_computing() {
+            return; // whoever takes its step back ends it
+        }
         source.cancel();
         self.progress().update(source.stream());
     }

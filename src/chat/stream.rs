@@ -58,10 +58,21 @@ impl ChatStream {
     /// The next piece; None once the answer has ended. After an error it can be called again.
     pub fn next(&mut self, watch: &mut Watch) -> Result<Option<Piece>> {
         let piece = self.stream.next(&self.engine, watch)?;
+        self.end_if_finished();
+        Ok(piece)
+    }
+
+    /// The next piece, if its step was computed; None once the answer has ended.
+    pub(super) fn take_piece(&mut self) -> Option<Piece> {
+        let piece = self.stream.take_piece(&self.engine);
+        self.end_if_finished();
+        piece
+    }
+
+    fn end_if_finished(&mut self) {
         if self.stream.generation.finish.is_some() {
             self.end();
         }
-        Ok(piece)
     }
 
     /// Ends the answer now. Does nothing if it has ended.

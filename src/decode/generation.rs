@@ -1,10 +1,12 @@
-//! One generation: compute the next position, sample an id, decide whether to stop.
+//! One generation: which rows it needs computed next, which ids it samples from them, and whether to stop.
 
-use super::{Runtime, Sequence, Watch};
+use super::Sequence;
+use super::pace::Pace;
 use crate::error::Result;
-use crate::model::{CandidateThreshold, LogitsFor, Row};
+use crate::model::{CandidateThreshold, LogitsFor};
 use crate::sampler::{Sampler, SamplingParams, logprobs};
 use crate::token::TokenId;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 named! {
@@ -31,11 +33,14 @@ pub struct Token {
     pub finish: Option<Finish>,
 }
 
-/// A generation in progress. Every step is given the sequence that it belongs to.
+/// A generation in progress. It chooses ids; a [`Step`](super::Step) computes the logits.
+#[derive(Default)]
 pub struct Generation {
     /// The prompt's ids, then those generated.
     ids: Vec<TokenId>,
     prompt_len: usize,
+    /// The most ids that its sequence can hold.
+    n_ctx: usize,
     /// How many positions of the prompt the cache held.
     pub cached_tokens: usize,
     /// The sampling parameters of every id.
@@ -48,121 +53,156 @@ pub struct Generation {
     pub finish: Option<Finish>,
     /// The time spent on it.
     pub times: Times,
+    /// How quickly it comes back after a step.
+    pub(super) pace: Pace,
+    /// The ids that the step under way computes: those after `rows_from` positions.
+    rows: Vec<TokenId>,
+    rows_from: usize,
+    /// Sampled tokens that [`Generation::take`] has not handed out.
+    ready: VecDeque<Token>,
 }
 
 /// Where the time of a generation went.
 #[derive(Default)]
 pub struct Times {
-    /// Computing those positions of the prompt that the cache did not hold.
+    /// Computing those positions of the prompt that the cache did not hold, waiting for the engine included.
     pub prefill: Duration,
-    /// Computing each position after the prompt, in nanoseconds.
+    /// Computing the positions of each step after the prompt, in nanoseconds, waiting for the engine included.
     pub steps: Vec<u64>,
     /// Choosing ids from logits, over all steps.
     pub sample: Duration,
+    /// Choosing the ids of the step under way.
+    sample_now: Duration,
 }
 
 impl Generation {
     /// Starts a generation from `prompt`, which holds at least one id, without computing anything yet. `sequence` keeps
-    /// the positions that it shares with the prompt and drops the others. `stop_ids` end the answer.
+    /// the positions that it shares with the prompt and drops the others. `stop_ids` end the answer, and so does the
+    /// end of a context of `n_ctx` positions.
     pub fn begin(
         sequence: &mut Sequence,
         prompt: Vec<TokenId>,
+        n_ctx: usize,
         params: SamplingParams,
         seed: u64,
         stop_ids: Vec<TokenId>,
     ) -> Generation {
         let cached_tokens = sequence.keep_prefix(&prompt[..prompt.len() - 1]);
         sequence.keep_states_for(&prompt, &[]);
-        sequence.cache.reset_work();
+        sequence.reset_work();
+        let prompt_len = prompt.len();
         Generation {
-            prompt_len: prompt.len(),
             ids: prompt,
+            prompt_len,
+            n_ctx,
             cached_tokens,
             params,
             seed,
             stop_ids,
-            finish: None,
-            times: Times::default(),
+            pace: Pace::new(),
+            ..Generation::default()
         }
     }
 
-    /// Computes and samples the next id; `None` once the generation has ended. After an error it can be called again.
-    pub fn next(&mut self, runtime: &Runtime, sequence: &mut Sequence, watch: &mut Watch) -> Result<Option<Token>> {
+    /// The next token that was sampled and not handed out; `None` if the next step has to be computed first.
+    pub fn take(&mut self) -> Option<Token> {
         if self.finish.is_some() {
-            return Ok(None);
+            return None;
         }
-        let mut times = std::mem::take(&mut self.times);
-        let computed = {
-            let threshold = self.threshold();
-            self.compute(runtime, sequence, self.logits_for(&threshold), watch, &mut times)
-        };
-        self.times = times;
-        let token = self.sample(runtime, &mut computed?);
-        // Without an id the last position is computed again by the next call.
-        token.map(Some).inspect_err(|_| {
-            sequence.truncate(self.ids.len() - 1);
-        })
+        let token = self.ready.pop_front()?;
+        self.ids.push(token.id);
+        self.finish = token.finish;
+        Some(token)
+    }
+
+    /// Whether [`Generation::take`] has nothing to hand out before another step.
+    pub fn needs_step(&self) -> bool {
+        self.ready.is_empty() && self.finish.is_none()
+    }
+
+    /// Whether the tokens that were sampled end it.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ready.back().is_some_and(|token| token.finish.is_some())
     }
 
     fn sampler(&self) -> Sampler<'_> {
         Sampler::new(&self.params, self.seed)
     }
 
-    /// Finds the candidates of the next id by the bounds of their logits.
-    fn threshold(&self) -> impl Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync {
-        |low, high| self.sampler().bound(low, high, &self.ids, self.prompt_len)
+    /// Decides what the next step computes after the `computed` positions of its sequence.
+    pub(super) fn prepare(&mut self, computed: usize) {
+        self.rows = self.ids[computed..].to_vec();
+        self.rows_from = computed;
     }
 
-    /// Which logits the sampler needs for the next id.
-    fn logits_for<'a>(&self, threshold: &'a CandidateThreshold) -> LogitsFor<'a> {
-        if self.sampler().needs_every_logit() { LogitsFor::All } else { LogitsFor::Candidates(threshold) }
+    /// The ids that the step under way has still to compute after `computed` positions of its sequence.
+    pub(super) fn pending(&self, computed: usize) -> &[TokenId] {
+        &self.rows[computed - self.rows_from..]
+    }
+
+    /// How many positions its sequence keeps: those of all ids but the last one.
+    pub(super) fn computed_len(&self) -> usize {
+        self.ids.len() + self.ready.len() - 1
+    }
+
+    /// For each row of the step that gives an id: what finds the candidates of the id by the bounds of their logits.
+    /// Empty if the next `n` rows after `computed` positions give none.
+    pub(super) fn thresholds(&self, computed: usize, n: usize) -> Vec<Box<CandidateThreshold<'_>>> {
+        if computed + n < self.ids.len() || self.sampler().needs_every_logit() {
+            return Vec::new();
+        }
+        let known = &self.ids;
+        vec![Box::new(|low: &mut [f32], high: &mut [f32]| self.sampler().bound(low, high, known, self.prompt_len))]
+    }
+
+    /// The logits that the row `from_end` rows before the end of the step needs, counted from 1.
+    pub(super) fn logits_for<'a>(
+        &self,
+        from_end: usize,
+        thresholds: &'a [Box<CandidateThreshold<'a>>],
+    ) -> LogitsFor<'a> {
+        match (from_end, thresholds.last()) {
+            (1, Some(threshold)) => LogitsFor::Candidates(threshold),
+            (1, None) => LogitsFor::All,
+            _ => LogitsFor::None,
+        }
+    }
+
+    /// Samples the next id from the logits after the last row.
+    pub(super) fn choose(&mut self, logits: &mut [f32], n_vocab: usize) -> Result<()> {
+        let start = Instant::now();
+        let chosen = logits.chunks_mut(n_vocab).try_for_each(|logits| self.sample(logits));
+        self.times.sample_now = start.elapsed();
+        self.times.sample += self.times.sample_now;
+        chosen
     }
 
     /// Samples one id from the logits after the last, and decides whether the generation ends with it.
-    fn sample(&mut self, runtime: &Runtime, logits: &mut [f32]) -> Result<Token> {
-        let start = Instant::now();
+    fn sample(&mut self, logits: &mut [f32]) -> Result<()> {
         let raw = self.params.logprobs.map(|_| logits.to_vec());
         let id = self.sampler().pick(logits, &self.ids, self.prompt_len)?;
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
-        self.times.sample += start.elapsed();
-        self.ids.push(id);
-        self.finish = if self.stop_ids.contains(&id) {
+        let len = self.ids.len() + 1;
+        let finish = if self.stop_ids.contains(&id) {
             Some(Finish::Stop)
-        } else if Some(self.generated().len()) == self.params.max_tokens {
+        } else if Some(len - self.prompt_len) == self.params.max_tokens {
             Some(Finish::Length)
-        } else if self.ids.len() > runtime.n_ctx {
+        } else if len > self.n_ctx {
             Some(Finish::Context)
         } else {
             None
         };
-        Ok(Token { id, logprobs, finish: self.finish })
+        self.ready.push_back(Token { id, logprobs, finish });
+        Ok(())
     }
 
-    /// Computes the logits after the last id. A prompt is computed in chunks; abandoning one keeps the chunks
-    /// before it.
-    fn compute(
-        &self,
-        runtime: &Runtime,
-        sequence: &mut Sequence,
-        logits: LogitsFor,
-        watch: &mut Watch,
-        times: &mut Times,
-    ) -> Result<Vec<f32>> {
-        loop {
-            let start = Instant::now();
-            let pending = &self.ids[sequence.ids().len()..];
-            let chunk = &pending[..pending.len().min(runtime.n_batch)];
-            let last = chunk.len() == pending.len();
-            let logits_for = if last { logits } else { LogitsFor::None };
-            let logits = runtime.prefill(sequence, chunk, logits_for, watch)?;
-            if self.ids.len() == self.prompt_len {
-                times.prefill += start.elapsed();
-            } else {
-                times.steps.push(start.elapsed().as_nanos() as u64);
-            }
-            if last {
-                return Ok(logits);
-            }
+    /// Counts the time of a step: `spent` from when it was asked for to the end of its last pass.
+    pub(super) fn count(&mut self, spent: Duration) {
+        let spent = spent.saturating_sub(std::mem::take(&mut self.times.sample_now));
+        if self.generated().is_empty() {
+            self.times.prefill += spent;
+        } else if !self.ready.is_empty() {
+            self.times.steps.push(spent.as_nanos() as u64);
         }
     }
 
@@ -184,43 +224,4 @@ impl Generation {
             _ => all,
         }
     }
-}
-
-/// Runs generations to their end together, each on its own sequence: each pass computes the next position of all that
-/// have not ended.
-pub fn complete_all(
-    runtime: &Runtime,
-    generations: &mut [Generation],
-    sequences: &mut [Sequence],
-    watch: &mut Watch,
-) -> Result<()> {
-    let mut sequences: Vec<&mut Sequence> = sequences.iter_mut().collect();
-    loop {
-        let live: Vec<usize> = (0..generations.len()).filter(|i| generations[*i].finish.is_none()).collect();
-        if live.is_empty() {
-            return Ok(());
-        }
-        let mut logits = compute_all(runtime, generations, &live, &mut sequences, watch)?;
-        for (i, logits) in live.into_iter().zip(logits.chunks_mut(runtime.model.config().vocab_size)) {
-            generations[i].sample(runtime, logits)?;
-        }
-    }
-}
-
-/// Computes the logits after the last ids of the `live` generations, one after the other.
-fn compute_all(
-    runtime: &Runtime,
-    generations: &[Generation],
-    live: &[usize],
-    sequences: &mut [&mut Sequence],
-    watch: &mut Watch,
-) -> Result<Vec<f32>> {
-    let thresholds: Vec<_> = live.iter().map(|i| generations[*i].threshold()).collect();
-    let mut rows = Vec::new();
-    for (i, threshold) in live.iter().zip(&thresholds) {
-        let pending = &generations[*i].ids[sequences[*i].ids().len()..];
-        rows.extend(pending.iter().map(|id| Row { sequence: *i, id: *id, logits: LogitsFor::None }));
-        rows.last_mut().expect("the last id is never in the cache").logits = generations[*i].logits_for(threshold);
-    }
-    runtime.advance(sequences, &rows, watch)
 }

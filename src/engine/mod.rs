@@ -8,7 +8,7 @@ mod generate;
 mod hardware;
 mod inspect;
 mod open;
-mod passes;
+mod prefixes;
 mod prompt;
 mod receipts;
 mod replay;
@@ -19,10 +19,10 @@ mod stream;
 mod template;
 mod tensor;
 mod thoughts;
+mod together;
 mod trace;
-mod warm;
 
-pub use crate::decode::{Finish, Watch};
+pub use crate::decode::{Finish, TokenScore, Watch};
 pub use crate::model::config::{Config, Pooling};
 pub use crate::model::{ActQuant, InputTrace, LayerTrace, LmHead, PerToken, ProjectionTrace, Trace};
 pub use crate::ops::activation::Activation;
@@ -35,14 +35,14 @@ pub use open::Options;
 pub use prompt::{PromptOrigin, Request, TextOrIds};
 pub use receipts::NUMERICS;
 pub use replay::Replay;
-pub use score::{ContinuationScore, Scores, TokenScore};
+pub use score::{ContinuationScore, Question, Scores};
 pub use spans::{Span, spans};
 pub use stream::{Piece, Stream};
 pub use template::template_of_file;
 pub use tensor::TensorValues;
 
 use crate::checkpoint::gguf::Gguf;
-use crate::decode::{Runtime, Sequence};
+use crate::decode::{PrefixCache, Runtime};
 use crate::error::{Error, Result};
 use crate::machine::facts::{Resident, resident};
 use crate::template::Template;
@@ -53,14 +53,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// An open model with its threads. Any number of callers can share it: only its caches change.
 pub struct Engine {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     kv_type: KvType,
     identity: Identity,
     tokenizer: OnceLock<Result<Tokenizer>>,
     tokenizer_thread: Mutex<TokenizerThread>,
     template: OnceLock<Arc<Template>>,
-    /// The sequence of the last prefill or generation, whose prefix the next one reuses; absent while in use.
-    warm: Mutex<Option<Sequence>>,
+    /// Sequences that were computed before.
+    prefix_cache: PrefixCache,
 }
 
 /// Memory that an engine takes, in bytes.
@@ -71,7 +71,7 @@ pub struct MemoryUse {
     pub mapped_weights: usize,
     /// The 8-bit copy of the output head, once it has been made.
     pub head_copy: usize,
-    /// Keys and values of the warm sequence.
+    /// The prefix cache: keys, values and recurrent states.
     pub kv_cache: usize,
     /// The model file on disk.
     pub file: u64,
@@ -81,7 +81,7 @@ pub struct MemoryUse {
 
 impl Engine {
     /// The model and the threads that run it.
-    pub fn runtime(&self) -> &Runtime {
+    pub fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
     }
 
@@ -108,6 +108,11 @@ impl Engine {
     /// Positions that one forward pass takes at most.
     pub fn n_batch(&self) -> usize {
         self.runtime.n_batch
+    }
+
+    /// Answers that one forward pass advances at most.
+    pub fn max_batch(&self) -> usize {
+        self.runtime.max_batch
     }
 
     /// Number of threads that compute.

@@ -3,7 +3,7 @@
 use super::receipts::Identity;
 use super::{ActQuant, Activation, Engine, KvType, LmHead, Watch};
 use crate::checkpoint::gguf::Gguf;
-use crate::decode::Runtime;
+use crate::decode::{PrefixCache, Runtime};
 use crate::error::{Error, Result};
 use crate::kernel::{Team, kernels};
 use crate::machine::facts;
@@ -19,6 +19,12 @@ use std::thread::JoinHandle;
 /// The default `n_batch`: enough rows to amortise reading the weights, few enough that they stay in the cache.
 const DEFAULT_BATCH: usize = 128;
 
+/// The default `max_batch`: more answers at once gain little speed.
+const DEFAULT_MAX_BATCH: usize = 32;
+
+/// The default size of the prefix cache, if one sequence does not need more.
+const DEFAULT_CACHE_BYTES: usize = 512 << 20;
+
 /// How to open a model. `None` takes the default.
 #[derive(Default)]
 pub struct Options {
@@ -28,6 +34,11 @@ pub struct Options {
     pub n_threads: Option<usize>,
     /// Positions that one forward pass takes at most. Default: 128.
     pub n_batch: Option<usize>,
+    /// Answers that one forward pass advances at most. Default: 32.
+    pub max_batch: Option<usize>,
+    /// Bytes of keys, values and states that are kept for later prompts. Default: 512 MiB, or what one sequence of `n_ctx`
+    /// positions takes if that is more.
+    pub cache_bytes: Option<usize>,
     /// Instruction set by name. Default: `BITNET_ISA` from the environment, or else the best that this processor has.
     pub isa: Option<String>,
     /// How keys and values are stored. Default: f16.
@@ -78,8 +89,13 @@ impl Engine {
     pub fn open(path: &Path, options: Options, watch: &mut Watch) -> Result<Engine> {
         let isa = options.isa.or_else(|| std::env::var("BITNET_ISA").ok().filter(|isa| !isa.is_empty()));
         let kernels = kernels(isa.as_deref())?;
-        for (name, value) in [("n_ctx", options.n_ctx), ("n_threads", options.n_threads), ("n_batch", options.n_batch)]
-        {
+        let counts = [
+            ("n_ctx", options.n_ctx),
+            ("n_threads", options.n_threads),
+            ("n_batch", options.n_batch),
+            ("max_batch", options.max_batch),
+        ];
+        for (name, value) in counts {
             if value == Some(0) {
                 return Err(Error::Argument(format!("{name} is 0, expected at least 1")));
             }
@@ -96,15 +112,20 @@ impl Engine {
         let model = pool.run_watched(load, look).unwrap_or(Err(Error::Cancelled))?;
         let n_ctx = model.config().n_ctx(options.n_ctx)?;
         let n_batch = options.n_batch.unwrap_or(DEFAULT_BATCH);
+        let max_batch = options.max_batch.unwrap_or(DEFAULT_MAX_BATCH);
         let identity = Identity::new(model.gguf(), model.config(), threads);
+        let kv_type = options.kv_type.unwrap_or(KvType::F16);
+        let cache_bytes =
+            options.cache_bytes.unwrap_or_else(|| model.sequence_bytes(kv_type, n_ctx).max(DEFAULT_CACHE_BYTES));
+        let (scratch, batcher) = Default::default();
         Ok(Engine {
             identity,
-            runtime: Runtime { model, kernels, pool, n_ctx, n_batch, scratch: Mutex::default() },
-            kv_type: options.kv_type.unwrap_or(KvType::F16),
+            runtime: Arc::new(Runtime { model, kernels, pool, n_ctx, n_batch, max_batch, scratch, batcher }),
+            kv_type,
             tokenizer: OnceLock::new(),
             tokenizer_thread: Mutex::new(tokenizer_thread),
             template: OnceLock::new(),
-            warm: Mutex::default(),
+            prefix_cache: PrefixCache::new(cache_bytes),
         })
     }
 }

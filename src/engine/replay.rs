@@ -40,7 +40,7 @@ impl Engine {
             stop_ids: claim.sampling.stop_token_ids().to_vec(),
             ..self.request(prompt.into(), params, watch)?
         };
-        let mut stream = self.stream_on(&mut None, request);
+        let mut stream = self.stream_from_nothing(request);
         while stream.next(self, watch)?.is_some() {}
         // An answer that was cancelled, or ended by its context, is computed up to its last id and ends by its length.
         let stops = claim.finish_reason == Finish::Stop.name();

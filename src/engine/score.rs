@@ -1,27 +1,10 @@
 //! How likely the model finds given tokens: log-probabilities, scores of continuations, perplexity.
 
-use super::passes::{groups, pass_by_pass};
-use super::{Engine, Watch};
-use crate::decode::{Runtime, Sequence};
+use super::{Engine, TokenScore, Watch};
+use crate::decode::{Extension, Output, Sequence, Step, Steps, Task};
 use crate::error::{Error, Result};
-use crate::model::{LogitsFor, Row};
-use crate::sampler::LogSoftmax;
 use crate::token::TokenId;
-
-/// How likely a token is after those before it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct TokenScore {
-    /// Natural logarithm of its probability.
-    pub logprob: f32,
-    /// Whether it is the most likely token, which greedy sampling would choose.
-    pub is_greedy: bool,
-}
-
-impl TokenScore {
-    fn new(logits: &[f32], softmax: &LogSoftmax, id: TokenId) -> TokenScore {
-        TokenScore { logprob: softmax.of(logits[id as usize]) as f32, is_greedy: softmax.best == id }
-    }
-}
+use std::ops::Range;
 
 /// How likely a continuation is.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,11 +25,22 @@ impl ContinuationScore {
     }
 }
 
-/// The result of [`Engine::score`].
+/// A context and what may follow it, for [`Engine::score`].
+#[derive(Clone)]
+pub struct Question {
+    /// The ids before each continuation.
+    pub context: Vec<TokenId>,
+    /// The ids of each continuation.
+    pub continuations: Vec<Vec<TokenId>>,
+}
+
+/// The result of [`Engine::score`] for one question.
+#[derive(Clone, Default)]
 pub struct Scores {
     /// One score per continuation.
     pub continuations: Vec<ContinuationScore>,
-    /// Positions that were computed: the context once, and all tokens of each continuation but its last.
+    /// Positions that were computed: what the prefix cache does not hold of the context, once, and all tokens of each
+    /// continuation but its last.
     pub computed_tokens: usize,
 }
 
@@ -55,15 +49,58 @@ fn sum_logprobs(start: f64, scores: &[TokenScore]) -> f64 {
 }
 
 impl Engine {
-    /// The log-probability of every id of a sequence but the first.
-    pub fn logprobs(&self, ids: &[TokenId], watch: &mut Watch) -> Result<Vec<f32>> {
-        self.check_ids(ids, 0)?;
-        let scores = self.score_from(ids, 1, watch)?;
-        Ok(scores.iter().map(|score| score.logprob).collect())
+    /// The log-probability of every id of each sequence but the first.
+    pub fn logprobs(&self, sequences: &[Vec<TokenId>], watch: &mut Watch) -> Result<Vec<Vec<f32>>> {
+        sequences.iter().try_for_each(|ids| self.check_ids(ids, 0))?;
+        let windows: Vec<Window> = sequences.iter().map(|ids| Window { ids, scored: 1..ids.len() }).collect();
+        let logprobs = |scores: Vec<TokenScore>| scores.iter().map(|score| score.logprob).collect();
+        Ok(self.score_windows(&windows, watch)?.into_iter().map(logprobs).collect())
     }
 
-    /// How likely each continuation is after the context, which is computed once.
-    pub fn score(&self, context: &[TokenId], continuations: &[Vec<TokenId>], watch: &mut Watch) -> Result<Scores> {
+    /// How likely each continuation of each question is after its context. Contexts are computed once, also across
+    /// calls: the prefix cache keeps them.
+    pub fn score(&self, questions: &[Question], watch: &mut Watch) -> Result<Vec<Scores>> {
+        questions.iter().try_for_each(|question| self.check_question(question))?;
+        let mut all: Vec<Scores> = questions.iter().map(Scores::of).collect();
+        let mut steps = Steps::new(&self.runtime);
+        // The question of each step, and the continuation; none for the step of its context.
+        let mut parts: Vec<(usize, Option<usize>)> = Vec::new();
+        let mut next = 0;
+        loop {
+            while next < questions.len() && steps.len() < self.max_together() && steps.rows() < 2 * self.n_batch() {
+                steps.add(parts.len(), self.context_step(&questions[next]));
+                parts.push((next, None));
+                next += 1;
+            }
+            if steps.is_empty() {
+                return Ok(all);
+            }
+            for done in steps.wait(watch) {
+                done.result?;
+                let Step { sequence, task } = done.step;
+                let Task::Extend(Extension { output: Output::Scores { scores: found, .. }, .. }) = task else {
+                    unreachable!("only scores were added")
+                };
+                let (i, part) = parts[done.key];
+                let (question, scores) = (&questions[i], &mut all[i]);
+                scores.computed_tokens += self.positions(&sequence);
+                if let Some(continuation) = part {
+                    scores.continuations[continuation].tokens.extend(found.concat());
+                    continue;
+                }
+                let firsts =
+                    question.continuations.iter().zip(&mut scores.continuations).filter(|(ids, _)| !ids.is_empty());
+                firsts.zip(found.concat()).for_each(|((_, score), first)| score.tokens.push(first));
+                for (continuation, ids) in question.continuations.iter().enumerate().filter(|(_, ids)| ids.len() > 1) {
+                    steps.add(parts.len(), continuation_step(&sequence, ids));
+                    parts.push((i, Some(continuation)));
+                }
+                self.keep(sequence);
+            }
+        }
+    }
+
+    fn check_question(&self, Question { context, continuations }: &Question) -> Result<()> {
         self.check_ids(context, 0)?;
         let Some(position) = context.len().checked_sub(1) else {
             return Err(Error::Argument("context is empty; give at least one token id".into()));
@@ -72,31 +109,24 @@ impl Engine {
         for (i, ids) in continuations.iter().enumerate() {
             self.check_ids(ids, position).map_err(|error| error.at(format!("continuations[{i}]")))?;
         }
-        let runtime = &self.runtime;
-        let positions = |sequence: &Sequence| sequence.work().attention as usize / self.config().n_layers;
-        let mut base = self.new_sequence();
-        let logits = runtime.prefill(&mut base, context, LogitsFor::All, watch)?;
-        let softmax = LogSoftmax::new(&logits);
-        let shared = positions(&base);
-        let mut scores = Scores { continuations: Vec::with_capacity(continuations.len()), computed_tokens: shared };
-        for group in groups(runtime, continuations.iter().map(Vec::len)) {
-            let group = &continuations[group];
-            let mut sequences = vec![base.clone(); group.len()];
-            let mut rows = Vec::new();
-            for (sequence, ids) in group.iter().enumerate() {
-                let before = &ids[..ids.len().saturating_sub(1)];
-                rows.extend(before.iter().map(|id| Row { sequence, id: *id, logits: LogitsFor::All }));
-            }
-            let next: Vec<TokenId> = group.iter().flat_map(|ids| ids.iter().skip(1).copied()).collect();
-            let mut later = score_next(runtime, &mut sequences, &rows, &next, watch)?.into_iter();
-            scores.computed_tokens += sequences.iter().map(|sequence| positions(sequence) - shared).sum::<usize>();
-            for ids in group {
-                let first = ids.first().map(|id| TokenScore::new(&logits, &softmax, *id));
-                let rest = later.by_ref().take(ids.len().saturating_sub(1));
-                scores.continuations.push(ContinuationScore { tokens: first.into_iter().chain(rest).collect() });
-            }
-        }
-        Ok(scores)
+        Ok(())
+    }
+
+    /// Positions that were computed for a sequence.
+    fn positions(&self, sequence: &Sequence) -> usize {
+        sequence.work().attention as usize / self.config().n_layers
+    }
+
+    /// Computes a context, and scores the first id of each continuation.
+    fn context_step(&self, Question { context, continuations }: &Question) -> Step {
+        let mut sequence = self.sequence_for(&context[..context.len() - 1], None);
+        let cached = sequence.keep_prefix(&context[..context.len() - 1]);
+        sequence.keep_states_for(context, &[]);
+        sequence.reset_work();
+        let rest = context[cached..].to_vec();
+        let firsts = continuations.iter().filter_map(|ids| ids.first().copied()).collect();
+        let last = rest.len() - 1..rest.len();
+        Step::extend(sequence, Extension::new(rest, last, Output::Scores { next: vec![firsts], scores: Vec::new() }))
     }
 
     /// Encodes a context and its continuations so that the ids of both, joined, are those of the whole text.
@@ -123,67 +153,107 @@ impl Engine {
         Ok((context_ids, rest))
     }
 
-    /// The perplexity of a sequence of any length: e to the power of the mean negative log-probability of its ids.
+    /// The perplexity of each sequence, of any length: e to the power of the mean negative log-probability of its ids. An
+    /// error names the index of the sequence.
     ///
     /// Windows of `n_ctx` positions advance by `stride` (default: half of `n_ctx`). Each id counts once, in the first
     /// window that reaches it, given all ids before it in that window (the sliding window of Hugging Face's guide
     /// "Perplexity of fixed-length models").
-    pub fn perplexity(&self, ids: &[TokenId], stride: Option<usize>, watch: &mut Watch) -> Result<f64> {
+    pub fn perplexity(
+        &self,
+        sequences: &[Vec<TokenId>],
+        stride: Option<usize>,
+        watch: &mut Watch,
+    ) -> std::result::Result<Vec<f64>, (Option<usize>, Error)> {
+        let stride = self.stride(stride).map_err(|error| (None, error))?;
+        let (mut windows, mut owners) = (Vec::new(), Vec::new());
+        for (i, ids) in sequences.iter().enumerate() {
+            self.runtime.check_vocabulary(ids).map_err(|error| (Some(i), error))?;
+            if ids.len() < 2 {
+                let found = ids.len();
+                let error = Error::Argument(format!("perplexity needs at least two tokens; the text has {found}"));
+                return Err((Some(i), error));
+            }
+            let own = windows_of(ids, self.n_ctx(), stride);
+            owners.extend(std::iter::repeat_n(i, own.len()));
+            windows.extend(own);
+        }
+        let scores = self.score_windows(&windows, watch).map_err(|error| (None, error))?;
+        let mut sums = vec![(0f64, 0usize); sequences.len()];
+        for (owner, scores) in owners.into_iter().zip(scores) {
+            let (sum, count) = &mut sums[owner];
+            *sum = sum_logprobs(*sum, &scores);
+            *count += scores.len();
+        }
+        Ok(sums.into_iter().map(|(sum, count)| libm::exp(-sum / count as f64)).collect())
+    }
+
+    fn stride(&self, stride: Option<usize>) -> Result<usize> {
         let n_ctx = self.n_ctx();
-        self.runtime.check_vocabulary(ids)?;
         let stride = stride.unwrap_or(n_ctx.div_ceil(2));
         if stride == 0 || stride > n_ctx {
             return Err(Error::Argument(format!("stride is {stride}, expected 1 to n_ctx, which is {n_ctx}")));
         }
-        let (mut sum, mut count, mut seen) = (0f64, 0usize, 0);
-        for begin in (0..ids.len()).step_by(stride) {
-            let end = (begin + n_ctx).min(ids.len());
-            let scores = self.score_from(&ids[begin..end], seen.max(begin + 1) - begin, watch)?;
-            sum = sum_logprobs(sum, &scores);
-            (count, seen) = (count + scores.len(), end);
-            if end == ids.len() {
-                break;
-            }
-        }
-        match count {
-            0 => {
-                let found = ids.len();
-                Err(Error::Argument(format!("perplexity needs at least two tokens; the text has {found}")))
-            }
-            _ => Ok(libm::exp(-sum / count as f64)),
-        }
+        Ok(stride)
     }
 
-    /// The scores of a sequence's ids from position `first` on, which is at least 1.
-    fn score_from(&self, ids: &[TokenId], first: usize, watch: &mut Watch) -> Result<Vec<TokenScore>> {
-        let before = &ids[..ids.len().saturating_sub(1)];
-        let logits = |i: usize| if i + 1 >= first { LogitsFor::All } else { LogitsFor::None };
-        let row = |(i, id): (usize, &TokenId)| Row { sequence: 0, id: *id, logits: logits(i) };
-        let rows: Vec<Row> = before.iter().enumerate().map(row).collect();
-        score_next(&self.runtime, &mut [self.new_sequence()], &rows, &ids[first.min(ids.len())..], watch)
+    /// The scores of some ids of each window.
+    fn score_windows(&self, windows: &[Window], watch: &mut Watch) -> Result<Vec<Vec<TokenScore>>> {
+        let mut all = vec![Vec::new(); windows.len()];
+        let make = |i: usize| {
+            let Window { ids, scored } = &windows[i];
+            // The last id is never computed.
+            let before = ids[..ids.len().saturating_sub(1)].to_vec();
+            let next = ids[scored.start.min(ids.len())..].iter().map(|id| vec![*id]).collect();
+            let output = Output::Scores { next, scores: Vec::new() };
+            let wanted = scored.start.saturating_sub(1)..before.len();
+            Ok(Step::extend(self.new_sequence(), Extension::new(before, wanted, output)))
+        };
+        let take = |i: usize, step: Step| {
+            if let Task::Extend(Extension { output: Output::Scores { scores, .. }, .. }) = step.task {
+                all[i] = scores.concat();
+            }
+        };
+        self.run_all(windows.len(), make, take, watch)?;
+        Ok(all)
     }
 }
 
-/// The scores of the ids `next`: the first follows the first of `rows` that asks for logits, and so on.
-fn score_next(
-    runtime: &Runtime,
-    sequences: &mut [Sequence],
-    rows: &[Row],
-    next: &[TokenId],
-    watch: &mut Watch,
-) -> Result<Vec<TokenScore>> {
-    let vocab = runtime.model.config().vocab_size;
-    let mut scores = vec![TokenScore::default(); next.len()];
-    let mut done = 0;
-    pass_by_pass(runtime, sequences, rows, watch, |_, logits| {
-        let count = logits.len() / vocab;
-        let (scores, next) = (&mut scores[done..][..count], &next[done..]);
-        done += count;
-        let each = |i: usize, score: &mut [TokenScore]| {
-            let logits = &logits[i * vocab..][..vocab];
-            score[0] = TokenScore::new(logits, &LogSoftmax::new(logits), next[i]);
-        };
-        runtime.pool.run(|team| team.for_each_chunk(scores, 1, each));
-    })?;
-    Ok(scores)
+/// A sequence, and those of its ids that are scored; the first id has nothing before it.
+struct Window<'a> {
+    ids: &'a [TokenId],
+    scored: Range<usize>,
+}
+
+/// Cuts a sequence into windows of `n_ctx` ids, each `stride` further on; each scores the ids that those before it have
+/// not reached.
+fn windows_of(ids: &[TokenId], n_ctx: usize, stride: usize) -> Vec<Window<'_>> {
+    let (mut windows, mut seen) = (Vec::new(), 0);
+    for begin in (0..ids.len()).step_by(stride) {
+        let end = (begin + n_ctx).min(ids.len());
+        windows.push(Window { ids: &ids[begin..end], scored: seen.max(begin + 1) - begin..end - begin });
+        seen = end;
+        if end == ids.len() {
+            break;
+        }
+    }
+    windows
+}
+
+impl Scores {
+    /// The scores of a question before any is known.
+    fn of(question: &Question) -> Scores {
+        let continuations = question.continuations.iter().map(|_| ContinuationScore { tokens: Vec::new() }).collect();
+        Scores { continuations, computed_tokens: 0 }
+    }
+}
+
+/// Computes a continuation, and scores its ids but the first.
+fn continuation_step(context: &Sequence, ids: &[TokenId]) -> Step {
+    let mut sequence = context.clone();
+    sequence.reset_work();
+    let before = ids[..ids.len() - 1].to_vec();
+    let next = ids[1..].iter().map(|id| vec![*id]).collect();
+    let wanted = 0..before.len();
+    Step::extend(sequence, Extension::new(before, wanted, Output::Scores { next, scores: Vec::new() }))
 }

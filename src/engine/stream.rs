@@ -3,8 +3,9 @@
 use super::stop_strings::StopStrings;
 use super::thoughts::ThoughtSplitter;
 use super::{Engine, Finish, PromptOrigin, Request, Watch};
-use crate::decode::{Generation, Sequence};
+use crate::decode::{Done, Generation, Sequence, Step, Task, Token};
 use crate::error::Result;
+use crate::kernel::attention::PAGE_LEN;
 use crate::receipt::Receipt;
 use crate::token::TokenId;
 use crate::tokenizer::{Detokenizer, Tokenizer};
@@ -29,8 +30,10 @@ pub struct Piece {
 pub struct Stream {
     /// Absent once the answer has ended and the sequence has gone back to its owner.
     sequence: Option<Sequence>,
-    /// Whether the sequence belongs to the engine, which keeps it warm for the next prompt.
-    warm: bool,
+    /// Whether the sequence goes to the prefix cache at the end; else its owner takes it back.
+    is_owned: bool,
+    /// Whether the prefix cache is used.
+    uses_cache: bool,
     /// The ids and times of the answer so far.
     pub generation: Generation,
     detokenizer: Detokenizer,
@@ -42,6 +45,8 @@ pub struct Stream {
     pub reasoning: String,
     pub(super) origin: PromptOrigin,
     pub(super) clock: Clock,
+    /// When the pull under way began.
+    entered: Option<Instant>,
     /// When the last pull returned.
     left: Instant,
     /// The receipt, once the answer has ended. None if it ended before its first id.
@@ -62,27 +67,34 @@ pub(super) struct Clock {
 }
 
 impl Engine {
-    /// Starts to answer on the warm sequence, or on an empty one while another caller uses it. Computes nothing yet.
+    /// Starts to answer from the prefix that the prefix cache holds. Computes nothing yet.
     pub fn stream(&self, request: Request) -> Stream {
-        Stream { warm: true, ..self.begin_stream(self.take_warm(), request) }
+        self.begin_stream(None, true, true, request)
     }
 
-    /// Starts to answer on the caller's sequence, or on a new one. [`Stream::take_sequence`] gives it back.
+    /// Starts to answer on the caller's sequence, if it holds as much of the prompt as the prefix cache does.
+    /// [`Stream::take_sequence`] gives it back.
     pub fn stream_on(&self, sequence: &mut Option<Sequence>, request: Request) -> Stream {
-        self.begin_stream(sequence.take().unwrap_or_else(|| self.new_sequence()), request)
+        self.begin_stream(sequence.take(), false, true, request)
     }
 
-    fn begin_stream(&self, mut sequence: Sequence, request: Request) -> Stream {
+    /// Starts to answer from nothing, and leaves the prefix cache as it is.
+    pub(super) fn stream_from_nothing(&self, request: Request) -> Stream {
+        self.begin_stream(None, false, false, request)
+    }
+
+    fn begin_stream(&self, own: Option<Sequence>, is_owned: bool, uses_cache: bool, request: Request) -> Stream {
         let seed = request.params.seed.unwrap_or_else(random_seed);
         let controls = self.tokenizer().ok().into_iter().flat_map(Tokenizer::control_texts);
         let stop_strings = StopStrings::new(request.params.stop.clone(), controls);
         let thoughts = ThoughtSplitter::new(request.origin.thoughts);
         let wall = request.origin.render + request.origin.tokenize;
-        let generation = Generation::begin(&mut sequence, request.prompt, request.params, seed, request.stop_ids);
-        sequence.keep_states_for(generation.prompt(), &self.message_starts(generation.prompt()));
+        let (sequence, generation) =
+            self.begin(own, uses_cache, request.prompt, request.params, seed, request.stop_ids);
         Stream {
             sequence: Some(sequence),
-            warm: false,
+            is_owned,
+            uses_cache,
             generation,
             detokenizer: Detokenizer::new(false, true),
             stop_strings,
@@ -91,6 +103,7 @@ impl Engine {
             reasoning: String::new(),
             origin: request.origin,
             clock: Clock { wall, ..Clock::default() },
+            entered: None,
             left: Instant::now(),
             receipt: None,
         }
@@ -100,25 +113,71 @@ impl Engine {
 impl Stream {
     /// The next piece; None once the answer has ended. After an error it can be called again.
     pub fn next(&mut self, engine: &Engine, watch: &mut Watch) -> Result<Option<Piece>> {
-        let start = Instant::now();
-        self.clock.consumer += start - self.left;
-        let piece = self.pull(engine, watch);
-        self.left = Instant::now();
-        self.clock.wall += self.left - start;
+        if let Some(step) = self.begin_step() {
+            self.end_step(engine.runtime.run(step, watch))?;
+        }
+        Ok(self.take_piece(engine))
+    }
+
+    /// The step that computes the next piece, unless there is one already or the answer has ended. The stream is of no
+    /// use before [`Stream::end_step`] has taken the step back.
+    pub fn begin_step(&mut self) -> Option<Step> {
+        self.enter();
+        let sequence = self.sequence.take_if(|_| self.generation.needs_step())?;
+        Some(Step::token(sequence, std::mem::take(&mut self.generation)))
+    }
+
+    /// Takes a step back.
+    pub fn end_step(&mut self, done: Done) -> Result<()> {
+        let Task::Token(generation) = done.step.task else { unreachable!("the task of `begin_step`") };
+        (self.sequence, self.generation) = (Some(done.step.sequence), *generation);
+        done.result.inspect_err(|_| self.leave())
+    }
+
+    /// Whether its step has not been taken back.
+    pub fn is_computing(&self) -> bool {
+        self.generation.prompt().is_empty()
+    }
+
+    /// The next piece, if its step was computed; None once the answer has ended.
+    pub fn take_piece(&mut self, engine: &Engine) -> Option<Piece> {
+        self.enter();
+        let piece = self.generation.take().map(|token| self.piece(engine, token));
+        self.leave();
         if self.generation.generated().len() == 1 {
             self.clock.first_token = self.clock.wall;
+            self.keep_prompt(engine);
         }
-        if matches!(&piece, Ok(Some(piece)) if piece.finish.is_some()) {
+        if piece.as_ref().is_some_and(|piece| piece.finish.is_some()) {
             self.close(engine);
         }
         piece
     }
 
-    fn pull(&mut self, engine: &Engine, watch: &mut Watch) -> Result<Option<Piece>> {
-        let Some(sequence) = self.sequence.as_mut() else { return Ok(None) };
-        let Some(token) = self.generation.next(&engine.runtime, sequence, watch)? else {
-            return Ok(None);
-        };
+    /// Counts the time from now on as the engine's.
+    fn enter(&mut self) {
+        if self.entered.is_none() {
+            let now = Instant::now();
+            self.clock.consumer += now - self.left;
+            self.entered = Some(now);
+        }
+    }
+
+    /// Counts the time from now on as the consumer's.
+    fn leave(&mut self) {
+        self.left = Instant::now();
+        self.clock.wall += self.entered.take().map_or(Duration::ZERO, |entered| self.left - entered);
+    }
+
+    /// Keeps the prompt for others, while the answer goes on.
+    fn keep_prompt(&self, engine: &Engine) {
+        let is_new = self.generation.prompt().len() >= self.generation.cached_tokens + PAGE_LEN;
+        if let Some(sequence) = self.sequence.as_ref().filter(|_| self.uses_cache && is_new) {
+            engine.keep_pages(sequence);
+        }
+    }
+
+    fn piece(&mut self, engine: &Engine, token: Token) -> Piece {
         let start = Instant::now();
         let stopped = token.finish == Some(Finish::Stop);
         let mut text = String::new();
@@ -147,7 +206,7 @@ impl Stream {
         split.add_to(&mut self.reasoning, &mut self.text);
         self.clock.detokenize += start.elapsed();
         let (finish, id) = (self.generation.finish, (!stopped).then_some(token.id));
-        Ok(Some(Piece { text: split.text, reasoning: split.reasoning, id, logprobs: token.logprobs, finish }))
+        Piece { text: split.text, reasoning: split.reasoning, id, logprobs: token.logprobs, finish }
     }
 
     /// Ends the answer now. Does nothing if it has ended.
@@ -159,16 +218,17 @@ impl Stream {
         }
     }
 
-    /// Writes the receipt and gives a warm sequence back to the engine.
+    /// Writes the receipt, and gives a sequence that nobody owns to the prefix cache.
     fn close(&mut self, engine: &Engine) {
+        engine.runtime.forget(&self.generation);
         let Some(sequence) = &self.sequence else { return };
         if !self.generation.generated().is_empty() {
             self.receipt = Some(Arc::new(engine.receipt_of(self, sequence)));
         }
-        if self.warm
+        if self.is_owned
             && let Some(sequence) = self.sequence.take()
         {
-            engine.keep_warm(sequence);
+            engine.keep(sequence);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Engine, Watch};
 use crate::error::{Error, Result};
-use crate::model::{LogitsFor, Row, Trace};
+use crate::model::Trace;
 use crate::token::TokenId;
 
 impl Engine {
@@ -16,9 +16,7 @@ impl Engine {
         let int8 = self.runtime.model.reads_int8();
         let own_inputs = self.runtime.model.norms_inputs();
         let mut trace = Trace::new(self.config(), int8, own_inputs, layers, ids.len())?;
-        let rows: Vec<Row> = ids.iter().map(|id| Row { sequence: 0, id: *id, logits: LogitsFor::All }).collect();
-        let logits = self.runtime.advance_traced(&mut [&mut self.new_sequence()], &rows, Some(&mut trace), watch)?;
-        trace.logits = logits;
+        trace.logits = self.runtime.traced(self.new_sequence(), ids, &mut trace, watch)?;
         Ok(trace)
     }
 }

@@ -1,7 +1,7 @@
 //! The cache of one sequence: keys and values in pages, and the recurrent states of a hybrid model.
 
 use super::Row;
-use super::state::{History, Mark, Recurrence, SpareStates, State, StateShape};
+use super::state::{History, Recurrence, SpareStates, State, StateShape};
 use crate::error::Result;
 use crate::kernel::Team;
 use crate::kernel::attention::PAGE_LEN;
@@ -42,26 +42,14 @@ impl KvCache {
             Some((_, history)) => history.truncate(self.len, len),
             None => self.len.min(len),
         };
-        self.set_len(kept);
+        self.len = kept;
+        self.pages.truncate(kept.div_ceil(PAGE_LEN));
         kept
     }
 
-    fn set_len(&mut self, len: usize) {
-        self.len = len;
-        self.pages.truncate(len.div_ceil(PAGE_LEN));
-    }
-
-    /// Where the sequence is now, for [`KvCache::return_to`].
-    pub fn mark(&self) -> Mark {
-        self.recurrent.as_ref().map_or(Mark::at(self.len), |(_, history)| history.mark(self.len))
-    }
-
-    /// Goes back to a mark that this cache has given since it was last truncated to fewer positions.
-    pub fn return_to(&mut self, mark: Mark) {
-        self.set_len(mark.len);
-        if let Some((_, history)) = &mut self.recurrent {
-            history.return_to(mark);
-        }
+    /// How many positions [`KvCache::truncate`] would keep.
+    pub fn reach(&self, len: usize) -> usize {
+        self.recurrent.as_ref().map_or(self.len.min(len), |(_, history)| history.reach(self.len, len))
     }
 
     /// Asks for recurrent states to be kept when a pass comes to these positions, so that the sequence can be truncated
@@ -70,6 +58,33 @@ impl KvCache {
         if let Some((_, history)) = &mut self.recurrent {
             history.want(positions);
         }
+    }
+
+    /// Asks for one more recurrent state to be kept.
+    pub fn keep_state_at(&mut self, position: usize) {
+        if let Some((_, history)) = &mut self.recurrent {
+            history.want_also(position);
+        }
+    }
+
+    /// An empty cache of the same kind.
+    pub fn new_like(&self) -> KvCache {
+        KvCache::new(self.shape, self.kv_type, self.recurrent.as_ref().map(|(shape, _)| *shape))
+    }
+
+    /// Takes the positions of another cache in place of its own. The positions at which states are wanted and the
+    /// counted work stay.
+    pub fn adopt(&mut self, other: KvCache) {
+        (self.pages, self.len) = (other.pages, other.len);
+        if let (Some((_, own)), Some((_, history))) = (&mut self.recurrent, other.recurrent) {
+            own.adopt(history);
+        }
+    }
+
+    /// The pages and recurrent states, which clones may share: the address and the bytes of each.
+    pub fn parts(&self) -> impl Iterator<Item = (usize, usize)> {
+        let pages = self.pages.iter().map(|page| (Arc::as_ptr(page).addr(), page.bytes().len()));
+        pages.chain(self.recurrent.iter().flat_map(|(_, history)| history.parts()))
     }
 
     /// How the sequence is cut where its states are kept, for a pass over these rows of the batch.

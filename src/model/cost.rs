@@ -2,7 +2,7 @@
 
 use super::input::InputForm;
 use super::linear::{Dense, Matrix};
-use super::state::StateShape;
+use super::state::{StateShape, max_mark_bytes};
 use super::{Block, Model};
 use crate::kernel::attention::PAGE_LEN;
 use crate::ops::attention::KvType;
@@ -61,6 +61,12 @@ impl Model {
     /// Bytes of a sequence's recurrent state; 0 without gated delta nets.
     pub fn state_bytes(&self) -> usize {
         self.state_shape().as_ref().map_or(0, StateShape::bytes)
+    }
+
+    /// Bytes of a sequence of `len` positions, with one recurrent state and as many marks as it may keep.
+    pub fn sequence_bytes(&self, kv_type: KvType, len: usize) -> usize {
+        let pages = self.page_shape().elements() * kv_type.bytes() * len.div_ceil(PAGE_LEN);
+        pages + self.state_shape().as_ref().map_or(0, |shape| shape.bytes() + max_mark_bytes(shape))
     }
 
     /// The work of one token.

@@ -6,7 +6,7 @@ use super::input::InputBuilder;
 use super::pass::{Pass, norm_and_project};
 use super::scratch::Scratch;
 use super::trace::{Recorder, Trace};
-use super::{KvCache, LogitsFor, Mixer, Model, Row, cache, check_cancelled};
+use super::{KvCache, LogitsFor, Mixer, Model, Outputs, Row, cache, check_cancelled};
 use crate::error::Result;
 use crate::kernel::Team;
 use crate::machine::counters::WorkCounters;
@@ -15,9 +15,8 @@ use crate::ops::rope::Rope;
 use std::sync::atomic::AtomicBool;
 
 impl Model {
-    /// Computes a batch: appends the keys and values of every row to the cache of its sequence, and returns, in
-    /// order, `vocab_size` logits for every row whose `logits` asks for them, or `hidden_size` floats for
-    /// [`LogitsFor::Hidden`].
+    /// Computes a batch: appends the keys and values of every row to the cache of its sequence, and returns what the rows
+    /// asked for.
     ///
     /// `cancel` is read between layers; a pass that fails or is cancelled leaves the caches at their former lengths.
     /// Ids must be below the vocabulary's size. A `trace` takes batches of one sequence, whose rows all want logits.
@@ -29,9 +28,9 @@ impl Model {
         scratch: &mut Scratch,
         trace: Option<&mut Trace>,
         cancel: &AtomicBool,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Outputs> {
         if rows.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Outputs::default());
         }
         let config = &self.config;
         let positions = cache::assign_positions(caches, rows)?;
@@ -88,35 +87,33 @@ impl Model {
         })?;
 
         // Output norm: h = RMSNorm(x), for the rows whose logits or hidden state are wanted.
-        let (needs, mut hidden) = self.output_norm(team, rows, x)?;
-        record.output(&hidden);
+        let hidden = self.output_norm(team, rows, x, |row| matches!(row.logits, LogitsFor::Hidden))?;
+        let mut h = self.output_norm(team, rows, x, |row| row.logits.any_logits())?;
+        record.output(&h);
         // Output head: logits = W_out·h, or in some architectures W_out·(h / scale), then cap · tanh(logits / cap).
+        let needs: Vec<LogitsFor> = rows.iter().map(|row| row.logits).filter(LogitsFor::any_logits).collect();
         let mut head_work = vec![WorkCounters::default(); needs.len()];
-        let n_hidden = needs.iter().filter(|logits| matches!(logits, LogitsFor::Hidden)).count();
-        assert!(n_hidden == 0 || n_hidden == needs.len(), "a batch cannot mix hidden states with logits");
-        let outputs = if n_hidden == needs.len() {
-            hidden
-        } else {
+        let mut logits = Vec::new();
+        if !needs.is_empty() {
             let matrix = self.output.as_ref().unwrap_or(&self.embedding);
             let divisor = config.scales.logit;
             if divisor != 1.0 {
-                hidden.iter_mut().for_each(|h| *h /= divisor);
+                h.iter_mut().for_each(|h| *h /= divisor);
             }
             if let Some(rotation) = &self.head_rotation {
-                team.for_each_chunk(&mut hidden, config.hidden_size, |_, row| rotation.apply(team.kernels, row));
+                team.for_each_chunk(&mut h, config.hidden_size, |_, row| rotation.apply(team.kernels, row));
             }
-            let mut logits = self.head.logits(team, matrix, &hidden, &needs, &mut head_work)?;
+            logits = self.head.logits(team, matrix, &h, &needs, &mut head_work)?;
             if let Some(cap) = config.softcap {
                 team.for_each_chunk(&mut logits, config.vocab_size, |_, logits| team.kernels.softcap(logits, cap));
             }
-            logits
-        };
+        }
 
         // Each row gets an equal share of the work; its own part of the head's; and one more position in its cache.
         let share = record.work.share(rows.len());
         let mut head_work = head_work.into_iter();
         for row in rows {
-            let head = if row.logits.any() { head_work.next() } else { None };
+            let head = if row.logits.any_logits() { head_work.next() } else { None };
             caches[row.sequence].advance(share, head.unwrap_or_default());
         }
         for (cache, recurrence) in caches.iter_mut().zip(recurrences) {
@@ -124,7 +121,7 @@ impl Model {
         }
         spare.shrink(caches.len());
         scratch.spare_states = spare;
-        Ok(outputs)
+        Ok(Outputs { logits, hidden })
     }
 
     /// Writes the embeddings of the rows' tokens to `x`.
@@ -151,16 +148,15 @@ impl Model {
         team.for_each_chunk(x, hidden_size, |i, x| team.kernels.add(x, &branch[i * hidden_size..][..hidden_size]));
     }
 
-    /// RMSNorm of those rows of `x` that need something, and what they need.
-    fn output_norm<'a>(&self, team: &Team, rows: &[Row<'a>], x: &[f32]) -> Result<(Vec<LogitsFor<'a>>, Vec<f32>)> {
+    /// RMSNorm of the rows of `x` that are wanted.
+    fn output_norm(&self, team: &Team, rows: &[Row], x: &[f32], wanted: impl Fn(&Row) -> bool) -> Result<Vec<f32>> {
         let (width, eps) = (self.config.hidden_size, self.config.eps);
-        let needs: Vec<LogitsFor> = rows.iter().map(|row| row.logits).filter(LogitsFor::any).collect();
-        let mut hidden = try_with_capacity(needs.len() * width)?;
-        for (_, x) in rows.iter().zip(x.chunks(width)).filter(|(row, _)| row.logits.any()) {
+        let mut hidden = try_with_capacity(rows.iter().filter(|row| wanted(row)).count() * width)?;
+        for (_, x) in rows.iter().zip(x.chunks(width)).filter(|(row, _)| wanted(row)) {
             hidden.extend_from_slice(x);
         }
         team.for_each_chunk(&mut hidden, width, |_, row| team.kernels.rms_norm(row, &self.output_norm, eps));
-        Ok((needs, hidden))
+        Ok(hidden)
     }
 }
 

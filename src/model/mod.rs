@@ -32,9 +32,8 @@ mod weights;
 pub use cache::KvCache;
 pub use cost::PerToken;
 pub use head::LmHead;
-pub use row::{CandidateThreshold, LogitsFor, Row};
+pub use row::{CandidateThreshold, LogitsFor, Outputs, Row};
 pub use scratch::Scratch;
-pub use state::Mark;
 pub use trace::{InputTrace, LayerTrace, ProjectionTrace, Trace};
 pub use weights::ActQuantDecision;
 

@@ -23,8 +23,7 @@ pub enum LogitsFor<'a> {
     All,
     /// Those of the tokens that the sampler can choose; the others may be minus infinity.
     Candidates(&'a CandidateThreshold<'a>),
-    /// The hidden state after the output norm, `hidden_size` floats, in place of logits. A batch cannot mix this with
-    /// logits.
+    /// The hidden state after the output norm, `hidden_size` floats, in place of logits.
     Hidden,
 }
 
@@ -34,8 +33,17 @@ pub enum LogitsFor<'a> {
 pub type CandidateThreshold<'a> = dyn Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync + 'a;
 
 impl LogitsFor<'_> {
-    /// Whether the row needs anything: logits or its hidden state.
-    pub fn any(&self) -> bool {
-        !matches!(self, LogitsFor::None)
+    /// Whether the row needs logits.
+    pub fn any_logits(&self) -> bool {
+        matches!(self, LogitsFor::All | LogitsFor::Candidates(_))
     }
+}
+
+/// What a pass gives for its rows.
+#[derive(Default)]
+pub struct Outputs {
+    /// `vocab_size` floats for each row that asked for logits, in the order of the rows.
+    pub logits: Vec<f32>,
+    /// `hidden_size` floats for each row that asked for its hidden state, in the order of the rows.
+    pub hidden: Vec<f32>,
 }

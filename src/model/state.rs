@@ -19,6 +19,15 @@ const MAX_MARK_BYTES: usize = 320 << 20;
 /// Marks of a sequence whose states are small.
 const MAX_MARKS: usize = 64;
 
+/// The most bytes that the marks of a sequence take.
+pub(super) fn max_mark_bytes(shape: &StateShape) -> usize {
+    max_marks(shape) * shape.bytes()
+}
+
+fn max_marks(shape: &StateShape) -> usize {
+    (MAX_MARK_BYTES / shape.bytes().max(1)).clamp(1, MAX_MARKS)
+}
+
 /// The sizes of a state.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StateShape {
@@ -147,35 +156,26 @@ pub(super) struct History {
     wanted: BTreeSet<usize>,
 }
 
-/// A position to which a sequence can go back, with its state.
-pub struct Mark {
-    /// How many positions the sequence had.
-    pub(super) len: usize,
-    state: Option<Arc<State>>,
-}
-
-impl Mark {
-    /// A mark of a sequence without recurrent states.
-    pub(super) fn at(len: usize) -> Mark {
-        Mark { len, state: None }
-    }
-}
-
 impl History {
-    /// Where a sequence of `len` positions is now.
-    pub fn mark(&self, len: usize) -> Mark {
-        Mark { len, state: self.current.clone() }
-    }
-
-    /// Goes back to a mark of this sequence.
-    pub fn return_to(&mut self, mark: Mark) {
-        self.marks.retain(|(at, _)| *at <= mark.len);
-        self.current = mark.state;
-    }
-
     /// Asks for a mark at these positions, in place of those that were asked for before.
     pub fn want(&mut self, positions: impl Iterator<Item = usize>) {
         self.wanted = positions.collect();
+    }
+
+    /// Asks for a mark at one more position.
+    pub fn want_also(&mut self, position: usize) {
+        self.wanted.insert(position);
+    }
+
+    /// Takes the states of another history; the positions at which marks are wanted stay.
+    pub fn adopt(&mut self, other: History) {
+        (self.current, self.marks) = (other.current, other.marks);
+    }
+
+    /// The address and the bytes of each state.
+    pub fn parts(&self) -> impl Iterator<Item = (usize, usize)> {
+        let states = self.marks.iter().map(|(_, state)| state).chain(&self.current);
+        states.map(|state| (Arc::as_ptr(state).addr(), state.shape.bytes()))
     }
 
     /// Goes back to the latest mark at or before `len`, and returns its position; `now` is where it is.
@@ -187,6 +187,11 @@ impl History {
         let latest = self.marks.last();
         self.current = latest.map(|(_, state)| state.clone());
         latest.map_or(0, |(at, _)| *at)
+    }
+
+    /// Where [`History::truncate`] would go back to.
+    pub fn reach(&self, now: usize, len: usize) -> usize {
+        if len >= now { now } else { self.marks.iter().rev().find(|(at, _)| *at <= len).map_or(0, |(at, _)| *at) }
     }
 
     /// The positions of kept states with their floats, in ascending order; the last is the one after `len` positions.
@@ -210,7 +215,7 @@ impl History {
     /// Keeps the state after `at` positions, and drops marks that lie close to others until all fit in their memory.
     fn keep(&mut self, at: usize, state: Arc<State>) {
         self.marks.retain(|(other, _)| *other < at);
-        let most = (MAX_MARK_BYTES / state.shape.bytes().max(1)).clamp(1, MAX_MARKS);
+        let most = max_marks(&state.shape);
         self.marks.push((at, state));
         while self.marks.len() > most {
             let ends = |i: usize| (i.checked_sub(1).map_or(0, |before| self.marks[before].0), self.marks[i + 1].0);

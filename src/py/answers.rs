@@ -7,6 +7,7 @@ use super::convert::{count, detached, type_name, warn};
 use super::notebook::ProgressBar;
 use super::sampling::{self, SamplingParams};
 use super::stream::Stream;
+use super::together::Ordered;
 use crate::chat;
 use crate::engine::{Engine, TextOrIds, Watch};
 use crate::error::Result;
@@ -45,7 +46,7 @@ impl<T> OneOrMany<T> {
     }
 
     /// Converts each item. `convert` gets its index, if there are many.
-    pub fn try_map<U>(self, convert: impl Fn(T, Option<usize>) -> PyResult<U>) -> PyResult<OneOrMany<U>> {
+    pub fn try_map<U>(self, mut convert: impl FnMut(T, Option<usize>) -> PyResult<U>) -> PyResult<OneOrMany<U>> {
         Ok(match self {
             OneOrMany::One(item) => OneOrMany::One(convert(item, None)?),
             OneOrMany::Many(items) => {
@@ -130,52 +131,98 @@ impl Questions {
         }
     }
 
-    /// All answers, computed one after another.
+    /// All answers, computed together.
     pub fn answer<'py>(self, py: Python<'py>, progress: bool) -> PyResult<Bound<'py, PyAny>> {
-        let one = |prompt: Prompt, params: Params| {
-            let engine = self.engine.clone();
-            detached(py, |watch| begin(engine, prompt, params, watch))?.complete(py)
-        };
-        let each = |(prompt, params): (Prompt, Params)| match self.n {
-            None => one(prompt, params)?.into_bound_py_any(py),
-            Some(n) => {
-                let answers = (0..n).map(|i| one(prompt.clone(), nth(&params, i)));
-                answers.collect::<PyResult<Vec<Completion>>>()?.into_bound_py_any(py)
+        let Questions { engine, prompts, n } = self;
+        let (prompts, is_list) = match prompts {
+            OneOrMany::One((prompt, params)) if n.is_none() => {
+                return detached(py, |watch| begin(engine, prompt, params, watch))?.complete(py)?.into_bound_py_any(py);
             }
+            OneOrMany::One(prompt) => (vec![prompt], false),
+            OneOrMany::Many(prompts) => (prompts, true),
         };
-        match self.prompts {
-            OneOrMany::One(prompt) => each(prompt),
-            OneOrMany::Many(prompts) => {
-                let bar = ProgressBar::begin(py, progress, "generate", prompts.len(), "prompt")?;
-                let advanced = |prompt| each(prompt).and_then(|answer| bar.advance(1).map(|()| answer));
-                prompts.into_iter().map(advanced).collect::<PyResult<Vec<_>>>()?.into_bound_py_any(py)
+        let bar = ProgressBar::begin(py, progress && is_list, "generate", prompts.len(), "prompt")?;
+        let mut answers = AnswersOf::new(engine, prompts, n);
+        loop {
+            match detached(py, |watch| answers.next(watch))? {
+                None => break,
+                Some(is_whole_prompt) => bar.advance(usize::from(is_whole_prompt))?,
+            }
+        }
+        answers.sorted(is_list).into_bound_py_any(py)
+    }
+
+    /// All answers, computed together beside the event loop. `name` is that of the coroutine.
+    pub fn answer_async<'py>(self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let Questions { engine, prompts, n } = self;
+        awaitable(py, name, |abandoned| async move {
+            let (prompts, is_list) = match prompts {
+                OneOrMany::One((prompt, params)) if n.is_none() => {
+                    return Ok(Answers::One(complete(&engine, prompt, params, &abandoned).await?));
+                }
+                OneOrMany::One(prompt) => (vec![prompt], false),
+                OneOrMany::Many(prompts) => (prompts, true),
+            };
+            let all = move |watch: &mut Watch| {
+                let mut answers = AnswersOf::new(engine, prompts, n);
+                while answers.next(watch)?.is_some() {}
+                Ok(answers.sorted(is_list))
+            };
+            step(&abandoned, all).await
+        })
+    }
+}
+
+/// Answers to several prompts, `n` to each.
+struct AnswersOf {
+    ordered: Ordered,
+    prompts: Vec<(Prompt, Params)>,
+    n: Option<usize>,
+    /// The prompt that is asked next, and how often it was asked.
+    next: (usize, usize),
+    answers: Vec<Completion>,
+}
+
+impl AnswersOf {
+    fn new(engine: Arc<Engine>, prompts: Vec<(Prompt, Params)>, n: Option<usize>) -> AnswersOf {
+        AnswersOf { ordered: Ordered::new(engine), prompts, n, next: (0, 0), answers: Vec::new() }
+    }
+
+    /// Computes until the next answer in order is done. Returns whether it is the last one to its prompt; None if all
+    /// are done.
+    fn next(&mut self, watch: &mut Watch) -> Result<Option<bool>> {
+        let each = self.n.unwrap_or(1);
+        loop {
+            while self.ordered.has_room()
+                && let Some((prompt, params)) = self.prompts.get(self.next.0)
+            {
+                let params = nth(params, self.next.1);
+                let engine = self.ordered.engine().clone();
+                self.ordered.add(begin(engine, prompt.clone(), params, watch)?)?;
+                self.next.1 += 1;
+                if self.next.1 == each {
+                    self.next = (self.next.0 + 1, 0);
+                }
+            }
+            if let Some(answer) = self.ordered.take() {
+                self.answers.push(answer?);
+                return Ok(Some(self.answers.len().is_multiple_of(each)));
+            }
+            if !self.ordered.advance(watch) {
+                return Ok(None);
             }
         }
     }
 
-    /// All answers, computed one after another beside the event loop. `name` is that of the coroutine.
-    pub fn answer_async<'py>(self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        let Questions { engine, prompts, n } = self;
-        awaitable(py, name, |abandoned| async move {
-            let each = async |(prompt, params): (Prompt, Params)| -> PyResult<Answers> {
-                let Some(n) = n else { return Ok(Answers::One(complete(&engine, prompt, params, &abandoned).await?)) };
-                let mut answers = Vec::new(); // `n` may be absurdly large
-                for i in 0..n {
-                    answers.push(complete(&engine, prompt.clone(), nth(&params, i), &abandoned).await?);
-                }
-                Ok(Answers::Several(answers))
-            };
-            match prompts {
-                OneOrMany::One(prompt) => each(prompt).await,
-                OneOrMany::Many(prompts) => {
-                    let mut answers = Vec::new();
-                    for prompt in prompts {
-                        answers.push(each(prompt).await?);
-                    }
-                    Ok(Answers::OfPrompts(answers))
-                }
-            }
-        })
+    /// The answers as they were asked for.
+    fn sorted(self, is_list: bool) -> Answers {
+        let mut all = self.answers.into_iter();
+        let mut of_prompt = || match self.n {
+            None => Answers::One(all.next().expect("an answer to each prompt")),
+            Some(n) => Answers::Several(all.by_ref().take(n).collect()),
+        };
+        let answers: Vec<Answers> = self.prompts.iter().map(|_| of_prompt()).collect();
+        if is_list { Answers::OfPrompts(answers) } else { answers.into_iter().next().expect("one prompt") }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::answers::{OneOrMany, indexed, prompts};
 use super::convert::{checked_sequences, detached, engine_ids, named, text_or_ids, unicode};
 use super::pickle::{Reduced, by_fields};
-use crate::engine::{ContinuationScore, Embedding, Engine, TextOrIds, Watch};
+use crate::engine::{ContinuationScore, Embedding, Engine, Question, Scores as CoreScores, TextOrIds, Watch};
 use crate::error::Result;
 use crate::token::TokenId;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
@@ -90,34 +90,57 @@ fn logits_of_all<'py>(
     engine: &Engine,
     sequences: &[Vec<TokenId>],
 ) -> PyResult<Vec<Bound<'py, PyArray2<f32>>>> {
-    let logits = detached(py, |watch| engine.logits(sequences, watch))?;
-    if let [ids] = sequences {
-        return Ok(vec![PyArray1::from_vec(py, logits).reshape([ids.len(), engine.n_vocab()])?]);
-    }
-    let mut rest = &logits[..];
-    sequences
-        .iter()
-        .map(|ids| {
-            let (own, others) = rest.split_at(ids.len() * engine.n_vocab());
-            rest = others;
-            PyArray1::from_slice(py, own).reshape([ids.len(), engine.n_vocab()])
-        })
-        .collect()
+    let all = detached(py, |watch| engine.logits(sequences, watch))?.into_iter().zip(sequences);
+    all.map(|(logits, ids)| PyArray1::from_vec(py, logits).reshape([ids.len(), engine.n_vocab()])).collect()
 }
 
 /// `Engine.logprobs`: an array with an item for each id but the first.
 pub fn logprobs<'py>(py: Python<'py>, engine: &Engine, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let one = |ids: Vec<TokenId>, _| Ok(PyArray1::from_vec(py, detached(py, |watch| engine.logprobs(&ids, watch))?));
-    sequences(py, engine, ids, "ids", Engine::ids_of)?.try_map(one)?.into_bound_py_any(py)
+    let sequences = sequences(py, engine, ids, "ids", Engine::ids_of)?;
+    let mut all = detached(py, |watch| engine.logprobs(sequences.as_slice(), watch))?.into_iter();
+    let next = |_, _| Ok(PyArray1::from_vec(py, all.next().expect("as many as sequences")));
+    sequences.try_map(next)?.into_bound_py_any(py)
 }
 
-/// `Engine.score`: context and continuations are all texts or all ids.
+/// `Engine.score`: of one context, or of a list of contexts with a list of continuations for each.
 pub fn score<'py>(
     py: Python<'py>,
     engine: &Engine,
     context: &Bound<'py, PyAny>,
     continuations: &Bound<'py, PyAny>,
-) -> PyResult<Scores> {
+) -> PyResult<Bound<'py, PyAny>> {
+    let (questions, is_one) = match prompts(context) {
+        OneOrMany::One(context) => (vec![question(py, engine, &context, continuations)?], true),
+        OneOrMany::Many(contexts) => {
+            let all = continuations.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+            if continuations.is_instance_of::<PyString>() || all.len() != contexts.len() {
+                let found = if continuations.is_instance_of::<PyString>() { 1 } else { all.len() };
+                return Err(PyTypeError::new_err(format!(
+                    "{} contexts need as many lists of continuations; found {found}",
+                    contexts.len()
+                )));
+            }
+            let one = |(i, (context, own)): (usize, (&Bound<'py, PyAny>, &Bound<'py, PyAny>))| {
+                question(py, engine, context, own).map_err(|error| named(error, &format!("context[{i}]"), py))
+            };
+            (contexts.iter().zip(&all).enumerate().map(one).collect::<PyResult<_>>()?, false)
+        }
+    };
+    let mut all =
+        detached(py, |watch| engine.score(&questions, watch))?.into_iter().map(|scores| to_python(py, scores));
+    if is_one {
+        return all.next().expect("one question")?.into_bound_py_any(py);
+    }
+    all.collect::<PyResult<Vec<Scores>>>()?.into_bound_py_any(py)
+}
+
+/// A context and its continuations, which are all texts or all ids.
+fn question<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    context: &Bound<'py, PyAny>,
+    continuations: &Bound<'py, PyAny>,
+) -> PyResult<Question> {
     let continuations = match prompts(continuations) {
         OneOrMany::One(one) => vec![one],
         OneOrMany::Many(all) => all,
@@ -141,7 +164,10 @@ pub fn score<'py>(
         let to_ids = |ids: &Bound<'py, PyAny>, name: &str| engine_ids(ids, name, engine);
         (context, checked_sequences(py, engine, continuations, position, "continuations", to_ids)?)
     };
-    let scores = detached(py, |watch| engine.score(&context, &continuations, watch))?;
+    Ok(Question { context, continuations })
+}
+
+fn to_python(py: Python<'_>, scores: CoreScores) -> PyResult<Scores> {
     let all = scores.continuations.iter();
     let tokens = |score: &ContinuationScore| PyArray1::from_iter(py, score.tokens.iter().map(|token| token.logprob));
     Ok(Scores {
@@ -159,13 +185,20 @@ pub fn perplexity<'py>(
     text: &Bound<'py, PyAny>,
     stride: Option<usize>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let of = |text: Bound<'py, PyAny>, i| {
+    let ids_of = |text: Bound<'py, PyAny>, i| {
         let name = indexed("text", i);
         let ids = text_or_ids(&text, &name, engine)?;
-        let perplexity = detached(py, |watch| engine.perplexity(&engine.ids_of(ids, watch)?, stride, watch));
-        perplexity.map_err(|error| if i.is_some() { named(error, &name, py) } else { error })
+        let ids = detached(py, |watch| engine.ids_of(ids, watch));
+        ids.map_err(|error| if i.is_some() { named(error, &name, py) } else { error })
     };
-    prompts(text).try_map(of)?.into_bound_py_any(py)
+    let texts = prompts(text).try_map(ids_of)?;
+    let results = detached(py, |watch| Ok(engine.perplexity(texts.as_slice(), stride, watch)))?;
+    let all = results.map_err(|(index, error)| match (&texts, index) {
+        (OneOrMany::Many(_), Some(i)) => named(error.into(), &indexed("text", Some(i)), py),
+        _ => error.into(),
+    })?;
+    let mut all = all.into_iter();
+    texts.try_map(|_, _| Ok(all.next().expect("one for each text")))?.into_bound_py_any(py)
 }
 
 /// `Engine.embed`: an array of shape [hidden_size], or [texts, hidden_size] for a list.

@@ -1,7 +1,7 @@
 //! `bitnet.Engine`.
 
-use super::arrays::{self, Scores};
-use super::convert::{choice, detached, model_path, optional_count, text_or_ids, warn};
+use super::arrays;
+use super::convert::{choice, count, detached, model_path, optional_count, text_or_ids, warn};
 use super::hints;
 use super::notebook::{html, mime_bundle};
 use super::pickle::{Reduced, by_function};
@@ -67,9 +67,9 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (path=None, *, n_ctx=None, n_threads=None, isa=None, kv_type="f16", act_quant="auto",
-        ffn_act=None, n_batch=None, lm_head="auto", progress=false, **unknown), text_signature = "(path=None, *, \
-        n_ctx=None, n_threads=None, isa=None, kv_type='f16', act_quant='auto', ffn_act=None, n_batch=None, \
-        lm_head='auto', progress=False)")]
+        ffn_act=None, n_batch=None, lm_head="auto", max_batch=None, cache_bytes=None, progress=false, **unknown),
+        text_signature = "(path=None, *, n_ctx=None, n_threads=None, isa=None, kv_type='f16', act_quant='auto', \
+        ffn_act=None, n_batch=None, lm_head='auto', max_batch=None, cache_bytes=None, progress=False)")]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -82,6 +82,8 @@ impl Engine {
         ffn_act: Option<&str>,
         n_batch: Option<&Bound<'_, PyAny>>,
         lm_head: &str,
+        max_batch: Option<&Bound<'_, PyAny>>,
+        cache_bytes: Option<&Bound<'_, PyAny>>,
         progress: bool,
         unknown: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Engine> {
@@ -95,6 +97,8 @@ impl Engine {
             n_ctx: optional_count(n_ctx, "n_ctx")?,
             n_threads: optional_count(n_threads, "n_threads")?,
             n_batch: optional_count(n_batch, "n_batch")?,
+            max_batch: optional_count(max_batch, "max_batch")?,
+            cache_bytes: cache_bytes.filter(|n| !n.is_none()).map(|n| count(n, "cache_bytes", 0)).transpose()?,
             isa: isa.clone(),
             kv_type: Some(choice(kv_type, "kv_type", &[KvType::F16, KvType::F32].map(|t| (t.name(), t)))?),
             act_quant: choice(act_quant, "act_quant", &quants)?,
@@ -106,7 +110,13 @@ impl Engine {
             None => py.import("bitnet.models")?.call_method0("inside")?.extract()?,
         };
         let given = PyDict::new(py);
-        for (name, value) in [("n_ctx", n_ctx), ("n_threads", n_threads), ("n_batch", n_batch)] {
+        for (name, value) in [
+            ("n_ctx", n_ctx),
+            ("n_threads", n_threads),
+            ("n_batch", n_batch),
+            ("max_batch", max_batch),
+            ("cache_bytes", cache_bytes),
+        ] {
             value.map_or(Ok(()), |value| given.set_item(name, value))?;
         }
         for (name, value) in [("isa", isa.as_deref()), ("ffn_act", ffn_act)] {
@@ -183,7 +193,7 @@ impl Engine {
         py: Python<'py>,
         context: &Bound<'py, PyAny>,
         continuations: &Bound<'py, PyAny>,
-    ) -> PyResult<Scores> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         arrays::score(py, &*self.core()?, context, continuations)
     }
 
@@ -373,6 +383,25 @@ impl Engine {
     #[getter]
     fn n_batch(&self) -> Result<usize> {
         Ok(self.core()?.n_batch())
+    }
+
+    #[doc = doc!(Engine.clear_cache)]
+    fn clear_cache(&self, py: Python<'_>) -> PyResult<()> {
+        let core = self.core()?;
+        py.detach(|| core.clear_cache());
+        Ok(())
+    }
+
+    #[doc = doc!(Engine.max_batch)]
+    #[getter]
+    fn max_batch(&self) -> Result<usize> {
+        Ok(self.core()?.max_batch())
+    }
+
+    #[doc = doc!(Engine.cache_bytes)]
+    #[getter]
+    fn cache_bytes(&self) -> Result<usize> {
+        Ok(self.core()?.cache_bytes())
     }
 
     #[doc = doc!(Engine.isa)]

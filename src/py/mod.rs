@@ -24,6 +24,7 @@ mod stream;
 mod template;
 mod tensor;
 mod texts;
+mod together;
 mod tokenizer;
 mod trace;
 mod turn;
@@ -70,6 +71,7 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         // Private: `setattr` leaves them out of `__all__`.
+        module.setattr("_Together", module.py().get_type::<super::together::Together>())?;
         module.setattr("_sampling_parameters", wrap_pyfunction!(_sampling_parameters, module)?)?;
         module.setattr("_sampling_schema", wrap_pyfunction!(_sampling_schema, module)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))

@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 #[doc = doc!(Stream)]
 #[pyclass(frozen, module = "bitnet")]
+#[derive(Clone)]
 pub struct Stream {
-    shared: Arc<SharedStream>,
+    pub(super) shared: Arc<SharedStream>,
 }
 
 impl Stream {
