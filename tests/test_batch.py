@@ -332,12 +332,13 @@ def test_a_failure_that_passes_is_no_answer(tmp_path: Path, monkeypatch: pytest.
     engine = Engine()
     answers = run(engine, source, target, max_tokens=4)
     assert [next(answers), next(answers)] == [(0, 3), (1, 3)]
+    answers.close()
     engine.close()
     with pytest.raises(bitnet.ClosedError):
-        list(answers)
+        list(run(engine, source, target, max_tokens=4))
     with Engine() as engine:
         for error in (bitnet.OutOfMemoryError("none left"), bitnet.BitnetError("internal error")):
-            monkeypatch.setattr(_Request, "answer", lambda *_, error=error: (_ for _ in ()).throw(error))
+            monkeypatch.setattr(_Request, "stream", lambda *_, error=error: (_ for _ in ()).throw(error))
             with pytest.raises(type(error)):
                 list(run(engine, source, target, max_tokens=4))
             monkeypatch.undo()

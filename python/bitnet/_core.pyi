@@ -3,7 +3,7 @@
 from __future__ import annotations  # for pdoc, which runs this file
 
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeAlias, TypedDict, final, overload
@@ -1923,6 +1923,18 @@ def dot_peak(n_threads: int, isa: str | None = None) -> float:
         n_threads: Number of threads that compute.
         isa: Instruction set. Default: the best.
     """
+
+@final
+class _Together:
+    """The completions of streams of one engine, in order; the streams are pulled to their ends together.
+
+    `streams` is asked for more streams as others end. A stream that fails raises its error in its place; the next call
+    gives the completion of the next stream.
+    """
+
+    def __new__(cls, streams: Iterable[Stream]) -> _Together: ...
+    def __iter__(self) -> _Together: ...
+    def __next__(self) -> Completion: ...
 
 def _sampling_parameters() -> list[tuple[str, str, str, str, str | None]]:
     """The list of sampling parameters, for tests: name, type and default as in these stubs, a line of help, and the

@@ -175,7 +175,6 @@ ENGINE = {
     "max_num_seqs": "did you mean max_batch?",
     "n_parallel": "did you mean max_batch?",
     "n_seq_max": "did you mean max_batch?",
-    "enable_prefix_caching": "the prefix cache is always on; cache_bytes bounds it, and 0 turns it off",
     "type_k": "did you mean kv_type?",
     "type_v": "did you mean kv_type?",
     "kv_cache_dtype": "did you mean kv_type?",

@@ -10,7 +10,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from ._core import ChatSession, Completion, Engine, Receipt, SamplingParams, Template
+from . import _core
+from ._core import ChatSession, Completion, Engine, Receipt, SamplingParams, Stream, Template
 from ._requests import REFUSALS, take_prompt, take_sampling, take_thinking
 from ._text_input import read_text
 from .errors import ArgumentError
@@ -36,15 +37,15 @@ class _Request:
     head: bytes
     """The beginning of the answer's line: index, id, and a hash of everything that the answer depends on."""
 
-    def answer(self, engine: Engine, chat: ChatSession) -> Completion:
-        """Compute the answer. `chat` has the template and the settings for conversations."""
+    def stream(self, engine: Engine, chat: ChatSession) -> Stream:
+        """Start to answer. `chat` has the template and the settings for conversations."""
         if self.prompt is not None:
-            return engine.generate(self.prompt, params=self.params)
+            return engine.stream(self.prompt, params=self.params)
         messages = list(self.messages)
         system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
         conversation = json.loads(chat.to_json()) | {"system": system, "turns": [*map(_turn, messages[:-1])]}
         chat = ChatSession.from_json(engine, json.dumps(conversation), template=chat.template)
-        return chat.send(messages[-1]["content"], params=self.params, enable_thinking=self.enable_thinking)
+        return chat.stream(messages[-1]["content"], params=self.params, enable_thinking=self.enable_thinking)
 
 
 def run(
@@ -95,12 +96,10 @@ def run(
         _lock(file)
         done = _count_answered(file, requests)
         yield done, len(requests)
-        for request in requests[done:]:
+        for request, answer in _answers(requests[done:], engine, pattern):
             fields: dict[str, Any] = {}
-            try:
-                answer = request.answer(engine, pattern)
-            except REFUSALS as error:
-                fields["error"] = str(error)
+            if isinstance(answer, str):
+                fields["error"] = answer
             else:
                 for name in ("text", "finish_reason", "prompt_tokens", "completion_tokens"):
                     fields[name] = getattr(answer, name)
@@ -112,6 +111,34 @@ def run(
                         save(answer.receipt)
             _append(file, request.head + b", " + json.dumps(fields)[1:].encode() + b"\n")
             yield request.index + 1, len(requests)
+
+
+def _answers(
+    requests: list[_Request], engine: Engine, pattern: ChatSession
+) -> Iterator[tuple[_Request, Completion | str]]:
+    """Each request with its answer, or with the reason why it cannot be answered. Some are computed at once."""
+    refused: dict[int, str] = {}
+
+    def streams() -> Iterator[Stream]:
+        for request in requests:
+            try:
+                yield request.stream(engine, pattern)
+            except REFUSALS as error:
+                refused[request.index] = str(error)
+
+    completions = _core._Together(streams())
+    waiting: list[Completion | str] = []
+    for request in requests:
+        if not waiting and request.index not in refused:
+            try:
+                waiting += [completion] if (completion := next(completions, None)) else []
+            except REFUSALS as error:
+                waiting.append(str(error))
+        # The call may have found that this request is refused: then the completion is that of a later one.
+        if request.index in refused:
+            yield request, refused[request.index]
+        else:
+            yield request, waiting.pop()
 
 
 def _read_requests(source: str | os.PathLike[str], engine: Engine, pattern: ChatSession, chat: bool) -> list[_Request]:

@@ -14,7 +14,7 @@ import sys
 from abc import ABCMeta
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, warning_once
 from tqdm import tqdm
 
-from . import ChatSession, Engine, SamplingParams, Template
+from . import ChatSession, Engine, SamplingParams, Template, _core
 from ._format import escape_line
 from .errors import ArgumentError, BitnetError, TemplateError
 from .hub import local
@@ -36,6 +36,8 @@ _logger = logging.getLogger("lm_eval.bitnet")  # the harness shows the messages 
 
 _ENGINE_OPTIONS = [name for name in signature(Engine).parameters if name != "path"]
 _SAMPLING = sorted({name for name in vars(SamplingParams) if not name.startswith("_")} - {"max_tokens", "stop"})
+_CONTEXTS_AT_ONCE = 256
+"""Contexts that are scored by one call, in shared forward passes; the progress bar moves after each call."""
 _MARK = "\ufdd0"
 """Marks the end of a message in a prompt: a noncharacter, which no text contains."""
 
@@ -55,8 +57,9 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
 
     Prompts are read as by the harness's own models: BOS is put in front if the model expects it and the text does not
     begin with it, and control tokens in a text are recognised, since templates write them. A context that is too long
-    loses its beginning, with a warning; max_gen_toks never takes more than half of n_ctx from it. Equal contexts are
-    computed once.
+    loses its beginning, with a warning; max_gen_toks never takes more than half of n_ctx from it. Equal contexts, and
+    what contexts have in common at their beginnings, are computed once. Requests share forward passes; the argument
+    max_batch bounds how many.
     """
 
     def __init__(
@@ -142,35 +145,43 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
         return [ids[-n:] for ids, n in contexts]
 
     def _loglikelihood_tokens(
-        self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
+        self,
+        requests: Sequence[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        kind: str = "loglikelihood",
+        **_: Any,
     ) -> list[tuple[float, bool]]:
         """For each (name, context ids, continuation ids): the log-likelihood, and whether greedy sampling gives it."""
         contexts = self._cut((before, max(self.max_length + 1 - len(ids), 1)) for _, before, ids in requests)
         found: dict[int, tuple[float, bool]] = {}
-        with tqdm(total=len(requests), desc="Running loglikelihood requests", disable=disable_tqdm) as bar:
+        with tqdm(total=len(requests), desc=f"Running {kind} requests", disable=disable_tqdm) as bar:
             order = sorted(range(len(requests)), key=contexts.__getitem__)
-            for before, group in groupby(order, key=contexts.__getitem__):
-                same = list(group)
-                scores = self.engine.score(before, [requests[i][2] for i in same])
-                for i, logprob, greedy in zip(same, scores.logprobs, scores.is_greedy, strict=True):
-                    found[i] = float(logprob), bool(greedy)
-                    if requests[i][0] is not None:
-                        self.cache_hook.add_partial("loglikelihood", requests[i][0], found[i])
-                bar.update(len(same))
+            groups = [(before, list(same)) for before, same in groupby(order, key=contexts.__getitem__)]
+            for start in range(0, len(groups), _CONTEXTS_AT_ONCE):
+                part = groups[start : start + _CONTEXTS_AT_ONCE]
+                continuations = [[requests[i][2] for i in same] for before, same in part]
+                all_scores = self.engine.score([before for before, _ in part], continuations)
+                for (before, same), scores in zip(part, all_scores, strict=True):
+                    for i, logprob, greedy in zip(same, scores.logprobs, scores.is_greedy, strict=True):
+                        found[i] = float(logprob), bool(greedy)
+                        if requests[i][0] is not None:
+                            self.cache_hook.add_partial("loglikelihood", requests[i][0], found[i])
+                    bar.update(len(same))
         return [found[i] for i in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """The log-likelihood of whole texts. Windows of n_ctx tokens count each id once; the first begins with BOS."""
-        totals = []
         texts = [text for (text,) in (request.args for request in requests)]
-        for text in tqdm(texts, desc="Running loglikelihood_rolling requests", disable=disable_tqdm):
-            windows = get_rolling_token_windows(
-                self.tok_encode(text, add_special_tokens=False), self.prefix_token_id, self.max_length, context_len=1
-            )
-            parts = [(None, *make_disjoint_window(window)) for window in windows]
-            total = sum(logprob for logprob, _ in self._loglikelihood_tokens(parts, disable_tqdm=True))
+        windows = []
+        for text in texts:
+            ids = self.tok_encode(text, add_special_tokens=False)
+            rolling = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
+            windows.append([(None, *make_disjoint_window(window)) for window in rolling])
+        parts = [window for own in windows for window in own]
+        scores = iter(self._loglikelihood_tokens(parts, disable_tqdm, "loglikelihood_rolling"))
+        totals = [sum(logprob for logprob, _ in islice(scores, len(own))) for own in windows]
+        for text, total in zip(texts, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), total)
-            totals.append(total)
         return totals
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
@@ -190,8 +201,9 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
         )
         answers = []
         bar = tqdm(arguments, desc="Running generate_until requests", disable=disable_tqdm)
-        for (context, given), ids, params in zip(bar, contexts, settings, strict=True):
-            answers.append(self.engine.generate(ids, params).text)
+        streams = (self.engine.stream(ids, params) for ids, params in zip(contexts, settings, strict=True))
+        for (context, given), completion in zip(bar, _core._Together(streams), strict=True):
+            answers.append(completion.text)
             self.cache_hook.add_partial("generate_until", (context, given), answers[-1])
         return answers
 
