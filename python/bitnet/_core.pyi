@@ -37,9 +37,11 @@ __all__ = [
     "Tokenizer",
     "Trace",
     "__version__",
+    "check_packed",
     "dot_peak",
     "inspect",
     "isas",
+    "pack",
     "processor",
     "read_bandwidth",
 ]
@@ -1806,8 +1808,9 @@ class Engine:
     def memory(self) -> dict[str, int]:
         """Sizes in bytes.
 
-        packed_weights: weights in memory of the engine; mapped_weights: weights that are read from the mapped file;
-        head_copy: the copy of the output head (8-bit, or packed trits), made when a completion first needs it;
+        packed_weights: weights in memory of the engine; mapped_weights: weights that are read from the mapped file,
+        which processes share: of a packed model all of them; head_copy: the copy of the output head (8-bit, or packed
+        trits), made when a completion first needs it, unless it is mapped;
         kv_cache: the prefix cache; file: the model file; resident: memory that the whole process takes at this moment;
         resident_file: the part of it that are pages of mapped files, which the system drops when it needs memory. The
         last two are 0 where the system does not tell them (they come from Linux's /proc).
@@ -1892,7 +1895,7 @@ def inspect(path: _Path, *, weights: bool = False) -> dict[str, Any]:
         weights: Also count the zeros of ternary tensors. This reads all weights once more.
 
     Returns:
-        A dict with the keys path, format ("gguf" or "safetensors"), version (of GGUF; None for a directory), file_size
+        A dict with the keys path, format ("gguf", "safetensors" or "packed"), version (of GGUF; None for a directory), file_size
         (bytes), arch, config, graph (list of phrases: how the graph differs from Llama's), activation,
         activation_reason, act_quant, act_quant_reason, metadata (list of key, type, value; an array has its length, and
         at most 64 items as value), tensors (list of name, type, shape, bytes, zeros), types (type -> tensors, bytes),
@@ -1901,6 +1904,50 @@ def inspect(path: _Path, *, weights: bool = False) -> dict[str, Any]:
         and act_quant are None, and the bytes of a tensor reach up to the next tensor.
 
     Raises the errors of `Engine` for a file that is missing or damaged.
+    """
+
+def pack(
+    model: _Path,
+    out: _Path,
+    *,
+    layout: Literal["auto", "two-bit", "base3"] = "auto",
+    force: bool = False,
+    n_threads: int | None = None,
+) -> dict[str, Any]:
+    """Write a model in the layout that the engine computes with.
+
+    `Engine(out)` maps such a file: it opens without packing weights, and processes share its memory. Its answers and
+    the digests of its receipts are those of the model. The file holds all that the model needs.
+
+    Args:
+        model: A GGUF file, a directory with `config.json` and safetensors files, or the name of a model.
+        out: The file to write. It appears when it is complete.
+        layout: "two-bit": four trits in a byte; "base3": five, where rows are long enough. Every processor reads both.
+            Default: the one that is faster on this processor.
+        force: Replace an existing file.
+        n_threads: Number of threads. Default: one for each core that this process may use.
+
+    Returns:
+        A dict with the keys path, bytes, content (BLAKE3 of the file's content), layout, fingerprint (of the model),
+        model_file and model_bytes.
+
+    Raises ArgumentError if `out` exists or `model` is packed already, and UnsupportedModelError if the model has no
+    ternary projections.
+    """
+
+def check_packed(path: _Path, model: _Path | None = None, *, n_threads: int | None = None) -> dict[str, Any]:
+    """Check that a packed file is whole: its content has the hash that it states.
+
+    Args:
+        path: A file that `pack` wrote.
+        model: The model that was packed. If given, it is packed again in memory, and must give the same file: this
+            proves the fingerprint that receipts of the packed model state.
+        n_threads: Number of threads. Default: one for each core that this process may use.
+
+    Returns:
+        A dict as `pack` returns it.
+
+    Raises ModelFileError if the file is damaged or of another model.
     """
 
 def processor() -> dict[str, Any]:

@@ -161,7 +161,7 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
                 part = groups[start : start + _CONTEXTS_AT_ONCE]
                 continuations = [[requests[i][2] for i in same] for before, same in part]
                 all_scores = self.engine.score([before for before, _ in part], continuations)
-                for (before, same), scores in zip(part, all_scores, strict=True):
+                for (_before, same), scores in zip(part, all_scores, strict=True):
                     for i, logprob, greedy in zip(same, scores.logprobs, scores.is_greedy, strict=True):
                         found[i] = float(logprob), bool(greedy)
                         if requests[i][0] is not None:

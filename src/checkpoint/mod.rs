@@ -7,10 +7,12 @@ pub mod gguf;
 mod half;
 mod hf;
 mod map;
+mod packed;
 
 pub use fingerprint::{HashedFile, fingerprint};
 pub use half::{bf16_to_f32, f16_to_f32};
 pub use hf::{Place, check_directory, directory_of};
+pub use packed::{ALIGNMENT, ContentHash, PREFIX, Packed};
 
 use crate::error::{Error, Result};
 use gguf::{Header, Metadata, Tensor, TensorInfo};
@@ -33,6 +35,8 @@ pub struct Checkpoint {
     warnings: Vec<String>,
     /// What only a directory has.
     directory: Option<Directory>,
+    /// What only a packed model has.
+    packed: Option<Packed>,
 }
 
 /// Bytes that hold tensors.
@@ -98,7 +102,7 @@ impl Checkpoint {
     /// A model without tensors.
     fn new(path: &Path, parts: Vec<Part>, header: Header) -> Checkpoint {
         let (tensors, by_name, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        Checkpoint { path: path.into(), parts, header, tensors, by_name, warnings, directory: None }
+        Checkpoint { path: path.into(), parts, header, tensors, by_name, warnings, directory: None, packed: None }
     }
 
     /// The same with its tensors in the order of their names; an error if two have the same name.
@@ -143,12 +147,13 @@ impl Checkpoint {
     /// Whether the rows of queries and keys are in the order of transformers, in which channels that rotate together
     /// are half a head apart. Converters to GGUF change the order for some architectures.
     pub fn is_unpermuted(&self) -> bool {
-        self.directory.is_some()
+        self.directory.is_some() || self.packed.as_ref().is_some_and(|packed| packed.is_unpermuted)
     }
 
     /// The names of the projections that the model's makers left as floats beside ternary ones. They read float inputs.
     pub fn float_projections(&self) -> impl Iterator<Item = &str> {
-        self.directory.iter().flat_map(|directory| &directory.floats).map(String::as_str)
+        let packed = self.packed.iter().flat_map(|packed| &packed.float_projections);
+        self.directory.iter().flat_map(|directory| &directory.floats).chain(packed).map(String::as_str)
     }
 
     /// The name for people: that of the file, or of the directory.
@@ -163,6 +168,20 @@ impl Checkpoint {
     pub fn folder(&self) -> &Path {
         let folder = self.directory.as_ref().map(|directory| &*directory.folder);
         folder.or(self.path.parent()).unwrap_or(Path::new(""))
+    }
+
+    /// The files beside the weights that say how text becomes tokens and how a conversation becomes text, with their
+    /// names: of a directory, or beside a GGUF file that has no tokenizer inside.
+    pub(crate) fn companions(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        if let Some(directory) = &self.directory {
+            return directory.texts();
+        }
+        let has_tokenizer = ["tokenizer.ggml.tokens", "tokenizer.huggingface.json"];
+        if has_tokenizer.iter().any(|key| self.header.get(self.parts[0].bytes(), key).is_some()) {
+            return Ok(Vec::new());
+        }
+        let folder = Some(self.folder()).filter(|folder| !folder.as_os_str().is_empty());
+        Directory::open(folder.unwrap_or(Path::new(".")))?.texts()
     }
 
     /// Oddities of the files that do not prevent their use.

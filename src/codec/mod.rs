@@ -4,6 +4,7 @@ mod block_quants;
 mod groups;
 mod i2s;
 mod one_scale;
+mod packed;
 mod stored;
 mod ternary;
 
@@ -22,8 +23,10 @@ pub struct TensorRows<'a> {
     kind: TensorType,
     rows: usize,
     cols: usize,
-    /// The encoded elements; in I2_S without the field of the scale.
+    /// The encoded elements; in I2_S without the field of the scale, of packed trits without the row scales.
     bytes: &'a [u8],
+    /// The f32 for each row of packed trits; empty for other types.
+    row_scales: &'a [u8],
     /// The scale of the tensor, for types with one ([`TensorRows::has_one_scale`]).
     scale: f32,
 }
@@ -80,7 +83,9 @@ impl<'a> TensorRows<'a> {
                 format!("{rows} rows of {cols} columns take {size} bytes, but there are {found}; the file is damaged");
             return Err(fault(what));
         }
-        let mut view = Self { name, kind, rows, cols, bytes, scale: scale.unwrap_or(1.0) };
+        let row_scales = if kind.packed_layout().is_some() { size - 4 * rows } else { size };
+        let (bytes, row_scales) = bytes.split_at(row_scales);
+        let mut view = Self { name, kind, rows, cols, bytes, row_scales, scale: scale.unwrap_or(1.0) };
         if kind.is_master() && scale.is_none() {
             view.scale = view.master_scale((0..rows).map(|row| view.magnitude(row)))?;
         }
@@ -136,6 +141,9 @@ impl<'a> TensorRows<'a> {
         if self.has_one_scale() {
             return self.scaled_values(row, start, out);
         }
+        if let Some(layout) = self.kind.packed_layout() {
+            return self.packed_values(layout, row, start, out);
+        }
         let (head, blocks) = self.row(row);
         let (elements, bytes) = (self.kind.block_elements(), self.kind.block_bytes());
         let blocks = &blocks[start / elements * bytes..][..out.len() / elements * bytes];
@@ -143,6 +151,7 @@ impl<'a> TensorRows<'a> {
             TensorType::F32 => block_quants::plain(blocks, out, f32::from_le_bytes),
             TensorType::F16 => block_quants::plain(blocks, out, |raw| f16_to_f32(u16::from_le_bytes(raw))),
             TensorType::BF16 => block_quants::plain(blocks, out, |raw| bf16_to_f32(u16::from_le_bytes(raw))),
+            TensorType::HEAD_I8 => block_quants::plain(blocks, out, |[byte]| f32::from(byte as i8)),
             TensorType::Q8_0 => block_quants::q8_0(blocks, out),
             TensorType::Q4_0 => block_quants::q4_0(blocks, out),
             TensorType::Q5_0 => block_quants::q5_0(blocks, out),
@@ -169,6 +178,9 @@ impl<'a> TensorRows<'a> {
         assert_eq!(out.len(), self.cols, "a row of '{}' has {} columns", self.name, self.cols);
         if self.has_one_scale() {
             return self.scaled_trits(row, out);
+        }
+        if let Some(layout) = self.kind.packed_layout() {
+            self.packed_trits(layout, row, out)?;
         }
         if let Some(col) = self.code_3(row) {
             return Err(self.invalid_code(row, col));
@@ -202,6 +214,9 @@ impl<'a> TensorRows<'a> {
         if self.has_one_scale() {
             return self.unscaled_trits(row, &mut vec![0; self.cols]);
         }
+        if let Some(layout) = self.kind.packed_layout() {
+            return self.packed_trits(layout, row, &mut vec![0; self.cols]);
+        }
         if let Some(col) = self.code_3(row) {
             return Err(self.invalid_code(row, col));
         }
@@ -213,6 +228,7 @@ impl<'a> TensorRows<'a> {
             TensorType::F32 => all(blocks, |raw| f32::from_le_bytes(raw).is_finite()),
             TensorType::BF16 => all(blocks, |raw| bf16_to_f32(u16::from_le_bytes(raw)).is_finite()),
             TensorType::F16 => all(blocks, |raw: [u8; 2]| half(&raw, 0)),
+            TensorType::HEAD_I8 => true,
             TensorType::Q8_0 | TensorType::Q4_0 | TensorType::Q5_0 => halves(0),
             TensorType::Q4_K | TensorType::Q5_K => halves(0) && halves(2),
             TensorType::Q6_K => halves(208),

@@ -55,6 +55,9 @@ impl TensorRows<'_> {
         if self.has_one_scale() {
             return Some(vec![self.scale]);
         }
+        if let Some(layout) = self.kind.packed_layout() {
+            return Some(self.packed_scales(layout, row));
+        }
         let (head, blocks) = self.row(row);
         match (self.kind, self.kind.block_scale()) {
             (TensorType::IQ1_BN, _) => Some(vec![half(head)]),
@@ -72,6 +75,9 @@ impl TensorRows<'_> {
     pub fn stored_trits(&self, row: usize, out: &mut [i8]) -> Result<()> {
         if self.has_one_scale() {
             return self.unscaled_trits(row, out);
+        }
+        if let Some(layout) = self.kind.packed_layout() {
+            return self.packed_trits(layout, row, out);
         }
         self.check(row)?;
         let (head, blocks) = self.row(row);

@@ -3,7 +3,7 @@
 use super::tensor::zeros;
 use super::{ActQuant, Config, Engine, Options, Watch};
 use crate::checkpoint::gguf::{Metadata, Tensor, TensorInfo};
-use crate::checkpoint::{Checkpoint, Listing};
+use crate::checkpoint::{Checkpoint, Listing, Packed};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -90,6 +90,11 @@ impl Inspection {
     /// The version of the GGUF format; nothing for a Hugging Face directory.
     pub fn version(&self) -> Option<u32> {
         self.checkpoint().version()
+    }
+
+    /// What a packed file tells of the model that was packed; nothing for other models.
+    pub fn packed(&self) -> Option<&Packed> {
+        self.checkpoint().packed()
     }
 
     /// Size of the file in bytes; of several files, of all of them.

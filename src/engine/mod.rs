@@ -8,6 +8,7 @@ mod generate;
 mod hardware;
 mod inspect;
 mod open;
+mod pack;
 mod prefixes;
 mod prompt;
 mod receipts;
@@ -32,6 +33,7 @@ pub use generate::Prefill;
 pub use hardware::{dot_peak, isas};
 pub use inspect::{Inspection, ModelSummary, TensorSummary, TypeTotal};
 pub use open::Options;
+pub use pack::{PackedFile, Packing, check_packed, pack};
 pub use prompt::{PromptOrigin, Request, TextOrIds};
 pub use receipts::NUMERICS;
 pub use replay::Replay;
@@ -65,11 +67,12 @@ pub struct Engine {
 
 /// Memory that an engine takes, in bytes.
 pub struct MemoryUse {
-    /// Ternary weights, packed for the kernels.
+    /// Ternary weights, packed for the kernels when the model was opened.
     pub packed_weights: usize,
-    /// Weights that stay in the mapped file, where the operating system can evict them.
+    /// Weights that stay in the mapped file, where the operating system can evict them and processes share them. Of a
+    /// packed model these are all weights.
     pub mapped_weights: usize,
-    /// The 8-bit copy of the output head, once it has been made.
+    /// The 8-bit copy of the output head, once it has been made; a packed model's is mapped.
     pub head_copy: usize,
     /// The prefix cache: keys, values and recurrent states.
     pub kv_cache: usize,
@@ -160,7 +163,7 @@ impl Engine {
     pub fn memory(&self) -> MemoryUse {
         let model = &self.runtime.model;
         MemoryUse {
-            packed_weights: model.packed_bytes(),
+            packed_weights: model.owned_bytes(),
             mapped_weights: model.mapped_bytes(),
             head_copy: model.copied_bytes(),
             kv_cache: self.cached_bytes(),

@@ -1,7 +1,7 @@
 //! Opening a model.
 
 use super::receipts::Identity;
-use super::{ActQuant, Activation, Engine, KvType, LmHead, Watch};
+use super::{ActQuant, Activation, Engine, KvType, LmHead, Packing, Watch};
 use crate::checkpoint::gguf::Gguf;
 use crate::decode::{PrefixCache, Runtime};
 use crate::error::{Error, Result};
@@ -49,6 +49,8 @@ pub struct Options {
     pub ffn_act: Option<Activation>,
     /// How logits are computed. Default: exactly, as far as the sampler needs them.
     pub lm_head: LmHead,
+    /// How trits are packed. Default: as suits the instruction set. A packed model keeps its own.
+    pub packing: Packing,
 }
 
 /// Builds the tokenizer on a thread of its own while the weights load.
@@ -106,7 +108,8 @@ impl Engine {
         let pool = Pool::new(threads)?;
         let cancel = AtomicBool::new(false);
         let (activation, act_quant, lm_head) = (options.ffn_act, options.act_quant, options.lm_head);
-        let load_options = LoadOptions { activation, act_quant, n_ctx: options.n_ctx, lm_head };
+        let load_options =
+            LoadOptions { activation, act_quant, n_ctx: options.n_ctx, lm_head, packing: options.packing.of_kernels() };
         let load = |workers: &Workers| Model::load(gguf, &load_options, &Team::new(workers, kernels), &cancel);
         let look = || cancel.fetch_or(watch(), Relaxed) || cancel.load(Relaxed);
         let model = pool.run_watched(load, look).unwrap_or(Err(Error::Cancelled))?;

@@ -25,7 +25,14 @@ pub(super) struct Identity {
 impl Identity {
     pub(super) fn new(gguf: &Gguf, config: &Config, threads: usize) -> Identity {
         let files = gguf.files().map_err(|error| error.to_string());
+        // A packed model stands for the one that was packed: both give the same answers.
+        let (file, bytes) =
+            gguf.packed().map_or_else(|| (gguf.name(), gguf.file_size()), |packed| (packed.file.clone(), packed.bytes));
+        let told = gguf.packed().map(|packed| packed.fingerprint.clone());
         let hash = move |watch: &mut Watch| {
+            if let Some(told) = &told {
+                return Ok(told.clone());
+            }
             let failed = |why: String| gate_error("model", format!("its file could not be hashed: {why}"));
             let files = files.as_ref().map_err(|why| failed(why.clone()))?;
             let hash = fingerprint(files, threads, watch).map_err(|error| failed(error.to_string()))?;
@@ -40,8 +47,8 @@ impl Identity {
         Identity {
             fingerprint: LazyHash::new(hash),
             model_info: ModelInfo {
-                file: gguf.name(),
-                bytes: gguf.file_size(),
+                file,
+                bytes,
                 architecture: config.arch.name.into(),
                 layers: config.n_layers as u64,
                 hidden_size: config.hidden_size as u64,
@@ -55,7 +62,8 @@ impl Identity {
 }
 
 impl Engine {
-    /// BLAKE3 of the model file, in hexadecimal. The first call reads the whole file.
+    /// BLAKE3 of the model file, in hexadecimal. The first call reads the whole file; a packed file tells the fingerprint
+    /// of the model that was packed.
     pub fn fingerprint(&self, watch: &mut Watch) -> Result<&str> {
         self.identity.fingerprint.get_watched(watch)
     }
@@ -103,7 +111,7 @@ impl Engine {
                 consumer: seconds(clock.consumer),
             },
             step_ns: times.steps.clone(),
-            memory_bytes: (model.packed_bytes() + model.copied_bytes() + sequence.bytes()) as u64,
+            memory_bytes: (model.owned_bytes() + model.copied_bytes() + sequence.bytes()) as u64,
         };
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
     }

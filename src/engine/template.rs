@@ -9,12 +9,15 @@ use crate::template::Template;
 use crate::tokenizer::{Tokenizer, bos_eos_texts, is_tokenizer_json};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
 /// The names that transformers gives to the template of a model, and to that of conversations with tools.
 const DEFAULT: &str = "default";
 const TOOL_USE: &str = "tool_use";
+/// The folder in which transformers saves further templates.
+const OTHERS: &str = "additional_chat_templates";
 
 /// The chat template of a model file or `tokenizer.json`; reads no weights. `variant` names one of several templates,
 /// such as `tool_use`.
@@ -52,7 +55,7 @@ pub(super) fn template_of(gguf: &Gguf, tokenizer: Option<&Tokenizer>, variant: O
     let metadata = gguf.metadata();
     let mut sources = Sources::inside(&metadata)?;
     if sources.0.is_empty() && !has_tokenizer(&metadata) {
-        sources = Sources::in_folder(gguf.folder())?;
+        sources = Sources::beside(gguf)?;
     }
     let name = metadata.str("general.name")?;
     if let Some(tokenizer) = tokenizer {
@@ -91,21 +94,42 @@ impl Sources {
     /// `additional_chat_templates/NAME.jinja`, or else the entry `chat_template` of `chat_template.json` or of
     /// `tokenizer_config.json`.
     fn in_folder(folder: &Path) -> Result<Sources> {
+        let others = std::fs::read_dir(folder.join(OTHERS)).into_iter().flatten().flatten();
+        let names = others.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        Sources::in_files(names, |name| read(&folder.join(name)), |name| folder.join(name).display().to_string())
+    }
+
+    /// Those beside a model file; of a packed one, those that lay beside the model.
+    fn beside(gguf: &Gguf) -> Result<Sources> {
+        if gguf.packed().is_none() {
+            return Sources::in_folder(gguf.folder());
+        }
+        let names = gguf.packed_names(OTHERS).map(str::to_string).collect();
+        let find = |name: &str| gguf.packed_beside(name).map(|bytes| text(bytes.to_vec(), name)).transpose();
+        Sources::in_files(names, find, str::to_string)
+    }
+
+    /// Those in files: `find` gives the text of one by its name, `others` are the names in [`OTHERS`], and `place` says
+    /// where a file is.
+    fn in_files(
+        others: Vec<String>,
+        find: impl Fn(&str) -> Result<Option<String>>,
+        place: impl Fn(&str) -> String,
+    ) -> Result<Sources> {
         let mut sources = BTreeMap::new();
-        if let Some(source) = read(&folder.join("chat_template.jinja"))? {
+        if let Some(source) = find("chat_template.jinja")? {
             sources.insert(DEFAULT.to_string(), source);
-            let others = folder.join("additional_chat_templates");
-            for entry in std::fs::read_dir(others).into_iter().flatten().flatten() {
-                let other = entry.path();
-                let name = other.file_name().and_then(|name| name.to_str()?.strip_suffix(".jinja"));
-                if let (Some(name), Some(source)) = (name, read(&other)?) {
+            for other in others {
+                let source = find(&format!("{OTHERS}/{other}"))?;
+                if let (Some(name), Some(source)) = (other.strip_suffix(".jinja"), source) {
                     sources.insert(name.to_string(), source);
                 }
             }
             return Ok(Sources(sources));
         }
         for name in ["chat_template.json", "tokenizer_config.json"] {
-            sources = Sources::entry(&folder.join(name))?;
+            let Some(text) = find(name)? else { continue };
+            sources = Sources::entry(&text).map_err(|error| error.at(place(name)))?;
             if !sources.is_empty() {
                 break;
             }
@@ -113,12 +137,11 @@ impl Sources {
         Ok(Sources(sources))
     }
 
-    /// The entry `chat_template` of a file in JSON.
-    fn entry(config_path: &Path) -> Result<BTreeMap<String, String>> {
+    /// The entry `chat_template` of the text of a file in JSON.
+    fn entry(text: &str) -> Result<BTreeMap<String, String>> {
         let mut sources = BTreeMap::new();
-        let Some(text) = read(config_path)? else { return Ok(sources) };
         let config: Json = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-            .map_err(|error| Error::Template(format!("is not JSON: {error}")).at(config_path.display()))?;
+            .map_err(|error| Error::Template(format!("is not JSON: {error}")))?;
         match &config["chat_template"] {
             Json::String(source) => sources.extend([(DEFAULT.to_string(), source.clone())]),
             Json::Array(named) => {
@@ -128,7 +151,7 @@ impl Sources {
             Json::Null => {}
             other => {
                 let wrong = format!("chat_template is {other}, expected a text, or a list of names with templates");
-                return Err(Error::Template(wrong).at(config_path.display()));
+                return Err(Error::Template(wrong));
             }
         }
         Ok(sources)
@@ -167,13 +190,15 @@ impl Sources {
     }
 }
 
+/// The text of a file, which stands at `place`.
+fn text(bytes: Vec<u8>, place: impl Display) -> Result<String> {
+    String::from_utf8(bytes).map_err(|_| Error::Template("is not UTF-8".into()).at(place))
+}
+
 /// The text of a file; None if it does not exist.
 fn read(path: &Path) -> Result<Option<String>> {
     match file::read(path) {
-        Ok(bytes) => {
-            let text = String::from_utf8(bytes);
-            Ok(Some(text.map_err(|_| Error::Template("is not UTF-8".into()).at(path.display()))?))
-        }
+        Ok(bytes) => text(bytes, path.display()).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Io { path: path.into(), source }),
     }

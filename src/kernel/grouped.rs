@@ -12,7 +12,8 @@ use super::prefetch::prefetch;
 use super::ternary::{FirstError, MAX_TILE_TOKENS};
 use super::ternary_dot::STRIP;
 use crate::error::Error;
-use crate::machine::memory::{Arena, HugeBuf};
+use crate::machine::buffer::Buffer;
+use crate::machine::memory::Arena;
 
 /// The size of a grouped ternary matrix, and how it is packed.
 #[derive(Clone, Copy)]
@@ -72,10 +73,12 @@ impl GroupedLayout {
 
 /// A grouped ternary matrix in the packed layout.
 pub struct Grouped {
-    words: HugeBuf<Word>,
+    words: Buffer<Word>,
     layout: GroupedLayout,
     /// Multiplies the outputs of each row: 1, or a scale that f16 cannot hold.
     factors: Vec<f32>,
+    /// The factors before another one was multiplied into them, if one was.
+    unscaled: Option<Vec<f32>>,
 }
 
 impl Grouped {
@@ -106,11 +109,43 @@ impl Grouped {
             }
         });
         failed.into_result()?;
-        Ok(Grouped { words, layout, factors })
+        Ok(Grouped { words: Buffer::Owned(words), layout, factors, unscaled: None })
+    }
+
+    /// A matrix of words that were packed before, with the factor of each row; `None` if they do not fit the layout.
+    pub fn from_words(layout: GroupedLayout, words: Buffer<Word>, factors: Vec<f32>) -> Option<Grouped> {
+        let fits = matches!(layout.group, 64 | BLOCK)
+            && words.len() == layout.rows.div_ceil(GROUP) * layout.strip()
+            && factors.len() == layout.rows;
+        fits.then_some(Grouped { words, layout, factors, unscaled: None })
+    }
+
+    /// The packed words with the scales of the groups, strip by strip.
+    pub fn words(&self) -> &[Word] {
+        &self.words
+    }
+
+    /// Its size, and how it is packed.
+    pub fn layout(&self) -> GroupedLayout {
+        self.layout
+    }
+
+    /// The factor of each row, without that of [`Grouped::scale_by`].
+    pub fn factors(&self) -> &[f32] {
+        self.unscaled.as_ref().unwrap_or(&self.factors)
+    }
+
+    /// The bytes of its words that are in memory of their own, not in a mapped file.
+    pub fn owned_bytes(&self) -> usize {
+        self.words.owned_bytes()
     }
 
     /// Multiplies every output by `factor`.
     pub fn scale_by(&mut self, factor: f32) {
+        if factor == 1.0 {
+            return;
+        }
+        self.unscaled = Some(self.factors.clone());
         self.factors.iter_mut().for_each(|own| *own *= factor);
     }
 
@@ -124,7 +159,7 @@ impl Grouped {
         self.layout.cols
     }
 
-    /// The bytes of the packed matrix in memory.
+    /// The bytes of the packed words.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.words)
     }
@@ -141,7 +176,9 @@ impl Grouped {
             let rows: Vec<GroupedRows> = words.chunks(strip).map(|strip| self.layout.view(strip)).collect();
             let factors = &self.factors[first..];
             let mut y = [[0f32; STRIP]; MAX_TILE_TOKENS];
-            if let [token] = &tokens[..] {
+            // Without kernels for base3 its blocks are expanded first, also for one token.
+            let reads_base3 = team.kernels.reads_base3() || self.layout.base3_blocks() == 0;
+            if let ([token], true) = (&tokens[..], reads_base3) {
                 for (rows, y) in rows.iter().zip(y[0].as_chunks_mut::<GROUP>().0) {
                     team.kernels.grouped_one(rows, *token, y);
                 }
@@ -190,6 +227,11 @@ fn scale(factors: &[f32], y: &[f32], out: &mut [f32]) {
 }
 
 impl super::Kernels {
+    /// Whether there are kernels that read base3 words without expanding them first.
+    fn reads_base3(&self) -> bool {
+        self.base3.is_some()
+    }
+
     /// The packing of a grouped matrix that is fastest.
     pub fn grouped_packing(&self) -> Packing {
         if self.base3.is_some() { Packing::Base3 } else { Packing::TwoBit }

@@ -17,6 +17,7 @@
 //! columns, byte i (0 to 127) of the row gets 81 times the code of column i. So word 8·b + w holds the columns of word
 //! w of two-bit block b, and columns 512 + 32·b + 4·w + j.
 
+use crate::machine::buffer::Plain;
 use crate::machine::memory::Zeroable;
 
 /// Rows in a group: one dword of each word belongs to each of them.
@@ -41,6 +42,8 @@ pub struct Word(pub [u8; 64]);
 
 // SAFETY: an array of bytes, for which every value is valid.
 unsafe impl Zeroable for Word {}
+// SAFETY: as above; its size is its alignment, so it has no padding.
+unsafe impl Plain for Word {}
 
 /// How many codes a byte holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ pub use super::packing::{BLOCK, GROUP};
 use super::prefetch::prefetch;
 use super::ternary_dot::STRIP;
 use crate::error::{Error, Result};
+use crate::machine::buffer::Buffer;
 use crate::machine::memory::{Arena, HugeBuf, try_grow};
 use std::sync::Mutex;
 
@@ -13,6 +14,7 @@ use std::sync::Mutex;
 pub const MAX_TILE_TOKENS: usize = 12;
 
 /// The weight that a trit +1 stands for.
+#[derive(Clone)]
 enum WeightScale {
     PerTensor(f32),
     PerRow(Vec<f32>),
@@ -31,11 +33,13 @@ pub struct Layout {
 
 /// A ternary matrix in the packed layout.
 pub struct Ternary {
-    words: HugeBuf<Word>,
+    words: Buffer<Word>,
     packing: Packing,
     rows: usize,
     cols: usize,
     scale: WeightScale,
+    /// The scale before a factor was multiplied into it, if one was.
+    unscaled: Option<WeightScale>,
 }
 
 /// int8 activations of some tokens, and for each token the two numbers that turn code sums back into floats.
@@ -107,7 +111,7 @@ impl Ternary {
         } else {
             WeightScale::PerRow(scales.into_iter().map(|s| s.unwrap_or(0.0)).collect())
         };
-        Ok(Ternary { words, packing, rows, cols, scale })
+        Ok(Ternary { words: Buffer::Owned(words), packing, rows, cols, scale, unscaled: None })
     }
 
     /// Packs the code stream of an I2_S tensor whose rows are whole blocks. Code 3 is invalid: `invalid(row)` gives the
@@ -134,11 +138,51 @@ impl Ternary {
             }
         });
         failed.into_result().map_err(invalid)?;
-        Ok(Ternary { words, packing, rows, cols, scale: WeightScale::PerTensor(scale) })
+        let scale = WeightScale::PerTensor(scale);
+        Ok(Ternary { words: Buffer::Owned(words), packing, rows, cols, scale, unscaled: None })
+    }
+
+    /// A matrix of words that were packed before, with the scale of each row; `None` if they do not fit the layout.
+    pub fn from_words(layout: Layout, words: Buffer<Word>, scales: Vec<f32>) -> Option<Ternary> {
+        let Layout { packing, rows, cols } = layout;
+        if words.len() != layout.words() || scales.len() != rows {
+            return None;
+        }
+        let first = *scales.first()?;
+        let same = scales.iter().all(|scale| scale.to_bits() == first.to_bits());
+        let scale = if same { WeightScale::PerTensor(first) } else { WeightScale::PerRow(scales) };
+        Some(Ternary { words, packing, rows, cols, scale, unscaled: None })
+    }
+
+    /// The packed words, group by group of rows.
+    pub fn words(&self) -> &[Word] {
+        &self.words
+    }
+
+    /// How its trits are packed.
+    pub fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    /// The scale of each row, without the factor of [`Ternary::scale_by`].
+    pub fn scales(&self) -> Vec<f32> {
+        match self.unscaled.as_ref().unwrap_or(&self.scale) {
+            WeightScale::PerTensor(scale) => vec![*scale; self.rows],
+            WeightScale::PerRow(scales) => scales.clone(),
+        }
+    }
+
+    /// The bytes of its words that are in memory of their own, not in a mapped file.
+    pub fn owned_bytes(&self) -> usize {
+        self.words.owned_bytes()
     }
 
     /// Multiplies the scale of every row by `factor`.
     pub fn scale_by(&mut self, factor: f32) {
+        if factor == 1.0 {
+            return;
+        }
+        self.unscaled = Some(self.scale.clone());
         match &mut self.scale {
             WeightScale::PerTensor(s) => *s *= factor,
             WeightScale::PerRow(rows) => rows.iter_mut().for_each(|s| *s *= factor),
@@ -167,7 +211,7 @@ impl Ternary {
         self.cols
     }
 
-    /// The bytes of the packed matrix in memory.
+    /// The bytes of the packed words.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.words)
     }
@@ -217,7 +261,12 @@ impl Ternary {
 impl Layout {
     /// The words of the matrix, all zero.
     fn try_words(&self, arena: &Arena) -> Result<HugeBuf<Word>> {
-        arena.try_zeroed(self.rows.div_ceil(GROUP) * self.packing.words(self.cols))
+        arena.try_zeroed(self.words())
+    }
+
+    /// How many words the matrix takes.
+    fn words(&self) -> usize {
+        self.rows.div_ceil(GROUP) * self.packing.words(self.cols)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The machine: threads, memory, the processor, and counters of the work done on it. Knows no kernels and no models.
 
 pub mod bandwidth;
+pub mod buffer;
 pub mod counters;
 pub mod facts;
 pub mod file;

@@ -34,10 +34,10 @@ impl Model {
 
     /// Bytes of all matrices in the form that a pass reads, without the output head's 8-bit copy.
     pub fn weight_bytes(&self) -> usize {
-        self.packed_bytes() + self.mapped_bytes()
+        self.packed_bytes() + self.stored_bytes()
     }
 
-    /// Bytes of packed projections, which are in allocated memory.
+    /// Bytes of packed projections.
     pub fn packed_bytes(&self) -> usize {
         self.matrices()
             .map(|matrix| match matrix {
@@ -48,13 +48,30 @@ impl Model {
             .sum()
     }
 
-    /// Bytes of the output head's 8-bit copy; 0 until it is made.
+    /// Bytes of packed projections that are in memory of the model's own, not in a mapped file.
+    pub fn owned_bytes(&self) -> usize {
+        self.matrices()
+            .map(|matrix| match matrix {
+                Matrix::Ternary(ternary) => ternary.owned_bytes(),
+                Matrix::Grouped(grouped) => grouped.owned_bytes(),
+                Matrix::Dense(_) => 0,
+            })
+            .sum()
+    }
+
+    /// Bytes of the output head's 8-bit copy that are in memory of the model's own; 0 until it is made.
     pub fn copied_bytes(&self) -> usize {
-        self.head.bytes()
+        self.head.owned_bytes()
     }
 
     /// Bytes of matrices that are read from the mapped file.
     pub fn mapped_bytes(&self) -> usize {
+        let packed = self.packed_bytes() - self.owned_bytes();
+        self.stored_bytes() + packed + self.head.bytes() - self.head.owned_bytes()
+    }
+
+    /// Bytes of matrices that are read as the file stores them.
+    fn stored_bytes(&self) -> usize {
         self.dense_bytes() + self.embedding.bytes() + self.output.as_ref().map_or(0, Dense::bytes)
     }
 
@@ -71,7 +88,7 @@ impl Model {
 
     /// The work of one token.
     pub fn per_token(&self, kv_type: KvType) -> PerToken {
-        let head_bytes = match self.copied_bytes() {
+        let head_bytes = match self.head.bytes() {
             0 => self.output.as_ref().unwrap_or(&self.embedding).bytes(),
             copied => copied,
         };

@@ -36,6 +36,26 @@ impl GroupedHead {
         Self::with_norms(team, matrix, norm)
     }
 
+    /// A copy with the norms of its rows that was made before; `None` if the sizes do not fit.
+    pub(super) fn from_stored(matrix: Grouped, norms: Vec<f32>) -> Option<GroupedHead> {
+        (norms.len() == matrix.rows()).then_some(GroupedHead { matrix, norms })
+    }
+
+    /// The packed trits.
+    pub(super) fn matrix(&self) -> &Grouped {
+        &self.matrix
+    }
+
+    /// Upper bounds of the norms of its rows.
+    pub(super) fn norms(&self) -> &[f32] {
+        &self.norms
+    }
+
+    /// The bytes that are in memory of its own, not in a mapped file.
+    pub(super) fn owned_bytes(&self) -> usize {
+        self.matrix.owned_bytes() + size_of_val(&*self.norms)
+    }
+
     fn with_norms(team: &Team, matrix: Grouped, norm: impl Fn(usize) -> f32 + Sync) -> Option<GroupedHead> {
         let mut norms = vec![0f32; matrix.rows()];
         team.for_each_chunk(&mut norms, LOGITS_PER_TASK, |task, norms| {

@@ -8,10 +8,15 @@
 use super::finite::check_finite;
 use super::grouped_head::GroupedHead;
 use super::linear::Dense;
+use super::pack::{Packer, mapped, mapped_groups};
 use super::quantized_head::QuantizedHead;
 use super::row::{CandidateThreshold, LogitsFor};
+use super::tensors::Tensors;
+use crate::checkpoint::PREFIX;
 use crate::error::{Error, Result};
 use crate::kernel::Team;
+use crate::kernel::packing::Packing;
+use crate::kernel::quantized_head::HEAD_STEP;
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::try_zeroed;
 use std::sync::OnceLock;
@@ -35,10 +40,13 @@ named! {
 pub struct Head {
     kind: LmHead,
     copy: OnceLock<Option<Copy>>,
+    /// How the trits of a copy are packed, if not as suits the kernels.
+    packing: Option<Packing>,
 }
 
 /// A copy of the matrix: it gives bounds of the logits, or the logits themselves.
-enum Copy {
+pub enum Copy {
+    /// In 8 bits.
     EightBit(QuantizedHead),
     /// Of a ternary matrix with a scale for each group of columns.
     Grouped(GroupedHead),
@@ -51,13 +59,49 @@ const MAX_COLS: usize = 1 << 17;
 /// If more than 1/16 of the vocabulary are candidates, reading all rows in order is faster than gathering them.
 const CANDIDATE_DIVISOR: usize = 16;
 
+/// The names of the tensors of a packed model that are the copy of its output head.
+pub const STORED_HEAD: [&str; 5] = ["head.q8", "head.steps", "head.norms", "head.errors", "head.packed"];
+
+impl Copy {
+    /// The copy that a packed model holds of this matrix, if it does.
+    pub fn stored(tensors: &Tensors, matrix: &Dense) -> Result<Option<Copy>> {
+        let [q, steps, norms, errors, packed] = STORED_HEAD.map(|name| format!("{PREFIX}{name}"));
+        let (rows, cols) = (matrix.rows(), matrix.cols());
+        let (gguf, stride) = (tensors.gguf, cols.next_multiple_of(HEAD_STEP));
+        let misfit = || Error::Model("the copy of the output head does not fit it; pack the model again".into());
+        if let Some(tensor) = tensors.optional(&q, stride, rows)? {
+            let facts = [tensors.vector(&steps, rows)?, tensors.vector(&norms, rows)?, tensors.vector(&errors, rows)?];
+            let integers = mapped(gguf, tensor, tensor.size())?;
+            let copy = QuantizedHead::from_stored(cols, integers, facts).ok_or_else(misfit)?;
+            return Ok(Some(Copy::EightBit(copy)));
+        }
+        let Some(tensor) = tensors.optional(&packed, cols, rows)? else { return Ok(None) };
+        let grouped = mapped_groups(gguf, tensor)?.ok_or_else(misfit)?;
+        let copy = GroupedHead::from_stored(grouped, tensors.vector(&norms, rows)?).ok_or_else(misfit)?;
+        Ok(Some(Copy::Grouped(copy)))
+    }
+}
+
 impl Head {
     /// The head of a model. [`LmHead::Int8`] makes its copy now, [`LmHead::Auto`] when it first needs it. The intervals
-    /// of a copy are those of logits before a softcap, so that a model with one (`capped`) computes all logits.
-    pub fn new(kind: LmHead, capped: bool, team: &Team, matrix: &Dense) -> Result<Head> {
+    /// of a copy are those of logits before a softcap, so that a model with one (`capped`) computes all logits. A packed
+    /// model has a copy already (`stored`).
+    pub fn new(
+        kind: LmHead,
+        capped: bool,
+        team: &Team,
+        matrix: &Dense,
+        (stored, packing): (Option<Copy>, Option<Packing>),
+    ) -> Result<Head> {
         let kind = if kind == LmHead::Auto && capped { LmHead::Exact } else { kind };
         let copy = OnceLock::new();
-        if kind == LmHead::Int8 {
+        match (kind, stored) {
+            (LmHead::Auto, Some(stored)) | (LmHead::Int8, Some(stored @ Copy::EightBit(_))) => {
+                let _ = copy.set(Some(stored));
+            }
+            _ => {}
+        }
+        if kind == LmHead::Int8 && copy.get().is_none() {
             let bytes = QuantizedHead::bytes_of(matrix.rows(), matrix.cols());
             if bytes >= matrix.bytes() || matrix.cols() > MAX_COLS {
                 return Err(Error::Argument(format!(
@@ -73,7 +117,7 @@ impl Head {
             })?;
             let _ = copy.set(Some(Copy::EightBit(made)));
         }
-        Ok(Head { kind, copy })
+        Ok(Head { kind, copy, packing })
     }
 
     /// How it computes logits.
@@ -87,6 +131,15 @@ impl Head {
             None => 0,
             Some(Copy::EightBit(copy)) => copy.bytes(),
             Some(Copy::Grouped(copy)) => copy.bytes(),
+        }
+    }
+
+    /// Bytes of the copy that are in memory of its own, not in a mapped file.
+    pub fn owned_bytes(&self) -> usize {
+        match self.copy.get().and_then(Option::as_ref) {
+            None => 0,
+            Some(Copy::EightBit(copy)) => copy.owned_bytes(),
+            Some(Copy::Grouped(copy)) => copy.owned_bytes(),
         }
     }
 
@@ -175,7 +228,8 @@ impl Head {
             let (low, high) = bounds.split_at_mut(vocab);
             let Some(least) = threshold(low, high).filter(|least| !least.is_nan()) else { continue };
             let candidates: Vec<usize> = (0..vocab).filter(|id| high[*id] >= least).collect();
-            if candidates.len() > vocab / CANDIDATE_DIVISOR {
+            // None only if a packed file is damaged.
+            if candidates.is_empty() || candidates.len() > vocab / CANDIDATE_DIVISOR {
                 continue;
             }
             let values = matrix.dots(team, &candidates, row_of(i));
@@ -189,12 +243,12 @@ impl Head {
     }
 
     /// The copy that gives bounds; `None` if it is turned off or would not pay.
-    fn copy(&self, team: &Team, matrix: &Dense) -> Option<&Copy> {
+    pub fn copy(&self, team: &Team, matrix: &Dense) -> Option<&Copy> {
         let make = || {
             if self.kind != LmHead::Auto || matrix.bytes() < MIN_BYTES || matrix.cols() > MAX_COLS {
                 return None;
             }
-            if let Some(packed) = matrix.packed_in_groups(team) {
+            if let Some(packed) = matrix.packed_in_groups(&Packer::new(team, self.packing)) {
                 let copy = GroupedHead::new(team, matrix, packed).map(Copy::Grouped);
                 matrix.release(0..matrix.rows());
                 return copy;

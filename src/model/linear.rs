@@ -1,7 +1,7 @@
 //! Linear layers: ternary ones, on rounded activations, and dense ones, whose rows are read as the file stores them.
 
 use super::input::ProjectionInput;
-use super::pack::pack_grouped;
+use super::pack::{Packer, pack_grouped};
 use super::rotation::Rotation;
 use super::trace::Recorder;
 use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
@@ -10,7 +10,6 @@ use crate::error::Result;
 use crate::kernel::grouped::Grouped;
 use crate::kernel::ternary::Ternary;
 use crate::kernel::{Kernels, Team};
-use crate::machine::memory::Arena;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -110,9 +109,9 @@ impl Dense {
     }
 
     /// Its packed trits, if its type stores a scale for each group of columns; `None` also if packing fails.
-    pub(super) fn packed_in_groups(&self, team: &Team) -> Option<Grouped> {
+    pub(super) fn packed_in_groups(&self, packer: &Packer) -> Option<Grouped> {
         let has_groups = self.view().has_scales_by_block();
-        if has_groups { pack_grouped(&self.gguf, &self.tensor, team, &Arena::default()).ok() } else { None }
+        if has_groups { pack_grouped(&self.gguf, &self.tensor, packer).ok() } else { None }
     }
 
     /// Rows: how many outputs it computes.

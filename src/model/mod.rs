@@ -25,6 +25,7 @@ mod rotation;
 mod row;
 mod scratch;
 mod state;
+mod store;
 mod tensors;
 mod trace;
 mod weights;
@@ -34,13 +35,14 @@ pub use cost::PerToken;
 pub use head::LmHead;
 pub use row::{CandidateThreshold, LogitsFor, Outputs, Row};
 pub use scratch::Scratch;
+pub use store::{Content, StoredTensor};
 pub use trace::{InputTrace, LayerTrace, ProjectionTrace, Trace};
 pub use weights::ActQuantDecision;
 
 use crate::checkpoint::gguf::Gguf;
 use crate::error::{Error, Result};
 use crate::kernel::Team;
-use crate::kernel::packing::BLOCK;
+use crate::kernel::packing::{BLOCK, Packing};
 use crate::ops::activation::Activation;
 use crate::ops::attention::{KvType, PageShape};
 use crate::ops::rope::Rope;
@@ -92,6 +94,8 @@ pub struct LoadOptions {
     pub n_ctx: Option<usize>,
     /// How logits are computed.
     pub lm_head: LmHead,
+    /// How trits are packed, if not as suits the kernels.
+    pub packing: Option<Packing>,
 }
 
 /// One transformer block.
@@ -148,8 +152,10 @@ pub struct Model {
     /// What the inputs of the projections are rounded to, and why.
     pub act_quant: ActQuantDecision,
     input_form: InputForm,
-    /// Warnings about weights that look wrong but can be used.
+    /// Warnings about metadata and weights that look wrong but can be used.
     pub warnings: Vec<String>,
+    /// Those of them about the weights.
+    pub doubts: Vec<String>,
     embedding: Dense,
     /// The rotation of the embedding's rows, if they are stored rotated.
     embedding_rotation: Option<Arc<Rotation>>,

@@ -9,6 +9,7 @@ use super::linear::Dense;
 use crate::error::Result;
 use crate::kernel::Team;
 use crate::kernel::quantized_head::{HEAD_STEP, HEAD_TOKENS, QuantizedToken};
+use crate::machine::buffer::Buffer;
 use crate::machine::memory::HugeBuf;
 use crate::machine::pool::OutputTile;
 use std::ops::Range;
@@ -18,7 +19,7 @@ const ROWS_PER_TASK: usize = 64;
 
 /// A matrix in 8 bits, with the step, the norm and the error that `quantize_row` returns for each row.
 pub(super) struct QuantizedHead {
-    q: HugeBuf<i8>,
+    q: Buffer<i8>,
     stride: usize,
     steps: Vec<f32>,
     norms: Vec<f32>,
@@ -64,7 +65,36 @@ impl QuantizedHead {
             }
         });
         let finite = errors.iter().all(|error| error.is_finite());
-        Ok(finite.then_some(QuantizedHead { q, stride, steps, norms, errors }))
+        Ok(finite.then_some(QuantizedHead { q: Buffer::Owned(q), stride, steps, norms, errors }))
+    }
+
+    /// A copy of a matrix with so many columns that was made before. `facts` are the steps, norms and errors of its
+    /// rows. `None` if the sizes do not fit.
+    pub(super) fn from_stored(cols: usize, q: Buffer<i8>, facts: [Vec<f32>; 3]) -> Option<QuantizedHead> {
+        let [steps, norms, errors] = facts;
+        let stride = cols.next_multiple_of(HEAD_STEP);
+        let fits = [steps.len(), norms.len(), errors.len()].iter().all(|len| len * stride == q.len());
+        fits.then_some(QuantizedHead { q, stride, steps, norms, errors })
+    }
+
+    /// The integers, row by row of [`QuantizedHead::stride`] columns.
+    pub(super) fn integers(&self) -> &[i8] {
+        &self.q
+    }
+
+    /// The columns of the copy.
+    pub(super) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The steps, norms and errors of its rows.
+    pub(super) fn facts(&self) -> [&[f32]; 3] {
+        [&self.steps, &self.norms, &self.errors]
+    }
+
+    /// The bytes that are in memory of its own, not in a mapped file.
+    pub(super) fn owned_bytes(&self) -> usize {
+        self.q.owned_bytes() + 3 * size_of_val(&*self.steps)
     }
 
     /// The bytes of a copy.

@@ -7,10 +7,10 @@ use super::arch::{
 use super::attention::Attention;
 use super::config::Config;
 use super::delta_net::DeltaNet;
-use super::head::Head;
+use super::head::{Copy, Head};
 use super::input::InputForm;
 use super::linear::{Dense, Linear, Matrix};
-use super::pack::{NotPacked, pack, pack_grouped};
+use super::pack::{NotPacked, Packer, pack, pack_grouped};
 use super::plausible;
 use super::projections::{Projection, projections};
 use super::rotation::{Rotation, Rotations};
@@ -20,7 +20,7 @@ use crate::checkpoint::gguf::{Gguf, Tensor, TensorType};
 use crate::codec::TensorRows;
 use crate::error::{Error, Result};
 use crate::kernel::Team;
-use crate::machine::memory::Arena;
+use crate::kernel::packing::Packing;
 use crate::ops::rope::Rope;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -40,6 +40,8 @@ struct Loader<'a> {
     projections: Vec<Vec<Projection>>,
     rotations: Option<Rotations>,
     team: &'a Team<'a>,
+    /// The packing of ternary matrices, if it is not to be the one that suits the kernels.
+    packing: Option<Packing>,
     /// Read between tensors; true ends the loading with an error.
     cancel: &'a AtomicBool,
 }
@@ -62,7 +64,8 @@ pub(super) fn load(
         config.window.as_ref().map(|window| Rope::new(&window.rope, config.head_dim, None)).transpose()?;
     let projections = (0..config.n_layers).map(|layer| projections(&config, layer)).collect();
     let rotations = Rotations::read(&gguf)?;
-    let loader = Loader { tensors, config: &config, projections, rotations, team, cancel };
+    let packing = options.packing;
+    let loader = Loader { tensors, config: &config, projections, rotations, team, packing, cancel };
     // Every tensor is looked up before the first is packed, so that a wrong file is refused at once.
     let parts = (0..config.n_layers).map(|layer| {
         loader.projections[layer].iter().try_for_each(|projection| loader.tensor(layer, projection).map(drop))?;
@@ -71,11 +74,18 @@ pub(super) fn load(
     });
     let parts: Vec<(Norms, MixerParts)> = parts.collect::<Result<_>>()?;
     let [embedding_rotation, head_rotation] = loader.outer_rotations(output.is_some())?;
+    let matrix = output.as_ref().unwrap_or(&embedding);
+    let head_copy = Copy::stored(&loader.tensors, matrix)?;
     loader.tensors.refuse_surplus()?;
     loader.rotations.iter().try_for_each(Rotations::refuse_surplus)?;
 
     let (packed, input_form, act_quant) = loader.pack_all(options.act_quant)?;
-    let warnings = [config.warnings.clone(), plausible::warnings(&gguf, &loader.views()?)?].concat();
+    // What looked wrong when a model was packed, its file tells.
+    let doubts = match gguf.packed() {
+        Some(packed) => packed.warnings.clone(),
+        None => plausible::warnings(&gguf, &loader.views()?)?,
+    };
+    let warnings = [config.warnings.clone(), doubts.clone()].concat();
     let mut packed = packed.into_iter();
     let mut layers = Vec::with_capacity(config.n_layers);
     for (layer, (norms, mixer)) in parts.into_iter().enumerate() {
@@ -86,14 +96,14 @@ pub(super) fn load(
     }
     let has_dense = layers.iter().flat_map(Block::linears).any(|l| matches!(l.matrix, Matrix::Dense(_)));
     let rounds_dense = has_dense && gguf.float_projections().next().is_none();
-    let matrix = output.as_ref().unwrap_or(&embedding);
-    let head = Head::new(options.lm_head, config.softcap.is_some(), team, matrix)?;
+    let head = Head::new(options.lm_head, config.softcap.is_some(), team, matrix, (head_copy, packing))?;
     Ok(Model {
         gguf,
         config,
         act_quant,
         input_form,
         warnings,
+        doubts,
         embedding,
         embedding_rotation,
         head_rotation,
@@ -262,6 +272,9 @@ impl<'a> Loader<'a> {
         let mut has_type = false;
         for (layer, projection) in self.all_projections() {
             let kind = self.tensor(layer, projection)?.kind();
+            if kind.packed_layout().is_some_and(|layout| layout.group.is_some()) {
+                return Ok(true);
+            }
             has_type |= matches!(kind, Q2_0_G64 | Q2_0_G128 | PQ2_0 | PTQ1_0 | Q1_0 | STQ1_0);
             if self.norm(layer, projection)?.is_some() {
                 return Ok(false);
@@ -273,7 +286,7 @@ impl<'a> Loader<'a> {
     /// Packs all projections by `pack`; `None` for those that are not ternary in its sense, with the reason of the
     /// first. With `whole` the first ends it.
     fn pack_each(&self, pack: PackMatrix, whole: bool) -> Result<(Vec<Option<Matrix>>, Option<String>)> {
-        let arena = Arena::default();
+        let packer = Packer::new(self.team, self.packing);
         let mut packed = Vec::new();
         let mut not_ternary = None;
         for (layer, projection) in self.all_projections() {
@@ -283,9 +296,11 @@ impl<'a> Loader<'a> {
                 packed.push(None);
                 continue;
             }
-            packed.push(match pack(self.tensors.gguf, tensor, factor, self.team, &arena) {
+            packed.push(match pack(self.tensors.gguf, tensor, factor, &packer) {
                 Ok(matrix) => {
-                    self.tensors.gguf.release(tensor, 0..tensor.size());
+                    if tensor.kind().packed_layout().is_none() {
+                        self.tensors.gguf.release(tensor, 0..tensor.size());
+                    }
                     Some(matrix)
                 }
                 Err(NotPacked::Broken(error)) => return Err(error),
@@ -423,28 +438,26 @@ impl MixerParts {
 }
 
 /// Packs a tensor whose values the file multiplies by a factor.
-type PackMatrix = fn(&Gguf, &Tensor, f32, &Team, &Arena) -> std::result::Result<Matrix, NotPacked>;
+type PackMatrix = fn(&Arc<Gguf>, &Tensor, f32, &Packer) -> std::result::Result<Matrix, NotPacked>;
 
 fn pack_one_scale(
-    gguf: &Gguf,
+    gguf: &Arc<Gguf>,
     tensor: &Tensor,
     factor: f32,
-    team: &Team,
-    arena: &Arena,
+    packer: &Packer,
 ) -> std::result::Result<Matrix, NotPacked> {
-    let mut ternary = pack(gguf, tensor, team, arena)?;
+    let mut ternary = pack(gguf, tensor, packer)?;
     ternary.scale_by(factor);
     Ok(Matrix::Ternary(ternary))
 }
 
 fn pack_groups(
-    gguf: &Gguf,
+    gguf: &Arc<Gguf>,
     tensor: &Tensor,
     factor: f32,
-    team: &Team,
-    arena: &Arena,
+    packer: &Packer,
 ) -> std::result::Result<Matrix, NotPacked> {
-    let mut grouped = pack_grouped(gguf, tensor, team, arena)?;
+    let mut grouped = pack_grouped(gguf, tensor, packer)?;
     grouped.scale_by(factor);
     Ok(Matrix::Grouped(grouped))
 }

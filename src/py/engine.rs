@@ -11,7 +11,9 @@ use super::template::Template;
 use super::tensor::{self, Tensor};
 use super::tokenizer::{self, Tokenizer};
 use super::trace::{self, Trace};
-use crate::engine::{ActQuant, Activation, Embedding, Engine as CoreEngine, KvType, LmHead, Options, Pooling, Replay};
+use crate::engine::{
+    ActQuant, Activation, Embedding, Engine as CoreEngine, KvType, LmHead, Options, Packing, Pooling, Replay,
+};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams as Params;
 use crate::token::TokenId;
@@ -104,6 +106,7 @@ impl Engine {
             act_quant: choice(act_quant, "act_quant", &quants)?,
             lm_head: choice(lm_head, "lm_head", &LmHead::ALL.map(|kind| (kind.name(), kind)))?,
             ffn_act: ffn_act.map(|name| choice(name, "ffn_act", &activations)).transpose()?,
+            packing: Packing::Auto,
         };
         let path = match path {
             Some(path) => model_path(path)?,

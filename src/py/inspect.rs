@@ -65,7 +65,12 @@ pub fn inspect(
     })?;
     let dict = PyDict::new(py);
     dict.set_item("path", &path)?;
-    dict.set_item("format", if inspection.version().is_some() { "gguf" } else { "safetensors" })?;
+    let format = match (inspection.packed(), inspection.version()) {
+        (Some(_), _) => "packed",
+        (None, Some(_)) => "gguf",
+        (None, None) => "safetensors",
+    };
+    dict.set_item("format", format)?;
     dict.set_item("version", inspection.version())?;
     dict.set_item("file_size", inspection.file_size())?;
     dict.set_item("arch", inspection.metadata().str("general.architecture").unwrap_or_default())?;

@@ -15,6 +15,7 @@ mod hints;
 mod inspect;
 mod messages;
 mod notebook;
+mod pack;
 mod pickle;
 mod prefill;
 mod receipt;
@@ -44,6 +45,8 @@ mod _core {
     use super::engine::Engine;
     #[pymodule_export]
     use super::inspect::{dot_peak, inspect, isas, processor, read_bandwidth};
+    #[pymodule_export]
+    use super::pack::{check_packed, pack};
     #[pymodule_export]
     use super::prefill::Prefill;
     #[pymodule_export]

@@ -20,6 +20,7 @@ pub(super) fn load(gguf: &Gguf, pre: Option<&str>) -> Result<Tokenizer> {
     let beside = gguf.folder().join(json::FILE_NAME);
     match inside {
         Some(tokenizer) => Ok(tokenizer),
+        None if gguf.packed().is_some() => of_packed(gguf, pre).map_err(|error| error.of_file(gguf.path())),
         None if beside.is_file() => json::open(&beside, pre),
         None if gguf.version().is_none() => Err(json::missing(gguf.folder())),
         None => Err(invalid(format!(
@@ -29,6 +30,13 @@ pub(super) fn load(gguf: &Gguf, pre: Option<&str>) -> Result<Tokenizer> {
         ))
         .of_file(gguf.path())),
     }
+}
+
+/// The tokenizer of a packed model that has none in its metadata: its `tokenizer.json` was packed, too. What lies beside
+/// the packed file does not count.
+fn of_packed(gguf: &Gguf, pre: Option<&str>) -> Result<Tokenizer> {
+    let missing = || invalid("the model that was packed has no tokenizer; give token ids in place of text");
+    json::of_packed(gguf, pre)?.ok_or_else(missing)
 }
 
 /// The tokenizer inside a model file, if it has one.

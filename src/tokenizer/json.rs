@@ -5,7 +5,7 @@ use super::merges::{BpeOptions, IdsByText, MergeModel, ids_by_text, merge_parts}
 use super::pipeline::Pipeline;
 use super::special::{SpecialToken, Specials};
 use super::{TokenKind, Tokenizer, bytes, invalid, suffix_warning};
-use crate::checkpoint::gguf::Metadata;
+use crate::checkpoint::gguf::{Gguf, Metadata};
 use crate::error::{Error, Result};
 use crate::machine::file;
 use crate::token::TokenId;
@@ -34,9 +34,14 @@ pub(super) struct Companions {
 impl Companions {
     /// Reads the files in the same folder as `path`.
     fn beside(path: &Path) -> Result<Companions> {
-        let read = |name: &str| match file::read(&path.with_file_name(name)) {
-            Ok(bytes) => parse(&bytes).map_err(|error| error.at(name)),
-            Err(_) => Ok(Value::Null),
+        Companions::of_files(|name| file::read(&path.with_file_name(name)).ok())
+    }
+
+    /// Reads the files whose content `find` gives by their names.
+    fn of_files<B: AsRef<[u8]>>(find: impl Fn(&str) -> Option<B>) -> Result<Companions> {
+        let read = |name: &str| match find(name) {
+            Some(bytes) => parse(bytes.as_ref()).map_err(|error| error.at(name)),
+            None => Ok(Value::Null),
         };
         Ok(Companions {
             config: read("tokenizer_config.json")?,
@@ -77,6 +82,14 @@ pub(super) fn open(path: &Path, pre: Option<&str>) -> Result<Tokenizer> {
     let bytes = file::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let loaded = Companions::beside(path).and_then(|companions| load(&bytes, &companions, pre));
     loaded.map_err(|error| error.at(path.display()))
+}
+
+/// Loads the `tokenizer.json` that a packed model holds; `None` if it holds none.
+pub(super) fn of_packed(gguf: &Gguf, pre: Option<&str>) -> Result<Option<Tokenizer>> {
+    let Some(bytes) = gguf.packed_beside(FILE_NAME) else { return Ok(None) };
+    let companions = Companions::of_files(|name| gguf.packed_beside(name));
+    let loaded = companions.and_then(|companions| load(bytes, &companions, pre));
+    loaded.map(Some).map_err(|error| error.at(FILE_NAME))
 }
 
 fn parse(bytes: &[u8]) -> Result<Value> {

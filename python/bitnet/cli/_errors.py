@@ -26,6 +26,7 @@ _PHRASES = (
         r"; it reads the variable thinking, which chat_template_kwargs=.* sets$",
         "; it reads the variable 'thinking', which only engine.chat in Python can set",
     ),
+    (r"\bor force=True to replace\b", "or --force to replace"),
     (r"\bor leave isa out\b", "or leave --isa and BITNET_ISA out"),
     (r" ?\(Engine\.from_pretrained opens models of the Hugging Face Hub\)", ""),
     (r"\bpass token or run\b", "run"),

@@ -5,11 +5,13 @@ mod directory;
 mod extent;
 mod header;
 mod metadata;
+mod packed;
 mod reader;
 mod resolve;
 pub(super) mod sniff;
 mod types;
 mod value;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +20,13 @@ pub(super) use directory::sort_by_name;
 pub use directory::{Tensor, TensorInfo};
 pub(super) use header::Header;
 pub use metadata::Metadata;
+pub use packed::PackedLayout;
 pub use types::TensorType;
 pub use value::{Array, Value, ValueType};
+pub use writer::{HeaderWriter, Setting};
 
 use super::map::Map;
+use super::packed::{Packed, check_version};
 use super::{Checkpoint, Listing, Part};
 use crate::error::{Error, Result};
 
@@ -37,6 +42,7 @@ pub struct ParsedGguf {
 pub fn parse(bytes: &[u8], path: &Path) -> Result<ParsedGguf> {
     let broken = |reason| Error::File { path: path.into(), reason };
     let (header, entries) = Header::parse(bytes).map_err(broken)?;
+    check_version(&Metadata { path, header: &header, bytes }, path)?;
     let (tensors, warnings) = directory::tensors(&header, &entries, bytes.len(), path)?;
     Ok(ParsedGguf { header, tensors, warnings })
 }
@@ -63,6 +69,15 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     let ParsedGguf { header, tensors, warnings } = parse(&map.bytes, path)?;
     let mut whole = Checkpoint::new(path, vec![Part::Mapped(map)], header);
     (whole.tensors, whole.warnings) = (tensors, warnings);
+    whole.packed = Packed::read(&whole.metadata(), path)?;
+    let packed_type = whole.tensors.iter().find(|tensor| tensor.kind().packed_layout().is_some());
+    if let (Some(tensor), None) = (packed_type, &whole.packed) {
+        return Err(whole.broken(format!(
+            "tensor '{}' has the type {} of packed models, but the keys of one are missing; pack the model again",
+            tensor.name(),
+            tensor.kind()
+        )));
+    }
     open_siblings(&mut whole)?;
     whole.sorted()
 }
@@ -73,7 +88,9 @@ pub(super) fn open_metadata(path: &Path) -> Result<Checkpoint> {
     let map = Map::open(path)?;
     let broken = |reason| Error::File { path: path.into(), reason };
     let (header, _) = Header::parse(&map.bytes).map_err(broken)?;
-    let whole = Checkpoint::new(path, vec![Part::Mapped(map)], header);
+    let mut whole = Checkpoint::new(path, vec![Part::Mapped(map)], header);
+    check_version(&whole.metadata(), path)?;
+    whole.packed = Packed::read(&whole.metadata(), path)?;
     siblings(&whole)?;
     Ok(whole)
 }

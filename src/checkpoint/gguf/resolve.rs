@@ -170,6 +170,9 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
              of the types that it runs: {run}"
         ))
     };
+    if let Some(kind) = TensorType::of_packed_id(id) {
+        return Ok(kind);
+    }
     let meanings = meanings(id);
     if meanings.is_empty() {
         if let Some(kind) = TensorType::ALL.into_iter().find(|kind| kind.id() == Some(id)) {
@@ -212,6 +215,9 @@ pub(super) fn resolve(id: u32, extents: &[&Extent], path: &Path) -> Result<Tenso
 /// The name of a tensor's type for people, also of a type that this engine does not run.
 pub(super) fn type_name(extent: &Extent) -> String {
     let id = extent.entry.id;
+    if let Some(kind) = TensorType::of_packed_id(id) {
+        return kind.name().into();
+    }
     let fits = |meaning: &&Meaning| extent.is_filled_by(meaning.size(extent));
     let meant = meanings(id).iter().filter(fits).map(Meaning::name);
     let run =

@@ -4,8 +4,8 @@ use std::fmt;
 
 named! {
     /// How the elements of a tensor are stored. The names are ggml's; Q2_0 has two layouts under one id and one name,
-    /// which are told apart here. The last four are of Hugging Face directories: packed trits whose scale is another
-    /// tensor, and floats of which trits are to be made.
+    /// which are told apart here. U8 and the masters are of Hugging Face directories: packed trits whose scale is
+    /// another tensor, and floats of which trits are to be made. The last seven are of packed models (`packed.rs`).
     #[expect(missing_docs, reason = "the variants are ggml's type names")]
     #[expect(non_camel_case_types, reason = "the variants are ggml's type names")]
     pub enum TensorType {
@@ -34,6 +34,13 @@ named! {
         F32_MASTER = "F32 master",
         F16_MASTER = "F16 master",
         BF16_MASTER = "BF16 master",
+        TWO_BIT = "TWO_BIT",
+        BASE3 = "BASE3",
+        TWO_BIT_G64 = "TWO_BIT_g64",
+        BASE3_G64 = "BASE3_g64",
+        TWO_BIT_G128 = "TWO_BIT_g128",
+        BASE3_G128 = "BASE3_g128",
+        HEAD_I8 = "HEAD_I8",
     }
 }
 
@@ -67,6 +74,10 @@ impl TensorType {
             Self::STQ1_0 => (42, 256, 42, 0),
             // Four rows a byte; rows do not follow one another.
             Self::U8_TRITS => (NO_ID, 1, 1, 0),
+            // Rows are stored in strips: see `PackedLayout`.
+            Self::TWO_BIT | Self::BASE3 => (NO_ID, 1, 1, 0),
+            Self::TWO_BIT_G64 | Self::BASE3_G64 | Self::TWO_BIT_G128 | Self::BASE3_G128 => (NO_ID, 1, 1, 0),
+            Self::HEAD_I8 => (NO_ID, 1, 1, 0),
             Self::F32_MASTER | Self::F16_MASTER | Self::BF16_MASTER => unreachable!("stored as floats"),
         }
     }
@@ -123,6 +134,9 @@ impl TensorType {
                 return Err(format!("{count} elements are not a multiple of {elements}, the block of {self}"));
             }
             (count / 4).checked_add(32)
+        } else if let Some(layout) = self.packed_layout() {
+            let words = layout.word_bytes(rows, cols);
+            words.and_then(|words| words.checked_add(rows.checked_mul(4)?))
         } else {
             if !cols.is_multiple_of(elements) {
                 return Err(format!("{cols} columns are not a multiple of {elements}, the block of {self}"));

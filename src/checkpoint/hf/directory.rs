@@ -72,7 +72,7 @@ pub struct Directory {
 
 impl Directory {
     /// Opens those files that exist.
-    pub(super) fn open(folder: &Path) -> Result<Directory> {
+    pub(in crate::checkpoint) fn open(folder: &Path) -> Result<Directory> {
         let mut names: BTreeSet<String> = COMPANIONS.map(String::from).into();
         for entry in std::fs::read_dir(folder.join(TEMPLATES)).into_iter().flatten().flatten() {
             let name = entry.file_name().into_string().ok().filter(|name| name.ends_with(".jinja"));
@@ -108,6 +108,20 @@ impl Directory {
         }
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         serde_json::from_slice(text).map(Some).map_err(|error| broken(&path, &format!("is not JSON: {error}")))
+    }
+
+    /// The files that say how text becomes tokens and how a conversation becomes text, by their names.
+    pub(in crate::checkpoint) fn texts(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let is_text = |name: &str| !matches!(name, POOLING | INDEX | MODULES);
+        let names = self.companions.keys().filter(|name| is_text(name));
+        let read = |name: &String| {
+            let mut bytes = Vec::new();
+            let mut file = &self.companions[name];
+            let read = file.rewind().and_then(|()| file.read_to_end(&mut bytes));
+            read.map_err(|source| Error::Io { path: self.folder.join(name), source })?;
+            Ok((name.clone(), bytes))
+        };
+        names.map(read).collect()
     }
 
     /// Finds the files of weights. A file that was named counts alone, unless it belongs to an index.
