@@ -108,6 +108,7 @@ def test_a_value_out_of_range_is_told_by_its_flag(
 ) -> None:
     receipt = engine.generate("hello", max_tokens=2).receipt.save(tmp_path / "receipt.json")
     required = {"run": ["-p", "hi"], "receipt replay": [receipt, "-m", engine.path]}
+    required["pack"] = ["trit", tmp_path / "out"]
     for value in OUTSIDE[option]:
         done = here(*command.split(), *required.get(command, []), f"{option}={value}")
         is_one_line(done)

@@ -1895,8 +1895,8 @@ def inspect(path: _Path, *, weights: bool = False) -> dict[str, Any]:
         weights: Also count the zeros of ternary tensors. This reads all weights once more.
 
     Returns:
-        A dict with the keys path, format ("gguf", "safetensors" or "packed"), version (of GGUF; None for a directory), file_size
-        (bytes), arch, config, graph (list of phrases: how the graph differs from Llama's), activation,
+        A dict with the keys path, format ("gguf", "safetensors" or "packed"), version (of GGUF; None for a directory),
+        file_size (bytes), arch, config, graph (list of phrases: how the graph differs from Llama's), activation,
         activation_reason, act_quant, act_quant_reason, metadata (list of key, type, value; an array has its length, and
         at most 64 items as value), tensors (list of name, type, shape, bytes, zeros), types (type -> tensors, bytes),
         warnings, error. zeros is the share of a ternary tensor's weights that are zero; None for other tensors, or if

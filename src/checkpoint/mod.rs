@@ -7,14 +7,13 @@ pub mod gguf;
 mod half;
 mod hf;
 mod map;
-mod packed;
 
 pub use fingerprint::{HashedFile, fingerprint};
 pub use half::{bf16_to_f32, f16_to_f32};
 pub use hf::{Place, check_directory, directory_of};
-pub use packed::{ALIGNMENT, ContentHash, PREFIX, Packed};
 
 use crate::error::{Error, Result};
+pub use gguf::{ALIGNMENT, ContentHash, PREFIX, Packed};
 use gguf::{Header, Metadata, Tensor, TensorInfo};
 use hf::Directory;
 use map::Map;

@@ -54,6 +54,11 @@ def run(options: argparse.Namespace) -> None:
         "file": f"{model['path']} ({_format(model)}, {byte_size(model['file_size'])})",
         "architecture": model["arch"],
     }
+    if model["format"] == "packed":
+        packed = {name: values.get(f"bitnet_pack.{name}") for name in ("file", "bytes", "layout", "fingerprint")}
+        file = plain_line(str(packed["file"]), _VALUE_CHARACTERS)
+        rows["packed from"] = f"{file} ({byte_size(packed['bytes'] or 0)}); its fingerprint is {packed['fingerprint']}"
+        rows["layout"] = plain_line(str(packed["layout"]), _VALUE_CHARACTERS)
     rows |= {"cannot be run": model["error"]} if model["error"] else _how_it_runs(model)
     kinds = model["types"].items()
     warnings = list(model["warnings"])
@@ -86,6 +91,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _format(model: dict[str, Any]) -> str:
     """The format of the model's files."""
+    if model["format"] == "packed":
+        return "packed model"
     return "Hugging Face directory" if model["version"] is None else f"GGUF version {model['version']}"
 
 

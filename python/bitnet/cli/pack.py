@@ -15,7 +15,7 @@ def add_parser(commands: Commands) -> None:
         commands,
         "pack",
         run,
-        help="write a model in the engine's own layout, which opens in milliseconds and which processes share",
+        help="write a model so that it opens in milliseconds and processes share it",
         description="Write a model in the layout that the engine computes with. Such a file opens in milliseconds, and "
         "processes on one machine hold its weights in memory once. Its answers and the digests of its receipts are "
         "those of MODEL.",

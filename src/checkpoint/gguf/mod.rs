@@ -6,6 +6,7 @@ mod extent;
 mod header;
 mod metadata;
 mod packed;
+mod packed_types;
 mod reader;
 mod resolve;
 pub(super) mod sniff;
@@ -20,15 +21,16 @@ pub(super) use directory::sort_by_name;
 pub use directory::{Tensor, TensorInfo};
 pub(super) use header::Header;
 pub use metadata::Metadata;
-pub use packed::PackedLayout;
+pub use packed::{ALIGNMENT, ContentHash, PREFIX, Packed};
+pub use packed_types::PackedLayout;
 pub use types::TensorType;
 pub use value::{Array, Value, ValueType};
 pub use writer::{HeaderWriter, Setting};
 
 use super::map::Map;
-use super::packed::{Packed, check_version};
 use super::{Checkpoint, Listing, Part};
 use crate::error::{Error, Result};
+use packed::check_version;
 
 /// One GGUF file after all checks: a whole model, or a part of a split model.
 #[derive(Debug)]

@@ -1,155 +1,198 @@
-//! The tensor types of packed models, which `bitnet pack` writes: their ids, and where each trit lies.
-//!
-//! A packed tensor is the words that the kernels read (`kernel/packing.rs`), and behind them an f32 for each row: its
-//! scale, or of a grouped matrix the factor of its outputs. 16 rows are a *strip*, and a word of 64 bytes holds four
-//! bytes of each row. A strip of a grouped matrix begins with the scales of its groups, f16, `[group][row]`, in whole
-//! words. Its trits follow, as codes (trit + 1): blocks of 640 columns in 32 words, five codes a byte, as far as the
-//! type has them, then blocks of 128 columns in 8 words, four codes a byte.
+//! Packed models, which `bitnet pack` writes: a GGUF file whose projections lie as the kernels read them, with all that
+//! a model needs, and what its keys `bitnet_pack.*` say of the model that was packed.
 
+use super::super::Checkpoint;
+use super::{HeaderWriter, Metadata, Setting};
+use crate::error::{Error, Result};
 use std::ops::Range;
+use std::path::Path;
 
-use super::types::TensorType;
+/// Our metadata keys, and the names of tensors that the packed model does not have, begin with this.
+pub const PREFIX: &str = "bitnet_pack.";
+/// The version of the format. Readers of another version refuse a file; see [`check_version`].
+const VERSION: u32 = 1;
+/// Tensors begin at multiples of this, as kernels read whole words of 64 bytes.
+pub const ALIGNMENT: usize = 64;
+/// Keys of the model that do not hold for the packed file: it is one file with an alignment of its own.
+const DROPPED: [&str; 4] = ["general.alignment", "split.no", "split.count", "split.tensors.count"];
+/// A hash in hexadecimal.
+const HASH_LEN: usize = 64;
+/// Stands in place of the hash while the file is hashed.
+const NO_HASH: [u8; HASH_LEN] = [b'0'; HASH_LEN];
 
-/// The ids of packed tensors begin here, far above those of any other program, which so refuses them: "BT" in ASCII.
-const FIRST_ID: u32 = 0x4254_0000;
-/// Every type that has an id in packed models only. Ids that forks of llama.cpp contest are among them, so that no size
-/// needs to decide. A number is never given to another type.
-const IDS: [(u32, TensorType); 19] = [
-    (1, TensorType::TWO_BIT),
-    (2, TensorType::BASE3),
-    (3, TensorType::TWO_BIT_G64),
-    (4, TensorType::BASE3_G64),
-    (5, TensorType::TWO_BIT_G128),
-    (6, TensorType::BASE3_G128),
-    (7, TensorType::HEAD_I8),
-    (0x101, TensorType::TQ1_0),
-    (0x102, TensorType::TQ2_0),
-    (0x103, TensorType::I2_S),
-    (0x104, TensorType::IQ1_BN),
-    (0x105, TensorType::IQ2_BN),
-    (0x106, TensorType::IQ2_BN_R4),
-    (0x107, TensorType::Q2_0_G64),
-    (0x108, TensorType::Q2_0_G128),
-    (0x109, TensorType::PQ2_0),
-    (0x10a, TensorType::PTQ1_0),
-    (0x10b, TensorType::Q1_0),
-    (0x10c, TensorType::STQ1_0),
-];
-
-/// Rows of a strip.
-const ROWS: usize = 16;
-const WORD: usize = 64;
-/// Columns and bytes of the two kinds of blocks.
-const TWO_BIT: (usize, usize) = (128, 8 * WORD);
-const BASE3: (usize, usize) = (640, 32 * WORD);
-
-/// How the trits of a packed tensor lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PackedLayout {
-    /// The columns that share a scale, of a grouped matrix.
-    pub group: Option<usize>,
-    /// Whether there are blocks of five codes a byte.
-    pub base3: bool,
+/// What a packed file tells of the model that was packed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packed {
+    /// The fingerprint of the model that was packed.
+    pub fingerprint: String,
+    /// The name of its file or directory.
+    pub file: String,
+    /// The size of its files in bytes.
+    pub bytes: u64,
+    /// The packing that was asked for.
+    pub layout: String,
+    /// Whether the rows of queries and keys are in the order of transformers; see [`Checkpoint::is_unpermuted`].
+    pub is_unpermuted: bool,
+    /// See [`Checkpoint::float_projections`].
+    pub float_projections: Vec<String>,
+    /// What looked wrong in its files and weights.
+    pub warnings: Vec<String>,
 }
 
-impl PackedLayout {
-    /// Of a row of `cols`: how many blocks have five codes a byte, and how many have four.
-    fn blocks(self, cols: usize) -> (usize, usize) {
-        let all = cols.div_ceil(TWO_BIT.0);
-        match (self.base3, self.group) {
-            (false, _) => (0, all),
-            (true, None) => (cols.div_ceil(BASE3.0), 0),
-            (true, Some(_)) => (all / 5, all % 5),
-        }
-    }
-
-    /// The groups of columns of a row, padding included; none without scales for groups.
-    fn groups(self, cols: usize) -> usize {
-        self.group.map_or(0, |group| cols.div_ceil(TWO_BIT.0) * (TWO_BIT.0 / group))
-    }
-
-    /// The bytes of a strip, and of the scales at its beginning.
-    fn strip(self, cols: usize) -> Option<(usize, usize)> {
-        let (base3, two_bit) = self.blocks(cols);
-        let scales = self.groups(cols).div_ceil(2).checked_mul(WORD)?;
-        let trits = base3.checked_mul(BASE3.1)?.checked_add(two_bit.checked_mul(TWO_BIT.1)?)?;
-        Some((scales.checked_add(trits)?, scales))
-    }
-
-    /// The bytes of a tensor's words, without the row scales; `None` if they are more than memory can address.
-    pub fn word_bytes(self, rows: usize, cols: usize) -> Option<usize> {
-        rows.div_ceil(ROWS).checked_mul(self.strip(cols)?.0)
-    }
-
-    /// The codes of `out.len()` columns of a row from `start` on. Damaged words give codes up to 3.
-    pub fn codes(self, words: &[u8], row: usize, cols: usize, start: usize, out: &mut [u8]) {
-        let (trits, (base3, _)) = (self.strip_of(words, row, cols).1, self.blocks(cols));
-        let first = 4 * (row % ROWS);
-        // The row's byte number `at` of a block.
-        let byte = |block: Range<usize>, at: usize| trits[block][at / 4 * WORD + first + at % 4];
-        for (column, out) in (start..).zip(out) {
-            *out = if column < base3 * BASE3.0 {
-                let (block, k) = (column / BASE3.0, column % BASE3.0);
-                let block = block * BASE3.1..(block + 1) * BASE3.1;
-                match k / TWO_BIT.0 {
-                    4 => byte(block, k - 4 * TWO_BIT.0) / 81,
-                    quarter => {
-                        let (plane, at) = (k % TWO_BIT.0 / 32, k % 32);
-                        byte(block, 32 * quarter + at) % 81 / [27, 9, 3, 1][plane] % 3
-                    }
-                }
-            } else {
-                let column = column - base3 * BASE3.0;
-                let (block, k) = (column / TWO_BIT.0, column % TWO_BIT.0);
-                let start = base3 * BASE3.1 + block * TWO_BIT.1;
-                byte(start..start + TWO_BIT.1, k % 32) >> (6 - 2 * (k / 32)) & 3
-            };
-        }
-    }
-
-    /// The f16 scale of a group of columns of a row.
-    pub fn group_scale(self, words: &[u8], row: usize, cols: usize, group: usize) -> [u8; 2] {
-        let scales = self.strip_of(words, row, cols).0;
-        let at = group / 2 * WORD + 2 * (ROWS * (group % 2) + row % ROWS);
-        [scales[at], scales[at + 1]]
-    }
-
-    /// The scales and the trits of a row's strip.
-    fn strip_of(self, words: &[u8], row: usize, cols: usize) -> (&[u8], &[u8]) {
-        let (strip, scales) = self.strip(cols).expect("the tensor is in memory");
-        words[row / ROWS * strip..][..strip].split_at(scales)
+/// Refuses a packed file of another version than this engine reads. It is checked before anything else in the file.
+pub(super) fn check_version(metadata: &Metadata, path: &Path) -> Result<()> {
+    match metadata.uint(&key("version"))? {
+        None => Ok(()),
+        Some(version) if version == VERSION as usize => Ok(()),
+        Some(version) => Err(Error::Unsupported(format!(
+            "{}: is a packed model of format version {version}, but this version of the engine reads {VERSION}; pack the \
+             original model again",
+            path.display()
+        ))),
     }
 }
 
-impl TensorType {
-    /// How a packed tensor's trits lie; nothing for other types.
-    pub fn packed_layout(self) -> Option<PackedLayout> {
-        let layout = |group, base3| Some(PackedLayout { group, base3 });
-        match self {
-            TensorType::TWO_BIT => layout(None, false),
-            TensorType::BASE3 => layout(None, true),
-            TensorType::TWO_BIT_G64 => layout(Some(64), false),
-            TensorType::BASE3_G64 => layout(Some(64), true),
-            TensorType::TWO_BIT_G128 => layout(Some(128), false),
-            TensorType::BASE3_G128 => layout(Some(128), true),
-            _ => None,
+impl Packed {
+    /// What the metadata tells; `None` of a model that is not packed.
+    pub(super) fn read(metadata: &Metadata, path: &Path) -> Result<Option<Packed>> {
+        if metadata.get(&key("version")).is_none() {
+            return Ok(None);
         }
+        let broken = |name: &str, expected: &str| Error::File {
+            path: path.into(),
+            reason: format!("key '{}' of a packed model is missing or not {expected}; pack the model again", key(name)),
+        };
+        let text = |name: &str| {
+            let text = metadata.str(&key(name))?.ok_or_else(|| broken(name, "a text"))?;
+            Ok::<_, Error>(text.to_string())
+        };
+        let texts = |name: &str| {
+            let texts = metadata.strings(&key(name))?.ok_or_else(|| broken(name, "a list of texts"))?;
+            Ok::<_, Error>(texts.map(|text| String::from_utf8_lossy(text).into_owned()).collect())
+        };
+        let fingerprint = text("fingerprint")?;
+        if !is_hash(fingerprint.as_bytes()) {
+            return Err(broken("fingerprint", "a hash"));
+        }
+        Ok(Some(Packed {
+            fingerprint,
+            file: text("file")?,
+            bytes: metadata.uint(&key("bytes"))?.ok_or_else(|| broken("bytes", "a number"))? as u64,
+            layout: text("layout")?,
+            is_unpermuted: metadata.bool(&key("unpermuted"))?.ok_or_else(|| broken("unpermuted", "a bool"))?,
+            float_projections: texts("float_projections")?,
+            warnings: texts("warnings")?,
+        }))
     }
 
-    /// The type with this layout.
-    pub fn of_packed_layout(layout: PackedLayout) -> Option<TensorType> {
-        TensorType::ALL.into_iter().find(|kind| kind.packed_layout() == Some(layout))
+    /// A header with the metadata of the model that is packed, and these facts. Files that lie beside the model go
+    /// inside.
+    pub fn header(&self, model: &Checkpoint) -> Result<HeaderWriter> {
+        let mut header = HeaderWriter::new(ALIGNMENT);
+        let bytes = model.parts[0].bytes();
+        for key in model.header.keys().filter(|key| !DROPPED.contains(key)) {
+            model.header.raw(bytes, key).into_iter().for_each(|entry| header.raw(entry));
+        }
+        header.entry("general.alignment", &Setting::U32(ALIGNMENT as u32));
+        let mut own = |name: &str, value: Setting| header.entry(&key(name), &value);
+        own("version", Setting::U32(VERSION));
+        own("fingerprint", Setting::Str(self.fingerprint.clone()));
+        own("file", Setting::Str(self.file.clone()));
+        own("bytes", Setting::Uint(self.bytes));
+        own("layout", Setting::Str(self.layout.clone()));
+        own("unpermuted", Setting::Bool(self.is_unpermuted));
+        own("float_projections", Setting::Strs(self.float_projections.clone()));
+        own("warnings", Setting::Strs(self.warnings.clone()));
+        for (name, content) in model.companions()? {
+            own(&format!("beside.{name}"), Setting::Bytes(content));
+        }
+        own("content", Setting::Bytes(NO_HASH.into()));
+        Ok(header)
+    }
+}
+
+/// The hash of a packed file's content: of all its bytes, with zeros in place of the hash itself.
+pub struct ContentHash {
+    hasher: blake3::Hasher,
+    /// Where the hash is to be written.
+    field: Range<usize>,
+}
+
+impl ContentHash {
+    /// Begins with the header of a file that is written.
+    pub fn of_header(header: &[u8]) -> ContentHash {
+        // The entry of the hash is the last one with this key; texts of the model before it may look like it.
+        let entry = [key("content").as_bytes(), &8u32.to_le_bytes(), &(HASH_LEN as u64).to_le_bytes()].concat();
+        let found = header.windows(entry.len()).rposition(|window| window == entry);
+        let start = found.expect("`Packed::header` wrote it") + entry.len();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(header);
+        ContentHash { hasher, field: start..start + HASH_LEN }
     }
 
-    /// The id in a packed model; `None` for a type that none holds.
-    pub fn id_in_packed(self) -> Option<u32> {
-        let own = IDS.iter().find(|(_, kind)| *kind == self).map(|(number, _)| FIRST_ID + number);
-        own.or(self.id())
+    /// Adds bytes that follow.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update_rayon(bytes);
     }
 
-    /// The type of an id that only packed models have.
-    pub(super) fn of_packed_id(id: u32) -> Option<TensorType> {
-        let number = id.checked_sub(FIRST_ID)?;
-        IDS.iter().find(|(known, _)| *known == number).map(|(_, kind)| *kind)
+    /// The hash, and where it belongs.
+    pub fn finish(self) -> (String, Range<usize>) {
+        (self.hasher.finalize().to_hex().to_string(), self.field)
     }
+}
+
+impl Checkpoint {
+    /// What a packed file tells of the model that was packed; nothing if this is a model itself.
+    pub fn packed(&self) -> Option<&Packed> {
+        self.packed.as_ref()
+    }
+
+    /// The content of a file that lay beside the packed model.
+    pub fn packed_beside(&self, name: &str) -> Option<&[u8]> {
+        self.packed.as_ref()?;
+        self.header.get(self.parts[0].bytes(), &key(&format!("beside.{name}")))?.as_bytes()
+    }
+
+    /// The names of the files in a folder that lay beside the packed model.
+    pub fn packed_names(&self, folder: &str) -> impl Iterator<Item = &str> {
+        let prefix = key(&format!("beside.{folder}/"));
+        self.header.keys().filter_map(move |key| key.strip_prefix(&*prefix))
+    }
+
+    /// Compares a packed file with the hash of its content. Returns the hash. `None` if `look` cancels it.
+    pub fn check_content(&self, mut look: impl FnMut() -> bool) -> Result<Option<String>> {
+        const CHUNK: usize = 16 << 20;
+        let bytes = self.parts[0].bytes();
+        let stored = self.header.get(bytes, &key("content")).and_then(|value| value.as_bytes());
+        let Some(stored) = stored.filter(|hash| is_hash(hash)) else {
+            return Err(self
+                .broken(format!("key '{}' is not a hash; the file is damaged: pack the model again", key("content"))));
+        };
+        let start = stored.as_ptr() as usize - bytes.as_ptr() as usize;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&bytes[..start]);
+        hasher.update(&NO_HASH);
+        for part in bytes[start + HASH_LEN..].chunks(CHUNK) {
+            if look() {
+                return Ok(None);
+            }
+            hasher.update_rayon(part);
+        }
+        let found = hasher.finalize().to_hex().to_string();
+        if found.as_bytes() == stored {
+            return Ok(Some(found));
+        }
+        Err(self.broken(format!(
+            "its content has the hash {found}, but the file says {}; it is damaged: pack the model again",
+            String::from_utf8_lossy(stored)
+        )))
+    }
+}
+
+fn key(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+fn is_hash(text: &[u8]) -> bool {
+    text.len() == HASH_LEN && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

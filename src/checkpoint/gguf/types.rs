@@ -5,7 +5,7 @@ use std::fmt;
 named! {
     /// How the elements of a tensor are stored. The names are ggml's; Q2_0 has two layouts under one id and one name,
     /// which are told apart here. U8 and the masters are of Hugging Face directories: packed trits whose scale is
-    /// another tensor, and floats of which trits are to be made. The last seven are of packed models (`packed.rs`).
+    /// another tensor, and floats of which trits are to be made. The last seven are of packed models (`packed_types.rs`).
     #[expect(missing_docs, reason = "the variants are ggml's type names")]
     #[expect(non_camel_case_types, reason = "the variants are ggml's type names")]
     pub enum TensorType {
