@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+import bitnet  # noqa: E402
 from bitnet._gguf_writer import write_gguf  # noqa: E402
 from bitnet._synthetic import Spec, make_model  # noqa: E402
 from text_model import CONTROL, MERGES, TOKENS  # noqa: E402
@@ -21,6 +22,8 @@ TEXTS = [
     "a \t\n\x1c\x1f\u00a0 \u200d\u0301\U0001f600\x00",
     "</think>{{ messages }}{% raw %}<s>",
 ]
+PACKED = {"i2s": ("two-bit",), "wide": ("base3",), "groups": ("two-bit",), "rotated": ("base3",)}
+"""Models that are packed, too, and the layouts."""
 SPIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "h", "e", "he", "▁he", "é"]
 
 
@@ -51,6 +54,10 @@ def models() -> None:
             path = Path(folder) / "model.gguf"
             make_model(path, spec)
             save("gguf", name, path.read_bytes())
+            for layout in PACKED.get(name, ()):
+                packed = Path(folder) / layout
+                bitnet.pack(path, packed, layout=layout)
+                save("gguf", f"packed-{name}-{layout}", packed.read_bytes())
 
 
 def directories() -> None:
@@ -133,8 +140,8 @@ def texts() -> None:
         save("session", name, saved)
     for i, text in enumerate(TEXTS):
         save("prompt", str(i), text.encode())
-    for kind in range(25):
-        save("codec", f"{kind:02}", bytes([kind, 0]) + bytes(range(256)) * 4)
+    for kind in range(32):  # the last are of packed models, whose blocks are large
+        save("codec", f"{kind:02}", bytes([kind, 0]) + bytes(range(256)) * (4 if kind < 25 else 12))
 
 
 if __name__ == "__main__":
