@@ -46,6 +46,15 @@ impl Map {
         Ok(Self { bytes, file })
     }
 
+    /// Asks for huge pages from byte `start` on, for weights that are read from end to end again and again. Few systems
+    /// have them for files; the others do without.
+    pub(super) fn prefer_huge_pages(&self, start: usize) {
+        #[cfg(target_os = "linux")]
+        let _ = self.bytes.advise_range(memmap2::Advice::HugePage, start, self.bytes.len() - start);
+        #[cfg(not(target_os = "linux"))]
+        let _ = start;
+    }
+
     /// Drops the pages that lie entirely inside `range` from memory. A later read loads them from the file again.
     #[cfg(unix)]
     pub(super) fn release(&self, range: Range<usize>) {

@@ -169,10 +169,10 @@ impl Grouped {
     pub fn matmul(&self, team: &Team, x: &GroupedActivations, out: &mut [f32]) {
         let tokens = x.tokens();
         assert!(x.blocks() == self.layout.blocks() && out.len() == tokens.len() * self.layout.rows);
-        let strip = self.layout.strip();
+        let (all_words, strip) = (self.words(), self.layout.strip()); // once: a mapped buffer checks its place
         team.for_each_rows(out, self.layout.rows, STRIP, |first, out| {
             let n = out.len().div_ceil(GROUP);
-            let (words, rest) = self.words[first / GROUP * strip..].split_at(n * strip);
+            let (words, rest) = all_words[first / GROUP * strip..].split_at(n * strip);
             let rows: Vec<GroupedRows> = words.chunks(strip).map(|strip| self.layout.view(strip)).collect();
             let factors = &self.factors[first..];
             let mut y = [[0f32; STRIP]; MAX_TILE_TOKENS];

@@ -222,13 +222,14 @@ impl Ternary {
     /// A strip of rows is one task: it computes the sums of its codes with tiles of tokens.
     pub fn matmul(&self, team: &Team, x: &Activations, out: &mut [f32]) {
         assert!(x.cols == self.cols && out.len() == x.tokens() * self.rows);
-        let group_words = self.words.len() / self.rows.div_ceil(GROUP);
+        let all_words = self.words(); // once: a mapped buffer checks its place
+        let group_words = all_words.len() / self.rows.div_ceil(GROUP);
         // Rows of activations are padded for base3, the longer of the two paddings.
         let padded = self.packing.padded(self.cols);
         let tokens: Vec<&[i8]> = x.q.chunks(x.stride).take(x.tokens()).map(|q| &q[..padded]).collect();
         team.for_each_rows(out, self.rows, STRIP, |first, out| {
             let groups = out.len().div_ceil(GROUP);
-            let (words, rest) = self.words[first / GROUP * group_words..].split_at(groups * group_words);
+            let (words, rest) = all_words[first / GROUP * group_words..].split_at(groups * group_words);
             // For several tiles base3 is unpacked once, not in every tile. Each tile prefetches an equal share of the
             // next strip, which the unpacking loop has not touched.
             let (mut packing, mut two_bit) = (self.packing, Vec::new());

@@ -144,6 +144,7 @@ impl QuantizedHead {
     ) {
         let inputs: Vec<QuantizedInput> = xs.iter().map(|x| QuantizedInput::new(x, self.stride)).collect();
         let tokens: Vec<&[i16]> = inputs.iter().map(|input| &input.q[..]).collect();
+        let q = self.integers(); // once: a mapped buffer checks its place
         team.for_each_rows(out, self.steps.len(), ROWS_PER_TASK, |first, out| {
             let own = first..first + out.len();
             let mut dots = [0i32; HEAD_TOKENS];
@@ -152,7 +153,7 @@ impl QuantizedHead {
             for (tokens, all) in tokens.chunks(HEAD_TOKENS).zip(all.chunks_mut(HEAD_TOKENS * own.len())) {
                 for (i, row) in own.clone().enumerate() {
                     let dots = &mut dots[..tokens.len()];
-                    team.kernels.dot_i8(&self.q[row * self.stride..][..self.stride], tokens, dots);
+                    team.kernels.dot_i8(&q[row * self.stride..][..self.stride], tokens, dots);
                     dots.iter().enumerate().for_each(|(t, dot)| all[t * own.len() + i] = *dot);
                 }
             }

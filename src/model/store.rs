@@ -115,6 +115,8 @@ impl Model {
             }
             tensors.push(StoredTensor { name: tensor.name().into(), shape: tensor.shape().to_vec(), kind, content });
         }
+        // What a pass reads from end to end comes last, so that it can lie on huge pages.
+        tensors.sort_by_key(|tensor| matches!(tensor.content, Content::Words(..)));
         tensors.extend(self.stored_head(team));
         Ok(tensors)
     }

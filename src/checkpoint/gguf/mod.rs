@@ -69,9 +69,14 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
 pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     let map = Map::open(path)?;
     let ParsedGguf { header, tensors, warnings } = parse(&map.bytes, path)?;
+    let packed = Packed::read(&Metadata { path, header: &header, bytes: &map.bytes }, path)?;
+    // In a packed file, words and the copy of the output head follow all else, of which few rows are read.
+    let words = tensors.iter().filter(|tensor| tensor.kind().packed_layout().is_some());
+    if let (Some(_), Some(start)) = (&packed, words.map(|tensor| tensor.range.start).min()) {
+        map.prefer_huge_pages(start);
+    }
     let mut whole = Checkpoint::new(path, vec![Part::Mapped(map)], header);
-    (whole.tensors, whole.warnings) = (tensors, warnings);
-    whole.packed = Packed::read(&whole.metadata(), path)?;
+    (whole.tensors, whole.warnings, whole.packed) = (tensors, warnings, packed);
     let packed_type = whole.tensors.iter().find(|tensor| tensor.kind().packed_layout().is_some());
     if let (Some(tensor), None) = (packed_type, &whole.packed) {
         return Err(whole.broken(format!(
