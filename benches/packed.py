@@ -2,9 +2,10 @@
 
     python benches/packed.py model.gguf model.packed
 
-`model.packed` is what `bitnet pack model.gguf model.packed` wrote. Both files are read once before, so that they are in
-the page cache; processes have opened the small model before, so that all modules are imported. Memory is the proportional set size (PSS) of all processes together, after a short answer of each: pages
-that several of them share count once. Linux only.
+`model.packed` is what `bitnet pack model.gguf model.packed` wrote. Both files are read once before, so that they are
+in the page cache; processes have opened the small model before, so that all modules are imported. Memory is the
+proportional set size (PSS) of all processes together, after a short answer of each: pages that several of them share
+count once. Linux only.
 """
 
 from __future__ import annotations
