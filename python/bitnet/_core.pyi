@@ -76,6 +76,7 @@ class _Sampling(TypedDict, total=False):
     stop_token_ids: _TokenIds
     ignore_eos: bool
     logprobs: int | None
+    speculate: Literal["lookup"] | None
 
 @final
 class SamplingParams:
@@ -110,6 +111,10 @@ class SamplingParams:
         ignore_eos: Do not stop at the model's own stop ids. Default: False.
         logprobs: Number of most likely tokens to report for each position. 0 reports the chosen token's log-probability
             only. Default: None, no log-probabilities.
+        speculate: "lookup" guesses tokens that stood in the text before, such as those of code that is edited or a text
+            that is quoted, and computes several in one pass where they are likely. The completion is the same, bit for
+            bit; the receipt tells how many were guessed and accepted. Models with recurrent states guess nothing.
+            Default: None, off.
 
     Raises:
         ArgumentError: A value is out of range.
@@ -139,6 +144,7 @@ class SamplingParams:
         stop_token_ids: _TokenIds = (),
         ignore_eos: bool = False,
         logprobs: int | None = None,
+        speculate: Literal["lookup"] | None = None,
     ) -> SamplingParams: ...
     @property
     def temperature(self) -> float:
@@ -185,6 +191,9 @@ class SamplingParams:
     @property
     def logprobs(self) -> int | None:
         """Number of most likely tokens reported for each position; None means no log-probabilities at all."""
+    @property
+    def speculate(self) -> Literal["lookup"] | None:
+        """How tokens are guessed before they are computed: "lookup", by what stood in the text before; None means off."""
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...

@@ -90,7 +90,7 @@ def of_engine(engine: Engine) -> tuple[str, Rows]:
         "arithmetic": f"act_quant {engine.act_quant}, ffn_act {engine.ffn_act}, kv_type {engine.kv_type}, "
         f"lm_head {engine.lm_head}",
         "runs on": f"{engine.isa}, threads {engine.n_threads}, n_batch {engine.n_batch}",
-        "context": f"{engine.n_ctx} positions; {engine.cached_tokens} in the warm cache, "
+        "context": f"{engine.n_ctx} positions; {engine.cached_tokens} in the prefix cache, "
         f"{byte_size(memory['kv_cache'])}",
     }
 

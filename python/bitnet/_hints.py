@@ -210,8 +210,9 @@ ENGINE = {
     "max_tokens": "give it to generate or chat, or to ChatSession",
     "enable_prefix_caching": _ALWAYS,
     "lora_path": "adapters are not supported",
-    "draft_model": "there is no speculative decoding",
-    "speculative_config": "there is no speculative decoding",
+    "draft_model": "there are no draft models; speculate='lookup', a sampling parameter, guesses from the text itself",
+    "speculative_config": "give speculate='lookup' to generate or chat",
+    "prompt_lookup_num_tokens": "give speculate='lookup' to generate or chat",
 }
 """Options of other libraries' models, and what to do instead."""
 

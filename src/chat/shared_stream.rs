@@ -66,8 +66,8 @@ pub(super) enum Next {
 impl Source {
     fn begin_step(&mut self) -> Option<Step> {
         match self {
-            Source::Prompt(_, stream) => stream.begin_step(),
-            Source::Chat(chat) => chat.stream.begin_step(),
+            Source::Prompt(engine, stream) => stream.begin_step(engine),
+            Source::Chat(chat) => chat.stream.begin_step(&chat.engine),
         }
     }
 

@@ -12,11 +12,15 @@ use super::step::{Step, Task};
 use super::{Runtime, Watch, share};
 use crate::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often a waiting caller's watch is asked.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The cost of another row, in times of a pass of one, before it was measured.
+const FIRST_ROW_COST: f64 = 0.25;
 
 /// The queue of an engine.
 #[derive(Default)]
@@ -26,6 +30,8 @@ pub struct Batcher {
     arrived: Condvar,
     /// Wakes the callers that wait: a pass has ended.
     ended: Condvar,
+    /// [`Batcher::row_cost`] as bits; 0 while unknown.
+    row_cost: AtomicU64,
 }
 
 #[derive(Default)]
@@ -60,6 +66,14 @@ pub struct Steps {
 impl Batcher {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cost of another row beside the answers of the last pass, in times of what one of them costs without it.
+    pub(super) fn row_cost(&self) -> f64 {
+        match self.row_cost.load(Relaxed) {
+            0 => FIRST_ROW_COST,
+            bits => f64::from_bits(bits),
+        }
     }
 
     /// Says that an answer will not come back for another step.
@@ -285,7 +299,11 @@ fn compute<'q>(
         }
     } else if picked.iter().all(|(job, _)| job.result.is_ok()) {
         let rows = |kind| picked.iter().zip(&decodes).filter(|(_, d)| **d == kind).map(|((_, rows), _)| rows).sum();
+        let answers = decodes.iter().filter(|decodes| **decodes).count();
         queue.costs.note(rows(true), rows(false), now - start);
+        if let Some(cost) = queue.costs.row_cost(answers) {
+            batcher.row_cost.store(cost.to_bits(), Relaxed);
+        }
     }
     queue.returning.end_pass(now, now - start);
     queue.put_back(picked.into_iter().map(|(job, _)| job).collect(), now);

@@ -1,10 +1,11 @@
 //! One generation: which rows it needs computed next, which ids it samples from them, and whether to stop.
 
 use super::Sequence;
+use super::lookup::Lookup;
 use super::pace::Pace;
 use crate::error::Result;
 use crate::model::{CandidateThreshold, LogitsFor};
-use crate::sampler::{Sampler, SamplingParams, logprobs};
+use crate::sampler::{Sampler, SamplingParams, Speculate, logprobs};
 use crate::token::TokenId;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -58,8 +59,23 @@ pub struct Generation {
     /// The ids that the step under way computes: those after `rows_from` positions.
     rows: Vec<TokenId>,
     rows_from: usize,
+    /// How many of them are guessed: the last ones.
+    n_guesses: usize,
+    /// Guesses the next ids, if that was asked for.
+    lookup: Option<Lookup>,
     /// Sampled tokens that [`Generation::take`] has not handed out.
     ready: VecDeque<Token>,
+    /// Whether the first of them is the first of its step.
+    is_first: bool,
+}
+
+/// How many ids a step may guess, and what they cost.
+#[derive(Clone, Copy)]
+pub struct Guessing {
+    /// The most rows of a step.
+    pub rows: usize,
+    /// The cost of a row, in times of a plain step.
+    pub row_cost: f64,
 }
 
 /// Where the time of a generation went.
@@ -91,6 +107,7 @@ impl Generation {
         sequence.keep_states_for(&prompt, &[]);
         sequence.reset_work();
         let prompt_len = prompt.len();
+        let lookup = params.speculate.map(|Speculate::Lookup| Lookup::default());
         Generation {
             ids: prompt,
             prompt_len,
@@ -100,6 +117,7 @@ impl Generation {
             seed,
             stop_ids,
             pace: Pace::new(),
+            lookup,
             ..Generation::default()
         }
     }
@@ -112,7 +130,22 @@ impl Generation {
         let token = self.ready.pop_front()?;
         self.ids.push(token.id);
         self.finish = token.finish;
+        if let Some(lookup) = &mut self.lookup {
+            lookup.accepted += u64::from(!self.is_first);
+        }
+        self.is_first = false;
         Some(token)
+    }
+
+    /// Whether a step was computed of which no token was handed out.
+    pub fn has_unseen_step(&self) -> bool {
+        self.is_first && !self.ready.is_empty()
+    }
+
+    /// How many ids were guessed and computed, and how many came without a step of their own; `None` if none were asked
+    /// for.
+    pub fn guesses(&self) -> Option<(u64, u64)> {
+        self.lookup.as_ref().map(|lookup| (lookup.proposed, lookup.accepted))
     }
 
     /// Whether [`Generation::take`] has nothing to hand out before another step.
@@ -130,9 +163,18 @@ impl Generation {
     }
 
     /// Decides what the next step computes after the `computed` positions of its sequence.
-    pub(super) fn prepare(&mut self, computed: usize) {
+    pub(super) fn prepare(&mut self, computed: usize, guessing: Option<Guessing>) {
         self.rows = self.ids[computed..].to_vec();
         self.rows_from = computed;
+        self.n_guesses = 0;
+        let left = self.params.max_tokens.map_or(usize::MAX, |max| max - self.generated().len());
+        let decodes = self.rows.len() == 1 && !self.generated().is_empty();
+        if let (Some(lookup), Some(Guessing { rows, row_cost }), true) = (&mut self.lookup, guessing, decodes) {
+            let most = (rows - 1).min(left - 1).min(self.n_ctx.saturating_sub(self.ids.len()));
+            let guesses = lookup.guess(&self.ids, most, row_cost);
+            self.n_guesses = guesses.len();
+            self.rows.extend(guesses);
+        }
     }
 
     /// The ids that the step under way has still to compute after `computed` positions of its sequence.
@@ -146,13 +188,17 @@ impl Generation {
     }
 
     /// For each row of the step that gives an id: what finds the candidates of the id by the bounds of their logits.
-    /// Empty if the next `n` rows after `computed` positions give none.
+    /// Empty if the next `n` rows after `computed` positions give none, or if all logits are needed.
     pub(super) fn thresholds(&self, computed: usize, n: usize) -> Vec<Box<CandidateThreshold<'_>>> {
         if computed + n < self.ids.len() || self.sampler().needs_every_logit() {
             return Vec::new();
         }
-        let known = &self.ids;
-        vec![Box::new(|low: &mut [f32], high: &mut [f32]| self.sampler().bound(low, high, known, self.prompt_len))]
+        let guesses = &self.rows[self.rows.len() - self.n_guesses..];
+        let threshold = |right: usize| -> Box<CandidateThreshold<'_>> {
+            let known = [&self.ids, &guesses[..right]].concat();
+            Box::new(move |low: &mut [f32], high: &mut [f32]| self.sampler().bound(low, high, &known, self.prompt_len))
+        };
+        (0..=self.n_guesses).map(threshold).collect()
     }
 
     /// The logits that the row `from_end` rows before the end of the step needs, counted from 1.
@@ -161,28 +207,49 @@ impl Generation {
         from_end: usize,
         thresholds: &'a [Box<CandidateThreshold<'a>>],
     ) -> LogitsFor<'a> {
-        match (from_end, thresholds.last()) {
-            (1, Some(threshold)) => LogitsFor::Candidates(threshold),
-            (1, None) => LogitsFor::All,
-            _ => LogitsFor::None,
+        if from_end > self.n_guesses + 1 {
+            return LogitsFor::None;
         }
+        thresholds.len().checked_sub(from_end).map_or(LogitsFor::All, |i| LogitsFor::Candidates(&thresholds[i]))
     }
 
-    /// Samples the next id from the logits after the last row.
+    /// Samples the next ids: one from the logits after the last id, and one after each guess as long as guesses are
+    /// right.
     pub(super) fn choose(&mut self, logits: &mut [f32], n_vocab: usize) -> Result<()> {
         let start = Instant::now();
-        let chosen = logits.chunks_mut(n_vocab).try_for_each(|logits| self.sample(logits));
+        let mut known = self.ids.clone();
+        let mut chosen = Ok(());
+        for (i, logits) in logits.chunks_mut(n_vocab).enumerate() {
+            match self.sample(logits, &known) {
+                Ok(token) => {
+                    let (id, ends) = (token.id, token.finish.is_some());
+                    self.ready.push_back(token);
+                    known.push(id);
+                    let guess = self.rows.get(self.rows.len() - self.n_guesses + i);
+                    if ends || guess != Some(&id) {
+                        break;
+                    }
+                }
+                // Ids before it stay; the next step comes to this one again.
+                Err(_) if i > 0 => break,
+                Err(error) => chosen = Err(error),
+            }
+        }
+        self.is_first = true;
+        if let Some(lookup) = &mut self.lookup {
+            lookup.learn(self.n_guesses, self.ready.len().saturating_sub(1));
+        }
         self.times.sample_now = start.elapsed();
         self.times.sample += self.times.sample_now;
         chosen
     }
 
-    /// Samples one id from the logits after the last, and decides whether the generation ends with it.
-    fn sample(&mut self, logits: &mut [f32]) -> Result<()> {
+    /// Samples the id that follows `known`, and decides whether the generation ends with it.
+    fn sample(&self, logits: &mut [f32], known: &[TokenId]) -> Result<Token> {
         let raw = self.params.logprobs.map(|_| logits.to_vec());
-        let id = self.sampler().pick(logits, &self.ids, self.prompt_len)?;
+        let id = self.sampler().pick(logits, known, self.prompt_len)?;
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
-        let len = self.ids.len() + 1;
+        let len = known.len() + 1;
         let finish = if self.stop_ids.contains(&id) {
             Some(Finish::Stop)
         } else if Some(len - self.prompt_len) == self.params.max_tokens {
@@ -192,8 +259,7 @@ impl Generation {
         } else {
             None
         };
-        self.ready.push_back(Token { id, logprobs, finish });
-        Ok(())
+        Ok(Token { id, logprobs, finish })
     }
 
     /// Counts the time of a step: `spent` from when it was asked for to the end of its last pass.

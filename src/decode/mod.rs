@@ -3,6 +3,7 @@
 mod batcher;
 mod generation;
 mod job;
+mod lookup;
 mod pace;
 mod pass;
 mod prefix_cache;
@@ -13,7 +14,7 @@ mod step;
 
 pub use crate::error::Watch;
 pub use batcher::{Batcher, Steps};
-pub use generation::{Finish, Generation, Times, Token};
+pub use generation::{Finish, Generation, Guessing, Times, Token};
 pub use job::Done;
 pub use prefix_cache::PrefixCache;
 pub use sequence::Sequence;
@@ -114,7 +115,7 @@ impl Runtime {
     ) -> Result<Option<Token>> {
         if generation.needs_step() {
             let empty = sequence.new_like();
-            let step = Step::token(std::mem::replace(sequence, empty), std::mem::take(generation));
+            let step = Step::token(std::mem::replace(sequence, empty), std::mem::take(generation), self.guessing());
             let done = self.run(step, watch);
             *sequence = done.step.sequence;
             let Task::Token(taken) = done.step.task else { unreachable!("the task that was given") };
@@ -122,6 +123,12 @@ impl Runtime {
             done.result?;
         }
         Ok(generation.take())
+    }
+
+    /// How steps may guess ids; `None` for models whose sequences cannot drop the last positions again.
+    pub fn guessing(&self) -> Option<Guessing> {
+        let rows = self.max_batch.min(self.n_batch);
+        (self.model.state_bytes() == 0).then(|| Guessing { rows, row_cost: self.batcher.row_cost() })
     }
 
     /// Says that an answer takes no further step, although its last one did not end it.

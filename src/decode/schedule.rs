@@ -71,6 +71,16 @@ impl Costs {
         }
     }
 
+    /// The cost of another row that decodes beside `answers` answers, in times of what a pass takes for each of them;
+    /// `None` while unknown.
+    pub fn row_cost(&self, answers: usize) -> Option<f64> {
+        let one = self.decode.get(1).copied().filter(|seconds| *seconds > 0.0)?;
+        let measured = |(rows, seconds): (usize, &f64)| (rows > 1 && *seconds > 0.0).then_some((rows, *seconds));
+        let (rows, seconds) = self.decode.iter().enumerate().rev().find_map(measured)?;
+        let row = ((seconds - one) / (rows - 1) as f64).max(0.0);
+        Some(row * answers.max(1) as f64 / (one + row * (answers.max(1) - 1) as f64))
+    }
+
     /// Seconds of a pass of so many decoding rows: as measured, or as that of the next smaller number.
     fn alone(&self, decode_rows: usize) -> Option<f64> {
         let known = self.decode.iter().take(decode_rows + 1).rev();

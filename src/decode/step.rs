@@ -1,6 +1,6 @@
 //! What a caller wants computed next: a sequence with the ids that follow it, and what is done with their logits.
 
-use super::{Generation, Sequence};
+use super::{Generation, Guessing, Sequence};
 use crate::error::Result;
 use crate::model::{CandidateThreshold, LogitsFor, Outputs, Row};
 use crate::sampler::LogSoftmax;
@@ -109,9 +109,9 @@ impl Collecting<'_> {
 }
 
 impl Step {
-    /// The next id of an answer.
-    pub fn token(sequence: Sequence, mut generation: Generation) -> Step {
-        generation.prepare(sequence.ids.len());
+    /// The next id of an answer, or several if it guesses some right.
+    pub fn token(sequence: Sequence, mut generation: Generation, guessing: Option<Guessing>) -> Step {
+        generation.prepare(sequence.ids.len(), guessing);
         Step { sequence, task: Task::Token(Box::new(generation)) }
     }
 

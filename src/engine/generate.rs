@@ -108,7 +108,7 @@ impl Engine {
             {
                 let (sequence, generation) =
                     self.begin(None, true, request.prompt, request.params, 0, request.stop_ids);
-                steps.add(i, Step::token(sequence, generation));
+                steps.add(i, Step::token(sequence, generation, None));
             }
             if steps.is_empty() {
                 return Ok(answers);
@@ -118,7 +118,7 @@ impl Engine {
                 let Task::Token(mut generation) = done.step.task else { unreachable!("only answers were added") };
                 while generation.take().is_some() {}
                 if generation.finish.is_none() {
-                    steps.add(done.key, Step::token(done.step.sequence, *generation));
+                    steps.add(done.key, Step::token(done.step.sequence, *generation, None));
                 } else {
                     answers[done.key] = generation.output_ids().to_vec();
                     self.keep(done.step.sequence);

@@ -7,7 +7,8 @@ use crate::decode::Sequence;
 use crate::error::{Error, Result};
 use crate::machine::facts;
 use crate::receipt::{
-    Claim, LazyHash, ModelInfo, PreviousReceipt, Receipt, Redactable, Run, Sampling, Seconds, gate_error, ns_to_seconds,
+    Claim, LazyHash, ModelInfo, PreviousReceipt, Receipt, Redactable, Run, Sampling, Seconds, Speculation, gate_error,
+    ns_to_seconds,
 };
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
@@ -111,6 +112,7 @@ impl Engine {
                 consumer: seconds(clock.consumer),
             },
             step_ns: times.steps.clone(),
+            speculation: generation.guesses().map(|(proposed, accepted)| Speculation { proposed, accepted }),
             memory_bytes: (model.owned_bytes() + model.copied_bytes() + sequence.bytes()) as u64,
         };
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())

@@ -113,7 +113,7 @@ impl Engine {
 impl Stream {
     /// The next piece; None once the answer has ended. After an error it can be called again.
     pub fn next(&mut self, engine: &Engine, watch: &mut Watch) -> Result<Option<Piece>> {
-        if let Some(step) = self.begin_step() {
+        if let Some(step) = self.begin_step(engine) {
             self.end_step(engine.runtime.run(step, watch))?;
         }
         Ok(self.take_piece(engine))
@@ -121,10 +121,10 @@ impl Stream {
 
     /// The step that computes the next piece, unless there is one already or the answer has ended. The stream is of no
     /// use before [`Stream::end_step`] has taken the step back.
-    pub fn begin_step(&mut self) -> Option<Step> {
+    pub fn begin_step(&mut self, engine: &Engine) -> Option<Step> {
         self.enter();
         let sequence = self.sequence.take_if(|_| self.generation.needs_step())?;
-        Some(Step::token(sequence, std::mem::take(&mut self.generation)))
+        Some(Step::token(sequence, std::mem::take(&mut self.generation), engine.runtime.guessing()))
     }
 
     /// Takes a step back.
@@ -211,6 +211,10 @@ impl Stream {
 
     /// Ends the answer now. Does nothing if it has ended.
     pub fn cancel(&mut self, engine: &Engine) {
+        // A receipt counts the work of every step, so the answer has at least one id of each.
+        if self.generation.has_unseen_step() {
+            self.take_piece(engine);
+        }
         if self.generation.finish.is_none() {
             self.generation.finish = Some(Finish::Cancelled);
             self.clock.consumer += self.left.elapsed();

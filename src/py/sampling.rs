@@ -1,10 +1,10 @@
 //! `bitnet.SamplingParams`, and the same parameters as flat keywords. The list of parameters is in `sampler/params.rs`.
 
-use super::convert::{ArgumentError, count, named, refuse_bool, token_ids, unicode};
+use super::convert::{ArgumentError, choice, count, named, refuse_bool, token_ids, unicode};
 use super::hints;
 use super::pickle::{Reduced, by_function};
 use crate::receipt::Sampling;
-use crate::sampler::{PARAMETERS, Rules, SamplingParams as Core, decimal, sampling_parameters};
+use crate::sampler::{PARAMETERS, Rules, SamplingParams as Core, Speculate, decimal, sampling_parameters};
 use crate::token::TokenId;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
@@ -79,6 +79,19 @@ impl Keyword for Option<u64> {
 
     fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain(*self, py)
+    }
+}
+
+impl Keyword for Option<Speculate> {
+    const TYPE: &'static str = "Literal['lookup'] | None";
+
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Option<Speculate>> {
+        let known = Speculate::ALL.map(|kind| (kind.name(), kind));
+        if value.is_none() { Ok(None) } else { Ok(Some(choice(&unicode(value, name)?, name, &known)?)) }
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(self.map(Speculate::name), py)
     }
 }
 

@@ -11,7 +11,7 @@ mod size;
 mod validate;
 
 pub use claim::{Claim, LazyHash, PreviousReceipt, Redactable, TemplateClaim};
-pub use run::{Run, Seconds, ns_to_seconds, rate};
+pub use run::{Run, Seconds, Speculation, ns_to_seconds, rate};
 pub use sampling::Sampling;
 pub use size::JsonSize;
 pub use validate::check_gate;

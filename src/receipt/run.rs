@@ -24,8 +24,21 @@ pub struct Run {
     pub seconds: Seconds,
     /// Nanoseconds of each decode step, in order.
     pub step_ns: Vec<u64>,
+    /// Ids that were guessed, if guesses were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<Speculation>,
     /// Bytes of the engine's own memory: packed weights and this answer's KV cache.
     pub memory_bytes: u64,
+}
+
+/// Guesses of ids, which do not change an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Speculation {
+    /// Ids that were guessed and computed.
+    pub proposed: u64,
+    /// Ids that came without a step of their own, since they were guessed right.
+    pub accepted: u64,
 }
 
 /// Times in seconds, each a whole number of nanoseconds.
@@ -108,6 +121,11 @@ impl Run {
     /// Positions that were computed: the rest of the prompt, and all sampled ids but the last.
     pub fn computed(&self, claim: &Claim) -> u64 {
         self.prefilled(claim).saturating_add((claim.output_ids.len() as u64).saturating_sub(1))
+    }
+
+    /// Rows beyond those of plain decoding: of wrong guesses.
+    pub(super) fn wasted_rows(&self) -> u64 {
+        self.speculation.map_or(0, |guesses| guesses.proposed.saturating_sub(guesses.accepted))
     }
 
     /// The run as JSON, with the figures that follow from it and the claim.

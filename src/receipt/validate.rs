@@ -89,8 +89,10 @@ impl Receipt {
     /// projections and one attention; each id comes from one row of the output head.
     pub(super) fn check_work(&self) -> Result<()> {
         let work = self.run.work;
-        let layer_rows = self.model_info.layers.checked_mul(self.run.computed(&self.claim)).unwrap_or(0);
-        let ids = self.claim.output_ids.len() as u64;
+        let wasted = self.run.wasted_rows();
+        let positions = self.run.computed(&self.claim).saturating_add(wasted);
+        let layer_rows = self.model_info.layers.checked_mul(positions).unwrap_or(0);
+        let ids = (self.claim.output_ids.len() as u64).saturating_add(wasted);
         for (name, found, expected) in [
             ("run.work.projections", work.ternary.saturating_add(work.dense), layer_rows.saturating_mul(7)),
             ("run.work.attention", work.attention, layer_rows),
@@ -124,10 +126,15 @@ impl Receipt {
             format!("it is {first} ns, expected from render + tokenize + prefill up to wall")
         })?;
         let (steps, decode) = (&self.run.step_ns, seconds_to_ns(times.decode));
-        let agrees = saturating_sum(steps) == decode && steps.len() + 1 == self.claim.output_ids.len();
+        let guessed = self.run.speculation.map_or(0, |guesses| guesses.accepted);
+        let ids = (self.claim.output_ids.len() as u64).saturating_sub(guessed);
+        let agrees = saturating_sum(steps) == decode && steps.len() as u64 + 1 == ids;
         check_gate("run.step_ns", agrees, || {
             let sum = saturating_sum(steps);
-            format!("{} steps add up to {sum} ns, expected one less than ids and decode, {decode} ns", steps.len())
+            format!(
+                "{} steps add up to {sum} ns, expected one less than ids that were not guessed and decode, {decode} ns",
+                steps.len()
+            )
         })?;
         let (forward, kernels) = self.run.forward_and_kernel_ns();
         check_gate("run.work.ns", kernels <= forward, || {

@@ -10,7 +10,7 @@ mod parameter;
 mod params;
 mod wide;
 
-pub use parameter::{Parameter, Rules, bias_from_json, bias_to_json_exact, decimal};
+pub use parameter::{Parameter, Rules, Speculate, bias_from_json, bias_to_json_exact, decimal};
 #[cfg(feature = "python")]
 pub(crate) use params::sampling_parameters;
 pub use params::{PARAMETERS, SamplingParams};

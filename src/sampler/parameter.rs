@@ -210,6 +210,38 @@ macro_rules! optional_count {
 optional_count!(usize);
 optional_count!(u64);
 
+named! {
+    /// How ids are guessed before they are computed.
+    pub enum Speculate {
+        /// By what followed the last ids earlier in the text.
+        Lookup = "lookup",
+    }
+}
+
+impl Value for Option<Speculate> {
+    fn to_json(&self) -> Json {
+        self.map(Speculate::name).into()
+    }
+
+    fn read_json(&mut self, json: &Json) -> std::result::Result<(), String> {
+        let name: Option<String> = read(json)?;
+        let known = |name: String| {
+            let found = Speculate::ALL.into_iter().find(|kind| kind.name() == name);
+            found.ok_or_else(|| format!("it is {name:?}, expected {}", Speculate::Lookup.name()))
+        };
+        name.map(known).transpose().map(|kind| *self = kind)
+    }
+
+    fn check(&self, _: &Parameter) -> Result<()> {
+        Ok(())
+    }
+
+    fn schema(&self, _: &Parameter) -> Json {
+        let names = Speculate::ALL.iter().map(|kind| json!(kind.name())).chain([Json::Null]);
+        json!({"enum": names.collect::<Vec<Json>>()})
+    }
+}
+
 impl Value for bool {
     fn to_json(&self) -> Json {
         (*self).into()

@@ -4,7 +4,7 @@
 //! the place in `repr` of Python's `SamplingParams`, and the field in receipts, their JSON Schema and saved
 //! conversations.
 
-use super::parameter::{Parameter, Rules, Value};
+use super::parameter::{Parameter, Rules, Speculate, Value};
 use crate::error::Result;
 use crate::token::TokenId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -48,6 +48,9 @@ macro_rules! sampling_parameters {
             ignore_eos: bool = False, Rules::any().not_claimed();
             /// How many of the most likely ids to report with each token. It doesn't change the answer.
             logprobs: Option<usize> = None, Rules::at_least(0.0).not_claimed();
+            /// "lookup" guesses ids that stood in the text before, and computes several in one pass where they are
+            /// likely. It doesn't change the answer.
+            speculate: Option<Speculate> = None, Rules::any().not_claimed().since("0.2.0");
         }
     };
 }

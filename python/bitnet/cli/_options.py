@@ -295,6 +295,13 @@ SAMPLING_OPTIONS = (
         repeated=True,
     ),
     SamplingOption("ignore_eos", "continue past the model's end-of-sequence tokens", "off", None),
+    SamplingOption(
+        "speculate",
+        "'lookup' guesses tokens that stood in the text before and computes several at once; the answer stays the same",
+        "no guesses",
+        str,
+        "HOW",
+    ),
 )
 """The options of `add_sampling_options`. A test compares them with the keywords of `SamplingParams`."""
 
