@@ -47,8 +47,7 @@ impl Lookup {
         // Guess i is right with the i-th power of the chance, and is worth a step.
         let worth = |i: usize| self.chance.powi(i as i32) > row && i as f64 * row <= allowed;
         let n = (1..=most.min(MAX_GUESSES)).take_while(|i| worth(*i)).count();
-        let guesses = if n == 0 { &[] } else { after_last_match(ids) };
-        let guesses = guesses[..n.min(guesses.len())].to_vec();
+        let guesses = if n == 0 { Vec::new() } else { after_last_match(ids, n) };
         self.proposed += guesses.len() as u64;
         self.cost = guesses.len() as f64 * row;
         guesses
@@ -67,9 +66,10 @@ impl Lookup {
     }
 }
 
-/// What stands behind the earlier place of the last ids: that with the longest match, or else the latest.
-fn after_last_match(ids: &[TokenId]) -> &[TokenId] {
-    let Some((last, before)) = ids.split_last() else { return &[] };
+/// The `n` ids behind the earlier place of the last ids: that with the longest match, or else the latest. Where these
+/// reach the end of the text, they go on with themselves.
+fn after_last_match(ids: &[TokenId], n: usize) -> Vec<TokenId> {
+    let Some((last, before)) = ids.split_last() else { return Vec::new() };
     let matching = |at: usize| {
         // Position `at` holds the last id; how many ids before it match, too?
         let pairs = ids[..at].iter().rev().zip(before.iter().rev());
@@ -77,8 +77,8 @@ fn after_last_match(ids: &[TokenId]) -> &[TokenId] {
     };
     let places = (0..before.len()).filter(|at| before[*at] == *last);
     match places.map(|at| (matching(at), at)).max().filter(|(len, _)| *len >= LEAST_MATCH) {
-        Some((_, at)) => &ids[at + 1..],
-        None => &[],
+        Some((_, at)) => ids[at + 1..].iter().cycle().take(n).copied().collect(),
+        None => Vec::new(),
     }
 }
 
