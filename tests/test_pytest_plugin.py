@@ -536,3 +536,18 @@ def test_explained_too(bitnet_case):
             f"*digest  {digests[1]}",
         ]
     )
+
+
+def test_questions_asked_at_once_are_answered_as_one_by_one(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_all="""
+def test_all(bitnet_case):
+    texts = ["What is 2+2?", "What is 3+3?", "What is 2+7?"]
+    together = bitnet_case.ask_all(texts, "Be brief.")
+    alone = [bitnet_case.ask(text, "Be brief.") for text in texts]
+    assert [answer.text for answer in together] == [answer.text for answer in alone]
+    assert [answer.digest for answer in together] == [answer.digest for answer in alone]
+    assert [facts["conversation"] for facts in bitnet_case.answers] == [1, 2, 3, 4, 5, 6]
+"""
+    )
+    run(pytester).assert_outcomes(passed=1)

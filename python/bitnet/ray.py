@@ -20,6 +20,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Literal
@@ -290,23 +291,22 @@ class Score(_Actor):
 
     def __call__(self, batch: Any) -> Any:
         """Score the rows of a pyarrow.Table, and return it with the scores. Raises as `Answer.__call__`."""
-        logprobs: list[list[float] | None] = []
-        greedy: list[list[bool] | None] = []
-        errors: list[str | None] = []
-        for row in self._rows(batch, [self._context], [self._continuations]):
-            try:
-                chances, best = self._scored(row)
-            except (*REFUSALS, TypeError) as error:
-                logprobs.append(None)
-                greedy.append(None)
-                errors.append(str(error))
-            else:
-                logprobs.append(chances)
-                greedy.append(best)
-                errors.append(None)
-        columns: dict[str, tuple[Any, list[Any]]]
-        columns = {"logprobs": (pa.list_(pa.float64()), logprobs), "is_greedy": (pa.list_(pa.bool_()), greedy)}
-        return self._with(batch, {**columns, "error": (pa.string(), errors)})
+        rows = self._rows(batch, [self._context], [self._continuations])
+        with ThreadPoolExecutor(self.engine.max_batch) as threads:  # rows that are scored at once share passes
+            scored = list(threads.map(self._outcome, rows))
+        columns: dict[str, tuple[Any, list[Any]]] = {
+            "logprobs": (pa.list_(pa.float64()), [chances for chances, _, _ in scored]),
+            "is_greedy": (pa.list_(pa.bool_()), [best for _, best, _ in scored]),
+            "error": (pa.string(), [error for _, _, error in scored]),
+        }
+        return self._with(batch, columns)
+
+    def _outcome(self, row: dict[str, Any]) -> tuple[list[float] | None, list[bool] | None, str | None]:
+        """The scores of a row, or the reason why it has none."""
+        try:
+            return *self._scored(row), None
+        except (*REFUSALS, TypeError) as error:
+            return None, None, str(error)
 
     def _scored(self, row: dict[str, Any]) -> tuple[list[float], list[bool]]:
         """The log-probability of each continuation, and whether greedy sampling gives it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +67,15 @@ class Case:
         """Ask a single question in a conversation of its own."""
         return self.chat(system, **sampling).ask(text)
 
+    def ask_all(self, texts: Iterable[str], system: str | None = None, **sampling: Any) -> list[Answer]:
+        """Ask questions, each in a conversation of its own; they are answered in shared forward passes."""
+        from bitnet import _core
+
+        asked = [(text, self.chat(system, **sampling)) for text in texts]
+        completions = _core._Together(chat.session.stream(text) for text, chat in asked)
+        pairs = zip(asked, completions, strict=True)
+        return [self.keep(text, completion, **chat.facts()) for (text, chat), completion in pairs]
+
     def complete(self, prompt: str, **sampling: Any) -> Answer:
         """Continue a text, without a chat template."""
         return self.keep(prompt, self.engine.generate(prompt, **{"seed": self.seed, **sampling}))
@@ -122,8 +131,11 @@ class Chat:
 
     def ask(self, text: str, **sampling: Any) -> Answer:
         """Ask the next question of the conversation."""
-        facts = {"conversation": self.number, "system": self.session.system}
-        return self.case.keep(text, self.session.send(text, **sampling), **facts)
+        return self.case.keep(text, self.session.send(text, **sampling), **self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """What the report says of each answer of the conversation."""
+        return {"conversation": self.number, "system": self.session.system}
 
 
 def transcript(answers: list[dict[str, Any]]) -> str:
