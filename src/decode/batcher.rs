@@ -50,6 +50,8 @@ struct Queue {
     returning: Returning,
     costs: Costs,
     had_prompts: bool,
+    /// Passes so far, and the steps in all of them.
+    passes: (u64, u64),
 }
 
 /// The steps of one caller. Dropping it withdraws those that are left.
@@ -79,6 +81,13 @@ impl Batcher {
     /// Says that an answer will not come back for another step.
     pub(super) fn forget(&self, answer: u64) {
         self.lock().returning.forget(answer);
+    }
+
+    /// Passes so far, the steps in all of them, and what the queue holds: steps, and notes of callers who left.
+    pub fn counts(&self) -> (u64, u64, usize) {
+        let queue = self.lock();
+        let held = queue.waiting.len() + queue.finished.len() + queue.cancelled.len() + queue.gone.len();
+        (queue.passes.0, queue.passes.1, held)
     }
 }
 
@@ -232,10 +241,12 @@ impl Steps {
         if queue.is_running {
             batcher.arrived.notify_one();
         }
-        let done = loop {
-            let done = if is_cancelled { queue.withdraw(client) } else { queue.take_finished(client) };
+        // A cancelled caller collects its steps over several rounds: some may be in a pass of somebody else.
+        let mut done = Vec::new();
+        loop {
+            done.extend(if is_cancelled { queue.withdraw(client) } else { queue.take_finished(client) });
             if !done.is_empty() && (!is_cancelled || done.len() == self.queued) {
-                break done;
+                break;
             }
             if !queue.is_running {
                 queue = compute(&runtime, queue, client, &mut is_cancelled, watch);
@@ -252,7 +263,7 @@ impl Steps {
                 is_cancelled = watch();
                 queue = batcher.lock();
             }
-        };
+        }
         queue.cancelled.retain(|cancelled| *cancelled != client);
         self.queued -= done.len();
         done
@@ -276,6 +287,7 @@ fn compute<'q>(
         queue = batcher.arrived.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
     }
     let mut picked = queue.pick(limits);
+    queue.is_running = !picked.is_empty(); // a bug must not make the others wait for ever
     drop(queue);
     assert!(!picked.is_empty(), "a pass has at least one row");
     let decodes: Vec<bool> = picked.iter().map(|(job, _)| job.step.decodes()).collect();
@@ -293,6 +305,7 @@ fn compute<'q>(
     let now = Instant::now();
     let mut queue = batcher.lock();
     queue.is_running = false;
+    queue.passes = (queue.passes.0 + 1, queue.passes.1 + picked.len() as u64);
     if panic.is_some() {
         for (job, _) in &mut picked {
             job.result = Err(Error::Model("a pass that computed several steps at once has failed".into()));
@@ -314,6 +327,7 @@ fn compute<'q>(
     }
     queue
 }
+
 impl Drop for Steps {
     fn drop(&mut self) {
         let Some(client) = self.client.filter(|_| self.queued > 0) else { return };

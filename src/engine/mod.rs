@@ -88,6 +88,11 @@ impl Engine {
         &self.runtime
     }
 
+    /// Passes so far, the steps in all of them, and what waits in the queue of steps.
+    pub fn queue_counts(&self) -> (u64, u64, usize) {
+        self.runtime.batcher.counts()
+    }
+
     /// The model's dimensions and constants.
     pub fn config(&self) -> &Config {
         self.runtime.model.config()

@@ -437,6 +437,12 @@ impl Engine {
         Ok(self.core()?.warnings())
     }
 
+    /// For tests: passes so far, the steps in all of them, and what the queue of steps holds.
+    #[getter]
+    fn _queue(&self) -> Result<(u64, u64, usize)> {
+        Ok(self.core()?.queue_counts())
+    }
+
     #[doc = doc!(Engine.closed)]
     #[getter]
     fn closed(&self) -> bool {
