@@ -8,6 +8,7 @@ import faulthandler
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -404,6 +405,24 @@ def test_a_list_that_is_cancelled_while_others_compute_some_of_it(busy: Any) -> 
             await cancel(draw.random() * 0.05)
 
     returns(lambda: asyncio.run(some()))
+
+
+def test_a_prompt_of_many_short_passes_can_be_cancelled(tmp_path: Path) -> None:
+    make_text_model(tmp_path / "model.gguf", 16384)
+    ids = [65, 66, 67, 68] * 4000
+    with bitnet.Engine(tmp_path / "model.gguf", n_threads=1, n_ctx=16384, n_batch=1) as engine:
+
+        async def cancel() -> None:
+            task = asyncio.ensure_future(engine.agenerate(ids, max_tokens=1))
+            while queue_of(engine)[0] == 0:
+                await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.wait([task])
+
+        returns(lambda: asyncio.run(cancel()))
+        while queue_of(engine)[2]:  # the abandoned step ends beside the event loop
+            time.sleep(0.01)
+        assert queue_of(engine)[0] < len(ids)
 
 
 @pytest.mark.filterwarnings("ignore:the model has a chat template")

@@ -243,7 +243,15 @@ impl Steps {
         }
         // A cancelled caller collects its steps over several rounds: some may be in a pass of somebody else.
         let mut done = Vec::new();
+        let mut asked = Instant::now();
         loop {
+            // By the clock: with short passes of other callers the wait below never takes long.
+            if !is_cancelled && asked.elapsed() >= WATCH_INTERVAL {
+                drop(queue);
+                is_cancelled = watch();
+                asked = Instant::now();
+                queue = batcher.lock();
+            }
             done.extend(if is_cancelled { queue.withdraw(client) } else { queue.take_finished(client) });
             if !done.is_empty() && (!is_cancelled || done.len() == self.queued) {
                 break;
@@ -255,14 +263,7 @@ impl Steps {
             if is_cancelled && !queue.cancelled.contains(&client) {
                 queue.cancelled.push(client);
             }
-            let waited = batcher.ended.wait_timeout(queue, WATCH_INTERVAL);
-            let (locked, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            queue = locked;
-            if timeout.timed_out() && !is_cancelled {
-                drop(queue);
-                is_cancelled = watch();
-                queue = batcher.lock();
-            }
+            queue = batcher.ended.wait_timeout(queue, WATCH_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
         }
         queue.cancelled.retain(|cancelled| *cancelled != client);
         self.queued -= done.len();
