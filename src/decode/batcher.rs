@@ -299,7 +299,7 @@ fn compute<'q>(
         if *is_cancelled && !queue.cancelled.contains(&client) {
             queue.cancelled.push(client);
         }
-        clients.iter().all(|client| queue.cancelled.contains(client))
+        clients.iter().all(|client| queue.cancelled.contains(client) || queue.gone.contains(client))
     };
     let start = Instant::now();
     let panic = catch_unwind(AssertUnwindSafe(|| pass(runtime, &mut picked, &mut give_up))).err();
@@ -331,7 +331,9 @@ fn compute<'q>(
 
 impl Drop for Steps {
     fn drop(&mut self) {
-        let Some(client) = self.client.filter(|_| self.queued > 0) else { return };
+        // In a process that was forked off, another thread may have held the lock at that moment.
+        let is_queued = self.queued > 0 && self.runtime.pool.is_here();
+        let Some(client) = self.client.filter(|_| is_queued) else { return };
         let mut queue = self.runtime.batcher.lock();
         let left = self.queued - queue.withdraw(client).len();
         queue.gone.extend(std::iter::repeat_n(client, left));
