@@ -96,3 +96,40 @@ fn recurrent_models_go_on_from_a_kept_state() {
         assert_eq!(found(&cache, &prompt[..len]), kept, "{len} positions");
     }
 }
+
+#[test]
+fn the_counted_bytes_are_those_of_the_held_parts_whatever_comes_and_goes() {
+    for model in ["relu2-i2s", "qwen35-hybrid"] {
+        let engine = engine(model);
+        let limit = 5 * sequence(&engine, &ids(64, 1)).bytes();
+        let cache = PrefixCache::new(limit);
+        let mut state = 1u32;
+        let mut random = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % below
+        };
+        let mut most = 0;
+        for _ in 0..400 {
+            let mut prompt = ids(1 + random(110), random(3));
+            prompt.extend((0..random(4)).map(|i| i + 1));
+            let mut own = cache.find(&prompt, random(40) as usize).unwrap_or_else(|| engine.new_sequence());
+            own.keep_states_for(&prompt, &[random(90) as usize]);
+            let rest = prompt[own.ids().len()..].to_vec();
+            let rest = crate::decode::Extension::new(rest, 0..0, crate::decode::Output::Nothing);
+            engine.runtime().extend(&mut own, rest, &mut || false).expect("computed");
+            own.truncate(prompt.len() - random(2) as usize * prompt.len() / 2);
+            match random(40) {
+                0 => cache.clear(),
+                _ => cache.keep(own),
+            }
+            let entries = cache.lock();
+            let parts: HashMap<usize, usize> =
+                entries.sequences.values().flat_map(|entry| entry.sequence.parts()).collect();
+            assert_eq!(entries.bytes, parts.values().sum::<usize>());
+            assert_eq!(entries.parts.len(), parts.len());
+            assert!(entries.bytes <= limit);
+            most = most.max(entries.sequences.len());
+        }
+        assert!(most > 2, "{model}: at most {most} sequences");
+    }
+}
