@@ -248,7 +248,7 @@ def test_the_page_of_the_docs_is_up_to_date() -> None:
 def test_the_page_shows_every_command_and_option() -> None:
     page = _page.page()
     assert max(map(len, page.splitlines())) <= 100
-    for command in ("chat", "run", "bench", "inspect", "tokenize", "template", "receipt replay", "doctor"):
+    for command in ("chat", "run", "bench", "plan", "inspect", "tokenize", "template", "receipt replay", "doctor"):
         _, _, section = page.partition(f"\n## `bitnet {command}`\n")
         section, _, _ = section.partition("\n## ")
         shown = run(*command.split(), "--help").stdout

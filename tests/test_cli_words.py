@@ -77,6 +77,11 @@ PARSED = options_with(lambda action: bool(action.choices) or action.type not in 
 NUMBERS = options_with(lambda action: action.type in (_options.whole, _options.number))
 OUTSIDE = {
     "--ctx": ["0", "-1", "385", "9" * 30],
+    "--sessions": ["0", "-1"],
+    "--context": ["0", "-1", "385", "9" * 30],
+    "--max-batch": ["0", "-1", "9" * 30],
+    "--cache-bytes": ["-1", "9" * 30],
+    "--processes": ["0", "-1", "2"],
     "--threads": ["0", "-1", "9" * 30],
     "--max-tokens": ["0", "-1", "9" * 30],
     "--temperature": ["-1", "nan", "inf"],
@@ -152,7 +157,9 @@ def test_a_full_context_names_the_flag(here: Command) -> None:
     assert "use a larger --ctx" in done.err
 
 
-@pytest.mark.parametrize("command", ["chat", "run", "bench", "inspect", "tokenize", "template", "receipt replay"])
+@pytest.mark.parametrize(
+    "command", ["chat", "run", "bench", "plan", "inspect", "tokenize", "template", "receipt replay"]
+)
 def test_a_model_that_is_not_there(here: Command, command: str, tmp_path: Path, engine: Any) -> None:
     """The error says which names a model can have."""
     receipt = engine.generate("hello", max_tokens=2).receipt.save(tmp_path / "receipt.json")

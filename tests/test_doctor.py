@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import bitnet
-from bitnet import cli
+from bitnet import _machine, cli
 from bitnet._synthetic import PRESETS, tensors
-from bitnet.cli import _machine, doctor
+from bitnet.cli import doctor
 from conftest import ROOT
 from test_cli import run
 

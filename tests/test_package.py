@@ -109,6 +109,7 @@ def test_nothing_is_printed_with_every_warning_an_error(tmp_path: Path) -> None:
         ["-m", "bitnet", "template", str(bitnet.Engine().path), "--user", "Hi"],
         ["-m", "bitnet", "tokenize", str(bitnet.Engine().path), "Hi"],
         ["-m", "bitnet", "chat"],
+        ["-m", "bitnet", "plan"],
         ["-m", "bitnet", "inspect"],
         ["-m", "bitnet", "completion", "bash"],
         ["-m", "bitnet", "receipt", "verify", str(tmp_path / "receipt.json")],

@@ -21,7 +21,19 @@ from ._parser import Parser, UsageError, parse
 
 __all__ = ["main"]
 
-_COMMANDS = ("chat", "run", "bench", "inspect", "pack", "tokenize", "template", "receipt", "doctor", "completion")
+_COMMANDS = (
+    "chat",
+    "run",
+    "bench",
+    "plan",
+    "inspect",
+    "pack",
+    "tokenize",
+    "template",
+    "receipt",
+    "doctor",
+    "completion",
+)
 """The command modules, in the order of `bitnet --help`."""
 
 _FAILED = 2

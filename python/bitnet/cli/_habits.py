@@ -9,6 +9,7 @@ ALIASES = {
     "--repetition-penalty": ("--repeat-penalty",),
     "--stop": ("--stop-string", "--stop-sequence"),
     "--ctx": ("--ctx-size", "--n-ctx", "--num-ctx", "--context-length", "--max-model-len"),
+    "--context": ("--ctx", "--ctx-size", "--n-ctx", "--num-ctx", "--context-length", "--max-model-len"),
     "--threads": ("--n-threads", "--num-threads"),
     "--system": ("--system-prompt", "-sys"),
     "--thinking": ("--enable-thinking", "--think"),

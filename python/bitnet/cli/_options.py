@@ -144,9 +144,8 @@ def add_engine_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_threads(command: Options) -> None:
+def add_threads(command: Options, help: str = "threads that compute (default: one per available core)") -> None:
     """Add --threads."""
-    help = "threads that compute (default: one per available core)"
     add_option(command, "-t", "--threads", type=whole, metavar="N", help=help)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from .. import ChatSession, Engine, __version__, dot_peak, isas, processor, read_bandwidth
 from .._format import byte_size, two_columns
+from .._machine import Machine, machine
 from ..errors import BitnetError
-from ._machine import Machine, machine
 from ._options import Commands, add_command
 
 _QUESTION, _ANSWER = "What is 2+2?", "2+2=4."
