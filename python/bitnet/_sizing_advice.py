@@ -94,7 +94,7 @@ def _threads(plan: dict[str, Any]) -> list[str]:
         return [f"{threads} threads on {cores} cores are slower than {cores}: use {cores}."]
     if threads < cores:
         return [f"This machine has {cores} cores: plan with more threads to see what they add."]
-    return [f"All {cores} cores are used. If the rates are too low, add a machine; more processes add nothing."]
+    return [f"All {cores} cores are used. If the rates are too low, add a machine."]
 
 
 def _processes(plan: dict[str, Any]) -> list[str]:

@@ -150,6 +150,7 @@ def plan(
         streams = min(max_batch, each)
         own = found["packed_weights"] + found["head_copy"]
         small = max(_private_bytes() - before - own - found["kv_cache"], 0) + PYTHON_BYTES
+        # Of a stream that decodes: its logits with their two bounds, and the next state beside the one that it keeps.
         buffers = engine.n_batch * row + streams * (12 * engine.n_vocab + per_token["state_bytes"])
         about = {"path": os.fspath(engine.path), "arch": engine.arch, "file_bytes": found["file"]}
     session = Session.of(per_token, context, huge_pages)
