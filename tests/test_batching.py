@@ -425,6 +425,18 @@ def test_a_prompt_of_many_short_passes_can_be_cancelled(tmp_path: Path) -> None:
         assert queue_of(engine)[0] < len(ids)
 
 
+def test_of_many_continuations_few_are_under_way(text_model: Path) -> None:
+    with bitnet.Engine(text_model, n_threads=1, max_batch=4) as engine, ThreadPoolExecutor(1) as threads:
+        continuations = [[i % 250, i // 250, 1, 2] for i in range(1000)]
+        scores = threads.submit(engine.score, [65, 66, 67], continuations)
+        held = []
+        while not scores.done():
+            held.append(queue_of(engine)[2])
+        assert 0 < max(held) <= 4
+        alone = [engine.score([65, 66, 67], [ids]).logprobs[0] for ids in continuations[:20]]
+        assert scores.result().logprobs[:20].tolist() == alone
+
+
 @pytest.mark.filterwarnings("ignore:the model has a chat template")
 def test_200_requests_have_the_same_digests_however_they_are_asked_for(text_model: Path) -> None:
     draw = random.Random(2)

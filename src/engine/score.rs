@@ -4,7 +4,9 @@ use super::{Engine, TokenScore, Watch};
 use crate::decode::{Extension, Output, Sequence, Step, Steps, Task};
 use crate::error::{Error, Result};
 use crate::token::TokenId;
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// How likely a continuation is.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,12 +67,22 @@ impl Engine {
         let mut steps = Steps::new(&self.runtime);
         // The question of each step, and the continuation; none for the step of its context.
         let mut parts: Vec<(usize, Option<usize>)> = Vec::new();
+        // Continuations whose context is computed. Each takes memory of its own once it is a step.
+        let mut ready: VecDeque<(usize, usize, Arc<Sequence>)> = VecDeque::new();
         let mut next = 0;
         loop {
-            while next < questions.len() && steps.len() < self.max_together() && steps.rows() < 2 * self.n_batch() {
-                steps.add(parts.len(), self.context_step(&questions[next]));
-                parts.push((next, None));
-                next += 1;
+            while steps.len() < self.max_together() && steps.rows() < 2 * self.n_batch() {
+                if let Some((i, continuation, context)) = ready.pop_front() {
+                    let ids = &questions[i].continuations[continuation];
+                    steps.add(parts.len(), continuation_step(&context, ids));
+                    parts.push((i, Some(continuation)));
+                } else if next < questions.len() {
+                    steps.add(parts.len(), self.context_step(&questions[next]));
+                    parts.push((next, None));
+                    next += 1;
+                } else {
+                    break;
+                }
             }
             if steps.is_empty() {
                 return Ok(all);
@@ -91,10 +103,9 @@ impl Engine {
                 let firsts =
                     question.continuations.iter().zip(&mut scores.continuations).filter(|(ids, _)| !ids.is_empty());
                 firsts.zip(found.concat()).for_each(|((_, score), first)| score.tokens.push(first));
-                for (continuation, ids) in question.continuations.iter().enumerate().filter(|(_, ids)| ids.len() > 1) {
-                    steps.add(parts.len(), continuation_step(&sequence, ids));
-                    parts.push((i, Some(continuation)));
-                }
+                let context = Arc::new(sequence.clone());
+                let longer = question.continuations.iter().enumerate().filter(|(_, ids)| ids.len() > 1);
+                ready.extend(longer.map(|(continuation, _)| (i, continuation, context.clone())));
                 self.keep(sequence);
             }
         }
