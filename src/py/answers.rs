@@ -3,7 +3,7 @@
 
 use super::awaitable::{Abandoned, awaitable, step};
 use super::completion::Completion;
-use super::convert::{count, detached, type_name, warn};
+use super::convert::{DroppedDetached, count, detached, type_name, warn};
 use super::notebook::ProgressBar;
 use super::sampling::{self, SamplingParams};
 use super::stream::Stream;
@@ -142,14 +142,14 @@ impl Questions {
             OneOrMany::Many(prompts) => (prompts, true),
         };
         let bar = ProgressBar::begin(py, progress && is_list, "generate", prompts.len(), "prompt")?;
-        let mut answers = AnswersOf::new(engine, prompts, n);
+        let mut answers = DroppedDetached::new(AnswersOf::new(engine, prompts, n));
         loop {
-            match detached(py, |watch| answers.next(watch))? {
+            match detached(py, |watch| answers.get().next(watch))? {
                 None => break,
                 Some(is_whole_prompt) => bar.advance(usize::from(is_whole_prompt))?,
             }
         }
-        answers.sorted(is_list).into_bound_py_any(py)
+        answers.into_inner().sorted(is_list).into_bound_py_any(py)
     }
 
     /// All answers, computed together beside the event loop. `name` is that of the coroutine.

@@ -81,6 +81,34 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(&mut Watch) -> error:
     }
 }
 
+/// A value that is dropped without the GIL: its drop waits for another thread's pass, whose watch asks for the GIL.
+pub struct DroppedDetached<T: Send>(Option<T>);
+
+impl<T: Send> DroppedDetached<T> {
+    /// Holds the value, which the caller drops while attached.
+    pub fn new(value: T) -> DroppedDetached<T> {
+        DroppedDetached(Some(value))
+    }
+
+    /// The value.
+    pub fn get(&mut self) -> &mut T {
+        self.0.as_mut().expect("it is taken only at the end")
+    }
+
+    /// The value, to be used up.
+    pub fn into_inner(mut self) -> T {
+        self.0.take().expect("it is taken only at the end")
+    }
+}
+
+impl<T: Send> Drop for DroppedDetached<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.0.take() {
+            Python::attach(|py| py.detach(|| drop(value)));
+        }
+    }
+}
+
 /// Runs `work`. A panic, which is always a bug in this package, becomes a BitnetError and does not end the process.
 pub fn caught<T, E: Into<PyErr>>(work: impl FnOnce() -> Result<T, E>) -> PyResult<T> {
     catch_unwind(AssertUnwindSafe(work)).map_or_else(

@@ -1,7 +1,7 @@
 //! Answers that one call has computed together, and that come out in the order in which they were asked for.
 
 use super::completion::{Completion, Piece, PieceLogprobs};
-use super::convert::detached;
+use super::convert::{DroppedDetached, detached};
 use super::stream::Stream;
 use crate::chat::Together as CoreTogether;
 use crate::engine::{Engine, Piece as CorePiece, Watch};
@@ -83,7 +83,7 @@ fn keep_logprobs(engine: &Engine, streams: &mut HashMap<usize, (Stream, PieceLog
 #[pyclass(frozen, module = "bitnet")]
 pub struct Together {
     source: Py<PyIterator>,
-    ordered: Mutex<Option<Ordered>>,
+    ordered: Mutex<Option<DroppedDetached<Ordered>>>,
 }
 
 #[pymethods]
@@ -102,14 +102,15 @@ impl Together {
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Completion>> {
         let mut guard = self.ordered.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
         loop {
-            while guard.as_ref().is_none_or(Ordered::has_room)
+            while guard.as_mut().is_none_or(|ordered| ordered.get().has_room())
                 && let Some(stream) = self.source.bind(py).clone().next().transpose()?
             {
                 let stream = stream.cast_into::<Stream>()?.get().clone();
-                let ordered = guard.get_or_insert_with(|| Ordered::new(stream.shared.shared_engine()));
-                ordered.add(stream)?;
+                let ordered =
+                    guard.get_or_insert_with(|| DroppedDetached::new(Ordered::new(stream.shared.shared_engine())));
+                ordered.get().add(stream)?;
             }
-            let Some(ordered) = guard.as_mut() else { return Ok(None) };
+            let Some(ordered) = guard.as_mut().map(DroppedDetached::get) else { return Ok(None) };
             if let Some(done) = ordered.take() {
                 return Ok(Some(done?));
             }
