@@ -452,7 +452,9 @@ for i in range(2):
     answers = bitnet._core._Together(streams)
     next(answers)
     time.sleep(0.15)  # the other thread computes a part of the long prompt
+    passes = engine._queue[0]
     del answers
+    assert engine._queue[0] <= passes + 3, "it waits for the pass under way and no further"
 os._exit(0)
 """
 

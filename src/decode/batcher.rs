@@ -160,9 +160,12 @@ impl Queue {
                 job.spent += now - job.since;
                 job.since = now;
             }
-            if !is_done {
+            if !is_done && !self.cancelled.contains(&job.client) {
                 self.waiting.push(job);
                 continue;
+            }
+            if !is_done {
+                job.result = Err(Error::Cancelled); // else the next pass may take it before its caller wakes up
             }
             share::release(job.number, &mut self.waiting);
             if let Task::Token(generation) = &mut job.step.task
