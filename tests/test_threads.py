@@ -120,7 +120,7 @@ def test_objects_are_read_while_they_are_used(engine: bitnet.Engine) -> None:
             bitnet.Receipt.from_json(answer.receipt.to_json()).digest,
             repr((engine.template, turns, answer.logprobs)),
             engine.template.render(turns, add_generation_prompt=False),
-            engine._repr_html_(),
+            engine._repr_html_().split("process")[0],  # behind that stands the memory of the moment
         )
 
     assert len(set(at_once(work))) == 1

@@ -3,7 +3,7 @@
 use super::shared_stream::{Next, SharedStream};
 use crate::decode::Steps;
 use crate::engine::{Engine, Piece, Watch};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -40,7 +40,13 @@ impl Together {
     /// pieces on the way.
     pub fn next(&mut self, watch: &mut Watch, take: &mut dyn FnMut(usize, Piece)) -> Option<(usize, Result<()>)> {
         while self.ended.is_empty() && !self.live.is_empty() {
-            for done in self.steps.wait(watch) {
+            let done = self.steps.wait(watch);
+            if done.is_empty() {
+                let key = *self.live.keys().next().expect("some are under way");
+                let other = "the answers were begun in the process that forked this one off; begin them here";
+                self.ended.push_back((key, Err(Error::Argument(other.into()))));
+            }
+            for done in done {
                 let key = done.key;
                 match self.live[&key].end_step(done) {
                     Ok(()) => self.advance(key, take),

@@ -218,6 +218,7 @@ impl Steps {
                 self.wait_in_queue(is_cancelled, watch)
             }
             Err(error) => {
+                self.queued = 0; // those stayed in the other process
                 let new = std::mem::take(&mut self.new).into_iter();
                 new.map(|(key, step)| Done::refused(key, step, error.clone())).collect()
             }

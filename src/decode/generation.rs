@@ -177,6 +177,12 @@ impl Generation {
         }
     }
 
+    /// Whether the step under way computes the last id alone, and what is guessed to follow. After an error the sequence of
+    /// a recurrent model goes back to an earlier state; then there are more.
+    pub(super) fn decodes(&self) -> bool {
+        !self.generated().is_empty() && self.rows.len() == 1 + self.n_guesses
+    }
+
     /// The ids that the step under way has still to compute after `computed` positions of its sequence.
     pub(super) fn pending(&self, computed: usize) -> &[TokenId] {
         &self.rows[computed - self.rows_from..]

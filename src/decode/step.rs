@@ -130,15 +130,16 @@ impl Step {
         self.task.pending(self.sequence.ids.len())
     }
 
-    /// Whether it decodes: it continues an answer of which ids were already sampled.
+    /// Whether it decodes: it continues an answer of which ids were already sampled, and nothing before the last one has
+    /// to be computed again.
     pub(super) fn decodes(&self) -> bool {
-        matches!(&self.task, Task::Token(generation) if !generation.generated().is_empty())
+        matches!(&self.task, Task::Token(generation) if generation.decodes())
     }
 
     /// How many of its pending ids another sequence may compute for it: those before the first whose logits are wanted.
     pub(super) fn shareable(&self) -> usize {
         match &self.task {
-            Task::Token(_) if self.decodes() => 0,
+            Task::Token(generation) if !generation.generated().is_empty() => 0,
             Task::Token(_) => self.pending().len().saturating_sub(1),
             Task::Extend(Extension { ids, done, wanted, .. }) => {
                 wanted.start.min(ids.len().saturating_sub(1)).saturating_sub(*done)
