@@ -113,6 +113,8 @@ def test_texts_are_split_after_the_contexts_ids(engine: Any) -> None:
     assert by_text.logprobs.tolist() == by_ids.logprobs.tolist()
     assert engine.score("", ["hello"]).logprobs == engine.score([bos], [[hello]]).logprobs
     assert engine.score("hello", [""]).logprobs.tolist() == [0]
+    assert engine.score("hello", []).logprobs.tolist() == []
+    assert [one.logprobs.shape for one in engine.score(["hello", "world"], [[], [" hello", ""]])] == [(0,), (2,)]
     assert engine.perplexity("hello world") == engine.perplexity([bos, hello, world])
     assert (engine.embed(["hello world"]) == engine.embed([[bos, hello, world]])).all()
 

@@ -441,3 +441,14 @@ def test_a_templates_stopped_clock_stays_stopped(tmp_path: Path) -> None:
         expected = ChatSession(engine, template=template, max_tokens=4, seed=1).send("2+2=").receipt
     assert expected is not None
     assert json.loads(target.read_text())["digest"] == expected.digest
+
+
+def test_guesses_do_not_change_what_is_finished(tmp_path: Path) -> None:
+    """Speculation changes no answer, so a run that is resumed may begin or end to use it."""
+    source, target = write(tmp_path / "in.jsonl", REQUESTS[:3]), tmp_path / "out.jsonl"
+    with Engine() as engine:
+        list(run(engine, source, target, max_tokens=8, seed=1))
+        whole = target.read_bytes()
+        target.write_bytes(whole[: whole.index(b"\n") + 1])
+        list(run(engine, source, target, max_tokens=8, seed=1, speculate="lookup"))
+    assert target.read_bytes() == whole

@@ -288,3 +288,10 @@ def test_errors_are_one_line(arguments: list[str], words: str, capsys: pytest.Ca
 @pytest.mark.parametrize("call", [lambda: sizing.plan(sessions=0), lambda: sizing.plan(context=10_000)])
 def test_errors_in_python(call: Callable[[], object]) -> None:
     assert "expected at " in message_of(bitnet.ArgumentError, call)
+
+
+@pytest.mark.parametrize("name", ["sessions", "processes", "context"])
+@pytest.mark.parametrize("value", ["1", 1.5, True])
+def test_counts_are_ints(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be an int, found {type(value).__name__}"):
+        sizing.plan(**{name: value})

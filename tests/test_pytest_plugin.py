@@ -541,6 +541,8 @@ def test_explained_too(bitnet_case):
 def test_questions_asked_at_once_are_answered_as_one_by_one(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_all="""
+import pytest
+
 def test_all(bitnet_case):
     texts = ["What is 2+2?", "What is 3+3?", "What is 2+7?"]
     together = bitnet_case.ask_all(texts, "Be brief.")
@@ -548,6 +550,8 @@ def test_all(bitnet_case):
     assert [answer.text for answer in together] == [answer.text for answer in alone]
     assert [answer.digest for answer in together] == [answer.digest for answer in alone]
     assert [facts["conversation"] for facts in bitnet_case.answers] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(TypeError, match="takes a list of questions"):
+        bitnet_case.ask_all("What is 2+2?")
 """
     )
     run(pytester).assert_outcomes(passed=1)

@@ -457,3 +457,28 @@ def test_the_command_line_tokenizes_and_runs(text_model: Path, engine: Any) -> N
     done = run("run", text_model, "-p", "hello", "-n", "12", "--temperature", "1", "--seed", "4", "-t", "1")
     assert done.stdout == engine.generate("hello", max_tokens=12, temperature=1.0, seed=4).text + "\n"
     assert run("run", text_model, "-p", "hello", "-n", "-1").returncode == 2
+
+
+def test_errors_of_a_list_name_the_prompt(engine: Any) -> None:
+    unknown = engine.n_vocab
+    with pytest.raises(bitnet.TokenIdError, match=r"^prompt\[1\]: "):
+        engine.generate([[1], [unknown]], max_tokens=1)
+    with pytest.raises(bitnet.ContextLengthError, match=r"^prompt\[2\]: "):
+        engine.generate([[1], [2], [1] * (engine.n_ctx + 1)], max_tokens=1)
+    with pytest.raises(bitnet.ContextLengthError, match=r"^context\[1\]: "):
+        engine.score([[1], [1] * (engine.n_ctx + 1)], [[[1]], [[1]]])
+
+
+def test_calls_under_way_outlive_a_closed_engine(engine: Any) -> None:
+    """Also those of lists: nothing asks for the engine again when the answers are there."""
+    with bitnet.Engine(engine.path, n_threads=1) as own:
+        answers: list[Any] = []
+        worker = threading.Thread(
+            target=lambda: answers.extend(own.generate([[5, 6]] * 20, max_tokens=150, ignore_eos=True))
+        )
+        worker.start()
+        while own._queue[0] == 0:
+            time.sleep(0.001)
+        own.close()
+        worker.join()
+    assert len(answers) == 20

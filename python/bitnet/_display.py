@@ -89,9 +89,9 @@ def of_engine(engine: Engine) -> tuple[str, Rows]:
         f"{byte_size(cost['kv_bytes'])} per earlier position; {cost['ternary_macs'] / 1e6:.4g} M ternary multiply-adds",
         "arithmetic": f"act_quant {engine.act_quant}, ffn_act {engine.ffn_act}, kv_type {engine.kv_type}, "
         f"lm_head {engine.lm_head}",
-        "runs on": f"{engine.isa}, threads {engine.n_threads}, n_batch {engine.n_batch}",
+        "runs on": f"{engine.isa}, threads {engine.n_threads}, n_batch {engine.n_batch}, max_batch {engine.max_batch}",
         "context": f"{engine.n_ctx} positions; {engine.cached_tokens} in the prefix cache, "
-        f"{byte_size(memory['kv_cache'])}",
+        f"{byte_size(memory['kv_cache'])} of at most {byte_size(engine.cache_bytes)}",
     }
 
 

@@ -57,7 +57,7 @@ def summary(receipt: Receipt, tokenizer: Tokenizer | None = None) -> dict[str, s
         rows["system"] = json.dumps(claim["system"], ensure_ascii=False)
     return rows | {
         "sampling": _sampling(claim["sampling"], tokenizer),
-        "tokens": f"{counts}, {receipt.computed_tokens} computed",
+        "tokens": f"{counts}, {receipt.computed_tokens} computed" + _guesses(run),
         "machine": f"{processor}, {run['isa']}, threads {run['threads']}, bitnet {run['version']}",
         "time": f"{milliseconds(seconds['wall'])} = "
         + " + ".join(f"{name} {milliseconds(seconds[name])}" for name in parts)
@@ -94,3 +94,10 @@ def _sampling(claimed: dict[str, Any], tokenizer: Tokenizer | None) -> str:
         del changed["stop"]  # redacted, but there was none
     shown = {name: "redacted" if isinstance(value, dict) else json.dumps(value) for name, value in changed.items()}
     return ", ".join(f"{name} {value}" for name, value in shown.items()) or "greedy, all defaults"
+
+
+def _guesses(run: dict[str, Any]) -> str:
+    """How many tokens were guessed, if guesses were asked for."""
+    if "speculation" not in run:
+        return ""
+    return f"; {run['speculation']['proposed']} guessed, {run['speculation']['accepted']} of them saved a step"

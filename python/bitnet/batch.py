@@ -160,9 +160,10 @@ def _read_requests(source: str | os.PathLike[str], engine: Engine, pattern: Chat
         if messages and messages[0]["role"] != "system" and system is not None:
             messages = [{"role": "system", "content": system}, *messages]
         thinking = take_thinking(fields, place, bool(messages))
-        params = SamplingParams(**(common | take_sampling(fields, place)))
+        sampling = common | take_sampling(fields, place)
+        params, deciding = SamplingParams(**sampling), SamplingParams(**(sampling | {"speculate": None}))
         own = [] if thinking is None else [f"enable_thinking {thinking}"]
-        mark = hashlib.sha256(json.dumps([setting + own, prompt, messages, repr(params)], sort_keys=True).encode())
+        mark = hashlib.sha256(json.dumps([setting + own, prompt, messages, repr(deciding)], sort_keys=True).encode())
         head = json.dumps({"index": index, "id": name, "request": mark.hexdigest()}).removesuffix("}").encode()
         requests.append(_Request(index, prompt, messages, thinking, params, head))
     return requests

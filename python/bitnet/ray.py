@@ -48,12 +48,13 @@ _Model = str | os.PathLike[str] | None
 class _Actor:
     """An open engine, and the input and output of batches."""
 
+    _name: str
+    """The class, for error messages; Ray derives classes of its own."""
+
     def __init__(self, model: _Model, prefix: str, options: dict[str, Any], known: Iterable[str]) -> None:
         if unknown := sorted(options.keys() - _ENGINE_OPTIONS):
             names = ", ".join([*known, *_ENGINE_OPTIONS])
-            raise ArgumentError(
-                f"{type(self).__name__} has no argument {', '.join(unknown)}; its arguments are {names}"
-            )
+            raise ArgumentError(f"{self._name} has no argument {', '.join(unknown)}; its arguments are {names}")
         self.engine = Engine(model, **{"n_threads": _assigned_threads(), **options})
         self._prefix = prefix
 
@@ -138,6 +139,8 @@ class Answer(_Actor):
 
     Raises ArgumentError for an unknown argument, and as `Engine`.
     """
+
+    _name = "Answer"
 
     def __init__(
         self,
@@ -277,6 +280,8 @@ class Score(_Actor):
     Raises ArgumentError for an unknown argument, and as `Engine`.
     """
 
+    _name = "Score"
+
     def __init__(
         self,
         model: _Model = None,
@@ -336,6 +341,8 @@ class Embed(_Actor):
 
     Raises ArgumentError for an unknown argument, and as `Engine`.
     """
+
+    _name = "Embed"
 
     def __init__(
         self,

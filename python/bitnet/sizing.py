@@ -132,8 +132,12 @@ def plan(
     >>> planned["memory"]["sessions"] == 10 * planned["session"]["bytes"]
     True
     """
-    for name, value in (("sessions", sessions), ("processes", processes)):
-        if value < 1:
+    for name, value in (("sessions", sessions), ("processes", processes), ("context", context)):
+        if value is None and name == "context":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an int, found {type(value).__name__}")
+        if value < 1 and name != "context":  # `Engine` refuses that
             raise ArgumentError(f"{name} is {value}, expected at least 1")
     if sessions < processes:
         raise ArgumentError(f"processes is {processes}, expected at most {sessions}, the number of sessions")

@@ -71,6 +71,8 @@ class Case:
         """Ask questions, each in a conversation of its own; they are answered in shared forward passes."""
         from bitnet import _core
 
+        if isinstance(texts, str):
+            raise TypeError("ask_all takes a list of questions, not a text; ask(text) asks one")
         asked = [(text, self.chat(system, **sampling)) for text in texts]
         completions = _core._Together(chat.session.stream(text) for text, chat in asked)
         pairs = zip(asked, completions, strict=True)

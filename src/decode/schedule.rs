@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-/// The time of a pass with rows of prompts, in times of the pass without them, that the schedule aims at. The goal is
-/// less than 2; times vary.
+/// The time of a pass with rows of one prompt, in times of the pass without them, that the schedule aims at. The goal is
+/// less than 2; times vary. Each further prompt that waits adds as much: they have the same right to the engine.
 const STRETCH: f64 = 1.7;
 /// Rows of prompts beside decoding while nothing is known about their time.
 const FIRST_ROWS: usize = 4;
@@ -87,13 +87,13 @@ impl Costs {
         known.copied().find(|seconds| *seconds > 0.0)
     }
 
-    /// How many rows of prompts may stand beside so many decoding rows. None at all if that time is unknown: the pass
+    /// How many rows of so many prompts may stand beside so many decoding rows: each prompt may stretch the pass. None at all if that time is unknown: the pass
     /// measures it.
-    fn prompt_rows(&self, decode_rows: usize) -> usize {
+    fn prompt_rows(&self, decode_rows: usize, prompts: usize) -> usize {
         match self.alone(decode_rows) {
             None => 0,
             Some(_) if self.row == 0.0 => FIRST_ROWS,
-            Some(alone) => ((alone * (STRETCH - 1.0) / self.row) as usize).max(1),
+            Some(alone) => ((alone * (STRETCH - 1.0) * prompts as f64 / self.row) as usize).max(1),
         }
     }
 }
@@ -119,7 +119,7 @@ pub(super) fn plan(waiting: &[Waiting], limits: Limits, costs: &Costs) -> Vec<us
     };
     if limits.is_awaited || prompts.iter().any(|prompt| others(*prompt)) {
         let least = if decode_rows == 0 { FIRST_ROWS } else { reserved };
-        left = left.min(costs.prompt_rows(decode_rows.max(1)).max(least));
+        left = left.min(costs.prompt_rows(decode_rows.max(1), prompts.len()).max(least));
     }
     share(&mut rows, waiting, &prompts, left);
     rows

@@ -62,7 +62,10 @@ impl Engine {
     /// How likely each continuation of each question is after its context. Contexts are computed once, also across
     /// calls: the prefix cache keeps them.
     pub fn score(&self, questions: &[Question], watch: &mut Watch) -> Result<Vec<Scores>> {
-        questions.iter().try_for_each(|question| self.check_question(question))?;
+        for (i, question) in questions.iter().enumerate() {
+            let of_list = |error: Error| if questions.len() > 1 { error.at(format!("context[{i}]")) } else { error };
+            self.check_question(question).map_err(of_list)?;
+        }
         let mut all: Vec<Scores> = questions.iter().map(Scores::of).collect();
         let mut steps = Steps::new(&self.runtime);
         // The question of each step, and the continuation; none for the step of its context.

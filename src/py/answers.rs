@@ -10,7 +10,7 @@ use super::stream::Stream;
 use super::together::Ordered;
 use crate::chat;
 use crate::engine::{Engine, TextOrIds, Watch};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sampler::SamplingParams as Params;
 use crate::template::{Conversation, Template, TemplateOrigin};
 use pyo3::IntoPyObjectExt;
@@ -142,14 +142,14 @@ impl Questions {
             OneOrMany::Many(prompts) => (prompts, true),
         };
         let bar = ProgressBar::begin(py, progress && is_list, "generate", prompts.len(), "prompt")?;
-        let mut answers = DroppedDetached::new(AnswersOf::new(engine, prompts, n));
+        let mut answers = DroppedDetached::new(AnswersOf::new(engine, prompts, n, is_list));
         loop {
             match detached(py, |watch| answers.get().next(watch))? {
                 None => break,
                 Some(is_whole_prompt) => bar.advance(usize::from(is_whole_prompt))?,
             }
         }
-        answers.into_inner().sorted(is_list).into_bound_py_any(py)
+        answers.into_inner().sorted().into_bound_py_any(py)
     }
 
     /// All answers, computed together beside the event loop. `name` is that of the coroutine.
@@ -164,9 +164,9 @@ impl Questions {
                 OneOrMany::Many(prompts) => (prompts, true),
             };
             let all = move |watch: &mut Watch| {
-                let mut answers = AnswersOf::new(engine, prompts, n);
+                let mut answers = AnswersOf::new(engine, prompts, n, is_list);
                 while answers.next(watch)?.is_some() {}
-                Ok(answers.sorted(is_list))
+                Ok(answers.sorted())
             };
             step(&abandoned, all).await
         })
@@ -178,14 +178,16 @@ struct AnswersOf {
     ordered: Ordered,
     prompts: Vec<(Prompt, Params)>,
     n: Option<usize>,
+    /// Whether errors name the prompt by its index.
+    is_list: bool,
     /// The prompt that is asked next, and how often it was asked.
     next: (usize, usize),
     answers: Vec<Completion>,
 }
 
 impl AnswersOf {
-    fn new(engine: Arc<Engine>, prompts: Vec<(Prompt, Params)>, n: Option<usize>) -> AnswersOf {
-        AnswersOf { ordered: Ordered::new(engine), prompts, n, next: (0, 0), answers: Vec::new() }
+    fn new(engine: Arc<Engine>, prompts: Vec<(Prompt, Params)>, n: Option<usize>, is_list: bool) -> AnswersOf {
+        AnswersOf { ordered: Ordered::new(engine), prompts, n, is_list, next: (0, 0), answers: Vec::new() }
     }
 
     /// Computes until the next answer in order is done. Returns whether it is the last one to its prompt; None if all
@@ -198,7 +200,11 @@ impl AnswersOf {
             {
                 let params = nth(params, self.next.1);
                 let engine = self.ordered.engine().clone();
-                self.ordered.add(begin(engine, prompt.clone(), params, watch)?)?;
+                let name = if matches!(prompt, Prompt::Raw(_)) { "prompt" } else { "messages" };
+                let (is_list, place) = (self.is_list, format!("{name}[{}]", self.next.0));
+                let stream = begin(engine, prompt.clone(), params, watch);
+                let in_list = |error: Error| if is_list { error.at(place) } else { error };
+                self.ordered.add(stream.map_err(in_list)?)?;
                 self.next.1 += 1;
                 if self.next.1 == each {
                     self.next = (self.next.0 + 1, 0);
@@ -215,14 +221,14 @@ impl AnswersOf {
     }
 
     /// The answers as they were asked for.
-    fn sorted(self, is_list: bool) -> Answers {
+    fn sorted(self) -> Answers {
         let mut all = self.answers.into_iter();
         let mut of_prompt = || match self.n {
             None => Answers::One(all.next().expect("an answer to each prompt")),
             Some(n) => Answers::Several(all.by_ref().take(n).collect()),
         };
         let answers: Vec<Answers> = self.prompts.iter().map(|_| of_prompt()).collect();
-        if is_list { Answers::OfPrompts(answers) } else { answers.into_iter().next().expect("one prompt") }
+        if self.is_list { Answers::OfPrompts(answers) } else { answers.into_iter().next().expect("one prompt") }
     }
 }
 

@@ -141,12 +141,14 @@ fn question<'py>(
     context: &Bound<'py, PyAny>,
     continuations: &Bound<'py, PyAny>,
 ) -> PyResult<Question> {
+    let is_text = context.is_instance_of::<PyString>();
     let continuations = match prompts(continuations) {
+        // For ids this is one continuation without ids.
+        OneOrMany::One(list) if is_text && list.cast::<PyList>().is_ok_and(PyListMethods::is_empty) => Vec::new(),
         OneOrMany::One(one) => vec![one],
         OneOrMany::Many(all) => all,
     };
     let texts = continuations.iter().filter(|one| one.is_instance_of::<PyString>()).count();
-    let is_text = context.is_instance_of::<PyString>();
     if texts != if is_text { continuations.len() } else { 0 } {
         let wrong = "context and continuations must be either all texts or all lists of ids";
         return Err(PyTypeError::new_err(wrong));

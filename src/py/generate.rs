@@ -1,7 +1,9 @@
 //! The methods of `bitnet.Engine` that generate text.
 
 use super::answers::{self, OneOrMany, Prompt, Questions, conversations, indexed, prompts};
-use super::convert::{checked_sequences, detached, engine_ids, optional_count, possible_ids, text_or_ids};
+use super::convert::{
+    TokenIdError, checked_sequences, detached, engine_ids, named, optional_count, possible_ids, text_or_ids,
+};
 use super::engine::Engine;
 use super::messages::{ChatArguments, Rendering};
 use super::stream::Stream;
@@ -23,7 +25,14 @@ impl Engine {
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<(Questions, OneOrMany<TextOrIds>)> {
         let core = self.core()?;
-        let convert = |prompt: Bound<'py, PyAny>, i| text_or_ids(&prompt, &indexed("prompt", i), &core);
+        let convert = |prompt: Bound<'py, PyAny>, i: Option<usize>| {
+            let name = indexed("prompt", i);
+            let of_list = |error: PyErr| {
+                let is_nameless = i.is_some() && error.is_instance_of::<TokenIdError>(prompt.py());
+                if is_nameless { named(error, &name, prompt.py()) } else { error }
+            };
+            text_or_ids(&prompt, &name, &core).map_err(of_list)
+        };
         let prompts = prompts(prompt).try_map(convert)?;
         let raw = prompts.clone().try_map(|prompt, _| Ok(Prompt::Raw(prompt)))?;
         Ok((Questions::new(core, raw, params, n, keywords)?, prompts))
@@ -136,9 +145,8 @@ impl Engine {
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (questions, prompts) = self.raw(prompt, params, n, keywords)?;
-        let answers = questions.answer(py, progress)?;
         self.warn_of_raw(py, &prompts)?;
-        Ok(answers)
+        questions.answer(py, progress)
     }
 
     #[doc = doc!(Engine.agenerate)]

@@ -131,9 +131,10 @@ impl Receipt {
         let agrees = saturating_sum(steps) == decode && steps.len() as u64 + 1 == ids;
         check_gate("run.step_ns", agrees, || {
             let sum = saturating_sum(steps);
+            let (found, wanted) = (steps.len(), ids.saturating_sub(1));
             format!(
-                "{} steps add up to {sum} ns, expected one less than ids that were not guessed and decode, {decode} ns",
-                steps.len()
+                "it has {found} steps of {sum} ns in all, expected {decode} ns, which is seconds.decode, in {wanted} steps: \
+                 one for each id after the first that was not guessed"
             )
         })?;
         let (forward, kernels) = self.run.forward_and_kernel_ns();

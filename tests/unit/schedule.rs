@@ -36,6 +36,8 @@ fn a_prompt_beside_another_callers_answers_is_short() {
     let waiting = [decode(1), prompt(2, 250)];
     // 1.7 times 10 ms leave 7 ms, which are three rows.
     assert_eq!(plan(&waiting, LIMITS, &measured()), [1, 3]);
+    // Two prompts may take twice as much.
+    assert_eq!(plan(&[decode(1), prompt(2, 250), prompt(3, 250)], LIMITS, &measured()), [1, 3, 3]);
     // Beside the caller's own answers it need not be.
     assert_eq!(plan(&[decode(1), prompt(1, 250)], LIMITS, &measured()), [1, 99]);
     // Nor may it be long while an answer is away for a moment.
