@@ -95,6 +95,9 @@ pub enum Error {
     /// The caller's cancel flag was set; nothing was changed.
     #[error("cancelled")]
     Cancelled,
+    /// A function of the caller has failed.
+    #[error("{0}")]
+    Callback(std::sync::Arc<dyn std::error::Error + Send + Sync>),
     /// Wraps an error whose variant has no text to prepend the place to. [`Error::kind`] gives that error.
     #[error("{place}: {error}")]
     At {
@@ -123,7 +126,7 @@ impl Error {
             Error::Template(message) => Error::Template(placed(message)),
             Error::Argument(message) => Error::Argument(placed(message)),
             // These are about the engine or the call as a whole.
-            Error::Closed | Error::Cancelled | Error::Thread { .. } => self,
+            Error::Closed | Error::Cancelled | Error::Callback(_) | Error::Thread { .. } => self,
             other => Error::At { place: place.to_string(), error: Box::new(other) },
         }
     }
@@ -163,6 +166,7 @@ impl Clone for Error {
             Error::Thread { name, reason } => Error::Thread { name: name.clone(), reason: reason.clone() },
             Error::Closed => Error::Closed,
             Error::Cancelled => Error::Cancelled,
+            Error::Callback(error) => Error::Callback(error.clone()),
             Error::At { place, error } => Error::At { place: place.clone(), error: error.clone() },
         }
     }

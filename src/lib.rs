@@ -30,6 +30,7 @@ pub mod codec;
 pub mod decode;
 pub mod engine;
 pub mod error;
+pub mod grammar;
 pub mod kernel;
 pub mod machine;
 pub mod model;

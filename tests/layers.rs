@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every top-level module and its layer, as in `docs/architecture.md`.
-const LAYERS: [(&str, u32); 17] = [
+const LAYERS: [(&str, u32); 18] = [
     ("error", 0),
     ("token", 0),
     ("machine", 1),
@@ -19,6 +19,7 @@ const LAYERS: [(&str, u32); 17] = [
     ("tokenizer", 3),
     ("ops", 3),
     ("model", 4),
+    ("grammar", 4),
     ("decode", 5),
     ("engine", 6),
     ("chat", 7),

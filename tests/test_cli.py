@@ -261,6 +261,7 @@ WITHOUT_AN_OPTION = {
     "logit_bias",  # a table from id to bias, too long for an option
     "stop_token_ids",  # ids depend on the model's vocabulary; --stop takes texts
     "logprobs",  # the commands print texts only
+    "logits_processor",  # a function
 }
 """Keywords of SamplingParams without an option. Python takes them, and so do files of requests (--input)."""
 
@@ -295,12 +296,23 @@ def test_sampling_options_take_their_values(text_model: Path, tmp_path: Path) ->
         "ignore_eos": ([], True),
         "speculate": (["lookup"], "lookup"),
     }
-    assert values.keys() == {option.name for option in _options.SAMPLING_OPTIONS}
+    forms = {"json_schema": '{"type": "integer"}', "regex": "[0-9]+", "choice": ["a", "b"], "grammar": 'start: "a"'}
+    options = {option.name for option in _options.SAMPLING_OPTIONS}
+    assert values.keys() | forms.keys() == options
     given = [text for name, (texts, _) in values.items() for text in (f"--{name.replace('_', '-')}", *texts)]
     expected = {name: value for name, (_, value) in values.items()}
     command = argparse.ArgumentParser()
     _options.add_sampling_options(command)
-    assert _options.sampling(command.parse_args(given)) == expected
+    parsed = _options.sampling(command.parse_args(given))
+    assert {name: value for name, value in parsed.items() if name not in forms} == expected
+    for name, value in forms.items():
+        flag = f"--{name.replace('_', '-')}"
+        texts = value if isinstance(value, list) else [value]
+        parsed = _options.sampling(command.parse_args([text for one in texts for text in (flag, one)]))
+        assert parsed[name] == value
+        if name in ("json_schema", "grammar"):
+            (tmp_path / name).write_text(value)
+            assert _options.sampling(command.parse_args([flag, str(tmp_path / name)]))[name] == value
     done = run("run", text_model, "-p", "hello", "--receipt-dir", tmp_path, *given)
     assert (done.returncode, done.stderr) == (0, "")
     claimed = bitnet.Receipt.load(tmp_path / "inference.json").to_dict()["claim"]["sampling"]

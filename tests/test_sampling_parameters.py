@@ -20,7 +20,11 @@ PARAMETERS = _core._sampling_parameters()
 NAMES = [name for name, *_ in PARAMETERS]
 ALWAYS_WRITTEN = [name for name, *_, since in PARAMETERS if since is None]
 """Claims, saved conversations and `repr` leave out the others at their default."""
-NOT_CLAIMED = ("ignore_eos", "logprobs", "speculate")
+FORMS = ("json_schema", "regex", "choice", "grammar")
+"""A claim has them in a block of its own."""
+NOT_CLAIMED = ("ignore_eos", "logprobs", "speculate", *FORMS)
+PROCESSOR = "logits_processor"
+"""The keyword that no list has: a function of the caller."""
 NOT_OPTIONS = ("logit_bias", "stop_token_ids", "logprobs")
 """Keywords without an option on the command line, which knows no token ids and prints no log-probabilities."""
 STUBS = ast.parse((ROOT / "python" / "bitnet" / "_core.pyi").read_text(encoding="utf-8"))
@@ -38,7 +42,8 @@ def test_the_keywords_in_the_stubs() -> None:
         for node in stub("_Sampling").body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     ]
-    assert keywords == [(name, kind) for name, kind, *_ in PARAMETERS]
+    processor = (PROCESSOR, "_LogitsProcessor | None")
+    assert keywords == [*((name, kind) for name, kind, *_ in PARAMETERS), processor]
     members = (node for node in stub("SamplingParams").body if isinstance(node, ast.FunctionDef))
     new = next(node for node in members if node.name == "__new__")
     given = [
@@ -49,12 +54,12 @@ def test_the_keywords_in_the_stubs() -> None:
         )
         for argument, default in zip(new.args.kwonlyargs, new.args.kw_defaults, strict=True)
     ]
-    assert given == [(name, kind, default) for name, kind, default, *_ in PARAMETERS]
+    assert given == [*((name, kind, default) for name, kind, default, *_ in PARAMETERS), (*processor, "None")]
 
 
 def test_the_properties_in_the_stubs() -> None:
     members = [node for node in stub("SamplingParams").body if isinstance(node, ast.FunctionDef)]
-    assert [node.name for node in members if not node.name.startswith("_")] == NAMES
+    assert [node.name for node in members if not node.name.startswith("_")] == [*NAMES, PROCESSOR]
     about = ast.get_docstring(stub("SamplingParams")) or ""
     assert [name for name in NAMES if not re.search(rf"\b{name}\b", about)] == []
 
@@ -62,7 +67,7 @@ def test_the_properties_in_the_stubs() -> None:
 def test_the_class_itself() -> None:
     """Its signature, which editors show, its defaults and its `repr`."""
     signature = inspect.signature(bitnet.SamplingParams).parameters
-    assert list(signature) == NAMES
+    assert list(signature) == [*NAMES, PROCESSOR]
     params = bitnet.SamplingParams()
     for name, _, default, about, _ in PARAMETERS:
         expected: Any = ast.literal_eval(default)

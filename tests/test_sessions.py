@@ -156,8 +156,11 @@ def test_json_holds_every_parameter(engine: Any) -> None:
         temperature=0.7, top_k=3, top_p=0.9, min_p=0.05, repetition_penalty=1.1, repeat_last_n=5, presence_penalty=0.1,
         frequency_penalty=0.2, logit_bias={3: float("-inf"), 7: 1.25}, seed=2**64 - 1, max_tokens=9, stop=["é", "\n"],
         stop_token_ids=[5], ignore_eos=True, logprobs=2, speculate="lookup",
+        choice=["a", "é"],
     )  # fmt: skip
-    for given in (params, bitnet.SamplingParams()):
+    schema = bitnet.SamplingParams(json_schema={"type": "object"})
+    forms = [schema, bitnet.SamplingParams(regex="a+"), bitnet.SamplingParams(grammar="start: /a/")]
+    for given in (params, bitnet.SamplingParams(), *forms):
         text = ChatSession(engine, template="raw", params=given).to_json()
         assert ChatSession.from_json(engine, text).params == given
         json.loads(text, parse_constant=pytest.fail)

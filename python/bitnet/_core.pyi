@@ -3,7 +3,7 @@
 from __future__ import annotations  # for pdoc, which runs this file
 
 import os
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeAlias, TypedDict, final, overload
@@ -15,6 +15,8 @@ from typing_extensions import Unpack
 
 _Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
+_Schema: TypeAlias = str | bool | dict[str, Any] | type[Any]
+_LogitsProcessor: TypeAlias = Callable[[npt.NDArray[np.uint32], npt.NDArray[np.float32]], Any]
 _Prompts: TypeAlias = list[str] | list[list[int]] | list[npt.NDArray[np.integer[Any]]] | list[str | list[int]]
 
 __all__ = [
@@ -77,6 +79,11 @@ class _Sampling(TypedDict, total=False):
     ignore_eos: bool
     logprobs: int | None
     speculate: Literal["lookup"] | None
+    json_schema: _Schema | None
+    regex: str | None
+    choice: str | Sequence[str] | None
+    grammar: str | None
+    logits_processor: _LogitsProcessor | None
 
 @final
 class SamplingParams:
@@ -115,9 +122,26 @@ class SamplingParams:
             that is quoted, and computes several in one pass where they are likely. The completion is the same, bit for
             bit; the receipt tells how many were guessed and accepted. Models with recurrent states guess nothing.
             Default: None, off.
+        json_schema: The completion is JSON of this schema, on one line, as `json.dumps` writes it. A JSON Schema (draft
+            2020-12) as a dict or as JSON text; a pydantic model, a dataclass or another type that has one; True for any
+            JSON object. `Completion.parsed` is the value. docs/forms.md says what of JSON Schema is supported.
+        regex: The whole completion matches this regular expression, in the syntax of Rust's crate regex without anchors
+            and look-around.
+        choice: The completion is one of these texts.
+        grammar: The completion follows this grammar, in Lark's notation as llguidance reads it.
+        logits_processor: A function (ids, logits) that is called before each token is chosen, and changes the logits in
+            place or returns others: ids are a uint32 array of all tokens so far, prompt included; logits a float32
+            array of shape [n_vocab]. All other parameters apply afterwards, `logprobs` among them. Receipts name the
+            function, and such completions cannot be replayed. If it raises, the completion ends, as cancelled.
+
+    At most one of json_schema, regex, choice and grammar can be given. Only tokens that keep the completion in its form
+    can be chosen, after the penalties and before `temperature`; where only one token is possible it is taken without
+    computing logits. The completion ends when it is complete, with finish_reason "stop"; one that reaches `max_tokens`
+    before ("length") is only the beginning of such a text. Where the prompt has begun the thoughts of the answer, the
+    form begins after them.
 
     Raises:
-        ArgumentError: A value is out of range.
+        ArgumentError: A value is out of range, or a schema, expression or grammar cannot be used.
         TypeError: A name is unknown.
 
     >>> from bitnet import SamplingParams
@@ -145,6 +169,11 @@ class SamplingParams:
         ignore_eos: bool = False,
         logprobs: int | None = None,
         speculate: Literal["lookup"] | None = None,
+        json_schema: _Schema | None = None,
+        regex: str | None = None,
+        choice: str | Sequence[str] | None = (),
+        grammar: str | None = None,
+        logits_processor: _LogitsProcessor | None = None,
     ) -> SamplingParams: ...
     @property
     def temperature(self) -> float:
@@ -194,6 +223,21 @@ class SamplingParams:
     @property
     def speculate(self) -> Literal["lookup"] | None:
         """How tokens are guessed in advance: "lookup", by what stood in the text before; None means off."""
+    @property
+    def json_schema(self) -> str | None:
+        """The JSON Schema of the completion, as JSON text; None means any text."""
+    @property
+    def regex(self) -> str | None:
+        """The regular expression that the completion matches; None means any text."""
+    @property
+    def choice(self) -> list[str]:
+        """The texts of which the completion is one; empty means any text."""
+    @property
+    def grammar(self) -> str | None:
+        """The grammar that the completion follows, in Lark's notation; None means any text."""
+    @property
+    def logits_processor(self) -> _LogitsProcessor | None:
+        """The function that changes the logits before each token is chosen; None if there is none."""
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
@@ -356,6 +400,14 @@ class Completion:
         None if there was no such text, or if the chat template has neither mark; `Engine.generate` never looks for
         them. If the completion ends within the thoughts, `text` is empty. `token_ids` has all tokens, thoughts and
         marks included.
+        """
+    @property
+    def parsed(self) -> Any:
+        """The value of a JSON completion, if `json_schema` was given: an object of the class that the schema was made
+        of, or dicts, lists, texts, numbers.
+
+        None without `json_schema`, and if the completion ended before it was complete (`finish_reason` is not "stop").
+        Raises the error of the class if it refuses a value for reasons that its schema does not hold.
         """
     @property
     def token_ids(self) -> list[int]:

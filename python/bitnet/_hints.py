@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 
-_CONSTRAINED = "answers cannot be constrained to a grammar or schema"
+_SCHEMA = "json_schema= takes a JSON schema or a pydantic model; reply.parsed is the value"
 _SAMPLER = "there is no such sampler; temperature, top_k, top_p and min_p choose"
 _CPU = "the engine runs on the processor only; leave it out"
 _TYPES = "the model file decides the types; leave it out"
@@ -49,6 +49,11 @@ SAMPLING = {
     "sampling_parameters": "params",
     "generation_config": "params=SamplingParams(...)",
     "extra_body": "keywords, each by its name",
+    "guided_json": "json_schema",
+    "guided_choice": "choice",
+    "choices": "choice",
+    "guided_regex": "regex",
+    "guided_grammar": "grammar",
 }
 """Names of sampling parameters in other libraries, and the name here."""
 
@@ -94,20 +99,13 @@ NOT_SAMPLING = {
     "chat_template_kwargs": _MESSAGES + ", with chat_template_kwargs=",
     "continue_final_message": _MESSAGES + ", with continue_final_message=",
     "add_generation_prompt": _MESSAGES + ", with add_generation_prompt=",
-    "guided_json": _CONSTRAINED,
-    "guided_choice": _CONSTRAINED + "; engine.score(context, choices) tells which choice is most likely",
-    "guided_regex": _CONSTRAINED,
-    "guided_grammar": _CONSTRAINED,
-    "guided_decoding": _CONSTRAINED,
-    "structured_outputs": _CONSTRAINED,
-    "response_format": _CONSTRAINED,
-    "response_model": _CONSTRAINED,
-    "json_schema": _CONSTRAINED,
-    "format": _CONSTRAINED,
-    "json": _CONSTRAINED,
-    "grammar": _CONSTRAINED,
-    "logits_processor": "logit_bias is the only change of logits",
-    "logits_processors": "logit_bias is the only change of logits",
+    "guided_decoding": "give json_schema=, regex=, choice= or grammar=",
+    "structured_outputs": "give json_schema=, regex=, choice= or grammar=",
+    "response_format": _SCHEMA,
+    "response_model": _SCHEMA,
+    "format": _SCHEMA,
+    "json": _SCHEMA,
+    "logits_processors": "logits_processor= takes one function, which may call others",
     "bad_words": "logit_bias={id: float('-inf')} forbids a token",
     "bad_words_ids": "logit_bias={id: float('-inf')} forbids a token",
     "suppress_tokens": "logit_bias={id: float('-inf')} forbids a token",
@@ -437,8 +435,8 @@ MODULE = {
     "lm_eval": "import bitnet.lm_eval",
     "hf_hub_download": "Engine.from_pretrained('owner/name') downloads a model",
     "snapshot_download": "Engine.from_pretrained('owner/name') downloads a model",
-    "Grammar": _CONSTRAINED,
-    "LlamaGrammar": _CONSTRAINED,
+    "Grammar": "give grammar=, a text in Lark's notation, to engine.generate or engine.chat",
+    "LlamaGrammar": "give grammar=, a text in Lark's notation, to engine.generate or engine.chat",
 }
 """Names that other packages export, and what to import or write here."""
 

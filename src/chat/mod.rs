@@ -94,9 +94,16 @@ impl ChatSession {
     }
 
     /// Starts to answer the user. Computes nothing yet; the exchange enters the history in [`Self::end`].
-    fn begin(&mut self, engine: &Engine, user: &UserTurn, params: SamplingParams, watch: &mut Watch) -> Result<Stream> {
+    fn begin(
+        &mut self,
+        engine: &Engine,
+        user: &mut UserTurn,
+        params: SamplingParams,
+        watch: &mut Watch,
+    ) -> Result<Stream> {
         self.check_idle()?;
-        let request = self.request(engine, user, params, watch)?;
+        let mut request = self.request(engine, user, params, watch)?;
+        request.processor = user.processor.take();
         self.answering = true;
         Ok(engine.stream_on(&mut self.sequence, request))
     }
@@ -117,7 +124,7 @@ impl ChatSession {
         let reserve = params.max_tokens.unwrap_or(usize::MAX).min(engine.n_ctx() / 8);
         let (kept, ids, origin) = self.encode_fitting(engine, &turns, enable_thinking, reserve, watch)?;
         request::add_stops(engine, &self.template, &mut params)?;
-        let request = Request { origin, ..engine.request(ids.into(), params, watch)? };
+        let request = engine.request(ids.into(), params, watch)?.with_origin(origin);
         self.evicted_turns = self.turns.len() + 1 - kept; // only now, so that an error changes nothing
         Ok(request)
     }

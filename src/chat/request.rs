@@ -30,7 +30,7 @@ pub fn request(
 ) -> Result<Request> {
     let (ids, origin) = prompt(engine, template, conversation, watch)?;
     add_stops(engine, template.for_conversation(conversation), &mut params)?;
-    Ok(Request { origin, ..engine.request(ids.into(), params, watch)? })
+    Ok(engine.request(ids.into(), params, watch)?.with_origin(origin))
 }
 
 /// The ids of a conversation's prompt, and how it was made.

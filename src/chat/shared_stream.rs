@@ -73,8 +73,8 @@ impl Source {
 
     fn end_step(&mut self, done: Done) -> Result<()> {
         match self {
-            Source::Prompt(_, stream) => stream.end_step(done),
-            Source::Chat(chat) => chat.stream.end_step(done),
+            Source::Prompt(engine, stream) => stream.end_step(engine, done),
+            Source::Chat(chat) => chat.stream.end_step(&chat.engine, done),
         }
     }
 

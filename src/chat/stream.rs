@@ -1,7 +1,7 @@
 //! An answer in a conversation.
 
 use super::ChatSession;
-use crate::engine::{Engine, Piece, Stream, Watch};
+use crate::engine::{Engine, LogitsProcessor, Piece, Stream, Watch};
 use crate::error::Result;
 use crate::sampler::SamplingParams;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,11 +12,13 @@ pub struct UserTurn {
     pub text: String,
     /// Whether the answer begins with thoughts; `None`: as the conversation says.
     pub enable_thinking: Option<bool>,
+    /// Changes the logits before an id is chosen.
+    pub processor: Option<LogitsProcessor>,
 }
 
 impl From<String> for UserTurn {
     fn from(text: String) -> UserTurn {
-        UserTurn { text, enable_thinking: None }
+        UserTurn { text, enable_thinking: None, processor: None }
     }
 }
 
@@ -47,11 +49,11 @@ impl ChatStream {
     pub fn begin(
         engine: Arc<Engine>,
         session: Arc<Mutex<ChatSession>>,
-        user: UserTurn,
+        mut user: UserTurn,
         params: SamplingParams,
         watch: &mut Watch,
     ) -> Result<ChatStream> {
-        let stream = lock(&session).begin(&engine, &user, params, watch)?;
+        let stream = lock(&session).begin(&engine, &mut user, params, watch)?;
         Ok(ChatStream { engine, session, user: Some(user.text), stream })
     }
 

@@ -1,12 +1,14 @@
 //! One generation: which rows it needs computed next, which ids it samples from them, and whether to stop.
 
 use super::Sequence;
+use super::form::{FEW_FORCED, Form};
 use super::lookup::Lookup;
 use super::pace::Pace;
 use crate::error::Result;
+use crate::grammar::Constraint;
 use crate::model::{CandidateThreshold, LogitsFor};
 use crate::sampler::{Sampler, SamplingParams, Speculate, logprobs};
-use crate::token::TokenId;
+use crate::token::{TokenId, TokenSet};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -26,8 +28,10 @@ named! {
 
 /// One generated id and what was requested about it.
 pub struct Token {
-    /// The id. If `finish` is [`Finish::Stop`] it is the stop id, which is not part of the text.
+    /// The id.
     pub id: TokenId,
+    /// Whether it is part of the text: a stop id is not.
+    pub is_text: bool,
     /// If requested: its log-probability, and the most likely ids with theirs.
     pub logprobs: Option<(f64, Vec<(TokenId, f64)>)>,
     /// Why the generation ends with this id, if it does.
@@ -63,11 +67,20 @@ pub struct Generation {
     n_guesses: usize,
     /// Guesses the next ids, if that was asked for.
     lookup: Option<Lookup>,
+    /// The form that the answer has to have.
+    form: Option<Form>,
+    /// Whether ids are chosen by [`Generation::choose_held`], after the caller has changed the logits.
+    holds_logits: bool,
+    /// The logits of the last step, until then.
+    held: Vec<f32>,
     /// Sampled tokens that [`Generation::take`] has not handed out.
     ready: VecDeque<Token>,
     /// Whether the first of them is the first of its step.
     is_first: bool,
 }
+
+/// Gets the ids so far, prompt included, and changes the logits after them.
+pub type ChangeLogits = dyn FnMut(&[TokenId], &mut [f32]) -> Result<()> + Send;
 
 /// How many ids a step may guess, and what they cost.
 #[derive(Clone, Copy)]
@@ -122,6 +135,15 @@ impl Generation {
         }
     }
 
+    /// The same with a form that the answer has to have, and with logits that the caller changes in each step
+    /// (`holds_logits`).
+    pub fn shaped(mut self, constraint: Option<Constraint>, holds_logits: bool) -> Generation {
+        self.holds_logits = holds_logits;
+        let most = self.forcible(self.prompt_len).saturating_sub(1);
+        self.form = constraint.map(|constraint| Form::begin(constraint, most, &self.params));
+        self
+    }
+
     /// The next token that was sampled and not handed out; `None` if the next step has to be computed first.
     pub fn take(&mut self) -> Option<Token> {
         if self.finish.is_some() {
@@ -162,13 +184,39 @@ impl Generation {
         Sampler::new(&self.params, self.seed)
     }
 
+    /// The ids that may be sampled next; `None` if all may.
+    fn allowed(&self) -> Option<&TokenSet> {
+        self.form.as_ref()?.allowed()
+    }
+
+    /// The grammar of the answer.
+    pub fn constraint(&self) -> Option<&Constraint> {
+        self.form.as_ref().map(Form::constraint)
+    }
+
+    /// Whether the logits of each id are reported, or changed by the caller.
+    fn sees_every_logit(&self) -> bool {
+        self.params.logprobs.is_some() || self.holds_logits
+    }
+
+    /// How many ids a grammar may force after `len` ids: none if each needs its logits.
+    fn forcible(&self, len: usize) -> usize {
+        let left = self.params.max_tokens.map_or(usize::MAX, |max| max.saturating_sub(len - self.prompt_len));
+        if self.sees_every_logit() { 0 } else { left.min((self.n_ctx + 1).saturating_sub(len)) }
+    }
+
     /// Decides what the next step computes after the `computed` positions of its sequence.
     pub(super) fn prepare(&mut self, computed: usize, guessing: Option<Guessing>) {
         self.rows = self.ids[computed..].to_vec();
         self.rows_from = computed;
         self.n_guesses = 0;
+        if let Some(form) = self.form.as_ref().filter(|_| self.generated().is_empty()) {
+            self.rows.extend(form.start());
+        }
         let left = self.params.max_tokens.map_or(usize::MAX, |max| max - self.generated().len());
-        let decodes = self.rows.len() == 1 && !self.generated().is_empty();
+        // Guesses know nothing of a grammar, nor of what the caller makes of the logits.
+        let is_free = self.form.is_none() && !self.holds_logits;
+        let decodes = self.rows.len() == 1 && !self.generated().is_empty() && is_free;
         if let (Some(lookup), Some(Guessing { rows, row_cost }), true) = (&mut self.lookup, guessing, decodes) {
             let most = (rows - 1).min(left - 1).min(self.n_ctx.saturating_sub(self.ids.len()));
             let guesses = lookup.guess(&self.ids, most, row_cost);
@@ -177,10 +225,11 @@ impl Generation {
         }
     }
 
-    /// Whether the step under way computes the last id alone, and what is guessed to follow. After an error the sequence of
-    /// a recurrent model goes back to an earlier state; then there are more.
+    /// Whether the step under way computes the last id, few that a grammar has forced before it, and what is guessed to
+    /// follow. After an error the sequence of a recurrent model goes back to an earlier state; then there are more.
     pub(super) fn decodes(&self) -> bool {
-        !self.generated().is_empty() && self.rows.len() == 1 + self.n_guesses
+        let forced = if self.form.is_some() { FEW_FORCED } else { 0 };
+        !self.generated().is_empty() && self.rows.len() <= 1 + forced + self.n_guesses
     }
 
     /// The ids that the step under way has still to compute after `computed` positions of its sequence.
@@ -190,43 +239,92 @@ impl Generation {
 
     /// How many positions its sequence keeps: those of all ids but the last one.
     pub(super) fn computed_len(&self) -> usize {
-        self.ids.len() + self.ready.len() - 1
+        // Logits that are held will give one.
+        self.ids.len() + self.ready.len().max(usize::from(!self.held.is_empty())) - 1
     }
 
     /// For each row of the step that gives an id: what finds the candidates of the id by the bounds of their logits.
     /// Empty if the next `n` rows after `computed` positions give none, or if all logits are needed.
     pub(super) fn thresholds(&self, computed: usize, n: usize) -> Vec<Box<CandidateThreshold<'_>>> {
-        if computed + n < self.ids.len() || self.sampler().needs_every_logit() {
+        let known = self.rows_from + self.rows.len() - self.n_guesses;
+        if computed + n < known || self.holds_logits || self.sampler().needs_every_logit() {
             return Vec::new();
         }
         let guesses = &self.rows[self.rows.len() - self.n_guesses..];
+        let start: &[TokenId] = if self.generated().is_empty() { self.start() } else { &[] };
         let threshold = |right: usize| -> Box<CandidateThreshold<'_>> {
-            let known = [&self.ids, &guesses[..right]].concat();
-            Box::new(move |low: &mut [f32], high: &mut [f32]| self.sampler().bound(low, high, &known, self.prompt_len))
+            let known = [&self.ids, start, &guesses[..right]].concat();
+            Box::new(move |low: &mut [f32], high: &mut [f32]| {
+                self.sampler().allowing(self.allowed()).bound(low, high, &known, self.prompt_len)
+            })
         };
         (0..=self.n_guesses).map(threshold).collect()
     }
 
     /// The logits that the row `from_end` rows before the end of the step needs, counted from 1.
     pub(super) fn logits_for<'a>(
-        &self,
+        &'a self,
         from_end: usize,
         thresholds: &'a [Box<CandidateThreshold<'a>>],
     ) -> LogitsFor<'a> {
         if from_end > self.n_guesses + 1 {
             return LogitsFor::None;
         }
-        thresholds.len().checked_sub(from_end).map_or(LogitsFor::All, |i| LogitsFor::Candidates(&thresholds[i]))
+        let threshold = thresholds.len().checked_sub(from_end).map(|i| &*thresholds[i]);
+        match self.allowed().filter(|_| !self.sees_every_logit()) {
+            Some(allowed) => LogitsFor::Allowed(allowed, threshold),
+            None => threshold.map_or(LogitsFor::All, LogitsFor::Candidates),
+        }
+    }
+
+    /// The ids with which a grammar makes every answer begin.
+    fn start(&self) -> &[TokenId] {
+        self.form.as_ref().map_or(&[], Form::start)
     }
 
     /// Samples the next ids: one from the logits after the last id, and one after each guess as long as guesses are
-    /// right.
+    /// right. A grammar may force more.
     pub(super) fn choose(&mut self, logits: &mut [f32], n_vocab: usize) -> Result<()> {
+        if self.holds_logits {
+            self.held = logits.to_vec();
+            return Ok(());
+        }
         let start = Instant::now();
+        let chosen = match self.form.take() {
+            None => self.choose_freely(logits, n_vocab),
+            Some(mut form) => {
+                let chosen = self.choose_in(&mut form, logits);
+                self.form = Some(form);
+                chosen
+            }
+        };
+        self.is_first = true;
+        if let Some(lookup) = &mut self.lookup {
+            lookup.learn(self.n_guesses, self.ready.len().saturating_sub(1));
+        }
+        self.times.sample_now = start.elapsed();
+        self.times.sample += self.times.sample_now;
+        chosen
+    }
+
+    /// Chooses an id from the logits of the last step, which `change` gets first, with all ids so far.
+    pub fn choose_held(&mut self, change: &mut ChangeLogits) -> Result<()> {
+        let mut logits = std::mem::take(&mut self.held);
+        if logits.is_empty() {
+            return Ok(());
+        }
+        change(&self.ids, &mut logits)?;
+        self.holds_logits = false;
+        let n_vocab = logits.len();
+        let chosen = self.choose(&mut logits, n_vocab);
+        self.holds_logits = true;
+        chosen
+    }
+
+    fn choose_freely(&mut self, logits: &mut [f32], n_vocab: usize) -> Result<()> {
         let mut known = self.ids.clone();
-        let mut chosen = Ok(());
         for (i, logits) in logits.chunks_mut(n_vocab).enumerate() {
-            match self.sample(logits, &known) {
+            match self.sample(logits, &known, None) {
                 Ok(token) => {
                     let (id, ends) = (token.id, token.finish.is_some());
                     self.ready.push_back(token);
@@ -238,34 +336,53 @@ impl Generation {
                 }
                 // Ids before it stay; the next step comes to this one again.
                 Err(_) if i > 0 => break,
-                Err(error) => chosen = Err(error),
+                Err(error) => return Err(error),
             }
         }
-        self.is_first = true;
-        if let Some(lookup) = &mut self.lookup {
-            lookup.learn(self.n_guesses, self.ready.len().saturating_sub(1));
+        Ok(())
+    }
+
+    /// Samples the next id of an answer that has a form, and adds those that the form puts before and behind it.
+    fn choose_in(&mut self, form: &mut Form, logits: &mut [f32]) -> Result<()> {
+        form.check()?;
+        let start = if self.generated().is_empty() { form.start() } else { &[] };
+        let mut known = [&self.ids, start].concat();
+        let token = self.sample(logits, &known, form.allowed())?;
+        let text = |id: TokenId, finish| Token { id, is_text: true, logprobs: None, finish };
+        self.ready.extend(start.iter().map(|id| text(*id, None)));
+        known.push(token.id);
+        let most = if token.finish.is_none() { self.forcible(known.len()) } else { 0 };
+        let forced = if token.is_text { form.read(token.id, most, &self.params) } else { Vec::new() };
+        self.ready.push_back(token);
+        for id in forced {
+            known.push(id);
+            self.ready.push_back(text(id, self.finish_after(known.len())));
         }
-        self.times.sample_now = start.elapsed();
-        self.times.sample += self.times.sample_now;
-        chosen
+        if form.is_complete() {
+            self.ready.back_mut().expect("the id that was sampled").finish = Some(Finish::Stop);
+        }
+        Ok(())
     }
 
     /// Samples the id that follows `known`, and decides whether the generation ends with it.
-    fn sample(&self, logits: &mut [f32], known: &[TokenId]) -> Result<Token> {
+    fn sample(&self, logits: &mut [f32], known: &[TokenId], allowed: Option<&TokenSet>) -> Result<Token> {
         let raw = self.params.logprobs.map(|_| logits.to_vec());
-        let id = self.sampler().pick(logits, known, self.prompt_len)?;
+        let id = self.sampler().allowing(allowed).pick(logits, known, self.prompt_len)?;
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
-        let len = known.len() + 1;
-        let finish = if self.stop_ids.contains(&id) {
-            Some(Finish::Stop)
-        } else if Some(len - self.prompt_len) == self.params.max_tokens {
+        let stops = self.stop_ids.contains(&id);
+        let finish = if stops { Some(Finish::Stop) } else { self.finish_after(known.len() + 1) };
+        Ok(Token { id, is_text: !stops, logprobs, finish })
+    }
+
+    /// Whether the generation ends with `len` ids in all.
+    fn finish_after(&self, len: usize) -> Option<Finish> {
+        if Some(len - self.prompt_len) == self.params.max_tokens {
             Some(Finish::Length)
         } else if len > self.n_ctx {
             Some(Finish::Context)
         } else {
             None
-        };
-        Ok(Token { id, logprobs, finish })
+        }
     }
 
     /// Counts the time of a step: `spent` from when it was asked for to the end of its last pass.
@@ -273,7 +390,7 @@ impl Generation {
         let spent = spent.saturating_sub(std::mem::take(&mut self.times.sample_now));
         if self.generated().is_empty() {
             self.times.prefill += spent;
-        } else if !self.ready.is_empty() {
+        } else if !self.ready.is_empty() || !self.held.is_empty() {
             self.times.steps.push(spent.as_nanos() as u64);
         }
     }

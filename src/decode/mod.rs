@@ -1,6 +1,7 @@
 //! Sequences of ids and generations: ids in, logits and ids out. Knows no text.
 
 mod batcher;
+mod form;
 mod generation;
 mod job;
 mod lookup;
@@ -14,7 +15,7 @@ mod step;
 
 pub use crate::error::Watch;
 pub use batcher::{Batcher, Steps};
-pub use generation::{Finish, Generation, Guessing, Times, Token};
+pub use generation::{ChangeLogits, Finish, Generation, Guessing, Times, Token};
 pub use job::Done;
 pub use prefix_cache::PrefixCache;
 pub use sequence::Sequence;

@@ -140,7 +140,8 @@ impl Step {
     pub(super) fn shareable(&self) -> usize {
         match &self.task {
             Task::Token(generation) if !generation.generated().is_empty() => 0,
-            Task::Token(_) => self.pending().len().saturating_sub(1),
+            // Not those with which a grammar makes the answer begin: they are no part of the prompt.
+            Task::Token(generation) => (generation.prompt().len() - 1).saturating_sub(self.sequence.ids.len()),
             Task::Extend(Extension { ids, done, wanted, .. }) => {
                 wanted.start.min(ids.len().saturating_sub(1)).saturating_sub(*done)
             }

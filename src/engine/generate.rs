@@ -106,8 +106,7 @@ impl Engine {
             while steps.len() < self.max_together()
                 && let Some((i, request)) = requests.next()
             {
-                let (sequence, generation) =
-                    self.begin(None, true, request.prompt, request.params, 0, request.stop_ids);
+                let (sequence, generation) = self.begin(None, true, 0, false, request);
                 steps.add(i, Step::token(sequence, generation, None));
             }
             if steps.is_empty() {
@@ -132,16 +131,17 @@ impl Engine {
         &self,
         own: Option<Sequence>,
         uses_cache: bool,
-        prompt: Vec<TokenId>,
-        params: SamplingParams,
         seed: u64,
-        stop_ids: Vec<TokenId>,
+        holds_logits: bool,
+        request: Request,
     ) -> (Sequence, Generation) {
+        let Request { prompt, params, stop_ids, constraint, .. } = request;
         let mut sequence = match own {
             own if uses_cache => self.sequence_for(&prompt[..prompt.len() - 1], own),
             own => own.unwrap_or_else(|| self.new_sequence()),
         };
         let generation = Generation::begin(&mut sequence, prompt, self.n_ctx(), params, seed, stop_ids);
+        let generation = generation.shaped(constraint, holds_logits);
         sequence.keep_states_for(generation.prompt(), &self.message_starts(generation.prompt()));
         (sequence, generation)
     }

@@ -34,7 +34,7 @@ pub use hardware::{dot_peak, isas};
 pub use inspect::{Inspection, ModelSummary, TensorSummary, TypeTotal};
 pub use open::Options;
 pub use pack::{PackedFile, Packing, check_packed, pack};
-pub use prompt::{PromptOrigin, Request, TextOrIds};
+pub use prompt::{LogitsProcessor, PromptOrigin, Request, TextOrIds};
 pub use receipts::NUMERICS;
 pub use replay::Replay;
 pub use score::{ContinuationScore, Question, Scores};
@@ -46,6 +46,7 @@ pub use tensor::TensorValues;
 use crate::checkpoint::gguf::Gguf;
 use crate::decode::{PrefixCache, Runtime};
 use crate::error::{Error, Result};
+use crate::grammar::Grammars;
 use crate::machine::facts::{Resident, resident};
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
@@ -58,7 +59,9 @@ pub struct Engine {
     runtime: Arc<Runtime>,
     kv_type: KvType,
     identity: Identity,
-    tokenizer: OnceLock<Result<Tokenizer>>,
+    tokenizer: OnceLock<Result<Arc<Tokenizer>>>,
+    /// The compiler of grammars, made when one is first needed.
+    grammars: OnceLock<Result<Grammars>>,
     tokenizer_thread: Mutex<TokenizerThread>,
     template: OnceLock<Arc<Template>>,
     /// Sequences that were computed before.
@@ -186,9 +189,20 @@ impl Engine {
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         let built = self.tokenizer.get_or_init(|| {
             let mut thread = self.tokenizer_thread.lock().unwrap_or_else(PoisonError::into_inner);
-            thread.join().unwrap_or_else(|| Err(Error::Model("building the tokenizer failed".into())))
+            let built = thread.join().unwrap_or_else(|| Err(Error::Model("building the tokenizer failed".into())));
+            built.map(Arc::new)
         });
-        built.as_ref().map_err(Error::clone)
+        built.as_ref().map(|tokenizer| &**tokenizer).map_err(Error::clone)
+    }
+
+    /// What reads grammars for the model's vocabulary.
+    fn grammars(&self) -> Result<&Grammars> {
+        self.tokenizer()?;
+        let make = || {
+            let tokenizer = self.tokenizer.get().cloned().expect("it was asked for")?;
+            Grammars::new(tokenizer, self.n_vocab())
+        };
+        self.grammars.get_or_init(make).as_ref().map_err(Error::clone)
     }
 
     /// The model's chat template: the file's own, or else one that the model's name suggests.

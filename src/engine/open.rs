@@ -126,6 +126,7 @@ impl Engine {
             runtime: Arc::new(Runtime { model, kernels, pool, n_ctx, n_batch, max_batch, scratch, batcher }),
             kv_type,
             tokenizer: OnceLock::new(),
+            grammars: OnceLock::new(),
             tokenizer_thread: Mutex::new(tokenizer_thread),
             template: OnceLock::new(),
             prefix_cache: PrefixCache::new(cache_bytes),

@@ -1,10 +1,12 @@
 //! Prompts: a text or ids, checked, with the parameters of the answer.
 
 use super::{Engine, Watch};
+use crate::decode::ChangeLogits;
 use crate::error::{Error, Result};
+use crate::grammar::Constraint;
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
-use crate::template::ThoughtState;
+use crate::template::{ThoughtState, thoughts};
 use crate::token::TokenId;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +42,18 @@ pub struct Request {
     pub stop_ids: Vec<TokenId>,
     /// How the prompt was made.
     pub origin: PromptOrigin,
+    /// The form that the answer has to have.
+    pub constraint: Option<Constraint>,
+    /// Changes the logits before an id is chosen.
+    pub processor: Option<LogitsProcessor>,
+}
+
+/// A function of the caller that changes the logits before an id is chosen. It runs on the caller's thread.
+pub struct LogitsProcessor {
+    /// Its name, for the receipt.
+    pub name: String,
+    /// The function.
+    pub run: Box<ChangeLogits>,
 }
 
 /// How a prompt was made, for the receipt and for reading the answer. The default is that of a prompt given as ids.
@@ -57,6 +71,23 @@ pub struct PromptOrigin {
     pub previous: Option<Arc<Receipt>>,
     /// How far thoughts are at its end, if the template knows thoughts. They are then kept apart from the answer.
     pub thoughts: Option<ThoughtState>,
+}
+
+impl Request {
+    /// The same for a prompt that was made in this way. Where it has begun the thoughts of the answer, a grammar begins
+    /// when they end.
+    pub fn with_origin(mut self, origin: PromptOrigin) -> Request {
+        if origin.thoughts == Some(ThoughtState::Begun) {
+            self.begin_form_after(thoughts::END);
+        }
+        self.origin = origin;
+        self
+    }
+
+    /// Lets the grammar of the answer begin after this text.
+    pub(super) fn begin_form_after(&mut self, mark: &str) {
+        self.constraint = self.constraint.take().map(|constraint| constraint.begin_after(mark));
+    }
 }
 
 impl Engine {
@@ -121,6 +152,10 @@ impl Engine {
         }
         stop_ids.sort_unstable();
         stop_ids.dedup();
-        Ok(Request { prompt, params, stop_ids, origin: PromptOrigin { tokenize, ..PromptOrigin::default() } })
+        let source = params.grammar_source();
+        let start = |source| self.grammars()?.start(&source, stop_ids.clone());
+        let constraint = source.map(start).transpose()?;
+        let origin = PromptOrigin { tokenize, ..PromptOrigin::default() };
+        Ok(Request { prompt, params, stop_ids, origin, constraint, processor: None })
     }
 }

@@ -3,12 +3,13 @@
 use super::{Config, Engine, Finish, Stream, Watch};
 use crate::checkpoint::fingerprint;
 use crate::checkpoint::gguf::Gguf;
-use crate::decode::Sequence;
+use crate::decode::{Generation, Sequence};
 use crate::error::{Error, Result};
+use crate::grammar;
 use crate::machine::facts;
 use crate::receipt::{
-    Claim, LazyHash, ModelInfo, PreviousReceipt, Receipt, Redactable, Run, Sampling, Seconds, Speculation, gate_error,
-    ns_to_seconds,
+    Claim, Forced, GrammarClaim, LazyHash, ModelInfo, PreviousReceipt, Receipt, Redactable, Run, Sampling, Seconds,
+    Speculation, gate_error, ns_to_seconds,
 };
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
@@ -89,6 +90,10 @@ impl Engine {
             system: origin.system.clone().map(Redactable::Whole),
             prompt_ids: Redactable::Whole(generation.prompt().to_vec()),
             sampling: Sampling::new(generation.params.clone(), generation.seed, generation.stop_ids.clone()),
+            grammar: generation
+                .constraint()
+                .map(|grammar| GrammarClaim::new(grammar.source(), grammar.after(), grammar::ENGINE)),
+            logits_processor: stream.processor_name().map(str::to_string),
             output_ids: Redactable::Whole(generation.generated().to_vec()),
             finish_reason: generation.finish.unwrap_or(Finish::Cancelled).name().into(),
             previous: origin.previous.clone().map(PreviousReceipt::InMemory),
@@ -112,9 +117,23 @@ impl Engine {
                 consumer: seconds(clock.consumer),
             },
             step_ns: times.steps.clone(),
+            forced: generation.constraint().map(|_| forced(generation, sequence)),
             speculation: generation.guesses().map(|(proposed, accepted)| Speculation { proposed, accepted }),
             memory_bytes: (model.owned_bytes() + model.copied_bytes() + sequence.bytes()) as u64,
         };
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
+    }
+}
+
+/// What a grammar has saved: the ids without a step of their own, and the difference between the ids and the positions.
+fn forced(generation: &Generation, sequence: &Sequence) -> Forced {
+    let ids = generation.generated().len() as u64;
+    let steps = generation.times.steps.len() as u64 + 1;
+    let due = (generation.prompt().len() as u64 + ids).saturating_sub(1);
+    let computed = sequence.ids().len() as u64;
+    Forced {
+        ids: ids.saturating_sub(steps),
+        uncomputed: due.saturating_sub(computed),
+        wasted: computed.saturating_sub(due),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Engine, Finish, NUMERICS, Request, Watch};
 use crate::error::Result;
+use crate::grammar;
 use crate::receipt::{Claim, Receipt, Redactable, check_gate, gate_error};
 use crate::sampler::SamplingParams;
 use crate::template::Template;
@@ -35,11 +36,18 @@ impl Engine {
             "the given prompt is not the receipt's prompt".into()
         })?;
         let system_is_shown = self.check_template(claim, &prompt)?;
-        let params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..claim.sampling.params() };
-        let request = Request {
+        let mut params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..claim.sampling.params() };
+        if let Some(grammar) = &claim.grammar {
+            let invalid = |why| gate_error("claim.grammar.text", why);
+            params = params.with_grammar(&grammar.source()?).map_err(invalid)?;
+        }
+        let mut request = Request {
             stop_ids: claim.sampling.stop_token_ids().to_vec(),
             ..self.request(prompt.into(), params, watch)?
         };
+        if let Some(after) = claim.grammar.as_ref().and_then(|grammar| grammar.after.as_deref()) {
+            request.begin_form_after(after);
+        }
         let mut stream = self.stream_from_nothing(request);
         while stream.next(self, watch)?.is_some() {}
         // An answer that was cancelled, or ended by its context, is computed up to its last id and ends by its length.
@@ -48,6 +56,14 @@ impl Engine {
         let stop_strings_are_hidden = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;
         let ids = stream.generation.generated().to_vec();
         let same = claim.output_ids.matches(&ids) && (stops == stopped || stops && stop_strings_are_hidden);
+        // A difference is no proof of forgery if another version might have read the grammar differently.
+        let read_by = claim.grammar.as_ref().map_or(grammar::ENGINE, |grammar| &grammar.engine);
+        check_gate("claim.grammar.engine", same || read_by == grammar::ENGINE, || {
+            let own = grammar::ENGINE;
+            format!(
+                "the answer differs, but {read_by} read its grammar and here it is {own}, which may read it otherwise"
+            )
+        })?;
         Ok(Replay { same, ids, told: told(claim, system_is_shown) })
     }
 
@@ -62,6 +78,12 @@ impl Engine {
         check_gate("claim.sampling", claim.sampling.unknown.is_empty(), || {
             let names = claim.sampling.unknown.join(", ");
             format!("this version does not know {names}; replay the receipt with the version that wrote it")
+        })?;
+        check_gate("claim.logits_processor", claim.logits_processor.is_none(), || {
+            let name = claim.logits_processor.as_deref().unwrap_or_default();
+            format!(
+                "the function '{name}' changed the logits, and a receipt does not hold it; such answers cannot be replayed"
+            )
         })?;
         let block = |block: Option<u64>| block.map_or("none".to_string(), |columns| columns.to_string());
         let tokenizer = self.tokenizer().map_or("none", |tokenizer| &tokenizer.fingerprint);

@@ -2,7 +2,7 @@
 
 use super::stop_strings::StopStrings;
 use super::thoughts::ThoughtSplitter;
-use super::{Engine, Finish, PromptOrigin, Request, Watch};
+use super::{Engine, Finish, LogitsProcessor, PromptOrigin, Request, Watch};
 use crate::decode::{Done, Generation, Sequence, Step, Task, Token};
 use crate::error::Result;
 use crate::kernel::attention::PAGE_LEN;
@@ -39,6 +39,7 @@ pub struct Stream {
     detokenizer: Detokenizer,
     stop_strings: StopStrings,
     thoughts: ThoughtSplitter,
+    processor: Option<LogitsProcessor>,
     /// The text so far, without thoughts.
     pub text: String,
     /// The thoughts so far.
@@ -89,8 +90,9 @@ impl Engine {
         let stop_strings = StopStrings::new(request.params.stop.clone(), controls);
         let thoughts = ThoughtSplitter::new(request.origin.thoughts);
         let wall = request.origin.render + request.origin.tokenize;
-        let (sequence, generation) =
-            self.begin(own, uses_cache, request.prompt, request.params, seed, request.stop_ids);
+        let mut request = request;
+        let (origin, processor) = (std::mem::take(&mut request.origin), request.processor.take());
+        let (sequence, generation) = self.begin(own, uses_cache, seed, processor.is_some(), request);
         Stream {
             sequence: Some(sequence),
             is_owned,
@@ -99,9 +101,10 @@ impl Engine {
             detokenizer: Detokenizer::new(false, true),
             stop_strings,
             thoughts,
+            processor,
             text: String::new(),
             reasoning: String::new(),
-            origin: request.origin,
+            origin,
             clock: Clock { wall, ..Clock::default() },
             entered: None,
             left: Instant::now(),
@@ -114,7 +117,7 @@ impl Stream {
     /// The next piece; None once the answer has ended. After an error it can be called again.
     pub fn next(&mut self, engine: &Engine, watch: &mut Watch) -> Result<Option<Piece>> {
         if let Some(step) = self.begin_step(engine) {
-            self.end_step(engine.runtime.run(step, watch))?;
+            self.end_step(engine, engine.runtime.run(step, watch))?;
         }
         Ok(self.take_piece(engine))
     }
@@ -128,10 +131,18 @@ impl Stream {
     }
 
     /// Takes a step back.
-    pub fn end_step(&mut self, done: Done) -> Result<()> {
+    pub fn end_step(&mut self, engine: &Engine, done: Done) -> Result<()> {
         let Task::Token(generation) = done.step.task else { unreachable!("the task of `begin_step`") };
         (self.sequence, self.generation) = (Some(done.step.sequence), *generation);
-        done.result.inspect_err(|_| self.leave())
+        done.result.inspect_err(|_| self.leave())?;
+        let Some(processor) = &mut self.processor else { return Ok(()) };
+        // A function that fails once ends the answer: nobody can tell what it would do when it is asked again.
+        self.generation.choose_held(&mut *processor.run).inspect_err(|_| self.cancel(engine))
+    }
+
+    /// The name of the function that changes the logits, if there is one.
+    pub(super) fn processor_name(&self) -> Option<&str> {
+        self.processor.as_ref().map(|processor| &*processor.name)
     }
 
     /// Whether its step has not been taken back.
@@ -179,7 +190,7 @@ impl Stream {
 
     fn piece(&mut self, engine: &Engine, token: Token) -> Piece {
         let start = Instant::now();
-        let stopped = token.finish == Some(Finish::Stop);
+        let stopped = !token.is_text;
         let mut text = String::new();
         let mut control = None;
         if let (false, Ok(tokenizer)) = (stopped, engine.tokenizer()) {

@@ -19,6 +19,7 @@ use crate::kernel::packing::Packing;
 use crate::kernel::quantized_head::HEAD_STEP;
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::try_zeroed;
+use crate::token::TokenSet;
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -58,6 +59,10 @@ const MIN_BYTES: usize = 1 << 20;
 const MAX_COLS: usize = 1 << 17;
 /// If more than 1/16 of the vocabulary are candidates, reading all rows in order is faster than gathering them.
 const CANDIDATE_DIVISOR: usize = 16;
+/// So many rows are computed exactly without looking at their bounds.
+const FEW: usize = 256;
+/// If up to 1/4 of the vocabulary are allowed and all of them count, their rows are gathered.
+const ALLOWED_DIVISOR: usize = 4;
 
 /// The names of the tensors of a packed model that are the copy of its output head.
 pub const STORED_HEAD: [&str; 5] = ["head.q8", "head.steps", "head.norms", "head.errors", "head.packed"];
@@ -158,9 +163,17 @@ impl Head {
         let mut logits = try_zeroed(needs.len().saturating_mul(vocab))?;
         let computed = match (self.kind, self.copy.get()) {
             (LmHead::Int8, Some(Some(Copy::EightBit(copy)))) => {
-                copy.logits(team, &x.chunks(cols).collect::<Vec<_>>(), &mut logits);
+                let allowed = |needs: &LogitsFor| match needs {
+                    LogitsFor::Allowed(allowed, _) => Some(allowed.len()),
+                    _ => None,
+                };
+                let wanted = union(needs.iter().map(|needs| match *needs {
+                    LogitsFor::Allowed(allowed, _) => Some(allowed),
+                    _ => None,
+                }));
+                copy.logits(team, &x.chunks(cols).collect::<Vec<_>>(), wanted.as_ref(), &mut logits);
                 check_logits(matrix, &logits, |i| i % vocab)?;
-                vec![None; needs.len()]
+                needs.iter().map(allowed).collect()
             }
             _ => self.exact_logits(team, matrix, x, needs, &mut logits)?,
         };
@@ -182,64 +195,69 @@ impl Head {
         logits: &mut [f32],
     ) -> Result<Vec<Option<usize>>> {
         let (vocab, cols) = (matrix.rows(), matrix.cols());
-        let computed = self.candidates(team, matrix, x, needs, logits)?;
-        if computed.iter().all(Option::is_none) {
+        let mut computed = vec![None; needs.len()];
+        let copy = needs.iter().any(|needs| bounded(needs).is_some()).then(|| self.copy(team, matrix)).flatten();
+        if let Some(copy) = copy {
+            self.candidates(team, (matrix, copy), x, needs, logits, &mut computed)?;
+        }
+        for (i, needs) in needs.iter().enumerate().filter(|(i, _)| computed[*i].is_none()).collect::<Vec<_>>() {
+            if let LogitsFor::Allowed(allowed, _) = needs
+                && allowed.len() <= vocab / ALLOWED_DIVISOR
+            {
+                let ids: Vec<usize> = allowed.iter().map(|id| id as usize).collect();
+                gather(team, matrix, &ids, &x[i * cols..][..cols], &mut logits[i * vocab..][..vocab])?;
+                computed[i] = Some(ids.len());
+            }
+        }
+        let whole: Vec<usize> = (0..needs.len()).filter(|i| computed[*i].is_none()).collect();
+        if whole.len() == needs.len() {
             matrix.matmul(team, x, logits);
             check_logits(matrix, logits, |i| i % vocab)?;
-            return Ok(computed);
-        }
-        let rows = logits.chunks_mut(vocab).zip(x.chunks(cols)).zip(&computed);
-        for ((logits, x), _) in rows.filter(|(_, computed)| computed.is_none()) {
-            matrix.matmul(team, x, logits);
-            check_logits(matrix, logits, |i| i)?;
+        } else if !whole.is_empty() {
+            let xs: Vec<f32> = whole.iter().flat_map(|i| &x[i * cols..][..cols]).copied().collect();
+            let mut all = try_zeroed(whole.len() * vocab)?;
+            matrix.matmul(team, &xs, &mut all);
+            check_logits(matrix, &all, |i| i % vocab)?;
+            whole.iter().zip(all.chunks(vocab)).for_each(|(i, all)| logits[i * vocab..][..vocab].copy_from_slice(all));
         }
         Ok(computed)
     }
 
-    /// Computes the tokens that need only candidates. Returns for each token how many logits were computed; `None` if
-    /// it still needs all.
+    /// Computes the tokens of which the sampler can choose few, and notes in `computed` how many logits each took. Those
+    /// with many candidates stay to be computed.
     fn candidates(
         &self,
         team: &Team,
-        matrix: &Dense,
+        (matrix, copy): (&Dense, &Copy),
         x: &[f32],
         needs: &[LogitsFor],
         logits: &mut [f32],
-    ) -> Result<Vec<Option<usize>>> {
+        computed: &mut [Option<usize>],
+    ) -> Result<()> {
         let (vocab, cols) = (matrix.rows(), matrix.cols());
         let row_of = |i: usize| &x[i * cols..][..cols];
-        let mut computed = vec![None; needs.len()];
-        let thresholds = needs.iter().enumerate().filter_map(|(i, needs)| match needs {
-            LogitsFor::Candidates(threshold) => Some((i, *threshold)),
-            _ => None,
-        });
-        let thresholds: Vec<(usize, &CandidateThreshold)> = thresholds.collect();
-        if thresholds.is_empty() {
-            return Ok(computed);
-        }
-        let Some(copy) = self.copy(team, matrix) else { return Ok(computed) };
+        let thresholds = needs.iter().enumerate().filter_map(|(i, needs)| Some((i, bounded(needs)?)));
+        let thresholds: Vec<(usize, (&CandidateThreshold, Option<&TokenSet>))> = thresholds.collect();
+        let wanted = union(thresholds.iter().map(|(_, (_, allowed))| *allowed));
         let mut bounds = try_zeroed(2 * thresholds.len() * vocab)?;
         let xs: Vec<&[f32]> = thresholds.iter().map(|(i, _)| row_of(*i)).collect();
         match copy {
-            Copy::EightBit(copy) => copy.bounds(team, &xs, &mut bounds),
+            Copy::EightBit(copy) => copy.bounds(team, &xs, wanted.as_ref(), &mut bounds),
             Copy::Grouped(copy) => copy.bounds(team, &xs, &mut bounds)?,
         }
-        for ((i, threshold), bounds) in thresholds.into_iter().zip(bounds.chunks_mut(2 * vocab)) {
+        for ((i, (threshold, allowed)), bounds) in thresholds.into_iter().zip(bounds.chunks_mut(2 * vocab)) {
             let (low, high) = bounds.split_at_mut(vocab);
             let Some(least) = threshold(low, high).filter(|least| !least.is_nan()) else { continue };
-            let candidates: Vec<usize> = (0..vocab).filter(|id| high[*id] >= least).collect();
+            let can_be_chosen = |id: &usize| high[*id] >= least && allowed.is_none_or(|set| set.contains(*id as u32));
+            let candidates: Vec<usize> = (0..vocab).filter(can_be_chosen).collect();
             // None only if a packed file is damaged.
             if candidates.is_empty() || candidates.len() > vocab / CANDIDATE_DIVISOR {
                 continue;
             }
-            let values = matrix.dots(team, &candidates, row_of(i));
-            check_logits(matrix, &values, |i| candidates[i])?;
-            let logits = &mut logits[i * vocab..][..vocab];
-            logits.fill(f32::NEG_INFINITY);
-            candidates.iter().zip(values).for_each(|(id, value)| logits[*id] = value);
+            gather(team, matrix, &candidates, row_of(i), &mut logits[i * vocab..][..vocab])?;
             computed[i] = Some(candidates.len());
         }
-        Ok(computed)
+        Ok(())
     }
 
     /// The copy that gives bounds; `None` if it is turned off or would not pay.
@@ -257,6 +275,32 @@ impl Head {
         };
         self.copy.get_or_init(make).as_ref()
     }
+}
+
+/// The threshold of a row whose candidates are found by bounds, and the set that they are in. Few tokens are computed
+/// without bounds.
+fn bounded<'a>(needs: &LogitsFor<'a>) -> Option<(&'a CandidateThreshold<'a>, Option<&'a TokenSet>)> {
+    match *needs {
+        LogitsFor::Candidates(threshold) => Some((threshold, None)),
+        LogitsFor::Allowed(allowed, Some(threshold)) if allowed.len() > FEW => Some((threshold, Some(allowed))),
+        _ => None,
+    }
+}
+
+/// The tokens that are in any of the sets; `None` if one of these is of all tokens.
+fn union<'a>(mut sets: impl Iterator<Item = Option<&'a TokenSet>>) -> Option<TokenSet> {
+    let mut all = sets.next()??.clone();
+    sets.try_for_each(|set| set.map(|set| all.extend(set)))?;
+    Some(all)
+}
+
+/// Computes the logits of these ids, ascending; the others are minus infinity.
+fn gather(team: &Team, matrix: &Dense, ids: &[usize], x: &[f32], logits: &mut [f32]) -> Result<()> {
+    let values = matrix.dots(team, ids, x);
+    check_logits(matrix, &values, |i| ids[i])?;
+    logits.fill(f32::NEG_INFINITY);
+    ids.iter().zip(values).for_each(|(id, value)| logits[*id] = value);
+    Ok(())
 }
 
 /// Refuses logits that are not finite; `id(i)` is the token of logit i.

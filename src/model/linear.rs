@@ -17,6 +17,8 @@ use std::time::Instant;
 
 /// How many rows of a dense matrix one task computes.
 const DENSE_ROWS_PER_TASK: usize = 16;
+/// How many single rows one task computes.
+const DOTS_PER_TASK: usize = 16;
 
 /// A matrix that is read where it lies in the file.
 pub struct Dense {
@@ -140,7 +142,12 @@ impl Dense {
     /// `x · row` for these rows, in their order.
     pub fn dots(&self, team: &Team, rows: &[usize], x: &[f32]) -> Vec<f32> {
         let mut out = vec![0f32; rows.len()];
-        team.for_each_chunk(&mut out, 1, |i, out| self.dot(team.kernels, rows[i], &[x], out, &mut Vec::new()));
+        team.for_each_chunk(&mut out, DOTS_PER_TASK, |task, out| {
+            let mut dequantized = Vec::new();
+            for (out, row) in out.chunks_mut(1).zip(&rows[DOTS_PER_TASK * task..]) {
+                self.dot(team.kernels, *row, &[x], out, &mut dequantized);
+            }
+        });
         out
     }
 

@@ -12,6 +12,7 @@ use crate::kernel::quantized_head::{HEAD_STEP, HEAD_TOKENS, QuantizedToken};
 use crate::machine::buffer::Buffer;
 use crate::machine::memory::HugeBuf;
 use crate::machine::pool::OutputTile;
+use crate::token::{TokenId, TokenSet};
 use std::ops::Range;
 
 /// How many rows one task computes.
@@ -108,8 +109,8 @@ impl QuantizedHead {
 
     /// Writes the logits of each of `xs`, as this copy defines them: the integer dot times both steps, in f64, rounded
     /// to f32 once. A state that is not finite gives logits that are not either.
-    pub(super) fn logits(&self, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
-        self.dots(team, xs, out, |rows, dots, inputs, out| {
+    pub(super) fn logits(&self, team: &Team, xs: &[&[f32]], wanted: Option<&TokenSet>, out: &mut [f32]) {
+        self.dots(team, xs, wanted, out, |rows, dots, inputs, out| {
             for (t, (dots, input)) in dots.chunks(rows.len()).zip(inputs).enumerate() {
                 let step = if input.token.norm.is_finite() { input.token.step } else { f64::NAN };
                 for ((out, row_step), dot) in out.token(t).iter_mut().zip(&self.steps[rows.clone()]).zip(dots) {
@@ -120,8 +121,8 @@ impl QuantizedHead {
     }
 
     /// Writes, for each of `xs`, the lower bounds of all its logits and then the upper bounds.
-    pub(super) fn bounds(&self, team: &Team, xs: &[&[f32]], out: &mut [f32]) {
-        self.dots(team, xs, out, |rows, dots, inputs, out| {
+    pub(super) fn bounds(&self, team: &Team, xs: &[&[f32]], wanted: Option<&TokenSet>, out: &mut [f32]) {
+        self.dots(team, xs, wanted, out, |rows, dots, inputs, out| {
             let n = rows.len();
             let facts = [&self.steps[rows.clone()], &self.norms[rows.clone()], &self.errors[rows]];
             let (mut low, mut high) = ([0f32; ROWS_PER_TASK], [0f32; ROWS_PER_TASK]);
@@ -134,11 +135,13 @@ impl QuantizedHead {
         });
     }
 
-    /// Passes the integer dots of some rows to `write`: rows, `dots[token][row]`, tokens, and their part of `out`.
+    /// Passes the integer dots of some rows to `write`: rows, `dots[token][row]`, tokens, and their part of `out`. Rows that
+    /// are not `wanted` are not read; their dots are 0.
     fn dots(
         &self,
         team: &Team,
         xs: &[&[f32]],
+        wanted: Option<&TokenSet>,
         out: &mut [f32],
         write: impl Fn(Range<usize>, &[i32], &[QuantizedInput], &mut OutputTile) + Sync,
     ) {
@@ -152,6 +155,9 @@ impl QuantizedHead {
             // Few enough tokens to stay in the nearest cache, together with a row.
             for (tokens, all) in tokens.chunks(HEAD_TOKENS).zip(all.chunks_mut(HEAD_TOKENS * own.len())) {
                 for (i, row) in own.clone().enumerate() {
+                    if wanted.is_some_and(|wanted| !wanted.contains(row as TokenId)) {
+                        continue;
+                    }
                     let dots = &mut dots[..tokens.len()];
                     team.kernels.dot_i8(&q[row * self.stride..][..self.stride], tokens, dots);
                     dots.iter().enumerate().for_each(|(t, dot)| all[t * own.len() + i] = *dot);

@@ -1,6 +1,6 @@
 //! A batch as the callers of [`Model::forward`](super::Model::forward) give it: a list of rows.
 
-use crate::token::TokenId;
+use crate::token::{TokenId, TokenSet};
 
 /// One token of a batch: of a prompt, or of a step that generates. Its position follows those in the sequence's
 /// cache and those of earlier rows of the same sequence.
@@ -23,6 +23,8 @@ pub enum LogitsFor<'a> {
     All,
     /// Those of the tokens that the sampler can choose; the others may be minus infinity.
     Candidates(&'a CandidateThreshold<'a>),
+    /// Those of the tokens in the set, or only of those of them that the sampler can choose; the others may hold anything.
+    Allowed(&'a TokenSet, Option<&'a CandidateThreshold<'a>>),
     /// The hidden state after the output norm, `hidden_size` floats, in place of logits.
     Hidden,
 }
@@ -35,7 +37,7 @@ pub type CandidateThreshold<'a> = dyn Fn(&mut [f32], &mut [f32]) -> Option<f32> 
 impl LogitsFor<'_> {
     /// Whether the row needs logits.
     pub fn any_logits(&self) -> bool {
-        matches!(self, LogitsFor::All | LogitsFor::Candidates(_))
+        matches!(self, LogitsFor::All | LogitsFor::Candidates(_) | LogitsFor::Allowed(..))
     }
 }
 

@@ -5,13 +5,14 @@ use super::awaitable::{Abandoned, awaitable, step};
 use super::completion::Completion;
 use super::convert::{DroppedDetached, count, detached, type_name, warn};
 use super::notebook::ProgressBar;
-use super::sampling::{self, SamplingParams};
+use super::parsed::JsonForm;
+use super::processor::logits_processor;
+use super::sampling::{self, Params, SamplingParams};
 use super::stream::Stream;
 use super::together::Ordered;
 use crate::chat;
 use crate::engine::{Engine, TextOrIds, Watch};
 use crate::error::{Error, Result};
-use crate::sampler::SamplingParams as Params;
 use crate::template::{Conversation, Template, TemplateOrigin};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyTypeError;
@@ -81,12 +82,15 @@ pub fn indexed(name: &str, index: Option<usize>) -> String {
 
 /// Starts to answer one prompt.
 pub fn begin(engine: Arc<Engine>, prompt: Prompt, params: Params, watch: &mut Watch) -> Result<Stream> {
-    let request = match prompt {
-        Prompt::Raw(prompt) => engine.request(prompt, params, watch)?,
-        Prompt::Chat(template, conversation) => chat::request(&engine, &template, &conversation, params, watch)?,
+    let Params { core, hooks } = params;
+    let json = JsonForm::new(&core, &hooks);
+    let mut request = match prompt {
+        Prompt::Raw(prompt) => engine.request(prompt, core, watch)?,
+        Prompt::Chat(template, conversation) => chat::request(&engine, &template, &conversation, core, watch)?,
     };
+    request.processor = hooks.processor.map(logits_processor);
     let stream = engine.stream(request);
-    Ok(Stream::of_prompt(engine, stream))
+    Ok(Stream::of_prompt(engine, stream, json))
 }
 
 /// Prompts with the parameters of their answers.
@@ -249,7 +253,9 @@ async fn complete(engine: &Arc<Engine>, prompt: Prompt, params: Params, abandone
 
 /// The parameters of answer `i` of several: a seed that was given counts up, so that the answers differ.
 fn nth(params: &Params, i: usize) -> Params {
-    Params { seed: params.seed.map(|seed| seed.wrapping_add(i as u64)), ..params.clone() }
+    let mut params = params.clone();
+    params.core.seed = params.core.seed.map(|seed| seed.wrapping_add(i as u64));
+    params
 }
 
 /// The argument `params`.

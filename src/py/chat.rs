@@ -7,15 +7,17 @@ use super::engine::Engine;
 use super::hints;
 use super::messages::session_turns;
 use super::notebook::{html, mime_bundle};
+use super::parsed::JsonForm;
 use super::pickle::Reduced;
+use super::processor::logits_processor;
 use super::receipt::Receipt;
-use super::sampling::{self, SamplingParams};
+use super::sampling::{self, Params, SamplingParams};
 use super::stream::Stream;
 use super::template::{Template, chat_template};
 use super::turn::ChatTurn;
 use crate::chat::{ChatSession as CoreSession, ChatStream, UserTurn};
 use crate::engine::Watch;
-use crate::sampler::SamplingParams as Params;
+use crate::error::Result;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
@@ -39,6 +41,22 @@ impl ChatSession {
     fn core(&self) -> MutexGuard<'_, CoreSession> {
         // A thread that begins an answer asks for the GIL while it holds the lock, so this one lets go of it.
         Python::attach(|py| self.core.lock_py_attached(py)).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What starts to answer the user's next text.
+    fn asked(
+        &self,
+        text: &Bound<'_, PyAny>,
+        params: Option<&SamplingParams>,
+        enable_thinking: Option<bool>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<impl FnOnce(&mut Watch) -> Result<Stream> + Send + use<>> {
+        let Params { core: params, hooks } = sampling::params_over(&self.params, params, keywords)?;
+        let (engine, session) = (self.engine.get().core()?, self.core.clone());
+        let json = JsonForm::new(&params, &hooks);
+        let processor = hooks.processor.map(logits_processor);
+        let user = UserTurn { text: unicode(text, "text")?, enable_thinking, processor };
+        Ok(move |watch: &mut Watch| Ok(Stream::in_chat(ChatStream::begin(engine, session, user, params, watch)?, json)))
     }
 }
 
@@ -83,11 +101,8 @@ impl ChatSession {
         enable_thinking: Option<bool>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Stream> {
-        let params = sampling::params_over(&self.params, params, keywords)?;
-        let engine = self.engine.get().core()?;
-        let (session, user) = (self.core.clone(), UserTurn { text: unicode(text, "text")?, enable_thinking });
-        let stream = detached(py, |watch| ChatStream::begin(engine, session, user, params, watch))?;
-        Ok(Stream::in_chat(stream))
+        let begin = self.asked(text, params, enable_thinking, keywords)?;
+        detached(py, begin)
     }
 
     #[doc = doc!(ChatSession.send)]
@@ -113,13 +128,9 @@ impl ChatSession {
         enable_thinking: Option<bool>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let params = sampling::params_over(&self.params, params, keywords)?;
-        let engine = self.engine.get().core()?;
-        let (session, user) = (self.core.clone(), UserTurn { text: unicode(text, "text")?, enable_thinking });
+        let begin = self.asked(text, params, enable_thinking, keywords)?;
         awaitable(py, "ChatSession.asend", |abandoned| async move {
-            let begin =
-                |watch: &mut Watch| Ok(Stream::in_chat(ChatStream::begin(engine, session, user, params, watch)?));
-            step(&abandoned, begin).await?.complete_async(&abandoned).await
+            step(&abandoned, |watch| Ok(begin(watch)?)).await?.complete_async(&abandoned).await
         })
     }
 
@@ -144,7 +155,7 @@ impl ChatSession {
 
     #[doc = doc!(ChatSession.to_json)]
     fn to_json(&self) -> PyResult<String> {
-        Ok(self.core().to_json(&self.params)?)
+        Ok(self.core().to_json(&self.params.core)?)
     }
 
     #[doc = doc!(ChatSession.from_json)]
@@ -155,14 +166,14 @@ impl ChatSession {
         if let Some(template) = template {
             core.template = template.core().clone();
         }
-        Ok(ChatSession::of(engine, core, params))
+        Ok(ChatSession::of(engine, core, Params { core: params, ..Params::default() }))
     }
 
     #[doc = doc!(ChatSession.save)]
     #[pyo3(signature = (path, *, cache=false))]
     fn save(&self, py: Python<'_>, path: PathBuf, cache: bool) -> PyResult<PathBuf> {
         let (engine, core) = (self.engine.get().core()?, self.core().clone());
-        detached(py, |watch| core.save(&self.params, cache.then_some(&*engine), &path, watch))?;
+        detached(py, |watch| core.save(&self.params.core, cache.then_some(&*engine), &path, watch))?;
         Ok(path)
     }
 
@@ -172,7 +183,7 @@ impl ChatSession {
     fn load(py: Python<'_>, engine: Py<Engine>, path: PathBuf, cache: bool) -> PyResult<ChatSession> {
         let opened = engine.get().core()?;
         let (core, params) = detached(py, |watch| CoreSession::load(&opened, cache, &path, watch))?;
-        Ok(ChatSession::of(engine, core, params))
+        Ok(ChatSession::of(engine, core, Params { core: params, ..Params::default() }))
     }
 
     #[doc = doc!(ChatSession.engine)]
@@ -202,7 +213,7 @@ impl ChatSession {
     #[doc = doc!(ChatSession.params)]
     #[getter]
     fn params(&self) -> SamplingParams {
-        SamplingParams { core: self.params.clone() }
+        SamplingParams { all: self.params.clone() }
     }
 
     #[doc = doc!(ChatSession.history)]
@@ -261,7 +272,7 @@ impl ChatSession {
         let (mut core, params) = CoreSession::from_json(text)?;
         core.template = template.core().clone();
         core.receipts = receipts.into_iter().map(|receipt| receipt.core).collect();
-        Ok(ChatSession::of(engine, core, params))
+        Ok(ChatSession::of(engine, core, Params { core: params, ..Params::default() }))
     }
 
     /// Without its KV cache, which the first answer computes again.

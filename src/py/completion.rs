@@ -2,6 +2,7 @@
 
 use super::hints;
 use super::notebook::call_python;
+use super::parsed::JsonForm;
 use super::pickle::{Reduced, by_fields};
 use super::receipt::Receipt;
 use super::texts;
@@ -73,6 +74,8 @@ pub struct Completion {
     receipt: Option<Receipt>,
     #[doc = doc!(Completion.reasoning)]
     reasoning: Option<String>,
+    #[pyo3(name = "_json")]
+    json: JsonForm,
 }
 
 impl Logprob {
@@ -102,7 +105,7 @@ impl Piece {
 
 impl Completion {
     /// An answer that has ended.
-    pub fn new(shared: &SharedStream, logprobs: PieceLogprobs) -> Completion {
+    pub fn new(shared: &SharedStream, logprobs: PieceLogprobs, json: JsonForm) -> Completion {
         let answer = shared.settled();
         let seconds = answer.receipt.as_ref().map(|receipt| receipt.run.seconds).unwrap_or_default();
         Completion {
@@ -119,6 +122,7 @@ impl Completion {
             top_logprobs: answer.reports_logprobs.then_some(logprobs.top_logprobs),
             receipt: answer.receipt.map(|core| Receipt { core }),
             reasoning: Some(answer.reasoning).filter(|thoughts| !thoughts.is_empty()),
+            json,
         }
     }
 }
@@ -209,7 +213,7 @@ impl Piece {
 }
 
 /// The fields of a completion, as `_rebuild` takes them.
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "text",
     "token_ids",
     "finish_reason",
@@ -223,13 +227,14 @@ const FIELDS: [&str; 13] = [
     "top_logprobs",
     "receipt",
     "reasoning",
+    "_json",
 ];
 
 #[pymethods]
 impl Completion {
     #[classmethod]
     #[pyo3(signature = (text, token_ids, finish_reason, prompt_tokens, cached_tokens, completion_tokens, seed, ttft,
-        decode_seconds, logprobs, top_logprobs, receipt, reasoning=None))]
+        decode_seconds, logprobs, top_logprobs, receipt, reasoning=None, json=JsonForm::None))]
     #[allow(clippy::too_many_arguments)]
     fn _rebuild(
         _cls: &Bound<'_, PyType>,
@@ -246,6 +251,7 @@ impl Completion {
         top_logprobs: Option<Vec<Vec<Logprob>>>,
         receipt: Option<Receipt>,
         reasoning: Option<String>,
+        json: JsonForm,
     ) -> Completion {
         Completion {
             text,
@@ -261,6 +267,7 @@ impl Completion {
             top_logprobs,
             receipt,
             reasoning,
+            json,
         }
     }
 
@@ -271,6 +278,13 @@ impl Completion {
     #[doc = doc!(Completion.to_dict)]
     fn to_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         call_python("completion_dict", "bitnet._values", slf)
+    }
+
+    #[doc = doc!(Completion.parsed)]
+    #[getter]
+    fn parsed(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let is_whole = self.finish_reason.as_deref() == Some("stop");
+        self.json.parse(py, is_whole.then_some(&self.text))
     }
 
     fn __str__(&self) -> &str {

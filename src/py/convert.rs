@@ -48,6 +48,10 @@ impl From<Error> for PyErr {
             Error::TokenId { .. } => TokenIdError::new_err(message),
             Error::Memory { .. } => OutOfMemoryError::new_err(message),
             Error::Closed => ClosedError::new_err(message),
+            Error::Callback(error) => match error.downcast_ref::<PyErr>() {
+                Some(error) => Python::attach(|py| error.clone_ref(py)),
+                None => BitnetError::new_err(message),
+            },
             // `kind` never returns an `At`.
             Error::Thread { .. } | Error::Cancelled | Error::At { .. } => BitnetError::new_err(message),
         }

@@ -1,15 +1,42 @@
 //! `bitnet.SamplingParams`, and the same parameters as flat keywords. The list of parameters is in `sampler/params.rs`.
 
-use super::convert::{ArgumentError, choice, count, named, refuse_bool, token_ids, unicode};
+use super::convert::{ArgumentError, choice, count, named, refuse_bool, token_ids, type_name, unicode};
 use super::hints;
 use super::pickle::{Reduced, by_function};
 use crate::receipt::Sampling;
-use crate::sampler::{PARAMETERS, Rules, SamplingParams as Core, Speculate, decimal, sampling_parameters};
+use crate::sampler::{PARAMETERS, Rules, SamplingParams as Core, SchemaText, Speculate, decimal, sampling_parameters};
 use crate::token::TokenId;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{BoundObject, IntoPyObject};
+use std::sync::Arc;
+
+/// Sampling parameters, and what only Python can do with an answer.
+#[derive(Clone, Default, PartialEq)]
+pub struct Params {
+    pub core: Core,
+    pub hooks: Hooks,
+}
+
+/// What only Python can do with an answer.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// The class that `json_schema` was made of, and that JSON answers become.
+    pub model: Option<Arc<Py<PyAny>>>,
+    /// `logits_processor`.
+    pub processor: Option<Arc<Py<PyAny>>>,
+}
+
+impl PartialEq for Hooks {
+    fn eq(&self, other: &Hooks) -> bool {
+        let same = |a: &Option<Arc<Py<PyAny>>>, b: &Option<Arc<Py<PyAny>>>| match (a, b) {
+            (Some(a), Some(b)) => a.is(&**b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        same(&self.model, &other.model) && same(&self.processor, &other.processor)
+    }
+}
 
 /// A type that sampling parameters have, as Python sees it.
 trait Keyword: Sized {
@@ -95,6 +122,34 @@ impl Keyword for Option<Speculate> {
     }
 }
 
+impl Keyword for Option<String> {
+    const TYPE: &'static str = "str | None";
+
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Option<String>> {
+        if value.is_none() { Ok(None) } else { unicode(value, name).map(Some) }
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(self, py)
+    }
+}
+
+impl Keyword for Option<SchemaText> {
+    const TYPE: &'static str = "_Schema | None";
+
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, _: &Rules) -> PyResult<Option<SchemaText>> {
+        if value.is_none() {
+            return Ok(None);
+        }
+        let text = value.py().import("bitnet._schema")?.call_method1("text_of", (value,))?;
+        Ok(Some(SchemaText(unicode(&text, name)?)))
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(self.as_ref().map(|schema| &schema.0), py)
+    }
+}
+
 impl Keyword for bool {
     const TYPE: &'static str = "bool";
 
@@ -169,41 +224,61 @@ impl Keyword for Vec<(TokenId, f32)> {
 }
 
 /// `params` and keywords, as every call that samples takes them.
-pub fn params(params: Option<&SamplingParams>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Core> {
-    params_over(&Core::default(), params, keywords)
+pub fn params(params: Option<&SamplingParams>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Params> {
+    params_over(&Params::default(), params, keywords)
 }
 
 /// `params`, or else `base`, with the changes that the keywords make.
 pub fn params_over(
-    base: &Core,
+    base: &Params,
     params: Option<&SamplingParams>,
     keywords: Option<&Bound<'_, PyDict>>,
-) -> PyResult<Core> {
-    let base = params.map_or(base, |params| &params.core).clone();
+) -> PyResult<Params> {
+    let base = params.map_or(base, |params| &params.all).clone();
     keywords.map_or(Ok(base.clone()), |keywords| changed(base, keywords))
 }
 
-fn changed(mut core: Core, keywords: &Bound<'_, PyDict>) -> PyResult<Core> {
+fn changed(mut params: Params, keywords: &Bound<'_, PyDict>) -> PyResult<Params> {
     for (name, value) in keywords {
         let name: String = name.extract()?;
-        set(&mut core, &name, &value).map_err(|error| {
+        if name == "logits_processor" {
+            params.hooks.processor = processor(value)?;
+            continue;
+        }
+        if name == "json_schema" {
+            let model = value.py().import("bitnet._schema")?.call_method1("model_of", (&value,))?;
+            params.hooks.model = (!model.is_none()).then(|| Arc::new(model.unbind()));
+        }
+        set(&mut params.core, &name, &value).map_err(|error| {
             if error.is_instance_of::<PyTypeError>(value.py()) { named(error, &name, value.py()) } else { error }
         })?;
     }
-    core.validate()?;
-    Ok(core)
+    params.core.validate()?;
+    Ok(params)
+}
+
+/// The argument `logits_processor`.
+fn processor(value: Bound<'_, PyAny>) -> PyResult<Option<Arc<Py<PyAny>>>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    if !value.is_callable() {
+        let found = type_name(&value);
+        return Err(PyTypeError::new_err(format!("logits_processor must be a function (ids, logits), found {found}")));
+    }
+    Ok(Some(Arc::new(value.unbind())))
 }
 
 /// Defines the class, with a getter for each parameter of the list.
 macro_rules! define_class {
     ($($(#[doc = $help:literal])+ $name:ident: $Type:ty = $default:tt, $rules:expr;)+) => {
         // CPython reads the signature from the start of a class's documentation, up to "--" and an empty line.
-        #[doc = concat!("SamplingParams(*", $(", ", stringify!($name), "=", stringify!($default),)+ ")\n--\n")]
+        #[doc = concat!("SamplingParams(*", $(", ", stringify!($name), "=", stringify!($default),)+ ", logits_processor=None)\n--\n")]
         #[doc = doc!(SamplingParams)]
         #[pyclass(frozen, eq, module = "bitnet")]
         #[derive(PartialEq, Clone)]
         pub struct SamplingParams {
-            pub core: Core,
+            pub all: Params,
         }
 
         #[pymethods]
@@ -211,16 +286,22 @@ macro_rules! define_class {
             #[new]
             #[pyo3(signature = (**keywords), text_signature = None)]
             fn new(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
-                Ok(SamplingParams { core: params(None, keywords)? })
+                Ok(SamplingParams { all: params(None, keywords)? })
             }
 
             $(
                 #[doc = doc!(SamplingParams.$name)]
                 #[getter]
                 fn $name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-                    self.core.$name.to_python(py)
+                    self.all.core.$name.to_python(py)
                 }
             )+
+
+            #[doc = doc!(SamplingParams.logits_processor)]
+            #[getter]
+            fn logits_processor(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+                self.all.hooks.processor.as_ref().map(|processor| processor.clone_ref(py))
+            }
 
             fn __hash__(slf: &Bound<'_, Self>) -> PyResult<isize> {
                 slf.repr()?.hash()
@@ -228,8 +309,12 @@ macro_rules! define_class {
 
             fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
                 let keywords = PyDict::new(slf.py());
-                for (parameter, _) in slf.get().core.written() {
+                let Params { core, hooks } = &slf.get().all;
+                for (parameter, _) in core.written() {
                     keywords.set_item(parameter.name, slf.getattr(parameter.name)?)?;
+                }
+                for (name, hook) in [("json_schema", &hooks.model), ("logits_processor", &hooks.processor)] {
+                    hook.as_ref().map_or(Ok(()), |hook| keywords.set_item(name, hook.clone_ref(slf.py())))?;
                 }
                 by_function(slf.py(), "sampling_params", (keywords,))
             }
@@ -237,7 +322,7 @@ macro_rules! define_class {
             /// Files of batch answers hold a hash of this text. It lists later parameters only where they differ from
             /// their default, so that an old file can be resumed.
             fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-                let shown = slf.get().core.written();
+                let shown = slf.get().all.core.written();
                 let shown = shown.iter().map(|(p, _)| Ok(format!("{}={}", p.name, slf.getattr(p.name)?.repr()?)));
                 Ok(format!("SamplingParams({})", shown.collect::<PyResult<Vec<_>>>()?.join(", ")))
             }

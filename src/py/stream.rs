@@ -4,6 +4,7 @@ use super::awaitable::{Abandoned, awaitable, step};
 use super::completion::{Completion, Piece, PieceLogprobs, quoted};
 use super::convert::detached;
 use super::hints;
+use super::parsed::JsonForm;
 use super::receipt::Receipt;
 use crate::chat::{ChatStream, SharedStream};
 use crate::engine::{Engine, Finish, Stream as CoreStream};
@@ -18,17 +19,18 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Stream {
     pub(super) shared: Arc<SharedStream>,
+    pub(super) json: JsonForm,
 }
 
 impl Stream {
     /// An answer that has just begun.
-    pub fn of_prompt(engine: Arc<Engine>, stream: CoreStream) -> Stream {
-        Stream { shared: Arc::new(SharedStream::of_prompt(engine, stream)) }
+    pub fn of_prompt(engine: Arc<Engine>, stream: CoreStream, json: JsonForm) -> Stream {
+        Stream { shared: Arc::new(SharedStream::of_prompt(engine, stream)), json }
     }
 
     /// An answer in a conversation that has just begun.
-    pub fn in_chat(stream: ChatStream) -> Stream {
-        Stream { shared: Arc::new(SharedStream::in_chat(stream)) }
+    pub fn in_chat(stream: ChatStream, json: JsonForm) -> Stream {
+        Stream { shared: Arc::new(SharedStream::in_chat(stream)), json }
     }
 
     /// The next piece. Whatever interrupts the call, such as Ctrl-C, comes before the piece is taken, so the next pull
@@ -49,7 +51,7 @@ impl Stream {
         while let Some(piece) = self.pull(py)? {
             logprobs.push(piece);
         }
-        Ok(Completion::new(&self.shared, logprobs))
+        Ok(Completion::new(&self.shared, logprobs, self.json.clone()))
     }
 
     /// Pulls the whole answer step by step, beside the event loop.
@@ -61,7 +63,7 @@ impl Stream {
             let Some(piece) = self.take() else { break };
             logprobs.push(piece);
         }
-        Ok(Completion::new(&self.shared, logprobs))
+        Ok(Completion::new(&self.shared, logprobs, self.json.clone()))
     }
 }
 

@@ -68,7 +68,7 @@ impl Ordered {
         let mut keep = |key, piece| keep_logprobs(engine, streams, key, piece);
         let Some((key, result)) = together.next(watch, &mut keep) else { return false };
         let (stream, logprobs) = self.streams.remove(&key).expect("it was added");
-        self.done.insert(key, result.map(|()| Completion::new(&stream.shared, logprobs)));
+        self.done.insert(key, result.map(|()| Completion::new(&stream.shared, logprobs, stream.json)));
         true
     }
 }

@@ -1,6 +1,6 @@
 //! What an answer claims: everything that decides its ids, and the ids.
 
-use super::{Receipt, Sampling, gate_error};
+use super::{GrammarClaim, Receipt, Sampling, gate_error};
 use crate::error::{Error, Result, Watch};
 use crate::token::TokenId;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
@@ -42,6 +42,13 @@ pub struct Claim {
     pub prompt_ids: Redactable<Vec<TokenId>>,
     /// How the ids of the answer were chosen.
     pub sampling: Sampling,
+    /// The form that the answer had to have; none if it was free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grammar: Option<GrammarClaim>,
+    /// The name of a function outside the engine that changed the logits before ids were chosen. Without that function
+    /// the answer cannot be computed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logits_processor: Option<String>,
     /// All ids that were sampled, a stop id included.
     pub output_ids: Redactable<Vec<TokenId>>,
     /// Why the answer ended: "stop", "length", "context" or "cancelled".
@@ -181,11 +188,11 @@ impl Claim {
         serde_json::to_value(self).map_err(|error| gate_error("claim", error.to_string()))
     }
 
-    /// The same with hashes in place of prompt, answer, system prompt and stop strings.
+    /// The same with hashes in place of prompt, answer, system prompt, grammar and stop strings.
     pub(super) fn redacted(&self) -> Result<Json> {
         let mut document = self.document()?;
-        for path in ["/prompt_ids", "/output_ids", "/system", "/sampling/stop"] {
-            let part = document.pointer_mut(path).expect("a field of every claim");
+        for path in ["/prompt_ids", "/output_ids", "/system", "/sampling/stop", "/grammar/text"] {
+            let Some(part) = document.pointer_mut(path) else { continue };
             let count = part.as_array().map(Vec::len).or(part.as_str().map(|text| text.chars().count()));
             if let Some(count) = count {
                 *part = json!({"count": count, "blake3": blake3(part.to_string().as_bytes())});

@@ -5,13 +5,15 @@
 //! [`Receipt::validate`] can compare a stored document with the one that its own figures give.
 
 mod claim;
+mod grammar;
 mod run;
 mod sampling;
 mod size;
 mod validate;
 
 pub use claim::{Claim, LazyHash, PreviousReceipt, Redactable, TemplateClaim};
-pub use run::{Run, Seconds, Speculation, ns_to_seconds, rate};
+pub use grammar::GrammarClaim;
+pub use run::{Forced, Run, Seconds, Speculation, ns_to_seconds, rate};
 pub use sampling::Sampling;
 pub use size::JsonSize;
 pub use validate::check_gate;
@@ -204,7 +206,7 @@ impl Receipt {
         Receipt { test_results, stored: None, ..self.clone() }
     }
 
-    /// A copy with hashes in place of prompt, answer, system prompt and stop strings. Its digest is the same.
+    /// A copy with hashes in place of prompt, answer, system prompt, grammar and stop strings. Its digest is the same.
     pub fn redact(&self) -> Result<Receipt> {
         let mut document = self.document()?;
         document["claim"] = self.claim.redacted()?;

@@ -27,6 +27,9 @@ pub struct Run {
     /// Ids that were guessed, if guesses were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speculation: Option<Speculation>,
+    /// Ids that a grammar forced, if the answer had to have a form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forced: Option<Forced>,
     /// Bytes of the engine's own memory: packed weights and this answer's KV cache.
     pub memory_bytes: u64,
 }
@@ -39,6 +42,18 @@ pub struct Speculation {
     pub proposed: u64,
     /// Ids that came without a step of their own, since they were guessed right.
     pub accepted: u64,
+}
+
+/// Ids that a grammar left no choice about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forced {
+    /// Ids of the answer that came without a step of their own.
+    pub ids: u64,
+    /// Ids at the end of the answer, before the last one, whose positions were never computed: nothing followed them.
+    pub uncomputed: u64,
+    /// Positions that were computed for ids after the end of the answer, which was cancelled or stopped there.
+    pub wasted: u64,
 }
 
 /// Times in seconds, each a whole number of nanoseconds.
@@ -118,14 +133,24 @@ impl Run {
         (claim.prompt_ids.len() as u64).saturating_sub(self.cached_tokens)
     }
 
-    /// Positions that were computed: the rest of the prompt, and all sampled ids but the last.
+    /// Positions that were computed: the rest of the prompt, and all sampled ids but the last; not those at the end of an
+    /// answer that a grammar forced.
     pub fn computed(&self, claim: &Claim) -> u64 {
-        self.prefilled(claim).saturating_add((claim.output_ids.len() as u64).saturating_sub(1))
+        let uncomputed = self.forced.map_or(0, |forced| forced.uncomputed);
+        let output = (claim.output_ids.len() as u64).saturating_sub(1).saturating_sub(uncomputed);
+        self.prefilled(claim).saturating_add(output)
     }
 
-    /// Rows beyond those of plain decoding: of wrong guesses.
-    pub(super) fn wasted_rows(&self) -> u64 {
+    /// Rows of wrong guesses, which plain decoding would not have.
+    pub(super) fn wrong_guesses(&self) -> u64 {
         self.speculation.map_or(0, |guesses| guesses.proposed.saturating_sub(guesses.accepted))
+    }
+
+    /// Ids that came with a step of their own, or with one of the prompt's.
+    pub(super) fn steps(&self, claim: &Claim) -> u64 {
+        let guessed = self.speculation.map_or(0, |guesses| guesses.accepted);
+        let forced = self.forced.map_or(0, |forced| forced.ids);
+        (claim.output_ids.len() as u64).saturating_sub(guessed).saturating_sub(forced)
     }
 
     /// The run as JSON, with the figures that follow from it and the claim.

@@ -3,7 +3,7 @@
 //! A check is called a gate. Its name is the path of the field that it checks.
 
 use super::run::{ns_to_seconds, saturating_sum, seconds_to_ns};
-use super::{Receipt, Redactable, gate_error};
+use super::{GrammarClaim, Receipt, Redactable, gate_error};
 use crate::error::Result;
 use crate::token::TokenId;
 use serde_json::Value as Json;
@@ -54,7 +54,8 @@ impl Receipt {
         let agrees = at_most.is_none_or(|most| output <= most)
             && prompt.saturating_add(output - 1) <= claim.n_ctx
             && match claim.finish_reason.as_str() {
-                "stop" => at_stop_id || sampling.stop.len() > 0,
+                // A grammar may allow nothing more.
+                "stop" => at_stop_id || sampling.stop.len() > 0 || claim.grammar.is_some(),
                 "length" => at_length,
                 "context" => at_context && !at_length,
                 "cancelled" => !at_context && !at_length,
@@ -77,22 +78,31 @@ impl Receipt {
             ("claim.output_ids", claim.output_ids.agrees()),
             ("claim.system", claim.system.as_ref().is_none_or(Redactable::agrees)),
             ("claim.sampling.stop", claim.sampling.stop.agrees()),
+            ("claim.grammar.text", claim.grammar.as_ref().is_none_or(|grammar| grammar.text.agrees())),
         ] {
             check_gate(name, agrees, || "its count is 0 but its hash is not that of nothing, or the reverse".into())?;
         }
+        claim.grammar.as_ref().map_or(Ok(()), GrammarClaim::validate)?;
         check_gate("claim.system", claim.system.is_none() || claim.template.is_some(), || {
             "there is a system prompt but no template, which alone could have put it into the prompt".into()
         })
     }
 
     /// Checks that the kernels counted the work that the claim takes: in each layer, a computed position passes seven
-    /// projections and one attention; each id comes from one row of the output head.
+    /// projections and one attention; each id comes from one row of the output head, unless a grammar forced it.
     pub(super) fn check_work(&self) -> Result<()> {
         let work = self.run.work;
-        let wasted = self.run.wasted_rows();
+        let forced = self.run.forced.unwrap_or_default();
+        let output = self.claim.output_ids.len() as u64;
+        check_gate("run.forced", forced.uncomputed < output.max(1) && forced.ids < output.max(1), || {
+            format!("{} ids forced and {} not computed do not fit an answer of {output}", forced.ids, forced.uncomputed)
+        })?;
+        let wrong = self.run.wrong_guesses();
+        let wasted = wrong.saturating_add(forced.wasted);
         let positions = self.run.computed(&self.claim).saturating_add(wasted);
         let layer_rows = self.model_info.layers.checked_mul(positions).unwrap_or(0);
-        let ids = (self.claim.output_ids.len() as u64).saturating_add(wasted);
+        let guessed = self.run.speculation.map_or(0, |guesses| guesses.accepted);
+        let ids = saturating_sum(&[self.run.steps(&self.claim), guessed, wrong]);
         for (name, found, expected) in [
             ("run.work.projections", work.ternary.saturating_add(work.dense), layer_rows.saturating_mul(7)),
             ("run.work.attention", work.attention, layer_rows),
@@ -126,15 +136,14 @@ impl Receipt {
             format!("it is {first} ns, expected from render + tokenize + prefill up to wall")
         })?;
         let (steps, decode) = (&self.run.step_ns, seconds_to_ns(times.decode));
-        let guessed = self.run.speculation.map_or(0, |guesses| guesses.accepted);
-        let ids = (self.claim.output_ids.len() as u64).saturating_sub(guessed);
+        let ids = self.run.steps(&self.claim);
         let agrees = saturating_sum(steps) == decode && steps.len() as u64 + 1 == ids;
         check_gate("run.step_ns", agrees, || {
             let sum = saturating_sum(steps);
             let (found, wanted) = (steps.len(), ids.saturating_sub(1));
             format!(
                 "it has {found} steps of {sum} ns in all, expected {decode} ns, which is seconds.decode, in {wanted} steps: \
-                 one for each id after the first that was not guessed"
+                 one for each id after the first that was neither guessed nor forced"
             )
         })?;
         let (forward, kernels) = self.run.forward_and_kernel_ns();

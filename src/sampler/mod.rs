@@ -1,27 +1,31 @@
 //! From logits to an id: the parameters, their order, and the random draws.
 //!
-//! Order: logit_bias → repetition → presence and frequency penalties → (temperature 0: the most likely id) →
-//! temperature → top_k → top_p → min_p → draw. Candidates are sorted by logit, then by id; draw i depends on
+//! Order: logit_bias → repetition → presence and frequency penalties → ids that a grammar allows → (temperature 0: the
+//! most likely id) → temperature → top_k → top_p → min_p → draw. Candidates are sorted by logit, then by id; draw i depends on
 //! (seed, i) alone.
 //!
 //! Ordinary parameters are applied in f32. Those that could leave its range are applied in f64 (`wide.rs`).
 
+mod grammar;
 mod parameter;
 mod params;
 mod wide;
 
+pub use grammar::{GrammarKind, GrammarSource, SchemaText};
 pub use parameter::{Parameter, Rules, Speculate, bias_from_json, bias_to_json_exact, decimal};
 #[cfg(feature = "python")]
 pub(crate) use params::sampling_parameters;
 pub use params::{PARAMETERS, SamplingParams};
 
 use crate::error::{Error, Result};
-use crate::token::TokenId;
+use crate::token::{TokenId, TokenSet};
 
 /// Chooses the ids of one answer.
 pub struct Sampler<'a> {
     params: &'a SamplingParams,
     seed: u64,
+    /// The only ids that may be chosen, if not all may.
+    allowed: Option<&'a TokenSet>,
     /// Whether the parameters are applied in f64.
     wide: bool,
 }
@@ -29,14 +33,19 @@ pub struct Sampler<'a> {
 impl<'a> Sampler<'a> {
     /// A sampler for these parameters, whose random draws follow `seed`.
     pub fn new(params: &'a SamplingParams, seed: u64) -> Self {
-        Sampler { params, seed, wide: wide::is_needed(params) }
+        Sampler { params, seed, allowed: None, wide: wide::is_needed(params) }
+    }
+
+    /// The same, which chooses only ids of this set: after the penalties, the logits of all others are minus infinity.
+    pub fn allowing(self, allowed: Option<&'a TokenSet>) -> Self {
+        Sampler { allowed, ..self }
     }
 
     /// Chooses the id that follows `sequence`, whose first `prompt` ids are the prompt. Changes the logits. An error if
     /// the parameters ban every id.
     pub fn pick(&self, logits: &mut [f32], sequence: &[TokenId], prompt: usize) -> Result<TokenId> {
         let candidates = if self.wide {
-            wide::candidates(self.params, logits, sequence, prompt)
+            wide::candidates(self.params, self.allowed, logits, sequence, prompt)
         } else {
             self.adjust(logits, sequence, prompt);
             self.candidates(logits)
@@ -84,7 +93,7 @@ impl<'a> Sampler<'a> {
         Some(((best() as f64 + libm::log(params.min_p as f64) - 1e-3) as f32).next_down())
     }
 
-    /// Applies the bias and the penalties. A bias for an id outside the vocabulary has no effect.
+    /// Applies the bias, the penalties and the set of allowed ids. A bias for an id outside the vocabulary has no effect.
     fn adjust(&self, logits: &mut [f32], sequence: &[TokenId], prompt: usize) {
         let params = self.params;
         for (id, bias) in &params.logit_bias {
@@ -105,6 +114,9 @@ impl<'a> Sampler<'a> {
                 logits[id as usize] -= params.presence_penalty + params.frequency_penalty * times as f32;
             }
         }
+        if let Some(allowed) = self.allowed {
+            allowed.mask(logits);
+        }
     }
 
     /// The ids that `top_k` keeps, most likely first, each with its weight exp((logit - best) / temperature). At
@@ -123,11 +135,11 @@ impl<'a> Sampler<'a> {
     fn filtered(&self, mut candidates: Vec<(TokenId, f64)>) -> Result<Vec<(TokenId, f64)>> {
         let params = self.params;
         if candidates.is_empty() {
-            return Err(Error::Argument(
-                "logit_bias bans every id of the vocabulary (minus infinity), so no id can be chosen; leave out the \
-                 bias of at least one id"
-                    .into(),
-            ));
+            let ids = if self.allowed.is_some() { "that the grammar allows here" } else { "of the vocabulary" };
+            return Err(Error::Argument(format!(
+                "logit_bias bans every id {ids} (minus infinity), so no id can be chosen; leave out the bias of at least \
+                 one id"
+            )));
         }
         if params.top_p < 1.0 {
             let goal = params.top_p as f64 * candidates.iter().map(|(_, weight)| weight).sum::<f64>();

@@ -1,5 +1,6 @@
 //! What a sampling parameter's declaration says, and what its type can do.
 
+use super::grammar::SchemaText;
 use crate::error::{Error, Result};
 use crate::token::TokenId;
 use serde::de::DeserializeOwned;
@@ -239,6 +240,42 @@ impl Value for Option<Speculate> {
     fn schema(&self, _: &Parameter) -> Json {
         let names = Speculate::ALL.iter().map(|kind| json!(kind.name())).chain([Json::Null]);
         json!({"enum": names.collect::<Vec<Json>>()})
+    }
+}
+
+impl Value for Option<SchemaText> {
+    fn to_json(&self) -> Json {
+        self.as_ref().map(|schema| schema.0.clone()).into()
+    }
+
+    fn read_json(&mut self, json: &Json) -> std::result::Result<(), String> {
+        read::<Option<String>>(json).map(|text| *self = text.map(SchemaText))
+    }
+
+    fn check(&self, _: &Parameter) -> Result<()> {
+        Ok(())
+    }
+
+    fn schema(&self, _: &Parameter) -> Json {
+        json!({"type": ["string", "null"]})
+    }
+}
+
+impl Value for Option<String> {
+    fn to_json(&self) -> Json {
+        self.clone().into()
+    }
+
+    fn read_json(&mut self, json: &Json) -> std::result::Result<(), String> {
+        read(json).map(|text| *self = text)
+    }
+
+    fn check(&self, parameter: &Parameter) -> Result<()> {
+        if self.as_ref().is_some_and(String::is_empty) { Err(parameter.refuse("empty", "a text")) } else { Ok(()) }
+    }
+
+    fn schema(&self, _: &Parameter) -> Json {
+        json!({"type": ["string", "null"]})
     }
 }
 

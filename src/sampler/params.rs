@@ -4,8 +4,9 @@
 //! the place in `repr` of Python's `SamplingParams`, and the field in receipts, their JSON Schema and saved
 //! conversations.
 
+use super::grammar::{GrammarKind, GrammarSource, SchemaText};
 use super::parameter::{Parameter, Rules, Speculate, Value};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::token::TokenId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value as Json};
@@ -51,6 +52,14 @@ macro_rules! sampling_parameters {
             /// "lookup" guesses ids that stood in the text before, and computes several in one pass where they are
             /// likely. It doesn't change the answer.
             speculate: Option<Speculate> = None, Rules::any().not_claimed().since("0.2.0");
+            /// The answer is JSON of this schema (JSON Schema, draft 2020-12). A claim has it in `grammar`.
+            json_schema: Option<SchemaText> = None, Rules::any().not_claimed().since("0.2.0");
+            /// The whole answer matches this regular expression. A claim has it in `grammar`.
+            regex: Option<String> = None, Rules::any().not_claimed().since("0.2.0");
+            /// The answer is one of these texts. A claim has them in `grammar`.
+            choice: Vec<String> = (), Rules::any().not_claimed().since("0.2.0");
+            /// The answer follows this grammar in Lark's notation. A claim has it in `grammar`.
+            grammar: Option<String> = None, Rules::any().not_claimed().since("0.2.0");
         }
     };
 }
@@ -125,7 +134,42 @@ fn written<'a>(
 impl SamplingParams {
     /// Checks that every value is in its range.
     pub fn validate(&self) -> Result<()> {
-        PARAMETERS.iter().zip(self.values()).try_for_each(|(parameter, value)| value.check(parameter))
+        PARAMETERS.iter().zip(self.values()).try_for_each(|(parameter, value)| value.check(parameter))?;
+        match &self.grammars()[..] {
+            [one, other, ..] => Err(Error::Argument(format!(
+                "{} and {} are both set, but an answer has one form; give one of json_schema, regex, choice and grammar",
+                one.kind.name(),
+                other.kind.name()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The form that the answer has to have, if one is asked for.
+    pub fn grammar_source(&self) -> Option<GrammarSource> {
+        self.grammars().into_iter().next()
+    }
+
+    fn grammars(&self) -> Vec<GrammarSource> {
+        let choice = (!self.choice.is_empty()).then(|| Json::from(self.choice.clone()).to_string());
+        let schema = self.json_schema.as_ref().map(|schema| schema.0.clone());
+        let texts = [schema, self.regex.clone(), choice, self.grammar.clone()];
+        let all = GrammarKind::ALL.into_iter().zip(texts);
+        all.filter_map(|(kind, text)| Some(GrammarSource { kind, text: text? })).collect()
+    }
+
+    /// The same parameters with the form of an answer that a claim holds, or what is wrong with it.
+    pub fn with_grammar(mut self, source: &GrammarSource) -> std::result::Result<SamplingParams, String> {
+        let text = Some(source.text.clone());
+        match source.kind {
+            GrammarKind::JsonSchema => self.json_schema = text.map(SchemaText),
+            GrammarKind::Regex => self.regex = text,
+            GrammarKind::Choice => {
+                self.choice = serde_json::from_str(&source.text).map_err(|error| error.to_string())?
+            }
+            GrammarKind::Lark => self.grammar = text,
+        }
+        Ok(self)
     }
 
     /// The parameters that files, receipts and `repr` show, with their values.

@@ -3,7 +3,7 @@
 //! and only an infinite bias makes a value infinite.
 
 use super::{SamplingParams, distinct, most, weighted};
-use crate::token::TokenId;
+use crate::token::{TokenId, TokenSet};
 
 /// Factors and divisors from 1e-6 to 1e6 and summands up to 1e20 keep the logits of any model within f32.
 const FACTOR: f32 = 1e6;
@@ -24,12 +24,17 @@ pub(super) fn is_needed(params: &SamplingParams) -> bool {
 /// The ids that `top_k` keeps, most likely first, each with its weight, as `Sampler::candidates` gives them.
 pub(super) fn candidates(
     params: &SamplingParams,
+    allowed: Option<&TokenSet>,
     logits: &[f32],
     sequence: &[TokenId],
     prompt: usize,
 ) -> Vec<(TokenId, f64)> {
     let mut values: Vec<f64> = logits.iter().map(|logit| f64::from(*logit)).collect();
     adjust(params, &mut values, sequence, prompt);
+    if let Some(allowed) = allowed {
+        let forbidden = values.iter_mut().zip(0..).filter(|(_, id)| !allowed.contains(*id));
+        forbidden.for_each(|(value, _)| *value = f64::NEG_INFINITY);
+    }
     let greedy = params.temperature == 0.0;
     let most = if greedy { 1 } else { most(params) };
     // Plus zero turns -0 into 0, as `argmax` compares them.

@@ -163,7 +163,7 @@ impl Tokenizer {
         parse_special: bool,
         watch: &mut Watch,
     ) -> Result<Vec<TokenId>> {
-        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0 };
+        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0, inside: false };
         encoder.ids.extend(self.bos.filter(|_| add_bos));
         encoder.encode(&[(text, parse_special)], None)?;
         Ok(encoder.ids)
@@ -172,7 +172,7 @@ impl Tokenizer {
     /// The ids of a rendered prompt. Control tokens are recognized only where the template wrote them. BOS is added if
     /// the model expects it and the prompt does not begin with it.
     pub fn encode_prompt(&self, prompt: &RenderedPrompt, watch: &mut Watch) -> Result<Vec<TokenId>> {
-        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0 };
+        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0, inside: false };
         encoder.encode(&prompt.parts(), Some(prompt.data()))?;
         let mut ids = encoder.ids;
         if let Some(bos) = self.bos.filter(|bos| self.add_bos && ids.first() != Some(bos)) {
@@ -183,7 +183,7 @@ impl Tokenizer {
 
     /// The ids of a text in parts, each with whether control tokens are recognized in it.
     pub fn encode_parts(&self, parts: &[(&str, bool)], watch: &mut Watch) -> Result<Vec<TokenId>> {
-        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0 };
+        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch, pieces: 0, inside: false };
         encoder.encode(parts, None)?;
         Ok(encoder.ids)
     }
@@ -200,6 +200,19 @@ impl Tokenizer {
     /// The bytes that a token stands for; empty for an id outside the vocabulary.
     pub fn bytes_of(&self, id: TokenId) -> Vec<u8> {
         self.bytes_at(id, false)
+    }
+
+    /// The bytes that a token adds to a text, apart from its beginning; `None` for control tokens and unused ids.
+    pub fn bytes_in_text(&self, id: TokenId) -> Option<Vec<u8>> {
+        let kind = self.kinds.get(id as usize).filter(|kind| !kind.is_control() && **kind != TokenKind::Unused);
+        kind.map(|_| self.bytes_of(id))
+    }
+
+    /// The ids of a text that follows another. Control tokens are plain text.
+    pub fn encode_inside(&self, text: &str) -> Vec<TokenId> {
+        let mut encoder = Encoder { tokenizer: self, ids: Vec::new(), watch: &mut || false, pieces: 0, inside: true };
+        encoder.encode(&[(text, false)], None).expect("it is never cancelled");
+        encoder.ids
     }
 
     /// [`Tokenizer::bytes_of`] for the first token of a text (`first`) or another.
@@ -316,6 +329,8 @@ struct Encoder<'a> {
     watch: &'a mut Watch<'a>,
     /// How many pieces were encoded since `watch` was asked.
     pieces: usize,
+    /// Whether another text comes before.
+    inside: bool,
 }
 
 /// After so many pieces `watch` is asked again: after some milliseconds.
@@ -340,7 +355,9 @@ impl Encoder<'_> {
         for fragment in self.tokenizer.specials.cut(&text, &ranges, data) {
             match fragment {
                 Fragment::Token(id) => self.ids.push(id),
-                Fragment::Plain(range) => self.plain(&text[range.clone()], range.start == 0, control)?,
+                Fragment::Plain(range) => {
+                    self.plain(&text[range.clone()], range.start == 0 && !self.inside, control)?
+                }
             }
         }
         Ok(())

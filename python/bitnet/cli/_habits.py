@@ -15,12 +15,15 @@ ALIASES = {
     "--thinking": ("--enable-thinking", "--think"),
     "--hide-thinking": ("--hidethinking",),
     "--template": ("--chat-template", "--chat-template-file"),
+    "--json-schema": ("--json-schema-file", "--guided-json"),
+    "--grammar": ("--grammar-file", "--guided-grammar"),
+    "--regex": ("--guided-regex",),
+    "--choice": ("--guided-choice",),
 }
 """Other spellings of an option, which the help does not show."""
 
 _CPU = "the engine runs on the processor only; leave this out"
 _HUB = "name the model: hf:OWNER/NAME[@REVISION][/FILE]"
-_CONSTRAINED = "answers cannot be constrained to a grammar or schema"
 _SAMPLER = "there is no such sampler; --temperature, --top-k, --top-p and --min-p choose"
 _CHAT = 'use `bitnet chat` for a conversation, or `bitnet run "MESSAGE"` for one answer'
 _SERVER = "there is no server; see `bitnet --help` for the commands"
@@ -54,11 +57,7 @@ HINTS = {
     "--model-url": "download the file first, or name the model: hf:OWNER/NAME",
     "--file": "pipe it: `bitnet run -p - < FILE`",
     "-f": "pipe it: `bitnet run -p - < FILE`",
-    "--grammar": _CONSTRAINED,
-    "--grammar-file": _CONSTRAINED,
-    "--json-schema": _CONSTRAINED,
-    "--format": _CONSTRAINED,
-    "--guided-json": _CONSTRAINED,
+    "--format": "--json-schema FILE gives JSON of a schema",
     "--mirostat": _SAMPLER,
     "--typical": _SAMPLER,
     "--typical-p": _SAMPLER,

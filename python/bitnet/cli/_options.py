@@ -69,6 +69,14 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a number") from error
 
 
+def text_or_file(text: str) -> str:
+    """The text of a file, if there is one of this name; else the text itself."""
+    try:
+        return read_text(text) if os.path.isfile(text) else text
+    except (OSError, ArgumentError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 # -- The model --------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +308,31 @@ SAMPLING_OPTIONS = (
         "no guesses",
         str,
         "HOW",
+    ),
+    SamplingOption(
+        "json_schema",
+        "answer with JSON of this JSON Schema: a file, or the schema itself as JSON text",
+        "no form",
+        text_or_file,
+        "SCHEMA",
+    ),
+    SamplingOption(
+        "regex", "answer with a text that matches this regular expression (Rust's syntax)", "no form", str, "REGEX"
+    ),
+    SamplingOption(
+        "choice",
+        "answer with one of the given texts; may be given several times",
+        "none",
+        str,
+        "TEXT",
+        repeated=True,
+    ),
+    SamplingOption(
+        "grammar",
+        "answer with a text of this grammar in Lark's notation: a file, or the grammar itself",
+        "no form",
+        text_or_file,
+        "GRAMMAR",
     ),
 )
 """The options of `add_sampling_options`. A test compares them with the keywords of `SamplingParams`."""
