@@ -1,6 +1,6 @@
 //! Rendered prompts: the text of a message is never recognized as a control token.
 
-use bitnet::template::{ChatTurn, Conversation, Role, Template, ThoughtState};
+use bitnet::template::{CallRules, ChatTurn, Conversation, Role, Template, ThoughtState};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -26,6 +26,7 @@ fn parts(template: &Template, messages: &Value, tools: Option<&Value>) -> Vec<(S
         add_generation_prompt: true,
         continue_final_message: false,
         variables: Map::new(),
+        calls: CallRules::default(),
     };
     let prompt = template.prompt(&conversation, &CONTROLS, &mut || false).expect("a prompt");
     let rendered = template.render(messages, tools, true, &Map::new()).expect("rendered");
@@ -167,9 +168,7 @@ fn a_message_cannot_take_a_control_token_from_the_template() {
     let template = template.expect("a template");
     for (before, after) in [("", "x"), ("y", ""), ("y", "x"), ("", "z<|a|>"), ("<|a|>", "x<|a|>")] {
         let messages = json!([{"role": "user", "content": before}, {"role": "user", "content": after}]);
-        let (tools, variables) = (Value::Null, Map::new());
-        let conversation =
-            Conversation { messages, tools, add_generation_prompt: true, continue_final_message: false, variables };
+        let conversation = Conversation { messages, ..Conversation::from_turns(&[], None) };
         let prompt = template.prompt(&conversation, &controls, &mut || false).expect("a prompt");
         let parts: Vec<_> = prompt.parts().into_iter().map(|(text, plain)| (text.to_string(), plain)).collect();
         assert_eq!(found(&parts, &controls), ["<|a|>"], "{before:?} {after:?}");

@@ -365,12 +365,15 @@ class Piece:
     def text(self) -> str:
         """Text that this step adds to the stream.
 
-        It is empty while a character is incomplete or the text might be the start of a stop string, and while the model
-        thinks before it answers. The texts of all pieces add up to the whole text.
+        It is empty while a character is incomplete, while the text might be the start of a stop string or of a tool
+        call, and while the model thinks before it answers. The texts of all pieces add up to the whole text.
         """
     @property
     def reasoning(self) -> str:
         """Text that this step adds to the thoughts before a chat answer, see `Completion.reasoning`; often empty."""
+    @property
+    def tool_calls(self) -> list[dict[str, Any]] | None:
+        """The tool calls that this step completes, see `Completion.tool_calls`; mostly None."""
     @property
     def token_id(self) -> int | None:
         """Id of the token; None in a last piece that only reports a stop id."""
@@ -392,7 +395,8 @@ class Completion:
 
     @property
     def text(self) -> str:
-        """The generated text, without a stop string. A chat answer is without the thoughts before it."""
+        """The generated text, without a stop string. A chat answer is without the thoughts before it and without tool
+        calls."""
     @property
     def reasoning(self) -> str | None:
         """What the model thought before a chat answer: the text between `<think>` and `</think>`.
@@ -408,6 +412,16 @@ class Completion:
 
         None without `json_schema`, and if the completion ended before it was complete (`finish_reason` is not "stop").
         Raises the error of the class if it refuses a value for reasons that its schema does not hold.
+        """
+    @property
+    def tool_calls(self) -> list[dict[str, Any]] | None:
+        """The calls of `tools` in a chat answer, in order; None if there are none.
+
+        A call is {"id": "...", "type": "function", "function": {"name": "...", "arguments": "{...}"}}, as in OpenAI's
+        API: the arguments are the JSON text of an object. They are sure to follow the tool's schema only with
+        `tool_choice` "required" or a name. Text that is not a call of one of the tools stays in `text`. `token_ids` has
+        all tokens, those of calls included. An id follows from the seed, the length of the prompt and the call's place
+        among the calls, so the same prompt and seed give the same ids.
         """
     @property
     def token_ids(self) -> list[int]:
@@ -584,7 +598,7 @@ class Stream:
         """Same as `cancel`, for `contextlib.aclosing`."""
     @property
     def text(self) -> str:
-        """Text so far, without the thoughts before a chat answer."""
+        """Text so far, without the thoughts before a chat answer and without tool calls."""
     @property
     def reasoning(self) -> str | None:
         """Thoughts so far, see `Completion.reasoning`; None if there are none.
@@ -592,6 +606,9 @@ class Stream:
         If a `</think>` follows that no `<think>` opened, the text before it turns out to be thoughts: it moves from
         `text` to here, though the pieces so far had it as their `text`.
         """
+    @property
+    def tool_calls(self) -> list[dict[str, Any]] | None:
+        """The tool calls that are complete so far, see `Completion.tool_calls`; None if there are none."""
     @property
     def token_ids(self) -> list[int]:
         """Generated ids so far, without a stop id."""
@@ -1669,6 +1686,8 @@ class Engine:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = "auto",
+        parallel_tool_calls: bool | None = True,
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
@@ -1686,9 +1705,18 @@ class Engine:
         Args:
             messages: Dicts with "role" and "content", or `ChatTurn`s; or a list of such lists. A content that is a list
                 of text parts is joined by line breaks. An earlier answer may have its thoughts as "reasoning_content"
-                or "reasoning"; the template decides whether they stay. Text in messages never becomes a control token.
+                or "reasoning"; the template decides whether they stay. It may have "tool_calls", and a message
+                {"role": "tool", "tool_call_id": "...", "content": "..."} has the result of a call. Text in messages
+                never becomes a control token.
             params: Sampling parameters; for a list of conversations also a list, with one for each.
-            tools: JSON schemas of functions, as dicts. The answer is the model's text; calls in it are not parsed.
+            tools: Functions that the model may call, as dicts: {"type": "function", "function": {"name": "...",
+                "description": "...", "parameters": JSON schema}}. The template shows them to the model; if it cannot,
+                they are described in the system prompt. `tool_calls` of the completion has the calls. docs/tools.md
+                has an example.
+            tool_choice: "auto": the model decides whether it calls a tool. "none": it gets to see no tools. "required":
+                it calls at least one. The name of a tool, or {"type": "function", "function": {"name": "..."}}: it
+                makes one call of this tool. The last two constrain the answer to calls that follow the tools' schemas.
+            parallel_tool_calls: Whether an answer may have several calls. If not, only the first one is kept.
             template: A `Template`, the name of a built-in one, or the name of one of several in the model. Default: the
                 model's own.
             add_generation_prompt: End the prompt with the start of an assistant message. Default: True, unless
@@ -1704,7 +1732,8 @@ class Engine:
 
         Raises:
             TypeError: Something is not a message; the error names `messages[i]`.
-            ArgumentError: `enable_thinking` is given, and the template does not read it.
+            ArgumentError: `enable_thinking` is given, and the template does not read it; a tool has no name; or
+                `tool_choice` asks for a tool that is not there.
             TemplateError: The template fails, or refuses the conversation.
             ContextLengthError: The messages do not fit into the context.
 
@@ -1725,6 +1754,8 @@ class Engine:
         params: SamplingParams | list[SamplingParams] | None = None,
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = "auto",
+        parallel_tool_calls: bool | None = True,
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
@@ -1741,6 +1772,8 @@ class Engine:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = "auto",
+        parallel_tool_calls: bool | None = True,
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
@@ -1757,6 +1790,8 @@ class Engine:
         params: SamplingParams | list[SamplingParams] | None = None,
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = "auto",
+        parallel_tool_calls: bool | None = True,
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
@@ -1773,6 +1808,8 @@ class Engine:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = "auto",
+        parallel_tool_calls: bool | None = True,
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
@@ -1789,6 +1826,8 @@ class Engine:
         params: SamplingParams | list[SamplingParams] | None = None,
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = "auto",
+        parallel_tool_calls: bool | None = True,
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
@@ -1804,6 +1843,8 @@ class Engine:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = "auto",
+        parallel_tool_calls: bool | None = True,
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
@@ -1819,6 +1860,8 @@ class Engine:
         params: SamplingParams | list[SamplingParams] | None = None,
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = "auto",
+        parallel_tool_calls: bool | None = True,
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
@@ -1833,6 +1876,8 @@ class Engine:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = "auto",
+        parallel_tool_calls: bool | None = True,
         template: Template | str | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,

@@ -45,11 +45,11 @@ def sampling_params(keywords: dict[str, Any]) -> "SamplingParams":
 
 def completion_dict(completion: "Completion") -> dict[str, Any]:
     """`Completion.to_dict`."""
-    names = ("text", "reasoning", "token_ids", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens")
-    times = ("seed", "ttft", "decode_seconds")
+    names = ("text", "reasoning", "tool_calls", "token_ids", "finish_reason")
+    figures = ("prompt_tokens", "cached_tokens", "completion_tokens", "seed", "ttft", "decode_seconds")
     logprobs, top = completion.logprobs, completion.top_logprobs
     return {
-        **{name: getattr(completion, name) for name in (*names, *times)},
+        **{name: getattr(completion, name) for name in (*names, *figures)},
         "logprobs": logprobs and [_logprob_dict(one) for one in logprobs],
         "top_logprobs": top and [[_logprob_dict(one) for one in all] for all in top],
         "receipt": completion.receipt and completion.receipt.to_dict(),

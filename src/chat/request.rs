@@ -1,10 +1,10 @@
 //! The request for an answer to a conversation, and for answers without a session.
 
 use crate::engine::{Engine, PromptOrigin, Request, Watch};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::receipt::TemplateClaim;
 use crate::sampler::SamplingParams;
-use crate::template::{Conversation, Template};
+use crate::template::{CallReader, Conversation, Template, Tool, ToolChoice};
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 use std::time::Instant;
@@ -28,7 +28,8 @@ pub fn request(
     mut params: SamplingParams,
     watch: &mut Watch,
 ) -> Result<Request> {
-    let (ids, origin) = prompt(engine, template, conversation, watch)?;
+    let (ids, mut origin) = prompt(engine, template, conversation, watch)?;
+    origin.grammar = call_grammar(engine, &conversation.calls.choice, origin.calls.as_ref())?;
     add_stops(engine, template.for_conversation(conversation), &mut params)?;
     Ok(engine.request(ids.into(), params, watch)?.with_origin(origin))
 }
@@ -43,6 +44,7 @@ pub(super) fn prompt(
     let tokenizer = engine.tokenizer()?; // may wait for the thread that builds it, which is not this prompt's time
     let start = Instant::now();
     let controls: Vec<&str> = tokenizer.control_texts().collect();
+    let conversation = &*template.prepared(conversation, watch)?;
     let prompt = template.prompt(conversation, &controls, watch)?;
     let render = start.elapsed();
     let ids = tokenizer.encode_prompt(&prompt, watch)?;
@@ -54,8 +56,40 @@ pub(super) fn prompt(
         system: conversation.system().map(str::to_string),
         previous: None,
         thoughts: template.thoughts_at_end(conversation, &prompt),
+        calls: call_reader(used, conversation)?,
+        grammar: None,
     };
     Ok((ids, origin))
+}
+
+/// What finds the calls in an answer; `None` if it may have none.
+fn call_reader(template: &Template, conversation: &Conversation) -> Result<Option<CallReader>> {
+    let rules = &conversation.calls;
+    let mut tools = Tool::all(&conversation.tools)?;
+    if let ToolChoice::Named(name) = &rules.choice {
+        let known: Vec<String> = tools.iter().map(|tool| format!("'{}'", tool.name)).collect();
+        tools.retain(|tool| tool.name == *name);
+        if tools.is_empty() {
+            let known = if known.is_empty() { "no tools".into() } else { known.join(", ") };
+            return Err(Error::Argument(format!("tool_choice is '{name}', but tools has {known}")));
+        }
+    }
+    if rules.choice == ToolChoice::Required && tools.is_empty() {
+        return Err(Error::Argument("tool_choice is 'required', but there are no tools; give tools".into()));
+    }
+    let parallel = rules.parallel && !matches!(rules.choice, ToolChoice::Named(_));
+    let reader = CallReader { format: template.call_format(), tools, parallel };
+    Ok(Some(reader).filter(|reader| !reader.tools.is_empty() && rules.choice != ToolChoice::None))
+}
+
+/// The grammar of an answer that has to be a call; `None` if the model decides.
+fn call_grammar(engine: &Engine, choice: &ToolChoice, reader: Option<&CallReader>) -> Result<Option<String>> {
+    if !matches!(choice, ToolChoice::Required | ToolChoice::Named(_)) {
+        return Ok(None);
+    }
+    let tokenizer = engine.tokenizer()?;
+    let control = |text: &str| tokenizer.id_of(text).filter(|id| tokenizer.is_control(*id));
+    Ok(reader.map(|reader| reader.grammar(control)))
 }
 
 /// Adds the texts that end the assistant's turn, as ids where the vocabulary has control tokens for them.

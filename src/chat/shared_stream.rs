@@ -2,7 +2,7 @@
 
 use super::ChatStream;
 use crate::decode::{Done, Step};
-use crate::engine::{Engine, Finish, Piece, Stream, Watch};
+use crate::engine::{Engine, Finish, Piece, Stream, ToolCall, Watch};
 use crate::error::{Error, Result};
 use crate::receipt::Receipt;
 use crate::token::TokenId;
@@ -25,10 +25,12 @@ pub struct SharedStream {
 /// An answer as it was after its last step.
 #[derive(Clone, Default)]
 pub struct Progress {
-    /// The text so far, without thoughts.
+    /// The text so far, without thoughts and calls.
     pub text: String,
     /// The thoughts so far.
     pub reasoning: String,
+    /// The calls so far.
+    pub calls: Vec<ToolCall>,
     /// The ids of the text, without a stop id.
     pub ids: Vec<TokenId>,
     /// Why the answer ended, if it has.
@@ -119,6 +121,7 @@ impl Progress {
         let generation = &stream.generation;
         extend(&mut self.reasoning, &stream.reasoning);
         extend(&mut self.text, &stream.text);
+        self.calls.extend_from_slice(&stream.calls[self.calls.len()..]);
         self.ids.extend_from_slice(&generation.output_ids()[self.ids.len()..]);
         self.finish = generation.finish;
         (self.prompt_tokens, self.cached_tokens) = (generation.prompt().len(), generation.cached_tokens);

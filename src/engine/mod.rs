@@ -21,6 +21,7 @@ mod template;
 mod tensor;
 mod thoughts;
 mod together;
+mod tool_calls;
 mod trace;
 
 pub use crate::decode::{Finish, TokenScore, Watch};
@@ -42,6 +43,7 @@ pub use spans::{Span, spans};
 pub use stream::{Piece, Stream};
 pub use template::template_of_file;
 pub use tensor::TensorValues;
+pub use tool_calls::ToolCall;
 
 use crate::checkpoint::gguf::Gguf;
 use crate::decode::{PrefixCache, Runtime};

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::grammar::Constraint;
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
-use crate::template::{ThoughtState, thoughts};
+use crate::template::{CallReader, ThoughtState, thoughts};
 use crate::token::TokenId;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,6 +71,10 @@ pub struct PromptOrigin {
     pub previous: Option<Arc<Receipt>>,
     /// How far thoughts are at its end, if the template knows thoughts. They are then kept apart from the answer.
     pub thoughts: Option<ThoughtState>,
+    /// Finds the calls in the answer, if it may have any. They are then kept apart from the answer.
+    pub calls: Option<CallReader>,
+    /// The grammar of an answer that has to be a call, in the Lark syntax of the crate `llguidance`.
+    pub grammar: Option<String>,
 }
 
 impl Request {

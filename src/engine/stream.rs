@@ -2,6 +2,7 @@
 
 use super::stop_strings::StopStrings;
 use super::thoughts::ThoughtSplitter;
+use super::tool_calls::{CallSplitter, ToolCall, call_id};
 use super::{Engine, Finish, LogitsProcessor, PromptOrigin, Request, Watch};
 use crate::decode::{Done, Generation, Sequence, Step, Task, Token};
 use crate::error::Result;
@@ -18,6 +19,8 @@ pub struct Piece {
     pub text: String,
     /// Characters of the thoughts before the answer.
     pub reasoning: String,
+    /// Calls of tools that are now complete. Their text is not in `text`.
+    pub calls: Vec<ToolCall>,
     /// The token id. None in the last piece if a stop id ended the answer.
     pub id: Option<TokenId>,
     /// If asked for: the token's log-probability, and the most likely ids with theirs.
@@ -40,10 +43,13 @@ pub struct Stream {
     stop_strings: StopStrings,
     thoughts: ThoughtSplitter,
     processor: Option<LogitsProcessor>,
-    /// The text so far, without thoughts.
+    call_splitter: CallSplitter,
+    /// The text so far, without thoughts and calls.
     pub text: String,
     /// The thoughts so far.
     pub reasoning: String,
+    /// The calls so far.
+    pub calls: Vec<ToolCall>,
     pub(super) origin: PromptOrigin,
     pub(super) clock: Clock,
     /// When the pull under way began.
@@ -84,13 +90,13 @@ impl Engine {
         self.begin_stream(None, false, false, request)
     }
 
-    fn begin_stream(&self, own: Option<Sequence>, is_owned: bool, uses_cache: bool, request: Request) -> Stream {
+    fn begin_stream(&self, own: Option<Sequence>, is_owned: bool, uses_cache: bool, mut request: Request) -> Stream {
         let seed = request.params.seed.unwrap_or_else(random_seed);
         let controls = self.tokenizer().ok().into_iter().flat_map(Tokenizer::control_texts);
         let stop_strings = StopStrings::new(request.params.stop.clone(), controls);
         let thoughts = ThoughtSplitter::new(request.origin.thoughts);
+        let call_splitter = CallSplitter::new(request.origin.calls.take());
         let wall = request.origin.render + request.origin.tokenize;
-        let mut request = request;
         let (origin, processor) = (std::mem::take(&mut request.origin), request.processor.take());
         let (sequence, generation) = self.begin(own, uses_cache, seed, processor.is_some(), request);
         Stream {
@@ -102,8 +108,10 @@ impl Engine {
             stop_strings,
             thoughts,
             processor,
+            call_splitter,
             text: String::new(),
             reasoning: String::new(),
+            calls: Vec::new(),
             origin,
             clock: Clock { wall, ..Clock::default() },
             entered: None,
@@ -210,14 +218,31 @@ impl Stream {
         } else if token.finish.is_some() {
             shown += &self.stop_strings.flush();
         }
-        // A mark of thoughts counts, though as a control token it has no text. Stop strings do not see it: a replay,
-        // which knows nothing of thoughts, must end where this answer does.
-        shown += control.filter(|control| self.thoughts.reads(control)).unwrap_or_default();
-        let split = self.thoughts.push(&shown, self.generation.finish.is_some());
-        split.add_to(&mut self.reasoning, &mut self.text);
+        // A mark of thoughts or calls counts, though as a control token it has no text. Stop strings do not see it: a
+        // replay, which knows nothing of thoughts and calls, must end where this answer does.
+        let is_mark = |control: &&str| self.thoughts.reads(control) || self.call_splitter.reads(control);
+        shown += control.filter(is_mark).unwrap_or_default();
+        let (text, reasoning, calls) = self.split(&shown, self.generation.finish.is_some());
         self.clock.detokenize += start.elapsed();
         let (finish, id) = (self.generation.finish, (!stopped).then_some(token.id));
-        Piece { text: split.text, reasoning: split.reasoning, id, logprobs: token.logprobs, finish }
+        Piece { text, reasoning, calls, id, logprobs: token.logprobs, finish }
+    }
+
+    /// Takes text apart, and adds it to what there is so far. `last`: no more text follows. Returns the new text of the
+    /// answer, that of the thoughts, and the new calls.
+    fn split(&mut self, shown: &str, last: bool) -> (String, String, Vec<ToolCall>) {
+        let mut split = self.thoughts.push(shown, last);
+        if split.all_thought {
+            self.text += &self.call_splitter.take_held();
+        }
+        let found = self.call_splitter.push(&split.text, last);
+        split.text = found.text;
+        split.add_to(&mut self.reasoning, &mut self.text);
+        let (seed, prompt, first) = (self.generation.seed, self.generation.prompt().len(), self.calls.len());
+        let named = |(i, call)| ToolCall { id: call_id(seed, prompt, first + i), call };
+        let calls: Vec<ToolCall> = found.calls.into_iter().enumerate().map(named).collect();
+        self.calls.extend_from_slice(&calls);
+        (split.text, split.reasoning, calls)
     }
 
     /// Ends the answer now. Does nothing if it has ended.

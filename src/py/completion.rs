@@ -6,6 +6,7 @@ use super::parsed::JsonForm;
 use super::pickle::{Reduced, by_fields};
 use super::receipt::Receipt;
 use super::texts;
+use super::tools::{ToolCall, tool_calls, tool_calls_repr};
 use crate::chat::SharedStream;
 use crate::engine::{Engine, Piece as CorePiece};
 use crate::token::TokenId;
@@ -43,6 +44,8 @@ pub struct Piece {
     finish_reason: Option<String>,
     #[doc = doc!(Piece.reasoning)]
     reasoning: String,
+    #[doc = doc!(Piece.tool_calls)]
+    tool_calls: Option<Vec<ToolCall>>,
 }
 
 #[doc = doc!(Completion)]
@@ -76,6 +79,8 @@ pub struct Completion {
     reasoning: Option<String>,
     #[pyo3(name = "_json")]
     json: JsonForm,
+    #[doc = doc!(Completion.tool_calls)]
+    tool_calls: Option<Vec<ToolCall>>,
 }
 
 impl Logprob {
@@ -99,6 +104,7 @@ impl Piece {
             top_logprobs: top.map(|top| top.into_iter().map(|one| Logprob::new(engine, one)).collect()),
             finish_reason: piece.finish.map(|finish| finish.name().into()),
             reasoning: piece.reasoning,
+            tool_calls: tool_calls(piece.calls),
         }
     }
 }
@@ -123,6 +129,7 @@ impl Completion {
             receipt: answer.receipt.map(|core| Receipt { core }),
             reasoning: Some(answer.reasoning).filter(|thoughts| !thoughts.is_empty()),
             json,
+            tool_calls: tool_calls(answer.calls),
         }
     }
 }
@@ -171,7 +178,9 @@ impl Logprob {
 #[pymethods]
 impl Piece {
     #[classmethod]
-    #[pyo3(signature = (text, token_id, logprob, top_logprobs, finish_reason, reasoning=String::new()))]
+    #[pyo3(signature = (text, token_id, logprob, top_logprobs, finish_reason, reasoning=String::new(),
+        tool_calls=None))]
+    #[allow(clippy::too_many_arguments)]
     fn _rebuild(
         _cls: &Bound<'_, PyType>,
         text: String,
@@ -180,12 +189,13 @@ impl Piece {
         top_logprobs: Option<Vec<Logprob>>,
         finish_reason: Option<String>,
         reasoning: String,
+        tool_calls: Option<Vec<ToolCall>>,
     ) -> Piece {
-        Piece { text, token_id, logprob, top_logprobs, finish_reason, reasoning }
+        Piece { text, token_id, logprob, top_logprobs, finish_reason, reasoning, tool_calls }
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        by_fields(slf, &["text", "token_id", "logprob", "top_logprobs", "finish_reason", "reasoning"])
+        by_fields(slf, &["text", "token_id", "logprob", "top_logprobs", "finish_reason", "reasoning", "tool_calls"])
     }
 
     fn __str__(&self) -> &str {
@@ -203,9 +213,10 @@ impl Piece {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let thoughts = Some(&*self.reasoning).filter(|thoughts| !thoughts.is_empty());
         Ok(format!(
-            "Piece(text={}{}, token_id={}, finish_reason={})",
+            "Piece(text={}{}{}, token_id={}, finish_reason={})",
             PyString::new(py, &self.text).repr()?,
             reasoning(py, thoughts)?,
+            tool_calls_repr(py, self.tool_calls.as_ref())?,
             self.token_id.map_or("None".into(), |id| id.to_string()),
             quoted(self.finish_reason.as_deref())
         ))
@@ -213,7 +224,7 @@ impl Piece {
 }
 
 /// The fields of a completion, as `_rebuild` takes them.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "text",
     "token_ids",
     "finish_reason",
@@ -228,13 +239,14 @@ const FIELDS: [&str; 14] = [
     "receipt",
     "reasoning",
     "_json",
+    "tool_calls",
 ];
 
 #[pymethods]
 impl Completion {
     #[classmethod]
     #[pyo3(signature = (text, token_ids, finish_reason, prompt_tokens, cached_tokens, completion_tokens, seed, ttft,
-        decode_seconds, logprobs, top_logprobs, receipt, reasoning=None, json=JsonForm::None))]
+        decode_seconds, logprobs, top_logprobs, receipt, reasoning=None, json=JsonForm::None, tool_calls=None))]
     #[allow(clippy::too_many_arguments)]
     fn _rebuild(
         _cls: &Bound<'_, PyType>,
@@ -252,6 +264,7 @@ impl Completion {
         receipt: Option<Receipt>,
         reasoning: Option<String>,
         json: JsonForm,
+        tool_calls: Option<Vec<ToolCall>>,
     ) -> Completion {
         Completion {
             text,
@@ -268,6 +281,7 @@ impl Completion {
             receipt,
             reasoning,
             json,
+            tool_calls,
         }
     }
 
@@ -309,6 +323,7 @@ impl Completion {
             };
             let logprobs = self.logprobs == other.logprobs && self.top_logprobs == other.top_logprobs;
             let texts = self.text == other.text && self.reasoning == other.reasoning;
+            let texts = texts && self.tool_calls == other.tool_calls;
             Ok(texts && fields(self) == fields(other) && logprobs && receipts)
         })
     }
@@ -327,9 +342,10 @@ impl Completion {
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
-            "Completion(text={}{}, finish_reason={}, prompt_tokens={}, completion_tokens={})",
+            "Completion(text={}{}{}, finish_reason={}, prompt_tokens={}, completion_tokens={})",
             PyString::new(py, &self.text).repr()?,
             reasoning(py, self.reasoning.as_deref())?,
+            tool_calls_repr(py, self.tool_calls.as_ref())?,
             quoted(self.finish_reason.as_deref()),
             self.prompt_tokens,
             self.completion_tokens

@@ -10,7 +10,7 @@ use super::stream::Stream;
 use super::template::chat_template;
 use super::turn::ChatTurn;
 use crate::chat;
-use crate::engine::TextOrIds;
+use crate::engine::{TextOrIds, Watch};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -61,6 +61,7 @@ impl Engine {
         let template = chat_template(py, &core, arguments.template.as_ref())?;
         let convert = |messages: Bound<'py, PyAny>, i| {
             let mut conversation = arguments.rendering().chat(&messages, &indexed("messages", i))?;
+            conversation.calls = arguments.calls.clone();
             template.set_thinking(&mut conversation, arguments.enable_thinking)?;
             Ok(Prompt::Chat(template.clone(), conversation))
         };
@@ -103,9 +104,11 @@ impl Engine {
         if prompt.cast::<PyList>().is_ok_and(|list| list.iter().any(is_message)) {
             let conversation = Rendering::default().chat(prompt, "messages")?;
             let template = detached(py, |_| core.template())?;
-            return detached(py, |watch| chat::encode(&template, core.tokenizer()?, &conversation, watch))?
-                .len()
-                .into_bound_py_any(py);
+            let count = |watch: &mut Watch| {
+                let conversation = template.prepared(&conversation, watch)?;
+                Ok(chat::encode(&template, core.tokenizer()?, &conversation, watch)?.len())
+            };
+            return detached(py, count)?.into_bound_py_any(py);
         }
         let count = |prompt: Bound<'py, PyAny>, i| {
             let prompt = text_or_ids(&prompt, &indexed("prompt", i), &core)?;
@@ -166,8 +169,8 @@ impl Engine {
 
     #[doc = doc!(Engine.chat)]
     #[pyo3(signature = (messages, params=None, *, progress=false, **keywords), text_signature = "($self, messages, \
-        params=None, *, tools=None, template=None, add_generation_prompt=None, continue_final_message=False, \
-        enable_thinking=None, chat_template_kwargs=None, n=None, progress=False, **keywords)")]
+        params=None, *, tools=None, tool_choice='auto', parallel_tool_calls=True, template=None, \
+        add_generation_prompt=None, continue_final_message=False, enable_thinking=None, chat_template_kwargs=None, n=None, progress=False, **keywords)")]
     fn chat<'py>(
         &self,
         py: Python<'py>,
@@ -181,8 +184,8 @@ impl Engine {
 
     #[doc = doc!(Engine.achat)]
     #[pyo3(signature = (messages, params=None, **keywords), text_signature = "($self, messages, params=None, *, tools=None, \
-        template=None, add_generation_prompt=None, continue_final_message=False, enable_thinking=None, \
-        chat_template_kwargs=None, n=None, **keywords)")]
+        tool_choice='auto', parallel_tool_calls=True, template=None, add_generation_prompt=None, \
+        continue_final_message=False, enable_thinking=None, chat_template_kwargs=None, n=None, **keywords)")]
     fn achat<'py>(
         &self,
         py: Python<'py>,
@@ -195,8 +198,8 @@ impl Engine {
 
     #[doc = doc!(Engine.chat_stream)]
     #[pyo3(signature = (messages, params=None, **keywords), text_signature = "($self, messages, params=None, *, tools=None, \
-        template=None, add_generation_prompt=None, continue_final_message=False, enable_thinking=None, \
-        chat_template_kwargs=None, **keywords)")]
+        tool_choice='auto', parallel_tool_calls=True, template=None, add_generation_prompt=None, \
+        continue_final_message=False, enable_thinking=None, chat_template_kwargs=None, **keywords)")]
     fn chat_stream<'py>(
         &self,
         py: Python<'py>,

@@ -1,9 +1,10 @@
 //! Messages and the other arguments of a template, as the core takes them.
 
 use super::convert::{TemplateError, named, type_name, unicode};
+use super::tools::tool_choice;
 use super::turn::ChatTurn;
 use crate::error::Error;
-use crate::template::{ChatTurn as CoreTurn, Conversation, Role};
+use crate::template::{CallRules, ChatTurn as CoreTurn, Conversation, Role, ToolChoice};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
@@ -68,6 +69,7 @@ impl<'py> Rendering<'_, 'py> {
             add_generation_prompt: add_generation_prompt.unwrap_or(!continue_final_message),
             continue_final_message,
             variables: variables.map_or(Ok(Map::new()), |all| all.iter().map(variable).collect::<PyResult<_>>())?,
+            calls: CallRules::default(),
         })
     }
 
@@ -106,6 +108,8 @@ pub struct ChatArguments<'py> {
     add_generation_prompt: Option<bool>,
     continue_final_message: bool,
     variables: Option<Bound<'py, PyDict>>,
+    /// Which calls of tools the answer may have.
+    pub calls: CallRules,
     /// The template's variable of this name; None: the template decides.
     pub enable_thinking: Option<bool>,
     /// A Template, or the name of one.
@@ -144,8 +148,10 @@ impl<'py> ChatArguments<'py> {
             let twice = "enable_thinking is given, and chat_template_kwargs has it too; give it once";
             return Err(PyTypeError::new_err(twice));
         }
+        let choice = take("tool_choice")?.map_or(Ok(ToolChoice::Auto), |choice| tool_choice(&choice))?;
         Ok(ChatArguments {
             tools: take("tools")?,
+            calls: CallRules { choice, parallel: flag("parallel_tool_calls")?.unwrap_or(true) },
             add_generation_prompt: flag("add_generation_prompt")?,
             continue_final_message: flag("continue_final_message")?.unwrap_or(false),
             variables,

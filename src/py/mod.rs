@@ -29,6 +29,7 @@ mod tensor;
 mod texts;
 mod together;
 mod tokenizer;
+mod tools;
 mod trace;
 mod turn;
 

@@ -6,6 +6,7 @@ use super::convert::detached;
 use super::hints;
 use super::parsed::JsonForm;
 use super::receipt::Receipt;
+use super::tools::{ToolCall, tool_calls};
 use crate::chat::{ChatStream, SharedStream};
 use crate::engine::{Engine, Finish, Stream as CoreStream};
 use crate::token::TokenId;
@@ -126,6 +127,12 @@ impl Stream {
     #[getter]
     fn reasoning(&self) -> Option<String> {
         Some(self.shared.progress().reasoning.clone()).filter(|thoughts| !thoughts.is_empty())
+    }
+
+    #[doc = doc!(Stream.tool_calls)]
+    #[getter]
+    fn tool_calls(&self) -> Option<Vec<ToolCall>> {
+        tool_calls(self.shared.progress().calls.clone())
     }
 
     #[doc = doc!(Stream.token_ids)]

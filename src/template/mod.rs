@@ -9,11 +9,13 @@ mod detect;
 mod jinja;
 mod prompt;
 pub mod thoughts;
+mod tools;
 mod turn;
 
 pub use detect::TemplateOrigin;
 pub use prompt::RenderedPrompt;
 pub use thoughts::ThoughtState;
+pub use tools::{CallFormat, CallReader, CallRules, FoundCall, Reading, Tool, ToolChoice};
 pub use turn::{ChatTurn, Role};
 
 use crate::error::{Error, Result, Watch};
@@ -107,8 +109,9 @@ impl Template {
         variables: &Map<String, Json>,
     ) -> Result<String> {
         let (messages, tools, variables) = (messages.clone(), tools.cloned().unwrap_or_default(), variables.clone());
-        let continue_final_message = false;
-        let conversation = Conversation { messages, tools, add_generation_prompt, continue_final_message, variables };
+        let (continue_final_message, calls) = (false, CallRules::default());
+        let conversation =
+            Conversation { messages, tools, add_generation_prompt, continue_final_message, variables, calls };
         self.render_conversation(&conversation, &mut || false)
     }
 
@@ -119,7 +122,8 @@ impl Template {
 
     /// The template that renders a conversation: another one if it has tools and the model has a template for them.
     pub fn for_conversation(&self, conversation: &Conversation) -> &Template {
-        self.tool_use.as_deref().filter(|_| !conversation.tools.is_null()).unwrap_or(self)
+        let has_tools = !conversation.tools.is_null() && conversation.calls.choice != ToolChoice::None;
+        self.tool_use.as_deref().filter(|_| has_tools).unwrap_or(self)
     }
 
     /// The prompt of a conversation.
@@ -167,6 +171,8 @@ pub struct Conversation {
     pub continue_final_message: bool,
     /// Other variables of the template.
     pub variables: Map<String, Json>,
+    /// Which tools the answer may call.
+    pub calls: CallRules,
 }
 
 impl Conversation {
@@ -180,6 +186,7 @@ impl Conversation {
             add_generation_prompt: true,
             continue_final_message: false,
             variables: Map::new(),
+            calls: CallRules::default(),
         }
     }
 

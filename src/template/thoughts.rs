@@ -28,7 +28,7 @@ impl Template {
     }
 
     /// Whether the source mentions a variable of this name.
-    fn mentions(&self, name: &str) -> bool {
+    pub(super) fn mentions(&self, name: &str) -> bool {
         let joins = |c: char| c.is_alphanumeric() || c == '_';
         self.source.match_indices(name).any(|(at, _)| {
             let after = &self.source[at + name.len()..];
