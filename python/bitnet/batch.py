@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _core
 from ._core import ChatSession, Completion, Engine, Receipt, SamplingParams, Stream, Template
-from ._requests import REFUSALS, take_prompt, take_sampling, take_thinking
+from ._requests import REFUSALS, take_prompt, take_sampling, take_thinking, take_tools, uses_tools
 from ._text_input import read_text
 from .errors import ArgumentError
 
@@ -29,8 +29,11 @@ class _Request:
     index: int
     prompt: str | list[int] | None
     """A text or token ids to continue, or None if the request has messages."""
-    messages: list[dict[str, str]]
-    """A conversation to answer: an optional system prompt, then turns; the last one is the user's."""
+    messages: list[dict[str, Any]]
+    """A conversation to answer: an optional system prompt, then turns; the last one is the user's, or the result of a
+    tool."""
+    tools: dict[str, Any]
+    """The keywords of `Engine.chat` for tools."""
     enable_thinking: bool | None
     """As for `ChatSession.send`."""
     params: SamplingParams
@@ -41,6 +44,11 @@ class _Request:
         """Start to answer. `chat` has the template and the settings for conversations."""
         if self.prompt is not None:
             return engine.stream(self.prompt, params=self.params)
+        if self.tools or uses_tools(self.messages):
+            thinking = chat.enable_thinking if self.enable_thinking is None else self.enable_thinking
+            return engine.chat_stream(
+                self.messages, self.params, template=chat.template, enable_thinking=thinking, **self.tools
+            )
         messages = list(self.messages)
         system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
         conversation = json.loads(chat.to_json()) | {"system": system, "turns": [*map(_turn, messages[:-1])]}
@@ -65,7 +73,8 @@ def run(
     answer and after each one, how many requests are answered and how many there are.
 
     A request is a JSON object on one line. It has a "prompt" (a text or token ids) or "messages"; it may have an "id"
-    (default: its index) and sampling parameters, which override those of this call.
+    (default: its index) and sampling parameters, which override those of this call. One with messages may have "tools",
+    "tool_choice" and "parallel_tool_calls", as for `Engine.chat`.
     source: a path; "-" is standard input.
     chat: treat a "prompt" that is a text as a user's message to the chat template.
     system: the system prompt of conversations that have none.
@@ -74,7 +83,8 @@ def run(
 
     An answer is a JSON object with index, id, request (a hash of everything that the answer depends on), text,
     finish_reason, prompt_tokens, completion_tokens and digest (of its receipt). If the model thought before its answer,
-    reasoning has its thoughts. If the request cannot be answered, "error" stands in place of everything after request.
+    reasoning has its thoughts; if it called tools, tool_calls has the calls. If the request cannot be answered, "error"
+    stands in place of everything after request.
 
     Answers that `target` already holds are kept. A last line that a killed process did not finish is dropped, and the
     remaining requests are answered.
@@ -105,6 +115,8 @@ def run(
                     fields[name] = getattr(answer, name)
                 if answer.reasoning is not None:
                     fields["reasoning"] = answer.reasoning
+                if answer.tool_calls is not None:
+                    fields["tool_calls"] = answer.tool_calls
                 if answer.receipt:
                     fields["digest"] = answer.receipt.digest
                     if save:
@@ -153,19 +165,21 @@ def _read_requests(source: str | os.PathLike[str], engine: Engine, pattern: Chat
     for place, line in _lines(source):
         index, fields = len(requests), _parsed(line, place)
         name = fields.pop("id", index)
-        prompt, messages = take_prompt(fields, place)
+        prompt, messages = take_prompt(fields, place, tools=True)
         if chat and isinstance(prompt, str):
             messages = [{"role": "user", "content": prompt}]
             prompt = None
         if messages and messages[0]["role"] != "system" and system is not None:
             messages = [{"role": "system", "content": system}, *messages]
         thinking = take_thinking(fields, place, bool(messages))
+        tools = take_tools(fields, place, bool(messages))
         sampling = common | take_sampling(fields, place)
         params, deciding = SamplingParams(**sampling), SamplingParams(**(sampling | {"speculate": None}))
-        own = [] if thinking is None else [f"enable_thinking {thinking}"]
+        own: list[Any] = [] if thinking is None else [f"enable_thinking {thinking}"]
+        own += [json.dumps(tools)] if tools else []
         mark = hashlib.sha256(json.dumps([setting + own, prompt, messages, repr(deciding)], sort_keys=True).encode())
         head = json.dumps({"index": index, "id": name, "request": mark.hexdigest()}).removesuffix("}").encode()
-        requests.append(_Request(index, prompt, messages, thinking, params, head))
+        requests.append(_Request(index, prompt, messages, tools, thinking, params, head))
     return requests
 
 
