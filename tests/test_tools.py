@@ -33,7 +33,7 @@ TOOL: dict[str, Any] = {
     "type": "function",
     "function": {"name": "f", "parameters": {"type": "object", "properties": {"b": {"type": "integer"}}}},
 }
-ASKED = [{"role": "user", "content": "x"}]
+ASKED: list[dict[str, Any]] = [{"role": "user", "content": "x"}]
 END = "<|im_end|>"
 NAMED = '{"name": "f", '
 ARGUMENTS = '{"b": 1}'
@@ -106,7 +106,7 @@ def test_every_form_of_chat_gives_the_calls_apart(hermes: Engine) -> None:
     answer = hermes.chat(ASKED, tools=[TOOL], seed=5)
     assert (answer.text, calls_of(answer)) == ("Well.", [CALL])
     assert hermes.decode(answer.token_ids) == "".join(HERMES_SCRIPT)
-    same = [
+    same: list[Any] = [
         *hermes.chat([ASKED, ASKED], tools=[TOOL], seed=5),
         asyncio.run(hermes.achat(ASKED, tools=[TOOL], seed=5)),
         hermes.chat_stream(ASKED, tools=[TOOL], seed=5),
@@ -167,7 +167,7 @@ def test_thoughts_come_before_calls(tmp_path: Path) -> None:
 def test_the_result_of_a_call_goes_back_to_the_model(hermes: Engine) -> None:
     answer = hermes.chat(ASKED, tools=[TOOL])
     assert answer.tool_calls
-    history = [
+    history: list[dict[str, Any]] = [
         *ASKED,
         {"role": "assistant", "content": None, "tool_calls": answer.tool_calls},
         {"role": "tool", "tool_call_id": answer.tool_calls[0]["id"], "content": "three"},
@@ -192,7 +192,10 @@ def test_a_template_without_tools_gets_them_in_the_system_prompt(tmp_path: Path)
         assert claim["system"].startswith("You can call functions."), "the system prompt that the model saw"
         none = prompt_of(engine, engine.chat(ASKED, tools=[TOOL], tool_choice="none"))
         assert none == prompt_of(engine, engine.chat(ASKED))
-        history = [*ASKED, {"role": "assistant", "content": "", "tool_calls": [{"function": CALL}]}]
+        history: list[dict[str, Any]] = [
+            *ASKED,
+            {"role": "assistant", "content": "", "tool_calls": [{"function": CALL}]},
+        ]
         history += [{"role": "tool", "content": "3"}]
         prompt = prompt_of(engine, engine.chat(history))
         assert 'assistant\n{"name": "f", "arguments": {"b": 1}}<|im_end|>' in prompt
@@ -209,6 +212,7 @@ def test_the_choice_of_tools(hermes: Engine) -> None:
 
 
 def test_wrong_arguments_are_named(hermes: Engine) -> None:
+    choice: Any
     for wrong, choice in (("no tools", "required"), ("tools has no tools", "f")):
         assert wrong in message_of(ArgumentError, hermes.chat, ASKED, tool_choice=choice)
     for choice in ("g", {"type": "function", "function": {"name": "g"}}):
