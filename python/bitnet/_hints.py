@@ -320,7 +320,6 @@ ATTRIBUTES = {
         "output_ids": "completion.token_ids",
         "sequences": "completion.token_ids",
         "stop_reason": "completion.finish_reason",
-        "tool_calls": "the answer is completion.text; calls in it are not parsed",
         "metrics": "completion.ttft, decode_seconds and receipt.seconds",
         "model_dump": "completion.to_dict()",
         "model_dump_json": "json.dumps(completion.to_dict())",

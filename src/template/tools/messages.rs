@@ -37,9 +37,9 @@ impl Template {
         }
         let messages = prepared.messages.as_array_mut().map(std::mem::take).unwrap_or_default();
         let mut messages = with_objects(messages)?;
-        if !template.reads_tools() {
+        if !template.reads_tools() && (has_tools || has_calls) {
             messages = with_texts(messages);
-        } else if !template.mentions("tool_calls") {
+        } else if has_calls && !template.mentions("tool_calls") {
             messages.iter_mut().for_each(call_as_text);
         } else if has_calls && template.expects_text(watch) {
             each_call(&mut messages, |function| function["arguments"] = text(&function["arguments"]).into());
@@ -89,8 +89,10 @@ impl Template {
         places.extend(user.map(|at| added(&messages, at, |content| format!("{description}\n\n{content}"))));
         for messages in places {
             conversation.messages = messages.into();
-            if self.render_conversation(conversation, watch).is_ok_and(|prompt| prompt.contains(&description)) {
-                return Ok(());
+            match self.render_conversation(conversation, watch) {
+                Ok(prompt) if prompt.contains(&description) => return Ok(()),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                _ => {}
             }
         }
         let hidden = "tools are given, but the chat template neither reads them nor shows a system prompt that \
