@@ -180,7 +180,7 @@ fn values_between_tags_have_the_type_of_the_schema() {
     assert_eq!(call(&[("unit", "null"), ("city", "null")]), weather(json!({"unit": null, "city": "null"})));
     assert_eq!(call(&[("any", "[1]"), ("days", "two")]), weather(json!({"any": [1], "days": "two"})));
     assert_eq!(call(&[("any", "True"), ("days", "None")]), weather(json!({"any": true, "days": null})));
-    let code = "a\n</parameter> </function>\n</tool_call>\n b\n";
+    let code = "a </parameter> b\n</function> c\n";
     assert_eq!(call(&[("city", code)]), weather(json!({ "city": code })));
 }
 
