@@ -27,7 +27,7 @@ pub enum Prompt {
     /// A text or ids, which are continued.
     Raw(TextOrIds),
     /// A conversation, whose next message is written.
-    Chat(Arc<Template>, Conversation),
+    Chat(Arc<Template>, Box<Conversation>),
 }
 
 /// One or several of something, as Python gave it.

@@ -63,7 +63,7 @@ impl Engine {
             let mut conversation = arguments.rendering().chat(&messages, &indexed("messages", i))?;
             conversation.calls = arguments.calls.clone();
             template.set_thinking(&mut conversation, arguments.enable_thinking)?;
-            Ok(Prompt::Chat(template.clone(), conversation))
+            Ok(Prompt::Chat(template.clone(), Box::new(conversation)))
         };
         let prompts = conversations(messages).try_map(convert)?;
         Questions::new(core, prompts, params, arguments.n.as_ref(), Some(&arguments.sampling))
