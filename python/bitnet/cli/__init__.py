@@ -24,6 +24,7 @@ __all__ = ["main"]
 _COMMANDS = (
     "chat",
     "run",
+    "serve",
     "bench",
     "plan",
     "inspect",

@@ -1,0 +1,72 @@
+"""Sampling parameters of a request."""
+
+from typing import Any
+
+from .. import SamplingParams
+from .errors import engine_arguments, invalid
+from .forms import form
+from .settings import Settings
+
+_NAMES = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "repeat_last_n",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "stop",
+    "stop_token_ids",
+    "ignore_eos",
+    "speculate",
+)
+"""Parameters that have the engine's names and values."""
+
+_BAN = -100.0
+"""OpenAI's bias that bans a token."""
+
+_SMALLEST_TOP_P = 1e-6
+"""OpenAI allows top_p 0, which keeps the most likely token alone."""
+
+
+def params(body: dict[str, Any], settings: Settings, **more: Any) -> SamplingParams:
+    """The sampling parameters of a checked request. `more` are those that the endpoint decides."""
+    given = {name: body[name] for name in _NAMES if name in body}
+    if given.get("top_k") == -1:
+        given["top_k"] = 0
+    if given.get("top_p") == 0:
+        given["top_p"] = _SMALLEST_TOP_P
+    if "logit_bias" in body:
+        given["logit_bias"] = _biases(body["logit_bias"])
+    given |= form(body) | {name: value for name, value in more.items() if value is not None}
+    limit = {} if settings.max_tokens is None else {"max_tokens": settings.max_tokens}
+    with engine_arguments():
+        return SamplingParams(**limit | settings.defaults | given)
+
+
+def max_tokens(body: dict[str, Any]) -> int | None:
+    """The limit of tokens, by either of its names."""
+    limits = {body[name] for name in ("max_tokens", "max_completion_tokens") if name in body}
+    if len(limits) > 1:
+        raise invalid("'max_tokens' and 'max_completion_tokens' differ; give one of them", "max_tokens")
+    return limits.pop() if limits else None
+
+
+def _biases(given: dict[str, float]) -> dict[int, float]:
+    """Biases by token id. JSON has texts as keys."""
+    biases = {}
+    for key, value in given.items():
+        if not (key.isascii() and key.isdecimal() and len(key) < 10):
+            raise invalid(f"'logit_bias' has the key {key[:40]!r}, expected a token id", "logit_bias")
+        biases[int(key)] = float("-inf") if value <= _BAN else float(value)
+    return biases
+
+
+def with_seed(params: SamplingParams, i: int) -> SamplingParams:
+    """The parameters of answer i of several, as `Engine.generate(n=…)` has them: a seed that was given counts up."""
+    if params.seed is None or i == 0:
+        return params
+    values = {name: getattr(params, name) for name in dir(SamplingParams) if not name.startswith("_")}
+    return SamplingParams(**values | {"seed": (params.seed + i) % 2**64})

@@ -1,0 +1,84 @@
+"""/tokenize, /detokenize, /tokenizer_info and /apply-template: text, tokens and prompts without an answer."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from .chat import conversation, rendering
+from .errors import engine_arguments, invalid
+from .service import Service
+
+
+async def tokenize(service: Service, request: Request, body: dict[str, Any]) -> ASGIApp:
+    """The token ids of a text, or of the prompt that messages become."""
+    service.check_model(body)
+    given = [name for name in ("prompt", "content", "messages") if name in body]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        raise invalid(f"give one of 'prompt' (or 'content') and 'messages'; found {found}", given[0] if given else None)
+    engine, name = service.engine, given[0]
+    with_bos = body.get("add_special_tokens", body.get("add_special", True))
+
+    def encode() -> list[int]:
+        if name == "messages":
+            messages = conversation(body["messages"])
+            return engine.template.encode(messages, engine.tokenizer, **_variables(body))
+        tokenizer = engine.tokenizer
+        special = bool(body.get("parse_special"))
+        return tokenizer.encode(body[name], add_bos=with_bos and tokenizer.add_bos, parse_special=special)
+
+    with engine_arguments(name):
+        ids = await service.gate.in_thread(encode)
+    told: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": engine.n_ctx}
+    if body.get("with_pieces"):
+        told["tokens"] = [{"id": id, "piece": engine.decode([id], skip_special_tokens=False)} for id in ids]
+    return JSONResponse(told)
+
+
+async def detokenize(service: Service, request: Request, body: dict[str, Any]) -> ASGIApp:
+    """The text of token ids, by the names that vLLM and llama-server give it."""
+    service.check_model(body)
+    skip = bool(body.get("skip_special_tokens"))
+    with engine_arguments("tokens"):
+        text = await service.gate.in_thread(lambda: service.engine.decode(body["tokens"], skip_special_tokens=skip))
+    return JSONResponse({"prompt": text, "content": text})
+
+
+async def apply_template(service: Service, request: Request, body: dict[str, Any]) -> ASGIApp:
+    """The prompt that messages become, as text."""
+    service.check_model(body)
+    messages = conversation(body["messages"])
+    with engine_arguments("messages"):
+        text = await service.gate.in_thread(lambda: service.engine.template.render(messages, **_variables(body)))
+    return JSONResponse({"prompt": text})
+
+
+def _variables(body: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `Template.render` in a request."""
+    found = rendering(body)
+    variables = found.pop("chat_template_kwargs", {})
+    if clash := variables.keys() & {"messages", "tools", "tokenizer", *found}:
+        raise invalid(f"'chat_template_kwargs' has {sorted(clash)[0]!r}, which is a field of its own")
+    return found | ({"tools": body["tools"]} if body.get("tools") else {}) | variables
+
+
+async def tokenizer_info(service: Service, request: Request) -> ASGIApp:
+    """What lm-evaluation-harness asks of a tokenizer on a server."""
+
+    def told() -> dict[str, Any]:
+        tokenizer, template = service.engine.tokenizer, service.engine.template
+        bos, eos = (
+            None if id is None else tokenizer.id_to_token(id) for id in (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        )
+        return {
+            "tokenizer_class": "bitnet",
+            "bos_token": bos,
+            "eos_token": eos,
+            "vocab_size": tokenizer.vocab_size,
+            "model_max_length": service.engine.n_ctx,
+            "chat_template": template.source,
+        }
+
+    return JSONResponse(await service.gate.in_thread(told))
