@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -27,9 +27,9 @@ from .chat import chat_completions
 from .completions import completions
 from .embeddings import embeddings
 from .errors import ApiError, ClientGone, of_engine
-from .openapi import document
+from .openapi import document, requests
 from .responses import responses
-from .schemas import Schema, present, requests
+from .schemas import present
 from .service import Service
 from .settings import Settings
 
@@ -108,12 +108,13 @@ def _cors(origins: Sequence[str]) -> Middleware:
         CORSMiddleware,
         allow_origins=list(origins),
         allow_methods=["GET", "POST"],
-        allow_headers=["authorization", "content-type", "x-stainless-*"],
+        allow_headers=["*"],  # OpenAI's clients send many of their own
+        expose_headers=["x-request-id"],
         max_age=600,
     )
 
 
-def _endpoint(service: Service, handler: Handler, schema: Schema) -> Callable[[Request], Awaitable[Any]]:
+def _endpoint(service: Service, handler: Handler, schema: bodies.Schema) -> Callable[[Request], Awaitable[Any]]:
     """An endpoint that takes a JSON object."""
     settings = service.settings
 
@@ -173,7 +174,7 @@ async def _page(service: Service, request: Request) -> ASGIApp:
 async def _metrics(service: Service, request: Request) -> ASGIApp:
     """The counters."""
     gate, engine = service.gate, service.engine
-    gauges = {
+    gauges: dict[str, tuple[str, float]] = {
         "bitnet_requests_running": ("Requests that are computed now.", gate.running),
         "bitnet_requests_waiting": ("Requests that wait for their turn.", gate.waiting),
         "bitnet_prefix_cache_tokens": ("Tokens in the prefix cache.", engine.cached_tokens),
@@ -247,7 +248,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return ApiError(404, f"there is no path {request.url.path[:100]!r} here", code="unknown_path").response()
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").replace(" ", "").split(",")))
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": f"{allowed}, OPTIONS"})
         message = f"{request.method} is not possible here; use {allowed}"
         return ApiError(405, message, code="method_not_allowed", headers={"Allow": allowed}).response()
     return ApiError(error.status_code, str(error.detail)).response()
@@ -276,8 +279,8 @@ class _Accounts:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(raw=message.setdefault("headers", []))
-                message["headers"] = [*message["headers"], (b"x-request-id", uuid.uuid4().hex.encode())]
+                id = uuid.uuid4().hex.encode()
+                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", id)]}
             elif message["type"] == "http.response.body" and not message.get("more_body", False):
                 complete = True
             await send(message)

@@ -146,6 +146,8 @@ def check(value: Any, schema: Schema, place: str = "") -> None:
             raise _unexpected(value, f"a number {bounds}", place)
     elif isinstance(value, str):
         _check_length(len(value), schema.get("minLength", 0), schema.get("maxLength"), "characters", place)
+        if "pattern" in schema and not re.search(schema["pattern"], value):
+            raise _unexpected(value, f"a text like {schema['pattern']}", place)
     elif isinstance(value, list):
         _check_length(len(value), schema.get("minItems", 0), schema.get("maxItems"), "items", place)
         _check_items(value, schema.get("items"), place)

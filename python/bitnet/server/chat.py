@@ -24,8 +24,8 @@ _KEPT = ("role", "name", "tool_calls", "tool_call_id", "reasoning_content", "rea
 _RENDERING = ("add_generation_prompt", "continue_final_message", "enable_thinking", "chat_template_kwargs")
 
 
-def conversation(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages as the engine takes them: parts joined, the role developer as system."""
+def conversation(messages: list[dict[str, Any]], place: str = "messages") -> list[dict[str, Any]]:
+    """Messages as the engine takes them: parts joined, the role developer as system. `place` is their field."""
     found = []
     for i, message in enumerate(messages):
         kept = {name: message[name] for name in _KEPT if message.get(name) is not None}
@@ -35,7 +35,7 @@ def conversation(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if isinstance(content, list):
             content = "\n".join(part.get("text") or part.get("refusal") or "" for part in content)
         if content is None and not (kept["role"] == "assistant" and kept.get("tool_calls")):
-            path = f"messages[{i}].content"
+            path = f"{place}[{i}].content"
             raise invalid(f"'{path}' is missing; expected a string", path)
         found.append(kept | {"content": content})
     return found
@@ -74,7 +74,8 @@ async def chat_completions(service: Service, request: Request, body: dict[str, A
 
     async def work() -> list[Completion]:
         with engine_arguments("messages"):
-            return await service.engine.achat(messages, params, n=n, **keywords)
+            answers: list[Completion] = await service.engine.achat(messages, params, n=n, **keywords)
+        return answers
 
     answers = await service.answer(request, work)
     receipts = await service.account(answers, bool(body.get("receipt")))
@@ -113,10 +114,13 @@ def _logprobs(answer: Completion) -> dict[str, Any] | None:
     if answer.logprobs is None:
         return None
     tops = answer.top_logprobs or [[] for _ in answer.logprobs]
-    return {"content": [_token(own, top) for own, top in zip(answer.logprobs, tops, strict=True)], "refusal": None}
+    return {
+        "content": [logprob_entry(own, top) for own, top in zip(answer.logprobs, tops, strict=True)],
+        "refusal": None,
+    }
 
 
-def _token(own: Logprob, top: list[Logprob]) -> dict[str, Any]:
+def logprob_entry(own: Logprob, top: list[Logprob]) -> dict[str, Any]:
     """A token with its log-probability and the most likely ones in its place."""
 
     def one(entry: Logprob) -> dict[str, Any]:
@@ -147,7 +151,7 @@ async def _chunks(
         called[i] += len(forms.calls(piece))
         logprobs = None
         if piece.logprob is not None:
-            logprobs = {"content": [_token(piece.logprob, piece.top_logprobs or [])], "refusal": None}
+            logprobs = {"content": [logprob_entry(piece.logprob, piece.top_logprobs or [])], "refusal": None}
             delta.setdefault("content", "")
         if delta:
             yield chunk(i, delta, logprobs=logprobs)

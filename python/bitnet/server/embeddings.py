@@ -1,6 +1,7 @@
 """POST /v1/embeddings."""
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,9 @@ async def embeddings(service: Service, request: Request, body: dict[str, Any]) -
 
     vectors, tokens = await service.answer(request, work)
     service.metrics.tokens["prompt"] += tokens
-    encode = _base64 if body.get("encoding_format") == "base64" else np.ndarray.tolist
+    encode: Callable[[Any], Any] = (
+        _base64 if body.get("encoding_format") == "base64" else lambda vector: vector.tolist()
+    )
     data = [{"object": "embedding", "index": i, "embedding": encode(vector)} for i, vector in enumerate(vectors)]
     counts = {"prompt_tokens": tokens, "total_tokens": tokens}
     return JSONResponse({"object": "list", "data": data, "model": service.name, "usage": counts})

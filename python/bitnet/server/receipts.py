@@ -51,7 +51,7 @@ async def verify(service: Service, request: Request, body: dict[str, Any]) -> AS
         receipt, error = await service.gate.in_thread(validate)
         if receipt is None:
             return {"valid": False, "error": error, "digest": None, "replay": None}
-        told = {"valid": True, "error": None, "digest": receipt.digest, "replay": None}
+        told: dict[str, Any] = {"valid": True, "error": None, "digest": receipt.digest, "replay": None}
         if body.get("replay", True):
             if receipt.prompt_tokens + receipt.completion_tokens > engine.n_ctx + 1:
                 raise invalid(f"the receipt's answer does not fit into this server's context of {engine.n_ctx}")

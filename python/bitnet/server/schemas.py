@@ -306,20 +306,6 @@ def verify() -> Schema:
     )
 
 
-def requests(settings: Settings) -> dict[str, Schema]:
-    """The schema of each path's request."""
-    return {
-        "/v1/chat/completions": chat(settings),
-        "/v1/completions": completions(settings),
-        "/v1/embeddings": embeddings(settings),
-        "/v1/responses": structure({}, others=True),
-        "/v1/receipts/verify": verify(),
-        "/tokenize": tokenize(),
-        "/detokenize": detokenize(),
-        "/apply-template": apply_template(),
-    }
-
-
 def present(body: dict[str, Any]) -> dict[str, Any]:
     """The fields of a request that are not null, which is the same as leaving them out."""
     return {name: value for name, value in body.items() if value is not None}

@@ -39,7 +39,7 @@ def of_prompt(engine: Engine, ids: Sequence[int], k: int) -> list[Entry]:
     for row, id, own in zip(logits, ids[1:], chosen, strict=True):
         largest = row.max()
         total = largest + np.log(np.exp(row.astype(np.float64) - largest).sum())
-        best = np.lexsort((np.arange(len(row)), -row))[:k] if k else []
+        best: Any = np.lexsort((np.arange(len(row)), -row))[:k] if k else []
         top = {}
         for other in reversed(best):
             top[_text(engine, int(other))] = float(own if other == id else np.float32(row[other] - total))
@@ -74,7 +74,7 @@ async def of_end(engine: Engine, before: Sequence[int], answer: Any, k: int) -> 
     if len(sampled) == len(answer.token_ids) or len(before) + len(sampled) > engine.n_ctx:
         return []
     stop = sampled[-1]
-    forced = {"max_tokens": 1, "ignore_eos": True, "logit_bias": {stop: float("inf")}, "logprobs": k}
+    forced: Any = {"max_tokens": 1, "ignore_eos": True, "logit_bias": {stop: float("inf")}, "logprobs": k}
     found: Completion = await engine.agenerate([*before, *answer.token_ids], **forced)
     own, top = (found.logprobs or [])[0], (found.top_logprobs or [[]])[0]
     told = entry(own, top)

@@ -39,15 +39,17 @@ async def interleaved(streams: Sequence[Stream]) -> AsyncGenerator[tuple[int, Pi
         async for piece in streams[0]:
             yield 0, piece
         return
-    waiting = {asyncio.ensure_future(_next(stream)): i for i, stream in enumerate(streams)}
+    waiting: dict[asyncio.Future[Piece | None], int] = {
+        asyncio.ensure_future(_next(stream)): i for i, stream in enumerate(streams)
+    }
     try:
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=waiting.__getitem__):
-                i, piece = waiting.pop(task), task.result()
-                if piece is not None:
+                i, next_piece = waiting.pop(task), task.result()
+                if next_piece is not None:
                     waiting[asyncio.ensure_future(_next(streams[i]))] = i
-                    yield i, piece
+                    yield i, next_piece
     finally:
         for stream in streams:
             stream.cancel()

@@ -61,7 +61,8 @@ def _variables(body: dict[str, Any]) -> dict[str, Any]:
     variables = found.pop("chat_template_kwargs", {})
     if clash := variables.keys() & {"messages", "tools", "tokenizer", *found}:
         raise invalid(f"'chat_template_kwargs' has {sorted(clash)[0]!r}, which is a field of its own")
-    return found | ({"tools": body["tools"]} if body.get("tools") else {}) | variables
+    tools = {"tools": body["tools"]} if body.get("tools") else {}
+    return {**found, **tools, **variables}
 
 
 async def tokenizer_info(service: Service, request: Request) -> ASGIApp:
