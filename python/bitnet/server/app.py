@@ -287,6 +287,9 @@ class _Accounts:
 
         try:
             await self._app(scope, receive, noted)
+        except Exception:
+            status, complete = 500, True
+            raise
         finally:
             path = self._known(scope["path"])
             self._metrics.requests[path, status if complete or status >= 400 else 499] += 1

@@ -161,7 +161,7 @@ def _is(value: Any, kind: str) -> bool:
 
 
 def _check_any(value: Any, alternatives: list[Schema], place: str) -> None:
-    """Check that the value matches an alternative. The error is that of the only one of its type, if there is one."""
+    """Check that the value matches an alternative. The error is that of the one which the value matches for longest."""
     errors = []
     for alternative in alternatives:
         try:
@@ -173,7 +173,7 @@ def _check_any(value: Any, alternatives: list[Schema], place: str) -> None:
             if any(_is(value, kind) for kind in kinds):
                 errors.append(error)
     if errors:
-        raise errors[-1]
+        raise max(errors, key=lambda error: [int(index) for index in re.findall(r"\[(\d+)\]", error.param or "")])
     names = [one.get("title") or _NAMES[one["type"]] for one in alternatives if one.get("type") != "null"]
     raise _unexpected(value, " or ".join(dict.fromkeys(names)), place)
 

@@ -67,7 +67,8 @@ async def chat_completions(service: Service, request: Request, body: dict[str, A
 
         async def begin() -> list[Stream]:
             each = (sampling.with_seed(params, i) for i in range(n))
-            return [await thread(lambda own: engine.chat_stream(messages, own, **keywords), own) for own in each]
+            with engine_arguments("messages"):
+                return [await thread(lambda own: engine.chat_stream(messages, own, **keywords), own) for own in each]
 
         head |= {"object": "chat.completion.chunk"}
         return await service.stream(request, begin, lambda streams: _chunks(service, body, head, streams))

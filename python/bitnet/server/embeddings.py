@@ -1,7 +1,6 @@
 """POST /v1/embeddings."""
 
 import base64
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,12 +42,15 @@ async def embeddings(service: Service, request: Request, body: dict[str, Any]) -
 
     vectors, tokens = await service.answer(request, work)
     service.metrics.tokens["prompt"] += tokens
-    encode: Callable[[Any], Any] = (
-        _base64 if body.get("encoding_format") == "base64" else lambda vector: vector.tolist()
-    )
+    encode = _base64 if body.get("encoding_format") == "base64" else _list
     data = [{"object": "embedding", "index": i, "embedding": encode(vector)} for i, vector in enumerate(vectors)]
     counts = {"prompt_tokens": tokens, "total_tokens": tokens}
     return JSONResponse({"object": "list", "data": data, "model": service.name, "usage": counts})
+
+
+def _list(vector: Any) -> Any:
+    """A vector as a list of numbers."""
+    return vector.tolist()
 
 
 def _base64(vector: Any) -> str:

@@ -158,9 +158,7 @@ def _member(item: dict[str, Any], name: str, i: int) -> Any:
     """A member that an item of this type needs."""
     if item.get(name) is None:
         path = f"input[{i}].{name}"
-        raise invalid(
-            f"'{path}' is missing; expected {'an object or a text' if name == 'output' else 'a string'}", path
-        )
+        raise invalid(f"'{path}' is missing; expected a string", path)
     return item[name]
 
 

@@ -1,7 +1,9 @@
 """Runs the application with uvicorn: the socket, the log, the end."""
 
 import logging
+import signal
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +103,9 @@ def serve(
         ArgumentError: The address cannot be used.
     """
     listening = opened or bind(host, port)
+    if threading.current_thread() is threading.main_thread():
+        # uvicorn raises the signal again once it has ended, which would end the process before the caller can go on.
+        signal.signal(signal.SIGTERM, lambda *_: None)
     config = uvicorn.Config(
         create_app(engine, settings),
         log_config=_LOG,

@@ -140,7 +140,8 @@ def forms() -> dict[str, Schema]:
 
 def sampling(settings: Settings) -> dict[str, Schema]:
     """Fields that say how tokens are chosen."""
-    stop = {"anyOf": [_STRING | {"minLength": 1}, array(_STRING | {"minLength": 1}, 0, settings.max_stops)]}
+    text = _STRING | {"minLength": 1, "maxLength": 1024}
+    stop = {"anyOf": [text, array(text, 0, settings.max_stops)]}
     return {
         "temperature": _said(_from(0, 1000), "0 takes the most likely token each time (the default)"),
         "top_p": _said(_from(0, 1), "keep the most likely tokens whose probabilities add up to this"),
