@@ -93,9 +93,7 @@ def test_a_chat_answer_is_that_of_the_engine(client: TestClient, trit: bitnet.En
         {"speculate": "lookup"},
     ],
 )
-def test_sampling_parameters_reach_the_engine(
-    client: TestClient, trit: bitnet.Engine, fields: dict[str, Any]
-) -> None:
+def test_sampling_parameters_reach_the_engine(client: TestClient, trit: bitnet.Engine, fields: dict[str, Any]) -> None:
     """The digest covers all parameters, the prompt and the answer."""
     fields = {"seed": 1} | fields
     own = {name: value for name, value in fields.items() if name != "max_completion_tokens"}
@@ -579,7 +577,7 @@ def test_metrics_count(trit: bitnet.Engine) -> None:
     assert samples['bitnet_requests_total{path="other",status="404"}'] == "1"
     assert (samples["bitnet_prompt_tokens_total"], samples["bitnet_completion_tokens_total"]) == ("28", "14")
     assert int(samples["bitnet_cached_tokens_total"]) > 0
-    assert samples[f'bitnet_request_seconds_count{{{chat}}}'] == "3"
+    assert samples[f"bitnet_request_seconds_count{{{chat}}}"] == "3"
     assert samples[f'bitnet_request_seconds_bucket{{{chat},le="+Inf"}}'] == "3"
     assert samples["bitnet_first_token_seconds_count"] == "1"
     assert samples["bitnet_requests_running"] == samples["bitnet_requests_waiting"] == "0"

@@ -23,7 +23,6 @@ from .sse import DONE, event, interleaved
 class Prompt:
     """A prompt of a request."""
 
-    given: str | list[int]
     ids: list[int]
     echo: str
     """Text that answers begin with; empty without `echo`."""
@@ -73,7 +72,7 @@ async def completions(service: Service, request: Request, body: dict[str, Any]) 
         if scored_only:
             return [(one, Nothing(len(one.ids)), []) for one in prompts for _ in range(n)]
         with engine_arguments("prompt"):
-            all_answers = await service.engine.agenerate([one.given for one in prompts], params, n=n)
+            all_answers = await service.engine.agenerate([one.ids for one in prompts], params, n=n)
         pairs = [(one, own) for one, answers in zip(prompts, all_answers, strict=True) for own in answers]
         ends = [[] if k is None else await scores.of_end(service.engine, one.ids, own, k) for one, own in pairs]
         return [(one, own, end) for (one, own), end in zip(pairs, ends, strict=True)]
@@ -130,12 +129,12 @@ async def _prompt(service: Service, body: dict[str, Any], given: str | list[int]
             message = f"the prompt has {len(ids)} tokens, and the context of this model holds {engine.n_ctx}"
             raise ApiError(400, message, param="prompt", code="context_length_exceeded")
         if not echo:
-            return Prompt(given, ids, "", [])
+            return Prompt(ids, "", [])
         text = given if isinstance(given, str) else tokenizer.decode(ids, skip_special_tokens=False)
         entries = [] if k is None else scores.of_prompt(engine, ids, k)
         if entries and isinstance(given, str) and tokenizer.add_bos and ids[0] == tokenizer.bos_token_id:
             entries[0] = Entry(entries[0].text, None, None, hidden=True)
-        return Prompt(given, ids, text, entries)
+        return Prompt(ids, text, entries)
 
     with engine_arguments("prompt"):
         return await service.gate.in_thread(prepare)
@@ -144,7 +143,7 @@ async def _prompt(service: Service, body: dict[str, Any], given: str | list[int]
 async def _stream(service: Service, prompt: Prompt, params: SamplingParams, i: int) -> Stream:
     """Begin answer i to a prompt."""
     with engine_arguments("prompt"):
-        return await service.gate.in_thread(service.engine.stream, prompt.given, sampling.with_seed(params, i))
+        return await service.gate.in_thread(service.engine.stream, prompt.ids, sampling.with_seed(params, i))
 
 
 def _entries(answer: Any) -> list[Entry]:

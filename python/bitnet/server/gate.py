@@ -37,7 +37,7 @@ class Gate:
     def __init__(self, running: int, queue: int) -> None:
         self._free = asyncio.Semaphore(running)
         self._limit, self._queue = running, queue
-        self._pool = ThreadPoolExecutor(_THREADS, "bitnet-serve")
+        self._pool: ThreadPoolExecutor | None = None
         self.running = 0
         """Requests that are computed now."""
         self.waiting = 0
@@ -62,6 +62,8 @@ class Gate:
 
     async def in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run a call that blocks. If the task is cancelled, the call runs to its end first: it cannot be stopped."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_THREADS, "bitnet-serve")
         future = asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
         try:
             return await asyncio.shield(future)
@@ -71,7 +73,9 @@ class Gate:
 
     def close(self) -> None:
         """End the threads once their calls have ended."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
 
 
 async def until_done(future: "asyncio.Future[Any]") -> None:
