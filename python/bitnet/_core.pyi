@@ -1376,6 +1376,11 @@ class Engine:
         """
     @overload
     def logprobs(self, ids: _Prompts) -> list[npt.NDArray[np.float32]]: ...
+    def _likelihoods(self, ids: _TokenIds, k: int) -> list[tuple[Logprob, list[Logprob]]]:
+        """For each id but the first its log-probability and the `k` most likely tokens in its place, best first.
+
+        The prefix cache keeps the ids but the last.
+        """
     @overload
     def score(self, context: str, continuations: str | Sequence[str]) -> Scores:
         """Log-probabilities of several continuations of a context, such as the choices of a question.

@@ -20,7 +20,7 @@ pub use job::Done;
 pub use prefix_cache::PrefixCache;
 pub use sequence::Sequence;
 use sequence::common;
-pub use step::{Extension, Output, Step, Task, TokenScore};
+pub use step::{Extension, Likelihood, Output, Step, Task, TokenScore};
 
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;

@@ -3,7 +3,7 @@
 use super::{Generation, Guessing, Sequence};
 use crate::error::Result;
 use crate::model::{CandidateThreshold, LogitsFor, Outputs, Row};
-use crate::sampler::LogSoftmax;
+use crate::sampler::{LogSoftmax, logprobs};
 use crate::token::TokenId;
 use std::ops::Range;
 
@@ -47,6 +47,15 @@ pub enum Output {
         /// Their scores so far.
         scores: Vec<Vec<TokenScore>>,
     },
+    /// How likely the id after each wanted one is, and the most likely ids in its place.
+    Likely {
+        /// The ids after the wanted ones.
+        next: Vec<TokenId>,
+        /// How many of the most likely ids are reported.
+        k: usize,
+        /// What is known so far.
+        found: Vec<Likelihood>,
+    },
     /// The sum of the hidden states after the wanted ids, `hidden_size` numbers, added in the order of the ids.
     StateSum(Vec<f64>),
 }
@@ -59,6 +68,9 @@ pub struct TokenScore {
     /// Whether it is the most likely token, which greedy sampling would choose.
     pub is_greedy: bool,
 }
+
+/// The log-probability of an id, and the most likely ids in its place with theirs, the best first.
+pub type Likelihood = (f64, Vec<(TokenId, f64)>);
 
 impl TokenScore {
     /// The score of `id` by the logits after the tokens before it.
@@ -82,7 +94,7 @@ impl Extension {
         match self.output {
             _ if !self.wanted.contains(&index) => LogitsFor::None,
             Output::Nothing => LogitsFor::None,
-            Output::Logits(_) | Output::Scores { .. } => LogitsFor::All,
+            Output::Logits(_) | Output::Scores { .. } | Output::Likely { .. } => LogitsFor::All,
             Output::StateSum(_) => LogitsFor::Hidden,
         }
     }
@@ -94,6 +106,8 @@ pub(super) enum Collecting<'a> {
     Choose(&'a mut Generation, &'a mut [f32], usize, &'a mut Result<()>),
     /// Scores ids.
     Score(&'a mut Vec<TokenScore>, &'a [TokenId], &'a [f32]),
+    /// Scores an id, and finds the most likely ones in its place.
+    Rank(&'a mut Likelihood, TokenId, usize, &'a [f32]),
 }
 
 impl Collecting<'_> {
@@ -104,6 +118,7 @@ impl Collecting<'_> {
                 let softmax = LogSoftmax::new(logits);
                 scores.extend(ids.iter().map(|id| TokenScore::new(logits, &softmax, *id)));
             }
+            Collecting::Rank(found, id, k, logits) => **found = logprobs(logits, *id, *k),
         }
     }
 }
@@ -231,6 +246,12 @@ impl Task {
                 scores.resize_with(first + logits.len() / n_vocab, Vec::new);
                 let rows = scores[first..].iter_mut().zip(&next[first..]).zip(logits.chunks(n_vocab));
                 return rows.map(|((scores, ids), logits)| Collecting::Score(scores, ids, logits)).collect();
+            }
+            Output::Likely { next, k, found } => {
+                let (first, k) = (found.len(), *k);
+                found.resize_with(first + logits.len() / n_vocab, Default::default);
+                let rows = found[first..].iter_mut().zip(&next[first..]).zip(logits.chunks(n_vocab));
+                return rows.map(|((found, id), logits)| Collecting::Rank(found, *id, k, logits)).collect();
             }
         }
         Vec::new()

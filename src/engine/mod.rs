@@ -24,7 +24,7 @@ mod together;
 mod tool_calls;
 mod trace;
 
-pub use crate::decode::{Finish, TokenScore, Watch};
+pub use crate::decode::{Finish, Likelihood, TokenScore, Watch};
 pub use crate::model::config::{Config, Pooling};
 pub use crate::model::{ActQuant, InputTrace, LayerTrace, LmHead, PerToken, ProjectionTrace, Trace};
 pub use crate::ops::activation::Activation;

@@ -1,7 +1,7 @@
 //! How likely the model finds given tokens: log-probabilities, scores of continuations, perplexity.
 
 use super::{Engine, TokenScore, Watch};
-use crate::decode::{Extension, Output, Sequence, Step, Steps, Task};
+use crate::decode::{Extension, Likelihood, Output, Sequence, Step, Steps, Task};
 use crate::error::{Error, Result};
 use crate::token::TokenId;
 use std::collections::VecDeque;
@@ -57,6 +57,26 @@ impl Engine {
         let windows: Vec<Window> = sequences.iter().map(|ids| Window { ids, scored: 1..ids.len() }).collect();
         let logprobs = |scores: Vec<TokenScore>| scores.iter().map(|score| score.logprob).collect();
         Ok(self.score_windows(&windows, watch)?.into_iter().map(logprobs).collect())
+    }
+
+    /// The log-probability of every id but the first, and the `k` most likely ids in its place. The prefix cache keeps
+    /// the ids but the last.
+    pub fn likelihoods(&self, ids: &[TokenId], k: usize, watch: &mut Watch) -> Result<Vec<Likelihood>> {
+        self.check_ids(ids, 0)?;
+        let mut all = Vec::new();
+        let before = &ids[..ids.len().saturating_sub(1)];
+        let make = |_| {
+            let output = Output::Likely { next: ids.iter().skip(1).copied().collect(), k, found: Vec::new() };
+            Ok(Step::extend(self.new_sequence(), Extension::new(before.to_vec(), 0..before.len(), output)))
+        };
+        let take = |_, step: Step| {
+            if let Task::Extend(Extension { output: Output::Likely { found, .. }, .. }) = step.task {
+                all = found;
+                self.keep(step.sequence);
+            }
+        };
+        self.run_all(1, make, take, watch)?;
+        Ok(all)
     }
 
     /// How likely each continuation of each question is after its context. Contexts are computed once, also across

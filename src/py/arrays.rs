@@ -1,9 +1,12 @@
 //! Numbers of an engine as numpy arrays.
 
 use super::answers::{OneOrMany, indexed, prompts};
+use super::completion::Logprob;
 use super::convert::{checked_sequences, detached, engine_ids, named, text_or_ids, unicode};
 use super::pickle::{Reduced, by_fields};
-use crate::engine::{ContinuationScore, Embedding, Engine, Question, Scores as CoreScores, TextOrIds, Watch};
+use crate::engine::{
+    ContinuationScore, Embedding, Engine, Likelihood, Question, Scores as CoreScores, TextOrIds, Watch,
+};
 use crate::error::Result;
 use crate::token::TokenId;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
@@ -100,6 +103,23 @@ pub fn logprobs<'py>(py: Python<'py>, engine: &Engine, ids: &Bound<'py, PyAny>) 
     let mut all = detached(py, |watch| engine.logprobs(sequences.as_slice(), watch))?.into_iter();
     let next = |_, _| Ok(PyArray1::from_vec(py, all.next().expect("as many as sequences")));
     sequences.try_map(next)?.into_bound_py_any(py)
+}
+
+/// `Engine._likelihoods`: for each id but the first its log-probability, and those of the `k` most likely ids in its
+/// place.
+pub fn likelihoods(
+    py: Python<'_>,
+    engine: &Engine,
+    ids: &Bound<'_, PyAny>,
+    k: usize,
+) -> PyResult<Vec<(Logprob, Vec<Logprob>)>> {
+    let ids = engine_ids(ids, "ids", engine)?;
+    let found = detached(py, |watch| engine.likelihoods(&ids, k, watch))?.into_iter().zip(ids.iter().skip(1));
+    let one = |((own, top), id): (Likelihood, &TokenId)| {
+        let top = top.into_iter().map(|one| Logprob::new(engine, one)).collect();
+        (Logprob::new(engine, (*id, own)), top)
+    };
+    Ok(found.map(one).collect())
 }
 
 /// `Engine.score`: of one context, or of a list of contexts with a list of continuations for each.

@@ -84,7 +84,8 @@ pub struct Completion {
 }
 
 impl Logprob {
-    fn new(engine: &Engine, (id, logprob): (TokenId, f64)) -> Logprob {
+    /// The log-probability of a token of this engine.
+    pub(super) fn new(engine: &Engine, (id, logprob): (TokenId, f64)) -> Logprob {
         let (text, bytes) = engine
             .tokenizer()
             .map_or_else(|_| Default::default(), |tokenizer| (tokenizer.decode(&[id], false), tokenizer.bytes_of(id)));

@@ -190,6 +190,15 @@ impl Engine {
         arrays::logprobs(py, &*self.core()?, ids)
     }
 
+    fn _likelihoods(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        k: usize,
+    ) -> PyResult<Vec<(super::completion::Logprob, Vec<super::completion::Logprob>)>> {
+        arrays::likelihoods(py, &*self.core()?, ids, k)
+    }
+
     #[doc = doc!(Engine.score)]
     fn score<'py>(
         &self,

@@ -4,13 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .. import Completion, Engine, Logprob
-from .errors import ApiError
-
-_MOST_LOGITS = 1 << 26
-"""Logits of a prompt that are in memory at a time: 256 MiB."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +23,7 @@ class Entry:
 
 def of_prompt(engine: Engine, ids: Sequence[int], k: int) -> list[Entry]:
     """The tokens of a prompt, each given those before it. Blocks while they are computed."""
-    if len(ids) * engine.n_vocab > _MOST_LOGITS:
-        most = _MOST_LOGITS // engine.n_vocab
-        message = f"'echo' with 'logprobs' takes prompts of at most {most} tokens here; the prompt has {len(ids)}"
-        raise ApiError(400, message, param="prompt", code="context_length_exceeded")
-    logits = engine.logits(ids)[:-1]
-    chosen = engine.logprobs(ids)
-    entries = [Entry(_text(engine, ids[0]), None, None)]
-    for row, id, own in zip(logits, ids[1:], chosen, strict=True):
-        largest = row.max()
-        total = largest + np.log(np.exp(row.astype(np.float64) - largest).sum())
-        best: Any = np.lexsort((np.arange(len(row)), -row))[:k] if k else []
-        top = {}
-        for other in reversed(best):
-            top[_text(engine, int(other))] = float(own if other == id else np.float32(row[other] - total))
-        entries.append(
-            Entry(_text(engine, id), float(own), dict(reversed(top.items())) | {_text(engine, id): float(own)})
-        )
-    return entries
+    return [Entry(_text(engine, ids[0]), None, None), *(entry(own, top) for own, top in engine._likelihoods(ids, k))]
 
 
 def _text(engine: Engine, id: int) -> str:
