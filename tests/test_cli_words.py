@@ -93,6 +93,13 @@ OUTSIDE = {
     "--presence-penalty": ["inf", "nan"],
     "--frequency-penalty": ["inf", "nan"],
     "--seed": ["-1", "9" * 30],
+    "--port": ["-1", "65536"],
+    "--max-running": ["0", "9" * 30],
+    "--max-queue": ["-1", "9" * 30],
+    "--timeout": ["-1", "nan", "inf"],
+    "--grace": ["-1", "nan", "inf"],
+    "--max-body": ["0", "9" * 30],
+    "--receipts": ["-1", "9" * 30],
 }
 """Values that each option refuses."""
 REQUIRED = {"run": ["-p", "hi"], "tokenize": ["hi"], "receipt replay": ["none.json"]}
@@ -329,7 +336,7 @@ def test_a_hint_is_for_an_option_that_does_not_exist(here: Command, option: str)
     [
         ("list", "trit"),
         ("pull microsoft/bitnet", "hf:OWNER/NAME"),
-        ("serve --port 1", "no server"),
+        ("server --port 1", "bitnet serve"),
         ("show trit", "bitnet inspect"),
         ("chatt", "did you mean chat?"),
         ("foo", "the commands are chat, run"),

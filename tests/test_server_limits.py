@@ -364,12 +364,12 @@ def test_options_that_are_refused(tmp_path: Path) -> None:
         status, error = said("--port", str(taken.getsockname()[1]))
     assert (status, "cannot listen on 127.0.0.1 port" in error) == (2, True)
     assert "no-such-host" in said("--host", "no-such-host.invalid")[1]
-    assert "from 0 up" in said("--timeout", "-1")[1]
-    assert "requests set it" in said("--seed", "3")[1]
+    assert "--timeout is -1.0, expected a number from 0" in said("--timeout", "-1")[1]
+    assert "--seed is 3, but it cannot be the same for all requests" in said("--seed", "3")[1]
     assert "a key has no characters" in said("--api-key", "two words")[1]
     (tmp_path / "keys").write_text("# none\n")
     assert "has no key" in said("--api-key-file", str(tmp_path / "keys"))[1]
-    assert "temperature is -2" in said("--temperature=-2")[1]
+    assert "--temperature is -2" in said("--temperature=-2")[1]
 
 
 def test_without_the_extra_the_command_says_what_to_install() -> None:

@@ -26,7 +26,7 @@ _CPU = "the engine runs on the processor only; leave this out"
 _HUB = "name the model: hf:OWNER/NAME[@REVISION][/FILE]"
 _SAMPLER = "there is no such sampler; --temperature, --top-k, --top-p and --min-p choose"
 _CHAT = 'use `bitnet chat` for a conversation, or `bitnet run "MESSAGE"` for one answer'
-_SERVER = "there is no server; see `bitnet --help` for the commands"
+_SERVER = "`bitnet serve` serves a model over HTTP"
 _ALWAYS = "this is always so; leave it out"
 _KV = "use --kv-type f16 or --kv-type f32, for keys and values together"
 _MEMORY = "weights are mapped from the file or packed in memory; leave this out"
@@ -135,8 +135,7 @@ COMMANDS = {
     "get": _DOWNLOAD,
     "show": "see `bitnet inspect MODEL`",
     "info": "see `bitnet inspect MODEL`",
-    "serve": "there is no server; `bitnet run --input FILE --output FILE` answers a file of requests",
-    "server": "there is no server; `bitnet run --input FILE --output FILE` answers a file of requests",
+    "server": "use `bitnet serve`",
     "generate": "use `bitnet run -p PROMPT`",
     "complete": "use `bitnet run -p PROMPT`",
     "ask": 'use `bitnet run "QUESTION"`',

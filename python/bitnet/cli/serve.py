@@ -27,6 +27,17 @@ _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _NO_DEFAULTS = ("seed", "stop")
 """Sampling options that make no sense for all requests."""
 
+_RANGES = (
+    ("port", 0, 65535),
+    ("max_running", 1, 2**31),
+    ("max_queue", 0, 2**31),
+    ("timeout", 0, 2**31),
+    ("grace", 0, 2**31),
+    ("max_body", 1, 2**40),
+    ("receipts", 0, 2**31),
+)
+"""Options with the values that they may have."""
+
 
 def add_parser(commands: Commands) -> None:
     """Describe the command and its options."""
@@ -163,11 +174,10 @@ def _settings(options: argparse.Namespace, keys: tuple[str, ...]) -> Any:
     """The server's settings of the options."""
     from ..server.settings import Settings
 
-    for name in ("timeout", "grace", "max_queue", "receipts"):
-        if not 0 <= getattr(options, name) < 2**31:
-            raise ArgumentError(f"{name} is {getattr(options, name)}, expected a number from 0 up")
-    if options.max_body < 1 or (options.max_running is not None and options.max_running < 1):
-        raise ArgumentError("max_body and max_running must be at least 1")
+    for name, least, most in _RANGES:
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:
+            raise ArgumentError(f"{name} is {value}, expected a number from {least} to {most}")
     if not keys and not _is_local(options.host):
         print(f"bitnet: warning: everyone who reaches {options.host} can use this server; set a key", file=sys.stderr)
     hosts = tuple(options.allow_host)
@@ -177,9 +187,10 @@ def _settings(options: argparse.Namespace, keys: tuple[str, ...]) -> Any:
 
     usual = SamplingParams()
     given = {name: value for name, value in sampling(options).items() if value != getattr(usual, name)}
-    if refused := given.keys() & set(_NO_DEFAULTS):
-        raise ArgumentError(f"{sorted(refused)[0]} cannot be a default of all requests; let requests set it")
     SamplingParams(**given)
+    for name in _NO_DEFAULTS:
+        if name in given:
+            raise ArgumentError(f"{name} is {given[name]!r}, but it cannot be the same for all requests; they set it")
     return Settings(
         model_names=tuple(options.alias) or (_name(options.model),),
         api_keys=keys,

@@ -103,14 +103,15 @@ def serve(
         ArgumentError: The address cannot be used.
     """
     listening = opened or bind(host, port)
+    usual = None
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises the signal again once it has ended, which would end the process before the caller can go on.
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        usual = signal.signal(signal.SIGTERM, lambda *_: None)
     config = uvicorn.Config(
         create_app(engine, settings),
         log_config=_LOG,
         access_log=access_log,
-        timeout_graceful_shutdown=max(round(grace), 1),
+        timeout_graceful_shutdown=round(grace),
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=64 << 10,
@@ -121,4 +122,6 @@ def serve(
         _Server(config, ready).run(sockets=[listening])
     finally:
         listening.close()
+        if usual is not None:
+            signal.signal(signal.SIGTERM, usual)
         logging.getLogger("bitnet.server").handlers.clear()
