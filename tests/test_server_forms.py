@@ -1,4 +1,4 @@
-"""`bitnet serve`: answers of a given form, and calls of tools."""
+"""`bitnet serve`: answers of a given form, in chats, completions and responses."""
 
 from __future__ import annotations
 
@@ -22,16 +22,6 @@ SCHEMA: dict[str, Any] = {
     "required": ["sum", "sure"],
     "additionalProperties": False,
 }
-PARAMETERS: dict[str, Any] = {
-    "type": "object",
-    "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 9}},
-    "required": ["a"],
-    "additionalProperties": False,
-}
-TOOLS: list[Any] = [
-    {"type": "function", "function": {"name": name, "description": "", "parameters": PARAMETERS}}
-    for name in ("double", "square")
-]
 
 
 @pytest.fixture(scope="module")
@@ -100,66 +90,3 @@ def test_forms_that_make_no_sense(client: openai.OpenAI) -> None:
     ):
         with pytest.raises(openai.BadRequestError):
             client.chat.completions.create(model="trit", messages=ASKED, extra_body=own)
-
-
-def test_a_tool_that_must_be_called(client: openai.OpenAI) -> None:
-    named: Any = {"type": "function", "function": {"name": "square"}}
-    told = client.chat.completions.create(model="trit", messages=ASKED, tools=TOOLS, tool_choice=named).choices[0]
-    assert told.finish_reason == "tool_calls"
-    assert told.message.tool_calls
-    call: Any = told.message.tool_calls[0]
-    assert (call.type, call.function.name) == ("function", "square")
-    assert json.loads(call.function.arguments)["a"] in range(10)
-    required = client.chat.completions.create(
-        model="trit", messages=ASKED, tools=TOOLS, tool_choice="required", parallel_tool_calls=False
-    ).choices[0]
-    assert required.message.tool_calls
-    assert len(required.message.tool_calls) == 1
-
-
-def test_streamed_calls_are_the_same(client: openai.OpenAI) -> None:
-    how: dict[str, Any] = {"model": "trit", "messages": ASKED, "tools": TOOLS, "tool_choice": "required"}
-    told = client.chat.completions.create(**how).choices[0].message.tool_calls
-    with client.chat.completions.stream(**how) as events:
-        final = events.get_final_completion().choices[0]
-    assert final.finish_reason == "tool_calls"
-    assert told and final.message.tool_calls
-    for one, other in zip(told, final.message.tool_calls, strict=True):
-        assert json.loads(one.model_dump_json())["function"]["arguments"] == other.function.arguments
-
-
-def test_results_of_tools_go_back(client: openai.OpenAI) -> None:
-    told = client.chat.completions.create(model="trit", messages=ASKED, tools=TOOLS, tool_choice="required").choices[0]
-    assert told.message.tool_calls
-    results = [{"role": "tool", "tool_call_id": call.id, "content": "4"} for call in told.message.tool_calls]
-    messages = [*ASKED, told.message.model_dump(exclude_none=True), *results]
-    after = client.chat.completions.create(model="trit", messages=messages, tools=TOOLS, tool_choice="none").choices[0]
-    assert after.message.tool_calls is None
-    assert after.finish_reason in ("stop", "length")
-
-
-def test_calls_in_responses(client: openai.OpenAI) -> None:
-    tools: list[Any] = [{"type": "function", **tool["function"], "strict": True} for tool in TOOLS]
-    told = client.responses.create(model="trit", input=ASKED, tools=tools, tool_choice="required")
-    calls = [item for item in told.output if item.type == "function_call"]
-    assert calls
-    assert json.loads(calls[0].arguments)["a"] in range(10)
-    with client.responses.stream(model="trit", input=ASKED, tools=tools, tool_choice="required") as events:
-        kinds = [event.type for event in events]
-        final = events.get_final_response()
-    assert "response.function_call_arguments.done" in kinds
-    assert [item.arguments for item in final.output if item.type == "function_call"] == [
-        item.arguments for item in calls
-    ]
-    output: list[Any] = [{"type": "function_call_output", "call_id": call.call_id, "output": "4"} for call in calls]
-    again = client.responses.create(
-        model="trit", input=[*ASKED, *told.output, *output], tools=tools, tool_choice="none"
-    )
-    assert again.usage and told.usage and again.usage.input_tokens > told.usage.input_tokens
-
-
-def test_tools_that_do_not_exist(client: openai.OpenAI) -> None:
-    named: Any = {"type": "function", "function": {"name": "cube"}}
-    with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model="trit", messages=ASKED, tools=TOOLS, tool_choice=named)
-    assert refused.value.param == "tool_choice"
