@@ -232,6 +232,11 @@ def test_fields_without_effect_and_nulls(client: TestClient) -> None:
         ({"logit_bias": {"cat": 1}}, "logit_bias", "a token id"),
         ({"logit_bias": {"5": "much"}}, "logit_bias.5", "a number"),
         ({"seed": -1}, "seed", "from 0"),
+        (
+            "n",
+            "from 1",
+        ),
+        ({"stop_token_ids": [-1]}, "stop_token_ids[0]", "from 0"),
         ({"temprature": 1}, "temprature", "did you mean temperature?"),
         ({"audio": {}}, "audio", "leave it out"),
         ({"tool_choice": "required"}, "tool_choice", "give tools"),
@@ -370,6 +375,10 @@ def test_embeddings_are_those_of_the_engine(client: TestClient, trit: bitnet.Eng
     by_ids = answer(client, "/v1/embeddings", input=[ids, ids], **how)["data"]
     expected = trit.embed(ids, pooling="last")
     assert [np.array(one["embedding"], np.float32).tobytes() for one in by_ids] == [expected.tobytes()] * 2
+    many = [f"{i} " * 90 for i in range(40)]
+    found = answer(client, "/v1/embeddings", input=many)["data"]
+    expected = trit.embed(many, normalize=True)
+    assert np.array([one["embedding"] for one in found], np.float32).tobytes() == expected.tobytes()
     assert error(client, "/v1/embeddings", input="a", dimensions=3)["param"] == "dimensions"
     assert error(client, "/v1/embeddings", input=["a", ""])["param"] == "input[1]"
     assert error(client, "/v1/embeddings", input="a " * 9000)["code"] == "context_length_exceeded"

@@ -88,5 +88,6 @@ def test_forms_that_make_no_sense(client: openai.OpenAI) -> None:
         {"json_schema": False},
         {"choice": []},
     ):
-        with pytest.raises(openai.BadRequestError):
+        with pytest.raises(openai.BadRequestError) as refused:
             client.chat.completions.create(model="trit", messages=ASKED, extra_body=own)
+        assert refused.value.param == next(iter(own))

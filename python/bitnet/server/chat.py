@@ -53,7 +53,7 @@ async def chat_completions(service: Service, request: Request, body: dict[str, A
     if body.get("top_logprobs") is not None and not body.get("logprobs"):
         raise invalid("'top_logprobs' needs 'logprobs': true", "top_logprobs")
     logprobs = body.get("top_logprobs", 0) if body.get("logprobs") else None
-    params = sampling.params(body, service.settings, max_tokens=sampling.max_tokens(body), logprobs=logprobs)
+    params = await sampling.params(service, body, max_tokens=sampling.max_tokens(body), logprobs=logprobs)
     keywords = rendering(body) | forms.tools(body)
     head = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",

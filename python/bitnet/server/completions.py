@@ -51,7 +51,7 @@ async def completions(service: Service, request: Request, body: dict[str, Any]) 
     _check(body, n, service.settings.max_choices)
     scored_only = body.get("max_tokens") == 0
     limit = None if scored_only else body.get("max_tokens")
-    params = sampling.params(body, service.settings, max_tokens=limit, logprobs=k)
+    params = await sampling.params(service, body, max_tokens=limit, logprobs=k)
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",
@@ -137,7 +137,7 @@ async def _prompt(service: Service, body: dict[str, Any], given: str | list[int]
         return Prompt(ids, text, entries)
 
     with engine_arguments("prompt"):
-        return await service.gate.in_thread(prepare)
+        return await service.gate.in_thread(prepare, pool="long" if echo and k is not None else "short")
 
 
 async def _stream(service: Service, prompt: Prompt, params: SamplingParams, i: int) -> Stream:

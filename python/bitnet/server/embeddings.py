@@ -1,6 +1,7 @@
 """POST /v1/embeddings."""
 
 import base64
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from starlette.types import ASGIApp
 from .errors import engine_arguments, invalid
 from .service import Service
 
-_TOGETHER = 64
-"""Texts that one call computes; a request that is cancelled ends after the call."""
+_TOGETHER = 2048
+"""Tokens that one call computes, if a text has no more; a request that is cancelled ends after the call."""
 
 
 async def embeddings(service: Service, request: Request, body: dict[str, Any]) -> ASGIApp:
@@ -23,22 +24,19 @@ async def embeddings(service: Service, request: Request, body: dict[str, Any]) -
     how = {"pooling": body.get("pooling"), "normalize": body.get("normalize", True)}
     engine = service.engine
 
-    def embed(part: list[Any]) -> tuple[Any, int]:
-        tokens = sum(engine.count_tokens(part))
-        return engine.embed(part, **how), tokens
-
     async def work() -> tuple[list[Any], int]:
-        vectors, tokens = [], 0
-        for start in range(0, len(texts), _TOGETHER):
+        vectors: list[Any] = []
+        with engine_arguments("input"):
+            counts = await service.gate.in_thread(engine.count_tokens, texts)
+        for few in _parts(texts, counts):
             with engine_arguments("input"):
-                part, count = await service.gate.in_thread(embed, texts[start : start + _TOGETHER])
+                part = await service.gate.in_thread(lambda few: engine.embed(few, **how), few, pool="long")
             size = body.get("dimensions", part.shape[1])
             if size != part.shape[1]:
                 message = f"'dimensions' is {size}, and the vectors of this model have {part.shape[1]}; leave it out"
                 raise invalid(message, "dimensions")
             vectors += list(part)
-            tokens += count
-        return vectors, tokens
+        return vectors, sum(counts)
 
     vectors, tokens = await service.answer(request, work)
     service.metrics.tokens["prompt"] += tokens
@@ -46,6 +44,19 @@ async def embeddings(service: Service, request: Request, body: dict[str, Any]) -
     data = [{"object": "embedding", "index": i, "embedding": encode(vector)} for i, vector in enumerate(vectors)]
     counts = {"prompt_tokens": tokens, "total_tokens": tokens}
     return JSONResponse({"object": "list", "data": data, "model": service.name, "usage": counts})
+
+
+def _parts(texts: list[Any], counts: list[int]) -> Iterator[list[Any]]:
+    """The texts in parts of at most `_TOGETHER` tokens, or of one text."""
+    part: list[Any] = []
+    total = 0
+    for text, count in zip(texts, counts, strict=True):
+        if part and total + count > _TOGETHER:
+            yield part
+            part, total = [], 0
+        part.append(text)
+        total += count
+    yield part
 
 
 def _list(vector: Any) -> Any:

@@ -1,15 +1,21 @@
 """Errors in OpenAI's form: {"error": {"message", "type", "param", "code"}}."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from starlette.responses import JSONResponse
 
+from .. import SamplingParams
 from ..errors import BitnetError, ClosedError, ContextLengthError, OutOfMemoryError, ReceiptError
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 """The error's type by its status. Other statuses below 500 are the request's fault, the rest the server's."""
+
+
+_PARAMETER = re.compile(r"(\w+)(?: is | has |: )")
+"""How the engine's messages begin that are about a sampling parameter."""
 
 
 class ApiError(Exception):
@@ -58,6 +64,8 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
 def of_engine(error: BaseException, param: str | None = None) -> ApiError | None:
     """An error of the engine as one of the API; None for an error that no request should cause."""
     message = str(error)
+    if param is None and (named := _PARAMETER.match(message)) and hasattr(SamplingParams, named[1]):
+        param = named[1]
     if isinstance(error, ContextLengthError):
         return invalid(message.partition(";")[0], param, "context_length_exceeded")
     if isinstance(error, ClosedError):

@@ -12,7 +12,7 @@ from .errors import ApiError, ClientGone
 T = TypeVar("T")
 
 _THREADS = 8
-"""Threads for calls of the engine that have no form for asyncio. The engine's own threads compute."""
+"""Threads of each pool, for calls of the engine that have no form for asyncio. The engine's own threads compute."""
 
 
 class Permit:
@@ -37,7 +37,7 @@ class Gate:
     def __init__(self, running: int, queue: int) -> None:
         self._free = asyncio.Semaphore(running)
         self._limit, self._queue = running, queue
-        self._pool: ThreadPoolExecutor | None = None
+        self._pools: dict[str, ThreadPoolExecutor] = {}
         self.running = 0
         """Requests that are computed now."""
         self.waiting = 0
@@ -60,11 +60,14 @@ class Gate:
         self.running -= 1
         self._free.release()
 
-    async def in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Run a call that blocks. If the task is cancelled, the call runs to its end first: it cannot be stopped."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(_THREADS, "bitnet-serve")
-        future = asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
+    async def in_thread(self, call: Callable[..., T], *arguments: Any, pool: str = "short") -> T:
+        """Run a call that blocks. If the task is cancelled, the call runs to its end first: it cannot be stopped.
+
+        Calls that run the model are those of the pool "long", so that others need not wait for them.
+        """
+        if pool not in self._pools:
+            self._pools[pool] = ThreadPoolExecutor(_THREADS, f"bitnet-serve-{pool}")
+        future = asyncio.get_running_loop().run_in_executor(self._pools[pool], call, *arguments)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -73,9 +76,9 @@ class Gate:
 
     def close(self) -> None:
         """End the threads once their calls have ended."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._pools.clear()
 
 
 async def until_done(future: "asyncio.Future[Any]") -> None:

@@ -55,7 +55,7 @@ async def verify(service: Service, request: Request, body: dict[str, Any]) -> AS
         if body.get("replay", True):
             if receipt.prompt_tokens + receipt.completion_tokens > engine.n_ctx + 1:
                 raise invalid(f"the receipt's answer does not fit into this server's context of {engine.n_ctx}")
-            told["replay"] = await service.gate.in_thread(replay, receipt)
+            told["replay"] = await service.gate.in_thread(replay, receipt, pool="long")
         return told
 
     return JSONResponse(await service.answer(request, work))

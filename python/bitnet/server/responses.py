@@ -27,9 +27,9 @@ async def responses(service: Service, request: Request, body: dict[str, Any]) ->
     chat = as_chat(body)
     messages = conversation(chat["messages"], "input")
     wants = _LOGPROBS in body.get("include", ()) or body.get("top_logprobs")
-    params = sampling.params(
+    params = await sampling.params(
+        service,
         chat,
-        service.settings,
         max_tokens=body.get("max_output_tokens"),
         logprobs=body.get("top_logprobs", 0) if wants else None,
     )

@@ -4,8 +4,8 @@ from typing import Any
 
 from .. import SamplingParams
 from .errors import engine_arguments, invalid
-from .forms import form
-from .settings import Settings
+from .forms import FORMS, form
+from .service import Service
 
 _NAMES = (
     "temperature",
@@ -31,8 +31,9 @@ _SMALLEST_TOP_P = 1e-6
 """OpenAI allows top_p 0, which keeps the most likely token alone."""
 
 
-def params(body: dict[str, Any], settings: Settings, **more: Any) -> SamplingParams:
+async def params(service: Service, body: dict[str, Any], **more: Any) -> SamplingParams:
     """The sampling parameters of a checked request. `more` are those that the endpoint decides."""
+    settings = service.settings
     given = {name: body[name] for name in _NAMES if name in body}
     if given.get("top_k") == -1:
         given["top_k"] = 0
@@ -43,7 +44,10 @@ def params(body: dict[str, Any], settings: Settings, **more: Any) -> SamplingPar
     given |= form(body) | {name: value for name, value in more.items() if value is not None}
     limit = {} if settings.max_tokens is None else {"max_tokens": settings.max_tokens}
     with engine_arguments():
-        return SamplingParams(**limit | settings.defaults | given)
+        if not given.keys() & set(FORMS):
+            return SamplingParams(**limit | settings.defaults | given)
+        # A schema or a grammar may be long.
+        return await service.gate.in_thread(lambda: SamplingParams(**limit | settings.defaults | given))
 
 
 def max_tokens(body: dict[str, Any]) -> int | None:

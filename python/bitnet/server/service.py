@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 
-from .. import Engine, Receipt, SamplingParams
+from .. import Engine, Receipt
 from .errors import ApiError, engine_arguments
 from .gate import Gate, Permit, connected
 from .metrics import Metrics
@@ -198,9 +198,3 @@ def timings(answers: Sequence[Finished]) -> dict[str, Any]:
         "predicted_ms": decode * 1e3,
         "predicted_per_second": later / decode if decode else 0.0,
     }
-
-
-def sampling_params(fields: dict[str, Any]) -> SamplingParams:
-    """SamplingParams of checked fields."""
-    with engine_arguments():
-        return SamplingParams(**fields)
