@@ -232,10 +232,6 @@ def test_fields_without_effect_and_nulls(client: TestClient) -> None:
         ({"logit_bias": {"cat": 1}}, "logit_bias", "a token id"),
         ({"logit_bias": {"5": "much"}}, "logit_bias.5", "a number"),
         ({"seed": -1}, "seed", "from 0"),
-        (
-            "n",
-            "from 1",
-        ),
         ({"stop_token_ids": [-1]}, "stop_token_ids[0]", "from 0"),
         ({"temprature": 1}, "temprature", "did you mean temperature?"),
         ({"audio": {}}, "audio", "leave it out"),

@@ -64,7 +64,7 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
 def of_engine(error: BaseException, param: str | None = None) -> ApiError | None:
     """An error of the engine as one of the API; None for an error that no request should cause."""
     message = str(error)
-    if param is None and (named := _PARAMETER.match(message)) and hasattr(SamplingParams, named[1]):
+    if (named := _PARAMETER.match(message)) and hasattr(SamplingParams, named[1]):
         param = named[1]
     if isinstance(error, ContextLengthError):
         return invalid(message.partition(";")[0], param, "context_length_exceeded")
