@@ -28,8 +28,16 @@ pub fn request(
     mut params: SamplingParams,
     watch: &mut Watch,
 ) -> Result<Request> {
-    let (ids, mut origin) = prompt(engine, template, conversation, watch)?;
-    origin.grammar = call_grammar(engine, &conversation.calls.choice, origin.calls.as_ref())?;
+    let (ids, origin) = prompt(engine, template, conversation, watch)?;
+    if let Some(grammar) = call_grammar(engine, &conversation.calls.choice, origin.calls.as_ref())? {
+        if let Some(other) = params.grammar_source() {
+            let other = other.kind.name();
+            let twice =
+                format!("tool_choice asks for a call, and {other} for an answer of another form; leave one out");
+            return Err(Error::Argument(twice));
+        }
+        params.grammar = Some(grammar);
+    }
     add_stops(engine, template.for_conversation(conversation), &mut params)?;
     Ok(engine.request(ids.into(), params, watch)?.with_origin(origin))
 }
@@ -57,7 +65,6 @@ pub(super) fn prompt(
         previous: None,
         thoughts: template.thoughts_at_end(conversation, &prompt),
         calls: call_reader(used, conversation)?,
-        grammar: None,
     };
     Ok((ids, origin))
 }

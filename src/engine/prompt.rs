@@ -73,8 +73,6 @@ pub struct PromptOrigin {
     pub thoughts: Option<ThoughtState>,
     /// Finds the calls in the answer, if it may have any. They are then kept apart from the answer.
     pub calls: Option<CallReader>,
-    /// The grammar of an answer that has to be a call, in the Lark syntax of the crate `llguidance`.
-    pub grammar: Option<String>,
 }
 
 impl Request {
