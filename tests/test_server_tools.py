@@ -9,12 +9,12 @@ from typing import Any
 
 import openai
 import pytest
-from test_tools import HERMES, HERMES_SCRIPT
 
 import bitnet
 from bitnet.server import Settings, create_app
 from scripted_model import scripted_model
 from served import running
+from test_tools import HERMES, HERMES_SCRIPT
 from text_model import make_text_model
 
 ASKED: list[Any] = [{"role": "user", "content": "x"}]

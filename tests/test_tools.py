@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 import bitnet
@@ -258,3 +259,65 @@ def test_batch_files_have_tools(hermes: Engine, tmp_path: Path) -> None:
         source.write_text(json.dumps(line) + "\n")
         with pytest.raises(ArgumentError, match=wrong):
             list(bitnet.batch.run(hermes, source, tmp_path / "none"))
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.parametrize("control", [[], ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]"]])
+@pytest.mark.parametrize("format", ["hermes", "xml", "llama", "mistral", "mistral args", "plain"])
+def test_a_call_that_must_be_follows_its_schema(
+    tmp_path: Path, format: str, control: list[str], parallel: bool
+) -> None:
+    """Of a model to which all tokens are equally likely, at temperature 1: every complete answer is calls and nothing
+    else, whose arguments are valid."""
+    template = {
+        "hermes": HERMES,
+        "xml": XML,
+        "llama": LLAMA,
+        "mistral": MISTRAL,
+        "mistral args": MISTRAL_ARGS,
+        "plain": PLAIN,
+    }[format]
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": name,
+                "parameters": {
+                    "type": "object",
+                    "properties": {
+                        "n": {"type": "integer", "minimum": 0, "maximum": 99},
+                        "unit": {"enum": ["metre", "foot"]},
+                        "exact": {"type": "boolean"},
+                    },
+                    "required": ["n", "unit"],
+                },
+            },
+        }
+        for name in ("f", "measure")
+    ]
+    words = [*MARKS, "[TOOL_CALLS]", "[ARGS]"]
+    path = scripted_model(tmp_path / "m.gguf", template=template, words=words, control=control, context=4096)
+    complete = 0
+    with Engine(path, n_threads=1) as engine:
+        for seed in range(8):
+            how: dict[str, Any] = {"temperature": 1.0, "seed": seed, "max_tokens": 600}
+            answer = engine.chat(ASKED, tools=tools, tool_choice="required", parallel_tool_calls=parallel, **how)
+            assert answer.receipt is not None
+            answer.receipt.validate()
+            if answer.finish_reason != "stop":
+                continue
+            complete += 1
+            calls = calls_of(answer)
+            assert answer.text.strip() == "" and calls, answer.text
+            assert parallel or len(calls) == 1
+            for call in calls:
+                schema = next(tool["function"] for tool in tools if tool["function"]["name"] == call["name"])
+                jsonschema.validate(call["arguments"], schema["parameters"])
+            assert engine.replay(answer.receipt)
+            named = engine.chat(ASKED, tools=tools, tool_choice="measure", **how)
+            if named.finish_reason == "stop":
+                assert [call["name"] for call in calls_of(named)] == ["measure"]
+        for other in ({"json_schema": True}, {"choice": ["a"]}, {"grammar": "start: /a/"}):
+            with pytest.raises(ArgumentError, match="tool_choice asks for a call, and"):
+                engine.chat(ASKED, tools=tools, tool_choice="required", **other)
+    assert complete

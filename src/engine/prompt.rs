@@ -131,6 +131,28 @@ impl Engine {
         Ok(ids)
     }
 
+    /// Follows an answer of the form that the parameters ask for, id by id. For the beginning and after each id: how many
+    /// tokens are allowed, and how long it took to find them. Ends before the first id that is not allowed.
+    pub fn follow_form(&self, ids: &[TokenId], params: &SamplingParams) -> Result<Vec<(usize, Duration)>> {
+        let source = params.grammar_source().ok_or_else(|| Error::Argument("there is no form to follow".into()))?;
+        let mut constraint = self.grammars()?.start(&source, Vec::new())?;
+        let mut found = Vec::new();
+        let mut next = ids.iter();
+        loop {
+            let start = Instant::now();
+            let Ok(Some(allowed)) = constraint.allowed() else { break };
+            let looked = start.elapsed();
+            let Some(id) = next.next().filter(|id| allowed.contains(**id)) else {
+                found.push((allowed.len(), looked));
+                break;
+            };
+            let start = Instant::now();
+            constraint.accept(*id)?;
+            found.push((allowed.len(), looked + start.elapsed()));
+        }
+        Ok(found)
+    }
+
     /// Checks a prompt and the parameters of its answer.
     pub fn request(&self, prompt: TextOrIds, params: SamplingParams, watch: &mut Watch) -> Result<Request> {
         let (prompt, tokenize) = match prompt {

@@ -1,12 +1,13 @@
 //! `bitnet.Engine`.
 
 use super::arrays;
-use super::convert::{choice, count, detached, model_path, optional_count, text_or_ids, warn};
+use super::convert::{choice, count, detached, engine_ids, model_path, optional_count, text_or_ids, warn};
 use super::hints;
 use super::notebook::{html, mime_bundle};
 use super::pickle::{Reduced, by_function};
 use super::prefill::{self, Prefill};
 use super::receipt::Receipt;
+use super::sampling;
 use super::template::Template;
 use super::tensor::{self, Tensor};
 use super::tokenizer::{self, Tokenizer};
@@ -444,6 +445,21 @@ impl Engine {
     #[getter]
     fn warnings(&self) -> Result<Vec<String>> {
         Ok(self.core()?.warnings())
+    }
+
+    /// For tests and measurements: how many tokens the form of these parameters allows at the beginning and after each
+    /// id, and the seconds that it took to find them.
+    #[pyo3(signature = (ids, **keywords))]
+    fn _follow_form(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<(usize, f64)>> {
+        let core = self.core()?;
+        let (ids, params) = (engine_ids(ids, "ids", &core)?, sampling::params(None, keywords)?.core);
+        let found = detached(py, |_| core.follow_form(&ids, &params))?;
+        Ok(found.into_iter().map(|(allowed, time)| (allowed, time.as_secs_f64())).collect())
     }
 
     /// For tests: passes so far, the steps in all of them, and what the queue of steps holds.
