@@ -197,13 +197,18 @@ fn told(claim: &Claim, system_is_shown: bool) -> Vec<&'static str> {
     // Templates trim a system prompt, so that the space around it does not show.
     let system_is_exact = claim.system.as_ref().and_then(Redactable::whole).is_some_and(|text| text.trim() == text);
     let was_cancelled = claim.finish_reason == Finish::Cancelled.name();
-    let settled = [("claim.system", system_is_shown && system_is_exact), ("claim.output_ids", !was_cancelled)];
+    let settled = [
+        ("claim.system", system_is_shown && system_is_exact),
+        ("claim.output_ids", !was_cancelled),
+        ("claim.grammar", claim.grammar.is_none()),
+    ];
     [
         "claim.previous",
         "claim.template",
         "claim.system",
         "claim.n_ctx",
         "claim.sampling",
+        "claim.grammar",
         "claim.output_ids",
         "claim.finish_reason",
         "run",

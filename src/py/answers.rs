@@ -238,6 +238,7 @@ impl AnswersOf {
 
 /// The results of [`Questions`].
 #[derive(IntoPyObject)]
+#[expect(clippy::large_enum_variant, reason = "there are few, for a short time")]
 enum Answers {
     One(Completion),
     Several(Vec<Completion>),
