@@ -62,10 +62,7 @@ impl Grammars {
             return Ok(kept[0].1.clone());
         }
         drop(kept);
-        let refused = |why: String| {
-            let why = why.replace("<non-verbose/>", "");
-            Error::Argument(format!("{}: {}", source.kind.name(), why.trim()))
-        };
+        let refused = |why: String| Error::Argument(format!("{}: {}", source.kind.name(), reason(source, &why)));
         if source.text.len() > MAX_BYTES {
             return Err(refused(format!("it has {} bytes, expected at most {MAX_BYTES}", source.text.len())));
         }
@@ -78,6 +75,18 @@ impl Grammars {
         kept.truncate(KEPT - 1);
         kept.insert(0, (source.clone(), matcher.clone()));
         Ok(matcher)
+    }
+}
+
+/// What llguidance says of a grammar, on one line: without the lines that show the place and what is around it.
+fn reason(source: &GrammarSource, why: &str) -> String {
+    let mut lines = why.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default().trim_end_matches("regex parse error:");
+    match lines.find_map(|line| line.strip_prefix("error: ")) {
+        // The place is one in the grammar that llguidance has made of the expression.
+        Some(error) if source.kind == GrammarKind::Regex => error.to_string(),
+        Some(error) => format!("{first}{error}"),
+        None => first.to_string(),
     }
 }
 
