@@ -1,4 +1,6 @@
 # Every target first builds and installs what it needs. The machine needs Rust, Python 3.10+ and gcc.
+# The tests of the server's page also need Chromium and its driver (Debian: chromium, chromium-driver) and are skipped
+# without; `.ci/run` installs them, no target does.
 #
 # Files in .venv record which of these steps are done:
 #   python  the virtual environment, with pip and maturin

@@ -11,6 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from starlette.testclient import TestClient
 
 import bitnet
@@ -20,9 +23,6 @@ from served import eventually, running
 from test_receipt_mutants import forged
 from test_thinking import ASKED, END, PLAIN, QWEN3, SCRIPT
 
-webdriver: Any = pytest.importorskip("selenium.webdriver")
-By: Any = pytest.importorskip("selenium.webdriver.common.by").By
-Keys: Any = pytest.importorskip("selenium.webdriver.common.keys").Keys
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 if not (CHROMIUM and DRIVER):
     pytest.skip("no chromium and chromedriver here (Debian: chromium, chromium-driver)", allow_module_level=True)
@@ -235,7 +235,11 @@ def test_an_answer_is_computed_again(page: Page, url: str) -> None:
     page.click(".retry")
     eventually(lambda: page.kept()[-1]["digest"] != before)
     assert [turn["role"] for turn in page.kept()] == ["user", "assistant"]
-    assert len(page.texts(ANSWER)) == 1
+    page.ask("What is 2+2?", 2)
+    assert len(page.all(".retry")) == 1, "only the last answer can be computed again"
+    page.click(".retry")
+    eventually(lambda: len(page.kept(2)) == 4)
+    assert len(page.answers(2)) == 2
 
 
 def test_an_answer_is_stopped(page: Page, endless: bitnet.Engine) -> None:
@@ -251,6 +255,19 @@ def test_an_answer_is_stopped(page: Page, endless: bitnet.Engine) -> None:
             assert answers[-1].startswith("tick tock") and page.texts(".end")[-1] == "stopped by you"
             eventually(lambda: app.state.service.gate.running == 0)
             assert page.browser.switch_to.active_element.get_attribute("id") == "question"
+
+
+def test_a_new_chat_ends_the_answer(page: Page, endless: bitnet.Engine) -> None:
+    app = create_app(endless)
+    with running(app) as url:
+        page.open(url)
+        page.browser.find_element(By.ID, "question").send_keys("x", Keys.ENTER)
+        eventually(lambda: "tock" in "".join(page.texts(ANSWER)))
+        page.click("#clear")
+        eventually(lambda: app.state.service.gate.running == 0 and not page.all("#stop"))
+        assert page.texts(".turn") == []
+        page.click("#notice button", "Undo")
+        assert page.texts(".end") == ["stopped by you"]
 
 
 def test_the_view_stays_where_the_user_is(page: Page, endless: bitnet.Engine) -> None:
@@ -282,7 +299,21 @@ def test_thoughts_are_folded(page: Page, tmp_path: Path) -> None:
         assert page.texts(".thoughts div") == ["hm?"]
         own = engine.chat([*ASKED, {"role": "assistant", "content": "\t42", "reasoning_content": "hm?"}, *ASKED])
         page.ask("x", 2)
-        assert own.receipt and page.kept(2)[-1]["usage"]["prompt_tokens"] == own.prompt_tokens
+        assert page.kept(2)[-1]["usage"]["prompt_tokens"] == own.prompt_tokens
+        page.open(url, settings={"enable_thinking": "false"}).ask("x")
+        assert own.receipt and (off := engine.chat(ASKED, enable_thinking=False, max_tokens=1).receipt)
+        assert page.claim()["prompt_ids"] == off.to_dict()["claim"]["prompt_ids"]
+
+
+def test_an_answer_is_copied(page: Page, url: str) -> None:
+    page.open(url).ask("What is 2+2?")
+    grant = {"permissions": ["clipboardReadWrite"], "origin": url}
+    page.browser.execute_cdp_cmd("Browser.grantPermissions", grant)
+    for place, text in ((".answer", "2+2=4."), (".user", "What is 2+2?")):
+        page.click(f"{place} button", "Copy")
+        eventually(lambda place=place: "Copied" in page.texts(f"{place} button"))
+        assert page.run("return navigator.clipboard.readText()") == text
+        page.run("navigator.clipboard.writeText = undefined")  # as on an origin that is not secure
 
 
 # -- Text -------------------------------------------------------------------------------------------------------------
