@@ -23,7 +23,8 @@ from served import eventually, running
 from test_receipt_mutants import forged
 from test_thinking import ASKED, END, PLAIN, QWEN3, SCRIPT
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
 if not (CHROMIUM and DRIVER):
     pytest.skip("no chromium and chromedriver here (Debian: chromium, chromium-driver)", allow_module_level=True)
 
