@@ -24,9 +24,9 @@ def text_of(schema: Any) -> str:
     if schema is False or isinstance(schema, (int, float, list, tuple)):
         raise TypeError(f"json_schema is {schema!r}, {_EXPECTED}")
     if hasattr(schema, "model_json_schema"):
-        return _dumped(_closed(schema.model_json_schema()))
+        return _dumped(closed(schema.model_json_schema()))
     if hasattr(schema, "json_schema") and hasattr(schema, "validate_json"):  # pydantic.TypeAdapter
-        return _dumped(_closed(schema.json_schema()))
+        return _dumped(closed(schema.json_schema()))
     if dataclasses.is_dataclass(schema) or get_origin(schema) is not None or schema in _PLAIN or _is_enum(schema):
         return _dumped(_schema_of(schema))
     raise TypeError(f"json_schema is {schema!r}, {_EXPECTED}")
@@ -59,19 +59,19 @@ def _dumped(schema: Any) -> str:
         raise ArgumentError(f"json_schema is not JSON: {error}") from error
 
 
-def _closed(schema: Any) -> Any:
+def closed(schema: Any) -> Any:
     """The schema without further properties where it lists some and says nothing of others: a class takes none."""
     if isinstance(schema, list):
-        return [_closed(item) for item in schema]
+        return [closed(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    closed = {
-        key: value if key in ("const", "default", "enum", "examples") else _closed(value)
+    found = {
+        key: value if key in ("const", "default", "enum", "examples") else closed(value)
         for key, value in schema.items()
     }
     if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        closed.setdefault("additionalProperties", False)
-    return closed
+        found.setdefault("additionalProperties", False)
+    return found
 
 
 def _is_enum(kind: Any) -> bool:

@@ -265,7 +265,10 @@ async def _client_gone(_: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return ApiError(404, f"there is no path {request.url.path[:100]!r} here", code="unknown_path").response()
+        path = request.url.path
+        near = [known for known in (f"/v1{path}", path.rstrip("/")) if known in {*_POSTS, *_GETS} - {path}]
+        advice = f"; did you mean {near[0]}?" if near else ""
+        return ApiError(404, f"there is no path {path[:100]!r} here{advice}", code="unknown_path").response()
     if error.status_code == 405:
         allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").replace(" ", "").split(",")))
         if request.method == "OPTIONS":

@@ -20,6 +20,21 @@ _MAX_DEPTH = 100
 _SHOWN = 60
 """Characters of a value in an error message."""
 
+_ELSEWHERE = {
+    "n_predict": "max_tokens",
+    "num_predict": "max_tokens",
+    "repeat_penalty": "repetition_penalty",
+    "functions": "tools",
+    "function_call": "tool_choice",
+    "guided_json": "json_schema",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+    "structured_outputs": "json_schema, regex, choice or grammar",
+    "thinking": "enable_thinking",
+}
+"""Fields of other servers, and what they are called here."""
+
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """The escape of half a surrogate pair; a whole pair is one character."""
 
@@ -201,10 +216,6 @@ def _check_items(items: list[Any], schema: Schema | None, place: str) -> None:
 def _check_object(value: dict[str, Any], schema: Schema, place: str) -> None:
     """Check the members of an object."""
     known = schema.get("properties", {})
-    for name in schema.get("required", ()):
-        if name not in value:
-            path = f"{place}.{name}" if place else name
-            raise invalid(f"{_named(path)} is missing; expected {_described(known[name])}", path)
     others = schema.get("additionalProperties", True)
     for name, member in value.items():
         path = f"{place}.{name}" if place else name
@@ -213,9 +224,18 @@ def _check_object(value: dict[str, Any], schema: Schema, place: str) -> None:
         elif isinstance(others, dict):
             check(member, others, path)
         elif not others:
-            close = get_close_matches(name, known, 1)
-            advice = f"did you mean {close[0]}?" if close else "leave it out"
-            raise invalid(f"there is no field {_shown(path)}; {advice}", path[:_SHOWN], "unknown_field")
+            raise invalid(f"there is no field {_shown(path)}; {_advice(name, known)}", path[:_SHOWN], "unknown_field")
+    for name in schema.get("required", ()):
+        if name not in value:
+            path = f"{place}.{name}" if place else name
+            raise invalid(f"{_named(path)} is missing; expected {_described(known[name])}", path)
+
+
+def _advice(name: str, known: Schema) -> str:
+    """What to do about a field that does not exist. `known`: those that do."""
+    elsewhere = _ELSEWHERE.get(name, "")
+    meant = [elsewhere] if elsewhere.partition(",")[0] in known else get_close_matches(name, known, 1)
+    return f"did you mean {meant[0]}?" if meant else "leave it out"
 
 
 def _described(schema: Schema) -> str:

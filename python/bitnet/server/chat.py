@@ -34,9 +34,11 @@ def conversation(messages: list[dict[str, Any]], place: str = "messages") -> lis
         content = message.get("content")
         if isinstance(content, list):
             content = "\n".join(part.get("text") or part.get("refusal") or "" for part in content)
-        if content is None and not (kept["role"] == "assistant" and kept.get("tool_calls")):
-            path = f"{place}[{i}].content"
-            raise invalid(f"'{path}' is missing; expected a string", path)
+        if content is None and not kept.get("tool_calls"):
+            if kept["role"] not in ("assistant", "tool"):
+                path = f"{place}[{i}].content"
+                raise invalid(f"'{path}' is missing; expected a string", path)
+            content = ""  # an answer without text, a function that returns nothing
         found.append(kept | {"content": content})
     return found
 
@@ -50,7 +52,7 @@ async def chat_completions(service: Service, request: Request, body: dict[str, A
     """Answer a conversation."""
     service.check_model(body)
     messages, n = conversation(body["messages"]), body.get("n", 1)
-    if body.get("top_logprobs") is not None and not body.get("logprobs"):
+    if body.get("top_logprobs") and not body.get("logprobs"):
         raise invalid("'top_logprobs' needs 'logprobs': true", "top_logprobs")
     logprobs = body.get("top_logprobs", 0) if body.get("logprobs") else None
     params = await sampling.params(service, body, max_tokens=sampling.max_tokens(body), logprobs=logprobs)

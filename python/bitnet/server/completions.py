@@ -50,7 +50,7 @@ async def completions(service: Service, request: Request, body: dict[str, Any]) 
     n, k = body.get("n", 1), body.get("logprobs")
     _check(body, n, service.settings.max_choices)
     scored_only = body.get("max_tokens") == 0
-    limit = None if scored_only else body.get("max_tokens")
+    limit = None if body.get("max_tokens", 0) <= 0 else body["max_tokens"]
     params = await sampling.params(service, body, max_tokens=limit, logprobs=k)
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",

@@ -21,6 +21,7 @@ async def embeddings(service: Service, request: Request, body: dict[str, Any]) -
     service.check_model(body)
     given = body["input"]
     texts = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+    _check_ids(texts, service.engine.n_vocab)
     how = {"pooling": body.get("pooling"), "normalize": body.get("normalize", True)}
     engine = service.engine
 
@@ -44,6 +45,14 @@ async def embeddings(service: Service, request: Request, body: dict[str, Any]) -
     data = [{"object": "embedding", "index": i, "embedding": encode(vector)} for i, vector in enumerate(vectors)]
     counts = {"prompt_tokens": tokens, "total_tokens": tokens}
     return JSONResponse({"object": "list", "data": data, "model": service.name, "usage": counts})
+
+
+def _check_ids(texts: list[Any], n_vocab: int) -> None:
+    """Refuse ids outside the vocabulary: clients may send those of OpenAI's tokenizer, as LangChain does."""
+    highest = max((max(ids) for ids in texts if not isinstance(ids, str)), default=0)
+    if highest >= n_vocab:
+        message = f"'input' has token id {highest}, but this model's ids end at {n_vocab - 1}; send texts"
+        raise invalid(f"{message} (LangChain: check_embedding_ctx_length=False)", "input")
 
 
 def _parts(texts: list[Any], counts: list[int]) -> Iterator[list[Any]]:

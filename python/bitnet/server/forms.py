@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .._schema import closed
 from .errors import invalid
 
 FORMS = ("json_schema", "regex", "choice", "grammar")
@@ -12,7 +13,8 @@ def form(body: dict[str, Any]) -> dict[str, Any]:
     """The sampling parameter that the request's form of the answer is; empty for plain text."""
     given = {name: body[name] for name in FORMS if name in body}
     wanted = body.get("response_format", {"type": "text"})
-    if wanted["type"] != "text":
+    # Clients send the format of the last answer with every request; one that has to be a call has no text.
+    if wanted["type"] != "text" and not _asks_for_call(body):
         if given:
             raise invalid(f"response_format and {next(iter(given))} both set the answer's form; give one of them")
         given = {"json_schema": _schema(wanted)}
@@ -23,15 +25,23 @@ def form(body: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+def _asks_for_call(body: dict[str, Any]) -> bool:
+    """Whether the answer has to be a call of a tool."""
+    return bool(body.get("tools")) and body.get("tool_choice") not in (None, "none", "auto")
+
+
 def _schema(wanted: dict[str, Any]) -> Any:
-    """The JSON Schema of a response_format; True for any object."""
+    """The JSON Schema of a response_format; True for any object.
+
+    As other servers do it, objects get no properties beyond those that the schema lists, unless it says otherwise.
+    """
     if wanted["type"] == "json_object":
-        return wanted.get("schema") or True
+        return closed(wanted["schema"]) if wanted.get("schema") else True
     described = wanted.get("json_schema") or {}
     if described.get("schema") is None:
         path = "response_format.json_schema.schema"
         raise invalid(f"'{path}' is missing; expected an object with a JSON Schema", path)
-    return described["schema"]
+    return closed(described["schema"])
 
 
 def tools(body: dict[str, Any]) -> dict[str, Any]:

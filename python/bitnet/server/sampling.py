@@ -37,6 +37,8 @@ async def params(service: Service, body: dict[str, Any], **more: Any) -> Samplin
     given = {name: body[name] for name in _NAMES if name in body}
     if given.get("top_k") == -1:
         given["top_k"] = 0
+    if given.get("seed") == -1:
+        del given["seed"]
     if given.get("top_p") == 0:
         given["top_p"] = _SMALLEST_TOP_P
     if "logit_bias" in body:
@@ -52,10 +54,13 @@ async def params(service: Service, body: dict[str, Any], **more: Any) -> Samplin
 
 def max_tokens(body: dict[str, Any]) -> int | None:
     """The limit of tokens, by either of its names."""
-    limits = {body[name] for name in ("max_tokens", "max_completion_tokens") if name in body}
+    given = [name for name in ("max_tokens", "max_completion_tokens") if name in body]
+    limits = {body[name] for name in given}
     if len(limits) > 1:
         raise invalid("'max_tokens' and 'max_completion_tokens' differ; give one of them", "max_tokens")
-    return limits.pop() if limits else None
+    if 0 in limits:
+        raise invalid(f"'{given[0]}' is 0, expected at least 1, or -1 for no limit", given[0])
+    return None if limits <= {-1} else limits.pop()
 
 
 def _biases(given: dict[str, float]) -> dict[int, float]:

@@ -76,7 +76,9 @@ FUNCTION_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 64, "pat
 _FUNCTION = structure(
     {"name": FUNCTION_NAME, "description": _STRING, "parameters": _OBJECT, "strict": _FLAG}, "name", others=True
 )
-TOOL = structure({"type": {"type": "string", "enum": ["function"]}, "function": _FUNCTION}, "type", "function")
+TOOL = structure(
+    {"type": {"type": "string", "enum": ["function"]}, "function": _FUNCTION}, "type", "function", others=True
+)
 TOOL_CHOICE: Schema = {
     "anyOf": [
         {"type": "string", "enum": ["none", "auto", "required"]},
@@ -155,8 +157,8 @@ def sampling(settings: Settings) -> dict[str, Schema]:
             {"type": "object", "additionalProperties": _from(-1000, 1000)},
             "values added to logits by token id; -100 or less bans the id",
         ),
-        "seed": _said(_whole(0, 2**64 - 1), "with the same seed, the answer is the same"),
-        "max_tokens": _whole(1, settings.max_tokens),
+        "seed": _said(_whole(-1, 2**64 - 1), "with the same seed, the answer is the same; -1: a drawn one"),
+        "max_tokens": _said(_whole(-1, settings.max_tokens), "-1: no limit; 0 is refused"),
         "stop": _said(stop, "texts that end the answer and are not part of it"),
         "stop_token_ids": array(_ID, 0, 1024),
         "ignore_eos": _said(_FLAG, "continue past the model's stop tokens"),
@@ -201,7 +203,7 @@ def chat(settings: Settings) -> Schema:
         | common(settings)
         | sampling(settings)
         | {
-            "max_completion_tokens": _whole(1, settings.max_tokens),
+            "max_completion_tokens": _said(_whole(-1, settings.max_tokens), "as max_tokens"),
             "logprobs": _FLAG,
             "top_logprobs": _whole(0, 20),
             "response_format": RESPONSE_FORMAT,
@@ -229,7 +231,7 @@ def completions(settings: Settings) -> Schema:
         | common(settings)
         | sampling(settings)
         | {
-            "max_tokens": _said(_whole(0, settings.max_tokens), "0 with echo: only score the prompt"),
+            "max_tokens": _said(_whole(-1, settings.max_tokens), "0 with echo: only score the prompt; -1: no limit"),
             "logprobs": _said(_whole(0, 20), "number of likely tokens to report for each position"),
             "echo": _said(_FLAG, "begin each answer with its prompt"),
             "best_of": _said(_whole(1, most), "accepted if it equals n"),
