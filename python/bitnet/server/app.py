@@ -52,11 +52,14 @@ _POSTS: dict[str, Handler] = {
 }
 """Endpoints that take a JSON object."""
 
+_COMPILED = ("json_schema", "regex", "choice", "grammar", "response_format", "text", "tools")
+"""Fields that become grammars, which may take long to compile."""
+
 _OPEN = ("/health", "/", "/favicon.ico")
 """Paths that need no key."""
 
 _BIG = 1 << 16
-"""Bodies of more bytes are parsed on a thread."""
+"""Bodies of more bytes are parsed on a thread, and their texts belong to the pool "text"."""
 
 
 def create_app(engine: Engine, settings: Settings | None = None) -> Starlette:
@@ -130,7 +133,9 @@ def _endpoint(service: Service, handler: Handler, schema: bodies.Schema) -> Call
 
     async def endpoint(request: Request) -> Any:
         body = await bodies.read(request, settings.max_body, settings.body_timeout)
-        fields = await service.gate.in_thread(checked, body) if len(body) > _BIG else checked(body)
+        is_big = len(body) > _BIG
+        fields = await service.gate.in_thread(checked, body, pool="text") if is_big else checked(body)
+        request.state.pool = "text" if is_big or any(fields.get(name) for name in _COMPILED) else "short"
         return await handler(service, request, fields)
 
     return endpoint

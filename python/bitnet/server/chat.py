@@ -65,12 +65,15 @@ async def chat_completions(service: Service, request: Request, body: dict[str, A
         "system_fingerprint": FINGERPRINT,
     }
     if body.get("stream"):
-        engine, thread = service.engine, service.gate.in_thread
+        engine, thread, pool = service.engine, service.gate.in_thread, request.state.pool
 
         async def begin() -> list[Stream]:
             each = (sampling.with_seed(params, i) for i in range(n))
             with engine_arguments("messages"):
-                return [await thread(lambda own: engine.chat_stream(messages, own, **keywords), own) for own in each]
+                return [
+                    await thread(lambda own: engine.chat_stream(messages, own, **keywords), own, pool=pool)
+                    for own in each
+                ]
 
         head |= {"object": "chat.completion.chunk"}
         return await service.stream(request, begin, lambda streams: _chunks(service, body, head, streams))

@@ -59,16 +59,17 @@ async def completions(service: Service, request: Request, body: dict[str, Any]) 
         "model": service.name,
         "system_fingerprint": FINGERPRINT,
     }
+    pool = request.state.pool
     if body.get("stream") and not scored_only:
 
         async def begin() -> tuple[list[Prompt], list[Stream]]:
-            prompts = [await _prompt(service, body, given, k) for given in _given(body)]
-            return prompts, [await _stream(service, one, params, i) for one in prompts for i in range(n)]
+            prompts = [await _prompt(service, body, given, k, pool) for given in _given(body)]
+            return prompts, [await _stream(service, one, params, i, pool) for one in prompts for i in range(n)]
 
         return await service.stream(request, begin, lambda begun: _chunks(service, body, head, *begun))
 
     async def work() -> list[tuple[Prompt, Any, list[Entry]]]:
-        prompts = [await _prompt(service, body, given, k) for given in _given(body)]
+        prompts = [await _prompt(service, body, given, k, pool) for given in _given(body)]
         if scored_only:
             return [(one, Nothing(len(one.ids)), []) for one in prompts for _ in range(n)]
         with engine_arguments("prompt"):
@@ -116,8 +117,8 @@ def _given(body: dict[str, Any]) -> list[Any]:
     return prompt if is_list else [prompt]
 
 
-async def _prompt(service: Service, body: dict[str, Any], given: str | list[int], k: int | None) -> Prompt:
-    """Prepare a prompt: its ids, and what `echo` repeats of it."""
+async def _prompt(service: Service, body: dict[str, Any], given: str | list[int], k: int | None, pool: str) -> Prompt:
+    """Prepare a prompt: its ids, and what `echo` repeats of it. `pool`: that of calls that only read the text."""
     engine, echo = service.engine, bool(body.get("echo"))
 
     def prepare() -> Prompt:
@@ -137,13 +138,14 @@ async def _prompt(service: Service, body: dict[str, Any], given: str | list[int]
         return Prompt(ids, text, entries)
 
     with engine_arguments("prompt"):
-        return await service.gate.in_thread(prepare, pool="long" if echo and k is not None else "short")
+        return await service.gate.in_thread(prepare, pool="long" if echo and k is not None else pool)
 
 
-async def _stream(service: Service, prompt: Prompt, params: SamplingParams, i: int) -> Stream:
+async def _stream(service: Service, prompt: Prompt, params: SamplingParams, i: int, pool: str) -> Stream:
     """Begin answer i to a prompt."""
     with engine_arguments("prompt"):
-        return await service.gate.in_thread(service.engine.stream, prompt.ids, sampling.with_seed(params, i))
+        own = sampling.with_seed(params, i)
+        return await service.gate.in_thread(service.engine.stream, prompt.ids, own, pool=pool)
 
 
 def _entries(answer: Any) -> list[Entry]:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from .errors import engine_arguments, invalid
+from .errors import ApiError, engine_arguments, invalid
 from .service import Service
 
 _TOGETHER = 2048
@@ -28,7 +28,8 @@ async def embeddings(service: Service, request: Request, body: dict[str, Any]) -
     async def work() -> tuple[list[Any], int]:
         vectors: list[Any] = []
         with engine_arguments("input"):
-            counts = await service.gate.in_thread(engine.count_tokens, texts)
+            counts = await service.gate.in_thread(engine.count_tokens, texts, pool=request.state.pool)
+        _check_lengths(counts, engine.n_ctx)
         for few in _parts(texts, counts):
             with engine_arguments("input"):
                 part = await service.gate.in_thread(lambda few: engine.embed(few, **how), few, pool="long")
@@ -45,6 +46,14 @@ async def embeddings(service: Service, request: Request, body: dict[str, Any]) -
     data = [{"object": "embedding", "index": i, "embedding": encode(vector)} for i, vector in enumerate(vectors)]
     counts = {"prompt_tokens": tokens, "total_tokens": tokens}
     return JSONResponse({"object": "list", "data": data, "model": service.name, "usage": counts})
+
+
+def _check_lengths(counts: list[int], n_ctx: int) -> None:
+    """Refuse texts that do not fit before any is computed."""
+    for i, count in enumerate(counts):
+        if count > n_ctx:
+            message = f"'input[{i}]' has {count} tokens, and the context of this model holds {n_ctx}"
+            raise ApiError(400, message, param="input", code="context_length_exceeded")
 
 
 def _check_ids(texts: list[Any], n_vocab: int) -> None:

@@ -63,7 +63,8 @@ class Gate:
     async def in_thread(self, call: Callable[..., T], *arguments: Any, pool: str = "short") -> T:
         """Run a call that blocks. If the task is cancelled, the call runs to its end first: it cannot be stopped.
 
-        Calls that run the model are those of the pool "long", so that others need not wait for them.
+        Short calls never wait for others: those that run the model belong to the pool "long", those that read large
+        texts or compile grammars to the pool "text".
         """
         if pool not in self._pools:
             self._pools[pool] = ThreadPoolExecutor(_THREADS, f"bitnet-serve-{pool}")

@@ -40,7 +40,9 @@ async def responses(service: Service, request: Request, body: dict[str, Any]) ->
 
         async def begin() -> Stream:
             with engine_arguments("input"):
-                return await service.gate.in_thread(lambda: service.engine.chat_stream(messages, params, **keywords))
+                return await service.gate.in_thread(
+                    lambda: service.engine.chat_stream(messages, params, **keywords), pool=request.state.pool
+                )
 
         async def sent(stream: Stream) -> AsyncGenerator[bytes, None]:
             for data in events.begin():

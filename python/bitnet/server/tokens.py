@@ -1,14 +1,18 @@
 """/tokenize, /detokenize, /tokenizer_info and /apply-template: text, tokens and prompts without an answer."""
 
+import json
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from .chat import conversation, rendering
 from .errors import engine_arguments, invalid
 from .service import Service
+
+_TOGETHER = 1 << 14
+"""Items of a list that become JSON at once."""
 
 
 async def tokenize(service: Service, request: Request, body: dict[str, Any]) -> ASGIApp:
@@ -29,12 +33,22 @@ async def tokenize(service: Service, request: Request, body: dict[str, Any]) -> 
         special = bool(body.get("parse_special"))
         return tokenizer.encode(body[name], add_bos=with_bos and tokenizer.add_bos, parse_special=special)
 
+    def told(ids: list[int]) -> str:
+        tokens: list[Any] = ids
+        if body.get("with_pieces"):
+            pieces = {id: {"id": id, "piece": engine.decode([id], skip_special_tokens=False)} for id in set(ids)}
+            tokens = [pieces[id] for id in ids]
+        return f'{{"tokens":{_listed(tokens)},"count":{len(ids)},"max_model_len":{engine.n_ctx}}}'
+
     with engine_arguments(name):
-        ids = await service.gate.in_thread(encode)
-    told: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": engine.n_ctx}
-    if body.get("with_pieces"):
-        told["tokens"] = [{"id": id, "piece": engine.decode([id], skip_special_tokens=False)} for id in ids]
-    return JSONResponse(told)
+        document = await service.gate.in_thread(lambda: told(encode()), pool=request.state.pool)
+    return Response(document, media_type="application/json")
+
+
+def _listed(values: list[Any]) -> str:
+    """A list as JSON. Other threads can go on between its parts: a call of `json.dumps` stops all of them."""
+    parts = (values[i : i + _TOGETHER] for i in range(0, len(values), _TOGETHER))
+    return "[" + ",".join(json.dumps(part, separators=(",", ":"))[1:-1] for part in parts) + "]"
 
 
 async def detokenize(service: Service, request: Request, body: dict[str, Any]) -> ASGIApp:
@@ -42,7 +56,9 @@ async def detokenize(service: Service, request: Request, body: dict[str, Any]) -
     service.check_model(body)
     skip = bool(body.get("skip_special_tokens"))
     with engine_arguments("tokens"):
-        text = await service.gate.in_thread(lambda: service.engine.decode(body["tokens"], skip_special_tokens=skip))
+        text = await service.gate.in_thread(
+            lambda: service.engine.decode(body["tokens"], skip_special_tokens=skip), pool=request.state.pool
+        )
     return JSONResponse({"prompt": text, "content": text})
 
 
@@ -51,7 +67,9 @@ async def apply_template(service: Service, request: Request, body: dict[str, Any
     service.check_model(body)
     messages = conversation(body["messages"])
     with engine_arguments("messages"):
-        text = await service.gate.in_thread(lambda: service.engine.template.render(messages, **_variables(body)))
+        text = await service.gate.in_thread(
+            lambda: service.engine.template.render(messages, **_variables(body)), pool=request.state.pool
+        )
     return JSONResponse({"prompt": text})
 
 
