@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import openai
+import pydantic
 import pytest
 
 import bitnet
 from bitnet.server import Settings, create_app
-from served import running
+from served import eventually, running
 
 ASKED: list[Any] = [{"role": "user", "content": "What is 2+2?"}]
 
@@ -196,6 +197,73 @@ def test_a_queue_that_is_full_is_a_rate_limit(trit: bitnet.Engine) -> None:
         assert refused
         assert {type(one) for one in refused} == {openai.RateLimitError}
         assert not [one for one in asyncio.run(ask(6)) if isinstance(one, Exception)]
+
+
+class Sum(pydantic.BaseModel):
+    """A sum."""
+
+    sum: int = pydantic.Field(ge=0, le=99)
+
+
+def test_streams_of_a_class(client: openai.OpenAI) -> None:
+    """Chunks that the client parses while they come, and the object at the end."""
+    whole = client.chat.completions.parse(model="trit", messages=ASKED, response_format=Sum).choices[0].message.parsed
+    with client.chat.completions.stream(model="trit", messages=ASKED, response_format=Sum) as events:
+        final = events.get_final_completion()
+    with client.responses.stream(model="trit", input=ASKED, text_format=Sum) as told:
+        response = told.get_final_response()
+    assert isinstance(whole, Sum)
+    assert final.choices[0].message.parsed == response.output_parsed == whole
+
+
+def test_a_time_out_of_the_client(trit: bitnet.Engine) -> None:
+    """The client leaves after its time-out, and the server then computes nothing for it."""
+    app = create_app(trit, Settings(model_names=("trit",)))
+    how: dict[str, Any] = {"logit_bias": {"5": 100}, "n": 32, "extra_body": {"ignore_eos": True}}
+    with (
+        running(app) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=0.05) as client,
+    ):
+        with pytest.raises(openai.APITimeoutError):
+            client.chat.completions.create(model="trit", messages=ASKED, **how)
+        gate = app.state.service.gate
+        eventually(lambda: gate.running == gate.waiting == 0)
+        patient = client.with_options(timeout=60)
+        assert patient.chat.completions.create(model="trit", messages=ASKED).choices[0].message.content
+
+
+def test_several_streamed_completions(client: openai.OpenAI) -> None:
+    how: dict[str, Any] = {"model": "trit", "prompt": ["2+2=", "3+3="], "n": 2, "max_tokens": 3, "seed": 1}
+    chunks = list(client.completions.create(**how, stream=True, stream_options={"include_usage": True}))
+    texts = [""] * 4
+    for chunk in chunks:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    whole = client.completions.create(**how)
+    assert texts == [choice.text for choice in whole.choices]
+    assert chunks[-1].usage and whole.usage
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+
+
+def test_the_asynchronous_client_leaves_a_stream(address: str) -> None:
+    async def ask() -> None:
+        async with openai.AsyncOpenAI(base_url=address, api_key="secret") as client:
+            parsed = await client.chat.completions.parse(model="trit", messages=ASKED, response_format=Sum)
+            assert parsed.choices[0].message.parsed
+            async with await client.chat.completions.create(model="trit", messages=ASKED, stream=True) as stream:
+                async for _ in stream:
+                    break
+            tasks = [
+                asyncio.ensure_future(client.responses.create(model="trit", input="Count to 100", temperature=1))
+                for _ in range(4)
+            ]
+            await asyncio.sleep(0.01)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert (await client.embeddings.create(model="trit", input="a")).data
+
+    asyncio.run(ask())
 
 
 def test_the_asynchronous_client(address: str, trit: bitnet.Engine) -> None:

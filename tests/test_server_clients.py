@@ -115,6 +115,7 @@ def test_objects_of_a_response_format_are_closed(client: TestClient) -> None:
     """pydantic's schemas say nothing of further properties, and small models would write them without end."""
     for form in (
         {"type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": SCHEMA}},
+        {"type": "json_schema", "schema": SCHEMA},
         {"type": "json_object", "schema": SCHEMA},
     ):
         told = post(client, response_format=form, max_tokens=100)["choices"][0]

@@ -37,7 +37,7 @@ def _schema(wanted: dict[str, Any]) -> Any:
     """
     if wanted["type"] == "json_object":
         return closed(wanted["schema"]) if wanted.get("schema") else True
-    described = wanted.get("json_schema") or {}
+    described = wanted.get("json_schema") or wanted  # llama-server takes the schema without the object around it
     if described.get("schema") is None:
         path = "response_format.json_schema.schema"
         raise invalid(f"'{path}' is missing; expected an object with a JSON Schema", path)

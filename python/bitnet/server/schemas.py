@@ -98,7 +98,7 @@ RESPONSE_FORMAT = structure(
         "json_schema": structure(
             {"name": NAME, "description": _STRING, "schema": _OBJECT, "strict": _FLAG}, others=True
         ),
-        "schema": _said(_OBJECT, "for json_object: a schema, as llama-server takes it"),
+        "schema": _said(_OBJECT, "the schema alone, as llama-server takes it"),
     },
     "type",
 )
