@@ -29,15 +29,7 @@ pub fn request(
     watch: &mut Watch,
 ) -> Result<Request> {
     let (ids, origin) = prompt(engine, template, conversation, watch)?;
-    if let Some(grammar) = call_grammar(engine, &conversation.calls.choice, origin.calls.as_ref())? {
-        if let Some(other) = params.grammar_source() {
-            let other = other.kind.name();
-            let twice =
-                format!("tool_choice asks for a call, and {other} for an answer of another form; leave one out");
-            return Err(Error::Argument(twice));
-        }
-        params.grammar = Some(grammar);
-    }
+    constrain_calls(engine, &conversation.calls.choice, origin.calls.as_ref(), &mut params)?;
     add_stops(engine, template.for_conversation(conversation), &mut params)?;
     Ok(engine.request(ids.into(), params, watch)?.with_origin(origin))
 }
@@ -89,14 +81,30 @@ fn call_reader(template: &Template, conversation: &Conversation) -> Result<Optio
     Ok(Some(reader).filter(|reader| !reader.tools.is_empty() && rules.choice != ToolChoice::None))
 }
 
-/// The grammar of an answer that has to be a call; `None` if the model decides.
-fn call_grammar(engine: &Engine, choice: &ToolChoice, reader: Option<&CallReader>) -> Result<Option<String>> {
-    if !matches!(choice, ToolChoice::Required | ToolChoice::Named(_)) {
-        return Ok(None);
+/// Gives an answer that has to be a call the form of one. Where the model decides and other answers have to be JSON, the
+/// form is either of the two.
+fn constrain_calls(
+    engine: &Engine,
+    choice: &ToolChoice,
+    reader: Option<&CallReader>,
+    params: &mut SamplingParams,
+) -> Result<()> {
+    let Some(reader) = reader else { return Ok(()) };
+    let is_forced = matches!(choice, ToolChoice::Required | ToolChoice::Named(_));
+    let other = params.grammar_source();
+    if let Some(other) = other.as_ref().filter(|_| is_forced) {
+        let other = other.kind.name();
+        return Err(Error::Argument(format!(
+            "tool_choice asks for a call, and {other} for an answer of another form; leave one out"
+        )));
     }
-    let tokenizer = engine.tokenizer()?;
-    let control = |text: &str| tokenizer.id_of(text).filter(|id| tokenizer.is_control(*id));
-    Ok(reader.map(|reader| reader.grammar(control)))
+    let schema = params.json_schema.take_if(|_| !is_forced);
+    if is_forced || schema.is_some() {
+        let tokenizer = engine.tokenizer()?;
+        let control = |text: &str| tokenizer.id_of(text).filter(|id| tokenizer.is_control(*id));
+        params.grammar = Some(reader.grammar(schema.map(|schema| schema.0), control)?);
+    }
+    Ok(())
 }
 
 /// Adds the texts that end the assistant's turn, as ids where the vocabulary has control tokens for them.

@@ -45,7 +45,10 @@ impl Grammars {
         let factory = ParserFactory::new(&vocabulary, capabilities, &SlicedBiasComputer::general_slices());
         let mut factory =
             factory.map_err(|error| Error::Model(format!("the vocabulary takes no grammars: {error}")))?;
-        factory.quiet().limits_mut().verbose_errors = false;
+        let limits = factory.quiet().limits_mut();
+        limits.verbose_errors = false;
+        // It would run some expressions, such as that of multiples of a large prime, over the whole vocabulary: 16 s.
+        limits.precompute_large_lexemes = false;
         Ok(Grammars { factory, n_vocab, compiled: Mutex::default() })
     }
 

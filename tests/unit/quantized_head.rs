@@ -43,7 +43,7 @@ proptest! {
                 let team = Team::new(workers, kernels);
                 let dequantize = |row: usize, out: &mut [f32]| out.copy_from_slice(&rows[row]);
                 let copy = QuantizedHead::from_rows(&team, rows.len(), n, dequantize, |_| {}).expect("memory").expect("finite");
-                copy.bounds(&team, &xs, &mut bounds);
+                copy.bounds(&team, &xs, None, &mut bounds);
             });
             for (bounds, x) in bounds.chunks(2 * rows.len()).zip(&xs) {
                 let (low, high) = bounds.split_at(rows.len());

@@ -173,18 +173,21 @@ fn a_grammar_describes_calls_and_nothing_else() {
     let hermes =
         r#"call_0: "<tool_call>" "\n" "{\"name\": \"weather\", \"arguments\": " args_0 "}" "\n" "</tool_call>""#;
     assert_eq!(
-        reader(CallFormat::Hermes, true).grammar(none),
+        reader(CallFormat::Hermes, true).grammar(None, none).expect("a grammar"),
         format!("{}{schema}\n{hermes}\n", head(r#"call ("\n" call)*"#))
     );
     let control = |text: &str| [BEGIN, END].iter().position(|mark| *mark == text).map(|at| 7 + at as u32);
     let hermes = hermes.replace("\"<tool_call>\"", "<[7]>").replace("\"</tool_call>\"", "<[8]>");
-    assert_eq!(reader(CallFormat::Hermes, false).grammar(control), format!("{}{schema}\n{hermes}\n", head("call")));
+    assert_eq!(
+        reader(CallFormat::Hermes, false).grammar(None, control).expect("a grammar"),
+        format!("{}{schema}\n{hermes}\n", head("call"))
+    );
     let llama = r#"call_0: "{\"name\": \"weather\", \"parameters\": " args_0 "}""#;
     assert_eq!(
-        reader(CallFormat::Llama, true).grammar(none),
+        reader(CallFormat::Llama, true).grammar(None, none).expect("a grammar"),
         format!("{}{schema}\n{llama}\n", head(r#"call ("; " call)*"#))
     );
-    let xml = reader(CallFormat::Xml, false).grammar(none);
+    let xml = reader(CallFormat::Xml, false).grammar(None, none).expect("a grammar");
     let value = r#"value_0_0[suffix="\n</parameter>\n"]: /(?s:.*)/"#;
     let call = r#""<function=weather>\n" "<parameter=city>\n" value_0_0 "</function>""#;
     assert_eq!(

@@ -1,6 +1,7 @@
 //! Grammars of calls, in the Lark syntax of the crate `llguidance`.
 
 use super::{ARGS, BEGIN, CallFormat, CallReader, END, TOOL_CALLS, Tool, is_text};
+use crate::error::{Error, Result};
 use serde_json::{Map, Value as Json, json};
 
 /// Keywords of a schema under which others are found by reference.
@@ -8,11 +9,12 @@ const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 
 impl CallReader {
     /// The grammar of answers that are calls and nothing else: at least one, and exactly one unless the reader takes
-    /// several. `id` gives the id of a control token by its text.
+    /// several; or, with a schema `or_json`, that are JSON of this schema. `id` gives the id of a control token by its
+    /// text.
     ///
     /// A control token is written as its id, everything else as text. Arguments follow the schemas of the tools; those
     /// that a schema does not name are left out.
-    pub fn grammar(&self, id: impl Fn(&str) -> Option<u32>) -> String {
+    pub fn grammar(&self, or_json: Option<String>, id: impl Fn(&str) -> Option<u32>) -> Result<String> {
         let mark = |text: &str| id(text).map_or_else(|| literal(text), |id| format!("<[{id}]>"));
         // What is around a call, and between two.
         let (before, after, between) = match self.format {
@@ -34,7 +36,16 @@ impl CallReader {
             _ => calls,
         };
         let names: Vec<String> = (0..self.tools.len()).map(|i| format!("call_{i}")).collect();
-        let mut rules = vec![format!("start: {start}"), format!("call: {}", names.join(" | "))];
+        let mut rules = match or_json {
+            None => vec![format!("start: {start}")],
+            Some(schema) => {
+                let read = serde_json::from_str::<Map<String, Json>>(&schema);
+                let schema = read.map_err(|error| Error::Argument(format!("json_schema: it is not JSON: {error}")))?;
+                let json = format!("json: %json {}", written(schema));
+                vec!["start: calls | json".into(), format!("calls: {start}"), json]
+            }
+        };
+        rules.push(format!("call: {}", names.join(" | ")));
         for (i, tool) in self.tools.iter().enumerate() {
             let named = |key: &str| literal(&format!("{{\"name\": {}, \"{key}\": ", Json::from(tool.name.as_str())));
             let body = match self.format {
@@ -51,7 +62,7 @@ impl CallReader {
             let parts = [&before, &body, &after].into_iter().filter(|part| !part.is_empty());
             rules.push(format!("call_{i}: {}", parts.map(String::as_str).collect::<Vec<_>>().join(" ")));
         }
-        rules.join("\n") + "\n"
+        Ok(rules.join("\n") + "\n")
     }
 }
 
