@@ -321,3 +321,29 @@ def test_a_call_that_must_be_follows_its_schema(
             with pytest.raises(ArgumentError, match="tool_choice asks for a call, and"):
                 engine.chat(ASKED, tools=tools, tool_choice="required", **other)
     assert complete
+
+
+@pytest.mark.parametrize("format", ["hermes", "xml", "llama", "plain"])
+def test_calls_or_json_where_the_model_decides(tmp_path: Path, format: str) -> None:
+    """With tools and a schema every complete answer is calls or JSON of the schema."""
+    template = {"hermes": HERMES, "xml": XML, "llama": LLAMA, "plain": PLAIN}[format]
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+    found = {"calls": 0, "json": 0}
+    path = scripted_model(tmp_path / "m.gguf", template=template, words=MARKS, context=4096)
+    with Engine(path, n_threads=1) as engine:
+        for seed in range(40):
+            how: dict[str, Any] = {"temperature": 1.0, "seed": seed, "max_tokens": 200}
+            answer = engine.chat(ASKED, tools=[TOOL], json_schema=schema, **how)
+            if answer.finish_reason != "stop":
+                continue
+            if answer.tool_calls:
+                found["calls"] += 1
+                assert {call["name"] for call in calls_of(answer)} == {"f"}
+                assert answer.text.strip() == "" and answer.parsed is None
+            else:
+                found["json"] += 1
+                assert answer.parsed in ({"n": 1}, {"n": 2})
+            assert answer.receipt is not None and engine.replay(answer.receipt)
+        with pytest.raises(ArgumentError, match="json_schema: it is not JSON"):
+            engine.chat(ASKED, tools=[TOOL], json_schema="{")
+    assert all(found.values()), found

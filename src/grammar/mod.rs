@@ -26,6 +26,8 @@ pub const ENGINE: &str = "llguidance 1.9.1";
 
 /// How many compiled grammars are kept.
 const KEPT: usize = 16;
+/// The most states of the automaton of multiples of a number.
+const MAX_STATES: u64 = 20_000;
 /// The largest text of a grammar, in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
@@ -97,12 +99,42 @@ fn reason(source: &GrammarSource, why: &str) -> String {
 fn grammar_of(source: &GrammarSource) -> std::result::Result<TopLevelGrammar, String> {
     let text = &source.text;
     let grammar = match source.kind {
-        GrammarKind::JsonSchema => GrammarWithLexer::from_json_schema(with_layout(parse(text)?)?),
+        GrammarKind::JsonSchema => {
+            let schema = parse(text)?;
+            check_multiples(&schema)?;
+            GrammarWithLexer::from_json_schema(with_layout(schema)?)
+        }
         GrammarKind::Regex => GrammarWithLexer::from_regex(text),
         GrammarKind::Choice => GrammarWithLexer::from_lark(one_of(&parse(text)?)),
         GrammarKind::Lark => GrammarWithLexer::from_lark(text.clone()),
     };
     Ok(TopLevelGrammar::from_grammar(grammar))
+}
+
+/// Refuses a `multipleOf` that would take seconds to compile: its automaton has a state for each remainder. Factors of 2
+/// and 5 cost nothing.
+fn check_multiples(schema: &Json) -> std::result::Result<(), String> {
+    let members = match schema {
+        Json::Object(fields) => {
+            let data = ["const", "enum", "default", "examples"];
+            if let Some(number) = fields.get("multipleOf").and_then(Json::as_f64) {
+                let digits = number.to_string().replace('.', "");
+                let mut states: u64 = digits.parse().unwrap_or(0);
+                while states > 0 && (states % 2 == 0 || states % 5 == 0) {
+                    states /= if states % 2 == 0 { 2 } else { 5 };
+                }
+                if states > MAX_STATES {
+                    return Err(format!(
+                        "multipleOf is {number}, expected at most {MAX_STATES}, apart from factors of 2 and 5"
+                    ));
+                }
+            }
+            fields.iter().filter(|(key, _)| !data.contains(&key.as_str())).map(|(_, value)| value).collect()
+        }
+        Json::Array(items) => items.iter().collect(),
+        _ => Vec::new(),
+    };
+    members.into_iter().try_for_each(check_multiples)
 }
 
 fn parse(text: &str) -> std::result::Result<Json, String> {

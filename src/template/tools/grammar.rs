@@ -36,6 +36,7 @@ impl CallReader {
             _ => calls,
         };
         let names: Vec<String> = (0..self.tools.len()).map(|i| format!("call_{i}")).collect();
+        let is_either = or_json.is_some();
         let mut rules = match or_json {
             None => vec![format!("start: {start}")],
             Some(schema) => {
@@ -47,6 +48,10 @@ impl CallReader {
         };
         rules.push(format!("call: {}", names.join(" | ")));
         for (i, tool) in self.tools.iter().enumerate() {
+            if let (true, Some(key)) = (is_either, self.format.bare_arguments()) {
+                rules.push(format!("call_{i}: %json {}", call_schema(tool, key)));
+                continue;
+            }
             let named = |key: &str| literal(&format!("{{\"name\": {}, \"{key}\": ", Json::from(tool.name.as_str())));
             let body = match self.format {
                 CallFormat::Xml => xml(i, tool, &mut rules),
@@ -64,6 +69,24 @@ impl CallReader {
         }
         Ok(rules.join("\n") + "\n")
     }
+}
+
+/// A call that is a JSON object, as a schema. Beside another schema a call has to be JSON, too: of a text and JSON that
+/// begin alike, llguidance would read the text alone.
+fn call_schema(tool: &Tool, key: &str) -> Json {
+    let mut arguments = arguments(&tool.parameters);
+    let mut schema = Map::new();
+    for name in DEFINITIONS {
+        if let Some(definitions) = arguments.as_object_mut().and_then(|arguments| arguments.remove(name)) {
+            schema.insert(name.into(), definitions); // references begin at the root
+        }
+    }
+    arguments.as_object_mut().and_then(|arguments| arguments.remove("x-guidance"));
+    schema.insert("type".into(), "object".into());
+    schema.insert("properties".into(), json!({"name": {"const": tool.name}, key: arguments}));
+    schema.insert("required".into(), json!(["name", key]));
+    schema.insert("additionalProperties".into(), false.into());
+    written(schema)
 }
 
 /// A text in the grammar. It quotes as JSON does.

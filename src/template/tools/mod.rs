@@ -101,6 +101,15 @@ impl CallFormat {
         }
     }
 
+    /// The name of the arguments, where a call is a JSON object without marks around it.
+    fn bare_arguments(self) -> Option<&'static str> {
+        match self {
+            CallFormat::Llama => Some("parameters"),
+            CallFormat::Json => Some("arguments"),
+            _ => None,
+        }
+    }
+
     /// Whether a control token with this text is a part of calls.
     pub fn reads(self, control: &str) -> bool {
         let marks: &[&str] = match self {
