@@ -32,11 +32,18 @@ impl Form {
     }
 
     fn read_start(&mut self, most: usize, params: &SamplingParams) -> Result<()> {
+        let fresh = self.constraint.clone();
         self.start = self.constraint.force(most, |id| !is_banned(params, id))?;
-        if self.constraint.is_complete() && self.start.pop().is_some() {
-            self.constraint.take_back()?;
-        }
         self.allowed = self.constraint.allowed()?;
+        if self.constraint.is_complete() && self.start.pop().is_some() {
+            self.constraint = fresh;
+            self.constraint.force(self.start.len(), |_| true)?;
+            self.allowed = self.constraint.allowed()?;
+        }
+        if self.allowed.as_ref().is_some_and(TokenSet::is_empty) {
+            let kind = self.constraint.source().kind.name();
+            return Err(Error::Argument(format!("{kind}: only the empty text fits, and no stop id could end it")));
+        }
         Ok(())
     }
 

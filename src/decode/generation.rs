@@ -152,8 +152,8 @@ impl Generation {
         let token = self.ready.pop_front()?;
         self.ids.push(token.id);
         self.finish = token.finish;
-        if let Some(lookup) = &mut self.lookup {
-            lookup.accepted += u64::from(!self.is_first);
+        if let Some(lookup) = self.lookup.as_mut().filter(|_| self.form.is_none()) {
+            lookup.accepted += u64::from(!self.is_first); // with a form, those behind the first are forced
         }
         self.is_first = false;
         Some(token)

@@ -5,8 +5,10 @@
 //! tokens these are follows from the grammar, the vocabulary and the ids so far alone, so an answer can be replayed.
 
 mod constraint;
+mod schema;
 mod vocabulary;
 
+use constraint::Compiled;
 pub use constraint::Constraint;
 
 use crate::error::{Error, Result};
@@ -17,7 +19,7 @@ use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::InferenceCapabilities;
 use llguidance::{Matcher, ParserFactory};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use std::sync::{Arc, Mutex, PoisonError};
 use vocabulary::Vocabulary;
 
@@ -26,8 +28,6 @@ pub const ENGINE: &str = "llguidance 1.9.1";
 
 /// How many compiled grammars are kept.
 const KEPT: usize = 16;
-/// The most states of the automaton of multiples of a number.
-const MAX_STATES: u64 = 20_000;
 /// The largest text of a grammar, in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
@@ -36,7 +36,7 @@ pub struct Grammars {
     factory: ParserFactory,
     n_vocab: usize,
     /// Those that were used last, the latest first.
-    compiled: Mutex<Vec<(GrammarSource, Matcher)>>,
+    compiled: Mutex<Vec<(GrammarSource, Arc<Compiled>)>>,
 }
 
 impl Grammars {
@@ -56,11 +56,11 @@ impl Grammars {
 
     /// A grammar at the beginning of an answer that `stop_ids` end.
     pub fn start(&self, source: &GrammarSource, stop_ids: Vec<TokenId>) -> Result<Constraint> {
-        Ok(Constraint::new(self.matcher(source)?, source.clone(), self.n_vocab, stop_ids))
+        Ok(Constraint::new(self.compiled(source)?, source.clone(), self.n_vocab, stop_ids))
     }
 
-    /// A matcher that has read nothing.
-    fn matcher(&self, source: &GrammarSource) -> Result<Matcher> {
+    /// A grammar, compiled now or before.
+    fn compiled(&self, source: &GrammarSource) -> Result<Arc<Compiled>> {
         let mut kept = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = kept.iter().position(|(known, _)| known == source) {
             kept[..=at].rotate_right(1);
@@ -78,8 +78,9 @@ impl Grammars {
         }
         kept = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         kept.truncate(KEPT - 1);
-        kept.insert(0, (source.clone(), matcher.clone()));
-        Ok(matcher)
+        let compiled = Arc::new(Compiled::new(matcher));
+        kept.insert(0, (source.clone(), compiled.clone()));
+        Ok(compiled)
     }
 }
 
@@ -99,11 +100,7 @@ fn reason(source: &GrammarSource, why: &str) -> String {
 fn grammar_of(source: &GrammarSource) -> std::result::Result<TopLevelGrammar, String> {
     let text = &source.text;
     let grammar = match source.kind {
-        GrammarKind::JsonSchema => {
-            let schema = parse(text)?;
-            check_multiples(&schema)?;
-            GrammarWithLexer::from_json_schema(with_layout(schema)?)
-        }
+        GrammarKind::JsonSchema => GrammarWithLexer::from_json_schema(schema::prepared(parse(text)?)?),
         GrammarKind::Regex => GrammarWithLexer::from_regex(text),
         GrammarKind::Choice => GrammarWithLexer::from_lark(one_of(&parse(text)?)),
         GrammarKind::Lark => GrammarWithLexer::from_lark(text.clone()),
@@ -111,47 +108,8 @@ fn grammar_of(source: &GrammarSource) -> std::result::Result<TopLevelGrammar, St
     Ok(TopLevelGrammar::from_grammar(grammar))
 }
 
-/// Refuses a `multipleOf` that would take seconds to compile: its automaton has a state for each remainder. Factors of 2
-/// and 5 cost nothing.
-fn check_multiples(schema: &Json) -> std::result::Result<(), String> {
-    let members = match schema {
-        Json::Object(fields) => {
-            let data = ["const", "enum", "default", "examples"];
-            if let Some(number) = fields.get("multipleOf").and_then(Json::as_f64) {
-                let digits = number.to_string().replace('.', "");
-                let mut states: u64 = digits.parse().unwrap_or(0);
-                while states > 0 && (states % 2 == 0 || states % 5 == 0) {
-                    states /= if states % 2 == 0 { 2 } else { 5 };
-                }
-                if states > MAX_STATES {
-                    return Err(format!(
-                        "multipleOf is {number}, expected at most {MAX_STATES}, apart from factors of 2 and 5"
-                    ));
-                }
-            }
-            fields.iter().filter(|(key, _)| !data.contains(&key.as_str())).map(|(_, value)| value).collect()
-        }
-        Json::Array(items) => items.iter().collect(),
-        _ => Vec::new(),
-    };
-    members.into_iter().try_for_each(check_multiples)
-}
-
 fn parse(text: &str) -> std::result::Result<Json, String> {
     serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))
-}
-
-/// The schema with the layout of JSON that answers have: that of Python's `json.dumps`, on one line. White space that the
-/// model could choose would have to be computed token by token. `x-guidance` in the schema overrides it.
-fn with_layout(schema: Json) -> std::result::Result<Json, String> {
-    let mut schema = match schema {
-        Json::Bool(true) => json!({}),
-        schema => schema,
-    };
-    let fields = schema.as_object_mut().ok_or("expected a JSON object, the schema")?;
-    let layout = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
-    fields.entry("x-guidance").or_insert(layout);
-    Ok(schema)
 }
 
 /// A Lark grammar of one of these texts. Lark's strings are those of JSON.
