@@ -323,7 +323,9 @@ macro_rules! define_class {
             /// their default, so that an old file can be resumed.
             fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
                 let shown = slf.get().all.core.written();
-                let shown = shown.iter().map(|(p, _)| Ok(format!("{}={}", p.name, slf.getattr(p.name)?.repr()?)));
+                let processor = slf.get().all.hooks.processor.as_ref().map(|_| "logits_processor");
+                let shown = shown.iter().map(|(parameter, _)| parameter.name).chain(processor);
+                let shown = shown.map(|name| Ok(format!("{name}={}", slf.getattr(name)?.repr()?)));
                 Ok(format!("SamplingParams({})", shown.collect::<PyResult<Vec<_>>>()?.join(", ")))
             }
         }

@@ -136,9 +136,14 @@ impl<'a> Sampler<'a> {
         let params = self.params;
         if candidates.is_empty() {
             let ids = if self.allowed.is_some() { "that the grammar allows here" } else { "of the vocabulary" };
+            let bias = params.logit_bias.iter().any(|(_, bias)| *bias == f32::NEG_INFINITY);
+            let (who, what) = if bias {
+                ("logit_bias", "leave out the bias of at least one id")
+            } else {
+                ("logits_processor", "leave at least one id finite")
+            };
             return Err(Error::Argument(format!(
-                "logit_bias bans every id {ids} (minus infinity), so no id can be chosen; leave out the bias of at least \
-                 one id"
+                "{who} bans every id {ids} (minus infinity), so no id can be chosen; {what}"
             )));
         }
         if params.top_p < 1.0 {
