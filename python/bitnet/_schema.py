@@ -27,8 +27,13 @@ def text_of(schema: Any) -> str:
         return _dumped(closed(schema.model_json_schema()))
     if hasattr(schema, "json_schema") and hasattr(schema, "validate_json"):  # pydantic.TypeAdapter
         return _dumped(closed(schema.json_schema()))
-    if dataclasses.is_dataclass(schema) or get_origin(schema) is not None or schema in _PLAIN or _is_enum(schema):
-        return _dumped(_schema_of(schema))
+    is_type = isinstance(schema, type) or schema is None or get_origin(schema) is not None
+    if is_type and (dataclasses.is_dataclass(schema) or get_origin(schema) or schema in _PLAIN or _is_enum(schema)):
+        try:
+            return _dumped(_schema_of(schema))
+        except RecursionError:
+            message = f"json_schema: {schema!r} contains itself; use a pydantic model, or give the schema as a dict"
+            raise TypeError(message) from None
     raise TypeError(f"json_schema is {schema!r}, {_EXPECTED}")
 
 
@@ -57,6 +62,8 @@ def _dumped(schema: Any) -> str:
         return json.dumps(schema, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"json_schema is not JSON: {error}") from error
+    except RecursionError:
+        raise ArgumentError("json_schema is not JSON: it is nested too deeply") from None
 
 
 def closed(schema: Any) -> Any:
