@@ -39,6 +39,7 @@ fn hold_numbers(schema: &mut Json) -> Result<(), String> {
             let key = key.as_str();
             let far = FARTHEST as f64;
             match value.as_f64() {
+                _ if NOTES.contains(&key) => {}
                 Some(bound) if LEAST.contains(&key) && bound < -far => *value = (-FARTHEST).into(),
                 Some(bound) if LARGEST.contains(&key) && bound > far => *value = FARTHEST.into(),
                 Some(bound) if LEAST.contains(&key) && bound > far || LARGEST.contains(&key) && bound < -far => {
@@ -50,7 +51,6 @@ fn hold_numbers(schema: &mut Json) -> Result<(), String> {
                     ));
                 }
                 Some(_) => check_exact(value)?,
-                None if NOTES.contains(&key) => {}
                 None if VALUES.contains(&key) => check_exact(value)?,
                 None => hold_numbers(value)?,
             }
