@@ -103,7 +103,7 @@ fn grammar_of(source: &GrammarSource) -> std::result::Result<TopLevelGrammar, St
         GrammarKind::JsonSchema => GrammarWithLexer::from_json_schema(schema::prepared(parse(text)?)?),
         GrammarKind::Regex => GrammarWithLexer::from_regex(text),
         GrammarKind::Choice => GrammarWithLexer::from_lark(one_of(&parse(text)?)),
-        GrammarKind::Lark => GrammarWithLexer::from_lark(text.clone()),
+        GrammarKind::Lark => GrammarWithLexer::from_lark(schema::prepared_in(text)?),
     };
     Ok(TopLevelGrammar::from_grammar(grammar))
 }
