@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -340,14 +341,16 @@ def test_sigterm_lets_answers_end(slow_path: Path) -> None:
 
 
 def test_answers_that_do_not_end_in_time_are_cut(slow_path: Path) -> None:
-    with command(slow_path, "-t", "1", "--grace", "1") as (address, process):
+    with command(slow_path, "-t", "1", "--grace", "1") as (address, process), ThreadPoolExecutor(1) as pool:
+        whole = pool.submit(httpx.post, f"{address}{COMPLETIONS}", json=LONG, timeout=60)
         with httpx.stream("POST", f"{address}{COMPLETIONS}", json=LONG | {"stream": True}, timeout=60) as response:
             lines = response.iter_lines()
             next(lines)
             process.send_signal(signal.SIGTERM)
             started = time.monotonic()
-            with pytest.raises(httpx.RemoteProtocolError):
-                list(lines)
+            events = [line for line in lines if line]
+        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "shutting_down"
+        assert (whole.result().status_code, whole.result().json()["error"]["code"]) == (503, "shutting_down")
         assert process.wait(20) == 0
         assert time.monotonic() - started < 8
 

@@ -61,6 +61,11 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
     return ApiError(400, message, param=param, code=code)
 
 
+def shutting_down() -> ApiError:
+    """A request that the server does not answer because it ends."""
+    return ApiError(503, "the server is shutting down; try again later", code="shutting_down")
+
+
 def of_engine(error: BaseException, param: str | None = None) -> ApiError | None:
     """An error of the engine as one of the API; None for an error that no request should cause."""
     message = str(error)
@@ -69,7 +74,7 @@ def of_engine(error: BaseException, param: str | None = None) -> ApiError | None
     if isinstance(error, ContextLengthError):
         return invalid(message.partition(";")[0], param, "context_length_exceeded")
     if isinstance(error, ClosedError):
-        return ApiError(503, "the server is shutting down; try again later", code="shutting_down")
+        return shutting_down()
     if isinstance(error, OutOfMemoryError):
         return ApiError(503, f"{message}; try again later", code="out_of_memory", headers={"Retry-After": "1"})
     if isinstance(error, ReceiptError):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from .errors import ApiError, ClientGone
+from .errors import ApiError, ClientGone, shutting_down
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ async def connected(receive: Receive, work: Coroutine[Any, Any, T], seconds: flo
 
     Raises:
         ClientGone: The client has closed the connection.
-        ApiError: The time is over.
+        ApiError: The time is over, or the server has cancelled the request because it ends.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(disconnect(receive))
@@ -109,6 +109,8 @@ async def connected(receive: Receive, work: Coroutine[Any, Any, T], seconds: flo
         if task.done():
             return task.result()
         raise ClientGone if gone.done() else timed_out(seconds)
+    except asyncio.CancelledError:
+        raise shutting_down() from None
     finally:
         gone.cancel()
         task.cancel()

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from .. import Piece, Stream
-from .errors import ApiError, of_engine
+from .errors import ApiError, of_engine, shutting_down
 from .gate import Permit, disconnect, timed_out, until_done
 
 DONE = b"data: [DONE]\n\n"
@@ -92,7 +92,7 @@ class EventStream:
         self._keep_alive, self._timeout = keep_alive, timeout
         self._end = started + timeout if timeout else float("inf")
         self._failed = failed or (lambda error: event(error.document()))
-        self._sending = False
+        self._sending = True  # nothing else may be sent before the status
         self._sent = started
         self.background = None
 
@@ -102,6 +102,8 @@ class EventStream:
         pump = asyncio.ensure_future(self._pump(send))
         try:
             await self._watch(pump, gone, send)
+        except asyncio.CancelledError:
+            await self._give_up(pump, send, shutting_down())
         finally:
             gone.cancel()
             pump.cancel()
@@ -113,6 +115,7 @@ class EventStream:
     async def _pump(self, send: Send) -> None:
         """Compute and send the events, then the end of the response."""
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        self._sending = False
         try:
             async for data in self._events:
                 await self._send(send, data)
@@ -142,11 +145,14 @@ class EventStream:
             if gone.done():
                 return
             if time.monotonic() >= self._end:
-                pump.cancel()
-                await until_done(pump)
-                if not self._sending:
-                    await self._send(send, self._failed(timed_out(self._timeout)))
-                    await send({"type": "http.response.body", "body": b"", "more_body": False})
-                return
+                return await self._give_up(pump, send, timed_out(self._timeout))
             if not self._sending and time.monotonic() >= self._sent + self._keep_alive:
                 await self._send(send, _KEEP_ALIVE)
+
+    async def _give_up(self, pump: "asyncio.Future[None]", send: Send, error: ApiError) -> None:
+        """Stop computing. The last event tells of the error, unless the client has yet to read an earlier one."""
+        pump.cancel()
+        await until_done(pump)
+        if not self._sending:
+            await self._send(send, self._failed(error))
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
