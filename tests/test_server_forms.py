@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pydantic
 import pytest
+from starlette.testclient import TestClient
 
 import bitnet
 from bitnet.server import Settings, create_app
@@ -91,3 +92,19 @@ def test_forms_that_make_no_sense(client: openai.OpenAI) -> None:
         with pytest.raises(openai.BadRequestError) as refused:
             client.chat.completions.create(model="trit", messages=ASKED, extra_body=own)
         assert refused.value.param == next(iter(own))
+
+
+def test_a_form_of_the_server_gives_way_to_that_of_a_request(trit: bitnet.Engine) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    call = {"tools": [tool], "tool_choice": "required"}
+    usual = Settings(defaults={"json_schema": SCHEMA})
+    with TestClient(create_app(trit, usual)) as client:
+
+        def message(**fields: Any) -> Any:
+            told = client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "x"}]} | fields)
+            assert told.status_code == 200, told.text
+            return told.json()["choices"][0]["message"]
+
+        assert set(json.loads(message()["content"])) == {"sum", "sure"}
+        assert message(choice=["u"])["content"] == "u"
+        assert message(**call)["tool_calls"][0]["function"]["name"] == "f"

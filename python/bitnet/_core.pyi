@@ -1909,6 +1909,7 @@ class Engine:
         """
     def replay_ids(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> list[int]:
         """Compute the completion of a receipt again and return its ids. Arguments and errors as for `replay`."""
+    def _follow_form(self, ids: _TokenIds, **keywords: Any) -> list[tuple[int, float]]: ...
     def _replay(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> tuple[bool, list[int], list[str]]: ...
     def clear_cache(self) -> None:
         """Empty the prefix cache. Sessions keep their own KV caches."""

@@ -143,6 +143,7 @@ def run(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     from .. import Engine
     from ..server import serve
+    from ..server.forms import FORMS
     from ..server.run import bind
     from ..server.settings import read_keys
 
@@ -152,6 +153,8 @@ def run(options: argparse.Namespace) -> None:
         engine_options = {"n_threads": options.threads, "n_ctx": options.ctx, "kv_type": options.kv_type}
         engine_options |= {"lm_head": options.lm_head, "max_batch": options.max_batch}
         with Engine(path, cache_bytes=options.cache_bytes, **engine_options) as engine:
+            if form := {name: value for name, value in settings.defaults.items() if name in FORMS}:
+                engine._follow_form([], **form)  # refuses one that cannot be compiled
             warnings.simplefilter("ignore", BitnetWarning)  # later ones are about single requests
             host, port = opened.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -14,7 +14,7 @@ def form(body: dict[str, Any]) -> dict[str, Any]:
     given = {name: body[name] for name in FORMS if name in body}
     wanted = body.get("response_format", {"type": "text"})
     # Clients send the format of the last answer with every request; one that has to be a call has no text.
-    if wanted["type"] != "text" and not _asks_for_call(body):
+    if wanted["type"] != "text" and not asks_for_call(body):
         if given:
             raise invalid(f"response_format and {next(iter(given))} both set the answer's form; give one of them")
         given = {"json_schema": _schema(wanted)}
@@ -25,7 +25,7 @@ def form(body: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _asks_for_call(body: dict[str, Any]) -> bool:
+def asks_for_call(body: dict[str, Any]) -> bool:
     """Whether the answer has to be a call of a tool."""
     return bool(body.get("tools")) and body.get("tool_choice") not in (None, "none", "auto")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from .. import SamplingParams
 from .errors import engine_arguments, invalid
-from .forms import FORMS, form
+from .forms import FORMS, asks_for_call, form
 from .service import Service
 
 _NAMES = (
@@ -45,11 +45,15 @@ async def params(service: Service, body: dict[str, Any], **more: Any) -> Samplin
         given["logit_bias"] = _biases(body["logit_bias"])
     given |= form(body) | {name: value for name, value in more.items() if value is not None}
     limit = {} if settings.max_tokens is None else {"max_tokens": settings.max_tokens}
+    usual = limit | settings.defaults
+    has_form = not given.keys().isdisjoint(FORMS)
+    if has_form or asks_for_call(body):
+        usual = {name: value for name, value in usual.items() if name not in FORMS}
     with engine_arguments():
-        if not given.keys() & set(FORMS):
-            return SamplingParams(**limit | settings.defaults | given)
+        if not has_form:
+            return SamplingParams(**usual | given)
         # A schema or a grammar may be long.
-        return await service.gate.in_thread(lambda: SamplingParams(**limit | settings.defaults | given))
+        return await service.gate.in_thread(lambda: SamplingParams(**usual | given))
 
 
 def max_tokens(body: dict[str, Any]) -> int | None:
