@@ -313,6 +313,8 @@ def test_sampling_options_take_their_values(text_model: Path, tmp_path: Path) ->
         if name in ("json_schema", "grammar"):
             (tmp_path / name).write_text(value)
             assert _options.sampling(command.parse_args([flag, str(tmp_path / name)]))[name] == value
+            missing = run("run", "trit", "hello", flag, tmp_path / "missing.txt")
+            assert (missing.returncode, "missing.txt: no such file" in missing.stderr) == (2, True)
     done = run("run", text_model, "-p", "hello", "--receipt-dir", tmp_path, *given)
     assert (done.returncode, done.stderr) == (0, "")
     claimed = bitnet.Receipt.load(tmp_path / "inference.json").to_dict()["claim"]["sampling"]

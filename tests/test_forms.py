@@ -269,6 +269,16 @@ class Animal:
     notes: Optional[list[Literal["x", "y"]]] = None  # noqa: UP045  the old spelling
 
 
+@dataclasses.dataclass
+class Folder:
+    folders: list[Folder]
+
+
+def test_a_dataclass_that_contains_itself_is_refused(engine: Engine) -> None:
+    with pytest.raises(TypeError, match="contains itself; give a pydantic model"):
+        engine.chat(ASKED, json_schema=Folder)
+
+
 def test_dataclasses(engine: Engine) -> None:
     kinds = set()
     for seed in range(8):

@@ -70,11 +70,15 @@ def number(text: str) -> float:
 
 
 def text_or_file(text: str) -> str:
-    """The text of a file, if there is one of this name; else the text itself."""
+    """The text of a file, if there is one of this name; else the text itself, unless it can only be a name."""
     try:
-        return read_text(text) if os.path.isfile(text) else text
+        if os.path.isfile(text):
+            return read_text(text)
     except (OSError, ArgumentError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    if re.fullmatch(r"[^\s:{}]+\.\w+", text):
+        raise argparse.ArgumentTypeError(f"{text}: no such file")
+    return text
 
 
 # -- The model --------------------------------------------------------------------------------------------------------
