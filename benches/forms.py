@@ -50,8 +50,8 @@ KINDS: dict[str, dict[str, object]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("model", nargs="?", help="a model file (default: the model in the package)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each kind (default: 5)")
     options = parser.parse_args()
     engine = bitnet.Engine(options.model)
     prompt = engine.encode("Describe the purchase of the customer as JSON. ", add_bos=True)

@@ -51,10 +51,13 @@ def main() -> None:
     parser.add_argument("--frequency-penalty", type=float, default=1.0, help="default: 1")
     parser.add_argument("--model", help="a model file (default: the model in the package)")
     options = parser.parse_args()
+    paths = sorted(options.suite.rglob("*.json"))
+    if not paths:
+        parser.error(f"{options.suite}: there is no *.json file; expected a folder of JSON-Schema-Test-Suite")
     engine = bitnet.Engine(options.model)
     counts: Counter[str] = Counter()
     refused: Counter[str] = Counter()
-    for path in sorted(options.suite.rglob("*.json")):
+    for path in paths:
         for group in json.loads(path.read_text(encoding="utf-8"), parse_float=number):
             counts["schemas"] += 1
             schema = group["schema"]

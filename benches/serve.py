@@ -1,7 +1,7 @@
 """Put `bitnet serve` under load: streaming clients that come and go, each answer compared with the engine's own.
 
     python benches/serve.py [MODEL] [--clients 64] [--minutes 10]   # correctness and memory
-    python benches/serve.py [MODEL] --speed [--clients 32]          # throughput beside generate(list)
+    python benches/serve.py [MODEL] --speed [--clients 64]          # throughput beside generate(list)
 
 A client asks one of a few dozen requests, and breaks off one in four at a random piece. Every complete answer must have
 the receipt digest that the engine gives for the request in this process. The server's memory is read every ten seconds.
@@ -131,7 +131,7 @@ async def load(address: str, process: subprocess.Popen[str], options: argparse.N
     print(
         f"memory after the warm-up: {warm[0]} KiB, at the end {warm[-1]} KiB: {100 * (warm[-1] / warm[0] - 1):+.2f} %"
     )
-    print("\n".join(line for line in metrics.splitlines() if "in_flight" in line or "queue" in line))
+    print("\n".join(line for line in metrics.splitlines() if line.startswith("bitnet_requests_")))
     return all(name in ("complete", "left", "429") for name in counts) and counts["complete"] > 0
 
 
@@ -167,11 +167,11 @@ async def speed(address: str, options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?")
-    parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--speed", action="store_true")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("model", nargs="?", help="a model file (default: the model in the package)")
+    parser.add_argument("--clients", type=int, default=64, help="clients at a time (default: 64)")
+    parser.add_argument("--minutes", type=float, default=10, help="how long (default: 10)")
+    parser.add_argument("--speed", action="store_true", help="measure the throughput instead")
+    parser.add_argument("--rounds", type=int, default=3, help="of --speed: measurements of each kind (default: 3)")
     options = parser.parse_args()
     words = [sys.executable, "-W", "ignore", "-m", "bitnet", "serve", *([options.model] if options.model else [])]
     words += ["--port", "0", "--max-queue", "1000"]
