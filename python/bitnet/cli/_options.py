@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -342,9 +342,11 @@ SAMPLING_OPTIONS = (
 """The options of `add_sampling_options`. A test compares them with the keywords of `SamplingParams`."""
 
 
-def add_sampling_options(command: argparse.ArgumentParser) -> None:
-    """Add the options that say how tokens are sampled."""
-    group = command.add_argument_group("sampling options")
+def add_sampling_options(
+    command: argparse.ArgumentParser, title: str = "sampling options", hidden: Sequence[str] = ()
+) -> None:
+    """Add the options that say how tokens are sampled. The help leaves out those that are `hidden`."""
+    group = command.add_argument_group(title)
     defaults = SamplingParams()
     for option in SAMPLING_OPTIONS:
         how: dict[str, Any] = {"action": "store_true"}
@@ -353,7 +355,8 @@ def add_sampling_options(command: argparse.ArgumentParser) -> None:
         if option.repeated:
             how["action"] = "append"
         flag = f"--{option.name.replace('_', '-')}"
-        add_option(group, *option.short, flag, help=f"{option.help} (default: {option.default})", **how)
+        text = argparse.SUPPRESS if option.name in hidden else f"{option.help} (default: {option.default})"
+        add_option(group, *option.short, flag, help=text, **how)
 
 
 def sampling(options: argparse.Namespace) -> dict[str, Any]:

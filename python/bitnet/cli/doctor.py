@@ -21,6 +21,7 @@ EXTRAS = {
     "hub": (("huggingface_hub",), "models by name, hf:OWNER/NAME"),
     "notebook": (("matplotlib", "tqdm", "ipywidgets"), "plots and progress bars"),
     "lm-eval": (("lm_eval",), "lm-evaluation-harness"),
+    "serve": (("starlette", "uvicorn"), "the server, bitnet serve"),
     "ray": (("pyarrow", "ray"), "data sets on many machines"),
 }
 """The optional parts of the package: the modules that each needs, and what it is for."""

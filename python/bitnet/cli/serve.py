@@ -136,7 +136,7 @@ def add_parser(commands: Commands) -> None:
         "--log-messages", action="store_true", help="write prompts and answers to standard error (default: off)"
     )
     group.add_argument("--no-access-log", action="store_true", help="write no line for each request")
-    add_sampling_options(command)
+    add_sampling_options(command, "sampling options, for requests that do not set them", _NO_DEFAULTS)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -193,7 +193,7 @@ def _settings(options: argparse.Namespace, keys: tuple[str, ...]) -> Any:
     SamplingParams(**given)
     for name in _NO_DEFAULTS:
         if name in given:
-            raise ArgumentError(f"{name} is {given[name]!r}, but it cannot be the same for all requests; they set it")
+            raise ArgumentError(f"--{name} is {given[name]!r}, but it cannot be the same for all requests; they set it")
     return Settings(
         model_names=tuple(options.alias) or (_name(options.model),),
         api_keys=keys,
