@@ -73,7 +73,7 @@ def options_with(test: Callable[[argparse.Action], bool]) -> list[tuple[str, str
     ]
 
 
-PARSED = options_with(lambda action: bool(action.choices) or action.type not in (None, str, Path))
+PARSED = options_with(lambda action: bool(action.choices) or action.type not in (None, str, Path, _options.text_or_file))
 NUMBERS = options_with(lambda action: action.type in (_options.whole, _options.number))
 OUTSIDE = {
     "--ctx": ["0", "-1", "385", "9" * 30],
@@ -288,7 +288,7 @@ def test_other_spellings_do_the_same(option: str, alias: str) -> None:
     assert found
 
 
-TYPES = (None, str, _options.whole, _options.number)
+TYPES = (None, str, _options.text_or_file, _options.whole, _options.number)
 
 
 @pytest.mark.parametrize(

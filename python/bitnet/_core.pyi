@@ -171,7 +171,7 @@ class SamplingParams:
         speculate: Literal["lookup"] | None = None,
         json_schema: _Schema | None = None,
         regex: str | None = None,
-        choice: str | Sequence[str] | None = (),
+        choice: str | Sequence[str] | None = None,
         grammar: str | None = None,
         logits_processor: _LogitsProcessor | None = None,
     ) -> SamplingParams: ...
@@ -230,8 +230,8 @@ class SamplingParams:
     def regex(self) -> str | None:
         """The regular expression that the completion matches; None means any text."""
     @property
-    def choice(self) -> list[str]:
-        """The texts of which the completion is one; empty means any text."""
+    def choice(self) -> list[str] | None:
+        """The texts of which the completion is one; None means any text."""
     @property
     def grammar(self) -> str | None:
         """The grammar that the completion follows, in Lark's notation; None means any text."""
@@ -609,6 +609,9 @@ class Stream:
     @property
     def tool_calls(self) -> list[dict[str, Any]] | None:
         """The tool calls that are complete so far, see `Completion.tool_calls`; None if there are none."""
+    @property
+    def parsed(self) -> Any:
+        """The value of a JSON completion that is complete, as `Completion.parsed`; None before."""
     @property
     def token_ids(self) -> list[int]:
         """Generated ids so far, without a stop id."""

@@ -92,8 +92,29 @@ fn reason(source: &GrammarSource, why: &str) -> String {
         // The place is one in the grammar that llguidance has made of the expression.
         Some(error) if source.kind == GrammarKind::Regex => error.to_string(),
         Some(error) => format!("{first}{error}"),
-        None => first.to_string(),
+        None if source.kind == GrammarKind::Regex => first.rsplit(": ").next().unwrap_or(first).to_string(),
+        None => in_our_words(first),
     }
+}
+
+/// What llguidance says of a schema, for a user who does not know llguidance.
+fn in_our_words(why: &str) -> String {
+    if let Some(keys) = why.strip_prefix("Unimplemented keys: ") {
+        return format!("the keywords {keys} are not supported; express it by others, or check the answer afterwards");
+    }
+    if why.contains("coerce_one_of") {
+        return "more than one alternative of a oneOf may fit a value; use anyOf, or make them exclude each other"
+            .into();
+    }
+    if let Some((_, reference)) = why.split_once("without 'referencing' feature; ref ") {
+        return format!(
+            "the reference {reference} leads out of the schema; only those that begin with #/ are supported"
+        );
+    }
+    if why.starts_with("panic") {
+        return "it cannot be read".into();
+    }
+    why.to_string()
 }
 
 /// The grammar in the form that llguidance takes.

@@ -4,7 +4,9 @@ use super::convert::{ArgumentError, choice, count, named, refuse_bool, token_ids
 use super::hints;
 use super::pickle::{Reduced, by_function};
 use crate::receipt::Sampling;
-use crate::sampler::{PARAMETERS, Rules, SamplingParams as Core, SchemaText, Speculate, decimal, sampling_parameters};
+use crate::sampler::{
+    Choices, PARAMETERS, Rules, SamplingParams as Core, SchemaText, Speculate, decimal, sampling_parameters,
+};
 use crate::token::TokenId;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
@@ -131,6 +133,18 @@ impl Keyword for Option<String> {
 
     fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain(self, py)
+    }
+}
+
+impl Keyword for Option<Choices> {
+    const TYPE: &'static str = "str | Sequence[str] | None";
+
+    fn from_python(value: &Bound<'_, PyAny>, name: &str, rules: &Rules) -> PyResult<Option<Choices>> {
+        if value.is_none() { Ok(None) } else { Vec::<String>::from_python(value, name, rules).map(Choices).map(Some) }
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(self.as_ref().map(|choices| &choices.0), py)
     }
 }
 

@@ -135,6 +135,13 @@ impl Stream {
         tool_calls(self.shared.progress().calls.clone())
     }
 
+    #[doc = doc!(Stream.parsed)]
+    #[getter]
+    fn parsed(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let text = self.text();
+        self.json.parse(py, (self.finish_reason() == Some(Finish::Stop.name())).then_some(&text))
+    }
+
     #[doc = doc!(Stream.token_ids)]
     #[getter]
     fn token_ids(&self) -> Vec<TokenId> {

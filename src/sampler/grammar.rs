@@ -26,3 +26,7 @@ pub struct GrammarSource {
 /// A JSON schema, as JSON text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchemaText(pub String);
+
+/// Texts of which an answer is one: at least one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choices(pub Vec<String>);

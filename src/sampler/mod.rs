@@ -11,7 +11,7 @@ mod parameter;
 mod params;
 mod wide;
 
-pub use grammar::{GrammarKind, GrammarSource, SchemaText};
+pub use grammar::{Choices, GrammarKind, GrammarSource, SchemaText};
 pub use parameter::{Parameter, Rules, Speculate, bias_from_json, bias_to_json_exact, decimal};
 #[cfg(feature = "python")]
 pub(crate) use params::sampling_parameters;

@@ -1,6 +1,6 @@
 //! What a sampling parameter's declaration says, and what its type can do.
 
-use super::grammar::SchemaText;
+use super::grammar::{Choices, SchemaText};
 use crate::error::{Error, Result};
 use crate::token::TokenId;
 use serde::de::DeserializeOwned;
@@ -258,6 +258,28 @@ impl Value for Option<SchemaText> {
 
     fn schema(&self, _: &Parameter) -> Json {
         json!({"type": ["string", "null"]})
+    }
+}
+
+impl Value for Option<Choices> {
+    fn to_json(&self) -> Json {
+        self.as_ref().map(|choices| choices.0.clone()).into()
+    }
+
+    fn read_json(&mut self, json: &Json) -> std::result::Result<(), String> {
+        read::<Option<Vec<String>>>(json).map(|texts| *self = texts.map(Choices))
+    }
+
+    fn check(&self, parameter: &Parameter) -> Result<()> {
+        match self {
+            Some(Choices(texts)) if texts.is_empty() => Err(parameter.refuse("an empty list", "at least one text")),
+            Some(Choices(texts)) => texts.check(parameter),
+            None => Ok(()),
+        }
+    }
+
+    fn schema(&self, _: &Parameter) -> Json {
+        json!({"type": ["array", "null"], "items": {"type": "string"}})
     }
 }
 

@@ -4,7 +4,7 @@
 //! the place in `repr` of Python's `SamplingParams`, and the field in receipts, their JSON Schema and saved
 //! conversations.
 
-use super::grammar::{GrammarKind, GrammarSource, SchemaText};
+use super::grammar::{Choices, GrammarKind, GrammarSource, SchemaText};
 use super::parameter::{Parameter, Rules, Speculate, Value};
 use crate::error::{Error, Result};
 use crate::token::TokenId;
@@ -57,7 +57,7 @@ macro_rules! sampling_parameters {
             /// The whole answer matches this regular expression. A claim has it in `grammar`.
             regex: Option<String> = None, Rules::any().not_claimed().since("0.2.0");
             /// The answer is one of these texts. A claim has them in `grammar`.
-            choice: Vec<String> = (), Rules::any().not_claimed().since("0.2.0");
+            choice: Option<Choices> = None, Rules::any().not_claimed().since("0.2.0");
             /// The answer follows this grammar in Lark's notation. A claim has it in `grammar`.
             grammar: Option<String> = None, Rules::any().not_claimed().since("0.2.0");
         }
@@ -151,7 +151,7 @@ impl SamplingParams {
     }
 
     fn grammars(&self) -> Vec<GrammarSource> {
-        let choice = (!self.choice.is_empty()).then(|| Json::from(self.choice.clone()).to_string());
+        let choice = self.choice.as_ref().map(|choices| Json::from(choices.0.clone()).to_string());
         let schema = self.json_schema.as_ref().map(|schema| schema.0.clone());
         let texts = [schema, self.regex.clone(), choice, self.grammar.clone()];
         let all = GrammarKind::ALL.into_iter().zip(texts);
@@ -165,7 +165,7 @@ impl SamplingParams {
             GrammarKind::JsonSchema => self.json_schema = text.map(SchemaText),
             GrammarKind::Regex => self.regex = text,
             GrammarKind::Choice => {
-                self.choice = serde_json::from_str(&source.text).map_err(|error| error.to_string())?
+                self.choice = Some(Choices(serde_json::from_str(&source.text).map_err(|error| error.to_string())?))
             }
             GrammarKind::Lark => self.grammar = text,
         }

@@ -326,7 +326,7 @@ SAMPLING_OPTIONS = (
     SamplingOption(
         "choice",
         "answer with one of the given texts; may be given several times",
-        "none",
+        "no form",
         str,
         "TEXT",
         repeated=True,
