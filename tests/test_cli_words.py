@@ -73,7 +73,9 @@ def options_with(test: Callable[[argparse.Action], bool]) -> list[tuple[str, str
     ]
 
 
-PARSED = options_with(lambda action: bool(action.choices) or action.type not in (None, str, Path, _options.text_or_file))
+PARSED = options_with(
+    lambda action: bool(action.choices) or action.type not in (None, str, Path, _options.text_or_file)
+)
 NUMBERS = options_with(lambda action: action.type in (_options.whole, _options.number))
 OUTSIDE = {
     "--ctx": ["0", "-1", "385", "9" * 30],

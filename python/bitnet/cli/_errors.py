@@ -68,7 +68,9 @@ def _explained(error: Exception, parser: argparse.ArgumentParser | None) -> str:
         # A keyword with "_" is no English word: it is told wherever it stands by itself. Others only as the subject.
         # In a file of requests the names are JSON keys; such a message begins with the file's name.
         anywhere = keyword in _KEYWORDS.values()
-        text = re.sub(rf"(?<![\w.'\"-]){keyword}\b(?!['\"])" if anywhere else rf"^{keyword}(?= is | must |: )", flag, text)
+        text = re.sub(
+            rf"(?<![\w.'\"-]){keyword}\b(?!['\"])" if anywhere else rf"^{keyword}(?= is | must |: )", flag, text
+        )
     return text
 
 

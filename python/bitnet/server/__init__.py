@@ -10,10 +10,10 @@ from ..errors import BitnetError
 try:
     import starlette  # noqa: F401
     import uvicorn  # noqa: F401
-except ImportError as error:
+except ImportError as _error:
     raise BitnetError(
-        f"the server needs starlette and uvicorn ({error.name} is missing): pip install 'bitnet-engine[serve]'"
-    ) from error
+        f"the server needs starlette and uvicorn ({_error.name} is missing): pip install 'bitnet-engine[serve]'"
+    ) from _error
 
 from .app import create_app
 from .run import serve

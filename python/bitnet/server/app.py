@@ -1,7 +1,6 @@
 """The ASGI application: routes, keys, errors."""
 
 import base64
-import functools
 import hashlib
 import hmac
 import logging
@@ -177,7 +176,6 @@ async def _page(service: Service, request: Request) -> ASGIApp:
     )
 
 
-@functools.cache
 def _page_and_policy() -> tuple[bytes, str]:
     """The page, and the policy that lets a browser run its own script and style only, and reach this server only."""
     content = Path(__file__).with_name("page.html").read_bytes()
