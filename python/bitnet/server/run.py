@@ -112,6 +112,7 @@ def serve(
         log_config=_LOG,
         access_log=access_log,
         timeout_graceful_shutdown=round(grace),
+        timeout_keep_alive=75,  # longer than clients keep idle connections, which else meet a closed one
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=64 << 10,
