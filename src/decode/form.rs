@@ -81,7 +81,7 @@ impl Form {
         self.allowed.as_ref()
     }
 
-    /// The grammar.
+    /// The grammar at the state after all ids that were read.
     pub fn constraint(&self) -> &Constraint {
         &self.constraint
     }

@@ -52,7 +52,7 @@ pub struct Request {
 pub struct LogitsProcessor {
     /// Its name, for the receipt.
     pub name: String,
-    /// The function.
+    /// Changes the logits of one step; an error ends the answer.
     pub run: Box<ChangeLogits>,
 }
 

@@ -78,7 +78,7 @@ impl Constraint {
         Constraint { after: Some(mark.into()), waiting: Some(Vec::new()), ..self }
     }
 
-    /// The grammar.
+    /// The kind of grammar and its text, as the caller gave them.
     pub fn source(&self) -> &GrammarSource {
         &self.source
     }

@@ -26,7 +26,7 @@ pub struct Params {
 pub struct Hooks {
     /// The class that `json_schema` was made of, and that JSON answers become.
     pub model: Option<Arc<Py<PyAny>>>,
-    /// `logits_processor`.
+    /// The function given as `logits_processor`, called with ids and logits.
     pub processor: Option<Arc<Py<PyAny>>>,
 }
 

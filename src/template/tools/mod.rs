@@ -74,7 +74,7 @@ impl Default for CallRules {
 /// A function that may be called.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tool {
-    /// Its name.
+    /// The name of the function that is called.
     pub name: String,
     /// The JSON schema of its arguments; null if it has none.
     pub parameters: Json,
