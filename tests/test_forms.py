@@ -275,7 +275,7 @@ class Folder:
 
 
 def test_a_dataclass_that_contains_itself_is_refused(engine: Engine) -> None:
-    with pytest.raises(TypeError, match="contains itself; give a pydantic model"):
+    with pytest.raises(TypeError, match="contains itself; use a pydantic model"):
         engine.chat(ASKED, json_schema=Folder)
 
 

@@ -78,9 +78,28 @@ def test_answers_do_not_wear_a_grammar_out(engine: Engine) -> None:
     assert engine.chat(ASKED, **how, seed=0).token_ids == first.token_ids
 
 
-def test_a_form_that_is_longer_than_any_answer(engine: Engine) -> None:
-    answer = engine.chat(ASKED, regex="((a{1000}){1000}){1000}", max_tokens=12)
-    assert set(answer.text) == {"a"} and answer.finish_reason == "length"
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"regex": "((a{1000}){1000}){1000}"},
+        {"json_schema": {"type": "string", "pattern": "^((a{1000}){1000}){1000}$"}},
+        {"grammar": 'start: A\nA: "a"{1000000}'},
+    ],
+)
+def test_a_form_that_is_longer_than_any_answer(engine: Engine, form: dict[str, Any]) -> None:
+    """Not all of it is worked out: that would take all memory."""
+    before = engine.memory["resident"]
+    answer = engine.chat(ASKED, **form, max_tokens=12)
+    assert set(answer.text) <= {"a", '"'} and answer.finish_reason == "length"
+    assert engine.memory["resident"] - before < 1 << 30
+
+
+def test_a_form_of_more_parts_than_any_answer(engine: Engine) -> None:
+    doubling = "".join(f"{chr(97 + i)}: {chr(98 + i)} {chr(98 + i)}\n" for i in range(25))
+    many: dict[str, Any] = {"type": "array", "items": {"const": 1}, "minItems": 10**7}
+    for form in ({"json_schema": many}, {"grammar": f'start: a\n{doubling}z: "x"\n'}):
+        with pytest.raises(ArgumentError, match="the answer cannot go on in this form: parser error: Too many items"):
+            engine.chat(ASKED, **form, max_tokens=12)
 
 
 def test_only_the_empty_text(engine: Engine) -> None:

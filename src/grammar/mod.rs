@@ -51,6 +51,8 @@ impl Grammars {
         limits.verbose_errors = false;
         // It would run some expressions, such as that of multiples of a large prime, over the whole vocabulary: 16 s.
         limits.precompute_large_lexemes = false;
+        // Forced text counts as one step, and may be long. It takes at most about 0.1 s.
+        limits.step_lexer_fuel = 2_000_000;
         Ok(Grammars { factory, n_vocab, compiled: Mutex::default() })
     }
 
@@ -71,8 +73,13 @@ impl Grammars {
         if source.text.len() > MAX_BYTES {
             return Err(refused(format!("it has {} bytes, expected at most {MAX_BYTES}", source.text.len())));
         }
-        let parser = grammar_of(source).map_err(refused)?;
-        let matcher = Matcher::new(self.factory.create_parser(parser));
+        let mut parser = self.factory.create_parser(grammar_of(source).map_err(refused)?);
+        if let Ok(parser) = &mut parser {
+            // A lexer gets its limits with its first mask. Without them, an expression that forces a billion bytes, such
+            // as `((a{1000}){1000}){1000}`, would take all memory.
+            parser.parser.compute_bias(&*parser.bias_computer, &[]);
+        }
+        let matcher = Matcher::new(parser);
         if let Some(error) = matcher.get_error() {
             return Err(refused(error));
         }
