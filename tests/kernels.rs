@@ -535,6 +535,7 @@ fn peak_macs_returns_the_number_of_multiply_adds() {
         "avx-vnni" => 128 * 4 * 16,
         "avx512" => 128 * 8 * 16,
         "avx512-vnni" => 128 * 12 * 32,
+        "amx" => 128 * 32 * 32,
         "neon" | "neon-dot" => 128 * 4 * 4,
         other => panic!("no figure for {other}"),
     };

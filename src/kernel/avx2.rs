@@ -31,7 +31,7 @@ stamp_sums! { dot: Avx2, features: "avx2", tokens: 4, parts: 1 }
 stamp_grouped! { lanes: Avx2, dot: Avx2, base3: Avx2, features: "avx2,fma,f16c", tokens: 4, parts: 1 }
 
 pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Avx2, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+    Kernels { isa: Isa::Avx2, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 impl SimdF32 for Avx2 {
     const WIDE_TILES: bool = false;

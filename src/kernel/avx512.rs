@@ -30,7 +30,7 @@ stamp_sums! { dot: Madd, features: "avx512f,avx512bw", tokens: 8, parts: 1 }
 stamp_grouped! { lanes: Avx512, dot: Madd, base3: Madd, features: "avx512f,avx512bw", tokens: 8, parts: 1 }
 
 pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Avx512, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+    Kernels { isa: Isa::Avx512, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 impl SimdF32 for Avx512 {
     const WIDE_TILES: bool = true;

@@ -22,10 +22,17 @@ use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
 use std::arch::x86_64::*;
 
 /// The kernels of [`Isa::Avx512Vnni`] on processors that have VBMI as well.
-pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Avx512Vnni, two_bit_sums, base3: Some(BASE3), grouped: GROUPED, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels {
+    isa: Isa::Avx512Vnni,
+    two_bit_sums,
+    base3: Some(BASE3),
+    many: None,
+    grouped: GROUPED,
+    peak_macs,
+    floats: FLOATS,
+};
 
-const BASE3: Base3Kernels = Base3Kernels { sums: base3_sums, to_two_bit };
+pub(super) const BASE3: Base3Kernels = Base3Kernels { sums: base3_sums, to_two_bit };
 
 stamp_sums! { base3: Base3, features: "avx512f,avx512bw,avx512vnni,avx512vbmi", tokens: 12, parts: 2 }
 stamp_grouped! {
@@ -86,7 +93,7 @@ impl TernaryDot for Base3 {
 /// A word's lower four codes as a two-bit word, and 81 times its fifth codes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn split_base3(word: &Word) -> [__m512i; 2] {
+pub(super) fn split_base3(word: &Word) -> [__m512i; 2] {
     let (halves, _) = TWO_BIT_OF_BASE3.as_chunks::<64>();
     // SAFETY: each half of the table holds the 64 bytes that are read, unaligned.
     let table =
@@ -122,7 +129,7 @@ fn to_two_bit(base3: &[Word], two_bit: &mut [Word]) {
 /// Writes a whole word.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn write(word: &mut Word, bytes: __m512i) {
+pub(super) fn write(word: &mut Word, bytes: __m512i) {
     // SAFETY: a word is the 64 bytes that are written, and aligned to 64.
     unsafe { _mm512_store_si512(word.0.as_mut_ptr().cast(), bytes) };
 }

@@ -26,8 +26,15 @@ stamp_grouped! {
     lanes: Avx512, dot: Vnni, base3: Vnni, features: "avx512f,avx512bw,avx512vnni", tokens: 12, parts: 2
 }
 
-pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Avx512Vnni, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels {
+    isa: Isa::Avx512Vnni,
+    two_bit_sums,
+    base3: None,
+    many: None,
+    grouped: GROUPED,
+    peak_macs,
+    floats: FLOATS,
+};
 
 /// `vpdpbusd` adds to 32-bit sums. A part is a whole word.
 pub(super) struct Vnni;

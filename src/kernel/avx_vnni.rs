@@ -27,7 +27,7 @@ stamp_grouped! {
 }
 
 pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::AvxVnni, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+    Kernels { isa: Isa::AvxVnni, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 /// `vpdpbusd` adds to 32-bit sums. A part is half a word.
 ///

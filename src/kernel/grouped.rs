@@ -4,7 +4,7 @@
 //! layouts of [`super::packing`], base3 blocks of five column blocks as far as they go, and two-bit blocks.
 
 use super::Team;
-pub use super::grouped_dot::{BlockScale, GroupedRows, GroupedToken};
+pub use super::grouped_dot::{BlockScale, GroupedRows, GroupedToken, GroupedTokens};
 pub use super::grouped_input::{GroupedActivations, GroupedRow};
 use super::lanes::F16Bytes;
 use super::packing::{BASE3_WORDS, BLOCK, EXPANDED_WORDS, GROUP, Packing, TWO_BIT_WORDS, Word};
@@ -178,11 +178,17 @@ impl Grouped {
             let mut y = [[0f32; STRIP]; MAX_TILE_TOKENS];
             // Without kernels for base3 its blocks are expanded first, also for one token.
             let reads_base3 = team.kernels.reads_base3() || self.layout.base3_blocks() == 0;
-            if let ([token], true) = (&tokens[..], reads_base3) {
+            if tokens.len() == 1 && reads_base3 {
                 for (rows, y) in rows.iter().zip(y[0].as_chunks_mut::<GROUP>().0) {
-                    team.kernels.grouped_one(rows, *token, y);
+                    team.kernels.grouped_one(rows, tokens.token(0), y);
                 }
                 scale(factors, &y[0], out.token(0));
+                return;
+            }
+            if team.kernels.has_grouped_many(tokens.len()) {
+                let mut y = vec![[0f32; STRIP]; tokens.len()];
+                team.kernels.grouped_many(&rows, tokens, &mut y);
+                y.iter().enumerate().for_each(|(t, y)| scale(factors, y, out.token(t)));
                 return;
             }
             let mut two_bit = Vec::new();
@@ -190,7 +196,8 @@ impl Grouped {
             // Each tile prefetches an equal share of the next strips.
             let next = &rest[..rest.len().min(words.len())];
             let mut shares = next.chunks(words.len().div_ceil(tokens.len().div_ceil(MAX_TILE_TOKENS)));
-            for (tile, tokens) in tokens.chunks(MAX_TILE_TOKENS).enumerate() {
+            let all: Vec<GroupedToken> = (0..tokens.len()).map(|t| tokens.token(t)).collect();
+            for (tile, tokens) in all.chunks(MAX_TILE_TOKENS).enumerate() {
                 shares.next().into_iter().flatten().for_each(|word| prefetch(word));
                 team.kernels.grouped_tile(&rows, tokens, &mut y);
                 for (t, y) in y.iter().enumerate().take(tokens.len()) {

@@ -35,7 +35,7 @@ unsafe impl Zeroable for BlockScale {}
 impl BlockScale {
     /// The sum of the integers in one of `parts` equal parts of the block, 1 or 2.
     #[inline(always)]
-    fn sum(&self, part: usize, parts: usize) -> i32 {
+    pub(super) fn sum(&self, part: usize, parts: usize) -> i32 {
         if parts == 1 { self.sums[0].wrapping_add(self.sums[1]) } else { self.sums[part] }
     }
 }
@@ -49,6 +49,71 @@ pub struct GroupedToken<'a> {
     pub n_planes: usize,
     /// The scale of each block.
     pub scales: &'a [BlockScale],
+}
+
+/// The activations of some tokens.
+#[derive(Clone, Copy)]
+pub struct GroupedTokens<'a> {
+    /// For each token its planes, the high one first.
+    q: &'a [i8],
+    scales: &'a [BlockScale],
+    n_planes: usize,
+    /// Blocks of a token.
+    blocks: usize,
+}
+
+impl<'a> GroupedTokens<'a> {
+    /// The planes of each token one after the other, the high one first, and the scales of its blocks.
+    pub fn new(q: &'a [i8], scales: &'a [BlockScale], n_planes: usize, blocks: usize) -> GroupedTokens<'a> {
+        assert!(matches!(n_planes, 1..=MAX_PLANES) && blocks > 0 && scales.len().is_multiple_of(blocks));
+        assert_eq!(q.len(), scales.len() * n_planes * BLOCK);
+        GroupedTokens { q, scales, n_planes, blocks }
+    }
+
+    /// The number of tokens.
+    #[expect(clippy::len_without_is_empty, reason = "nothing asks whether it is empty")]
+    pub fn len(&self) -> usize {
+        self.scales.len() / self.blocks
+    }
+
+    /// How many planes there are.
+    pub fn n_planes(&self) -> usize {
+        self.n_planes
+    }
+
+    /// The bytes from one token to the next.
+    fn stride(&self) -> usize {
+        self.n_planes * self.blocks * BLOCK
+    }
+
+    /// Token `i`.
+    pub fn token(&self, i: usize) -> GroupedToken<'a> {
+        let mut planes: [&[i8]; MAX_PLANES] = [&[]; MAX_PLANES];
+        let own = self.q[i * self.stride()..][..self.stride()].chunks(self.blocks * BLOCK);
+        planes[MAX_PLANES - self.n_planes..].iter_mut().zip(own).for_each(|(plane, own)| *plane = own);
+        let scales = &self.scales[i * self.blocks..][..self.blocks];
+        GroupedToken { planes, n_planes: self.n_planes, scales }
+    }
+
+    /// The tokens in this range.
+    pub fn range(&self, tokens: Range<usize>) -> GroupedTokens<'a> {
+        let q = &self.q[tokens.start * self.stride()..tokens.end * self.stride()];
+        let scales = &self.scales[tokens.start * self.blocks..tokens.end * self.blocks];
+        GroupedTokens { q, scales, ..*self }
+    }
+
+    /// The bytes from the first of some tokens on, in one plane and from one block on, up to the end of the last of
+    /// these tokens; and how far apart the tokens lie.
+    pub(super) fn tile(&self, tokens: Range<usize>, plane: usize, block: usize) -> (&'a [i8], usize) {
+        let column = (plane * self.blocks + block) * BLOCK;
+        (&self.q[tokens.start * self.stride() + column..tokens.end * self.stride()], self.stride())
+    }
+
+    /// The scale of a token's block.
+    #[inline(always)]
+    pub(super) fn scale(&self, token: usize, block: usize) -> &'a BlockScale {
+        &self.scales[token * self.blocks + block]
+    }
 }
 
 /// The packed weights of a group of 16 rows.
@@ -79,11 +144,22 @@ pub(super) type OneKernel = unsafe fn(&GroupedRows, GroupedToken, &mut F32x16);
 /// Computes the outputs of one or two groups of 16 rows, whose words are two-bit, for some tokens: `[token][row]`.
 pub(super) type TileKernel = unsafe fn(&[GroupedRows], &[GroupedToken], &mut [[f32; STRIP]]);
 
+/// A kernel for many tokens.
+#[derive(Clone, Copy)]
+pub(super) struct ManyGrouped {
+    /// Computes the outputs of one or two groups of 16 rows for any number of tokens: `[token][row]`.
+    pub(super) outputs: unsafe fn(&[GroupedRows], GroupedTokens, &mut [[f32; STRIP]]),
+    /// Fewer tokens are not faster by it.
+    pub(super) min_tokens: usize,
+}
+
 /// The kernels of an instruction set for grouped ternary matrices.
 #[derive(Clone, Copy)]
 pub(super) struct GroupedKernels {
     pub(super) one: OneKernel,
     pub(super) tile: TileKernel,
+    /// None where the kernels for tiles of tokens are as fast for many.
+    pub(super) many: Option<ManyGrouped>,
 }
 
 /// Adds a group of columns to the outputs of 16 rows: `fma(float(sum of trits) · s, scale, y)`. `minus` turns sums of
@@ -92,7 +168,7 @@ pub(super) struct GroupedKernels {
 /// # Safety
 /// The processor has the instruction set of `L`.
 #[inline(always)]
-unsafe fn fold<L: SimdF32, const N: usize>(
+pub(super) unsafe fn fold<L: SimdF32, const N: usize>(
     y: L::Vector,
     sums: [&[i32; GROUP]; N],
     minus: i32,
@@ -470,8 +546,8 @@ macro_rules! stamp_grouped {
                 grouped_dot::tiles::<$lanes, $dot, $tokens, $parts>(rows, tokens, y);
             }
         }
-        const GROUPED: $crate::kernel::grouped_dot::GroupedKernels =
-            $crate::kernel::grouped_dot::GroupedKernels { one: grouped::one, tile: grouped::tile };
+        pub(super) const GROUPED: $crate::kernel::grouped_dot::GroupedKernels =
+            $crate::kernel::grouped_dot::GroupedKernels { one: grouped::one, tile: grouped::tile, many: None };
     };
 }
 pub(super) use stamp_grouped;

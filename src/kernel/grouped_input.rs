@@ -1,7 +1,7 @@
 //! Activations of grouped ternary matrices: blocks of 128 columns, each with a step of its own, rounded to 24, 16 or 8
 //! bits in as many planes of int8 as they have bytes.
 
-use super::grouped_dot::{BlockScale, GroupedToken, MAX_PLANES};
+use super::grouped_dot::{BlockScale, GroupedToken, GroupedTokens, MAX_PLANES};
 use super::lanes::{ROUNDING_MAGIC, SimdF32, VECTOR_LEN};
 use super::packing::BLOCK;
 use crate::error::Result;
@@ -123,21 +123,15 @@ impl GroupedActivations {
     }
 
     /// What the kernels read of each token.
-    pub fn tokens(&self) -> Vec<GroupedToken<'_>> {
-        let plane = self.blocks * BLOCK;
-        let tokens = (0..self.n_tokens).map(|t| {
-            let mut planes: [&[i8]; MAX_PLANES] = [&[]; MAX_PLANES];
-            let own = self.q[t * self.n_planes * plane..].chunks(plane);
-            planes[MAX_PLANES - self.n_planes..].iter_mut().zip(own).for_each(|(plane, own)| *plane = own);
-            let scales = &self.scales[t * self.blocks..][..self.blocks];
-            GroupedToken { planes, n_planes: self.n_planes, scales }
-        });
-        tokens.collect()
+    pub fn tokens(&self) -> GroupedTokens<'_> {
+        let blocks = self.n_tokens * self.blocks;
+        let q = &self.q[..blocks * self.n_planes * BLOCK];
+        GroupedTokens::new(q, &self.scales[..blocks], self.n_planes, self.blocks)
     }
 
     /// The activations of a token as its integers stand for them, padded with zeros.
     pub fn dequantized(&self, token: usize) -> Vec<f64> {
-        let GroupedToken { planes, scales, .. } = self.tokens()[token];
+        let GroupedToken { planes, scales, .. } = self.tokens().token(token);
         let byte = |plane: &[i8], i: usize| plane.get(i).map_or(0, |byte| *byte as i64);
         let integer = |i: usize| planes.iter().fold(0, |sum, plane| 256 * sum + byte(plane, i));
         (0..planes[MAX_PLANES - 1].len()).map(|i| integer(i) as f64 * scales[i / BLOCK].s as f64).collect()

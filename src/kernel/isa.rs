@@ -14,6 +14,8 @@ named! {
         Avx512 = "avx512",
         /// AVX-512 with its dot products (VNNI).
         Avx512Vnni = "avx512-vnni",
+        /// AVX-512 with VNNI and VBMI, and tiles of 8-bit integers (AMX) for many tokens.
+        Amx = "amx",
         /// AArch64 without the dot product extension.
         Neon = "neon",
         /// AArch64 with the dot product extension (`sdot`).

@@ -7,6 +7,10 @@
 //! `elementwise.rs`, `hadamard.rs` and `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs`. An instruction set's file implements the
 //! traits, compiles the loops for itself (`stamp_floats!`, `stamp_sums!`) and holds its `TABLE`.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_grouped;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -43,6 +47,8 @@ pub mod ternary;
 mod ternary_dot;
 
 use crate::error::{Error, Result};
+#[cfg(target_arch = "x86_64")]
+use crate::machine::tiles::has_tiles;
 pub use isa::Isa;
 pub use table::Kernels;
 pub use team::Team;
@@ -71,6 +77,14 @@ impl Isa {
                 Isa::Avx512Vnni if avx512 && is_x86_feature_detected!("avx512vnni") => {
                     let vbmi = is_x86_feature_detected!("avx512vbmi");
                     return Some(if vbmi { &avx512_vbmi::TABLE } else { &avx512_vnni::TABLE });
+                }
+                Isa::Amx
+                    if avx512
+                        && is_x86_feature_detected!("avx512vnni")
+                        && is_x86_feature_detected!("avx512vbmi")
+                        && has_tiles() =>
+                {
+                    return Some(&amx::TABLE);
                 }
                 _ => {}
             }

@@ -25,7 +25,7 @@ stamp_sums! { dot: Neon, features: "neon", tokens: 4, parts: 1 }
 stamp_grouped! { lanes: Neon, dot: Neon, base3: Neon, features: "neon", tokens: 4, parts: 1 }
 
 pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Neon, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+    Kernels { isa: Isa::Neon, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 impl SimdF32 for Neon {
     const WIDE_TILES: bool = false;

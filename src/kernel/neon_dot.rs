@@ -19,7 +19,7 @@ stamp_sums! { dot: Sdot, features: "neon,dotprod", tokens: 4, parts: 1 }
 stamp_grouped! { lanes: Neon, dot: Sdot, base3: Sdot, features: "neon,dotprod", tokens: 4, parts: 1 }
 
 pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::NeonDot, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+    Kernels { isa: Isa::NeonDot, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 /// `sdot` adds to 32-bit sums. A part is a quarter of a word.
 struct Sdot;

@@ -16,7 +16,7 @@ struct Scalar;
 stamp_floats! { lanes: Scalar }
 
 pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Scalar, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+    Kernels { isa: Isa::Scalar, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
 
 impl SimdF32 for Scalar {
     const WIDE_TILES: bool = false;
@@ -89,7 +89,7 @@ fn two_bit_sums(words: &[Word], tokens: &[&[i8]], sums: &mut TileSums) {
 }
 
 /// Grouped rows by plain loops over rows and columns.
-const GROUPED: GroupedKernels = GroupedKernels { one: grouped_one, tile: grouped_tile };
+const GROUPED: GroupedKernels = GroupedKernels { one: grouped_one, tile: grouped_tile, many: None };
 
 fn grouped_one(rows: &GroupedRows, x: GroupedToken, y: &mut F32x16) {
     assert_eq!(rows.base3_blocks, 0, "only VBMI packs base3");

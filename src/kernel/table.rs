@@ -1,11 +1,12 @@
 //! The table of kernels: one [`Kernels`] value for each instruction set, and the list of float kernels from which its
 //! entries and its methods are made.
 
-use super::grouped_dot::{BlockScale, GroupedKernels, GroupedRows, GroupedToken};
+use super::grouped_dot::{BlockScale, GroupedKernels, GroupedRows, GroupedToken, GroupedTokens};
 use super::isa::Isa;
 use super::lanes::{Bf16Bytes, F16Bytes, F32Bytes};
 use super::packing::{self, BASE3_WORDS, EXPANDED_WORDS, Packing, Word};
 use super::quantized_head::QuantizedToken;
+use super::ternary::{MANY_TOKENS, MAX_TILE_TOKENS, Tokens};
 use super::ternary_dot::{STRIP, TileSums};
 use std::ops::Range;
 
@@ -171,6 +172,15 @@ pub(super) struct Base3Kernels {
     pub(super) to_two_bit: unsafe fn(&[Word], &mut [Word]),
 }
 
+/// A kernel for many tokens: it unpacks the codes of a strip once for all of them.
+#[derive(Clone, Copy)]
+pub(super) struct ManySums {
+    /// Computes code sums of the words of a strip, in this packing, for any number of tokens.
+    pub(super) sums: unsafe fn(Packing, &[Word], Tokens, &mut TileSums),
+    /// Fewer tokens are not faster by it.
+    pub(super) min_tokens: usize,
+}
+
 /// The kernels of one instruction set.
 ///
 /// A value exists only for an instruction set that the processor has ([`super::kernels`]), so its methods are safe.
@@ -180,6 +190,8 @@ pub struct Kernels {
     pub(super) two_bit_sums: SumsKernel,
     /// None where unpacking base3 costs more than reading its fewer bytes saves: then [`Kernels::packing`] avoids it.
     pub(super) base3: Option<Base3Kernels>,
+    /// None where the kernels for tiles of tokens are as fast for many.
+    pub(super) many: Option<ManySums>,
     pub(super) grouped: GroupedKernels,
     pub(super) peak_macs: unsafe fn(usize) -> u64,
     pub(super) floats: FloatKernels,
@@ -191,15 +203,28 @@ impl Kernels {
         if self.base3.is_some() { Packing::smallest(cols) } else { Packing::TwoBit }
     }
 
-    /// Code sums of a strip of rows for up to [`MAX_TILE_TOKENS`](super::ternary::MAX_TILE_TOKENS) tokens.
+    /// How many of `tokens` one call of [`Kernels::ternary_sums`] computes.
+    pub fn tokens_per_call(&self, tokens: usize) -> usize {
+        if self.many.is_some_and(|many| tokens >= many.min_tokens) { MANY_TOKENS } else { MAX_TILE_TOKENS }
+    }
+
+    /// Code sums of a strip of rows for as many tokens as [`Kernels::tokens_per_call`] says.
     ///
     /// `words` holds the strip's row groups one after the other; each of `tokens` has all their columns.
-    pub fn ternary_sums(&self, packing: Packing, words: &[Word], tokens: &[&[i8]], sums: &mut TileSums) {
-        assert!(!tokens.is_empty() && tokens.len() <= sums.len());
-        let cols = tokens[0].len();
+    pub fn ternary_sums(&self, packing: Packing, words: &[Word], tokens: Tokens, sums: &mut TileSums) {
+        let (n, cols) = (tokens.len(), tokens.cols());
+        assert!(n > 0 && n <= sums.len());
         let group = packing.words(cols);
         assert!(packing.padded(cols) == cols && (words.len() == group || words.len() == 2 * group));
-        assert!(tokens.iter().all(|t| t.len() == cols));
+        if let Some(many) = self.many.filter(|many| n >= many.min_tokens) {
+            // SAFETY: the processor has the instruction set, as above; the assertions hold the shapes.
+            return unsafe { (many.sums)(packing, words, tokens, sums) };
+        }
+        let mut slices = [&[][..]; MAX_TILE_TOKENS];
+        for (i, slice) in slices[..n].iter_mut().enumerate() {
+            *slice = tokens.token(i);
+        }
+        let tokens = &slices[..n];
         let mut two_bit = Vec::new();
         let (kernel, words) = match (packing, self.base3) {
             (Packing::TwoBit, _) => (self.two_bit_sums, words),
@@ -238,6 +263,20 @@ impl Kernels {
         assert!(rows.iter().all(|of| of.base3_blocks == 0 && of.words.len() == rows[0].words.len()));
         // SAFETY: the processor has the instruction set, as above; the kernels check all lengths.
         unsafe { (self.grouped.tile)(rows, tokens, y) }
+    }
+
+    /// Whether [`Kernels::grouped_many`] is the fastest way for so many tokens.
+    pub(super) fn has_grouped_many(&self, tokens: usize) -> bool {
+        self.grouped.many.is_some_and(|many| tokens >= many.min_tokens)
+    }
+
+    /// Outputs of one or two groups of 16 rows for any number of tokens, `[token][row]`, where there is a kernel for
+    /// that.
+    pub(super) fn grouped_many(&self, rows: &[GroupedRows], tokens: GroupedTokens, y: &mut [[f32; STRIP]]) {
+        let many = self.grouped.many.expect("the caller asks for it first");
+        assert!(matches!(rows.len(), 1 | 2) && tokens.len() <= y.len());
+        // SAFETY: the processor has the instruction set, as above; the kernel checks all lengths.
+        unsafe { (many.outputs)(rows, tokens, y) }
     }
 
     /// Measures the integer dot product in registers alone: runs it `rounds` times, at most 2²³ lest a lane overflow,

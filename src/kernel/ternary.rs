@@ -8,10 +8,13 @@ use super::ternary_dot::STRIP;
 use crate::error::{Error, Result};
 use crate::machine::buffer::Buffer;
 use crate::machine::memory::{Arena, HugeBuf, try_grow};
+use std::ops::Range;
 use std::sync::Mutex;
 
-/// The largest number of tokens in one kernel call.
+/// The largest number of tokens in one kernel call, unless the kernel is made for many.
 pub const MAX_TILE_TOKENS: usize = 12;
+/// The largest number of tokens in one call of a kernel that is made for many.
+pub const MANY_TOKENS: usize = 128;
 
 /// The weight that a trit +1 stands for.
 #[derive(Clone)]
@@ -73,6 +76,53 @@ impl Activations {
 
     fn tokens(&self) -> usize {
         self.scales.len()
+    }
+}
+
+/// int8 activations of some tokens, padded to whole blocks.
+#[derive(Clone, Copy)]
+pub struct Tokens<'a> {
+    q: &'a [i8],
+    stride: usize,
+    cols: usize,
+}
+
+impl<'a> Tokens<'a> {
+    /// Whole rows of `stride` values, of which the first `cols` count.
+    pub fn new(q: &'a [i8], stride: usize, cols: usize) -> Tokens<'a> {
+        assert!(cols > 0 && cols <= stride && q.len().is_multiple_of(stride));
+        Tokens { q, stride, cols }
+    }
+
+    /// The number of tokens.
+    #[expect(clippy::len_without_is_empty, reason = "nothing asks whether it is empty")]
+    pub fn len(&self) -> usize {
+        self.q.len() / self.stride
+    }
+
+    /// The values that each token has.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// How far apart the tokens lie in [`Tokens::bytes`].
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The values of token `i`.
+    pub fn token(&self, i: usize) -> &'a [i8] {
+        &self.q[i * self.stride..][..self.cols]
+    }
+
+    /// The whole rows of the first `n` tokens.
+    pub fn bytes(&self, n: usize) -> &'a [i8] {
+        &self.q[..n * self.stride]
+    }
+
+    /// The tokens in this range.
+    pub fn range(&self, tokens: Range<usize>) -> Tokens<'a> {
+        Tokens { q: &self.q[tokens.start * self.stride..tokens.end * self.stride], ..*self }
     }
 }
 
@@ -226,27 +276,35 @@ impl Ternary {
         let group_words = all_words.len() / self.rows.div_ceil(GROUP);
         // Rows of activations are padded for base3, the longer of the two paddings.
         let padded = self.packing.padded(self.cols);
-        let tokens: Vec<&[i8]> = x.q.chunks(x.stride).take(x.tokens()).map(|q| &q[..padded]).collect();
+        let tokens = Tokens::new(&x.q[..x.tokens() * x.stride], x.stride, padded);
+        let (n, per_call) = (tokens.len(), team.kernels.tokens_per_call(tokens.len()));
         team.for_each_rows(out, self.rows, STRIP, |first, out| {
             let groups = out.len().div_ceil(GROUP);
             let (words, rest) = all_words[first / GROUP * group_words..].split_at(groups * group_words);
             // For several tiles base3 is unpacked once, not in every tile. Each tile prefetches an equal share of the
-            // next strip, which the unpacking loop has not touched.
+            // next strip, which the unpacking loop has not touched. A kernel for many tokens does both itself.
             let (mut packing, mut two_bit) = (self.packing, Vec::new());
-            if packing == Packing::Base3 && tokens.len() > MAX_TILE_TOKENS {
+            if packing == Packing::Base3 && per_call == MAX_TILE_TOKENS && n > MAX_TILE_TOKENS {
                 two_bit = vec![Word([0; 64]); words.len() / BASE3_WORDS * EXPANDED_WORDS];
                 team.kernels.base3_to_two_bit(words, &mut two_bit);
                 packing = Packing::TwoBit;
             }
             let next_strip = if two_bit.is_empty() { &[] } else { &rest[..rest.len().min(words.len())] };
-            let mut shares = next_strip.chunks(words.len().div_ceil(tokens.len().div_ceil(MAX_TILE_TOKENS)));
+            let mut shares = next_strip.chunks(words.len().div_ceil(n.div_ceil(MAX_TILE_TOKENS)));
             let words = if two_bit.is_empty() { words } else { &two_bit };
-            let mut sums = [[0i32; STRIP]; MAX_TILE_TOKENS];
-            for (tile, tokens) in tokens.chunks(MAX_TILE_TOKENS).enumerate() {
+            let (mut few, mut many) = ([[0i32; STRIP]; MAX_TILE_TOKENS], Vec::new());
+            let sums = if per_call == MAX_TILE_TOKENS {
+                &mut few[..]
+            } else {
+                many.resize(per_call.min(n), [0i32; STRIP]);
+                &mut many
+            };
+            for first_token in (0..n).step_by(per_call) {
+                let tokens = tokens.range(first_token..n.min(first_token + per_call));
                 shares.next().into_iter().flatten().for_each(|word| prefetch(word));
-                team.kernels.ternary_sums(packing, words, tokens, &mut sums);
+                team.kernels.ternary_sums(packing, words, tokens, sums);
                 for (t, sums) in sums.iter().take(tokens.len()).enumerate() {
-                    let token = tile * MAX_TILE_TOKENS + t;
+                    let token = first_token + t;
                     let (s, sum) = x.scales[token];
                     let out = out.token(token);
                     match &self.scale {

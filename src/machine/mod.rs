@@ -9,3 +9,4 @@ mod float_control;
 pub mod memory;
 pub mod pool;
 pub mod thread;
+pub mod tiles;

@@ -10,8 +10,15 @@ fn the_evex_encoding_equals_scalar() {
         lanes: Avx2, dot: Vnni<true>, base3: Vnni<true>, features: "avx2,fma,f16c,avx512vnni,avx512vl", tokens: 4,
         parts: 2
     }
-    static EVEX: Kernels =
-        Kernels { isa: Isa::AvxVnni, two_bit_sums, base3: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+    static EVEX: Kernels = Kernels {
+        isa: Isa::AvxVnni,
+        two_bit_sums,
+        base3: None,
+        many: None,
+        grouped: GROUPED,
+        peak_macs,
+        floats: FLOATS,
+    };
     crate::kernel::ternary::tests::equals_scalar(&EVEX);
     assert_eq!(EVEX.peak_macs(1000), 1000 * 128 * 4 * 16);
 }

@@ -2,6 +2,9 @@ use super::super::packing::{Packing, TWO_BIT_OF_BASE3};
 use super::super::{Isa, Kernels, kernels};
 use super::*;
 
+/// More tokens than two tiles of any kernel.
+const MOST: usize = 37;
+
 /// Compares `kernels` with scalar: every tail of tokens, both strip sizes, several depths, extreme values.
 pub(in super::super) fn equals_scalar(kernels: &Kernels) {
     let scalar = super::super::kernels(Some("scalar")).expect("always there");
@@ -23,22 +26,23 @@ pub(in super::super) fn equals_scalar(kernels: &Kernels) {
                 };
                 let words: Vec<Word> =
                     (0..groups * packing.words(cols)).map(|_| Word(std::array::from_fn(|_| code()))).collect();
-                let q: Vec<Vec<i8>> = (0..MAX_TILE_TOKENS)
-                    .map(|_| {
-                        let mut value = || match kind {
-                            0 => 127,
-                            1 => -127,
-                            2 => [-127, 127][random() as usize % 2],
-                            _ => (random() % 255) as i8,
-                        };
-                        (0..cols).map(|_| value().max(-127)).collect()
-                    })
-                    .collect();
-                for n in 1..=MAX_TILE_TOKENS {
-                    let tokens: Vec<&[i8]> = q.iter().take(n).map(|q| &q[..]).collect();
-                    let (mut want, mut got) = ([[0; STRIP]; MAX_TILE_TOKENS], [[0; STRIP]; MAX_TILE_TOKENS]);
-                    scalar.ternary_sums(packing, &words, &tokens, &mut want);
-                    kernels.ternary_sums(packing, &words, &tokens, &mut got);
+                let value = |random: u32| match kind {
+                    0 => 127,
+                    1 => -127,
+                    2 => [-127, 127][random as usize % 2],
+                    _ => ((random % 255) as i8).max(-127),
+                };
+                let stride = cols + BLOCK;
+                let q: Vec<i8> = (0..MOST * stride).map(|_| value(random())).collect();
+                let tokens = Tokens::new(&q, stride, cols);
+                let mut want = vec![[0; STRIP]; MOST];
+                for (first, want) in (0..MOST).step_by(MAX_TILE_TOKENS).zip(want.chunks_mut(MAX_TILE_TOKENS)) {
+                    let tokens = tokens.range(first..MOST.min(first + MAX_TILE_TOKENS));
+                    scalar.ternary_sums(packing, &words, tokens, want);
+                }
+                for n in (1..=MOST).filter(|n| *n == kernels.tokens_per_call(*n).min(*n)) {
+                    let mut got = vec![[0; STRIP]; n];
+                    kernels.ternary_sums(packing, &words, tokens.range(0..n), &mut got);
                     for t in 0..n {
                         let rows = groups * GROUP;
                         assert_eq!(want[t][..rows], got[t][..rows], "{packing:?} {groups} {blocks} {kind} {n} {t}");

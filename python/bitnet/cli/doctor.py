@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     bandwidth = {n: round(read_bandwidth(n), 1) for n in dict.fromkeys([1, cores])}
     peak = dot_peak(cores, chosen if chosen in found["isas"] else None)
     # Five trits to a byte where the processor unpacks them fast, else four.
-    trit_bytes = 1 / 5 if chosen == "avx512-vnni" and "avx512_vbmi" in here.flags else 1 / 4
+    trit_bytes = 1 / 5 if chosen in ("avx512-vnni", "amx") and "avx512_vbmi" in here.flags else 1 / 4
     report: dict[str, Any] = {
         "version": __version__,
         "python": platform.python_version(),

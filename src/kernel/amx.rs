@@ -1,0 +1,297 @@
+//! AMX: a tile of registers holds 16 × 16 sums, and one instruction multiplies 16 tokens with 16 rows of 64 columns.
+//! Everything else is AVX-512 with VNNI and VBMI.
+//!
+//! The codes of a strip are unpacked to one byte each, once for all tokens. A line of 64 codes is then four columns of
+//! the 16 rows of a group, as `vpdpbusd` reads them too, and 16 lines in the order of the columns are a tile (the
+//! layout that `tdpbsud` takes for its second operand: Intel SDM, "TDPBSUD"). The activations are tiles where they lie.
+//!
+//! Inner loop, for 64 columns, 32 tokens and 32 rows: 4 `tileloadd`, 4 `tdpbsud`, 65,536 multiply-adds. Bound: one
+//! `tdpbsud` in 16 cycles, 1,024 multiply-adds a cycle.
+//!
+//! The compiler has no stable intrinsics for tiles, so the loops are assembly. The compiler itself never uses tiles, so
+//! they keep their configuration from one loop to the next. It is released at the end of a strip.
+
+#![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
+
+use super::amx_grouped;
+use super::avx512::{FLOATS, unpack};
+use super::avx512_vbmi::{self, BASE3, split_base3, write};
+use super::avx512_vnni::two_bit_sums;
+use super::grouped_dot::{GroupedKernels, ManyGrouped};
+use super::isa::Isa;
+use super::packing::{BASE3_BLOCK, BASE3_WORDS, BLOCK, GROUP, Packing, TWO_BIT_WORDS, Word};
+use super::prefetch::prefetch_ahead;
+use super::table::{Kernels, ManySums};
+use super::ternary::Tokens;
+use super::ternary_dot::{STRIP, TileSums};
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::cell::Cell;
+
+/// Tokens in a tile.
+pub(super) const TILE: usize = 16;
+/// Columns in a tile of activations.
+pub(super) const TILE_COLS: usize = 64;
+/// Lines of codes in a tile.
+pub(super) const LINES_PER_TILE: usize = 16;
+/// Lines of codes of a group that are unpacked at a time.
+pub(super) const CHUNK_LINES: usize = BASE3_BLOCK / 4;
+/// Fewer tokens are faster by `vpdpbusd`, which need not unpack the codes to memory.
+const MIN_TOKENS: usize = 4;
+
+pub(super) static TABLE: Kernels = Kernels {
+    isa: Isa::Amx,
+    two_bit_sums,
+    base3: Some(BASE3),
+    many: Some(ManySums { sums: many_sums, min_tokens: MIN_TOKENS }),
+    grouped: GroupedKernels {
+        many: Some(ManyGrouped { outputs: amx_grouped::many, min_tokens: MIN_TOKENS }),
+        ..avx512_vbmi::GROUPED
+    },
+    peak_macs,
+    floats: FLOATS,
+};
+
+thread_local! {
+    /// The unpacked codes of a strip, kept for the next one.
+    static CODES: Cell<Vec<Word>> = const { Cell::new(Vec::new()) };
+}
+
+/// The operand of `ldtilecfg`: bytes and rows of each tile (Intel SDM, "LDTILECFG").
+#[repr(C, align(64))]
+pub(super) struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl TileConfig {
+    /// Tiles 0 and 1 hold sums of the first tokens, 2 and 3 those of the second ones; 4 and 5 their activations; 6 and
+    /// 7 the codes of two groups. There may be no second tokens.
+    pub(super) fn of(tokens: [usize; 2]) -> TileConfig {
+        let [first, second] = tokens.map(|n| n as u8);
+        let mut config = TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        for (tile, rows) in [first, first, second, second, first, second, 16, 16].into_iter().enumerate() {
+            (config.rows[tile], config.row_bytes[tile]) = (rows, if rows > 0 { 64 } else { 0 });
+        }
+        config
+    }
+}
+
+/// The kernel of [`ManySums`]. 640 columns at a time, so that their codes stay in the nearest cache while all tokens are
+/// multiplied with them.
+///
+/// # Safety
+/// The processor has AMX with 8-bit integers, AVX-512 with BW and VBMI, and this process may use tiles.
+unsafe fn many_sums(packing: Packing, words: &[Word], tokens: Tokens, sums: &mut TileSums) {
+    let (n, cols, per_group) = (tokens.len(), tokens.cols(), packing.words(tokens.cols()));
+    let groups = words.len() / per_group;
+    let mut codes = CODES.take();
+    codes.resize(2 * CHUNK_LINES, Word([0; 64]));
+    sums[..n].fill([0; STRIP]);
+    let mut configured = [0; 2];
+    for start in (0..cols).step_by(BASE3_BLOCK) {
+        let columns = start..cols.min(start + BASE3_BLOCK);
+        let [before, after] = [columns.start, columns.end].map(|cols| packing.words(cols));
+        let (a, b) = codes.split_at_mut(CHUNK_LINES);
+        let mut codes = [&mut a[..columns.len() / 4], &mut b[..columns.len() / 4]];
+        for (words, codes) in words.chunks(per_group).zip(&mut codes) {
+            match packing {
+                Packing::TwoBit => unpack_two_bit(&words[before..after], codes),
+                Packing::Base3 => unpack_base3(&words[before..after], codes),
+            }
+        }
+        let codes = [&*codes[0], &*codes[groups - 1]];
+        for first in (0..n).step_by(2 * TILE) {
+            let tile = TILE.min(n - first);
+            let tiles = [tile, TILE.min(n - first - tile)];
+            if tiles != configured {
+                configure(&TileConfig::of(tiles));
+                configured = tiles;
+            }
+            add_products(codes, tokens.range(first..n), columns.start, tiles, &mut sums[first..]);
+        }
+    }
+    // SAFETY: the processor has the instruction, as the caller promises.
+    asm!("tilerelease", options(nomem, nostack));
+    CODES.set(codes);
+}
+
+/// Configures the tiles, whose values are lost.
+///
+/// # Safety
+/// As for [`many_sums`].
+pub(super) unsafe fn configure(config: &TileConfig) {
+    // SAFETY: the processor has the instruction, as the caller promises, and it reads the 64 bytes of the configuration.
+    asm!("ldtilecfg [{}]", in(reg) config, options(nostack, readonly));
+}
+
+/// Adds to `sums` the products of two groups' codes of some columns, from `first_col` on, and the activations of the
+/// first tokens, as many as `n` says for each tile. The tiles are configured for `n`.
+///
+/// # Safety
+/// As for [`many_sums`].
+unsafe fn add_products(codes: [&[Word]; 2], tokens: Tokens, first_col: usize, n: [usize; 2], sums: &mut TileSums) {
+    let steps = codes[0].len() / LINES_PER_TILE;
+    assert!(steps > 0 && codes.iter().all(|codes| codes.len() == steps * LINES_PER_TILE));
+    assert!(n[0] > 0 && n[0] <= TILE && n[1] <= TILE && n[0] + n[1] <= tokens.len().min(sums.len()));
+    assert!(first_col + steps * TILE_COLS <= tokens.cols());
+    let first = tokens.bytes(n[0] + n[1])[first_col..].as_ptr();
+    let (codes, stride, out) = (codes.map(<[Word]>::as_ptr), tokens.stride(), sums.as_mut_ptr());
+    if n[1] == 0 {
+        // SAFETY: the processor has the instructions, as the caller promises. A step reads 64 columns of `n[0]` tokens,
+        // `stride` apart, and 16 lines of each group, which the assertions hold; the sums have `n[0]` rows of `STRIP`.
+        // Nothing else uses tiles.
+        asm!(
+            "tileloadd tmm0, [{out} + 1*{row}]",
+            "tileloadd tmm1, [{out} + 1*{row} + 64]",
+            "2:",
+            "tileloadd tmm4, [{first} + 1*{stride}]",
+            "tileloadd tmm6, [{a} + 1*{line}]",
+            "tileloadd tmm7, [{b} + 1*{line}]",
+            "tdpbsud tmm0, tmm4, tmm6",
+            "tdpbsud tmm1, tmm4, tmm7",
+            "add {first}, 64",
+            "add {a}, 1024",
+            "add {b}, 1024",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{out} + 1*{row}], tmm0",
+            "tilestored [{out} + 1*{row} + 64], tmm1",
+            first = inout(reg) first => _,
+            a = inout(reg) codes[0] => _,
+            b = inout(reg) codes[1] => _,
+            steps = inout(reg) steps => _,
+            stride = in(reg) stride,
+            line = in(reg) size_of::<Word>(),
+            out = in(reg) out,
+            row = in(reg) size_of::<[i32; STRIP]>(),
+            options(nostack),
+        );
+        return;
+    }
+    // SAFETY: as above; the second tile of tokens and of sums follows the first.
+    asm!(
+        "tileloadd tmm0, [{out} + 1*{row}]",
+        "tileloadd tmm1, [{out} + 1*{row} + 64]",
+        "tileloadd tmm2, [{next} + 1*{row}]",
+        "tileloadd tmm3, [{next} + 1*{row} + 64]",
+        "2:",
+        "tileloadd tmm4, [{first} + 1*{stride}]",
+        "tileloadd tmm6, [{a} + 1*{line}]",
+        "tileloadd tmm7, [{b} + 1*{line}]",
+        "tdpbsud tmm0, tmm4, tmm6",
+        "tileloadd tmm5, [{second} + 1*{stride}]",
+        "tdpbsud tmm1, tmm4, tmm7",
+        "tdpbsud tmm2, tmm5, tmm6",
+        "tdpbsud tmm3, tmm5, tmm7",
+        "add {first}, 64",
+        "add {second}, 64",
+        "add {a}, 1024",
+        "add {b}, 1024",
+        "dec {steps}",
+        "jnz 2b",
+        "tilestored [{out} + 1*{row}], tmm0",
+        "tilestored [{out} + 1*{row} + 64], tmm1",
+        "tilestored [{next} + 1*{row}], tmm2",
+        "tilestored [{next} + 1*{row} + 64], tmm3",
+        first = inout(reg) first => _,
+        second = inout(reg) first.wrapping_add(n[0] * stride) => _,
+        a = inout(reg) codes[0] => _,
+        b = inout(reg) codes[1] => _,
+        steps = inout(reg) steps => _,
+        stride = in(reg) stride,
+        line = in(reg) size_of::<Word>(),
+        out = in(reg) out,
+        next = in(reg) out.wrapping_add(n[0]),
+        row = in(reg) size_of::<[i32; STRIP]>(),
+        options(nostack),
+    );
+}
+
+/// Unpacks two-bit words to lines of codes, in the order of the columns.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn unpack_two_bit(words: &[Word], codes: &mut [Word]) {
+    let blocks = words.as_chunks::<TWO_BIT_WORDS>().0.iter().zip(codes.as_chunks_mut::<{ BLOCK / 4 }>().0);
+    for (words, codes) in blocks {
+        for (w, word) in words.iter().enumerate() {
+            prefetch_ahead(word);
+            let planes = unpack(super::avx512::load(word));
+            for p in 0..4 {
+                write(&mut codes[TWO_BIT_WORDS * p + w], planes[p]);
+            }
+        }
+    }
+}
+
+/// Unpacks base3 words to lines of codes, in the order of the columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(super) fn unpack_base3(words: &[Word], codes: &mut [Word]) {
+    let blocks = words.as_chunks::<BASE3_WORDS>().0.iter().zip(codes.as_chunks_mut::<{ 5 * BLOCK / 4 }>().0);
+    for (words, codes) in blocks {
+        for b in 0..4 {
+            for w in 0..TWO_BIT_WORDS {
+                let word = &words[TWO_BIT_WORDS * b + w];
+                prefetch_ahead(word);
+                let [two_bit, fifth] = split_base3(word);
+                let planes = unpack(two_bit);
+                for p in 0..4 {
+                    write(&mut codes[BLOCK / 4 * b + TWO_BIT_WORDS * p + w], planes[p]);
+                }
+                let fifth = _mm512_and_si512(_mm512_srli_epi32(fifth, 6), _mm512_set1_epi8(3));
+                write(&mut codes[BLOCK + TWO_BIT_WORDS * b + w], fifth);
+            }
+        }
+    }
+}
+
+/// The multiply-adds of `tdpbsud` on tiles of ones, `rounds` times the dots of a block of 128 columns for 32 tokens and
+/// 32 rows. Returns the number of multiply-adds, which is the sum of the results.
+///
+/// # Safety
+/// As for [`many_sums`].
+unsafe fn peak_macs(rounds: usize) -> u64 {
+    let config = TileConfig::of([TILE, TILE]);
+    let ones = [1i8; LINES_PER_TILE * TILE_COLS];
+    let mut sums = [[0i32; GROUP * TILE]; 4];
+    if rounds == 0 {
+        return 0;
+    }
+    // SAFETY: the processor has the instructions, as the caller promises; tiles of 1,024 bytes are read and written.
+    asm!(
+        "ldtilecfg [{config}]",
+        "tilezero tmm0",
+        "tilezero tmm1",
+        "tilezero tmm2",
+        "tilezero tmm3",
+        "tileloadd tmm4, [{ones} + 1*{line}]",
+        "tileloadd tmm5, [{ones} + 1*{line}]",
+        "tileloadd tmm6, [{ones} + 1*{line}]",
+        "tileloadd tmm7, [{ones} + 1*{line}]",
+        "2:",
+        "tdpbsud tmm0, tmm4, tmm6",
+        "tdpbsud tmm1, tmm4, tmm7",
+        "tdpbsud tmm2, tmm5, tmm6",
+        "tdpbsud tmm3, tmm5, tmm7",
+        "tdpbsud tmm0, tmm4, tmm6",
+        "tdpbsud tmm1, tmm4, tmm7",
+        "tdpbsud tmm2, tmm5, tmm6",
+        "tdpbsud tmm3, tmm5, tmm7",
+        "dec {rounds}",
+        "jnz 2b",
+        "tilestored [{out} + 1*{line}], tmm0",
+        "tilestored [{out} + 1*{line} + 1024], tmm1",
+        "tilestored [{out} + 1*{line} + 2048], tmm2",
+        "tilestored [{out} + 1*{line} + 3072], tmm3",
+        "tilerelease",
+        config = in(reg) &config,
+        ones = in(reg) ones.as_ptr(),
+        line = in(reg) size_of::<Word>(),
+        rounds = inout(reg) rounds => _,
+        out = in(reg) sums.as_mut_ptr(),
+        options(nostack),
+    );
+    sums.as_flattened().iter().map(|sum| *sum as u64).sum()
+}
