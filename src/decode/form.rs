@@ -1,7 +1,7 @@
-//! The form of an answer: what a grammar makes of the next ids.
+//! Applies a grammar to an answer: masks forbidden tokens, and appends the ids that the grammar forces.
 //!
-//! Where the grammar leaves no choice, ids are taken without logits: those at the beginning of the answer are computed
-//! together with the prompt, those behind a sampled id together with that one.
+//! Forced ids need no logits. Those at the beginning of the answer are computed together with the prompt, those behind a
+//! sampled id together with that one.
 
 use crate::error::{Error, Result};
 use crate::grammar::Constraint;

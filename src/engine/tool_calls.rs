@@ -28,7 +28,7 @@ pub(super) struct CallSplitter {
     /// Without one, all text is the answer.
     reader: Option<CallReader>,
     place: Place,
-    /// Text that cannot be told apart yet.
+    /// Text that might be the beginning of a call, held back until that is clear.
     held: String,
     /// Whether there was a call.
     has_called: bool,

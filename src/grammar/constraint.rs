@@ -1,4 +1,4 @@
-//! A grammar on its way through an answer.
+//! The state of a grammar during an answer: which tokens it allows next, and which it forces.
 
 use crate::error::{Error, Result};
 use crate::sampler::GrammarSource;
@@ -73,7 +73,7 @@ impl Constraint {
         Constraint { matcher, compiled, is_alone, read, source, n_vocab, stop_ids, is_at_end, after, waiting }
     }
 
-    /// The same, of which the answer is free up to the token that completes this text, such as the end of thoughts.
+    /// Applies the grammar only after this text, such as the mark that ends thoughts; the answer is free before it.
     pub fn begin_after(self, mark: &str) -> Constraint {
         Constraint { after: Some(mark.into()), waiting: Some(Vec::new()), ..self }
     }

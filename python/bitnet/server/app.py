@@ -218,7 +218,7 @@ async def _one_model(service: Service, request: Request) -> ASGIApp:
 
 
 def _model(service: Service, name: str) -> dict[str, Any]:
-    """What is told of the model."""
+    """The description of the model, as `/v1/models` returns it."""
     engine = service.engine
     return {
         "id": name,

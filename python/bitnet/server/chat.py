@@ -95,12 +95,12 @@ async def chat_completions(service: Service, request: Request, body: dict[str, A
         }
         for i, answer in enumerate(answers)
     ]
-    told = {"usage": usage(answers), "timings": timings(answers)}
-    return JSONResponse(head | {"choices": choices} | told | receipt_fields(choices, receipts))
+    counts = {"usage": usage(answers), "timings": timings(answers)}
+    return JSONResponse(head | {"choices": choices} | counts | receipt_fields(choices, receipts))
 
 
 def receipt_fields(choices: list[dict[str, Any]], receipts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put what is told of receipts into the choices. Returns the same of the first, for the whole response."""
+    """Add the receipt's fields to each choice. Return those of the first choice, for the whole response."""
     for choice, fields in zip(choices, receipts, strict=True):
         choice |= fields
     return receipts[0] if len(receipts) == 1 else {}

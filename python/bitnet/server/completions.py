@@ -91,8 +91,8 @@ async def completions(service: Service, request: Request, body: dict[str, Any]) 
         }
         for i, (prompt, own, end) in enumerate(done)
     ]
-    told = {"usage": usage(answers, len(answers) // n), "timings": timings(answers)}
-    whole = head | {"choices": choices} | told | receipt_fields(choices, receipts)
+    counts = {"usage": usage(answers, len(answers) // n), "timings": timings(answers)}
+    whole = head | {"choices": choices} | counts | receipt_fields(choices, receipts)
     if body.get("stream"):
         return _at_once(whole)
     return JSONResponse(whole)

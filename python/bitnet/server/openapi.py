@@ -68,16 +68,18 @@ def document(service: Service) -> dict[str, Any]:
         if streams:
             content["text/event-stream"] = {}  # with stream: true
         body = {"required": True, "content": {"application/json": {"schema": _ref(f"{answer}Request")}}}
-        told = {"200": {"description": "Done", "content": content}} | _errors(settings, _REFUSALS)
-        paths[path] = {"post": {"summary": summary, "operationId": _id(path), "requestBody": body, "responses": told}}
+        responses = {"200": {"description": "Done", "content": content}} | _errors(settings, _REFUSALS)
+        paths[path] = {
+            "post": {"summary": summary, "operationId": _id(path), "requestBody": body, "responses": responses}
+        }
     for path, (kind, summary) in _GETS.items():
         content = {kind: {"schema": {"type": "string"}}} if kind and "/" in kind else _json(kind)
         is_open = path in ("/health", "/")
         errors = {} if is_open else _errors(settings, {"404": _REFUSALS["404"]} if "{" in path else {})
-        told = {"200": {"description": "Done", "content": content}} | errors
+        responses = {"200": {"description": "Done", "content": content}} | errors
         name = path.partition("{")[2].rstrip("}")
         place = {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        operation = {"summary": summary, "operationId": _id(path), "responses": told}
+        operation = {"summary": summary, "operationId": _id(path), "responses": responses}
         operation |= {"parameters": [place]} if name else {}
         operation |= {"security": []} if is_open and settings.api_keys else {}
         paths[path] = {"get": operation}
@@ -113,8 +115,8 @@ def _errors(settings: Settings, found: dict[str, str]) -> dict[str, Any]:
     """The responses that tell of errors."""
     keys = {"401": "There is no valid key"} if settings.api_keys else {}
     hosts = {"403": "The header Host names another host"} if settings.allowed_hosts else {}
-    told = keys | hosts | found | {"500": "The server failed"}
-    return {status: {"description": text, "content": _json("Error")} for status, text in told.items()}
+    errors = keys | hosts | found | {"500": "The server failed"}
+    return {status: {"description": text, "content": _json("Error")} for status, text in errors.items()}
 
 
 def _id(path: str) -> str:

@@ -24,7 +24,7 @@ async def find(service: Service, request: Request) -> ASGIApp:
 
 
 async def verify(service: Service, request: Request, body: dict[str, Any]) -> ASGIApp:
-    """Validate a receipt and compute its answer again. Whatever is found is told with status 200."""
+    """Validate a receipt and compute its answer again. The status is 200 whatever the result."""
     prompt, engine = body.get("prompt"), service.engine
 
     def validate() -> tuple[Receipt | None, str | None]:
@@ -37,7 +37,7 @@ async def verify(service: Service, request: Request, body: dict[str, Any]) -> AS
 
     def replay(receipt: Receipt) -> dict[str, Any]:
         try:
-            same, ids, told = engine._replay(receipt, prompt)
+            same, ids, unchecked = engine._replay(receipt, prompt)
         except ReceiptError as error:
             return {"same": None, "error": str(error)}
         claimed = receipt.to_dict()["claim"]["output_ids"]
@@ -45,17 +45,17 @@ async def verify(service: Service, request: Request, body: dict[str, Any]) -> AS
         if not same and isinstance(claimed, list):
             pairs = zip(claimed, ids, strict=False)
             first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(claimed), len(ids)))
-        return {"same": same, "first_difference": first, "not_checked": told}
+        return {"same": same, "first_difference": first, "not_checked": unchecked}
 
     async def work() -> dict[str, Any]:
         receipt, error = await service.gate.in_thread(validate)
         if receipt is None:
             return {"valid": False, "error": error, "digest": None, "replay": None}
-        told: dict[str, Any] = {"valid": True, "error": None, "digest": receipt.digest, "replay": None}
+        result: dict[str, Any] = {"valid": True, "error": None, "digest": receipt.digest, "replay": None}
         if body.get("replay", True):
             if receipt.prompt_tokens + receipt.completion_tokens > engine.n_ctx + 1:
                 raise invalid(f"the receipt's answer does not fit into this server's context of {engine.n_ctx}")
-            told["replay"] = await service.gate.in_thread(replay, receipt, pool="long")
-        return told
+            result["replay"] = await service.gate.in_thread(replay, receipt, pool="long")
+        return result
 
     return JSONResponse(await service.answer(request, work))

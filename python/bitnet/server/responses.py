@@ -215,8 +215,8 @@ class _Events:
 
     def failed(self, error: ApiError) -> bytes:
         """The event of an error."""
-        told = error.document()
-        return self._event("error", code=error.code, message=error.message, param=error.param, **told)
+        document = error.document()
+        return self._event("error", code=error.code, message=error.message, param=error.param, **document)
 
     def _add(self, kind: str, text: str, own: Logprob | None, top: list[Logprob]) -> Iterable[bytes]:
         """The events of a text that the open item gets; it is opened first if it is of another type."""
@@ -256,8 +256,8 @@ class _Events:
             part = {"type": "reasoning_text", "text": self._text}
         else:
             part = _part(self._text, self._logprobs)
-            told = {"text": self._text, "logprobs": self._logprobs}
-            yield self._event("response.output_text.done", **self._place(), **told)
+            done = {"text": self._text, "logprobs": self._logprobs}
+            yield self._event("response.output_text.done", **self._place(), **done)
             yield self._event("response.content_part.done", **self._place(), part=part)
         item = self._open | {"status": status, "content": [part]}
         yield self._event("response.output_item.done", output_index=len(self._output), item=item)
@@ -270,7 +270,7 @@ class _Events:
         begun = item | {"arguments": "", "status": "in_progress"}
         yield self._event("response.output_item.added", output_index=len(self._output), item=begun)
         yield self._event("response.function_call_arguments.delta", **place, delta=item["arguments"])
-        told = {"name": item["name"], "arguments": item["arguments"]}
-        yield self._event("response.function_call_arguments.done", **place, **told)
+        done = {"name": item["name"], "arguments": item["arguments"]}
+        yield self._event("response.function_call_arguments.done", **place, **done)
         yield self._event("response.output_item.done", output_index=len(self._output), item=item)
         self._output.append(item)

@@ -39,7 +39,7 @@ class Finished(Protocol):
 
 
 class ReceiptStore:
-    """The newest receipts by digest; what was not asked for longest leaves first."""
+    """Keeps receipts by digest; evicts the least recently requested one."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
