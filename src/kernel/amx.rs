@@ -94,7 +94,7 @@ unsafe fn many_sums(packing: Packing, words: &[Word], tokens: Tokens, sums: &mut
     let mut configured = [0; 2];
     for start in (0..cols).step_by(BASE3_BLOCK) {
         let columns = start..cols.min(start + BASE3_BLOCK);
-        let [before, after] = [columns.start, columns.end].map(|cols| packing.words(cols));
+        let (before, after) = (packing.words(columns.start), packing.words(columns.end));
         let (a, b) = codes.split_at_mut(CHUNK_LINES);
         let mut codes = [&mut a[..columns.len() / 4], &mut b[..columns.len() / 4]];
         for (words, codes) in words.chunks(per_group).zip(&mut codes) {
@@ -139,7 +139,8 @@ unsafe fn add_products(codes: [&[Word]; 2], tokens: Tokens, first_col: usize, n:
     assert!(n[0] > 0 && n[0] <= TILE && n[1] <= TILE && n[0] + n[1] <= tokens.len().min(sums.len()));
     assert!(first_col + steps * TILE_COLS <= tokens.cols());
     let first = tokens.bytes(n[0] + n[1])[first_col..].as_ptr();
-    let (codes, stride, out) = (codes.map(<[Word]>::as_ptr), tokens.stride(), sums.as_mut_ptr());
+    let (a, b) = (codes[0].as_ptr(), codes[1].as_ptr());
+    let (stride, out) = (tokens.stride(), sums.as_mut_ptr());
     if n[1] == 0 {
         // SAFETY: the processor has the instructions, as the caller promises. A step reads 64 columns of `n[0]` tokens,
         // `stride` apart, and 16 lines of each group, which the assertions hold; the sums have `n[0]` rows of `STRIP`.
@@ -161,8 +162,8 @@ unsafe fn add_products(codes: [&[Word]; 2], tokens: Tokens, first_col: usize, n:
             "tilestored [{out} + 1*{row}], tmm0",
             "tilestored [{out} + 1*{row} + 64], tmm1",
             first = inout(reg) first => _,
-            a = inout(reg) codes[0] => _,
-            b = inout(reg) codes[1] => _,
+            a = inout(reg) a => _,
+            b = inout(reg) b => _,
             steps = inout(reg) steps => _,
             stride = in(reg) stride,
             line = in(reg) size_of::<Word>(),
@@ -199,8 +200,8 @@ unsafe fn add_products(codes: [&[Word]; 2], tokens: Tokens, first_col: usize, n:
         "tilestored [{next} + 1*{row} + 64], tmm3",
         first = inout(reg) first => _,
         second = inout(reg) first.wrapping_add(n[0] * stride) => _,
-        a = inout(reg) codes[0] => _,
-        b = inout(reg) codes[1] => _,
+        a = inout(reg) a => _,
+        b = inout(reg) b => _,
         steps = inout(reg) steps => _,
         stride = in(reg) stride,
         line = in(reg) size_of::<Word>(),

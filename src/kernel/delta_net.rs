@@ -26,13 +26,8 @@ pub(super) fn convolve_silu<L: SimdF32>(taps: &[&[f32]], weights: &[&[f32]], out
             *out = weight.mul_add(*x, *out);
         }
     }
-    for out in out.chunks_mut(VECTOR_LEN) {
-        let mut x = [0f32; VECTOR_LEN];
-        x[..out.len()].copy_from_slice(out);
-        let e = exp(x.map(|x| -x));
-        for (l, out) in out.iter_mut().enumerate() {
-            *out = x[l] / (1.0 + e[l]);
-        }
+    for out in out.iter_mut() {
+        *out /= 1.0 + exp(-*out);
     }
 }
 
@@ -40,19 +35,16 @@ pub(super) fn convolve_silu<L: SimdF32>(taps: &[&[f32]], weights: &[&[f32]], out
 pub(super) fn unit_length<L: SimdF32>(x: &mut [f32], factor: f32) {
     let squares = dot_tile::<L, Dequantized, 1>(x, [&*x])[0];
     let r = 1.0 / (squares + LENGTH_EPS).sqrt();
-    x.iter_mut().for_each(|x| *x = *x * r * factor);
+    for x in x.iter_mut() {
+        *x = *x * r * factor;
+    }
 }
 
 #[inline(always)]
 pub(super) fn sigmoid_mul<L: SimdF32>(x: &mut [f32], gate: &[f32]) {
     assert_eq!(x.len(), gate.len());
-    for (x, gate) in x.chunks_mut(VECTOR_LEN).zip(gate.chunks(VECTOR_LEN)) {
-        let mut g = [0f32; VECTOR_LEN];
-        g[..gate.len()].copy_from_slice(gate);
-        let e = exp(g.map(|g| -g));
-        for (l, x) in x.iter_mut().enumerate() {
-            *x /= 1.0 + e[l];
-        }
+    for (x, gate) in x.iter_mut().zip(gate) {
+        *x /= 1.0 + exp(-*gate);
     }
 }
 

@@ -4,7 +4,7 @@
 use super::dot::dot_tile;
 use super::f16::f16_to_f32_portable;
 use super::lanes::{
-    DOT_LANES, Dequantized, F16Bytes, F32x16, ROUNDING_MAGIC, SimdF32, VECTOR_LEN, round_to_i8, sum_by_halving,
+    DOT_LANES, Dequantized, F16Bytes, ROUNDING_MAGIC, SimdF32, VECTOR_LEN, round_to_i8, sum_by_halving,
 };
 
 #[inline(always)]
@@ -54,33 +54,28 @@ pub(super) fn quantize<L: SimdF32>(x: &[f32], q: &mut [i8]) -> (f32, i32) {
     (s, sum)
 }
 
-/// `e^x` of 16 floats: Cody-Waite reduction and the degree-5 polynomial of Cephes' `expf`; 0 at or below -104.
+/// `e^x`: Cody-Waite reduction and the degree-5 polynomial of Cephes' `expf`; 0 at or below -104.
+///
+/// Call it in a loop over a slice, which the compiler vectorises. A loop over an array of 16 it would unroll first, and
+/// then gather the pieces of vectors.
 #[inline(always)]
-pub(super) fn exp(x: F32x16) -> F32x16 {
+pub(super) fn exp(x: f32) -> f32 {
     const C: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
-    let (mut n, mut r, mut y) = ([0f32; VECTOR_LEN], [0f32; VECTOR_LEN], [C[0]; VECTOR_LEN]);
-    for l in 0..VECTOR_LEN {
-        let x = if x[l] < -104.0 { -104.0 } else { x[l] };
-        let x = if x > 89.0 { 89.0 } else { x };
-        n[l] = x.mul_add(std::f32::consts::LOG2_E, ROUNDING_MAGIC) - ROUNDING_MAGIC;
-        r[l] = n[l].mul_add(-0.693_359_4, x);
-        r[l] = n[l].mul_add(2.121_944_4e-4, r[l]);
-    }
+    let bounded = if x < -104.0 { -104.0 } else { x };
+    let bounded = if bounded > 89.0 { 89.0 } else { bounded };
+    let n = bounded.mul_add(std::f32::consts::LOG2_E, ROUNDING_MAGIC) - ROUNDING_MAGIC;
+    let r = n.mul_add(-0.693_359_4, bounded);
+    let r = n.mul_add(2.121_944_4e-4, r);
+    let mut y = C[0];
     for c in &C[1..] {
-        for l in 0..VECTOR_LEN {
-            y[l] = y[l].mul_add(r[l], *c);
-        }
+        y = y.mul_add(r, *c);
     }
-    let mut out = [0f32; VECTOR_LEN];
-    for l in 0..VECTOR_LEN {
-        let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
-        let e = (y[l] * r[l]).mul_add(r[l], r[l]) + 1.0;
-        // Two factors, since 2^n itself may lie outside the normal range.
-        let n = (n[l] + ROUNDING_MAGIC).to_bits().wrapping_sub(ROUNDING_MAGIC.to_bits()) as i32;
-        let e = e * power(n >> 1) * power(n - (n >> 1));
-        out[l] = if x[l] <= -104.0 { 0.0 } else { e };
-    }
-    out
+    let e = (y * r).mul_add(r, r) + 1.0;
+    // Two factors, since 2^n itself may lie outside the normal range.
+    let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
+    let n = (n + ROUNDING_MAGIC).to_bits().wrapping_sub(ROUNDING_MAGIC.to_bits()) as i32;
+    let e = e * power(n >> 1) * power(n - (n >> 1));
+    if x <= -104.0 { 0.0 } else { e }
 }
 
 #[inline(always)]
@@ -96,9 +91,11 @@ pub(super) fn softmax<L: SimdF32>(s: &mut [f32], n: usize, scale: f32) -> f32 {
     }
     let max = max.into_iter().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m });
     let mut sums = [[0f32; VECTOR_LEN]; DOT_LANES / VECTOR_LEN];
-    for block in blocks {
-        for (group, sum) in block.as_chunks_mut::<VECTOR_LEN>().0.iter_mut().zip(&mut sums) {
-            *group = exp(group.map(|x| x - max));
+    for x in s.iter_mut() {
+        *x = exp(*x - max);
+    }
+    for block in s.as_chunks::<DOT_LANES>().0 {
+        for (group, sum) in block.as_chunks::<VECTOR_LEN>().0.iter().zip(&mut sums) {
             for l in 0..VECTOR_LEN {
                 sum[l] += group[l];
             }
@@ -110,13 +107,8 @@ pub(super) fn softmax<L: SimdF32>(s: &mut [f32], n: usize, scale: f32) -> f32 {
 #[inline(always)]
 pub(super) fn silu_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len());
-    for (gate, up) in gate.chunks_mut(VECTOR_LEN).zip(up.chunks(VECTOR_LEN)) {
-        let mut x = [0f32; VECTOR_LEN];
-        x[..gate.len()].copy_from_slice(gate);
-        let e = exp(x.map(|x| -x));
-        for (l, (gate, up)) in gate.iter_mut().zip(up).enumerate() {
-            *gate = x[l] / (1.0 + e[l]) * up;
-        }
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + exp(-*gate)) * up;
     }
 }
 
@@ -125,17 +117,10 @@ pub(super) fn silu_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
 pub(super) fn gelu_tanh_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
     const MINUS_2_ROOT_2_OVER_PI: f32 = -1.595_769;
     assert_eq!(gate.len(), up.len());
-    for (gate, up) in gate.chunks_mut(VECTOR_LEN).zip(up.chunks(VECTOR_LEN)) {
-        let mut x = [0f32; VECTOR_LEN];
-        x[..gate.len()].copy_from_slice(gate);
-        let mut u = [0f32; VECTOR_LEN];
-        for l in 0..VECTOR_LEN {
-            u[l] = MINUS_2_ROOT_2_OVER_PI * (x[l] * x[l] * x[l]).mul_add(0.044_715, x[l]);
-        }
-        let e = exp(u);
-        for (l, (gate, up)) in gate.iter_mut().zip(up).enumerate() {
-            *gate = x[l] / (1.0 + e[l]) * up;
-        }
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let x = *gate;
+        let u = MINUS_2_ROOT_2_OVER_PI * (x * x * x).mul_add(0.044_715, x);
+        *gate = x / (1.0 + exp(u)) * up;
     }
 }
 
@@ -143,20 +128,15 @@ pub(super) fn gelu_tanh_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
 #[inline(always)]
 pub(super) fn softcap<L: SimdF32>(x: &mut [f32], cap: f32) {
     const C: [f32; 5] = [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];
-    for x in x.chunks_mut(VECTOR_LEN) {
-        let mut z = [0f32; VECTOR_LEN];
-        z.iter_mut().zip(&*x).for_each(|(z, x)| *z = x / cap);
-        let (e, mut p) = (exp(z.map(|z| 2.0 * z.abs())), [C[0]; VECTOR_LEN]);
+    for x in x.iter_mut() {
+        let z = *x / cap;
+        let mut p = C[0];
         for c in &C[1..] {
-            for l in 0..VECTOR_LEN {
-                p[l] = p[l].mul_add(z[l] * z[l], *c);
-            }
+            p = p.mul_add(z * z, *c);
         }
-        for (l, x) in x.iter_mut().enumerate() {
-            let small = (p[l] * (z[l] * z[l])).mul_add(z[l], z[l]);
-            let large = (1.0 - 2.0 / (e[l] + 1.0)).copysign(z[l]);
-            *x = cap * if z[l].abs() < 0.625 { small } else { large };
-        }
+        let small = (p * (z * z)).mul_add(z, z);
+        let large = (1.0 - 2.0 / (exp(2.0 * z.abs()) + 1.0)).copysign(z);
+        *x = cap * if z.abs() < 0.625 { small } else { large };
     }
 }
 
@@ -172,7 +152,9 @@ pub(super) fn relu2_mul<L: SimdF32>(gate: &mut [f32], up: &[f32]) {
 #[inline(always)]
 pub(super) fn add<L: SimdF32>(x: &mut [f32], y: &[f32]) {
     assert_eq!(x.len(), y.len());
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
 }
 
 #[inline(always)]
@@ -188,11 +170,14 @@ pub(super) fn rotate<L: SimdF32>(a: &mut [f32], b: &mut [f32], cos: &[f32], sin:
 
 #[inline(always)]
 pub(super) fn scale_sums<L: SimdF32>(sums: &[i32], q_sum: i32, factor: f32, out: &mut [f32]) {
-    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = (sum - q_sum) as f32 * factor);
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = (sum - q_sum) as f32 * factor;
+    }
 }
 
 #[inline(always)]
 pub(super) fn scale_rows<L: SimdF32>(sums: &[i32], q_sum: i32, scales: &[f32], s: f32, out: &mut [f32]) {
-    let rows = out.iter_mut().zip(sums).zip(scales);
-    rows.for_each(|((out, sum), scale)| *out = (sum - q_sum) as f32 * (scale / s));
+    for ((out, sum), scale) in out.iter_mut().zip(sums).zip(scales) {
+        *out = (sum - q_sum) as f32 * (scale / s);
+    }
 }

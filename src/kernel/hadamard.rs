@@ -35,7 +35,9 @@ pub(super) fn hadamard<L: SimdF32>(x: &mut [f32], signs: &[f32], block: usize) {
     assert!(block.is_power_of_two() && x.len().is_multiple_of(block) && signs.len() == x.len());
     let factor = (1.0 / (block as f64).sqrt()) as f32;
     for (x, signs) in x.chunks_mut(block).zip(signs.chunks(block)) {
-        x.iter_mut().zip(signs).for_each(|(x, sign)| *x *= sign);
+        for (x, sign) in x.iter_mut().zip(signs) {
+            *x *= sign;
+        }
         let mut distance = 1;
         if block >= VECTOR_LEN {
             for vector in x.as_chunks_mut::<VECTOR_LEN>().0 {
@@ -50,6 +52,8 @@ pub(super) fn hadamard<L: SimdF32>(x: &mut [f32], signs: &[f32], block: usize) {
             stage(x, distance);
             distance *= 2;
         }
-        x.iter_mut().for_each(|x| *x *= factor);
+        for x in x.iter_mut() {
+            *x *= factor;
+        }
     }
 }

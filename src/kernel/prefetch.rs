@@ -15,6 +15,22 @@ pub(super) fn prefetch<T>(at: *const T) {
     };
 }
 
+/// Asks the processor for a cache line that is to be written. The address may lie anywhere, as with [`prefetch`].
+#[inline(always)]
+pub(super) fn prefetch_to_write<T>(at: *const T) {
+    // SAFETY: a prefetch is a hint and never faults, whatever the address. Processors without the instruction ignore it
+    // (Intel SDM, "PREFETCHW").
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, readonly))
+    };
+    // SAFETY: a prefetch is a hint and never faults, whatever the address.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{}]", in(reg) at, options(nostack, readonly))
+    };
+}
+
 /// Asks for the address 4 KiB ahead in a stream of weights, about one memory latency of streaming; hardware
 /// prefetchers stop at page boundaries.
 #[inline(always)]

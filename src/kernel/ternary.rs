@@ -3,7 +3,7 @@
 use super::Team;
 use super::packing::{BASE3_WORDS, EXPANDED_WORDS, Packing, Word, encode_i2s};
 pub use super::packing::{BLOCK, GROUP};
-use super::prefetch::prefetch;
+use super::prefetch::{prefetch, prefetch_to_write};
 use super::ternary_dot::STRIP;
 use crate::error::{Error, Result};
 use crate::machine::buffer::Buffer;
@@ -15,6 +15,11 @@ use std::sync::Mutex;
 pub const MAX_TILE_TOKENS: usize = 12;
 /// The largest number of tokens in one call of a kernel that is made for many.
 pub const MANY_TOKENS: usize = 128;
+
+/// How many tokens ahead outputs are asked for before they are written.
+const WRITES_AHEAD: usize = 16;
+/// Floats in a cache line.
+const LINE_FLOATS: usize = 16;
 
 /// The weight that a trit +1 stands for.
 #[derive(Clone)]
@@ -305,6 +310,12 @@ impl Ternary {
                 team.kernels.ternary_sums(packing, words, tokens, sums);
                 for (t, sums) in sums.iter().take(tokens.len()).enumerate() {
                     let token = first_token + t;
+                    // The outputs of a batch do not fit in the near caches, and tokens lie far apart.
+                    if token + WRITES_AHEAD < n {
+                        for line in out.token(token + WRITES_AHEAD).chunks(LINE_FLOATS) {
+                            prefetch_to_write(line.as_ptr());
+                        }
+                    }
                     let (s, sum) = x.scales[token];
                     let out = out.token(token);
                     match &self.scale {
