@@ -14,9 +14,9 @@
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
 use super::amx_grouped;
-use super::avx512::{FLOATS, unpack};
+use super::avx512::{FLOATS, load, unpack};
 use super::avx512_vbmi::{self, BASE3, split_base3, write};
-use super::avx512_vnni::two_bit_sums;
+use super::avx512_vnni::{self, two_bit_sums};
 use super::grouped_dot::{GroupedKernels, ManyGrouped};
 use super::isa::Isa;
 use super::packing::{BASE3_BLOCK, BASE3_WORDS, BLOCK, GROUP, Packing, TWO_BIT_WORDS, Word};
@@ -42,6 +42,7 @@ const MIN_TOKENS: usize = 4;
 pub(super) static TABLE: Kernels = Kernels {
     isa: Isa::Amx,
     two_bit_sums,
+    two_bit_neurons: avx512_vnni::neurons::KERNELS,
     base3: Some(BASE3),
     many: Some(ManySums { sums: many_sums, min_tokens: MIN_TOKENS }),
     grouped: GroupedKernels {
@@ -219,7 +220,7 @@ pub(super) fn unpack_two_bit(words: &[Word], codes: &mut [Word]) {
     for (words, codes) in blocks {
         for (w, word) in words.iter().enumerate() {
             prefetch_ahead(word);
-            let planes = unpack(super::avx512::load(word));
+            let planes = unpack(load(word));
             for p in 0..4 {
                 write(&mut codes[TWO_BIT_WORDS * p + w], planes[p]);
             }
@@ -236,7 +237,7 @@ pub(super) fn unpack_base3(words: &[Word], codes: &mut [Word]) {
             for w in 0..TWO_BIT_WORDS {
                 let word = &words[TWO_BIT_WORDS * b + w];
                 prefetch_ahead(word);
-                let [two_bit, fifth] = split_base3(word);
+                let [two_bit, fifth] = split_base3(load(word));
                 let planes = unpack(two_bit);
                 for p in 0..4 {
                     write(&mut codes[BLOCK / 4 * b + TWO_BIT_WORDS * p + w], planes[p]);

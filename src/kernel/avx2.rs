@@ -17,6 +17,7 @@
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::lanes::{F16Bytes, F32x16, SimdF32};
+use super::neuron_dot::stamp_neurons;
 use super::packing::Word;
 use super::quantized_head::Int8Dot;
 use super::table::{Kernels, stamp_floats};
@@ -27,11 +28,20 @@ use std::arch::x86_64::*;
 pub(super) struct Avx2;
 
 stamp_floats! { lanes: Avx2, features: "avx2,fma,f16c" }
+stamp_neurons! { neurons, dot: Avx2, features: "avx2" }
 stamp_sums! { dot: Avx2, features: "avx2", tokens: 4, parts: 1 }
 stamp_grouped! { lanes: Avx2, dot: Avx2, base3: Avx2, features: "avx2,fma,f16c", tokens: 4, parts: 1 }
 
-pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Avx2, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels {
+    isa: Isa::Avx2,
+    two_bit_sums,
+    two_bit_neurons: neurons::KERNELS,
+    base3: None,
+    many: None,
+    grouped: GROUPED,
+    peak_macs,
+    floats: FLOATS,
+};
 
 impl SimdF32 for Avx2 {
     const WIDE_TILES: bool = false;
@@ -129,6 +139,21 @@ impl TernaryDot for Avx2 {
     #[inline(always)]
     unsafe fn splat(q: [i8; 4]) -> __m256i {
         _mm256_set1_epi32(pack4(q))
+    }
+    #[inline(always)]
+    unsafe fn bytes(q: &[i8; 64], part: usize) -> __m256i {
+        // SAFETY: `q` is 64 bytes and has two such parts, unaligned.
+        _mm256_loadu_si256(q.as_ptr().cast::<__m256i>().add(part))
+    }
+    #[inline(always)]
+    unsafe fn interleave<const HIGH: bool>(words: [&Word; 4], part: usize) -> [__m256i; 2] {
+        let bytes = words.map(|word| <Avx2 as TernaryDot>::load(word, part));
+        let [a, b] = if HIGH {
+            [_mm256_unpackhi_epi8(bytes[0], bytes[1]), _mm256_unpackhi_epi8(bytes[2], bytes[3])]
+        } else {
+            [_mm256_unpacklo_epi8(bytes[0], bytes[1]), _mm256_unpacklo_epi8(bytes[2], bytes[3])]
+        };
+        [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]
     }
     #[inline(always)]
     unsafe fn dot([narrow, wide]: [__m256i; 2], codes: __m256i, q: __m256i) -> [__m256i; 2] {

@@ -16,6 +16,7 @@
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::lanes::{F16Bytes, F32x16, SimdF32};
+use super::neuron_dot::stamp_neurons;
 use super::packing::{GROUP, Word};
 use super::quantized_head::Int8Dot;
 use super::table::{Kernels, stamp_floats};
@@ -26,11 +27,20 @@ use std::arch::x86_64::*;
 pub(super) struct Avx512;
 
 stamp_floats! { lanes: Avx512, features: "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" }
+stamp_neurons! { neurons, dot: Madd, features: "avx512f,avx512bw" }
 stamp_sums! { dot: Madd, features: "avx512f,avx512bw", tokens: 8, parts: 1 }
 stamp_grouped! { lanes: Avx512, dot: Madd, base3: Madd, features: "avx512f,avx512bw", tokens: 8, parts: 1 }
 
-pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Avx512, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels {
+    isa: Isa::Avx512,
+    two_bit_sums,
+    two_bit_neurons: neurons::KERNELS,
+    base3: None,
+    many: None,
+    grouped: GROUPED,
+    peak_macs,
+    floats: FLOATS,
+};
 
 impl SimdF32 for Avx512 {
     const WIDE_TILES: bool = true;
@@ -115,6 +125,14 @@ impl TernaryDot for Madd {
         splat(q)
     }
     #[inline(always)]
+    unsafe fn bytes(q: &[i8; 64], _: usize) -> __m512i {
+        load_bytes(q)
+    }
+    #[inline(always)]
+    unsafe fn interleave<const HIGH: bool>(words: [&Word; 4], _: usize) -> [__m512i; 2] {
+        interleave::<HIGH>(words)
+    }
+    #[inline(always)]
     unsafe fn dot([narrow, wide]: [__m512i; 2], codes: __m512i, q: __m512i) -> [__m512i; 2] {
         [_mm512_add_epi16(narrow, _mm512_maddubs_epi16(codes, q)), wide]
     }
@@ -162,6 +180,27 @@ pub(super) fn unpack(word: __m512i) -> [__m512i; PLANES] {
         _mm512_and_si512(word, mask),
         _mm512_setzero_si512(),
     ]
+}
+
+/// Reads 64 activations.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_bytes(q: &[i8; 64]) -> __m512i {
+    // SAFETY: `q` holds the 64 bytes that are read, unaligned.
+    unsafe { _mm512_loadu_si512(q.as_ptr().cast()) }
+}
+
+/// Interleaves the bytes of four words, the lower or the upper eight of every 16: see [`TernaryDot::interleave`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn interleave<const HIGH: bool>([a, b, c, d]: [&Word; 4]) -> [__m512i; 2] {
+    let [a, b, c, d] = [load(a), load(b), load(c), load(d)];
+    let [ab, cd] = if HIGH {
+        [_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d)]
+    } else {
+        [_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d)]
+    };
+    [_mm512_unpacklo_epi16(ab, cd), _mm512_unpackhi_epi16(ab, cd)]
 }
 
 /// Broadcasts four activations to every row.

@@ -11,10 +11,11 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
-use super::avx512::{Avx512, FLOATS, load, splat, store, unpack};
-use super::avx512_vnni::{Vnni, peak_macs, two_bit_sums};
+use super::avx512::{Avx512, FLOATS, interleave, load, load_bytes, splat, store, unpack};
+use super::avx512_vnni::{self, Vnni, peak_macs, two_bit_sums};
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
+use super::neuron_dot::stamp_neurons;
 use super::packing::{BASE3_WORDS, EXPANDED_WORDS, TWO_BIT_OF_BASE3, TWO_BIT_WORDS, Word};
 use super::prefetch::prefetch_ahead;
 use super::table::{Base3Kernels, Kernels};
@@ -25,6 +26,7 @@ use std::arch::x86_64::*;
 pub(super) static TABLE: Kernels = Kernels {
     isa: Isa::Avx512Vnni,
     two_bit_sums,
+    two_bit_neurons: avx512_vnni::neurons::KERNELS,
     base3: Some(BASE3),
     many: None,
     grouped: GROUPED,
@@ -32,8 +34,9 @@ pub(super) static TABLE: Kernels = Kernels {
     floats: FLOATS,
 };
 
-pub(super) const BASE3: Base3Kernels = Base3Kernels { sums: base3_sums, to_two_bit };
+pub(super) const BASE3: Base3Kernels = Base3Kernels { sums: base3_sums, neurons: neurons::KERNELS, to_two_bit };
 
+stamp_neurons! { neurons, dot: Base3, features: "avx512f,avx512bw,avx512vnni,avx512vbmi" }
 stamp_sums! { base3: Base3, features: "avx512f,avx512bw,avx512vnni,avx512vbmi", tokens: 12, parts: 2 }
 stamp_grouped! {
     lanes: Avx512, dot: Vnni, base3: Base3, features: "avx512f,avx512bw,avx512vnni,avx512vbmi", tokens: 12, parts: 2
@@ -56,7 +59,7 @@ impl TernaryDot for Base3 {
     }
     #[inline(always)]
     unsafe fn load(word: &Word, _: usize) -> [__m512i; 2] {
-        split_base3(word)
+        split_base3(load(word))
     }
     #[inline(always)]
     unsafe fn unpack([two_bit, fifth]: [__m512i; 2]) -> [__m512i; PLANES] {
@@ -67,6 +70,15 @@ impl TernaryDot for Base3 {
     #[inline(always)]
     unsafe fn splat(q: [i8; 4]) -> __m512i {
         splat(q)
+    }
+    #[inline(always)]
+    unsafe fn bytes(q: &[i8; 64], _: usize) -> __m512i {
+        load_bytes(q)
+    }
+    #[inline(always)]
+    unsafe fn interleave<const HIGH: bool>(words: [&Word; 4], _: usize) -> [[__m512i; 2]; 2] {
+        let [a, b] = interleave::<HIGH>(words);
+        [split_base3(a), split_base3(b)]
     }
     #[inline(always)]
     unsafe fn dot(sum: __m512i, codes: __m512i, q: __m512i) -> __m512i {
@@ -90,15 +102,14 @@ impl TernaryDot for Base3 {
     }
 }
 
-/// A word's lower four codes as a two-bit word, and 81 times its fifth codes.
+/// The lower four codes of base3 bytes as a two-bit word, and 81 times their fifth codes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(super) fn split_base3(word: &Word) -> [__m512i; 2] {
+pub(super) fn split_base3(word: __m512i) -> [__m512i; 2] {
     let (halves, _) = TWO_BIT_OF_BASE3.as_chunks::<64>();
     // SAFETY: each half of the table holds the 64 bytes that are read, unaligned.
     let table =
         unsafe { [_mm512_loadu_si512(halves[0].as_ptr().cast()), _mm512_loadu_si512(halves[1].as_ptr().cast())] };
-    let word = load(word);
     // The remainder by 81 is the smallest of the three: a difference below zero wraps around to a larger byte.
     let minus = [_mm512_sub_epi8(word, _mm512_set1_epi8(81)), _mm512_sub_epi8(word, _mm512_set1_epi8(162u8 as i8))];
     let remainder = _mm512_min_epu8(_mm512_min_epu8(word, minus[0]), minus[1]);
@@ -116,7 +127,7 @@ fn to_two_bit(base3: &[Word], two_bit: &mut [Word]) {
             for b in 0..4 {
                 let i = TWO_BIT_WORDS * b + w;
                 prefetch_ahead(&words[i]);
-                let [two_bit, fifth] = split_base3(&words[i]);
+                let [two_bit, fifth] = split_base3(load(&words[i]));
                 write(&mut out[i], two_bit);
                 let code = _mm512_and_si512(_mm512_srli_epi32(fifth, 6), mask);
                 fifths = _mm512_or_si512(_mm512_slli_epi32(fifths, 2), code);

@@ -13,14 +13,16 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
-use super::avx512::{Avx512, FLOATS, load, splat, store, unpack};
+use super::avx512::{Avx512, FLOATS, interleave, load, load_bytes, splat, store, unpack};
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
+use super::neuron_dot::stamp_neurons;
 use super::packing::Word;
 use super::table::Kernels;
 use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
 use std::arch::x86_64::*;
 
+stamp_neurons! { neurons, dot: Vnni, features: "avx512f,avx512bw,avx512vnni" }
 stamp_sums! { dot: Vnni, features: "avx512f,avx512bw,avx512vnni", tokens: 12, parts: 2 }
 stamp_grouped! {
     lanes: Avx512, dot: Vnni, base3: Vnni, features: "avx512f,avx512bw,avx512vnni", tokens: 12, parts: 2
@@ -29,6 +31,7 @@ stamp_grouped! {
 pub(super) static TABLE: Kernels = Kernels {
     isa: Isa::Avx512Vnni,
     two_bit_sums,
+    two_bit_neurons: neurons::KERNELS,
     base3: None,
     many: None,
     grouped: GROUPED,
@@ -60,6 +63,14 @@ impl TernaryDot for Vnni {
     #[inline(always)]
     unsafe fn splat(q: [i8; 4]) -> __m512i {
         splat(q)
+    }
+    #[inline(always)]
+    unsafe fn bytes(q: &[i8; 64], _: usize) -> __m512i {
+        load_bytes(q)
+    }
+    #[inline(always)]
+    unsafe fn interleave<const HIGH: bool>(words: [&Word; 4], _: usize) -> [__m512i; 2] {
+        interleave::<HIGH>(words)
     }
     #[inline(always)]
     unsafe fn dot(sum: __m512i, codes: __m512i, q: __m512i) -> __m512i {

@@ -16,18 +16,28 @@
 use super::avx2::{Avx2, FLOATS};
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
+use super::neuron_dot::stamp_neurons;
 use super::packing::Word;
 use super::table::Kernels;
 use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
 use std::arch::x86_64::*;
 
+stamp_neurons! { neurons, dot: Vnni<false>, features: "avx2,avxvnni" }
 stamp_sums! { dot: Vnni<false>, features: "avx2,avxvnni", tokens: 4, parts: 2 }
 stamp_grouped! {
     lanes: Avx2, dot: Vnni<false>, base3: Vnni<false>, features: "avx2,fma,f16c,avxvnni", tokens: 4, parts: 2
 }
 
-pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::AvxVnni, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels {
+    isa: Isa::AvxVnni,
+    two_bit_sums,
+    two_bit_neurons: neurons::KERNELS,
+    base3: None,
+    many: None,
+    grouped: GROUPED,
+    peak_macs,
+    floats: FLOATS,
+};
 
 /// `vpdpbusd` adds to 32-bit sums. A part is half a word.
 ///
@@ -56,6 +66,14 @@ impl<const EVEX: bool> TernaryDot for Vnni<EVEX> {
     #[inline(always)]
     unsafe fn splat(q: [i8; 4]) -> __m256i {
         <Avx2 as TernaryDot>::splat(q)
+    }
+    #[inline(always)]
+    unsafe fn bytes(q: &[i8; 64], part: usize) -> __m256i {
+        <Avx2 as TernaryDot>::bytes(q, part)
+    }
+    #[inline(always)]
+    unsafe fn interleave<const HIGH: bool>(words: [&Word; 4], part: usize) -> [__m256i; 2] {
+        <Avx2 as TernaryDot>::interleave::<HIGH>(words, part)
     }
     #[inline(always)]
     unsafe fn dot(sum: __m256i, codes: __m256i, q: __m256i) -> __m256i {

@@ -4,7 +4,7 @@
 //! Every kernel gives the same bits on every instruction set (`docs/numerics.md`).
 //!
 //! The loops are written once, on traits: float kernels in `dot.rs`, `attention.rs`, `delta_net.rs`,
-//! `elementwise.rs`, `hadamard.rs` and `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs`. An instruction set's file implements the
+//! `elementwise.rs`, `hadamard.rs` and `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs` and `neuron_dot.rs`. An instruction set's file implements the
 //! traits, compiles the loops for itself (`stamp_floats!`, `stamp_sums!`) and holds its `TABLE`.
 
 #[cfg(target_arch = "x86_64")]
@@ -36,6 +36,8 @@ pub mod lanes;
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_dot;
+mod neuron_dot;
+pub mod neurons;
 pub mod packing;
 pub mod peak;
 mod prefetch;

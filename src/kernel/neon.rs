@@ -10,6 +10,7 @@
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::lanes::{F16Bytes, F32x16, SimdF32};
+use super::neuron_dot::stamp_neurons;
 use super::packing::Word;
 use super::quantized_head::Int8Dot;
 use super::table::{Kernels, stamp_floats};
@@ -21,11 +22,20 @@ use std::arch::asm;
 pub(super) struct Neon;
 
 stamp_floats! { lanes: Neon, features: "neon" }
+stamp_neurons! { neurons, dot: Neon, features: "neon" }
 stamp_sums! { dot: Neon, features: "neon", tokens: 4, parts: 1 }
 stamp_grouped! { lanes: Neon, dot: Neon, base3: Neon, features: "neon", tokens: 4, parts: 1 }
 
-pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Neon, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels {
+    isa: Isa::Neon,
+    two_bit_sums,
+    two_bit_neurons: neurons::KERNELS,
+    base3: None,
+    many: None,
+    grouped: GROUPED,
+    peak_macs,
+    floats: FLOATS,
+};
 
 impl SimdF32 for Neon {
     const WIDE_TILES: bool = false;
@@ -127,6 +137,22 @@ impl TernaryDot for Neon {
     #[inline(always)]
     unsafe fn splat(q: [i8; 4]) -> int8x16_t {
         vreinterpretq_s8_s32(vdupq_n_s32(pack4(q)))
+    }
+    #[inline(always)]
+    unsafe fn bytes(q: &[i8; 64], part: usize) -> int8x16_t {
+        // SAFETY: `q` is 64 bytes and has four such parts.
+        vld1q_s8(q.as_ptr().add(16 * part))
+    }
+    #[inline(always)]
+    unsafe fn interleave<const HIGH: bool>(words: [&Word; 4], part: usize) -> [uint8x16_t; 2] {
+        let bytes = words.map(|word| <Neon as TernaryDot>::load(word, part));
+        let [a, b] = if HIGH {
+            [vzip2q_u8(bytes[0], bytes[1]), vzip2q_u8(bytes[2], bytes[3])]
+        } else {
+            [vzip1q_u8(bytes[0], bytes[1]), vzip1q_u8(bytes[2], bytes[3])]
+        };
+        let [a, b] = [vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)];
+        [vreinterpretq_u8_u16(vzip1q_u16(a, b)), vreinterpretq_u8_u16(vzip2q_u16(a, b))]
     }
     #[inline(always)]
     unsafe fn dot((narrow, wide): Self::Sum, codes: int8x16_t, q: int8x16_t) -> Self::Sum {

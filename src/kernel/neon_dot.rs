@@ -9,17 +9,27 @@
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::neon::{FLOATS, Neon};
+use super::neuron_dot::stamp_neurons;
 use super::packing::Word;
 use super::table::Kernels;
 use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+stamp_neurons! { neurons, dot: Sdot, features: "neon,dotprod" }
 stamp_sums! { dot: Sdot, features: "neon,dotprod", tokens: 4, parts: 1 }
 stamp_grouped! { lanes: Neon, dot: Sdot, base3: Sdot, features: "neon,dotprod", tokens: 4, parts: 1 }
 
-pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::NeonDot, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels {
+    isa: Isa::NeonDot,
+    two_bit_sums,
+    two_bit_neurons: neurons::KERNELS,
+    base3: None,
+    many: None,
+    grouped: GROUPED,
+    peak_macs,
+    floats: FLOATS,
+};
 
 /// `sdot` adds to 32-bit sums. A part is a quarter of a word.
 struct Sdot;
@@ -45,6 +55,14 @@ impl TernaryDot for Sdot {
     #[inline(always)]
     unsafe fn splat(q: [i8; 4]) -> int8x16_t {
         <Neon as TernaryDot>::splat(q)
+    }
+    #[inline(always)]
+    unsafe fn bytes(q: &[i8; 64], part: usize) -> int8x16_t {
+        <Neon as TernaryDot>::bytes(q, part)
+    }
+    #[inline(always)]
+    unsafe fn interleave<const HIGH: bool>(words: [&Word; 4], part: usize) -> [uint8x16_t; 2] {
+        <Neon as TernaryDot>::interleave::<HIGH>(words, part)
     }
     /// `vdotq_s32`, an intrinsic that is not stable yet.
     #[inline(always)]

@@ -100,6 +100,56 @@ impl Packing {
     }
 }
 
+impl Packing {
+    /// How many lines of 64 bytes a row of `cols` takes by itself, without the other rows of a group.
+    pub(super) fn lines(self, cols: usize) -> usize {
+        self.words(cols).div_ceil(size_of::<Word>() / 4)
+    }
+
+    /// Writes a row as lines: its dwords of the words of a group, one after the other. `bytes` are whole I2_S blocks
+    /// without a code 3.
+    pub(super) fn write_lines(self, lines: &mut [Word], bytes: &[u8]) {
+        match self {
+            Packing::TwoBit => {
+                for (line, bytes) in lines.iter_mut().zip(bytes.chunks(64)) {
+                    line.0[..bytes.len()].copy_from_slice(bytes);
+                }
+            }
+            Packing::Base3 => {
+                for (lines, bytes) in lines.as_chunks_mut::<2>().0.iter_mut().zip(bytes.chunks(BASE3_BLOCK / 4)) {
+                    let mut whole = [0; BASE3_BLOCK / 4];
+                    whole[..bytes.len()].copy_from_slice(bytes);
+                    let block = to_base3(&whole);
+                    lines[0].0.copy_from_slice(&block[..64]);
+                    lines[1].0.copy_from_slice(&block[64..]);
+                }
+            }
+        }
+    }
+
+    /// The first of the 32 columns, one a byte, whose codes are the plane `plane` of one half of a line.
+    pub(super) fn run(self, line: usize, plane: usize, half: usize) -> usize {
+        match self {
+            Packing::TwoBit => BLOCK * (2 * line + half) + RUN * plane,
+            Packing::Base3 => {
+                let (block, b) = (BASE3_BLOCK * (line / 2), 2 * (line % 2) + half);
+                block + if plane < 4 { BLOCK * b + RUN * plane } else { 4 * BLOCK + RUN * b }
+            }
+        }
+    }
+
+    /// Code planes of a line.
+    pub(super) fn planes(self) -> usize {
+        match self {
+            Packing::TwoBit => 4,
+            Packing::Base3 => 5,
+        }
+    }
+}
+
+/// Columns that follow each other in a plane of a line.
+pub(super) const RUN: usize = 32;
+
 /// Writes whole blocks of trits as I2_S codes.
 pub fn encode_i2s(trits: &[i8], bytes: &mut [u8]) {
     for (bytes, trits) in bytes.as_chunks_mut::<32>().0.iter_mut().zip(trits.as_chunks::<BLOCK>().0) {

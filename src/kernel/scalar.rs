@@ -4,6 +4,7 @@ use super::f16::f16_to_f32_portable;
 use super::grouped_dot::{GroupedKernels, GroupedRows, GroupedToken};
 use super::isa::Isa;
 use super::lanes::{F16Bytes, F32x16, SimdF32};
+use super::neuron_dot::{NeuronKernels, NeuronLines, PLANE};
 use super::packing::{BLOCK, GROUP, TWO_BIT_WORDS, WORD_COLS, Word};
 use super::quantized_head::Int8Dot;
 use super::table::{Kernels, stamp_floats};
@@ -15,8 +16,16 @@ struct Scalar;
 
 stamp_floats! { lanes: Scalar }
 
-pub(super) static TABLE: Kernels =
-    Kernels { isa: Isa::Scalar, two_bit_sums, base3: None, many: None, grouped: GROUPED, peak_macs, floats: FLOATS };
+pub(super) static TABLE: Kernels = Kernels {
+    isa: Isa::Scalar,
+    two_bit_sums,
+    two_bit_neurons: NEURONS,
+    base3: None,
+    many: None,
+    grouped: GROUPED,
+    peak_macs,
+    floats: FLOATS,
+};
 
 impl SimdF32 for Scalar {
     const WIDE_TILES: bool = false;
@@ -82,6 +91,37 @@ fn two_bit_sums(words: &[Word], tokens: &[&[i8]], sums: &mut TileSums) {
                             *sum += (word.0[4 * r + j] >> (6 - 2 * plane) & 3) as i32 * q;
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Neurons by plain loops over lines, planes and bytes.
+const NEURONS: NeuronKernels = NeuronKernels { up_rows, down_columns };
+
+fn up_rows(neurons: NeuronLines, starts: &[usize], x: &[[i8; PLANE]], sums: &mut [i32]) {
+    assert!(starts.len() == sums.len() && x.len() == 4 * neurons.per_neuron);
+    for (start, sum) in starts.iter().zip(sums) {
+        *sum = 0;
+        for (line, x) in neurons.words[*start..][..neurons.per_neuron].iter().zip(x.as_chunks::<4>().0) {
+            for (plane, x) in x.iter().enumerate() {
+                let products = line.0.iter().zip(x).map(|(byte, x)| (byte >> (6 - 2 * plane) & 3) as i32 * *x as i32);
+                *sum += products.sum::<i32>();
+            }
+        }
+    }
+}
+
+fn down_columns(neurons: NeuronLines, starts: &[usize], q: &[i8], lines: &[usize], sums: &mut [[i32; PLANE]]) {
+    assert!(starts.len() == q.len() && sums.len() == 4 * lines.len());
+    sums.fill([0; PLANE]);
+    for (start, q) in starts.iter().zip(q) {
+        let column = &neurons.words[*start..][..neurons.per_neuron];
+        for (line, sums) in lines.iter().zip(sums.as_chunks_mut::<4>().0) {
+            for (plane, sums) in sums.iter_mut().enumerate() {
+                for (byte, sum) in column[*line].0.iter().zip(sums) {
+                    *sum += (byte >> (6 - 2 * plane) & 3) as i32 * *q as i32;
                 }
             }
         }

@@ -4,6 +4,7 @@
 use super::grouped_dot::{BlockScale, GroupedKernels, GroupedRows, GroupedToken, GroupedTokens};
 use super::isa::Isa;
 use super::lanes::{Bf16Bytes, F16Bytes, F32Bytes};
+use super::neuron_dot::{NeuronKernels, NeuronLines, PLANE};
 use super::packing::{self, BASE3_WORDS, EXPANDED_WORDS, Packing, Word};
 use super::quantized_head::QuantizedToken;
 use super::ternary::{MANY_TOKENS, MAX_TILE_TOKENS, Tokens};
@@ -168,6 +169,7 @@ pub(super) type SumsKernel = unsafe fn(&[Word], &[&[i8]], &mut TileSums);
 #[derive(Clone, Copy)]
 pub(super) struct Base3Kernels {
     pub(super) sums: SumsKernel,
+    pub(super) neurons: NeuronKernels,
     /// Converts whole blocks of base3 words to two-bit words.
     pub(super) to_two_bit: unsafe fn(&[Word], &mut [Word]),
 }
@@ -188,6 +190,7 @@ pub struct Kernels {
     /// The instruction set that the kernels use.
     pub isa: Isa,
     pub(super) two_bit_sums: SumsKernel,
+    pub(super) two_bit_neurons: NeuronKernels,
     /// None where unpacking base3 costs more than reading its fewer bytes saves: then [`Kernels::packing`] avoids it.
     pub(super) base3: Option<Base3Kernels>,
     /// None where the kernels for tiles of tokens are as fast for many.
@@ -237,6 +240,43 @@ impl Kernels {
         };
         // SAFETY: the processor has the instruction set, as above; the assertions hold the shapes that kernels rely on.
         unsafe { kernel(words, tokens, sums) }
+    }
+
+    /// Code sums of rows of `up` for one token: see [`NeuronKernels::up_rows`]. `packing` is one that
+    /// [`Kernels::packing`] returns.
+    pub(super) fn up_rows(
+        &self,
+        packing: Packing,
+        neurons: NeuronLines,
+        starts: &[usize],
+        x: &[[i8; PLANE]],
+        sums: &mut [i32],
+    ) {
+        // SAFETY: the processor has the instruction set, as above; the kernels check all lengths.
+        unsafe { (self.neurons(packing).up_rows)(neurons, starts, x, sums) }
+    }
+
+    /// Sums of columns of `down`, each times its activation: see [`NeuronKernels::down_columns`]. `packing` as above.
+    pub(super) fn down_columns(
+        &self,
+        packing: Packing,
+        neurons: NeuronLines,
+        (starts, q): (&[usize], &[i8]),
+        lines: &[usize],
+        sums: &mut [[i32; PLANE]],
+    ) {
+        // SAFETY: the processor has the instruction set, as above; the kernels check all lengths.
+        unsafe { (self.neurons(packing).down_columns)(neurons, starts, q, lines, sums) }
+    }
+
+    fn neurons(&self, packing: Packing) -> NeuronKernels {
+        match (packing, self.base3) {
+            (Packing::TwoBit, _) => self.two_bit_neurons,
+            (Packing::Base3, Some(base3)) => base3.neurons,
+            (Packing::Base3, None) => {
+                unreachable!("`Kernels::packing` returns base3 only where there are kernels for it")
+            }
+        }
     }
 
     /// Converts whole blocks of base3 words to two-bit words.

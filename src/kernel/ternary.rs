@@ -1,10 +1,10 @@
 //! Ternary matrices in the layouts of [`super::packing`], and the linear layer over them (BitNet b1.58).
 
-use super::Team;
 use super::packing::{BASE3_WORDS, EXPANDED_WORDS, Packing, Word, encode_i2s};
 pub use super::packing::{BLOCK, GROUP};
 use super::prefetch::{prefetch, prefetch_to_write};
 use super::ternary_dot::STRIP;
+use super::{Kernels, Team};
 use crate::error::{Error, Result};
 use crate::machine::buffer::Buffer;
 use crate::machine::memory::{Arena, HugeBuf, try_grow};
@@ -77,6 +77,16 @@ impl Activations {
     /// For each token its values, and the scale `s` of them.
     pub fn rows_and_scales(&self) -> impl Iterator<Item = (&[i8], f32)> {
         self.q.chunks(self.stride).zip(&self.scales).map(|(q, (s, _))| (&q[..self.cols], *s))
+    }
+
+    /// How many values of the first token are not zero.
+    pub fn count_nonzero(&self) -> usize {
+        self.token(0).0.iter().filter(|q| **q != 0).count()
+    }
+
+    /// The values of a token, padded with zeros, and with them `s` and Σ q.
+    pub(super) fn token(&self, token: usize) -> (&[i8], (f32, i32)) {
+        (&self.q[token * self.stride..][..self.stride], self.scales[token])
     }
 
     fn tokens(&self) -> usize {
@@ -316,15 +326,49 @@ impl Ternary {
                             prefetch_to_write(line.as_ptr());
                         }
                     }
-                    let (s, sum) = x.scales[token];
-                    let out = out.token(token);
-                    match &self.scale {
-                        WeightScale::PerTensor(scale) => team.kernels.scale_sums(sums, sum, scale / s, out),
-                        WeightScale::PerRow(scales) => team.kernels.scale_rows(sums, sum, &scales[first..], s, out),
-                    }
+                    self.scale_sums(team.kernels, first, sums, x.scales[token], out.token(token));
                 }
             }
         });
+    }
+
+    /// The outputs of rows from `first` on: `(code sum − Σ q) · (scale / s)`.
+    pub(super) fn scale_sums(
+        &self,
+        kernels: &Kernels,
+        first: usize,
+        sums: &[i32],
+        (s, q_sum): (f32, i32),
+        out: &mut [f32],
+    ) {
+        match &self.scale {
+            WeightScale::PerTensor(scale) => kernels.scale_sums(sums, q_sum, scale / s, out),
+            WeightScale::PerRow(scales) => kernels.scale_rows(sums, q_sum, &scales[first..], s, out),
+        }
+    }
+
+    /// The factor `scale / s` of a row.
+    pub(super) fn factor(&self, row: usize, s: f32) -> f32 {
+        match &self.scale {
+            WeightScale::PerTensor(scale) => scale / s,
+            WeightScale::PerRow(scales) => scales[row] / s,
+        }
+    }
+
+    /// The largest magnitude of a scale; infinite if one is not a number.
+    pub(super) fn largest_scale(&self) -> f32 {
+        let scales = match &self.scale {
+            WeightScale::PerTensor(scale) => std::slice::from_ref(scale),
+            WeightScale::PerRow(scales) => scales,
+        };
+        let size = |scale: &f32| if scale.is_nan() { f32::INFINITY } else { scale.abs() };
+        scales.iter().map(size).fold(0.0, f32::max)
+    }
+
+    /// The words of a group of 16 rows.
+    pub(super) fn group_words(&self, group: usize) -> &[Word] {
+        let words = self.packing.words(self.cols);
+        &self.words()[group * words..][..words]
     }
 }
 

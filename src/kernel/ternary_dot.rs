@@ -45,6 +45,11 @@ pub(super) trait TernaryDot {
     unsafe fn unpack(part: Self::Part) -> [Self::Bytes; PLANES];
     /// Broadcasts four activations to every row.
     unsafe fn splat(q: [i8; 4]) -> Self::Bytes;
+    /// Reads the activations that belong to the bytes of a part, one each; `q` are those of a word.
+    unsafe fn bytes(q: &[i8; 64], part: usize) -> Self::Bytes;
+    /// Interleaves the bytes of the same part of four words, the lower or the upper eight of every 16: dword 4·k + j of
+    /// register o has byte 16·k + 8·HIGH + 4·o + j of the part, of each word one.
+    unsafe fn interleave<const HIGH: bool>(words: [&Word; 4], part: usize) -> [Self::Part; 2];
     /// Adds the products of codes and activations.
     unsafe fn dot(sum: Self::Sum, codes: Self::Bytes, q: Self::Bytes) -> Self::Sum;
     /// Adds 16-bit sums into 32-bit ones. It is called after every block; the 16-bit sums of one block cannot overflow.

@@ -64,6 +64,11 @@ impl Model {
         self.head.owned_bytes()
     }
 
+    /// Bytes of the feed-forward matrices' copies by neurons; 0 until they are made.
+    pub fn neuron_bytes(&self) -> usize {
+        self.neurons.bytes()
+    }
+
     /// Bytes of matrices that are read from the mapped file.
     pub fn mapped_bytes(&self) -> usize {
         let packed = self.packed_bytes() - self.owned_bytes();

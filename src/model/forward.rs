@@ -3,8 +3,8 @@
 use super::config::Config;
 use super::finite::check_finite;
 use super::input::InputBuilder;
-use super::pass::{Pass, norm_and_project};
-use super::scratch::Scratch;
+use super::pass::Pass;
+use super::scratch::{Buffers, Scratch};
 use super::trace::{Recorder, Trace};
 use super::{KvCache, LogitsFor, Mixer, Model, Outputs, Row, cache, check_cancelled};
 use crate::error::Result;
@@ -60,21 +60,13 @@ impl Model {
                     net.run(nets, &block.norms.attn, &mut pass)?;
                 }
             }
-            let Pass { inputs, buffers, record, .. } = &mut pass;
-            self.add_branch(team, buffers.x, buffers.branch, block.norms.post_attn.as_deref());
+            let Buffers { x, branch, .. } = &mut pass.buffers;
+            self.add_branch(team, x, branch, block.norms.post_attn.as_deref());
 
-            // Feed-forward norm: f = RMSNorm(x). Gate and up projections: W·f.
-            let (gate, up) = (&mut *buffers.gate, &mut *buffers.up);
-            let mut gate_up = [(&block.gate, &mut *gate), (&block.up, &mut *up)];
-            let normed = [&mut *buffers.normed, &mut *buffers.normed_in];
-            norm_and_project(inputs, buffers.x, &block.norms.ffn, normed, &mut gate_up, record)?;
-            record.ffn(team, config.activation, gate, up);
-            // Activation and sub-norm: f = RMSNorm(act(gate) · up); without the norm if the architecture has none.
-            let (norm, rotation) = (block.down.norm.as_deref(), block.down.rotation.as_deref());
-            let f = inputs.activate(config.activation, gate, up, norm, rotation)?;
-            // Down projection and residual: x = x + W_down·f.
-            block.down.apply(team, &f, buffers.branch, record);
-            self.add_branch(team, buffers.x, buffers.branch, block.norms.post_ffn.as_deref());
+            // Feed-forward network, and residual: x = x + W_down·RMSNorm(act(W_gate·f) · W_up·f), f = RMSNorm(x).
+            self.feed_forward(layer, block, &mut pass)?;
+            let Buffers { x, branch, .. } = &mut pass.buffers;
+            self.add_branch(team, x, branch, block.norms.post_ffn.as_deref());
         }
 
         let Pass { buffers, caches, positions, recurrences, mut record, .. } = pass;

@@ -7,6 +7,7 @@ pub mod config;
 mod cost;
 mod delta_net;
 mod describe;
+mod feed_forward;
 mod finite;
 mod forward;
 mod grouped_head;
@@ -49,6 +50,7 @@ use crate::ops::rope::Rope;
 use attention::Attention;
 use config::Config;
 use delta_net::DeltaNet;
+use feed_forward::NeuronCopies;
 use head::Head;
 use input::InputForm;
 use linear::{Dense, Linear};
@@ -166,6 +168,8 @@ pub struct Model {
     head: Head,
     output_norm: Vec<f32>,
     layers: Vec<Block>,
+    /// The feed-forward matrices by neurons, for zeros that a single row does not read.
+    neurons: NeuronCopies,
     /// Whether there are dense projections that read what the ternary ones read, rounded to int8.
     rounds_dense: bool,
     rope: Rope,

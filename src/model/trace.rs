@@ -167,6 +167,11 @@ impl<'a> Recorder<'a> {
         Recorder { work: WorkCounters::default(), trace }
     }
 
+    /// Whether values are copied.
+    pub fn has_trace(&self) -> bool {
+        self.trace.is_some()
+    }
+
     /// The layer that is recorded now.
     fn layer(&mut self) -> Option<&mut LayerTrace> {
         let trace = self.trace.as_deref_mut()?;

@@ -7,6 +7,7 @@ use super::arch::{
 use super::attention::Attention;
 use super::config::Config;
 use super::delta_net::DeltaNet;
+use super::feed_forward::NeuronCopies;
 use super::head::{Copy, Head};
 use super::input::InputForm;
 use super::linear::{Dense, Linear, Matrix};
@@ -97,6 +98,7 @@ pub(super) fn load(
     let has_dense = layers.iter().flat_map(Block::linears).any(|l| matches!(l.matrix, Matrix::Dense(_)));
     let rounds_dense = has_dense && gguf.float_projections().next().is_none();
     let head = Head::new(options.lm_head, config.softcap.is_some(), team, matrix, (head_copy, packing))?;
+    let neurons = NeuronCopies::new(&config, &layers);
     Ok(Model {
         gguf,
         config,
@@ -111,6 +113,7 @@ pub(super) fn load(
         head,
         output_norm,
         layers,
+        neurons,
         rounds_dense,
         rope,
         window_rope,
