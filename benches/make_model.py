@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--rope-theta", type=float, help="base of the rotary embedding")
     parser.add_argument("--rope-scaling", choices=ROPE_SCALINGS, help="scaling of the rotary embedding")
     parser.add_argument("--rope-factor", type=float, help="factor of that scaling (default: 4)")
+    parser.add_argument("--relu-zeros", type=float, help="share of the gates that are at most 0 (default: half)")
     parser.add_argument("--softcap", type=float, help="bound of the logits of gemma3 (default: 0, none)")
     parser.add_argument("--norm-in", action=argparse.BooleanOptionalAction, help="a norm before every projection")
     parser.add_argument("--eps", type=float, help="epsilon of the norms")

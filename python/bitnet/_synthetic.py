@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import _synthetic_qwen35 as qwen35
+from . import _synthetic_zeros as zeros
 from . import _tensor_types as tt
 from ._gguf_writer import Tensor, Value, copy_tokenizer, write_gguf
 from .errors import ArgumentError
@@ -32,12 +33,13 @@ class Graph:
     qkv_bias: bool = False
     post_norms: bool = False
     scales: bool = False  # the keys embedding_scale, residual_scale and logit_scale
+    relu2: bool = False  # the activation of the feed-forward networks
     is_hybrid: bool = False  # most layers are gated delta nets: all its tensors are those of `_synthetic_qwen35`
 
 
 GRAPHS = {
-    "bitnet-b1.58": Graph(sub_norms=True),
-    "bitnet-25": Graph(sub_norms=True),
+    "bitnet-b1.58": Graph(sub_norms=True, relu2=True),
+    "bitnet-25": Graph(sub_norms=True, relu2=True),
     "bitnet": Graph(sub_norms=True),
     "llama": Graph(),
     "qwen2": Graph(qkv_bias=True),
@@ -90,6 +92,7 @@ class Spec:
     norm_in: bool = False  # a norm before every projection, as in Microsoft's embedding models
     pooling: int = 0  # 1 mean, 2 cls, 3 last: an embedding model
     group: int | None = None  # columns that share a scale; None: all of a row
+    relu_zeros: float | None = None  # share of the gates that are at most 0; None: half of them, by chance
     # Those of qwen35 only.
     full_interval: int = 4  # every layer of this number is attention, the others are gated delta nets
     ssm_key_heads: int = 2  # heads of a gated delta net
@@ -122,6 +125,10 @@ class Spec:
             raise ValueError(f"only qwen35 has rotated weights and a rope_dim; found arch {self.arch!r}")
         if self.ssm_gates is not None and self.ssm_gates not in EMBEDDING_TYPES:
             raise ValueError(f"ssm_gates is one of {', '.join(EMBEDDING_TYPES)}; found {self.ssm_gates!r}")
+        if self.relu_zeros is not None and not (self.graph.relu2 and 0.0 < self.relu_zeros < 1.0):
+            raise ValueError(
+                f"relu_zeros is a share of gates of an arch with relu²; found {self.relu_zeros}, {self.arch!r}"
+            )
         if self.norm_in and not self.graph.head_norms:
             raise ValueError(f"only qwen3 and gemma3 can have norm_in; found arch {self.arch!r}")
         if self.hd % 2:
@@ -216,7 +223,7 @@ def synthetic(path: str | os.PathLike[str], preset: str = "bench", **fields: Any
         fields: Fields that replace those of the preset: arch, layers, width, ffn, heads, kv_heads, head_dim,
             vocab_size, context, rope_theta, eps, untied, linear and embedding and output (types of tensors), shards,
             seed, rope_scaling, rope_factor, original_context, window, window_pattern, softcap,
-            norm_in, pooling, group; and for qwen35 full_interval, ssm_key_heads, ssm_value_heads, ssm_head_dim,
+            norm_in, pooling, group, relu_zeros; and for qwen35 full_interval, ssm_key_heads, ssm_value_heads, ssm_head_dim,
             ssm_conv, ssm_gates, rope_dim, hadamard, gdn_v_grouped.
 
     Returns:
@@ -335,7 +342,8 @@ def tensors(spec: Spec) -> list[Tensor]:
             if not exists:
                 continue
             if len(shape) == 1:
-                out.append(_norm(spec, f"{full}.weight", shape[0]))
+                constant = _zeros_gamma(spec, i) if name == "ffn_norm" and spec.relu_zeros else None
+                out.append(_norm(spec, f"{full}.weight", shape[0], constant=constant))
                 continue
             if spec.norm_in:
                 out.append(_norm(spec, f"{full}_norm_in.weight", shape[1], "F16"))
@@ -373,7 +381,8 @@ def _linear(spec: Spec, name: str, m: int, k: int) -> Tensor:
         # The random codes are already in the layout of I2_S, so large I2_S files need no packing.
         rng = _generator(spec, name)
         for start in range(0, m * k // 4, CHUNK_ELEMENTS):
-            yield _draw_codes(rng, min(CHUNK_ELEMENTS, m * k // 4 - start))
+            codes = _draw_codes(rng, min(CHUNK_ELEMENTS, m * k // 4 - start))
+            yield zeros.edit_codes(name, codes, start, k, spec.width) if spec.relu_zeros else codes
         yield tt.i2_s_trailer(float(_scales(spec, name, 1, k)[0, 0])).tobytes()
 
     if spec.linear != "I2_S":
@@ -387,7 +396,10 @@ def _ternary_rows(spec: Spec, name: str, kind: str, m: int, k: int, gain: float 
     for rows in _row_chunks(m, k):
         first, last = rows.start * k // 128 * 32, -(-rows.stop * k // 128) * 32
         trits = tt.decode_i2_s_codes(codes[first:last])[rows.start * k - first * 4 :][: (rows.stop - rows.start) * k]
-        yield tt.encode_trits(kind, trits.reshape(-1, k), scales[rows]).tobytes()
+        trits = trits.reshape(-1, k)
+        if spec.relu_zeros:
+            trits = zeros.edit_trits(name, trits, rows.start, spec.width)
+        yield tt.encode_trits(kind, trits, scales[rows]).tobytes()
 
 
 def _draw_codes(rng: np.random.Generator, n: int) -> bytes:
@@ -419,14 +431,39 @@ def _dense(spec: Spec, name: str, kind: str) -> Tensor:
         rng = _generator(spec, name)
         for rows in _row_chunks(spec.vocab_size, spec.width):
             x = rng.standard_normal((rows.stop - rows.start, spec.width), np.float32) * np.float32(0.7)
+            if spec.relu_zeros and name == "token_embd.weight":
+                x[:, : zeros.coordinates(spec.width)] = zeros.CONSTANT
             yield tt.FLOAT[kind](x).tobytes()
 
     return _tensor(name, (spec.vocab_size, spec.width), kind, chunks)
 
 
-def _norm(spec: Spec, name: str, width: int, kind: str = "F32") -> Tensor:
-    """Return the weights of a norm. Biases and divisors of rotary frequencies are drawn in the same way."""
-    return _floats(spec, name, (width,), kind, lambda rng, shape: rng.uniform(0.5, 1.5, shape))
+def _norm(spec: Spec, name: str, width: int, kind: str = "F32", constant: float | None = None) -> Tensor:
+    """Return the weights of a norm. Biases and divisors of rotary frequencies are drawn in the same way.
+
+    `constant` replaces the weights of the coordinates that are constant for `relu_zeros`.
+    """
+
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        weights = rng.uniform(0.5, 1.5, shape)
+        if constant is not None:
+            weights[: zeros.coordinates(width)] = constant
+        return weights
+
+    return _floats(spec, name, (width,), kind, draw)
+
+
+def _zeros_gamma(spec: Spec, layer: int) -> float:
+    """Return the weight of the constant coordinates in the feed-forward norm of a layer, for `relu_zeros`."""
+    assert spec.relu_zeros is not None
+    before = [(i, name) for i in range(layer + 1) for name in ("attn_output", "ffn_down")][: 2 * layer + 1]
+    cols = {"attn_output": spec.heads * spec.hd, "ffn_down": spec.ffn}
+
+    def added(i: int, name: str) -> float:
+        scales = _scales(spec, f"blk.{i}.{name}.weight", spec.width, cols[name])
+        return zeros.variance(float(np.sqrt(np.mean(scales**2))), cols[name])
+
+    return zeros.gamma(spec.relu_zeros, spec.width, [added(*place) for place in before])
 
 
 def _floats(spec: Spec, name: str, shape: tuple[int, ...], kind: str, draw: qwen35.Draw) -> Tensor:
