@@ -22,6 +22,7 @@ SPECS = {
     "gated delta nets": Spec(
         "qwen35", 4, 256, 384, 4, 2, 64, untied=True, linear="Q2_0_g64", ssm_head_dim=64, rope_dim=16
     ),
+    "relu² with zeros": Spec("bitnet-b1.58", 1, 512, 2176, 4, 2, vocab_size=300, relu_zeros=0.6),
     "F16 file of trits": Spec("llama", 1, 128, 256, 2, 1, vocab_size=300, linear="F16"),
 }
 

@@ -55,7 +55,7 @@ def summary(receipt: Receipt, tokenizer: Tokenizer | None = None) -> dict[str, s
         rows["system"] = "redacted"
     elif claim["system"] is not None:
         rows["system"] = json.dumps(claim["system"], ensure_ascii=False)
-    return rows | {
+    rows |= {
         "sampling": _sampling(claim["sampling"], tokenizer),
         "tokens": f"{counts}, {receipt.computed_tokens} computed" + _guesses(run),
         "machine": f"{processor}, {run['isa']}, threads {run['threads']}, bitnet {run['version']}",
@@ -66,6 +66,10 @@ def summary(receipt: Receipt, tokenizer: Tokenizer | None = None) -> dict[str, s
         f"step p50 {milliseconds(steps['p50'])}, p95 {milliseconds(steps['p95'])}, max {milliseconds(steps['max'])}",
         "kernels": f"{', '.join(kernels)}; between kernels {milliseconds(run['between_kernels_seconds'])}",
     }
+    if "ffn_up_share" in run:
+        up, down = run["ffn_up_share"], run["ffn_down_share"]
+        rows["neurons"] = f"read {100 * up:.1f} % of the rows of up, {100 * down:.1f} % of the columns of down"
+    return rows
 
 
 def _texts(claim: dict[str, Any], tokenizer: Tokenizer) -> dict[str, str]:

@@ -222,9 +222,9 @@ def synthetic(path: str | os.PathLike[str], preset: str = "bench", **fields: Any
             "embedding-gemma3".
         fields: Fields that replace those of the preset: arch, layers, width, ffn, heads, kv_heads, head_dim,
             vocab_size, context, rope_theta, eps, untied, linear and embedding and output (types of tensors), shards,
-            seed, rope_scaling, rope_factor, original_context, window, window_pattern, softcap,
-            norm_in, pooling, group, relu_zeros; and for qwen35 full_interval, ssm_key_heads, ssm_value_heads, ssm_head_dim,
-            ssm_conv, ssm_gates, rope_dim, hadamard, gdn_v_grouped.
+            seed, rope_scaling, rope_factor, original_context, window, window_pattern, softcap, norm_in, pooling, group,
+            relu_zeros (share of the gates that are at most 0); and for qwen35 full_interval, ssm_key_heads,
+            ssm_value_heads, ssm_head_dim, ssm_conv, ssm_gates, rope_dim, hadamard, gdn_v_grouped.
 
     Returns:
         The path.

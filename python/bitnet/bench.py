@@ -132,7 +132,9 @@ def measure(
                 decode[depth, batch].append(time_decode(engine, prompts, plan.tokens))
             if round_ == 0:
                 most = _peak_resident_bytes() - before
-            isa, file, cost = engine.isa, engine.memory["file"], engine.per_token
+                say("the share of neurons that is read")
+                ffn_read = _ffn_read(engine, ids[0], min(plan.tokens, 32))
+            isa, memory, cost = engine.isa, engine.memory, engine.per_token
         say("the machine's limits")
         bandwidth.append(read_bandwidth(n_threads) * 1e9)
         peak.append(dot_peak(n_threads, isa))
@@ -142,8 +144,14 @@ def measure(
     tests = [_row("prefill", plan.prompt, 0, 1, prefill, {"arithmetic": arithmetic})]
     for (depth, batch), calls in decode.items():
         rates = [batch * plan.tokens / seconds for seconds in step_seconds(calls)]
+        # A single sequence skips neurons. Half of their copy are the rows of `up`, half the columns of `down`.
+        skipped = memory["neuron_copy"] * (1 - sum(ffn_read.values()) / 2) if ffn_read and batch == 1 else 0
         # A recurrent state is read and written.
-        read = cost["weight_bytes"] / batch + cost["kv_bytes"] * (depth + plan.tokens / 2) + 2 * cost["state_bytes"]
+        read = (
+            (cost["weight_bytes"] - skipped) / batch
+            + cost["kv_bytes"] * (depth + plan.tokens / 2)
+            + 2 * cost["state_bytes"]
+        )
         limits = {"arithmetic": arithmetic, "memory": statistics.median(bandwidth) / read}
         tests.append(_row("decode", plan.tokens, depth, batch, rates, limits))
     return {
@@ -151,10 +159,11 @@ def measure(
         "isa": isa,
         "kv_type": kv_type,
         "open_to_first_token_seconds": _spread(first_token),
-        "peak_memory_over_file": most / file if before else None,
+        "peak_memory_over_file": most / memory["file"] if before else None,
         "read_bytes_per_second": _spread(bandwidth),
         "multiply_adds_per_second": _spread(peak),
         "per_token": cost,
+        "ffn_read": ffn_read,
         "tests": tests,
     }
 
@@ -184,6 +193,17 @@ def step_seconds(calls: Sequence[tuple[float, float]]) -> list[float]:
     """
     shortest = min(short for short, _ in calls)
     return [long - shortest for _, long in calls]
+
+
+def _ffn_read(engine: Engine, first: int, tokens: int) -> dict[str, float] | None:
+    """The shares of the rows of `up` and of the columns of `down` that single tokens read; None if they read all.
+
+    A prompt of one token, so that every pass has a single row.
+    """
+    answer = engine.generate([first], max_tokens=tokens, ignore_eos=True)
+    assert answer.receipt is not None
+    run = answer.receipt.to_dict()["run"]
+    return {"up": run["ffn_up_share"], "down": run["ffn_down_share"]} if "ffn_up_share" in run else None
 
 
 def _row(

@@ -67,6 +67,8 @@ class Memory:
     """Weights that each process has for itself, times the processes."""
     head_copies: int
     """The copy of the output head, if each process has one for itself."""
+    neuron_copies: int
+    """The copy of the feed-forward networks in which a single stream skips zeros; 0 for models that have none."""
     shared_weights: int
     """Weights that are read from the mapped file. Processes share them."""
     sessions: int
@@ -146,14 +148,15 @@ def plan(
     before = _private_bytes()
     options: dict[str, Any] = {"kv_type": kv_type, "max_batch": max_batch, "cache_bytes": cache_bytes}
     with Engine(model, n_ctx=context, n_threads=n_threads, **options) as engine:
-        engine.generate_tokens([0], max_tokens=1)  # makes the copy of the output head
+        engine.generate_tokens([0], max_tokens=1)  # makes the copies
         row = _row_bytes(engine)
         per_token, found, n_threads, isa = engine.per_token, engine.memory, engine.n_threads, engine.isa
         context, max_batch, cache_bytes = engine.n_ctx, engine.max_batch, engine.cache_bytes
         each = -(-sessions // processes)
         streams = min(max_batch, each)
         own = found["packed_weights"] + found["head_copy"]
-        small = max(_private_bytes() - before - own - found["kv_cache"], 0) + PYTHON_BYTES
+        copied = found["neuron_copy"]
+        small = max(_private_bytes() - before - own - copied - found["kv_cache"], 0) + PYTHON_BYTES
         # Of a stream that decodes: its logits with their two bounds, and the next state beside the one that it keeps.
         buffers = engine.n_batch * row + streams * (12 * engine.n_vocab + per_token["state_bytes"])
         about = {"path": os.fspath(engine.path), "arch": engine.arch, "file_bytes": found["file"]}
@@ -161,6 +164,7 @@ def plan(
     memory = Memory(
         weights=processes * found["packed_weights"],
         head_copies=processes * found["head_copy"],
+        neuron_copies=processes * copied,
         shared_weights=per_token["weight_bytes"] - own,
         sessions=sessions * session.bytes,
         prefix_caches=processes * cache_bytes * session.bytes // (session.bytes - session.padding_bytes),

@@ -175,6 +175,11 @@ impl Run {
             "between_kernels_seconds": ns_to_seconds(forward.saturating_sub(kernels)),
             "elapsed_seconds": ns_to_seconds(saturating_sum(&[wall, seconds_to_ns(self.seconds.consumer)])),
         });
+        let WorkCounters { ffn_neurons, ffn_up_rows, ffn_down_columns, .. } = self.work;
+        if ffn_neurons > 0 {
+            document["ffn_up_share"] = json!(ffn_up_rows as f64 / ffn_neurons as f64);
+            document["ffn_down_share"] = json!(ffn_down_columns as f64 / ffn_neurons as f64);
+        }
         let own = serde_json::to_value(self).expect("plain data");
         if let (Json::Object(all), Json::Object(own)) = (&mut document, own) {
             all.extend(own);

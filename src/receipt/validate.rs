@@ -5,6 +5,7 @@
 use super::run::{ns_to_seconds, saturating_sum, seconds_to_ns};
 use super::{GrammarClaim, Receipt, Redactable, gate_error};
 use crate::error::Result;
+use crate::machine::counters::WorkCounters;
 use crate::token::TokenId;
 use serde_json::Value as Json;
 
@@ -110,6 +111,15 @@ impl Receipt {
         ] {
             check_gate(name, found == expected && found > 0, || {
                 format!("the kernels counted {found} rows, but the claim takes {expected}")
+            })?;
+        }
+        let WorkCounters { ffn_neurons, ffn_up_rows, ffn_down_columns, .. } = work;
+        check_gate("run.work.ffn_neurons", ffn_neurons.is_multiple_of(layer_rows), || {
+            format!("it is {ffn_neurons}, expected as many neurons for each of {layer_rows} rows of a layer")
+        })?;
+        for (name, read) in [("ffn_up_rows", ffn_up_rows), ("ffn_down_columns", ffn_down_columns)] {
+            check_gate(&format!("run.work.{name}"), read <= ffn_neurons, || {
+                format!("it is {read}, expected at most run.work.ffn_neurons, {ffn_neurons}")
             })?;
         }
         let possible = ids..=ids.saturating_mul(self.model_info.vocab_size);

@@ -156,6 +156,9 @@ def _as_text(run: dict[str, Any], cached: bool) -> str:
         f"threads {run['threads']}, {run['isa']}, KV cache {run['kv_type']}: from opening to the first token "
         f"{run['open_to_first_token_seconds']['median']:.2f} s"
     )
+    if run["ffn_read"]:
+        up, down = (100 * run["ffn_read"][name] for name in ("up", "down"))
+        line += f"\na token alone reads {up:.0f} % of the rows of up and {down:.0f} % of the columns of down"
     if cached:
         return "\n".join([line, f"{'':<32} {'tokens/s':>10}", *(_test_line(test, cached) for test in run["tests"])])
     most = run["peak_memory_over_file"]

@@ -102,6 +102,7 @@ def _as_text(planned: dict[str, Any]) -> str:
         + _each(processes)
         + (f"; {byte_size(memory['shared_weights'])} of the mapped file, shared" if memory["shared_weights"] else ""),
         "copy of the head": byte_size(memory["head_copies"]) + _each(processes),
+        "copy of neurons": byte_size(memory["neuron_copies"]) + _each(processes),
         "prefix cache": f"at most {byte_size(memory['prefix_caches'])}" + _each(processes),
         "buffers of a pass": f"about {byte_size(memory['pass_buffers'])}" + _each(processes),
         "Python and the rest": f"about {byte_size(memory['interpreters'])}" + _each(processes),
