@@ -89,12 +89,18 @@ impl TernaryDot for Base3 {
         Vnni::packed_dot(sums, two_bit, q);
         sums[4] = _mm512_dpbusd_epi32(sums[4], fifth, q[4]);
     }
-    /// The fifth codes count 81-fold; INVERSE is the inverse of 81 modulo 2³².
     #[inline(always)]
     unsafe fn packed_sum(sums: [__m512i; PLANES]) -> __m512i {
-        const INVERSE: i32 = 0x7819_48b1;
-        let fifth = _mm512_mullo_epi32(sums[4], _mm512_set1_epi32(INVERSE));
-        _mm512_add_epi32(Vnni::packed_sum(sums), fifth)
+        _mm512_add_epi32(Vnni::packed_sum(sums), fifth_sum(sums[4]))
+    }
+    #[inline(always)]
+    unsafe fn planes_dot(sums: &mut [__m512i; PLANES], part: [__m512i; 2], q: __m512i) {
+        Self::packed_dot(sums, part, [q; PLANES]);
+    }
+    #[inline(always)]
+    unsafe fn plane_sums(sums: [__m512i; PLANES]) -> [__m512i; PLANES] {
+        let [a, b, c, d, fifth] = Vnni::plane_sums(sums);
+        [a, b, c, d, fifth_sum(fifth)]
     }
     #[inline(always)]
     unsafe fn store(sum: __m512i, out: &mut [i32]) {
@@ -114,6 +120,14 @@ pub(super) fn split_base3(word: __m512i) -> [__m512i; 2] {
     let minus = [_mm512_sub_epi8(word, _mm512_set1_epi8(81)), _mm512_sub_epi8(word, _mm512_set1_epi8(162u8 as i8))];
     let remainder = _mm512_min_epu8(_mm512_min_epu8(word, minus[0]), minus[1]);
     [_mm512_permutex2var_epi8(table[0], remainder, table[1]), _mm512_sub_epi8(word, remainder)]
+}
+
+/// Sums of the fifth codes, which count 81-fold; INVERSE is the inverse of 81 modulo 2³².
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn fifth_sum(sum: __m512i) -> __m512i {
+    const INVERSE: i32 = 0x7819_48b1;
+    _mm512_mullo_epi32(sum, _mm512_set1_epi32(INVERSE))
 }
 
 /// Converts whole blocks of base3 words to two-bit words.

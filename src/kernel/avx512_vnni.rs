@@ -89,6 +89,15 @@ impl TernaryDot for Vnni {
         let high = _mm512_add_epi32(_mm512_srai_epi32(sums[0], 6), _mm512_srai_epi32(sums[1], 4));
         _mm512_add_epi32(high, _mm512_add_epi32(_mm512_srai_epi32(sums[2], 2), sums[3]))
     }
+    /// Planes are masked in place, and count as in [`Self::packed_dot`]: i32 holds the sums of 130,000 columns.
+    #[inline(always)]
+    unsafe fn planes_dot(sums: &mut [__m512i; PLANES], word: __m512i, q: __m512i) {
+        Self::packed_dot(sums, word, [q; PLANES]);
+    }
+    #[inline(always)]
+    unsafe fn plane_sums([a, b, c, d, e]: [__m512i; PLANES]) -> [__m512i; PLANES] {
+        [_mm512_srai_epi32(a, 6), _mm512_srai_epi32(b, 4), _mm512_srai_epi32(c, 2), d, e]
+    }
     #[inline(always)]
     unsafe fn store(sum: __m512i, out: &mut [i32]) {
         store(sum, out)

@@ -92,6 +92,15 @@ impl<const EVEX: bool> TernaryDot for Vnni<EVEX> {
         let high = _mm256_add_epi32(_mm256_srai_epi32(sums[0], 6), _mm256_srai_epi32(sums[1], 4));
         _mm256_add_epi32(high, _mm256_add_epi32(_mm256_srai_epi32(sums[2], 2), sums[3]))
     }
+    /// Planes are masked in place, and count as in [`Self::packed_dot`]: i32 holds the sums of 130,000 columns.
+    #[inline(always)]
+    unsafe fn planes_dot(sums: &mut [__m256i; PLANES], part: __m256i, q: __m256i) {
+        Self::packed_dot(sums, part, [q; PLANES]);
+    }
+    #[inline(always)]
+    unsafe fn plane_sums([a, b, c, d, e]: [__m256i; PLANES]) -> [__m256i; PLANES] {
+        [_mm256_srai_epi32(a, 6), _mm256_srai_epi32(b, 4), _mm256_srai_epi32(c, 2), d, e]
+    }
     #[inline(always)]
     unsafe fn store(sum: __m256i, out: &mut [i32]) {
         <Avx2 as TernaryDot>::store([sum; 2], out)

@@ -141,8 +141,8 @@ unsafe fn widen<D: TernaryDot>(acc: &mut [D::Sum; PLANES]) {
     }
 }
 
-/// Sums of one half of a part: for each plane those of two registers.
-type HalfSums<D> = [[<D as TernaryDot>::Sum; 2]; PLANES];
+/// Sums of one half of a part: those of all planes for each of two registers.
+type HalfSums<D> = [[<D as TernaryDot>::Sum; PLANES]; 2];
 
 /// See [`NeuronKernels::down_columns`].
 #[inline(always)]
@@ -157,7 +157,7 @@ pub(super) fn down_columns<D: TernaryDot>(
     assert!(starts.len() == q.len() && sums.len() == lines.len() * D::PLANES);
     assert!(lines.iter().all(|line| *line < neurons.per_neuron));
     // SAFETY: this copy of the code is compiled for `D` (`stamp_neurons!`) and runs only where the processor has it.
-    let mut acc: Vec<HalfSums<D>> = vec![[[unsafe { D::zero() }; 2]; PLANES]; lines.len() * parts * 2];
+    let mut acc: Vec<HalfSums<D>> = vec![[[unsafe { D::zero() }; PLANES]; 2]; lines.len() * parts * 2];
     for start in starts.iter().take(COLUMNS_AHEAD) {
         let column = neurons.at(*start);
         lines.iter().for_each(|line| prefetch(&column[*line]));
@@ -189,8 +189,10 @@ pub(super) fn down_columns<D: TernaryDot>(
     widen_all::<D>(&mut acc);
     for (acc, sums) in acc.chunks(2 * parts).zip(sums.chunks_mut(D::PLANES)) {
         for (h, half) in acc.iter().enumerate() {
-            for (plane, sums) in half.iter().zip(sums.iter_mut()) {
-                for (o, sum) in plane.iter().enumerate() {
+            for (o, planes) in half.iter().enumerate() {
+                // SAFETY: the processor has the instruction set, as above.
+                let planes = unsafe { D::plane_sums(*planes) };
+                for (sum, sums) in planes.iter().zip(sums.iter_mut()) {
                     let mut lanes = [0i32; 16];
                     // SAFETY: the processor has the instruction set, as above.
                     unsafe { D::store(*sum, &mut lanes[..D::ROWS]) };
@@ -231,11 +233,8 @@ unsafe fn half<D: TernaryDot, const HIGH: bool>(
         // SAFETY: the caller promises the instruction set of `D`.
         unsafe {
             let factor = D::splat(*factors);
-            for (o, bytes) in D::interleave::<HIGH>(*columns, part).into_iter().enumerate() {
-                let codes = D::unpack(bytes);
-                for p in 0..D::PLANES {
-                    sums[p][o] = D::dot(sums[p][o], codes[p], factor);
-                }
+            for (sums, bytes) in sums.iter_mut().zip(D::interleave::<HIGH>(*columns, part)) {
+                D::planes_dot(sums, bytes, factor);
             }
         }
     }

@@ -62,6 +62,22 @@ pub(super) trait TernaryDot {
     unsafe fn packed_dot(sums: &mut [Self::Sum; PLANES], part: Self::Part, q: [Self::Bytes; PLANES]);
     /// The accumulators of [`Self::packed_dot`] as one sum.
     unsafe fn packed_sum(sums: [Self::Sum; PLANES]) -> Self::Sum;
+    /// Adds the products of every plane of a part with the same activations to a sum of its own, which may count a
+    /// multiple until [`Self::plane_sums`].
+    #[inline(always)]
+    unsafe fn planes_dot(sums: &mut [Self::Sum; PLANES], part: Self::Part, q: Self::Bytes) {
+        // SAFETY: the caller promises the instruction set.
+        let codes = unsafe { Self::unpack(part) };
+        for (sum, codes) in sums.iter_mut().zip(codes).take(Self::PLANES) {
+            // SAFETY: as above.
+            *sum = unsafe { Self::dot(*sum, codes, q) };
+        }
+    }
+    /// The sums of [`Self::planes_dot`], each counted once.
+    #[inline(always)]
+    unsafe fn plane_sums(sums: [Self::Sum; PLANES]) -> [Self::Sum; PLANES] {
+        sums
+    }
     /// Writes the sums of the part's rows.
     unsafe fn store(sum: Self::Sum, out: &mut [i32]);
 }

@@ -23,6 +23,8 @@ use std::time::Instant;
 /// Matrices of fewer trits stay in the processor's caches, and rows of fewer are short: reading them whole is faster.
 const MIN_TRITS: usize = 1 << 20;
 const MIN_COLS: usize = 512;
+/// The sums of the kernels hold as many neurons.
+const MAX_NEURONS: usize = 1 << 17;
 /// The largest share of neurons, in tenths, that is read one by one: reading all in order is faster than reading more.
 const MAX_TENTHS: usize = 7;
 
@@ -68,7 +70,8 @@ fn matrices(block: &Block) -> Option<[&Ternary; 2]> {
     }
     match (&block.up.matrix, &block.down.matrix) {
         (Matrix::Ternary(up), Matrix::Ternary(down)) => {
-            (up.cols() >= MIN_COLS && up.rows() * up.cols() >= MIN_TRITS).then_some([up, down])
+            let (neurons, cols) = (up.rows(), up.cols());
+            (neurons <= MAX_NEURONS && cols >= MIN_COLS && neurons * cols >= MIN_TRITS).then_some([up, down])
         }
         _ => None,
     }
