@@ -147,11 +147,12 @@ impl TernaryDot for Avx2 {
     }
     #[inline(always)]
     unsafe fn interleave<const HIGH: bool>(words: [&Word; 4], part: usize) -> [__m256i; 2] {
-        let bytes = words.map(|word| <Avx2 as TernaryDot>::load(word, part));
+        let low = [<Avx2 as TernaryDot>::load(words[0], part), <Avx2 as TernaryDot>::load(words[1], part)];
+        let high = [<Avx2 as TernaryDot>::load(words[2], part), <Avx2 as TernaryDot>::load(words[3], part)];
         let [a, b] = if HIGH {
-            [_mm256_unpackhi_epi8(bytes[0], bytes[1]), _mm256_unpackhi_epi8(bytes[2], bytes[3])]
+            [_mm256_unpackhi_epi8(low[0], low[1]), _mm256_unpackhi_epi8(high[0], high[1])]
         } else {
-            [_mm256_unpacklo_epi8(bytes[0], bytes[1]), _mm256_unpacklo_epi8(bytes[2], bytes[3])]
+            [_mm256_unpacklo_epi8(low[0], low[1]), _mm256_unpacklo_epi8(high[0], high[1])]
         };
         [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]
     }

@@ -145,11 +145,12 @@ impl TernaryDot for Neon {
     }
     #[inline(always)]
     unsafe fn interleave<const HIGH: bool>(words: [&Word; 4], part: usize) -> [uint8x16_t; 2] {
-        let bytes = words.map(|word| <Neon as TernaryDot>::load(word, part));
+        let low = [<Neon as TernaryDot>::load(words[0], part), <Neon as TernaryDot>::load(words[1], part)];
+        let high = [<Neon as TernaryDot>::load(words[2], part), <Neon as TernaryDot>::load(words[3], part)];
         let [a, b] = if HIGH {
-            [vzip2q_u8(bytes[0], bytes[1]), vzip2q_u8(bytes[2], bytes[3])]
+            [vzip2q_u8(low[0], low[1]), vzip2q_u8(high[0], high[1])]
         } else {
-            [vzip1q_u8(bytes[0], bytes[1]), vzip1q_u8(bytes[2], bytes[3])]
+            [vzip1q_u8(low[0], low[1]), vzip1q_u8(high[0], high[1])]
         };
         let [a, b] = [vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)];
         [vreinterpretq_u8_u16(vzip1q_u16(a, b)), vreinterpretq_u8_u16(vzip2q_u16(a, b))]

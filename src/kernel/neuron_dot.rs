@@ -7,6 +7,8 @@
 //! Hardware prefetchers must not run on into the neighbours of a neuron, which nobody reads. They learn strides by the
 //! address of the instruction, so each line of a neuron has a load and a prefetch instruction of its own, in irregular
 //! order: `one_line` is inlined eight times, never called in a loop over lines.
+//!
+//! Inner loops count with indexes: adaptors of iterators may end up in other codegen units, where only LTO inlines them.
 
 use super::packing::Word;
 use super::prefetch::prefetch;
@@ -68,15 +70,30 @@ pub(super) fn up_rows<D: TernaryDot>(neurons: NeuronLines, starts: &[usize], x: 
             let mut acc = [D::zero(); PLANES];
             let (eights, rest) = row.as_chunks::<EIGHT>();
             let (next_eights, next_rest) = next.as_chunks::<EIGHT>();
-            for (c, (row, next)) in eights.iter().zip(next_eights).enumerate() {
-                eight_lines::<D>(&mut acc, row, next, &x[EIGHT * D::PLANES * c..][..EIGHT * D::PLANES]);
+            for c in 0..eights.len() {
+                let x = &x[EIGHT * D::PLANES * c..][..EIGHT * D::PLANES];
+                eight_lines::<D>(&mut acc, &eights[c], &next_eights[c], x);
             }
             eight_lines::<D>(&mut acc, rest, next_rest, &x[EIGHT * D::PLANES * eights.len()..]);
             let mut lanes = [0i32; 16];
             D::store(D::packed_sum(acc), &mut lanes[..D::ROWS]);
-            *sum = lanes.iter().sum();
+            *sum = total(&lanes);
         }
     }
+}
+
+/// The sum of the lanes, by halving.
+#[inline(always)]
+fn total(lanes: &[i32; 16]) -> i32 {
+    let mut lanes = *lanes;
+    let mut half = 8;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// Adds the dots of up to eight lines, and asks for as many of a later neuron.
@@ -105,6 +122,7 @@ unsafe fn eight_lines<D: TernaryDot>(acc: &mut [D::Sum; PLANES], row: &[Word], n
 /// # Safety
 /// As for `eight_lines`.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "see the head of this file")]
 unsafe fn one_line<D: TernaryDot, const LINE: usize>(
     acc: &mut [D::Sum; PLANES],
     row: &[Word],
@@ -120,8 +138,8 @@ unsafe fn one_line<D: TernaryDot, const LINE: usize>(
         // SAFETY: the caller promises the instruction set of `D`.
         unsafe {
             let mut q = [D::splat([0; 4]); PLANES];
-            for (q, plane) in q.iter_mut().zip(planes) {
-                *q = D::bytes(plane, part);
+            for p in 0..D::PLANES {
+                q[p] = D::bytes(&planes[p], part);
             }
             D::packed_dot(acc, D::load(&row[LINE], part), q);
         }
@@ -134,10 +152,11 @@ unsafe fn one_line<D: TernaryDot, const LINE: usize>(
 /// # Safety
 /// As for `eight_lines`.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "see the head of this file")]
 unsafe fn widen<D: TernaryDot>(acc: &mut [D::Sum; PLANES]) {
-    for sum in &mut acc[..D::ACCUMULATORS] {
+    for a in 0..D::ACCUMULATORS {
         // SAFETY: the caller promises the instruction set of `D`.
-        *sum = unsafe { D::widen(*sum) };
+        acc[a] = unsafe { D::widen(acc[a]) };
     }
 }
 
@@ -146,6 +165,7 @@ type HalfSums<D> = [[<D as TernaryDot>::Sum; PLANES]; 2];
 
 /// See [`NeuronKernels::down_columns`].
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "see the head of this file")]
 pub(super) fn down_columns<D: TernaryDot>(
     neurons: NeuronLines,
     starts: &[usize],
@@ -169,16 +189,23 @@ pub(super) fn down_columns<D: TernaryDot>(
         factors[..q.len()].copy_from_slice(q);
         let later = starts.get(COLUMNS * block + COLUMNS_AHEAD..).unwrap_or(&[]);
         let mut asker = Asker { neurons, starts: &later[..later.len().min(COLUMNS)], lines, next: 0 };
-        let columns = firsts.map(|first| neurons.at(first).as_ptr());
+        let mut all_lines = [neurons.words; COLUMNS];
+        for c in 0..COLUMNS {
+            all_lines[c] = neurons.at(firsts[c]);
+        }
         let quads = q.len().div_ceil(4);
-        for (line, acc) in lines.iter().zip(acc.chunks_mut(2 * parts)) {
-            // SAFETY: each pointer is that of `per_neuron` lines, and `line` is less by the assertion above; the
-            // processor has the instruction set, as above.
-            unsafe {
-                let columns = columns.map(|column| &*column.add(*line));
-                for (part, acc) in acc.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                    half::<D, false>(&mut acc[0], &columns, &factors, quads, part, &mut asker);
-                    half::<D, true>(&mut acc[1], &columns, &factors, quads, part, &mut asker);
+        for l in 0..lines.len() {
+            let mut columns = [&neurons.words[0]; COLUMNS];
+            for c in 0..COLUMNS {
+                // SAFETY: each column has `per_neuron` lines, and `line` is less by the assertion above.
+                columns[c] = unsafe { all_lines[c].get_unchecked(lines[l]) };
+            }
+            for part in 0..parts {
+                let of_part = &mut acc[2 * (parts * l + part)..][..2];
+                // SAFETY: the processor has the instruction set, as above.
+                unsafe {
+                    half::<D, false>(&mut of_part[0], &columns, &factors, quads, part, &mut asker);
+                    half::<D, true>(&mut of_part[1], &columns, &factors, quads, part, &mut asker);
                 }
             }
         }
@@ -223,8 +250,8 @@ unsafe fn half<D: TernaryDot, const HIGH: bool>(
     asker: &mut Asker,
 ) {
     let mut sums = *acc;
-    let all = columns.as_chunks::<4>().0.iter().zip(factors.as_chunks::<4>().0);
-    for (columns, factors) in all.take(quads) {
+    let (columns, factors) = (columns.as_chunks::<4>().0, factors.as_chunks::<4>().0);
+    for quad in 0..quads.min(COLUMNS / 4) {
         // A line has 4 · 2 · 16 / ROWS such steps, in which the lines of as many later columns are asked for; asked for
         // in larger lots, they would hold up the work.
         for _ in 0..(D::ROWS / 8).max(1) {
@@ -232,10 +259,10 @@ unsafe fn half<D: TernaryDot, const HIGH: bool>(
         }
         // SAFETY: the caller promises the instruction set of `D`.
         unsafe {
-            let factor = D::splat(*factors);
-            for (sums, bytes) in sums.iter_mut().zip(D::interleave::<HIGH>(*columns, part)) {
-                D::planes_dot(sums, bytes, factor);
-            }
+            let factor = D::splat(factors[quad]);
+            let [low, high] = D::interleave::<HIGH>(columns[quad], part);
+            D::planes_dot(&mut sums[0], low, factor);
+            D::planes_dot(&mut sums[1], high, factor);
         }
     }
     *acc = sums;
@@ -243,10 +270,16 @@ unsafe fn half<D: TernaryDot, const HIGH: bool>(
 
 /// Adds 16-bit sums to 32-bit ones.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "see the head of this file")]
 fn widen_all<D: TernaryDot>(acc: &mut [HalfSums<D>]) {
-    for sum in acc.as_flattened_mut().as_flattened_mut() {
-        // SAFETY: this copy of the code is compiled for `D` (`stamp_neurons!`) and runs only where the processor has it.
-        *sum = unsafe { D::widen(*sum) };
+    for half in acc {
+        for o in 0..2 {
+            for p in 0..PLANES {
+                // SAFETY: this copy of the code is compiled for `D` (`stamp_neurons!`) and runs only where the processor
+                // has it.
+                half[o][p] = unsafe { D::widen(half[o][p]) };
+            }
+        }
     }
 }
 

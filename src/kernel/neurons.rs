@@ -237,7 +237,9 @@ fn copy_columns(team: &Team, down: &Ternary, packing: Packing, by_neuron: &mut [
                         for j in 0..4 {
                             let column = BLOCK * (w / TWO_BIT_WORDS) + RUN * plane + 4 * (w % TWO_BIT_WORDS) + j;
                             let out = &mut columns[column * column_bytes + rows + GROUP * half..][..GROUP];
-                            out.iter_mut().zip(codes.iter().skip(j).step_by(4)).for_each(|(out, byte)| *out = *byte);
+                            for (r, out) in out.iter_mut().enumerate() {
+                                *out = codes[4 * r + j];
+                            }
                         }
                     }
                 }

@@ -68,9 +68,9 @@ pub(super) trait TernaryDot {
     unsafe fn planes_dot(sums: &mut [Self::Sum; PLANES], part: Self::Part, q: Self::Bytes) {
         // SAFETY: the caller promises the instruction set.
         let codes = unsafe { Self::unpack(part) };
-        for (sum, codes) in sums.iter_mut().zip(codes).take(Self::PLANES) {
+        for p in 0..Self::PLANES {
             // SAFETY: as above.
-            *sum = unsafe { Self::dot(*sum, codes, q) };
+            sums[p] = unsafe { Self::dot(sums[p], codes[p], q) };
         }
     }
     /// The sums of [`Self::planes_dot`], each counted once.
