@@ -11,6 +11,7 @@ use bitnet::kernel::{Isa, Kernels, Team, kernels};
 use bitnet::machine::memory::Arena;
 use bitnet::machine::pool::Pool;
 use proptest::prelude::*;
+use std::ops::Range;
 
 fn all() -> Vec<&'static Kernels> {
     Isa::available().into_iter().map(|isa| kernels(Some(isa.name())).expect("available")).collect()
@@ -160,21 +161,27 @@ fn scores_and_mixes_are_equal_on_every_instruction_set() {
             let half_values: Vec<[u8; 2]> = values.iter().map(|x| to_f16(*x)).collect();
             let full_values: Vec<[u8; 4]> = values.iter().map(|x| x.to_le_bytes()).collect();
             for keys in [0..1, 0..15, 3..5, 0..63, 63..64, 0..64] {
-                same_bits(&format!("mix of {keys:?}, {channels} channels, {vectors} vectors"), |k| {
-                    let mut half = floats(vectors * padded, 9);
+                let mix = |k: &Kernels, columns: Range<usize>| {
+                    let of = (padded, columns.clone());
+                    let initial = floats(vectors * padded, 9);
+                    let initial = initial.chunks(padded).flat_map(|vector| &vector[columns.clone()]).copied();
+                    let mut half: Vec<f32> = initial.collect();
                     let mut full = half.clone();
-                    k.weighted_sum_f16(&p, stride, keys.clone(), &half_values, &half_values, &mut half, padded);
-                    k.weighted_sum_f32(
-                        &p[PAGE_LEN..],
-                        stride,
-                        keys.clone(),
-                        &full_values,
-                        &full_values,
-                        &mut full,
-                        padded,
-                    );
+                    let (p, all) = (&p[..], keys.clone());
+                    k.weighted_sum_f16(p, stride, all.clone(), &half_values, &half_values, &mut half, of.clone());
+                    k.weighted_sum_f32(&p[PAGE_LEN..], stride, all, &full_values, &full_values, &mut full, of);
                     [half, full].concat()
-                });
+                };
+                same_bits(&format!("mix of {keys:?}, {channels} channels, {vectors} vectors"), |k| mix(k, 0..padded));
+                // Columns have the bits that they have among all.
+                let all = mix(scalar(), 0..padded);
+                for columns in [0..padded.min(32), padded - 16..padded, padded / 32 * 16..padded] {
+                    let want = all.chunks(padded).flat_map(|vector| &vector[columns.clone()]).copied();
+                    let want = bits(&want.collect::<Vec<f32>>());
+                    for k in self::all() {
+                        assert_eq!(want, bits(&mix(k, columns.clone())), "columns {columns:?} of {padded}");
+                    }
+                }
             }
         }
     }

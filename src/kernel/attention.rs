@@ -85,7 +85,10 @@ pub(super) fn scores_f32<L: SimdF32>(q: &[f32], keys: &[F32Bytes], next: &[F32By
     scores::<L, F32>(q, keys, next, out, stride)
 }
 
-/// The weighted sums of `N` vectors of weights, in `G` groups of 16 channels from channel `c` on.
+/// The channels of a page's values: how many each key has, and those of them that are summed.
+pub type Columns = (usize, Range<usize>);
+
+/// The weighted sums of `N` vectors of weights, in `G` groups of 16 channels from channel `c` of the columns on.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn weighted_sum_tile<L: SimdF32, S: Stored, const N: usize, const G: usize>(
@@ -95,23 +98,24 @@ fn weighted_sum_tile<L: SimdF32, S: Stored, const N: usize, const G: usize>(
     values: &[S::Bytes],
     next: &[S::Bytes],
     acc: &mut [f32],
-    channels: usize,
+    (channels, columns): Columns,
     c: usize,
 ) {
     let p: [&[f32]; N] = slices(|v| &p[v * stride..][..keys.end]);
-    let whole = "the channels are a multiple of 16";
+    let whole = "the columns are a multiple of 16";
+    let width = columns.len();
     // SAFETY: this copy of the code is compiled for `L` (`stamp_floats!`) and runs only where the processor has it.
     unsafe {
         let mut sums = [[L::splat(0.0); G]; N];
         for v in 0..N {
             for g in 0..G {
-                sums[v][g] = L::load(acc[v * channels + c + g * VECTOR_LEN..].first_chunk().expect(whole));
+                sums[v][g] = L::load(acc[v * width + c + g * VECTOR_LEN..].first_chunk().expect(whole));
             }
         }
         for key in keys {
             let mut value = [L::splat(0.0); G];
             for g in 0..G {
-                let at = key * channels + c + g * VECTOR_LEN;
+                let at = key * channels + columns.start + c + g * VECTOR_LEN;
                 prefetch(&raw const next[at]);
                 let stored = values[at..].first_chunk().expect("the page holds all channels of each key");
                 value[g] = S::to_f32::<L>(stored);
@@ -125,14 +129,14 @@ fn weighted_sum_tile<L: SimdF32, S: Stored, const N: usize, const G: usize>(
         }
         for v in 0..N {
             for g in 0..G {
-                let out = acc[v * channels + c + g * VECTOR_LEN..].first_chunk_mut().expect(whole);
+                let out = acc[v * width + c + g * VECTOR_LEN..].first_chunk_mut().expect(whole);
                 L::store(sums[v][g], out);
             }
         }
     }
 }
 
-/// The weighted sums of `N` vectors of weights in all channels, `G` groups of 16 at a time.
+/// The weighted sums of `N` vectors of weights in all columns, `G` groups of 16 at a time.
 #[inline(always)]
 fn weighted_sum_vectors<L: SimdF32, S: Stored, const N: usize, const G: usize>(
     p: &[f32],
@@ -141,15 +145,21 @@ fn weighted_sum_vectors<L: SimdF32, S: Stored, const N: usize, const G: usize>(
     values: &[S::Bytes],
     next: &[S::Bytes],
     acc: &mut [f32],
-    channels: usize,
+    of: Columns,
 ) {
+    let width = of.1.len();
     let mut c = 0;
-    while c + G * VECTOR_LEN <= channels {
-        weighted_sum_tile::<L, S, N, G>(p, stride, keys.clone(), values, next, acc, channels, c);
+    while c + G * VECTOR_LEN <= width {
+        weighted_sum_tile::<L, S, N, G>(p, stride, keys.clone(), values, next, acc, of.clone(), c);
         c += G * VECTOR_LEN;
     }
-    while c < channels {
-        weighted_sum_tile::<L, S, N, 1>(p, stride, keys.clone(), values, next, acc, channels, c);
+    // The columns of one cache line of f16, where a head is divided among threads.
+    while G > 2 && c + 2 * VECTOR_LEN <= width {
+        weighted_sum_tile::<L, S, N, 2>(p, stride, keys.clone(), values, next, acc, of.clone(), c);
+        c += 2 * VECTOR_LEN;
+    }
+    while c < width {
+        weighted_sum_tile::<L, S, N, 1>(p, stride, keys.clone(), values, next, acc, of.clone(), c);
         c += VECTOR_LEN;
     }
 }
@@ -162,27 +172,28 @@ fn weighted_sum<L: SimdF32, S: Stored>(
     values: &[S::Bytes],
     next: &[S::Bytes],
     acc: &mut [f32],
-    channels: usize,
+    of: Columns,
 ) {
-    let vectors = acc.len() / channels;
+    let width = of.1.len();
+    let vectors = acc.len() / width;
     let mut v = 0;
     while v < vectors {
-        let (p, acc, keys) = (&p[v * stride..], &mut acc[v * channels..], keys.clone());
+        let (p, acc, keys, of) = (&p[v * stride..], &mut acc[v * width..], keys.clone(), of.clone());
         v += match vectors - v {
             8.. if L::WIDE_TILES => {
-                weighted_sum_vectors::<L, S, 8, 2>(p, stride, keys, values, next, acc, channels);
+                weighted_sum_vectors::<L, S, 8, 2>(p, stride, keys, values, next, acc, of);
                 8
             }
             4.. if L::WIDE_TILES => {
-                weighted_sum_vectors::<L, S, 4, 4>(p, stride, keys, values, next, acc, channels);
+                weighted_sum_vectors::<L, S, 4, 4>(p, stride, keys, values, next, acc, of);
                 4
             }
             4.. => {
-                weighted_sum_vectors::<L, S, 4, 1>(p, stride, keys, values, next, acc, channels);
+                weighted_sum_vectors::<L, S, 4, 1>(p, stride, keys, values, next, acc, of);
                 4
             }
             _ => {
-                weighted_sum_vectors::<L, S, 1, 4>(p, stride, keys, values, next, acc, channels);
+                weighted_sum_vectors::<L, S, 1, 4>(p, stride, keys, values, next, acc, of);
                 1
             }
         };
@@ -197,9 +208,9 @@ pub(super) fn weighted_sum_f16<L: SimdF32>(
     values: &[F16Bytes],
     next: &[F16Bytes],
     acc: &mut [f32],
-    channels: usize,
+    of: Columns,
 ) {
-    weighted_sum::<L, F16>(p, stride, keys, values, next, acc, channels)
+    weighted_sum::<L, F16>(p, stride, keys, values, next, acc, of)
 }
 #[inline(always)]
 pub(super) fn weighted_sum_f32<L: SimdF32>(
@@ -209,7 +220,7 @@ pub(super) fn weighted_sum_f32<L: SimdF32>(
     values: &[F32Bytes],
     next: &[F32Bytes],
     acc: &mut [f32],
-    channels: usize,
+    of: Columns,
 ) {
-    weighted_sum::<L, F32>(p, stride, keys, values, next, acc, channels)
+    weighted_sum::<L, F32>(p, stride, keys, values, next, acc, of)
 }

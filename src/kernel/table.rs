@@ -1,6 +1,7 @@
 //! The table of kernels: one [`Kernels`] value for each instruction set, and the list of float kernels from which its
 //! entries and its methods are made.
 
+use super::attention::Columns;
 use super::grouped_dot::{BlockScale, GroupedKernels, GroupedRows, GroupedToken, GroupedTokens};
 use super::isa::Isa;
 use super::lanes::{Bf16Bytes, F16Bytes, F32Bytes};
@@ -42,15 +43,16 @@ macro_rules! with_float_kernels {
             /// As `scores_f16`, for a page stored as f32.
             fn attention::scores_f32(q: &[f32], keys: &[F32Bytes], next: &[F32Bytes], out: &mut [f32], stride: usize);
             /// `acc[v] += Σ p[v][key] · value[key]` over some keys of a page stored `[key][channel]`, in ascending
-            /// order; vectors of `p` are `stride` apart; `channels` is a multiple of 16. `next` is prefetched.
+            /// order; vectors of `p` are `stride` apart; `of` are the channels of a key and those that are summed, both
+            /// multiples of 16. `next` is prefetched.
             fn attention::weighted_sum_f16(
                 p: &[f32], stride: usize, keys: Range<usize>, values: &[F16Bytes], next: &[F16Bytes], acc: &mut [f32],
-                channels: usize,
+                of: Columns,
             );
             /// As `weighted_sum_f16`, for a page stored as f32.
             fn attention::weighted_sum_f32(
                 p: &[f32], stride: usize, keys: Range<usize>, values: &[F32Bytes], next: &[F32Bytes], acc: &mut [f32],
-                channels: usize,
+                of: Columns,
             );
             /// In place: `s[i] = exp(s[i]·scale − max)` for i < n and 0 after; returns the sum. The caller divides. `s`
             /// holds whole pages.
@@ -124,6 +126,7 @@ macro_rules! stamp_floats {
         mod floats {
             use super::$lanes;
             use std::ops::Range;
+            use $crate::kernel::attention::Columns;
             use $crate::kernel::grouped_dot::BlockScale;
             use $crate::kernel::lanes::{Bf16Bytes, F16Bytes, F32Bytes};
             use $crate::kernel::quantized_head::QuantizedToken;
