@@ -58,6 +58,14 @@ def main() -> None:
     parser.add_argument("--rope-factor", type=float, help="factor of that scaling (default: 4)")
     parser.add_argument("--relu-zeros", type=float, help="share of the gates that are at most 0 (default: half)")
     parser.add_argument("--softcap", type=float, help="bound of the logits of gemma3 (default: 0, none)")
+    parser.add_argument(
+        "--head-spread",
+        type=float,
+        metavar="F",
+        help="multiply every 1,000th row of a float output head by F (default: 1). The largest of 128,256 random "
+        "logits is 4.4 standard deviations above their mean, with F = 2.5 about 6.5. In trained models it is 6 or "
+        "more, so that few tokens can be chosen and few exact logits are computed",
+    )
     parser.add_argument("--norm-in", action=argparse.BooleanOptionalAction, help="a norm before every projection")
     parser.add_argument("--eps", type=float, help="epsilon of the norms")
     parser.add_argument("--untied", action=argparse.BooleanOptionalAction, help="separate output matrix")

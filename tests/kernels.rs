@@ -233,6 +233,29 @@ fn int8_dots_are_exact() {
 }
 
 #[test]
+fn byte_dots_are_exact() {
+    for (n, rows) in [(64, 1), (64, 9), (128, 4), (2560, 7), (1 << 17, 5)] {
+        let byte = |x: &f32| (x * 127.0).clamp(-127.0, 127.0) as i8;
+        let mut matrix: Vec<i8> = floats(n * rows, 22).iter().map(byte).collect();
+        matrix[..n].fill(-127);
+        matrix[n * (rows - 1)..].fill(127);
+        let tokens = (0..7).map(|t| floats(n, 30 + t).iter().map(byte).collect());
+        let tokens: Vec<Vec<i8>> = tokens.chain([vec![127; n], vec![-127; n]]).collect();
+        for count in 1..=tokens.len() {
+            let xs: Vec<&[i8]> = tokens.iter().rev().take(count).map(|x| &x[..]).collect();
+            let dot = |x: &[i8], row: &[i8]| x.iter().zip(row).map(|(x, w)| *x as i32 * *w as i32).sum::<i32>();
+            let want: Vec<i32> = xs.iter().flat_map(|x| matrix.chunks(n).map(|row| dot(x, row))).collect();
+            for kernels in all() {
+                let mut got = vec![0; want.len()];
+                if kernels.byte_dots(&matrix, &xs, &mut got) {
+                    assert_eq!(want, got, "{n} {rows} {count} {}", kernels.isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn softmax_is_equal_and_right() {
     for n in [1, 2, 63, 64, 65, 200, 1000] {
         let s: Vec<f32> = floats(n, 10).iter().map(|x| x.clamp(-200.0, 200.0)).collect();

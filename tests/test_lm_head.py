@@ -87,6 +87,25 @@ def test_the_ids_are_those_of_the_exact_head(engines: list[Any]) -> None:
     assert auto.memory["head_copy"] > 0 == exact.memory["head_copy"]
 
 
+@pytest.mark.parametrize("n_prompts", range(1, 10))
+def test_a_batch_computes_the_logits_that_each_row_computes_alone(engines: list[Any], n_prompts: int) -> None:
+    """Instruction sets find candidates in different ways, some by a screen in 8 bits, with equal ids and counts."""
+    exact, auto = engines
+    prompts = [[5 + i, 6, 2000 + 7 * i] for i in range(n_prompts)]
+    for seed in range(3):
+        all_samplings = list(samplings(150))
+        random.Random(10 * n_prompts + seed).shuffle(all_samplings)
+        params = [bitnet.SamplingParams(max_tokens=4, ignore_eos=True, **s) for s in all_samplings[:n_prompts]]
+        want = exact.generate(prompts, params)
+        alone = [auto.generate(prompt, p) for prompt, p in zip(prompts, params, strict=True)]
+        counts = [answer.receipt.to_dict()["run"]["work"]["logits"] for answer in alone]
+        for isa in bitnet.isas():
+            with bitnet.Engine(auto.path, isa=isa, n_threads=2) as engine:
+                got = engine.generate(prompts, params)
+            assert [answer.token_ids for answer in got] == [answer.token_ids for answer in want], isa
+            assert [answer.receipt.to_dict()["run"]["work"]["logits"] for answer in got] == counts, isa
+
+
 @pytest.mark.parametrize("arch", ["minicpm", "gemma3"])
 def test_scaled_and_capped_logits(tmp_path: Path, arch: str) -> None:
     """Scaled states have bounds as others have; a softcap does without the copy."""

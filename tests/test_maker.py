@@ -280,3 +280,23 @@ def test_committed_fixtures(tmp_path: Path) -> None:
     made = {path.name: path.read_bytes() for path in tmp_path.glob("*.gguf")}
     assert made == {path.name: path.read_bytes() for path in (ROOT / "tests" / "fixtures").glob("*.gguf")}
     assert len(made) == 14
+
+
+@pytest.mark.parametrize("untied", [False, True])
+def test_a_spread_head_has_a_few_larger_rows(tmp_path: Path, untied: bool) -> None:
+    spec = Spec(vocab_size=33000, untied=untied)
+    plain, spread = (dataclasses.replace(spec, head_spread=factor) for factor in (1.0, 4.0))
+    name = "output.weight" if untied else "token_embd.weight"
+    for tensor, other in zip(tensors(plain), tensors(spread), strict=True):
+        a, b = (b"".join(t.chunks()) for t in (tensor, other))
+        if tensor.name != name:
+            assert a == b
+            continue
+        x, y = (np.frombuffer(data, np.float16).reshape(spec.vocab_size, -1).astype(np.float64) for data in (a, b))
+        np.testing.assert_allclose(y[::1000], 4 * x[::1000], rtol=1e-3)
+        y[::1000] = x[::1000]
+        assert (x == y).all()
+    make_model(tmp_path / "model.gguf", spread)
+    with bitnet.Engine(tmp_path / "model.gguf") as engine:
+        logits = engine.logits([1, 2, 3])
+        assert (logits.max(axis=1) > 6 * np.median(np.abs(logits), axis=1)).all()

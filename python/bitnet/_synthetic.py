@@ -55,6 +55,7 @@ LINEAR_TYPES = ("I2_S", *tt.TERNARY, "F16", "F32", "BF16", "Q8_0")
 INEXACT_TYPES = ("Q1_0", "STQ1_0")  # these cannot hold every trit; a model in them has other weights
 EMBEDDING_TYPES = (*tt.FLOAT, *tt.TERNARY)
 CHUNK_ELEMENTS = 1 << 22  # limits the memory for random numbers and encoding
+SPREAD_STEP = 1000  # of so many rows of an output head one is larger (head_spread)
 
 # Maps a random byte to four trits. Each of the 81 combinations occurs three times; the remaining 13 bytes map to four
 # zeros. So 37 % of the trits are zeros, about as in trained models, and both signs are equally frequent.
@@ -89,6 +90,7 @@ class Spec:
     window: int = 0  # positions that most layers of gemma3 see; 0: all
     window_pattern: int = 6  # every layer of this number sees all positions
     softcap: float = 0.0  # bound of the logits of gemma3; 0: none
+    head_spread: float = 1.0  # how much larger one row in 1,000 of a float output head is
     norm_in: bool = False  # a norm before every projection, as in Microsoft's embedding models
     pooling: int = 0  # 1 mean, 2 cls, 3 last: an embedding model
     group: int | None = None  # columns that share a scale; None: all of a row
@@ -222,9 +224,9 @@ def synthetic(path: str | os.PathLike[str], preset: str = "bench", **fields: Any
             "embedding-gemma3".
         fields: Fields that replace those of the preset: arch, layers, width, ffn, heads, kv_heads, head_dim,
             vocab_size, context, rope_theta, eps, untied, linear and embedding and output (types of tensors), shards,
-            seed, rope_scaling, rope_factor, original_context, window, window_pattern, softcap, norm_in, pooling, group,
-            relu_zeros (share of the gates that are at most 0); and for qwen35 full_interval, ssm_key_heads,
-            ssm_value_heads, ssm_head_dim, ssm_conv, ssm_gates, rope_dim, hadamard, gdn_v_grouped.
+            seed, rope_scaling, rope_factor, original_context, window, window_pattern, softcap, head_spread,
+            norm_in, pooling, group, relu_zeros (share of the gates that are at most 0); and for qwen35 full_interval,
+            ssm_key_heads, ssm_value_heads, ssm_head_dim, ssm_conv, ssm_gates, rope_dim, hadamard, gdn_v_grouped.
 
     Returns:
         The path.
@@ -429,8 +431,11 @@ def _dense(spec: Spec, name: str, kind: str) -> Tensor:
 
     def chunks() -> Iterator[bytes]:
         rng = _generator(spec, name)
+        is_head = name == "output.weight" or not spec.untied
         for rows in _row_chunks(spec.vocab_size, spec.width):
             x = rng.standard_normal((rows.stop - rows.start, spec.width), np.float32) * np.float32(0.7)
+            if is_head and spec.head_spread != 1.0:
+                x[-rows.start % SPREAD_STEP :: SPREAD_STEP] *= np.float32(spec.head_spread)
             if spec.relu_zeros and name == "token_embd.weight":
                 x[:, : zeros.coordinates(spec.width)] = zeros.CONSTANT
             yield tt.FLOAT[kind](x).tobytes()

@@ -16,7 +16,7 @@
 use super::amx_grouped;
 use super::avx512::{FLOATS, load, unpack};
 use super::avx512_vbmi::{self, BASE3, split_base3, write};
-use super::avx512_vnni::{self, two_bit_sums};
+use super::avx512_vnni::{self, byte_dots, two_bit_sums};
 use super::grouped_dot::{GroupedKernels, ManyGrouped};
 use super::isa::Isa;
 use super::packing::{BASE3_BLOCK, BASE3_WORDS, BLOCK, GROUP, Packing, TWO_BIT_WORDS, Word};
@@ -50,6 +50,7 @@ pub(super) static TABLE: Kernels = Kernels {
         ..avx512_vbmi::GROUPED
     },
     peak_macs,
+    byte_dots: Some(byte_dots),
     floats: FLOATS,
 };
 

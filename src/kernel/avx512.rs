@@ -39,6 +39,7 @@ pub(super) static TABLE: Kernels = Kernels {
     many: None,
     grouped: GROUPED,
     peak_macs,
+    byte_dots: None,
     floats: FLOATS,
 };
 

@@ -12,7 +12,7 @@
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
 use super::avx512::{Avx512, FLOATS, interleave, load, load_bytes, splat, store, unpack};
-use super::avx512_vnni::{self, Vnni, peak_macs, two_bit_sums};
+use super::avx512_vnni::{self, Vnni, byte_dots, peak_macs, two_bit_sums};
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::neuron_dot::stamp_neurons;
@@ -31,6 +31,7 @@ pub(super) static TABLE: Kernels = Kernels {
     many: None,
     grouped: GROUPED,
     peak_macs,
+    byte_dots: Some(byte_dots),
     floats: FLOATS,
 };
 

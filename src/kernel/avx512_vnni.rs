@@ -18,6 +18,7 @@ use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::neuron_dot::stamp_neurons;
 use super::packing::Word;
+use super::quantized_head::{self, BYTE_STEP, ByteDot};
 use super::table::Kernels;
 use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
 use std::arch::x86_64::*;
@@ -36,6 +37,7 @@ pub(super) static TABLE: Kernels = Kernels {
     many: None,
     grouped: GROUPED,
     peak_macs,
+    byte_dots: Some(byte_dots),
     floats: FLOATS,
 };
 
@@ -102,4 +104,42 @@ impl TernaryDot for Vnni {
     unsafe fn store(sum: __m512i, out: &mut [i32]) {
         store(sum, out)
     }
+}
+
+impl ByteDot for Vnni {
+    type Weights = __m512i;
+    type Sums = __m512i;
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        _mm512_setzero_si512()
+    }
+    #[inline(always)]
+    unsafe fn load(w: &[i8; BYTE_STEP]) -> __m512i {
+        // SAFETY: `w` holds the 64 bytes that are read, unaligned.
+        _mm512_xor_si512(_mm512_loadu_si512(w.as_ptr().cast()), _mm512_set1_epi8(-128))
+    }
+    #[inline(always)]
+    unsafe fn dot(sums: __m512i, w: __m512i, x: &[i8; BYTE_STEP]) -> __m512i {
+        // SAFETY: `x` holds the 64 bytes that are read, unaligned.
+        _mm512_dpbusd_epi32(sums, w, _mm512_loadu_si512(x.as_ptr().cast()))
+    }
+    #[inline(always)]
+    unsafe fn totals([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
+        // In each quarter of a register: two sums of a, two of b, or of c and d; then one sum of each.
+        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+        let half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
+        let quarter = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+        let mut totals = [0; 4];
+        // SAFETY: `totals` holds the 16 bytes that are written, unaligned.
+        _mm_storeu_si128(totals.as_mut_ptr().cast(), quarter);
+        totals
+    }
+}
+
+/// See [`Kernels::byte_dots`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn byte_dots(rows: &[i8], xs: &[&[i8]], out: &mut [i32]) {
+    quantized_head::byte_dots::<Vnni>(rows, xs, out)
 }

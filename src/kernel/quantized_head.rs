@@ -5,7 +5,7 @@
 //! with a memory operand and one `vpaddd`. Every product and sum is an exact integer, so the order does not matter.
 
 use super::lanes::{SimdF32, VECTOR_LEN, round_to_i8, slices};
-use super::prefetch::prefetch_ahead;
+use super::prefetch::{prefetch, prefetch_ahead};
 
 /// Weights in one step of [`dot_i8`]; rows are padded with zeros to whole steps.
 pub const HEAD_STEP: usize = 32;
@@ -66,6 +66,117 @@ pub(super) fn dot_i8<L: Int8Dot>(row: &[i8], xs: &[&[i16]], out: &mut [i32]) {
             2.. => dots::<L, 2>(row, xs, out),
             _ => dots::<L, 1>(row, xs, out),
         };
+    }
+}
+
+/// Weights in one step of [`byte_dots`].
+pub const BYTE_STEP: usize = 64;
+/// The rows of a tile of [`byte_dots`].
+const TILE_ROWS: usize = 4;
+
+/// Dots of int8 weights and int8 activations in an instruction set that multiplies unsigned with signed bytes, 64 at a
+/// time.
+///
+/// # Safety
+/// Every function may be called only where the processor has the implementor's instruction set.
+pub(super) trait ByteDot {
+    /// 64 weights plus 128, in registers.
+    type Weights: Copy;
+    /// Partial sums of products, in registers.
+    type Sums: Copy;
+    /// Sums that are all zero.
+    unsafe fn zero() -> Self::Sums;
+    /// Reads 64 weights and adds 128 to each, which makes them unsigned.
+    unsafe fn load(w: &[i8; BYTE_STEP]) -> Self::Weights;
+    /// Adds 64 products to the sums, modulo 2³².
+    unsafe fn dot(sums: Self::Sums, w: Self::Weights, x: &[i8; BYTE_STEP]) -> Self::Sums;
+    /// Adds up four groups of partial sums, modulo 2³².
+    unsafe fn totals(sums: [Self::Sums; 4]) -> [i32; 4];
+}
+
+/// Dots of four rows with `N` tokens, `[token][row]`, too large by 128 times the sums of the tokens' activations.
+///
+/// Inner loop, for 64 columns on AVX-512-VNNI: four loads and `vpxord` of weights; per token four `vpdpbusd`, which share
+/// its load. With four tokens the 16 chains of sums keep the multipliers busy.
+#[inline(always)]
+fn byte_tile<D: ByteDot, const N: usize>(rows: [&[i8]; TILE_ROWS], xs: &[&[i8]]) -> [[i32; TILE_ROWS]; N] {
+    let rows: [&[[i8; BYTE_STEP]]; TILE_ROWS] = slices(|r| rows[r].as_chunks().0);
+    let steps = rows[0].len();
+    let rows: [&[[i8; BYTE_STEP]]; TILE_ROWS] = slices(|r| &rows[r][..steps]);
+    let xs: [&[[i8; BYTE_STEP]]; N] = slices(|t| &xs[t].as_chunks().0[..steps]);
+    let mut totals = [[0; TILE_ROWS]; N];
+    // SAFETY: this copy of the code is compiled for `D` and runs only where the processor has it.
+    unsafe {
+        let mut acc = [[D::zero(); TILE_ROWS]; N];
+        for i in 0..steps {
+            let mut w = [D::load(&rows[0][i]); TILE_ROWS];
+            for r in 0..TILE_ROWS {
+                w[r] = D::load(&rows[r][i]);
+                // The same column two tiles further on.
+                prefetch((&raw const rows[r][i]).wrapping_add(2 * TILE_ROWS * steps));
+            }
+            for t in 0..N {
+                for r in 0..TILE_ROWS {
+                    acc[t][r] = D::dot(acc[t][r], w[r], &xs[t][i]);
+                }
+            }
+        }
+        for t in 0..N {
+            totals[t] = D::totals(acc[t]);
+        }
+    }
+    totals
+}
+
+/// Dots of `rows` with each of `xs`, `[token][row]`.
+#[inline(always)]
+pub(super) fn byte_dots<D: ByteDot>(rows: &[i8], xs: &[&[i8]], out: &mut [i32]) {
+    let cols = xs[0].len();
+    let n = rows.len() / cols;
+    assert!(cols.is_multiple_of(BYTE_STEP) && xs.iter().all(|x| x.len() == cols));
+    assert!(n > 0 && rows.len() == n * cols && out.len() == n * xs.len());
+    let zeros = [0i8; BYTE_STEP];
+    let mut first = 0;
+    while first < n {
+        // The last tile repeats its last row.
+        let tile: [&[i8]; TILE_ROWS] = slices(|r| &rows[(first + r).min(n - 1) * cols..][..cols]);
+        let kept = (n - first).min(TILE_ROWS);
+        let mut put = |t: usize, totals: &[[i32; TILE_ROWS]]| {
+            for (t, totals) in (t..).zip(totals) {
+                out[t * n + first..][..kept].copy_from_slice(&totals[..kept]);
+            }
+        };
+        let mut t = 0;
+        while t < xs.len() {
+            let xs = &xs[t..];
+            t += match xs.len() {
+                4.. => {
+                    put(t, &byte_tile::<D, 4>(tile, xs));
+                    4
+                }
+                2.. => {
+                    put(t, &byte_tile::<D, 2>(tile, xs));
+                    2
+                }
+                _ => {
+                    put(t, &byte_tile::<D, 1>(tile, xs));
+                    1
+                }
+            };
+        }
+        first += TILE_ROWS;
+    }
+    for (out, x) in out.chunks_mut(n).zip(xs) {
+        // 128 times the sum of x: the dot with weights of zero, to which 128 was added.
+        // SAFETY: this copy of the code is compiled for `D` and runs only where the processor has it.
+        let excess = unsafe {
+            let mut sums = D::zero();
+            for x in x.as_chunks().0 {
+                sums = D::dot(sums, D::load(&zeros), x);
+            }
+            D::totals([sums; 4])[0]
+        };
+        out.iter_mut().for_each(|dot| *dot = dot.wrapping_sub(excess));
     }
 }
 

@@ -186,6 +186,9 @@ pub(super) struct ManySums {
     pub(super) min_tokens: usize,
 }
 
+/// Dots of rows of bytes with tokens; see [`Kernels::byte_dots`].
+pub(super) type ByteDotsKernel = unsafe fn(&[i8], &[&[i8]], &mut [i32]);
+
 /// The kernels of one instruction set.
 ///
 /// A value exists only for an instruction set that the processor has ([`super::kernels`]), so its methods are safe.
@@ -200,6 +203,8 @@ pub struct Kernels {
     pub(super) many: Option<ManySums>,
     pub(super) grouped: GroupedKernels,
     pub(super) peak_macs: unsafe fn(usize) -> u64,
+    /// None where such dots are not faster than those of int8 and int16 (`dot_i8`).
+    pub(super) byte_dots: Option<ByteDotsKernel>,
     pub(super) floats: FloatKernels,
 }
 
@@ -320,6 +325,17 @@ impl Kernels {
         assert!(matches!(rows.len(), 1 | 2) && tokens.len() <= y.len());
         // SAFETY: the processor has the instruction set, as above; the kernel checks all lengths.
         unsafe { (many.outputs)(rows, tokens, y) }
+    }
+
+    /// Exact dots of int8 rows, one after the other, with each of `xs`, `[token][row]`. Returns false, and computes
+    /// nothing, where they are not faster than `dot_i8`. Rows are multiples of 64 columns, at most 2¹⁷.
+    pub fn byte_dots(&self, rows: &[i8], xs: &[&[i8]], out: &mut [i32]) -> bool {
+        let Some(byte_dots) = self.byte_dots else { return false };
+        if !xs.is_empty() {
+            // SAFETY: the processor has the instruction set, as above; the kernel checks all lengths.
+            unsafe { byte_dots(rows, xs, out) }
+        }
+        true
     }
 
     /// Measures the integer dot product in registers alone: runs it `rounds` times, at most 2²³ lest a lane overflow,

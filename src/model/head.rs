@@ -9,7 +9,7 @@ use super::finite::check_finite;
 use super::grouped_head::GroupedHead;
 use super::linear::Dense;
 use super::pack::{Packer, mapped, mapped_groups};
-use super::quantized_head::QuantizedHead;
+use super::quantized_head::{QuantizedHead, ScreenInput};
 use super::row::{CandidateThreshold, LogitsFor};
 use super::tensors::Tensors;
 use crate::checkpoint::PREFIX;
@@ -61,6 +61,10 @@ const MAX_COLS: usize = 1 << 17;
 const CANDIDATE_DIVISOR: usize = 16;
 /// So many rows are computed exactly without looking at their bounds.
 const FEW: usize = 256;
+/// From so many tokens on, multiplying takes longer than reading the copy, and their states are rounded to 8 bits first.
+const MIN_SCREENED: usize = 4;
+/// If more than 1/8 of the vocabulary are left then, bounding all rows in order is faster than gathering them.
+const SCREEN_DIVISOR: usize = 8;
 /// If up to 1/4 of the vocabulary are allowed and all of them count, their rows are gathered.
 const ALLOWED_DIVISOR: usize = 4;
 
@@ -236,21 +240,31 @@ impl Head {
     ) -> Result<()> {
         let (vocab, cols) = (matrix.rows(), matrix.cols());
         let row_of = |i: usize| &x[i * cols..][..cols];
-        let thresholds = needs.iter().enumerate().filter_map(|(i, needs)| Some((i, bounded(needs)?)));
-        let thresholds: Vec<(usize, (&CandidateThreshold, Option<&TokenSet>))> = thresholds.collect();
-        let wanted = union(thresholds.iter().map(|(_, (_, allowed))| *allowed));
-        let mut bounds = try_zeroed(2 * thresholds.len() * vocab)?;
-        let xs: Vec<&[f32]> = thresholds.iter().map(|(i, _)| row_of(*i)).collect();
+        let bounded = needs.iter().enumerate().filter_map(|(i, needs)| {
+            let (threshold, allowed) = bounded(needs)?;
+            Some(Bounded { token: i, threshold, allowed })
+        });
+        let mut tokens: Vec<Bounded> = bounded.collect();
+        let wanted = union(tokens.iter().map(|token| token.allowed));
+        let mut candidates: Vec<(usize, Vec<usize>)> = Vec::new();
+        if let (Copy::EightBit(copy), None) = (copy, &wanted) {
+            (candidates, tokens) = screened(team, copy, row_of, tokens)?;
+        }
+        let xs: Vec<&[f32]> = tokens.iter().map(|token| row_of(token.token)).collect();
+        let mut bounds = try_zeroed(2 * tokens.len() * vocab)?;
         match copy {
+            _ if tokens.is_empty() => {}
             Copy::EightBit(copy) => copy.bounds(team, &xs, wanted.as_ref(), &mut bounds),
             Copy::Grouped(copy) => copy.bounds(team, &xs, &mut bounds)?,
         }
-        for ((i, (threshold, allowed)), bounds) in thresholds.into_iter().zip(bounds.chunks_mut(2 * vocab)) {
+        let mut found: Vec<Vec<usize>> = vec![Vec::new(); tokens.len()];
+        team.for_each_pair(&mut found, 1, &mut bounds, 2 * vocab, |t, found, bounds| {
             let (low, high) = bounds.split_at_mut(vocab);
-            let Some(least) = threshold(low, high).filter(|least| !least.is_nan()) else { continue };
-            let can_be_chosen = |id: &usize| high[*id] >= least && allowed.is_none_or(|set| set.contains(*id as u32));
-            let candidates: Vec<usize> = (0..vocab).filter(can_be_chosen).collect();
-            // None only if a packed file is damaged.
+            found[0] = tokens[t].reaching(low, high, 0..vocab).unwrap_or_default();
+        });
+        candidates.extend(tokens.iter().map(|token| token.token).zip(found));
+        for (i, candidates) in candidates {
+            // None if the threshold cannot rule any out, or if a packed file is damaged.
             if candidates.is_empty() || candidates.len() > vocab / CANDIDATE_DIVISOR {
                 continue;
             }
@@ -275,6 +289,84 @@ impl Head {
         };
         self.copy.get_or_init(make).as_ref()
     }
+}
+
+/// A token whose candidates are found by bounds.
+struct Bounded<'a> {
+    /// Its index among the tokens of the pass.
+    token: usize,
+    threshold: &'a CandidateThreshold<'a>,
+    /// The set that its candidates are in, if not all tokens are.
+    allowed: Option<&'a TokenSet>,
+}
+
+impl Bounded<'_> {
+    /// Those of `ids` whose upper bound reaches the threshold; `None` if any id can be chosen. Changes the bounds.
+    fn reaching(&self, low: &mut [f32], high: &mut [f32], ids: impl Iterator<Item = usize>) -> Option<Vec<usize>> {
+        let least = (self.threshold)(low, high).filter(|least| !least.is_nan())?;
+        let reaches = |id: &usize| high[*id] >= least && self.allowed.is_none_or(|set| set.contains(*id as u32));
+        Some(ids.filter(reaches).collect())
+    }
+}
+
+/// Finds the candidates of several tokens from bounds of their states in 8 bits first, and from those in 16 bits where
+/// the first ones rule out most tokens. Returns them, and the tokens that have to take the usual way.
+///
+/// The candidates are those of the usual way. The first intervals contain the second ones, so the first threshold T₁ is at
+/// most the second one T₂, and an upper bound below T₁ would be below T₂, too. With minus infinity in place of the lower
+/// bounds of ids that T₁ rules out, T₂ is the same: those bounds are below it, and it depends on the larger ones alone
+/// ([`CandidateThreshold`]).
+fn screened<'a, 'x>(
+    team: &Team,
+    copy: &QuantizedHead,
+    row_of: impl Fn(usize) -> &'x [f32],
+    tokens: Vec<Bounded<'a>>,
+) -> Result<(Vec<(usize, Vec<usize>)>, Vec<Bounded<'a>>)> {
+    let inputs: Vec<Option<ScreenInput>> = if tokens.len() < MIN_SCREENED {
+        Vec::new()
+    } else {
+        tokens.iter().map(|token| copy.screen_input(team.kernels, row_of(token.token))).collect()
+    };
+    if inputs.iter().flatten().count() < MIN_SCREENED {
+        return Ok((Vec::new(), tokens));
+    }
+    let vocab = copy.rows();
+    let (screened, mut usual): (Vec<_>, Vec<_>) =
+        tokens.into_iter().zip(inputs).partition(|(_, input)| input.is_some());
+    let (tokens, inputs): (Vec<Bounded>, Vec<ScreenInput>) =
+        screened.into_iter().filter_map(|(token, input)| Some((token, input?))).unzip();
+    let mut bounds = try_zeroed(2 * tokens.len() * vocab)?;
+    copy.screen(team, &inputs, &mut bounds);
+    let mut left: Vec<Option<Vec<usize>>> = vec![None; tokens.len()];
+    team.for_each_pair(&mut left, 1, &mut bounds, 2 * vocab, |t, left, bounds| {
+        let (low, high) = bounds.split_at_mut(vocab);
+        left[0] = tokens[t].reaching(low, high, 0..vocab).filter(|left| left.len() <= vocab / SCREEN_DIVISOR);
+        low.fill(f32::NEG_INFINITY);
+        high.fill(f32::NEG_INFINITY);
+    });
+    let parts = tokens.into_iter().zip(left).zip(bounds.chunks_mut(2 * vocab));
+    let (mut found, mut narrowed) = (Vec::new(), Vec::new());
+    for ((token, left), bounds) in parts {
+        match left {
+            Some(left) => narrowed.push((token, left, bounds)),
+            None => usual.push((token, None)),
+        }
+    }
+    let xs: Vec<&[f32]> = narrowed.iter().map(|(token, ..)| row_of(token.token)).collect();
+    let rows: Vec<&[usize]> = narrowed.iter().map(|(_, left, _)| &left[..]).collect();
+    let exact = copy.bounds_of(team, &xs, &rows);
+    found.resize(narrowed.len(), Vec::new());
+    team.for_each_pair(&mut found, 1, &mut narrowed, 1, |t, found, narrowed| {
+        let (token, left, bounds) = &mut narrowed[0];
+        let (low, high) = bounds.split_at_mut(vocab);
+        let [exact_low, exact_high] = &exact[t];
+        for (id, (exact_low, exact_high)) in left.iter().zip(exact_low.iter().zip(exact_high)) {
+            (low[*id], high[*id]) = (*exact_low, *exact_high);
+        }
+        found[0] = token.reaching(low, high, left.iter().copied()).unwrap_or_default();
+    });
+    let found = narrowed.iter().map(|(token, ..)| token.token).zip(found).collect();
+    Ok((found, usual.into_iter().map(|(token, _)| token).collect()))
 }
 
 /// The threshold of a row whose candidates are found by bounds, and the set that they are in. Few tokens are computed

@@ -4,11 +4,15 @@
 //! Cauchy-Schwarz inequality, and ŵ·x̂ is an integer times two steps. A dot in fixed order differs from w·x by at most
 //! γ Σ|w||x| ≤ γ|w||x|, where γ = m·u / (1 - m·u) for m roundings (Higham, Accuracy and Stability of Numerical
 //! Algorithms, section 3.1). So the bounds hold the logit *as the exact path rounds it*.
+//!
+//! Where bytes are multiplied faster than 16-bit integers, several tokens are first screened with x in 8 bits
+//! ([`QuantizedHead::screen`]). These wider intervals contain the others, so they rule out no token that the others would
+//! not rule out.
 
 use super::linear::Dense;
 use crate::error::Result;
-use crate::kernel::Team;
-use crate::kernel::quantized_head::{HEAD_STEP, HEAD_TOKENS, QuantizedToken};
+use crate::kernel::quantized_head::{BYTE_STEP, HEAD_STEP, HEAD_TOKENS, QuantizedToken};
+use crate::kernel::{Kernels, Team};
 use crate::machine::buffer::Buffer;
 use crate::machine::memory::HugeBuf;
 use crate::machine::pool::OutputTile;
@@ -17,6 +21,12 @@ use std::ops::Range;
 
 /// How many rows one task computes.
 const ROWS_PER_TASK: usize = 64;
+
+/// In how many rows one task looks for those whose bounds are wanted.
+const ROWS_PER_SEARCH: usize = 1024;
+/// Tokens whose error in 8 bits is larger than this, in units of the typical logit of a random row, |w||x|/√n, are not
+/// screened: too few rows would be ruled out. Hidden states with single large values have such errors.
+const MAX_SCREEN_ERROR: f64 = 1.5;
 
 /// A matrix in 8 bits, with the step, the norm and the error that `quantize_row` returns for each row.
 pub(super) struct QuantizedHead {
@@ -30,6 +40,12 @@ pub(super) struct QuantizedHead {
 /// A token's hidden state x as integers.
 struct QuantizedInput {
     q: Vec<i16>,
+    token: QuantizedToken,
+}
+
+/// A token's hidden state x as bytes.
+pub(super) struct ScreenInput {
+    q: Vec<i8>,
     token: QuantizedToken,
 }
 
@@ -83,6 +99,11 @@ impl QuantizedHead {
         &self.q
     }
 
+    /// The number of its rows.
+    pub(super) fn rows(&self) -> usize {
+        self.steps.len()
+    }
+
     /// The columns of the copy.
     pub(super) fn stride(&self) -> usize {
         self.stride
@@ -123,16 +144,91 @@ impl QuantizedHead {
     /// Writes, for each of `xs`, the lower bounds of all its logits and then the upper bounds.
     pub(super) fn bounds(&self, team: &Team, xs: &[&[f32]], wanted: Option<&TokenSet>, out: &mut [f32]) {
         self.dots(team, xs, wanted, out, |rows, dots, inputs, out| {
-            let n = rows.len();
-            let facts = [&self.steps[rows.clone()], &self.norms[rows.clone()], &self.errors[rows]];
-            let (mut low, mut high) = ([0f32; ROWS_PER_TASK], [0f32; ROWS_PER_TASK]);
-            for (t, (dots, input)) in dots.chunks(n).zip(inputs).enumerate() {
-                let (low, high) = (&mut low[..n], &mut high[..n]);
-                team.kernels.logit_bounds(dots, facts, input.token, low, high);
-                out.token(2 * t).copy_from_slice(low);
-                out.token(2 * t + 1).copy_from_slice(high);
+            self.write_bounds(team, rows, dots, inputs.iter().map(|input| input.token), out);
+        });
+    }
+
+    /// Writes the bounds of some rows that follow from `dots[token][row]`.
+    fn write_bounds(
+        &self,
+        team: &Team,
+        rows: Range<usize>,
+        dots: &[i32],
+        tokens: impl Iterator<Item = QuantizedToken>,
+        out: &mut OutputTile,
+    ) {
+        let n = rows.len();
+        let facts = [&self.steps[rows.clone()], &self.norms[rows.clone()], &self.errors[rows]];
+        let (mut low, mut high) = ([0f32; ROWS_PER_TASK], [0f32; ROWS_PER_TASK]);
+        for (t, (dots, token)) in dots.chunks(n).zip(tokens).enumerate() {
+            let (low, high) = (&mut low[..n], &mut high[..n]);
+            team.kernels.logit_bounds(dots, facts, token, low, high);
+            out.token(2 * t).copy_from_slice(low);
+            out.token(2 * t + 1).copy_from_slice(high);
+        }
+    }
+
+    /// The state x for [`QuantizedHead::screen`]; `None` if it would rule out few rows, or if this instruction set is not
+    /// faster with bytes.
+    pub(super) fn screen_input(&self, kernels: &Kernels, x: &[f32]) -> Option<ScreenInput> {
+        if !self.stride.is_multiple_of(BYTE_STEP) || !kernels.byte_dots(&[], &[], &mut []) {
+            return None;
+        }
+        let input = ScreenInput::new(x, self.stride);
+        let QuantizedToken { norm, error, .. } = input.token;
+        (error * (x.len() as f64).sqrt() <= MAX_SCREEN_ERROR * norm).then_some(input)
+    }
+
+    /// As [`QuantizedHead::bounds`], from x in 8 bits: faster, and every interval contains that of `bounds`.
+    pub(super) fn screen(&self, team: &Team, inputs: &[ScreenInput], out: &mut [f32]) {
+        let tokens: Vec<&[i8]> = inputs.iter().map(|input| &input.q[..]).collect();
+        let q = self.integers(); // once: a mapped buffer checks its place
+        team.for_each_rows(out, self.steps.len(), ROWS_PER_TASK, |first, out| {
+            let own = first..first + out.len();
+            let mut dots = vec![0i32; tokens.len() * own.len()];
+            let done = team.kernels.byte_dots(&q[own.start * self.stride..own.end * self.stride], &tokens, &mut dots);
+            assert!(done, "`screen_input` has asked for it");
+            self.write_bounds(team, own, &dots, inputs.iter().map(|input| input.token), out);
+        });
+    }
+
+    /// The bounds that [`QuantizedHead::bounds`] gives, for each of `xs` those of some rows, in ascending order: lower
+    /// ones, and upper ones.
+    pub(super) fn bounds_of(&self, team: &Team, xs: &[&[f32]], rows: &[&[usize]]) -> Vec<[Vec<f32>; 2]> {
+        let inputs: Vec<QuantizedInput> = xs.iter().map(|x| QuantizedInput::new(x, self.stride)).collect();
+        let firsts = (0..self.steps.len()).step_by(ROWS_PER_SEARCH);
+        // The tokens follow each other in each range of rows, so that a row is in the cache for the others.
+        let mut tasks: Vec<(usize, Vec<[Vec<f32>; 2]>)> = firsts.map(|first| (first, Vec::new())).collect();
+        team.for_each_chunk(&mut tasks, 1, |_, tasks| {
+            for (first, bounds) in tasks {
+                let of_token = |(input, rows): (&QuantizedInput, &&[usize])| {
+                    let at = |row: usize| rows.partition_point(|id| *id < row);
+                    self.bounds_of_rows(team.kernels, input, &rows[at(*first)..at(*first + ROWS_PER_SEARCH)])
+                };
+                bounds.extend(inputs.iter().zip(rows).map(of_token));
             }
         });
+        let mut all: Vec<[Vec<f32>; 2]> = vec![Default::default(); xs.len()];
+        for (_, bounds) in tasks {
+            for (all, [low, high]) in all.iter_mut().zip(bounds) {
+                all[0].extend(low);
+                all[1].extend(high);
+            }
+        }
+        all
+    }
+
+    fn bounds_of_rows(&self, kernels: &Kernels, input: &QuantizedInput, rows: &[usize]) -> [Vec<f32>; 2] {
+        let mut dots = vec![0i32; rows.len()];
+        let q = self.integers();
+        for (row, dot) in rows.iter().zip(dots.chunks_mut(1)) {
+            kernels.dot_i8(&q[row * self.stride..][..self.stride], &[&input.q], dot);
+        }
+        let of = |facts: &[f32]| rows.iter().map(|row| facts[*row]).collect::<Vec<f32>>();
+        let [steps, norms, errors] = self.facts().map(of);
+        let (mut low, mut high) = (vec![0f32; rows.len()], vec![0f32; rows.len()]);
+        kernels.logit_bounds(&dots, [&steps, &norms, &errors], input.token, &mut low, &mut high);
+        [low, high]
     }
 
     /// Passes the integer dots of some rows to `write`: rows, `dots[token][row]`, tokens, and their part of `out`. Rows that
@@ -182,11 +278,38 @@ impl QuantizedInput {
             squares += x * x;
             errors += (x - *q as f64 * step).powi(2);
         }
-        let root = |squares: f64| squares.sqrt() * (1.0 + 1e-9) + 1e-36;
         // Roundings of a dot: the fused multiply-adds of one of 64 lanes, six halvings, and two spare ones.
         let roundings = x.len().div_ceil(64) + 8;
         let gamma = 1.01 * roundings as f64 * 2f64.powi(-24);
         QuantizedInput { q, token: QuantizedToken { step, norm: root(squares), error: root(errors), gamma } }
+    }
+}
+
+/// An upper bound of the root of a sum of squares in f64.
+fn root(squares: f64) -> f64 {
+    squares.sqrt() * (1.0 + 1e-9) + 1e-36
+}
+
+impl ScreenInput {
+    /// x in bytes, with an error so large that the bounds contain those of [`QuantizedInput`].
+    ///
+    /// With x = x̂ + f in 16 bits and x = x̌ + g in 8 bits, the centers ŵ·x̂ and ŵ·x̌ of both intervals differ by at most
+    /// |ŵ|(|f| + |g|), where |ŵ| ≤ |w| + |e|. The radius contains the error |f| as (|w| + |e|)|f|. With |g| + 2|f| in
+    /// place of |f| it is larger by (|w| + |e|)(|g| + |f|), so the interval reaches as far as the other on both sides. The
+    /// factors and |x|·1e-9 exceed what the roundings in f64 can take from that; the final rounding to f32 is monotone.
+    fn new(x: &[f32], stride: usize) -> ScreenInput {
+        let exact = QuantizedInput::new(x, stride).token;
+        let max = x.iter().fold(0f64, |max, x| max.max(x.abs() as f64)).max(1e-30);
+        let step = max / i8::MAX as f64;
+        let mut q = vec![0i8; stride];
+        let mut errors = 0f64;
+        for (q, x) in q.iter_mut().zip(x) {
+            let x = *x as f64;
+            *q = (x / step).round() as i8;
+            errors += (x - *q as f64 * step).powi(2);
+        }
+        let error = (root(errors) + 2.0 * exact.error) * (1.0 + 1e-6) + exact.norm * 1e-9;
+        ScreenInput { q, token: QuantizedToken { step, error, ..exact } }
     }
 }
 

@@ -30,8 +30,11 @@ pub enum LogitsFor<'a> {
 }
 
 /// Applies the sampler's penalties to the lower and upper bounds of all logits, and returns the threshold below which
-/// an upper bound rules a token out; `None` if every logit is needed. The penalties must keep the order of values (be
-/// monotone), or the bounds would no longer hold.
+/// an upper bound rules a token out; `None` if every logit is needed, whatever the bounds.
+///
+/// The penalties must keep the order of values (be monotone), or the bounds would no longer hold. The function may be
+/// called with wide bounds first and with tighter ones then, where bounds of tokens that the first threshold ruled out are
+/// minus infinity. So the threshold must follow from the n-th largest adjusted lower bound, for some n, and rise with it.
 pub type CandidateThreshold<'a> = dyn Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync + 'a;
 
 impl LogitsFor<'_> {

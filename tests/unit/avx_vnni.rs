@@ -19,6 +19,7 @@ fn the_evex_encoding_equals_scalar() {
         many: None,
         grouped: GROUPED,
         peak_macs,
+        byte_dots: None,
         floats: FLOATS,
     };
     crate::kernel::ternary::tests::equals_scalar(&EVEX);
