@@ -246,7 +246,7 @@ impl Head {
         });
         let mut tokens: Vec<Bounded> = bounded.collect();
         let wanted = union(tokens.iter().map(|token| token.allowed));
-        let mut candidates: Vec<(usize, Vec<usize>)> = Vec::new();
+        let mut candidates = Candidates::new();
         if let (Copy::EightBit(copy), None) = (copy, &wanted) {
             (candidates, tokens) = screened(team, copy, row_of, tokens)?;
         }
@@ -291,6 +291,9 @@ impl Head {
     }
 }
 
+/// Tokens by their index in the pass, and the ids that the sampler can choose for each.
+type Candidates = Vec<(usize, Vec<usize>)>;
+
 /// A token whose candidates are found by bounds.
 struct Bounded<'a> {
     /// Its index among the tokens of the pass.
@@ -321,14 +324,14 @@ fn screened<'a, 'x>(
     copy: &QuantizedHead,
     row_of: impl Fn(usize) -> &'x [f32],
     tokens: Vec<Bounded<'a>>,
-) -> Result<(Vec<(usize, Vec<usize>)>, Vec<Bounded<'a>>)> {
+) -> Result<(Candidates, Vec<Bounded<'a>>)> {
     let inputs: Vec<Option<ScreenInput>> = if tokens.len() < MIN_SCREENED {
         Vec::new()
     } else {
         tokens.iter().map(|token| copy.screen_input(team.kernels, row_of(token.token))).collect()
     };
     if inputs.iter().flatten().count() < MIN_SCREENED {
-        return Ok((Vec::new(), tokens));
+        return Ok((Candidates::new(), tokens));
     }
     let vocab = copy.rows();
     let (screened, mut usual): (Vec<_>, Vec<_>) =
