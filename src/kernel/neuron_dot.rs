@@ -10,6 +10,8 @@
 //!
 //! Inner loops count with indexes: adaptors of iterators may end up in other codegen units, where only LTO inlines them.
 
+#![expect(clippy::needless_range_loop, reason = "inner loops count with indexes, see above")]
+
 use super::packing::Word;
 use super::prefetch::prefetch;
 use super::ternary_dot::{PLANES, TernaryDot};
@@ -46,14 +48,19 @@ impl<'a> NeuronLines<'a> {
     }
 }
 
+/// See [`NeuronKernels::up_rows`].
+type UpRowsKernel = unsafe fn(NeuronLines, &[usize], &[[i8; PLANE]], &mut [i32]);
+/// See [`NeuronKernels::down_columns`].
+type DownColumnsKernel = unsafe fn(NeuronLines, &[usize], &[i8], &[usize], &mut [[i32; PLANE]]);
+
 /// The kernels for neurons in one packing.
 #[derive(Clone, Copy)]
 pub(super) struct NeuronKernels {
     /// Code sums of some neurons' rows of `up`, given by their first lines, for one token. The token lies as the planes
     /// of the lines do, one after the other.
-    pub up_rows: unsafe fn(NeuronLines, &[usize], &[[i8; PLANE]], &mut [i32]),
+    pub up_rows: UpRowsKernel,
     /// `Σ activation · code` over some neurons' columns of `down`, for some of their lines: `[line][plane][byte]`.
-    pub down_columns: unsafe fn(NeuronLines, &[usize], &[i8], &[usize], &mut [[i32; PLANE]]),
+    pub down_columns: DownColumnsKernel,
 }
 
 /// See [`NeuronKernels::up_rows`].
@@ -122,7 +129,6 @@ unsafe fn eight_lines<D: TernaryDot>(acc: &mut [D::Sum; PLANES], row: &[Word], n
 /// # Safety
 /// As for `eight_lines`.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "see the head of this file")]
 unsafe fn one_line<D: TernaryDot, const LINE: usize>(
     acc: &mut [D::Sum; PLANES],
     row: &[Word],
@@ -152,7 +158,6 @@ unsafe fn one_line<D: TernaryDot, const LINE: usize>(
 /// # Safety
 /// As for `eight_lines`.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "see the head of this file")]
 unsafe fn widen<D: TernaryDot>(acc: &mut [D::Sum; PLANES]) {
     for a in 0..D::ACCUMULATORS {
         // SAFETY: the caller promises the instruction set of `D`.
@@ -165,7 +170,6 @@ type HalfSums<D> = [[<D as TernaryDot>::Sum; PLANES]; 2];
 
 /// See [`NeuronKernels::down_columns`].
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "see the head of this file")]
 pub(super) fn down_columns<D: TernaryDot>(
     neurons: NeuronLines,
     starts: &[usize],
@@ -270,7 +274,6 @@ unsafe fn half<D: TernaryDot, const HIGH: bool>(
 
 /// Adds 16-bit sums to 32-bit ones.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "see the head of this file")]
 fn widen_all<D: TernaryDot>(acc: &mut [HalfSums<D>]) {
     for half in acc {
         for o in 0..2 {

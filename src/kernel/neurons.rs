@@ -230,10 +230,10 @@ fn copy_columns(team: &Team, down: &Ternary, packing: Packing, by_neuron: &mut [
                 _ => vec![Word([0; 64]); cols / GROUP],
             };
             let words: [Vec<Word>; 8] = std::array::from_fn(words);
-            for w in 0..words[0].len() {
+            let four = |half: usize, w: usize| std::array::from_fn(|k| &words[2 * k + half][w]);
+            for w in 0..cols / GROUP {
                 for half in 0..2 {
-                    let four = std::array::from_fn(|k| &words[2 * k + half][w]);
-                    for (plane, codes) in transpose(four).iter().enumerate() {
+                    for (plane, codes) in transpose(four(half, w)).iter().enumerate() {
                         for j in 0..4 {
                             let column = BLOCK * (w / TWO_BIT_WORDS) + RUN * plane + 4 * (w % TWO_BIT_WORDS) + j;
                             let out = &mut columns[column * column_bytes + rows + GROUP * half..][..GROUP];

@@ -98,7 +98,7 @@ impl Model {
             let input = inputs.norm(buffers.x, &block.norms.ffn, None, buffers.normed)?;
             block.gate.apply(team, &input, gate, record);
             // A gate that is not a number is active.
-            let active = |gate: &f32| !(*gate <= 0.0);
+            let active = |gate: &f32| *gate > 0.0 || gate.is_nan();
             let count = gate.iter().filter(|gate| active(gate)).count();
             // A product of 0 with an output that is not finite would not be 0.
             if few(count, neurons) && copy.gives_finite(int8(&input)) {
