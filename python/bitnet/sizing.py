@@ -204,7 +204,7 @@ def plan(
         "rates": None
         if is_cached
         else [
-            _rate(n, depth, processes, per_token, bandwidth, peak)
+            _rate(n, depth, processes, per_token, bandwidth, peak, copied)
             for n in _streams(streams, processes)
             for depth in (0, context)
         ],
@@ -220,13 +220,21 @@ def _streams(most: int, processes: int) -> Iterable[int]:
 
 
 def _rate(
-    streams: int, depth: int, processes: int, per_token: dict[str, int], bandwidth: float, peak: float
+    streams: int,
+    depth: int,
+    processes: int,
+    per_token: dict[str, int],
+    bandwidth: float,
+    peak: float,
+    skippable: int = 0,
 ) -> dict[str, Any]:
     """The limit of so many streams that decode at once, each behind `depth` tokens.
 
     Each process that decodes reads the weights; each stream reads its keys and values, and reads and writes its state.
+    A process with a single stream may skip `skippable` bytes of the weights. How many it skips depends on the text, so
+    the limit is that of skipping all.
     """
-    weights = min(streams, processes) * per_token["weight_bytes"]
+    weights = min(streams, processes) * (per_token["weight_bytes"] - (skippable if streams <= processes else 0))
     own = per_token["kv_bytes"] * depth + 2 * per_token["state_bytes"]
     seconds = {
         "memory": (weights + streams * own) / bandwidth,
