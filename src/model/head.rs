@@ -62,9 +62,11 @@ const CANDIDATE_DIVISOR: usize = 16;
 /// So many rows are computed exactly without looking at their bounds.
 const FEW: usize = 256;
 /// From so many tokens on, multiplying takes longer than reading the copy, and their states are rounded to 8 bits first.
-const MIN_SCREENED: usize = 4;
+const MIN_SCREENED: usize = 6;
 /// If more than 1/8 of the vocabulary are left then, bounding all rows in order is faster than gathering them.
 const SCREEN_DIVISOR: usize = 8;
+/// If more than 1/64 are left, a better threshold for them is found first.
+const MANY_LEFT_DIVISOR: usize = 64;
 /// If up to 1/4 of the vocabulary are allowed and all of them count, their rows are gathered.
 const ALLOWED_DIVISOR: usize = 4;
 
@@ -295,6 +297,7 @@ impl Head {
 type Candidates = Vec<(usize, Vec<usize>)>;
 
 /// A token whose candidates are found by bounds.
+#[derive(Clone, Copy)]
 struct Bounded<'a> {
     /// Its index among the tokens of the pass.
     token: usize,
@@ -312,12 +315,52 @@ impl Bounded<'_> {
     }
 }
 
+/// A token whose candidates are among those that a screen has left.
+struct Narrowed<'a, 'b> {
+    token: Bounded<'a>,
+    /// The ids that are left, ascending, with their adjusted upper bounds.
+    left: Vec<(usize, f32)>,
+    /// Room for the lower and the upper bounds of all ids.
+    bounds: &'b mut [f32],
+}
+
+impl Narrowed<'_, '_> {
+    /// The ids that are left.
+    fn ids(&self) -> Vec<usize> {
+        self.left.iter().map(|(id, _)| *id).collect()
+    }
+
+    /// Where many ids are left, the eighth of them with the largest upper bounds, ascending.
+    fn best(&self) -> Vec<usize> {
+        if self.left.len() <= self.bounds.len() / 2 / MANY_LEFT_DIVISOR {
+            return Vec::new();
+        }
+        let mut left = self.left.clone();
+        let n = left.len() / 8;
+        left.select_nth_unstable_by(n, |a, b| b.1.total_cmp(&a.1));
+        let mut ids: Vec<usize> = left[..n].iter().map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Bounds of all ids, lower and upper ones: these of some, and minus infinity for the others.
+    fn set_bounds(&mut self, ids: &[usize], [of_low, of_high]: &[Vec<f32>; 2]) -> (&mut [f32], &mut [f32]) {
+        self.bounds.fill(f32::NEG_INFINITY);
+        let (low, high) = self.bounds.split_at_mut(self.bounds.len() / 2);
+        for (id, (of_low, of_high)) in ids.iter().zip(of_low.iter().zip(of_high)) {
+            (low[*id], high[*id]) = (*of_low, *of_high);
+        }
+        (low, high)
+    }
+}
+
 /// Finds the candidates of several tokens from bounds of their states in 8 bits first, and from those in 16 bits where
 /// the first ones rule out most tokens. Returns them, and the tokens that have to take the usual way.
 ///
-/// The candidates are those of the usual way. The first intervals contain the second ones, so the first threshold T₁ is at
-/// most the second one T₂, and an upper bound below T₁ would be below T₂, too. With minus infinity in place of the lower
-/// bounds of ids that T₁ rules out, T₂ is the same: those bounds are below it, and it depends on the larger ones alone
+/// The candidates are those of the usual way, whose threshold is T. The first intervals contain the usual ones, so their
+/// threshold is at most T, and so is a threshold from the usual bounds of some ids and minus infinity for the others. An
+/// upper bound below either is below T, and so is the usual one of its id, which is not larger. The last threshold is T
+/// itself: the lower bounds that are replaced by minus infinity are below T, which depends on the larger ones alone
 /// ([`CandidateThreshold`]).
 fn screened<'a, 'x>(
     team: &Team,
@@ -334,42 +377,54 @@ fn screened<'a, 'x>(
         return Ok((Candidates::new(), tokens));
     }
     let vocab = copy.rows();
-    let (screened, mut usual): (Vec<_>, Vec<_>) =
-        tokens.into_iter().zip(inputs).partition(|(_, input)| input.is_some());
+    let (screened, usual): (Vec<_>, Vec<_>) = tokens.into_iter().zip(inputs).partition(|(_, input)| input.is_some());
+    let mut usual: Vec<Bounded> = usual.into_iter().map(|(token, _)| token).collect();
     let (tokens, inputs): (Vec<Bounded>, Vec<ScreenInput>) =
         screened.into_iter().filter_map(|(token, input)| Some((token, input?))).unzip();
+
+    // Bounds from states in 8 bits, and what the sampler's threshold for them leaves.
     let mut bounds = try_zeroed(2 * tokens.len() * vocab)?;
     copy.screen(team, &inputs, &mut bounds);
-    let mut left: Vec<Option<Vec<usize>>> = vec![None; tokens.len()];
+    let mut left: Vec<Option<Vec<(usize, f32)>>> = vec![None; tokens.len()];
     team.for_each_pair(&mut left, 1, &mut bounds, 2 * vocab, |t, left, bounds| {
         let (low, high) = bounds.split_at_mut(vocab);
-        left[0] = tokens[t].reaching(low, high, 0..vocab).filter(|left| left.len() <= vocab / SCREEN_DIVISOR);
-        low.fill(f32::NEG_INFINITY);
-        high.fill(f32::NEG_INFINITY);
+        let ids = tokens[t].reaching(low, high, 0..vocab).filter(|ids| ids.len() <= vocab / SCREEN_DIVISOR);
+        left[0] = ids.map(|ids| ids.into_iter().map(|id| (id, high[id])).collect());
     });
-    let parts = tokens.into_iter().zip(left).zip(bounds.chunks_mut(2 * vocab));
-    let (mut found, mut narrowed) = (Vec::new(), Vec::new());
-    for ((token, left), bounds) in parts {
+    let mut narrowed: Vec<Narrowed> = Vec::new();
+    for ((token, left), bounds) in tokens.into_iter().zip(left).zip(bounds.chunks_mut(2 * vocab)) {
         match left {
-            Some(left) => narrowed.push((token, left, bounds)),
-            None => usual.push((token, None)),
+            Some(left) => narrowed.push(Narrowed { token, left, bounds }),
+            None => usual.push(token),
         }
     }
-    let xs: Vec<&[f32]> = narrowed.iter().map(|(token, ..)| row_of(token.token)).collect();
-    let rows: Vec<&[usize]> = narrowed.iter().map(|(_, left, _)| &left[..]).collect();
-    let exact = copy.bounds_of(team, &xs, &rows);
-    found.resize(narrowed.len(), Vec::new());
-    team.for_each_pair(&mut found, 1, &mut narrowed, 1, |t, found, narrowed| {
-        let (token, left, bounds) = &mut narrowed[0];
-        let (low, high) = bounds.split_at_mut(vocab);
-        let [exact_low, exact_high] = &exact[t];
-        for (id, (exact_low, exact_high)) in left.iter().zip(exact_low.iter().zip(exact_high)) {
-            (low[*id], high[*id]) = (*exact_low, *exact_high);
+
+    // Usual bounds of the best ids give a better threshold, which rules out most of many others.
+    let xs: Vec<&[f32]> = narrowed.iter().map(|of| row_of(of.token.token)).collect();
+    let best: Vec<Vec<usize>> = narrowed.iter().map(Narrowed::best).collect();
+    let exact = copy.bounds_of(team, &xs, &best.iter().map(|ids| &ids[..]).collect::<Vec<_>>());
+    team.for_each_chunk(&mut narrowed, 1, |t, narrowed| {
+        let of = &mut narrowed[0];
+        if best[t].is_empty() {
+            return;
         }
-        found[0] = token.reaching(low, high, left.iter().copied()).unwrap_or_default();
+        let threshold = of.token.threshold;
+        let (low, high) = of.set_bounds(&best[t], &exact[t]);
+        if let Some(least) = threshold(low, high).filter(|least| !least.is_nan()) {
+            of.left.retain(|(_, high)| *high >= least);
+        }
     });
-    let found = narrowed.iter().map(|(token, ..)| token.token).zip(found).collect();
-    Ok((found, usual.into_iter().map(|(token, _)| token).collect()))
+
+    // Usual bounds of all ids that are left.
+    let ids: Vec<Vec<usize>> = narrowed.iter().map(Narrowed::ids).collect();
+    let exact = copy.bounds_of(team, &xs, &ids.iter().map(|ids| &ids[..]).collect::<Vec<_>>());
+    let mut found = vec![Vec::new(); narrowed.len()];
+    team.for_each_pair(&mut found, 1, &mut narrowed, 1, |t, found, narrowed| {
+        let token = narrowed[0].token;
+        let (low, high) = narrowed[0].set_bounds(&ids[t], &exact[t]);
+        found[0] = token.reaching(low, high, ids[t].iter().copied()).unwrap_or_default();
+    });
+    Ok((narrowed.iter().map(|of| of.token.token).zip(found).collect(), usual))
 }
 
 /// The threshold of a row whose candidates are found by bounds, and the set that they are in. Few tokens are computed
