@@ -20,7 +20,6 @@ use super::avx512_vnni::{self, byte_dots, two_bit_sums};
 use super::grouped_dot::{GroupedKernels, ManyGrouped};
 use super::isa::Isa;
 use super::packing::{BASE3_BLOCK, BASE3_WORDS, BLOCK, GROUP, Packing, TWO_BIT_WORDS, Word};
-use super::prefetch::prefetch_ahead;
 use super::table::{Kernels, ManySums};
 use super::ternary::Tokens;
 use super::ternary_dot::{STRIP, TileSums};
@@ -106,6 +105,10 @@ unsafe fn many_sums(packing: Packing, words: &[Word], tokens: Tokens, sums: &mut
             }
         }
         let codes = [&*codes[0], &*codes[groups - 1]];
+        // Two chunks on, in this strip or in the next one, which the same thread mostly computes.
+        let chunk = after - before;
+        let at = if before + 2 * chunk < per_group { 0 } else { (groups - 1) * per_group } + before + 2 * chunk;
+        let next = [0, groups - 1].map(|group| words.as_ptr().wrapping_add(group * per_group + at));
         for first in (0..n).step_by(2 * TILE) {
             let tile = TILE.min(n - first);
             let tiles = [tile, TILE.min(n - first - tile)];
@@ -113,7 +116,7 @@ unsafe fn many_sums(packing: Packing, words: &[Word], tokens: Tokens, sums: &mut
                 configure(&TileConfig::of(tiles));
                 configured = tiles;
             }
-            add_products(codes, tokens.range(first..n), columns.start, tiles, &mut sums[first..]);
+            add_products(codes, next, tokens.range(first..n), columns.start, tiles, &mut sums[first..]);
         }
     }
     // SAFETY: the processor has the instruction, as the caller promises.
@@ -131,11 +134,20 @@ pub(super) unsafe fn configure(config: &TileConfig) {
 }
 
 /// Adds to `sums` the products of two groups' codes of some columns, from `first_col` on, and the activations of the
-/// first tokens, as many as `n` says for each tile. The tiles are configured for `n`.
+/// first tokens, as many as `n` says for each tile. The tiles are configured for `n`. Asks for as many words from `next`
+/// on as unpack to the codes of a chunk, a few in each step, so that memory is read while tiles are multiplied.
 ///
 /// # Safety
 /// As for [`many_sums`].
-unsafe fn add_products(codes: [&[Word]; 2], tokens: Tokens, first_col: usize, n: [usize; 2], sums: &mut TileSums) {
+unsafe fn add_products(
+    codes: [&[Word]; 2],
+    next: [*const Word; 2],
+    tokens: Tokens,
+    first_col: usize,
+    n: [usize; 2],
+    sums: &mut TileSums,
+) {
+    const { assert!(size_of::<[i32; STRIP]>() == 2 * size_of::<Word>()) };
     let steps = codes[0].len() / LINES_PER_TILE;
     assert!(steps > 0 && codes.iter().all(|codes| codes.len() == steps * LINES_PER_TILE));
     assert!(n[0] > 0 && n[0] <= TILE && n[1] <= TILE && n[0] + n[1] <= tokens.len().min(sums.len()));
@@ -148,46 +160,67 @@ unsafe fn add_products(codes: [&[Word]; 2], tokens: Tokens, first_col: usize, n:
         // `stride` apart, and 16 lines of each group, which the assertions hold; the sums have `n[0]` rows of `STRIP`.
         // Nothing else uses tiles.
         asm!(
-            "tileloadd tmm0, [{out} + 1*{row}]",
-            "tileloadd tmm1, [{out} + 1*{row} + 64]",
+            "tileloadd tmm0, [{out} + 2*{line}]",
+            "tileloadd tmm1, [{out} + 2*{line} + 64]",
             "2:",
             "tileloadd tmm4, [{first} + 1*{stride}]",
             "tileloadd tmm6, [{a} + 1*{line}]",
             "tileloadd tmm7, [{b} + 1*{line}]",
             "tdpbsud tmm0, tmm4, tmm6",
+            "prefetcht0 [{next_a}]",
+            "prefetcht0 [{next_a} + 64]",
+            "prefetcht0 [{next_a} + 128]",
+            "prefetcht0 [{next_a} + 192]",
             "tdpbsud tmm1, tmm4, tmm7",
+            "prefetcht0 [{next_b}]",
+            "prefetcht0 [{next_b} + 64]",
+            "prefetcht0 [{next_b} + 128]",
+            "prefetcht0 [{next_b} + 192]",
+            "add {next_a}, 256",
+            "add {next_b}, 256",
             "add {first}, 64",
             "add {a}, 1024",
             "add {b}, 1024",
             "dec {steps}",
             "jnz 2b",
-            "tilestored [{out} + 1*{row}], tmm0",
-            "tilestored [{out} + 1*{row} + 64], tmm1",
+            "tilestored [{out} + 2*{line}], tmm0",
+            "tilestored [{out} + 2*{line} + 64], tmm1",
             first = inout(reg) first => _,
             a = inout(reg) a => _,
             b = inout(reg) b => _,
+            next_a = inout(reg) next[0] => _,
+            next_b = inout(reg) next[1] => _,
             steps = inout(reg) steps => _,
             stride = in(reg) stride,
             line = in(reg) size_of::<Word>(),
             out = in(reg) out,
-            row = in(reg) size_of::<[i32; STRIP]>(),
             options(nostack),
         );
         return;
     }
     // SAFETY: as above; the second tile of tokens and of sums follows the first.
     asm!(
-        "tileloadd tmm0, [{out} + 1*{row}]",
-        "tileloadd tmm1, [{out} + 1*{row} + 64]",
-        "tileloadd tmm2, [{next} + 1*{row}]",
-        "tileloadd tmm3, [{next} + 1*{row} + 64]",
+        "tileloadd tmm0, [{out} + 2*{line}]",
+        "tileloadd tmm1, [{out} + 2*{line} + 64]",
+        "tileloadd tmm2, [{second_out} + 2*{line}]",
+        "tileloadd tmm3, [{second_out} + 2*{line} + 64]",
         "2:",
         "tileloadd tmm4, [{first} + 1*{stride}]",
         "tileloadd tmm6, [{a} + 1*{line}]",
         "tileloadd tmm7, [{b} + 1*{line}]",
         "tdpbsud tmm0, tmm4, tmm6",
         "tileloadd tmm5, [{second} + 1*{stride}]",
+        "prefetcht0 [{next_a}]",
+        "prefetcht0 [{next_a} + 64]",
+        "prefetcht0 [{next_a} + 128]",
+        "prefetcht0 [{next_a} + 192]",
         "tdpbsud tmm1, tmm4, tmm7",
+        "prefetcht0 [{next_b}]",
+        "prefetcht0 [{next_b} + 64]",
+        "prefetcht0 [{next_b} + 128]",
+        "prefetcht0 [{next_b} + 192]",
+        "add {next_a}, 256",
+        "add {next_b}, 256",
         "tdpbsud tmm2, tmm5, tmm6",
         "tdpbsud tmm3, tmm5, tmm7",
         "add {first}, 64",
@@ -196,20 +229,21 @@ unsafe fn add_products(codes: [&[Word]; 2], tokens: Tokens, first_col: usize, n:
         "add {b}, 1024",
         "dec {steps}",
         "jnz 2b",
-        "tilestored [{out} + 1*{row}], tmm0",
-        "tilestored [{out} + 1*{row} + 64], tmm1",
-        "tilestored [{next} + 1*{row}], tmm2",
-        "tilestored [{next} + 1*{row} + 64], tmm3",
+        "tilestored [{out} + 2*{line}], tmm0",
+        "tilestored [{out} + 2*{line} + 64], tmm1",
+        "tilestored [{second_out} + 2*{line}], tmm2",
+        "tilestored [{second_out} + 2*{line} + 64], tmm3",
         first = inout(reg) first => _,
         second = inout(reg) first.wrapping_add(n[0] * stride) => _,
         a = inout(reg) a => _,
         b = inout(reg) b => _,
+        next_a = inout(reg) next[0] => _,
+        next_b = inout(reg) next[1] => _,
         steps = inout(reg) steps => _,
         stride = in(reg) stride,
         line = in(reg) size_of::<Word>(),
         out = in(reg) out,
-        next = in(reg) out.wrapping_add(n[0]),
-        row = in(reg) size_of::<[i32; STRIP]>(),
+        second_out = in(reg) out.wrapping_add(n[0]),
         options(nostack),
     );
 }
@@ -220,7 +254,6 @@ pub(super) fn unpack_two_bit(words: &[Word], codes: &mut [Word]) {
     let blocks = words.as_chunks::<TWO_BIT_WORDS>().0.iter().zip(codes.as_chunks_mut::<{ BLOCK / 4 }>().0);
     for (words, codes) in blocks {
         for (w, word) in words.iter().enumerate() {
-            prefetch_ahead(word);
             let planes = unpack(load(word));
             for p in 0..4 {
                 write(&mut codes[TWO_BIT_WORDS * p + w], planes[p]);
@@ -237,7 +270,6 @@ pub(super) fn unpack_base3(words: &[Word], codes: &mut [Word]) {
         for b in 0..4 {
             for w in 0..TWO_BIT_WORDS {
                 let word = &words[TWO_BIT_WORDS * b + w];
-                prefetch_ahead(word);
                 let [two_bit, fifth] = split_base3(load(word));
                 let planes = unpack(two_bit);
                 for p in 0..4 {

@@ -68,13 +68,14 @@ unsafe fn group<const N: usize, const PARTS: usize>(
     let (base3, two_bit) = rows.words.split_at(rows.base3_blocks * BASE3_WORDS);
     let mut lines = [Word([0; 64]); CHUNK_LINES];
     for (at, words) in base3.as_chunks::<BASE3_WORDS>().0.iter().enumerate() {
-        words.iter().step_by(TWO_BIT_WORDS).for_each(prefetch_far);
+        words.iter().for_each(prefetch_far);
         unpack_base3(words, &mut lines);
         for (b, lines) in lines.as_chunks().0.iter().enumerate() {
             block::<N, PARTS>(lines, rows, r, 5 * at + b, tokens, y);
         }
     }
     for (at, words) in two_bit.as_chunks::<TWO_BIT_WORDS>().0.iter().enumerate() {
+        words.iter().for_each(prefetch_far);
         unpack_two_bit(words, &mut lines[..BLOCK_LINES]);
         let (lines, _) = lines.as_chunks();
         block::<N, PARTS>(&lines[0], rows, r, 5 * rows.base3_blocks + at, tokens, y);

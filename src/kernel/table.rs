@@ -232,8 +232,8 @@ impl Kernels {
             return unsafe { (many.sums)(packing, words, tokens, sums) };
         }
         let mut slices = [&[][..]; MAX_TILE_TOKENS];
-        for (i, slice) in slices[..n].iter_mut().enumerate() {
-            *slice = tokens.token(i);
+        for (slice, token) in slices.iter_mut().zip(tokens.rows()) {
+            *slice = token;
         }
         let tokens = &slices[..n];
         let mut two_bit = Vec::new();

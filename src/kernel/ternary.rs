@@ -125,9 +125,10 @@ impl<'a> Tokens<'a> {
         self.stride
     }
 
-    /// The values of token `i`.
-    pub fn token(&self, i: usize) -> &'a [i8] {
-        &self.q[i * self.stride..][..self.cols]
+    /// The values of each token.
+    pub fn rows(&self) -> impl Iterator<Item = &'a [i8]> {
+        let cols = self.cols;
+        self.q.chunks_exact(self.stride).map(move |row| &row[..cols])
     }
 
     /// The whole rows of the first `n` tokens.
@@ -320,8 +321,8 @@ impl Ternary {
                 team.kernels.ternary_sums(packing, words, tokens, sums);
                 for (t, sums) in sums.iter().take(tokens.len()).enumerate() {
                     let token = first_token + t;
-                    // The outputs of a batch do not fit in the near caches, and tokens lie far apart.
-                    if token + WRITES_AHEAD < n {
+                    // The outputs of many tokens do not fit in the near caches, and tokens lie far apart.
+                    if per_call > MAX_TILE_TOKENS && token + WRITES_AHEAD < n {
                         for line in out.token(token + WRITES_AHEAD).chunks(LINE_FLOATS) {
                             prefetch_to_write(line.as_ptr());
                         }
