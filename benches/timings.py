@@ -1,10 +1,10 @@
 """Compare the times in a receipt with a clock outside the engine: do the parts add up?
 
-python benches/timings.py [MODEL.gguf] [--prompt 512] [--tokens 64] [--repeats 3]
+python benches/timings.py [MODEL.gguf] [--prompt 512] [--tokens 64] [--repeats 3] [--isa NAME]
 
-Exits with status 1 if more than 2 % of the time spent in pulls is in no part, and more than 10 µs a pull, even in the
-best repeat. Time that is not measured is missing in every repeat; on a busy machine the process also waits between two
-clocks in some of them. A pull has costs of its own, which are more than 2 % of the time of a small model.
+Exits with status 1 if more than 2 % of the time spent in pulls is in no part, even in the best repeat. Time that is not
+measured is missing in every repeat; on a busy machine the process also waits between two clocks in some of them. A pull
+costs some microseconds of its own, which are more than 2 % where a small model runs fast: --isa scalar slows it down.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from bitnet import Engine
 
 PARTS = ("render", "tokenize", "prefill", "decode", "sample", "detokenize")
 ALLOWED = 0.02
-ALLOWED_A_PULL = 10e-6
 
 
 def measure(engine: Engine, prompt: Iterable[int], tokens: int) -> dict[str, float]:
@@ -48,8 +47,9 @@ def main() -> int:
     )
     parser.add_argument("--tokens", type=int, default=64, help="tokens to generate (default: 64)")
     parser.add_argument("--repeats", type=int, default=3, help="completions, each of another prompt (default: 3)")
+    parser.add_argument("--isa", help="instruction set, as `bitnet doctor` lists them (default: the best one)")
     options = parser.parse_args()
-    with Engine(options.model) as engine:
+    with Engine(options.model, isa=options.isa) as engine:
         size = min(options.prompt, engine.n_ctx // 2)
         draw = np.random.default_rng(0).integers
         rounds = [measure(engine, draw(1, engine.n_vocab, size), options.tokens) for _ in range(options.repeats)]
@@ -60,8 +60,7 @@ def main() -> int:
     middle, least = ({name: pick(shares) for name, shares in missing.items()} for pick in (statistics.median, min))
     print(f"not in any part: {middle['wall']:.3%} of wall, {middle['outside']:.3%} of the outside clock", end=" ")
     print(f"(least: {least['outside']:.3%})")
-    a_pull = min(times["outside"] - times["parts"] for times in rounds) / options.tokens
-    return 0 if least["outside"] <= ALLOWED or a_pull <= ALLOWED_A_PULL else 1
+    return 0 if least["outside"] <= ALLOWED else 1
 
 
 if __name__ == "__main__":

@@ -432,8 +432,18 @@ def test_the_times_of_an_answer_are_apart_from_its_consumers(engine: Any) -> Non
 
 
 def test_the_parts_of_a_time_add_up() -> None:
-    """Within 2 % (or 10 µs a token) of a clock outside of the engine, on the model inside."""
-    command = [sys.executable, str(ROOT / "benches" / "timings.py"), "--tokens", "128", "--repeats", "9"]
+    """Within 2 % of a clock outside of the engine, on the model inside. The scalar kernels are so slow that what a pull
+    itself costs does not count."""
+    command = [
+        sys.executable,
+        str(ROOT / "benches" / "timings.py"),
+        "--tokens",
+        "32",
+        "--repeats",
+        "5",
+        "--isa",
+        "scalar",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
