@@ -1,9 +1,8 @@
 //! AMX: a tile of registers holds 16 × 16 sums, and one instruction multiplies 16 tokens with 16 rows of 64 columns.
 //! Everything else is AVX-512 with VNNI and VBMI.
 //!
-//! The codes of a strip are unpacked to one byte each, once for all tokens. A line of 64 codes is then four columns of
-//! the 16 rows of a group, as `vpdpbusd` reads them too, and 16 lines in the order of the columns are a tile (the
-//! layout that `tdpbsud` takes for its second operand: Intel SDM, "TDPBSUD"). The activations are tiles where they lie.
+//! The codes of a strip are unpacked to one byte each, once for all tokens (`amx_tiles.rs`). The activations are tiles
+//! where they lie.
 //!
 //! Inner loop, for 64 columns, 32 tokens and 32 rows: 4 `tileloadd`, 4 `tdpbsud`, 65,536 multiply-adds. Bound: one
 //! `tdpbsud` in 16 cycles, 1,024 multiply-adds a cycle.
@@ -14,27 +13,21 @@
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
 use super::amx_grouped;
-use super::avx512::{FLOATS, load, unpack};
-use super::avx512_vbmi::{self, BASE3, split_base3, write};
+use super::amx_tiles::{
+    CHUNK_LINES, LINES_PER_TILE, TILE, TILE_COLS, TileConfig, configure, release, unpack_base3, unpack_two_bit,
+};
+use super::avx512::FLOATS;
+use super::avx512_vbmi::{self, BASE3};
 use super::avx512_vnni::{self, byte_dots, two_bit_sums};
 use super::grouped_dot::{GroupedKernels, ManyGrouped};
 use super::isa::Isa;
-use super::packing::{BASE3_BLOCK, BASE3_WORDS, BLOCK, GROUP, Packing, TWO_BIT_WORDS, Word};
+use super::packing::{BASE3_BLOCK, GROUP, Packing, Word};
 use super::table::{Kernels, ManySums};
 use super::ternary::Tokens;
 use super::ternary_dot::{STRIP, TileSums};
 use std::arch::asm;
-use std::arch::x86_64::*;
 use std::cell::Cell;
 
-/// Tokens in a tile.
-pub(super) const TILE: usize = 16;
-/// Columns in a tile of activations.
-pub(super) const TILE_COLS: usize = 64;
-/// Lines of codes in a tile.
-pub(super) const LINES_PER_TILE: usize = 16;
-/// Lines of codes of a group that are unpacked at a time.
-pub(super) const CHUNK_LINES: usize = BASE3_BLOCK / 4;
 /// Fewer tokens are faster by `vpdpbusd`, which need not unpack the codes to memory.
 const MIN_TOKENS: usize = 4;
 
@@ -56,29 +49,6 @@ pub(super) static TABLE: Kernels = Kernels {
 thread_local! {
     /// The unpacked codes of a strip, kept for the next one.
     static CODES: Cell<Vec<Word>> = const { Cell::new(Vec::new()) };
-}
-
-/// The operand of `ldtilecfg`: bytes and rows of each tile (Intel SDM, "LDTILECFG").
-#[repr(C, align(64))]
-pub(super) struct TileConfig {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-impl TileConfig {
-    /// Tiles 0 and 1 hold sums of the first tokens, 2 and 3 those of the second ones; 4 and 5 their activations; 6 and
-    /// 7 the codes of two groups. There may be no second tokens.
-    pub(super) fn of(tokens: [usize; 2]) -> TileConfig {
-        let [first, second] = tokens.map(|n| n as u8);
-        let mut config = TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        for (tile, rows) in [first, first, second, second, first, second, 16, 16].into_iter().enumerate() {
-            (config.rows[tile], config.row_bytes[tile]) = (rows, if rows > 0 { 64 } else { 0 });
-        }
-        config
-    }
 }
 
 /// The kernel of [`ManySums`]. 640 columns at a time, so that their codes stay in the nearest cache while all tokens are
@@ -119,18 +89,8 @@ unsafe fn many_sums(packing: Packing, words: &[Word], tokens: Tokens, sums: &mut
             add_products(codes, next, tokens.range(first..n), columns.start, tiles, &mut sums[first..]);
         }
     }
-    // SAFETY: the processor has the instruction, as the caller promises.
-    asm!("tilerelease", options(nomem, nostack));
+    release();
     CODES.set(codes);
-}
-
-/// Configures the tiles, whose values are lost.
-///
-/// # Safety
-/// As for [`many_sums`].
-pub(super) unsafe fn configure(config: &TileConfig) {
-    // SAFETY: the processor has the instruction, as the caller promises, and it reads the 64 bytes of the configuration.
-    asm!("ldtilecfg [{}]", in(reg) config, options(nostack, readonly));
 }
 
 /// Adds to `sums` the products of two groups' codes of some columns, from `first_col` on, and the activations of the
@@ -246,40 +206,6 @@ unsafe fn add_products(
         second_out = in(reg) out.wrapping_add(n[0]),
         options(nostack),
     );
-}
-
-/// Unpacks two-bit words to lines of codes, in the order of the columns.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn unpack_two_bit(words: &[Word], codes: &mut [Word]) {
-    let blocks = words.as_chunks::<TWO_BIT_WORDS>().0.iter().zip(codes.as_chunks_mut::<{ BLOCK / 4 }>().0);
-    for (words, codes) in blocks {
-        for (w, word) in words.iter().enumerate() {
-            let planes = unpack(load(word));
-            for p in 0..4 {
-                write(&mut codes[TWO_BIT_WORDS * p + w], planes[p]);
-            }
-        }
-    }
-}
-
-/// Unpacks base3 words to lines of codes, in the order of the columns.
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(super) fn unpack_base3(words: &[Word], codes: &mut [Word]) {
-    let blocks = words.as_chunks::<BASE3_WORDS>().0.iter().zip(codes.as_chunks_mut::<{ 5 * BLOCK / 4 }>().0);
-    for (words, codes) in blocks {
-        for b in 0..4 {
-            for w in 0..TWO_BIT_WORDS {
-                let word = &words[TWO_BIT_WORDS * b + w];
-                let [two_bit, fifth] = split_base3(load(word));
-                let planes = unpack(two_bit);
-                for p in 0..4 {
-                    write(&mut codes[BLOCK / 4 * b + TWO_BIT_WORDS * p + w], planes[p]);
-                }
-                let fifth = _mm512_and_si512(_mm512_srli_epi32(fifth, 6), _mm512_set1_epi8(3));
-                write(&mut codes[BLOCK + TWO_BIT_WORDS * b + w], fifth);
-            }
-        }
-    }
 }
 
 /// The multiply-adds of `tdpbsud` on tiles of ones, `rounds` times the dots of a block of 128 columns for 32 tokens and

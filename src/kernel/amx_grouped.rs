@@ -6,7 +6,9 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
-use super::amx::{CHUNK_LINES, LINES_PER_TILE, TILE, TILE_COLS, TileConfig, configure, unpack_base3, unpack_two_bit};
+use super::amx_tiles::{
+    CHUNK_LINES, LINES_PER_TILE, TILE, TILE_COLS, TileConfig, configure, release, unpack_base3, unpack_two_bit,
+};
 use super::avx512::Avx512;
 use super::grouped_dot::{GroupedRows, GroupedTokens, MAX_PLANES, fold};
 use super::lanes::SimdF32;
@@ -49,8 +51,7 @@ pub(super) unsafe fn many(rows: &[GroupedRows], tokens: GroupedTokens, y: &mut [
             }
         }
     }
-    // SAFETY: the processor has the instruction, as the caller promises.
-    asm!("tilerelease", options(nomem, nostack));
+    release();
 }
 
 /// Adds to `y[token]`, from row 16·`r` on, the outputs of a group of rows: block by block, in ascending order. The

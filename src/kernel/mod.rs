@@ -11,6 +11,8 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod amx_grouped;
+#[cfg(target_arch = "x86_64")]
+mod amx_tiles;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
