@@ -29,8 +29,8 @@ __all__ = ["Model", "RefereeError", "differences", "replay"]
 _INSIDE = Path(__file__).parent.parent / "models" / "trit.gguf"
 _CLAIM = """numerics model tokenizer act_quant ffn_act kv_type n_ctx template system prompt_ids sampling output_ids
 finish_reason previous"""
-_SAMPLING = """temperature top_k top_p min_p repetition_penalty repeat_last_n presence_penalty frequency_penalty logit_bias
-seed max_tokens stop stop_token_ids"""
+_SAMPLING = """temperature top_k top_p min_p repetition_penalty repeat_last_n presence_penalty frequency_penalty
+logit_bias seed max_tokens stop stop_token_ids"""
 
 
 def replay(receipt: Any, model: str | os.PathLike[str] | None = None) -> bool:
@@ -56,9 +56,9 @@ def differences(receipt: Any, model: str | os.PathLike[str] | None = None) -> li
         return _judge(receipt["claim"], receipt["digest"], model)
     except RefereeError:
         raise
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise RefereeError(f"not a receipt of schema 1.0.0 ({what}); pass one that bitnet wrote") from error
+        raise RefereeError(f"receipt or model are malformed ({what}); pass what bitnet wrote and read") from error
 
 
 def _judge(claim: dict[str, Any], digest: str, path: str | os.PathLike[str] | None) -> list[str]:
@@ -66,9 +66,7 @@ def _judge(claim: dict[str, Any], digest: str, path: str | os.PathLike[str] | No
     if claim["numerics"] != 1:
         raise RefereeError(f"claim.numerics is {claim['numerics']}, but this referee knows 1; use one that knows both")
     if other := [*set(claim) ^ set(_CLAIM.split()), *set(sampling) ^ set(_SAMPLING.split())]:
-        raise RefereeError(
-            f"the referee cannot judge claims with, or without, {', '.join(sorted(other))}; use Engine.replay"
-        )
+        raise RefereeError(f"the referee cannot judge claims with, or without, {sorted(other)}; use Engine.replay")
     if any(isinstance(part, dict) for part in (prompt, output, sampling["stop"])):
         raise RefereeError("the receipt is redacted; the referee needs prompt, answer and stop strings themselves")
     if (own := _digest(claim)) != digest:
@@ -80,7 +78,7 @@ def _judge(claim: dict[str, Any], digest: str, path: str | os.PathLike[str] | No
     if _tokenizer_hash(judge.file) != claim["tokenizer"] or claim["n_ctx"] > judge.context:
         found.append(f"claim.tokenizer is not the model's, or claim.n_ctx is above the model's {judge.context}")
     if not (prompt and output) or any(type(id) is not int or not 0 <= id < judge.vocab for id in ids):
-        return [*found, f"prompt or answer is empty or has ids that are no tokens, which are 0 to {judge.vocab - 1}"]
+        return [*found, f"prompt or answer is empty or holds what is no token id, from 0 to {judge.vocab - 1}"]
     if not _ends(claim, judge.file):
         found.append(f"claim.finish_reason is {claim['finish_reason']!r}, but the answer does not end like that")
     settings = {name: claim[name] for name in ("act_quant", "ffn_act", "kv_type")}
@@ -115,10 +113,8 @@ def _digest(claim: dict[str, Any]) -> str:
 
 
 def _tokenizer_hash(file: Gguf) -> str | None:
-    keys, beside = (
-        sorted(key for key in file.raw if key.startswith("tokenizer.")),
-        file.path.with_name("tokenizer.json"),
-    )
+    keys = sorted(key for key in file.raw if key.startswith("tokenizer."))
+    beside = file.path.with_name("tokenizer.json")
     if "tokenizer.huggingface.json" in keys:
         return blake3(file.metadata["tokenizer.huggingface.json"].encode(errors="surrogateescape"))
     if "tokenizer.ggml.model" in keys:
@@ -135,7 +131,7 @@ def _ends(claim: dict[str, Any], file: Gguf) -> bool:
     reason = "length" if len(output) == at_most else "context" if len(output) == room else "cancelled"
     if stops:
         reason = "stop" if stops == {len(output) - 1} else ""
-    return reason == claim["finish_reason"] and len(output) <= min(room, room if at_most is None else at_most)
+    return bool(reason == claim["finish_reason"]) and len(output) <= min(room, room if at_most is None else at_most)
 
 
 def _stop_strings(output: list[int], stops: list[str], file: Gguf) -> set[int]:
@@ -180,9 +176,7 @@ def _choose(logits: Floats, sampling: dict[str, Any], ids: list[int], prompt: in
     temperature, top_p, biases = number["temperature"], number["top_p"], sampling["logit_bias"]
     is_wide = _is_wide(number, [np.float32(bias) for _, bias in biases])
     kind: Any = np.float64 if is_wide else np.float32
-    repetition, presence, frequency = (
-        kind(number[f"{name}_penalty"]) for name in ("repetition", "presence", "frequency")
-    )
+    repetition, presence, frequency = (kind(number[f"{x}_penalty"]) for x in ("repetition", "presence", "frequency"))
     x: Any = logits.astype(kind)
     with np.errstate(all="ignore"):
         for id, bias in biases:

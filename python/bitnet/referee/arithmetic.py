@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 
 
 def fma(a: Any, b: Any, c: Any) -> Floats:
@@ -34,20 +33,12 @@ def fma(a: Any, b: Any, c: Any) -> Floats:
     return s.astype(np.float32)
 
 
-def _in_lanes(x: Array, fill: float) -> Array:
-    filler = np.full((*x.shape[:-1], -x.shape[-1] % 64), fill, x.dtype)
-    return np.concatenate([x, filler], axis=-1).reshape(*x.shape[:-1], -1, 64)
-
-
 def dot_in_lanes(a: Floats, b: Floats) -> Floats:
-    """The sum of `fma(a, b)` over the last axis, in 64 lanes; the other axes broadcast.
-
-    Lanes without a last summand get -0 · +0 = -0, which changes no sum.
-    """
-    a, b = _in_lanes(a, -0.0), _in_lanes(b, 0.0)
-    lanes = np.zeros(64, np.float32)
-    for i in range(a.shape[-2]):
-        lanes = fma(a[..., i, :], b[..., i, :], lanes)
+    """The sum of `fma(a, b)` over the last axis, in 64 lanes; the other axes broadcast."""
+    n, lanes = a.shape[-1], np.zeros((*np.broadcast_shapes(a.shape, b.shape)[:-1], 64), np.float32)
+    for i in range(0, n, 64):
+        m = min(64, n - i)
+        lanes[..., :m] = fma(a[..., i : i + m], b[..., i : i + m], lanes[..., :m])
     while lanes.shape[-1] > 1:
         low, high = np.split(lanes, 2, axis=-1)
         lanes = low + high
@@ -73,7 +64,7 @@ def exp(x: Floats) -> Floats:
     return np.where(x <= -104, np.float32(0), result)
 
 
-def exp64(x: Doubles) -> Doubles:
+def exp64(x: Array) -> Array:
     """`e^x` of binary64 for x from -infinity to 0: FreeBSD's `exp`, operation by operation."""
     high, bounded = np.abs(x).view(np.int64) >> 32, np.maximum(x, -1e6)
     far = np.trunc(1.44269504088896338700 * bounded - 0.5)
@@ -147,11 +138,11 @@ def blake3(data: bytes | Array) -> str:
         part = array[first * _CHUNK :][: len(padded)]
         padded[: len(part)] = part
         words, sizes = padded.view("<u4").reshape(-1, 16, 16), np.clip(len(array) - at * _CHUNK, 0, _CHUNK)
-        last, state = np.maximum(sizes - 1, 0) // 64, None
+        last, state = np.maximum(sizes - 1, 0) // 64, np.zeros((8, 0), np.uint32)
         for block in range(int(last.max()) + 1):
             flags = np.where(last == block, _END | (_ROOT if n == 1 else 0), 0) | (0 if block else _START)
-            new = _compress(state, words[:, block].T, at, np.clip(sizes - 64 * block, 0, 64), flags)
-            state = new if state is None else np.where(block <= last, new, state)
+            new = _compress(state if block else None, words[:, block].T, at, np.clip(sizes - 64 * block, 0, 64), flags)
+            state = np.where(block <= last, new, state) if block else new
         level[:, at] = state
     # Pairs become parents, level by level; a last one without a partner moves up as it is.
     while (n := level.shape[1]) > 1:

@@ -17,7 +17,7 @@ class RefereeError(ValueError):
     """The referee cannot judge this receipt or model. The message says what was found and what to do."""
 
 
-_ONE = np.float32(1)
+_ONE, _UP = np.float32(1), (0, 2, 4, 6)
 _I2_S, _ROW_HEADS = 36, {134: 2, 135: 4}  # rows of IQ1_BN and IQ2_BN begin with their scale, of so many bytes
 _SCALARS = ["<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?", "", "", "<Q", "<q", "<d"]
 _STRING, _ARRAY = 8, 9
@@ -105,7 +105,8 @@ def _codes(data: Array, shifts: tuple[int, ...]) -> Array:
 
 def _digits(data: Array, powers: list[int]) -> Array:
     """Digits [n, p, m] of base-3 bytes [n, m], those of each power of 3 together."""
-    return np.right_shift((data[:, None, :].astype(np.uint32) * np.array(powers, np.uint32)[:, None] & 255) * 3, 8)
+    digits: Array = (data[:, None, :].astype(np.uint32) * np.array(powers, np.uint32)[:, None] & 255) * 3 >> 8
+    return digits
 
 
 def _trits(codes: Array) -> Floats:
@@ -119,19 +120,19 @@ def _half(data: Array) -> Floats:
 
 
 def _q4_k(b: Array) -> Floats:
-    s, q = b[:, 4:16], b[:, 16:].reshape(-1, 4, 1, 32)
+    s, codes = b[:, 4:16], b[:, 16:].reshape(-1, 4, 1, 32)
     scales = np.concatenate([s[:, :4] & 63, s[:, 8:] & 15 | s[:, :4] >> 6 << 4], axis=1).astype(np.float32)
     least = np.concatenate([s[:, 4:8] & 63, s[:, 8:] >> 4 | s[:, 4:8] >> 6 << 4], axis=1).astype(np.float32)
-    q = np.concatenate([q & 15, q >> 4], axis=2).reshape(-1, 8, 32).astype(np.float32)
+    q = np.concatenate([codes & 15, codes >> 4], axis=2).reshape(-1, 8, 32).astype(np.float32)
     return (_half(b[:, :2]) * scales)[..., None] * q - (_half(b[:, 2:4]) * least)[..., None]
 
 
 def _q6_k(b: Array) -> Floats:
-    low, high = b[:, :128].reshape(-1, 2, 1, 64), b[:, 128:192].reshape(-1, 2, 32)
-    low = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 2, 4, 32)
-    q = low | _codes(high.reshape(-1, 32), (0, 2, 4, 6)).reshape(-1, 2, 4, 32) << 4
+    low, high = b[:, :128].reshape(-1, 2, 1, 64), _codes(b[:, 128:192].reshape(-1, 32), _UP)
+    q = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 4, 32) | high << 4
     scales = _half(b[:, 208:]) * b[:, 192:208].view(np.int8).astype(np.float32)
-    return scales[..., None] * (q.astype(np.float32) - np.float32(32)).reshape(-1, 16, 16)
+    values: Floats = scales[..., None] * (q.astype(np.float32) - np.float32(32)).reshape(-1, 16, 16)
+    return values
 
 
 def _tq1_0(b: Array) -> Floats:
@@ -153,14 +154,10 @@ _DECODERS: dict[int, tuple[int, int, Callable[[Array], Floats]]] = {
     14: (256, 210, _q6_k),
     30: (1, 2, lambda b: (b.view("<u2").astype(np.uint32) << 16).view(np.float32)),  # BF16
     34: (256, 54, _tq1_0),
-    35: (
-        256,
-        66,
-        lambda b: _half(b[:, 64:]) * _trits(_codes(b[:, :64].reshape(-1, 32), (0, 2, 4, 6))).reshape(-1, 256),
-    ),
+    35: (256, 66, lambda b: _half(b[:, 64:]) * _trits(_codes(b[:, :64].reshape(-1, 32), _UP)).reshape(-1, 256)),
     _I2_S: (128, 32, lambda b: _trits(_codes(b, (6, 4, 2, 0)))),  # blocks run over the ends of rows
     134: (64, 13, _iq1_bn),
-    135: (64, 16, lambda b: _trits(_codes(b, (0, 2, 4, 6)))),  # IQ2_BN
+    135: (64, 16, lambda b: _trits(_codes(b, _UP))),  # IQ2_BN
 }
 """Type id -> elements and bytes of a block, and its decoder."""
 
@@ -193,8 +190,9 @@ class Model:
         self.vocab = own.get("vocab_size", len(keys.get("tokenizer.ggml.tokens", ())))
         scaling, factor = own.get("rope.scaling.type", "linear"), own.get("rope.scaling.factor", 0)
         self.factor = np.float32(1 if scaling == "none" else factor or 1)
-        unknown = [key for key in keys if key.startswith(("prism.", "split."))]
-        unknown += set(own) - set(_NEEDED.split()) - set(_KEYS.split())
+        known = {*_NEEDED.split(), *_KEYS.split()}
+        unknown = [key for key, value in own.items() if key not in known or isinstance(value, (list, np.ndarray))]
+        unknown += [key for key in keys if key.startswith(("prism.", "split."))]
         if scaling not in ("none", "linear") or own.get("attention.value_length", self.head_dim) != self.head_dim:
             unknown += ["rope.scaling.type", "attention.value_length"]
         norms = ["attn_norm", "ffn_norm"] + (["attn_sub_norm", "ffn_sub_norm"] if self.arch in _BITNET else [])
@@ -225,8 +223,7 @@ class Model:
                 x = x + self._attention(f"blk.{layer}.", x, rotation)
                 x = x + self._feed_forward(f"blk.{layer}.", x)
             head = "output.weight" if "output.weight" in self.file.tensors else "token_embd.weight"
-            state = self._norm("output_norm", x[first:])
-            logits = _dense(state, self.file.tensor(head, self.vocab, self.width))
+            logits = _dense(self._norm("output_norm", x[first:]), self.file.tensor(head, self.vocab, self.width))
         if not (np.isfinite(x).all() and np.isfinite(logits).all()):
             raise self.file.refusal("the model gives values that are not finite; its weights are out of range")
         return logits
@@ -291,7 +288,9 @@ class Model:
             y: Floats = (np.rint(x * s) @ trits.T) * (scales.T * factor / s)
         else:
             y = _dense(x, weights) * factor
-        return y + self.file.tensor(f"{name}.bias", rows) if f"{name}.bias" in tensors else y
+        if f"{name}.bias" in tensors:
+            y = y + self.file.tensor(f"{name}.bias", rows)
+        return y
 
     def _rotation(self, n: int) -> tuple[Floats, Floats]:
         """Cosines and sines [n, pairs] of the positions from 0 on."""
