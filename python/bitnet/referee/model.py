@@ -272,7 +272,7 @@ class Model:
 
     def _norm(self, name: str, x: Floats) -> Floats:
         n = x.shape[-1]
-        r = _ONE / np.sqrt(dot_in_lanes(x, x) / np.float32(n) + self.eps)
+        r: Floats = _ONE / np.sqrt(dot_in_lanes(x, x) / np.float32(n) + self.eps)
         return x * r[..., None] * self.file.tensor(f"{name}.weight", n)
 
     def _linear(self, name: str, x: Floats, rows: int) -> Floats:
