@@ -25,7 +25,7 @@ _BITNET = ("bitnet", "bitnet-b1.58", "bitnet-25")
 _NEEDED = """block_count embedding_length feed_forward_length context_length attention.head_count
 attention.layer_norm_rms_epsilon"""
 _KEYS = """vocab_size attention.head_count_kv attention.key_length attention.value_length rope.dimension_count
-rope.freq_base rope.scaling.type rope.scaling.factor hidden_activation"""
+rope.freq_base rope.scaling.type rope.scaling.factor rope.scaling.original_context_length hidden_activation"""
 _PROJECTIONS = "attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down"
 _VALUES_AT_ONCE = 1 << 19
 
@@ -284,8 +284,8 @@ class Model:
             if not np.array_equal(trits * scales, weights) or x.shape[-1] > 1 << 17:
                 raise self.file.refusal(f"tensor '{name}.weight' is not ternary with one scale; use bitnet.Engine")
             s = np.float32(127) / np.maximum(np.abs(x).max(axis=-1, keepdims=True), np.float32(1e-5))
-            # Every partial sum is a whole number of at most 2^24, so the order of this product does not matter.
-            y: Floats = (np.rint(x * s) @ trits.T) * (scales.T * factor / s)
+            # Every partial sum is a whole number of at most 2^24, so no order of this sum matters.
+            y: Floats = np.einsum("tk,rk->tr", np.rint(x * s), trits) * (scales.T * factor / s)
         else:
             y = _dense(x, weights) * factor
         if f"{name}.bias" in tensors:
