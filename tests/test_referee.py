@@ -311,11 +311,16 @@ def test_stop_strings() -> None:
 
 
 def test_a_stop_string_around_a_control_token() -> None:
-    """The text of the id that ends a turn counts, with text before it."""
-    end = engine().tokenizer.id_to_token(580)
-    answer = engine().generate("Once upon a time", max_tokens=30, ignore_eos=True, stop=[f".{end}", f"?{end}"],
-                               logit_bias={580: 2.0}, temperature=1.5, seed=4)  # fmt: skip
-    assert referee.replay(answer.receipt)
+    """The text of the id that ends a turn counts, alone and with text before it."""
+    (end,) = {engine().tokenizer.id_to_token(id) for id in engine().tokenizer.stop_token_ids[1:]}
+    for stop in (f".{end}", end):
+        reply = bitnet.ChatSession(engine()).send("What is 2+2?", ignore_eos=True, stop=stop, max_tokens=20)
+        assert (reply.text.rstrip("."), reply.finish_reason) == ("2+2=4", "stop")
+        document = reply.receipt.to_dict()
+        assert referee.replay(document)
+        ids = document["claim"]["output_ids"]
+        assert referee.replay(forged(document, "output_ids", ids[:-1])) is False
+        assert referee.replay(forged(document, "finish_reason", "cancelled")) is False
 
 
 def test_conversations() -> None:
@@ -327,7 +332,8 @@ def test_conversations() -> None:
 
 
 def test_a_cancelled_answer() -> None:
-    stream = engine().stream("Once upon a time", max_tokens=30, ignore_eos=True)
+    ids = engine().tokenizer.encode("Once upon a time", add_bos=True)
+    stream = engine().stream(ids, max_tokens=30, ignore_eos=True)
     for _, _ in zip(range(6), stream, strict=False):
         pass
     stream.cancel()

@@ -6,7 +6,7 @@ package cannot be imported, such as without its compiled core.
 
 >>> import bitnet
 >>> from bitnet import referee
->>> referee.replay(bitnet.Engine().generate("2+2=", max_tokens=4).receipt)
+>>> referee.replay(bitnet.ChatSession(bitnet.Engine()).send("What is 2+2?").receipt)
 True
 """
 
@@ -117,7 +117,7 @@ def _tokenizer_hash(file: Gguf) -> str | None:
     beside = file.path.with_name("tokenizer.json")
     if "tokenizer.huggingface.json" in keys:
         return blake3(file.metadata["tokenizer.huggingface.json"].encode(errors="surrogateescape"))
-    if "tokenizer.ggml.model" in keys:
+    if file.metadata.get("tokenizer.ggml.model", "none") != "none":
         return blake3(b"".join(file.raw[key] for key in keys if not key.startswith("tokenizer.chat_template")))
     return blake3(beside.read_bytes()) if beside.is_file() else None
 
