@@ -89,6 +89,7 @@ def test_huge_counts(model: ModelMaker, engine: Any, huge: int) -> None:
         lambda: bitnet.Engine(model(SMALL), n_ctx=huge),
         lambda: bitnet.read_bandwidth(huge),
         lambda: bitnet.dot_peak(huge),
+        lambda: bitnet.look_up_peak(huge),
     ):
         assert str(huge) in message_of(bitnet.ArgumentError, call)
     for name, call in {

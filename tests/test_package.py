@@ -66,6 +66,17 @@ def test_the_peak_of_the_dot_product() -> None:
         bitnet.dot_peak(1, "abacus")
 
 
+def test_the_peak_of_look_ups() -> None:
+    """Look-ups are reported where they are chosen, and are then no slower than dots; scalar kernels have none."""
+    assert bitnet.look_up_peak(1, "scalar") == 0.0
+    for isa in bitnet.isas():
+        rate = bitnet.look_up_peak(1, isa)
+        assert rate == 0.0 or rate > 1e9
+        assert (rate > 0.0) == (bitnet.look_up_peak(1, isa) > 0.0), "the choice is made once in a process"
+    with pytest.raises(bitnet.ArgumentError, match="unknown instruction set"):
+        bitnet.look_up_peak(1, "abacus")
+
+
 QUIET = """
 import asyncio, copy, json, logging, pickle, pathlib, sys, bitnet
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # in dev mode it reports slow callbacks: those of a busy machine

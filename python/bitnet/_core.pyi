@@ -43,6 +43,7 @@ __all__ = [
     "dot_peak",
     "inspect",
     "isas",
+    "look_up_peak",
     "pack",
     "processor",
     "read_bandwidth",
@@ -2081,6 +2082,19 @@ def dot_peak(n_threads: int, isa: str | None = None) -> float:
     """Measure the peak rate of the integer dot product on data in registers, in multiply-adds per second.
 
     The best of three runs counts.
+
+    Args:
+        n_threads: Number of threads that compute.
+        isa: Instruction set. Default: the best.
+    """
+
+def look_up_peak(n_threads: int, isa: str | None = None) -> float:
+    """Measure the rate at which sums of four activations are looked up, in multiply-adds per second.
+
+    The sums are in tables in the nearest cache. Each look-up stands for four multiply-adds of each token in a register.
+    0.0 if products of many tokens, such as prompts, go by the integer dot product instead: because the instruction set
+    has no such kernel, or because dots are faster on this processor, which is measured once in a process. The best of
+    three runs counts.
 
     Args:
         n_threads: Number of threads that compute.

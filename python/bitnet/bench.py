@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import Engine, __version__, dot_peak, processor, read_bandwidth
+from . import Engine, __version__, dot_peak, look_up_peak, processor, read_bandwidth
 from ._synthetic import synthetic
 
 __all__ = [
@@ -113,6 +113,7 @@ def measure(
     first_token: list[float] = []
     bandwidth: list[float] = []
     peak: list[float] = []
+    looked_up: list[float] = []
     prefill: list[float] = []
     decode: dict[tuple[int, int], list[tuple[float, float]]] = {
         point: [] for point in product(sorted(plan.depths), plan.batches)
@@ -138,10 +139,15 @@ def measure(
         say("the machine's limits")
         bandwidth.append(read_bandwidth(n_threads) * 1e9)
         peak.append(dot_peak(n_threads, isa))
+        looked_up.append(look_up_peak(n_threads, isa))
         say("")
 
-    arithmetic = statistics.median(peak) / cost["ternary_macs"] if cost["ternary_macs"] else None
-    tests = [_row("prefill", plan.prompt, 0, 1, prefill, {"arithmetic": arithmetic})]
+    arithmetic, look_ups = (
+        statistics.median(rates) / cost["ternary_macs"] if cost["ternary_macs"] else None for rates in (peak, looked_up)
+    )
+    tests = [
+        _row("prefill", plan.prompt, 0, 1, prefill, {"look-ups": look_ups} if look_ups else {"arithmetic": arithmetic})
+    ]
     for (depth, batch), calls in decode.items():
         rates = [batch * plan.tokens / seconds for seconds in step_seconds(calls)]
         # A single sequence skips neurons. Half of their copy are the rows of `up`, half the columns of `down`.
@@ -162,6 +168,7 @@ def measure(
         "peak_memory_over_file": most / memory["file"] if before else None,
         "read_bytes_per_second": _spread(bandwidth),
         "multiply_adds_per_second": _spread(peak),
+        "looked_up_per_second": _spread(looked_up),
         "per_token": cost,
         "ffn_read": ffn_read,
         "tests": tests,

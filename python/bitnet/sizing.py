@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from . import Engine, dot_peak, processor, read_bandwidth
+from . import Engine, dot_peak, look_up_peak, processor, read_bandwidth
 from ._machine import machine
 from ._sizing_advice import advice
 from .bench import cache_bytes as processor_cache_bytes
@@ -208,7 +208,7 @@ def plan(
             for n in _streams(streams, processes)
             for depth in (0, context)
         ],
-        "prompt_rate": None if is_cached or not macs else peak / macs,
+        "prompt_rate": None if is_cached or not macs else (look_up_peak(n_threads, isa) or peak) / macs,
     }
     return planned | {"advice": advice(planned)}
 

@@ -13,3 +13,9 @@ pub fn isas() -> Vec<&'static str> {
 pub fn dot_peak(threads: usize, isa: Option<&str>) -> Result<f64> {
     peak::dot_peak(threads, kernels(isa)?)
 }
+
+/// Multiply-adds per second for which look-ups in the nearest cache stand, on `threads` threads; 0 where products of many
+/// tokens go by dots.
+pub fn look_up_peak(threads: usize, isa: Option<&str>) -> Result<f64> {
+    peak::look_up_peak(threads, kernels(isa)?)
+}

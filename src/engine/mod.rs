@@ -31,7 +31,7 @@ pub use crate::ops::activation::Activation;
 pub use crate::ops::attention::KvType;
 pub use embed::Embedding;
 pub use generate::Prefill;
-pub use hardware::{dot_peak, isas};
+pub use hardware::{dot_peak, isas, look_up_peak};
 pub use inspect::{Inspection, ModelSummary, TensorSummary, TypeTotal};
 pub use open::Options;
 pub use pack::{PackedFile, Packing, check_packed, pack};

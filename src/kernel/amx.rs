@@ -43,6 +43,7 @@ pub(super) static TABLE: Kernels = Kernels {
     },
     peak_macs,
     byte_dots: Some(byte_dots),
+    look_ups: &[],
     floats: FLOATS,
 };
 

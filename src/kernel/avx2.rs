@@ -17,6 +17,7 @@
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::lanes::{F16Bytes, F32x16, SimdF32};
+use super::look_ups::{LookUps, stamp_look_ups};
 use super::neuron_dot::stamp_neurons;
 use super::packing::Word;
 use super::quantized_head::Int8Dot;
@@ -30,6 +31,7 @@ pub(super) struct Avx2;
 stamp_floats! { lanes: Avx2, features: "avx2,fma,f16c" }
 stamp_neurons! { neurons, dot: Avx2, features: "avx2" }
 stamp_sums! { dot: Avx2, features: "avx2", tokens: 4, parts: 1 }
+stamp_look_ups! { lanes: Avx2, features: "avx2,fma,f16c,bmi2", tokens: 16 }
 stamp_grouped! { lanes: Avx2, dot: Avx2, base3: Avx2, features: "avx2,fma,f16c", tokens: 4, parts: 1 }
 
 pub(super) static TABLE: Kernels = Kernels {
@@ -41,6 +43,7 @@ pub(super) static TABLE: Kernels = Kernels {
     grouped: GROUPED,
     peak_macs,
     byte_dots: None,
+    look_ups: &[look_ups::KERNELS],
     floats: FLOATS,
 };
 
@@ -185,4 +188,77 @@ impl TernaryDot for Avx2 {
         // SAFETY: `out` holds the eight sums that are written, unaligned.
         _mm256_storeu_si256(out.as_mut_ptr().cast(), wide);
     }
+}
+
+/// Even words are tokens 0 to 7, odd ones 8 to 15.
+impl LookUps<16> for Avx2 {
+    type Sums = __m256i;
+    type Ints = [__m256i; 2];
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        _mm256_setzero_si256()
+    }
+    #[inline(always)]
+    unsafe fn load(from: &[i16; 16]) -> __m256i {
+        // SAFETY: `from` holds the 32 bytes that are read, unaligned.
+        _mm256_loadu_si256(from.as_ptr().cast())
+    }
+    #[inline(always)]
+    unsafe fn store(sums: __m256i, to: &mut [i16; 16]) {
+        // SAFETY: `to` holds the 32 bytes that are written, unaligned.
+        _mm256_storeu_si256(to.as_mut_ptr().cast(), sums)
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m256i, b: __m256i) -> __m256i {
+        _mm256_add_epi16(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m256i, b: __m256i) -> __m256i {
+        _mm256_sub_epi16(a, b)
+    }
+    #[inline(always)]
+    unsafe fn columns(quads: &[[i8; 4]; 16]) -> [__m256i; 4] {
+        // SAFETY: `quads` holds 64 bytes, of which each load reads 32, unaligned.
+        let p = quads.as_ptr().cast::<__m256i>();
+        let (even, odd) = (_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1)));
+        [
+            columns_of(_mm256_slli_epi32::<24>(even), _mm256_slli_epi32::<24>(odd)),
+            columns_of(_mm256_slli_epi32::<16>(even), _mm256_slli_epi32::<16>(odd)),
+            columns_of(_mm256_slli_epi32::<8>(even), _mm256_slli_epi32::<8>(odd)),
+            columns_of(even, odd),
+        ]
+    }
+    #[inline(always)]
+    unsafe fn widen(sums: __m256i) -> [__m256i; 2] {
+        [_mm256_srai_epi32::<16>(_mm256_slli_epi32::<16>(sums)), _mm256_srai_epi32::<16>(sums)]
+    }
+    #[inline(always)]
+    unsafe fn add_to(sums: [__m256i; 2], to: &mut [i32; 16]) {
+        // SAFETY: `to` holds 64 bytes, of which each load and store covers 32, unaligned.
+        let p = to.as_mut_ptr().cast::<__m256i>();
+        _mm256_storeu_si256(p, _mm256_add_epi32(_mm256_loadu_si256(p), sums[0]));
+        _mm256_storeu_si256(p.add(1), _mm256_add_epi32(_mm256_loadu_si256(p.add(1)), sums[1]));
+    }
+    #[inline(always)]
+    unsafe fn join(high: [__m256i; 2], low: [__m256i; 2]) -> [__m256i; 2] {
+        let high = [_mm256_slli_epi32::<8>(high[0]), _mm256_slli_epi32::<8>(high[1])];
+        [_mm256_add_epi32(high[0], low[0]), _mm256_add_epi32(high[1], low[1])]
+    }
+    #[inline(always)]
+    unsafe fn fold(sums: [__m256i; 2], s: &[f32; 16], scale: f32, y: &mut [f32; 16]) {
+        let scale = _mm256_set1_ps(scale);
+        for (half, sums) in sums.into_iter().enumerate() {
+            // SAFETY: `s` and `y` hold 64 bytes, of which each load and store covers 32, unaligned.
+            let (s, y) = (s.as_ptr().add(8 * half), y.as_mut_ptr().add(8 * half));
+            let value = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_loadu_ps(s));
+            _mm256_storeu_ps(y, _mm256_fmadd_ps(value, scale, _mm256_loadu_ps(y)));
+        }
+    }
+}
+
+/// The highest byte of each dword, with its sign, as the even or the odd word.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn columns_of(even: __m256i, odd: __m256i) -> __m256i {
+    _mm256_blend_epi16::<0xaa>(_mm256_srai_epi32::<24>(even), _mm256_srai_epi16::<8>(odd))
 }

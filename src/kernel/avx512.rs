@@ -13,9 +13,11 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
+use super::avx2;
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::lanes::{F16Bytes, F32x16, SimdF32};
+use super::look_ups::{LookUpKernels, LookUps, stamp_look_ups};
 use super::neuron_dot::stamp_neurons;
 use super::packing::{GROUP, Word};
 use super::quantized_head::Int8Dot;
@@ -29,7 +31,11 @@ pub(super) struct Avx512;
 stamp_floats! { lanes: Avx512, features: "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" }
 stamp_neurons! { neurons, dot: Madd, features: "avx512f,avx512bw" }
 stamp_sums! { dot: Madd, features: "avx512f,avx512bw", tokens: 8, parts: 1 }
+stamp_look_ups! { lanes: Avx512, features: "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2", tokens: 32 }
 stamp_grouped! { lanes: Avx512, dot: Madd, base3: Madd, features: "avx512f,avx512bw", tokens: 8, parts: 1 }
+
+/// Registers of 256 bits are faster where the processor adds 512 bits in two halves, or has small caches.
+pub(super) const LOOK_UPS: &[LookUpKernels] = &[look_ups::KERNELS, avx2::look_ups::KERNELS];
 
 pub(super) static TABLE: Kernels = Kernels {
     isa: Isa::Avx512,
@@ -40,6 +46,7 @@ pub(super) static TABLE: Kernels = Kernels {
     grouped: GROUPED,
     peak_macs,
     byte_dots: None,
+    look_ups: LOOK_UPS,
     floats: FLOATS,
 };
 
@@ -218,4 +225,77 @@ pub(super) fn store(sums: __m512i, out: &mut [i32]) {
     assert_eq!(out.len(), GROUP);
     // SAFETY: `out` holds the sixteen sums that are written, unaligned.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sums) };
+}
+
+/// Even words are tokens 0 to 15, odd ones 16 to 31.
+impl LookUps<32> for Avx512 {
+    type Sums = __m512i;
+    type Ints = [__m512i; 2];
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        _mm512_setzero_si512()
+    }
+    #[inline(always)]
+    unsafe fn load(from: &[i16; 32]) -> __m512i {
+        // SAFETY: `from` holds the 64 bytes that are read, unaligned.
+        _mm512_loadu_si512(from.as_ptr().cast())
+    }
+    #[inline(always)]
+    unsafe fn store(sums: __m512i, to: &mut [i16; 32]) {
+        // SAFETY: `to` holds the 64 bytes that are written, unaligned.
+        _mm512_storeu_si512(to.as_mut_ptr().cast(), sums)
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_add_epi16(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_sub_epi16(a, b)
+    }
+    #[inline(always)]
+    unsafe fn columns(quads: &[[i8; 4]; 32]) -> [__m512i; 4] {
+        // SAFETY: `quads` holds 128 bytes, of which each load reads 64, unaligned.
+        let p = quads.as_ptr().cast::<__m512i>();
+        let (even, odd) = (_mm512_loadu_si512(p), _mm512_loadu_si512(p.add(1)));
+        [
+            columns_of(_mm512_slli_epi32::<24>(even), _mm512_slli_epi32::<24>(odd)),
+            columns_of(_mm512_slli_epi32::<16>(even), _mm512_slli_epi32::<16>(odd)),
+            columns_of(_mm512_slli_epi32::<8>(even), _mm512_slli_epi32::<8>(odd)),
+            columns_of(even, odd),
+        ]
+    }
+    #[inline(always)]
+    unsafe fn widen(sums: __m512i) -> [__m512i; 2] {
+        [_mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(sums)), _mm512_srai_epi32::<16>(sums)]
+    }
+    #[inline(always)]
+    unsafe fn add_to(sums: [__m512i; 2], to: &mut [i32; 32]) {
+        // SAFETY: `to` holds 128 bytes, of which each load and store covers 64, unaligned.
+        let p = to.as_mut_ptr().cast::<__m512i>();
+        _mm512_storeu_si512(p, _mm512_add_epi32(_mm512_loadu_si512(p), sums[0]));
+        _mm512_storeu_si512(p.add(1), _mm512_add_epi32(_mm512_loadu_si512(p.add(1)), sums[1]));
+    }
+    #[inline(always)]
+    unsafe fn join(high: [__m512i; 2], low: [__m512i; 2]) -> [__m512i; 2] {
+        let high = [_mm512_slli_epi32::<8>(high[0]), _mm512_slli_epi32::<8>(high[1])];
+        [_mm512_add_epi32(high[0], low[0]), _mm512_add_epi32(high[1], low[1])]
+    }
+    #[inline(always)]
+    unsafe fn fold(sums: [__m512i; 2], s: &[f32; 32], scale: f32, y: &mut [f32; 32]) {
+        let scale = _mm512_set1_ps(scale);
+        for (half, sums) in sums.into_iter().enumerate() {
+            // SAFETY: `s` and `y` hold 128 bytes, of which each load and store covers 64, unaligned.
+            let (s, y) = (s.as_ptr().add(16 * half), y.as_mut_ptr().add(16 * half));
+            let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(s));
+            _mm512_storeu_ps(y, _mm512_fmadd_ps(value, scale, _mm512_loadu_ps(y)));
+        }
+    }
+}
+
+/// The highest byte of each dword, with its sign, as the even or the odd word.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn columns_of(even: __m512i, odd: __m512i) -> __m512i {
+    _mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_srai_epi32::<24>(even), _mm512_srai_epi16::<8>(odd))
 }

@@ -11,7 +11,7 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
-use super::avx512::{Avx512, FLOATS, interleave, load, load_bytes, splat, store, unpack};
+use super::avx512::{Avx512, FLOATS, LOOK_UPS, interleave, load, load_bytes, splat, store, unpack};
 use super::avx512_vnni::{self, Vnni, byte_dots, peak_macs, two_bit_sums};
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
@@ -32,6 +32,7 @@ pub(super) static TABLE: Kernels = Kernels {
     grouped: GROUPED,
     peak_macs,
     byte_dots: Some(byte_dots),
+    look_ups: LOOK_UPS,
     floats: FLOATS,
 };
 

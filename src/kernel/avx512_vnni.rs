@@ -13,7 +13,7 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
-use super::avx512::{Avx512, FLOATS, interleave, load, load_bytes, splat, store, unpack};
+use super::avx512::{Avx512, FLOATS, LOOK_UPS, interleave, load, load_bytes, splat, store, unpack};
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::neuron_dot::stamp_neurons;
@@ -38,6 +38,7 @@ pub(super) static TABLE: Kernels = Kernels {
     grouped: GROUPED,
     peak_macs,
     byte_dots: Some(byte_dots),
+    look_ups: LOOK_UPS,
     floats: FLOATS,
 };
 

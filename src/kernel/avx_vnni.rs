@@ -13,7 +13,7 @@
 
 #![expect(unsafe_op_in_unsafe_fn, reason = "an intrinsic needs the instruction set, which the caller promises")]
 
-use super::avx2::{Avx2, FLOATS};
+use super::avx2::{self, Avx2, FLOATS};
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::neuron_dot::stamp_neurons;
@@ -37,6 +37,7 @@ pub(super) static TABLE: Kernels = Kernels {
     grouped: GROUPED,
     peak_macs,
     byte_dots: None,
+    look_ups: &[avx2::look_ups::KERNELS],
     floats: FLOATS,
 };
 

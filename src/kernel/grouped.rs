@@ -29,11 +29,11 @@ pub struct GroupedLayout {
 }
 
 impl GroupedLayout {
-    fn blocks(&self) -> usize {
+    pub(super) fn blocks(&self) -> usize {
         self.cols.div_ceil(BLOCK)
     }
 
-    fn base3_blocks(&self) -> usize {
+    pub(super) fn base3_blocks(&self) -> usize {
         if self.packing == Packing::Base3 { self.blocks() / 5 } else { 0 }
     }
 
@@ -42,18 +42,18 @@ impl GroupedLayout {
         self.blocks() * (BLOCK / self.group)
     }
 
-    fn scale_words(&self) -> usize {
+    pub(super) fn scale_words(&self) -> usize {
         self.groups().div_ceil(2)
     }
 
     /// Words of a strip.
-    fn strip(&self) -> usize {
+    pub(super) fn strip(&self) -> usize {
         let base3 = self.base3_blocks();
         self.scale_words() + base3 * BASE3_WORDS + (self.blocks() - 5 * base3) * TWO_BIT_WORDS
     }
 
     /// What the kernels read of a strip.
-    fn view<'a>(&self, strip: &'a [Word]) -> GroupedRows<'a> {
+    pub(super) fn view<'a>(&self, strip: &'a [Word]) -> GroupedRows<'a> {
         let (scales, words) = strip.split_at(self.scale_words());
         GroupedRows { scales, words, base3_blocks: self.base3_blocks(), halves: self.group < BLOCK }
     }
@@ -169,12 +169,26 @@ impl Grouped {
     pub fn matmul(&self, team: &Team, x: &GroupedActivations, out: &mut [f32]) {
         let tokens = x.tokens();
         assert!(x.blocks() == self.layout.blocks() && out.len() == tokens.len() * self.layout.rows);
+        let mut by_dots = 0..tokens.len();
+        let to_look_up = team.kernels.tokens_to_look_up(tokens.len(), self.layout.rows);
+        if let Some((look_ups, looked_up)) = to_look_up.filter(|_| self.layout.group == BLOCK) {
+            // Without memory for the codes all go by dots.
+            if self.look_up(team, look_ups, x, &mut out[..looked_up * self.layout.rows]).is_ok() {
+                by_dots.start = looked_up;
+            }
+        }
+        if !by_dots.is_empty() {
+            self.matmul_by_dots(team, tokens.range(by_dots.clone()), &mut out[by_dots.start * self.layout.rows..]);
+        }
+    }
+
+    /// The linear layer by dots of codes and activations, a strip of rows a task.
+    fn matmul_by_dots(&self, team: &Team, tokens: GroupedTokens, out: &mut [f32]) {
         let (all_words, strip) = (self.words(), self.layout.strip()); // once: a mapped buffer checks its place
         team.for_each_rows(out, self.layout.rows, STRIP, |first, out| {
             let n = out.len().div_ceil(GROUP);
             let (words, rest) = all_words[first / GROUP * strip..].split_at(n * strip);
             let rows: Vec<GroupedRows> = words.chunks(strip).map(|strip| self.layout.view(strip)).collect();
-            let factors = &self.factors[first..];
             let mut y = [[0f32; STRIP]; MAX_TILE_TOKENS];
             // Without kernels for base3 its blocks are expanded first, also for one token.
             let reads_base3 = team.kernels.reads_base3() || self.layout.base3_blocks() == 0;
@@ -182,13 +196,13 @@ impl Grouped {
                 for (rows, y) in rows.iter().zip(y[0].as_chunks_mut::<GROUP>().0) {
                     team.kernels.grouped_one(rows, tokens.token(0), y);
                 }
-                scale(factors, &y[0], out.token(0));
+                self.scale_outputs(first, &y[0], out.token(0));
                 return;
             }
             if team.kernels.has_grouped_many(tokens.len()) {
                 let mut y = vec![[0f32; STRIP]; tokens.len()];
                 team.kernels.grouped_many(&rows, tokens, &mut y);
-                y.iter().enumerate().for_each(|(t, y)| scale(factors, y, out.token(t)));
+                y.iter().enumerate().for_each(|(t, y)| self.scale_outputs(first, y, out.token(t)));
                 return;
             }
             let mut two_bit = Vec::new();
@@ -201,10 +215,17 @@ impl Grouped {
                 shares.next().into_iter().flatten().for_each(|word| prefetch(word));
                 team.kernels.grouped_tile(&rows, tokens, &mut y);
                 for (t, y) in y.iter().enumerate().take(tokens.len()) {
-                    scale(factors, y, out.token(tile * MAX_TILE_TOKENS + t));
+                    self.scale_outputs(first, y, out.token(tile * MAX_TILE_TOKENS + t));
                 }
             }
         });
+    }
+
+    /// `out = y · factor` for rows from `first` on.
+    pub(super) fn scale_outputs(&self, first: usize, y: &[f32], out: &mut [f32]) {
+        for ((out, y), factor) in out.iter_mut().zip(y).zip(&self.factors[first..]) {
+            *out = y * factor;
+        }
     }
 
     /// Rows whose base3 blocks are expanded to two-bit blocks in `buffer`, once for all tokens.
@@ -223,13 +244,6 @@ impl Grouped {
         }
         let expanded = |(rows, words): (&GroupedRows<'a>, &'a [Word])| GroupedRows { words, base3_blocks: 0, ..*rows };
         rows.iter().zip(buffer.chunks(words)).map(expanded).collect()
-    }
-}
-
-/// `out = y · factor`, row by row.
-fn scale(factors: &[f32], y: &[f32], out: &mut [f32]) {
-    for ((out, y), factor) in out.iter_mut().zip(y).zip(factors) {
-        *out = y * factor;
     }
 }
 

@@ -3,9 +3,11 @@
 
 use super::grouped_dot::{BlockScale, GroupedToken, GroupedTokens, MAX_PLANES};
 use super::lanes::{ROUNDING_MAGIC, SimdF32, VECTOR_LEN};
+use super::look_ups::RowCodes;
 use super::packing::BLOCK;
 use crate::error::Result;
 use crate::machine::memory::try_grow;
+use std::sync::Mutex;
 
 /// The largest integer of three planes: the largest that adding [`ROUNDING_MAGIC`] rounds to.
 const MOST_INT24: f32 = 4_194_303.0;
@@ -87,6 +89,8 @@ pub struct GroupedActivations {
     n_tokens: usize,
     /// Blocks of a token.
     blocks: usize,
+    /// Room for the codes of a matrix as look-ups read them, kept for the next product.
+    pub(super) codes: Mutex<Vec<RowCodes>>,
 }
 
 /// Where the rounded activations of a token go.

@@ -34,6 +34,9 @@ mod grouped_input;
 mod hadamard;
 mod isa;
 pub mod lanes;
+mod look_up_choice;
+mod look_up_product;
+mod look_ups;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "aarch64")]

@@ -29,6 +29,7 @@ pub(super) static TABLE: Kernels = Kernels {
     grouped: GROUPED,
     peak_macs,
     byte_dots: None,
+    look_ups: &[],
     floats: FLOATS,
 };
 

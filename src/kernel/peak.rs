@@ -1,4 +1,4 @@
-//! Measures how fast this processor computes integer dot products.
+//! Measures how fast this processor multiplies and adds.
 
 use super::Kernels;
 use crate::error::Result;
@@ -7,8 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// The multiply-adds per second that `threads` threads reach with the instruction set's integer dot product in
-/// registers alone: the best of three passes. It is the upper limit of the ternary kernels.
+/// registers alone: the best of three passes. It is the upper limit of kernels that multiply.
 pub fn dot_peak(threads: usize, kernels: &Kernels) -> Result<f64> {
+    peak(threads, |rounds| kernels.peak_macs(rounds))
+}
+
+/// The multiply-adds per second that `threads` threads reach by looking sums up in tables in the nearest cache: the best
+/// of three passes. It is the upper limit of products of many tokens where they are looked up; 0 where they are not.
+pub fn look_up_peak(threads: usize, kernels: &Kernels) -> Result<f64> {
+    if kernels.tokens_looked_up() == 0 { Ok(0.0) } else { peak(threads, |rounds| kernels.look_up_macs(rounds)) }
+}
+
+/// Multiply-adds per second of `macs(rounds)`, which returns their number.
+fn peak(threads: usize, macs: impl Fn(usize) -> u64 + Sync) -> Result<f64> {
     /// Items that each thread claims on average in a pass: many, so that the pass hardly waits for a late thread.
     const ITEMS_PER_THREAD: usize = 16;
     const ITEM_TIME: Duration = Duration::from_millis(1);
@@ -17,7 +28,7 @@ pub fn dot_peak(threads: usize, kernels: &Kernels) -> Result<f64> {
         let mut rounds = 1;
         loop {
             let start = Instant::now();
-            kernels.peak_macs(rounds);
+            macs(rounds);
             if start.elapsed() >= ITEM_TIME {
                 return rounds;
             }
@@ -26,11 +37,11 @@ pub fn dot_peak(threads: usize, kernels: &Kernels) -> Result<f64> {
     };
     let rounds = pool.run(|_| calibrate());
     let pass = || {
-        let macs = AtomicU64::new(0);
+        let all = AtomicU64::new(0);
         let start = Instant::now();
-        let item = |_| _ = macs.fetch_add(kernels.peak_macs(rounds), Relaxed);
+        let item = |_| _ = all.fetch_add(macs(rounds), Relaxed);
         pool.run(|workers| workers.for_each(threads * ITEMS_PER_THREAD, item));
-        macs.into_inner() as f64 / start.elapsed().as_secs_f64()
+        all.into_inner() as f64 / start.elapsed().as_secs_f64()
     };
     Ok((0..3).map(|_| pass()).fold(0.0, f64::max))
 }

@@ -25,6 +25,7 @@ pub(super) static TABLE: Kernels = Kernels {
     grouped: GROUPED,
     peak_macs,
     byte_dots: None,
+    look_ups: &[],
     floats: FLOATS,
 };
 

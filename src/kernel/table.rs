@@ -5,6 +5,7 @@ use super::attention::Columns;
 use super::grouped_dot::{BlockScale, GroupedKernels, GroupedRows, GroupedToken, GroupedTokens};
 use super::isa::Isa;
 use super::lanes::{Bf16Bytes, F16Bytes, F32Bytes};
+use super::look_ups::LookUpKernels;
 use super::neuron_dot::{NeuronKernels, NeuronLines, PLANE};
 use super::packing::{self, BASE3_WORDS, EXPANDED_WORDS, Packing, Word};
 use super::quantized_head::QuantizedToken;
@@ -205,6 +206,8 @@ pub struct Kernels {
     pub(super) peak_macs: unsafe fn(usize) -> u64,
     /// None where such dots are not faster than those of int8 and int16 (`dot_i8`).
     pub(super) byte_dots: Option<ByteDotsKernel>,
+    /// Ways of looking sums up, one of which may be the fastest for many tokens.
+    pub(super) look_ups: &'static [LookUpKernels],
     pub(super) floats: FloatKernels,
 }
 

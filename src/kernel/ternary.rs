@@ -1,5 +1,6 @@
 //! Ternary matrices in the layouts of [`super::packing`], and the linear layer over them (BitNet b1.58).
 
+use super::look_ups::RowCodes;
 use super::packing::{BASE3_WORDS, EXPANDED_WORDS, Packing, Word, encode_i2s};
 pub use super::packing::{BLOCK, GROUP};
 use super::prefetch::{prefetch, prefetch_to_write};
@@ -58,6 +59,8 @@ pub struct Activations {
     cols: usize,
     /// For each token `s = 127 / max|x|`, and Σ q, which corrects for codes being trit + 1.
     scales: Vec<(f32, i32)>,
+    /// Room for the codes of a matrix as look-ups read them, kept for the next product.
+    pub(super) codes: Mutex<Vec<RowCodes>>,
 }
 
 impl Activations {
@@ -284,15 +287,29 @@ impl Ternary {
 
     /// The linear layer: `out[token][row] = (Σ trit·q) · (scale / s)`, where the sum is an exact integer. Codes are
     /// trit + 1, so Σ trit·q = Σ code·q − Σ q.
-    ///
-    /// A strip of rows is one task: it computes the sums of its codes with tiles of tokens.
     pub fn matmul(&self, team: &Team, x: &Activations, out: &mut [f32]) {
         assert!(x.cols == self.cols && out.len() == x.tokens() * self.rows);
+        let mut by_dots = 0..x.tokens();
+        if let Some((look_ups, looked_up)) = team.kernels.tokens_to_look_up(x.tokens(), self.rows) {
+            // Without memory for the codes all go by dots.
+            if self.look_up(team, look_ups, x, &mut out[..looked_up * self.rows]).is_ok() {
+                by_dots.start = looked_up;
+            }
+        }
+        if !by_dots.is_empty() {
+            let first = by_dots.start * self.rows;
+            self.matmul_by_dots(team, x, by_dots, &mut out[first..]);
+        }
+    }
+
+    /// The linear layer for some tokens, by dots of codes and activations. A strip of rows is one task: it computes the
+    /// sums of its codes with tiles of tokens.
+    fn matmul_by_dots(&self, team: &Team, x: &Activations, range: Range<usize>, out: &mut [f32]) {
         let all_words = self.words(); // once: a mapped buffer checks its place
         let group_words = all_words.len() / self.rows.div_ceil(GROUP);
         // Rows of activations are padded for base3, the longer of the two paddings.
         let padded = self.packing.padded(self.cols);
-        let tokens = Tokens::new(&x.q[..x.tokens() * x.stride], x.stride, padded);
+        let tokens = Tokens::new(&x.q[range.start * x.stride..range.end * x.stride], x.stride, padded);
         let (n, per_call) = (tokens.len(), team.kernels.tokens_per_call(tokens.len()));
         team.for_each_rows(out, self.rows, STRIP, |first, out| {
             let groups = out.len().div_ceil(GROUP);
@@ -327,7 +344,7 @@ impl Ternary {
                             prefetch_to_write(line.as_ptr());
                         }
                     }
-                    self.scale_sums(team.kernels, first, sums, x.scales[token], out.token(token));
+                    self.scale_sums(team.kernels, first, sums, x.scales[range.start + token], out.token(token));
                 }
             }
         });

@@ -10,8 +10,15 @@ use std::sync::Arc;
 /// # Safety
 /// Every bit pattern is a value, and the type has no padding.
 pub unsafe trait Plain: Zeroable {}
-// SAFETY: every bit pattern of an integer is valid.
-unsafe impl Plain for i8 {}
+macro_rules! plain {
+    ($($number:ty)*) => {
+        $(
+            // SAFETY: every bit pattern of a number is valid.
+            unsafe impl Plain for $number {}
+        )*
+    };
+}
+plain!(i8 i16 i32 f32);
 
 /// Whatever keeps bytes in memory and at their place, such as an open model.
 pub type Owner = Arc<dyn AsRef<[u8]> + Send + Sync>;

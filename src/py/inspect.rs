@@ -50,6 +50,14 @@ pub fn dot_peak(py: Python<'_>, n_threads: &Bound<'_, PyAny>, isa: Option<&str>)
     detached(py, |_| engine::dot_peak(threads, isa))
 }
 
+#[doc = doc!(look_up_peak)]
+#[pyfunction]
+#[pyo3(signature = (n_threads, isa=None))]
+pub fn look_up_peak(py: Python<'_>, n_threads: &Bound<'_, PyAny>, isa: Option<&str>) -> PyResult<f64> {
+    let threads = count(n_threads, "n_threads", 1)?;
+    detached(py, |_| engine::look_up_peak(threads, isa))
+}
+
 #[doc = doc!(inspect)]
 #[pyfunction]
 #[pyo3(signature = (path, *, weights=false))]

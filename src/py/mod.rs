@@ -47,7 +47,7 @@ mod _core {
     #[pymodule_export]
     use super::engine::Engine;
     #[pymodule_export]
-    use super::inspect::{dot_peak, inspect, isas, processor, read_bandwidth};
+    use super::inspect::{dot_peak, inspect, isas, look_up_peak, processor, read_bandwidth};
     #[pymodule_export]
     use super::pack::{check_packed, pack};
     #[pymodule_export]

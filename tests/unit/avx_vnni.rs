@@ -20,6 +20,7 @@ fn the_evex_encoding_equals_scalar() {
         grouped: GROUPED,
         peak_macs,
         byte_dots: None,
+        look_ups: &[],
         floats: FLOATS,
     };
     crate::kernel::ternary::tests::equals_scalar(&EVEX);

@@ -24,8 +24,8 @@ def add_parser(commands: Commands) -> None:
         run,
         help="measure a model's speed, and its share of this machine's limits",
         description="Measure prefill and decode in tokens per second, and the share of this machine's limit that they "
-        "reach. The limit is what the processor can multiply or the memory can deliver, whichever is lower. Options "
-        "that take a LIST, such as 1,2,4, measure every combination.",
+        "reach. The limit is what the processor can multiply or look up, or the memory can deliver: the lower one. "
+        "Options that take a LIST, such as 1,2,4, measure every combination.",
     )
     add_model(command)
     command.add_argument(
@@ -162,11 +162,13 @@ def _as_text(run: dict[str, Any], cached: bool) -> str:
     if cached:
         return "\n".join([line, f"{'':<32} {'tokens/s':>10}", *(_test_line(test, cached) for test in run["tests"])])
     most = run["peak_memory_over_file"]
+    looked_up = run["looked_up_per_second"]["median"]
     return "\n".join(
         [
             line + (f", peak memory {most:.2f} times the file's size" if most is not None else ""),
             f"this machine reads {run['read_bytes_per_second']['median'] / 1e9:.1f} GB/s and does "
-            f"{run['multiply_adds_per_second']['median'] / 1e9:.1f} G multiply-adds/s",
+            f"{run['multiply_adds_per_second']['median'] / 1e9:.1f} G multiply-adds/s"
+            + (f", {looked_up / 1e9:.1f} G/s by look-ups, which prompts go by" if looked_up else ""),
             f"{'':<32} {'tokens/s':>10} {'limit':>10}  share of the limit",
             *(_test_line(test, cached) for test in run["tests"]),
         ]

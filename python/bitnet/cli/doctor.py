@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from .. import ChatSession, Engine, __version__, dot_peak, isas, processor, read_bandwidth
+from .. import ChatSession, Engine, __version__, dot_peak, isas, look_up_peak, processor, read_bandwidth
 from .._format import byte_size, two_columns
 from .._machine import Machine, machine
 from ..errors import BitnetError
@@ -96,7 +96,8 @@ def run(options: argparse.Namespace) -> int:
     cores = found["cores"]
     chosen = os.environ.get("BITNET_ISA") or isas()[-1]
     bandwidth = {n: round(read_bandwidth(n), 1) for n in dict.fromkeys([1, cores])}
-    peak = dot_peak(cores, chosen if chosen in found["isas"] else None)
+    isa = chosen if chosen in found["isas"] else None
+    peak, looked_up = dot_peak(cores, isa), look_up_peak(cores, isa)
     # Five trits to a byte where the processor unpacks them fast, else four.
     trit_bytes = 1 / 5 if chosen in ("avx512-vnni", "amx") and "avx512_vbmi" in here.flags else 1 / 4
     report: dict[str, Any] = {
@@ -113,6 +114,7 @@ def run(options: argparse.Namespace) -> int:
         "huge_pages": here.huge_pages,
         "read_gb_per_s": bandwidth,
         "multiply_adds_per_s": peak,
+        "looked_up_per_s": looked_up,
         "model_inside": _model_inside(),
         "extras": {extra: [name for name in names if not find_spec(name)] for extra, (names, _) in EXTRAS.items()},
         "models": [_forecast(shape, trit_bytes, here, 1e9 * max(bandwidth.values()), peak) for shape in _SHAPES],
@@ -162,6 +164,10 @@ def _as_text(report: dict[str, Any], here: Machine) -> str:
         "processor": f"{report['processor']} ({report['target']})",
         "instruction sets": ", ".join(report["instruction_sets"]),
         "chosen": f"{report['chosen']} ({origin})",
+        "prompts": "by look-ups, "
+        f"which here can do {report['looked_up_per_s'] / report['multiply_adds_per_s']:.2f} times what dots can"
+        if report["looked_up_per_s"]
+        else "by integer dot products",
         "threads": report["threads"],
         "memory": f"{_size(here.memory)}, {_size(here.available)} of it free",
         "container": _container(here),
