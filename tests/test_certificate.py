@@ -378,6 +378,49 @@ def test_a_forged_receipt_is_found_by_its_replay(
     assert 25 <= sum(missed) <= 55  # 40 are expected: 4 of 6 receipts are not drawn
 
 
+FIELDS: dict[str, tuple[tuple[str, ...], Any, str]] = {
+    # A field of the predicate, another value, and who finds it: nobody ("told"), the check or the replay.
+    "made": (("made", "tasks"), ["others"], "told"),
+    "results": (("results", "acc"), 1, "told"),
+    "time": (("time",), "1999-12-31T23:59:59Z", "told"),
+    "model file": (("model", "file"), "other.gguf", "told"),
+    "engine name": (("engine", "name"), "other", "told"),
+    "engine version": (("engine", "version"), "9", "told"),
+    "model": (("model", "blake3"), "0" * 64, "checked"),
+    "tokenizer": (("model", "tokenizer_blake3"), "0" * 64, "checked"),
+    "numerics": (("engine", "numerics"), 2, "checked"),
+    "kv_type": (("engine", "settings", "kv_type"), "f32", "checked"),
+    "n_ctx": (("engine", "settings", "n_ctx"), 128, "checked"),
+    "count": (("receipts", "count"), 5, "checked"),
+    "answers": (("receipts", "answers"), 2, "checked"),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_what_a_certificate_only_tells(made: Path, trit: bitnet.Engine, name: str) -> None:
+    """The list in docs/receipts.md: whoever alters a field that is told, and its digest, has a valid certificate."""
+    path, value, who = FIELDS[name]
+    document = part = json.loads(made.read_text())
+    for key in ("predicate", *path[:-1]):
+        part = part[key]
+    assert part[path[-1]] != value
+    part[path[-1]] = value
+    document["subject"][1]["digest"]["sha256"] = hashlib.sha256(canonical(document["predicate"])).hexdigest()
+    made.write_text(json.dumps(document))
+    certificate = Certificate.load(made)
+    assert certificate.verify().ok is (who == "told")
+    if who == "told":
+        assert certificate.verify(engine=trit).ok
+
+
+def test_names_are_told(made: Path, receipts: dict[str, Any], trit: bitnet.Engine) -> None:
+    """That a receipt is the answer to this request is not proven: another name gives another root that is as valid."""
+    renamed = {name.replace("answer", "other task"): receipt for name, receipt in receipts.items()}
+    certificate = Certificate.make(renamed, made.parent / "renamed")
+    assert certificate.root != Certificate.load(made).root
+    assert certificate.verify(engine=trit).ok
+
+
 def test_a_score_that_cannot_be_computed(made: Path, receipts: dict[str, Any], trit: bitnet.Engine) -> None:
     def change(receipt: ScoreReceipt) -> ScoreReceipt:
         return ScoreReceipt(receipt.claim | {"context_ids": [10**6]}, "", "")
