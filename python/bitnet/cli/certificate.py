@@ -34,7 +34,7 @@ def add_parser(commands: Commands) -> None:
         actions,
         "verify",
         _verify,
-        help="check a certificate and compute its answers and scores again",
+        help="check a certificate and replay its receipts",
         description="Check that a certificate counts exactly the receipts that are there, and compute all or a sample "
         "of their answers and scores again. Names each receipt that is wrong.",
     )
