@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,17 @@ def test_one_root_for_instruction_sets_threads_batches_and_a_run_that_was_stoppe
     write_lines(tmp_path / "d" / "receipts.jsonl", records)
     assert evaluate(sums, tmp_path / "d", n_threads=1) == [root, count]
     assert len(lines_of(tmp_path / "d" / "receipts.jsonl")) == int(count) + 6
+
+    # The harness's own command, on a copy of the folder: nothing is computed, the results are.
+    shutil.copytree(tmp_path / "a", tmp_path / "e")
+    command = [sys.executable, "-m", "bitnet.lm_eval", "run", "--model", "bitnet", "--model_args"]
+    command += [f"receipts={tmp_path / 'e'},n_threads=1", "--certificate", str(tmp_path / "e" / "certificate.json")]
+    command += ["--tasks", ",".join(str(sums / f"{name}.yaml") for name in ("choices", "pages", "greedy", "drawn"))]
+    env = os.environ | {"HF_HOME": str(sums / "home"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Certificate.load(tmp_path / "e" / "certificate.json").root == root
+    assert (tmp_path / "e" / "receipts.jsonl").read_bytes() == b"".join(whole)
 
     results = [Certificate.load(tmp_path / run / "certificate.json").results for run in "abcd"]
     assert results[0] == results[1] == results[2] == results[3]

@@ -252,20 +252,23 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
         `max_completion_tokens`; `num_beams`, which must be 1; `do_sample`; and all other keywords of `SamplingParams`.
         As in the harness, a temperature above 0 samples unless `do_sample` is False. `do_sample` without a temperature
         samples at temperature 1, as in transformers. Without `seed`, seeds are drawn from Python's `random`, which the
-        harness seeds.
+        harness seeds; if receipts are kept, they follow from the names of the receipts.
         """
         arguments = [request.args for request in requests]
-        settings = [self._sampling(given) for _, given in arguments]
+        names: list[str | None] = [None] * len(arguments)
+        if self._records:
+            names = [*self._records.names(requests)]
+        settings = [self._sampling(given, name) for (_, given), name in zip(arguments, names, strict=True)]
         contexts = self._cut(
             (self.tok_encode(context), max(self.max_length - (params.max_tokens or 0), self.max_length // 2))
             for (context, _), params in zip(arguments, settings, strict=True)
         )
         answers = []
         bar = tqdm(arguments, desc="Running generate_until requests", disable=disable_tqdm)
-        names, known = self._records.names(requests) if self._records else [], {}
-        if self._records:
-            asked = zip(names, contexts, settings, strict=True)
-            known = {i: text for i, one in enumerate(asked) if (text := self._records.answer(*one)) is not None}
+        known: dict[int, str] = {}
+        for i, name in enumerate(names):
+            if self._records and name and (text := self._records.answer(name, contexts[i], settings[i])) is not None:
+                known[i] = text
         pairs = enumerate(zip(contexts, settings, strict=True))
         completions = _core._Together(self.engine.stream(ids, params) for i, (ids, params) in pairs if i not in known)
         for i, (context, given) in enumerate(bar):
@@ -274,19 +277,23 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
             else:
                 completion = next(completions)
                 answers.append(completion.text)
-                if self._records:
-                    self._records.add_answer(names[i], completion)
+                if self._records and (name := names[i]):
+                    self._records.add_answer(name, completion)
             self.cache_hook.add_partial("generate_until", (context, given), answers[-1])
         return answers
 
-    def _sampling(self, given: Mapping[str, Any]) -> SamplingParams:
-        """The `SamplingParams` of a request's settings."""
+    def _sampling(self, given: Mapping[str, Any], name: str | None = None) -> SamplingParams:
+        """The `SamplingParams` of a request's settings. `name` is that of its receipt."""
         options = {name: value for name, value in given.items() if value is not None}
         options["temperature"] = float(options.get("temperature", 1 if options.get("do_sample") else 0))
         options = dict(normalize_gen_kwargs(options, self.max_gen_toks))
         limit, until = options.pop("max_gen_toks"), options.pop("until")
-        # Greedy decoding draws nothing, but the seed is in the receipt, which must be the same each time.
-        options.setdefault("seed", random.getrandbits(64) if options.pop("do_sample") else 0)
+        # The seed is in the receipt, which must be the same in each run: also that of greedy decoding, which draws
+        # nothing. The state of `random` depends on what else the harness has done with it.
+        drawn = options.pop("do_sample")
+        if drawn and name:
+            options.setdefault("seed", int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+        options.setdefault("seed", random.getrandbits(64) if drawn else 0)
         if options.get("num_beams") == 1:
             del options["num_beams"]
         if unknown := sorted(options.keys() - _SAMPLING):
