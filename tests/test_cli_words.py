@@ -18,6 +18,7 @@ import pytest
 
 import bitnet
 from bitnet import cli, models
+from bitnet.certificate import Certificate
 from bitnet.cli import _habits, _options, _parser
 from conftest import ROOT
 from test_cli import run
@@ -102,9 +103,16 @@ OUTSIDE = {
     "--grace": ["-1", "nan", "inf"],
     "--max-body": ["0", "9" * 30],
     "--receipts": ["-1", "9" * 30],
+    "--share": ["-1", "1.1", "nan"],
+    "--count": ["-1"],
 }
 """Values that each option refuses."""
-REQUIRED = {"run": ["-p", "hi"], "tokenize": ["hi"], "receipt replay": ["none.json"]}
+REQUIRED = {
+    "run": ["-p", "hi"],
+    "tokenize": ["hi"],
+    "receipt replay": ["none.json"],
+    "certificate verify": ["none.json"],
+}
 
 
 @pytest.mark.parametrize(("command", "option"), PARSED)
@@ -123,6 +131,8 @@ def test_a_value_out_of_range_is_told_by_its_flag(
     receipt = engine.generate("hello", max_tokens=2).receipt.save(tmp_path / "receipt.json")
     required = {"run": ["-p", "hi"], "receipt replay": [receipt, "-m", engine.path]}
     required["pack"] = ["trit", tmp_path / "out"]
+    certificate = Certificate.make({"answer": bitnet.Receipt.load(receipt)}, tmp_path / "receipts")
+    required["certificate verify"] = [certificate.save(tmp_path / "certificate.json"), "-m", engine.path]
     for value in OUTSIDE[option]:
         done = here(*command.split(), *required.get(command, []), f"{option}={value}")
         is_one_line(done)

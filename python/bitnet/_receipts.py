@@ -1,6 +1,7 @@
 """The JSON Schema of receipts, and a receipt as rows of text for people."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ _SHOWN = 500
 
 _USUAL = {"kv_type": "f16", "numerics": 1, "lm_head": None, "act_block": None}
 """Settings that are shown only if they have another value. The defaults of the others depend on the model."""
+
+CONTRADICTED = re.compile(r"gate '(model_info\.|claim\.(n_ctx|template|system)\b)")
+"""The gates of a replay that fail because the receipt says what is not so, not because it needs another engine."""
 
 
 def receipt_schema() -> dict[str, Any]:

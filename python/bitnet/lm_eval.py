@@ -2,8 +2,8 @@
 
     python -m bitnet.lm_eval --model bitnet --model_args pretrained=model.gguf --tasks arc_easy
 
-This command takes the harness's own arguments. In Python, `import bitnet.lm_eval` registers the model "bitnet", and
-`lm_eval.simple_evaluate(BitnetLM(engine), tasks=[…])` uses an open engine.
+This command takes the harness's own arguments, and --certificate FILE. In Python, `import bitnet.lm_eval` registers
+the model "bitnet", and `lm_eval.simple_evaluate(BitnetLM(engine), tasks=[…])` uses an open engine.
 """
 
 import hashlib
@@ -25,7 +25,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, warni
 from tqdm import tqdm
 
 from . import ChatSession, Engine, SamplingParams, Template, _core
+from ._evaluated import EvaluationRecords
 from ._format import escape_line
+from .certificate import Certificate
 from .errors import ArgumentError, BitnetError, TemplateError
 from .hub import local
 from .models import inside
@@ -52,6 +54,8 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
     template: a Template, or the name of a built-in one (default: the model's own).
     enable_thinking: the template's variable of this name (default: the template decides). The harness gets answers
         whole, with thoughts, and ends them at its stop strings, so False suits most tasks.
+    receipts: a folder that gets a receipt of each answer and score (default: none are kept). A run that was stopped
+        goes on with the receipts that the folder has. `certificate` makes a certificate of them.
     Other keywords are those of `Engine`. The harness passes batch_size, max_batch_size and device to every model; they
     have no effect here.
 
@@ -70,6 +74,7 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
         max_gen_toks: int = 256,
         template: Template | str | None = None,
         enable_thinking: bool | None = None,
+        receipts: str | os.PathLike[str] | None = None,
         batch_size: Any = None,
         max_batch_size: Any = None,
         device: Any = None,
@@ -79,7 +84,15 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
         super().__init__()
         if unknown := sorted(options.keys() - _ENGINE_OPTIONS):
             known = ", ".join(
-                ["pretrained", "max_length", "max_gen_toks", "template", "enable_thinking", *_ENGINE_OPTIONS]
+                [
+                    "pretrained",
+                    "max_length",
+                    "max_gen_toks",
+                    "template",
+                    "enable_thinking",
+                    "receipts",
+                    *_ENGINE_OPTIONS,
+                ]
             )
             raise ArgumentError(f"the model bitnet has no argument {', '.join(unknown)}; its arguments are {known}")
         if max_length is not None:
@@ -101,6 +114,29 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
             self._template = ChatSession(self.engine, template=template, enable_thinking=enable_thinking).template
         if enable_thinking is not None:
             self._variables["enable_thinking"] = enable_thinking
+        self._records = EvaluationRecords(Path(receipts), self.engine) if receipts is not None else None
+        self._names: list[str] = []
+        """The names of the requests whose log-likelihoods are being computed, if there are records."""
+        if self._records:
+            _with_records.append(self)
+
+    def certificate(self, results: Mapping[str, Any]) -> Certificate:
+        """The certificate of what `simple_evaluate` returned. The argument `receipts` must name a folder.
+
+        Raises ArgumentError if the receipts are not all of these results.
+        """
+        if self._records is None:
+            raise ArgumentError("there are no receipts to certify: open the model with receipts=FOLDER")
+        return self._records.certificate(results)
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Take the harness's cache. Raises ArgumentError if receipts are kept: a cached answer would have none."""
+        if self._records:
+            raise ArgumentError(
+                "use_cache keeps answers without receipts; leave it out: the folder of receipts does the same, and a "
+                "run that was stopped goes on with it"
+            )
+        super().set_cache_hook(cache_hook)
 
     @property
     def template(self) -> Template:
@@ -144,6 +180,15 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
             _logger.warning(message, cut, len(contexts), self.max_length)
         return [ids[-n:] for ids, n in contexts]
 
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """The log-likelihood of each continuation, and whether greedy decoding gives it."""
+        self._names = self._records.names(requests) if self._records else []
+        try:
+            found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+            return found
+        finally:
+            self._names = []
+
     def _loglikelihood_tokens(
         self,
         requests: Sequence[tuple[Any, list[int], list[int]]],
@@ -154,16 +199,26 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
         """For each (name, context ids, continuation ids): the log-likelihood, and whether greedy sampling gives it."""
         contexts = self._cut((before, max(self.max_length + 1 - len(ids), 1)) for _, before, ids in requests)
         found: dict[int, tuple[float, bool]] = {}
-        with tqdm(total=len(requests), desc=f"Running {kind} requests", disable=disable_tqdm) as bar:
-            order = sorted(range(len(requests)), key=contexts.__getitem__)
+        records = self._records
+        if records:
+            for i, name in enumerate(self._names):
+                if known := records.score(name, contexts[i], requests[i][2]):
+                    found[i] = known
+        with tqdm(
+            total=len(requests), initial=len(found), desc=f"Running {kind} requests", disable=disable_tqdm
+        ) as bar:
+            order = sorted((i for i in range(len(requests)) if i not in found), key=contexts.__getitem__)
             groups = [(before, list(same)) for before, same in groupby(order, key=contexts.__getitem__)]
             for start in range(0, len(groups), _CONTEXTS_AT_ONCE):
                 part = groups[start : start + _CONTEXTS_AT_ONCE]
                 continuations = [[requests[i][2] for i in same] for before, same in part]
                 all_scores = self.engine.score([before for before, _ in part], continuations)
-                for (_before, same), scores in zip(part, all_scores, strict=True):
-                    for i, logprob, greedy in zip(same, scores.logprobs, scores.is_greedy, strict=True):
+                for (before, same), scores in zip(part, all_scores, strict=True):
+                    every = zip(same, scores.logprobs, scores.is_greedy, scores.token_logprobs, strict=True)
+                    for i, logprob, greedy, each in every:
                         found[i] = float(logprob), bool(greedy)
+                        if records:
+                            records.add_score(self._names[i], before, requests[i][2], logprob, greedy, each)
                         if requests[i][0] is not None:
                             self.cache_hook.add_partial("loglikelihood", requests[i][0], found[i])
                     bar.update(len(same))
@@ -178,7 +233,13 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
             rolling = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
             windows.append([(None, *make_disjoint_window(window)) for window in rolling])
         parts = [window for own in windows for window in own]
-        scores = iter(self._loglikelihood_tokens(parts, disable_tqdm, "loglikelihood_rolling"))
+        if self._records:
+            named = zip(self._records.names(requests), windows, strict=True)
+            self._names = [f"{name}/{number}" for name, own in named for number in range(len(own))]
+        try:
+            scores = iter(self._loglikelihood_tokens(parts, disable_tqdm, "loglikelihood_rolling"))
+        finally:
+            self._names = []
         totals = [sum(logprob for logprob, _ in islice(scores, len(own))) for own in windows]
         for text, total in zip(texts, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), total)
@@ -191,30 +252,48 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
         `max_completion_tokens`; `num_beams`, which must be 1; `do_sample`; and all other keywords of `SamplingParams`.
         As in the harness, a temperature above 0 samples unless `do_sample` is False. `do_sample` without a temperature
         samples at temperature 1, as in transformers. Without `seed`, seeds are drawn from Python's `random`, which the
-        harness seeds.
+        harness seeds; if receipts are kept, they follow from the names of the receipts.
         """
         arguments = [request.args for request in requests]
-        settings = [self._sampling(given) for _, given in arguments]
+        names: list[str | None] = [None] * len(arguments)
+        if self._records:
+            names = [*self._records.names(requests)]
+        settings = [self._sampling(given, name) for (_, given), name in zip(arguments, names, strict=True)]
         contexts = self._cut(
             (self.tok_encode(context), max(self.max_length - (params.max_tokens or 0), self.max_length // 2))
             for (context, _), params in zip(arguments, settings, strict=True)
         )
         answers = []
         bar = tqdm(arguments, desc="Running generate_until requests", disable=disable_tqdm)
-        streams = (self.engine.stream(ids, params) for ids, params in zip(contexts, settings, strict=True))
-        for (context, given), completion in zip(bar, _core._Together(streams), strict=True):
-            answers.append(completion.text)
+        known: dict[int, str] = {}
+        for i, name in enumerate(names):
+            if self._records and name and (text := self._records.answer(name, contexts[i], settings[i])) is not None:
+                known[i] = text
+        pairs = enumerate(zip(contexts, settings, strict=True))
+        completions = _core._Together(self.engine.stream(ids, params) for i, (ids, params) in pairs if i not in known)
+        for i, (context, given) in enumerate(bar):
+            if i in known:
+                answers.append(known[i])
+            else:
+                completion = next(completions)
+                answers.append(completion.text)
+                if self._records and (name := names[i]):
+                    self._records.add_answer(name, completion)
             self.cache_hook.add_partial("generate_until", (context, given), answers[-1])
         return answers
 
-    def _sampling(self, given: Mapping[str, Any]) -> SamplingParams:
-        """The `SamplingParams` of a request's settings."""
+    def _sampling(self, given: Mapping[str, Any], name: str | None = None) -> SamplingParams:
+        """The `SamplingParams` of a request's settings. `name` is that of its receipt."""
         options = {name: value for name, value in given.items() if value is not None}
         options["temperature"] = float(options.get("temperature", 1 if options.get("do_sample") else 0))
         options = dict(normalize_gen_kwargs(options, self.max_gen_toks))
         limit, until = options.pop("max_gen_toks"), options.pop("until")
-        if options.pop("do_sample"):
-            options.setdefault("seed", random.getrandbits(64))
+        # The seed is in the receipt, which must be the same in each run: also that of greedy decoding, which draws
+        # nothing. The state of `random` depends on what else the harness has done with it.
+        drawn = options.pop("do_sample")
+        if drawn and name:
+            options.setdefault("seed", int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+        options.setdefault("seed", random.getrandbits(64) if drawn else 0)
         if options.get("num_beams") == 1:
             del options["num_beams"]
         if unknown := sorted(options.keys() - _SAMPLING):
@@ -283,15 +362,54 @@ class BitnetLM(TemplateLM, metaclass=ABCMeta):  # stubtest cannot infer the meta
         }
 
 
+_with_records: list[BitnetLM] = []
+"""The models that keep receipts. The harness's command makes its model itself, and does not hand it out."""
+
+
 def main() -> None:
-    """Run the harness's own command, with this model registered."""
+    """Run the harness's own command, with this model registered.
+
+    --certificate FILE writes a certificate of the results. It needs receipts=FOLDER among the model's arguments.
+    """
+    import lm_eval
     from lm_eval.__main__ import cli_evaluate
 
+    evaluate = lm_eval.simple_evaluate
+
     try:
+        if path := _take_certificate(sys.argv):
+
+            def certified(*arguments: Any, **keywords: Any) -> Any:
+                if "receipts" not in str(keywords.get("model_args")):
+                    raise ArgumentError("--certificate needs receipts=FOLDER in --model_args: where to keep receipts")
+                results = evaluate(*arguments, **keywords)
+                if results is not None:
+                    certificate = _with_records[-1].certificate(results)
+                    certificate.save(path)
+                    print(f"{escape_line(path)}: {certificate.count} receipts, root {certificate.root}")
+                return results
+
+            lm_eval.simple_evaluate = certified
         cli_evaluate()
     except BitnetError as error:
         print(f"bitnet: {escape_line(str(error))}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        lm_eval.simple_evaluate = evaluate
+
+
+def _take_certificate(arguments: list[str]) -> str | None:
+    """Remove --certificate FILE from the arguments, which the harness does not know, and return FILE."""
+    for i, text in enumerate(arguments):
+        name, equals, value = text.partition("=")
+        if name != "--certificate":
+            continue
+        if not equals and i + 1 == len(arguments):
+            raise ArgumentError("--certificate needs the name of a file")
+        found = value if equals else arguments[i + 1]
+        del arguments[i : i + (1 if equals else 2)]
+        return found
+    return None
 
 
 if __name__ == "__main__":

@@ -53,6 +53,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write a receipt of each answer, and report.json with all outcomes, into DIR (default: write nothing)",
     )
     group.addoption(
+        "--bitnet-certificate",
+        metavar="FILE",
+        help="write a certificate of the run into FILE: one digest for all receipts, and the outcomes; needs "
+        "--bitnet-receipts (default: write nothing)",
+    )
+    group.addoption(
         "--bitnet-digests",
         metavar="FILE",
         help="fail tests whose answers do not have the digests that FILE holds (default: compare nothing)",
@@ -73,6 +79,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if config.getoption("--bitnet-update-digests") and not config.getoption("--bitnet-digests"):
         raise pytest.UsageError("--bitnet-update-digests needs --bitnet-digests FILE, the file to write")
+    if config.getoption("--bitnet-certificate") and not config.getoption("--bitnet-receipts"):
+        raise pytest.UsageError("--bitnet-certificate needs --bitnet-receipts DIR, the folder of the receipts")
     config.pluginmanager.register(Report(config), "bitnet-report")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ._case import transcript
+from ._certificate import write_certificate
 from ._digests import committed_form, differences, digests_text, read_digests
 from ._evaluation import evaluation
 from ._pages import html_page, markdown_page
@@ -66,11 +67,16 @@ class Report:
         self.folder = option_path(config, "--bitnet-receipts")
         self.file = option_path(config, "--bitnet-digests")
         self.pages = [full_path(config, path) for path in config.getoption("--bitnet-report")]
+        self.certificate = option_path(config, "--bitnet-certificate")
+        self.certified = ""
+        """What the summary says about the certificate."""
         self.update: bool = config.getoption("--bitnet-update-digests")
         if self.folder:
             make_folder(self.folder, "--bitnet-receipts")
         if self.file and self.update:
             make_folder(self.file.parent, "--bitnet-digests")
+        if self.certificate:
+            make_folder(self.certificate.parent, "--bitnet-certificate")
         for page in self.pages:
             if page.suffix not in SUFFIXES:
                 what = f"--bitnet-report: {page} has none of the endings {', '.join(SUFFIXES)}"
@@ -155,6 +161,11 @@ class Report:
             if not (shows or hasattr(self.config, "workerinput")):
                 self.write()
 
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Let the run fail if its certificate could not be written."""
+        if self.certificate and self.certified and not self.certificate.exists():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
     def document(self) -> Document:
         """The report as it is written: the evaluation cases, and the other tests that asked something."""
         return {
@@ -186,6 +197,8 @@ class Report:
         as_json = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
         if self.folder:
             write_text(self.folder / "report.json", as_json)
+        if self.folder and self.certificate:
+            self.certified = write_certificate(self.certificate, self.folder, document)
         for page in self.pages:
             if page.suffix == ".json":
                 write_text(page, as_json)
@@ -208,6 +221,8 @@ class Report:
         width = max(map(len, found), default=0)
         for name, one in found.items():
             terminalreporter.write_line(f"  {name:<{width}}  {one}")
+        if self.certified:
+            terminalreporter.write_line(f"bitnet: {self.certified}")
         if comparison := self.comparison():
             terminalreporter.write_line(f"bitnet: {comparison}")
             for word, tests in (("better", comparison.better), ("worse", comparison.worse)):

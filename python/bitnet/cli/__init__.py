@@ -32,6 +32,7 @@ _COMMANDS = (
     "tokenize",
     "template",
     "receipt",
+    "certificate",
     "doctor",
     "completion",
 )
@@ -44,8 +45,8 @@ _INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
-    0: success. 1: a receipt is not valid or differs (`bitnet receipt`), or the model inside answers wrong (`bitnet
-    doctor`). 2: an error. 130: Ctrl-C.
+    0: success. 1: a receipt is not valid or differs (`bitnet receipt`, `bitnet certificate`), or the model inside
+    answers wrong (`bitnet doctor`). 2: an error. 130: Ctrl-C.
     """
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):

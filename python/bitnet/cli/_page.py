@@ -30,7 +30,7 @@ _TAIL = """\
 | status | |
 |---|---|
 | 0 | success |
-| 1 | a receipt is not valid, or a replay or claim differs; `bitnet doctor`: a wrong answer |
+| 1 | a receipt or certificate is wrong, or a claim differs; `bitnet doctor`: a wrong answer |
 | 2 | an error; one line on standard error says what is wrong |
 | 130 | Ctrl-C |
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import Engine, Receipt, Tokenizer, inspect
 from .._format import escape_line, two_columns
-from .._receipts import summary
+from .._receipts import CONTRADICTED, summary
 from .._text_input import read_text
 from ..errors import ArgumentError, ModelError, ReceiptError
 from ._errors import explain
@@ -33,9 +33,6 @@ _VALID_MEANS = (
     "Valid: the figures agree and the digest is right, which finds accidents. Everything is told, not proven, until "
     "`bitnet receipt replay` computes the answer again."
 )
-
-_CONTRADICTED = re.compile(r"gate '(model_info\.|claim\.(n_ctx|template|system)\b)")
-"""The gates of a replay that fail because the receipt says what is not so, not because it needs another engine."""
 
 _STATUS = "Exit status: {0}; 2 after an error."
 
@@ -234,7 +231,7 @@ def _replay(options: argparse.Namespace) -> int:
                     same, ids, told = engine._replay(receipt, prompt)
                     difference = None if same else _difference(receipt, ids)
                 except ReceiptError as error:
-                    if not _CONTRADICTED.search(str(error)):
+                    if not CONTRADICTED.search(str(error)):
                         raise ReceiptError(f"{path}: {_cannot_replay(error)}") from error
                     same, difference = False, f"different: {explain(error)}"
                 entry = {"file": path, "valid": True, "same": same, "difference": difference}
