@@ -13,6 +13,7 @@ use crate::machine::buffer::Plain;
 use crate::machine::memory::try_grow;
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::PoisonError;
 
 /// Fewer rows are faster by dots: the tables cost as much as the look-ups of some 160 rows.
 const MIN_ROWS: usize = 256;
@@ -51,7 +52,7 @@ impl Ternary {
         let (words, blocks) = (self.words(), self.packing().padded(self.cols()) / BLOCK);
         let base3_blocks = if self.packing() == Packing::Base3 { blocks / 5 } else { 0 };
         let group = words.len() / self.rows().div_ceil(GROUP);
-        let mut codes = x.codes.lock().expect("no task panics while it holds the lock");
+        let mut codes = x.codes.lock().unwrap_or_else(PoisonError::into_inner);
         let trits = Trits { words, group, before: 0, base3_blocks, blocks };
         let (codes, rows) = trits.codes(team, kernels, &mut codes)?;
         let tokens = out.len() / self.rows();
@@ -88,7 +89,7 @@ impl Grouped {
         out: &mut [f32],
     ) -> Result<()> {
         let (words, layout) = (self.words(), self.layout());
-        let mut codes = x.codes.lock().expect("no task panics while it holds the lock");
+        let mut codes = x.codes.lock().unwrap_or_else(PoisonError::into_inner);
         let trits = Trits {
             words,
             group: layout.strip(),

@@ -58,8 +58,17 @@ fn for_each_way(f: impl Fn(Isa, &'static LookUpKernels)) {
     }
 }
 
+/// Whether this processor has no look-ups, so that scalar products need not be computed for a comparison.
+fn has_no_way() -> bool {
+    let all = Isa::available();
+    all.iter().all(|isa| kernels(Some(isa.name())).expect("available").runnable_look_ups().next().is_none())
+}
+
 #[test]
 fn sums_that_are_looked_up_equal_scalar_dots() {
+    if has_no_way() {
+        return;
+    }
     for (rows, cols) in SHAPES {
         for (kind, packing) in (0..4).flat_map(|kind| Packing::ALL.map(|packing| (kind, packing))) {
             let mut random = Random((rows * cols + kind) as u32);
@@ -94,6 +103,9 @@ fn sums_that_are_looked_up_equal_scalar_dots() {
 
 #[test]
 fn grouped_outputs_that_are_looked_up_equal_scalar_ones() {
+    if has_no_way() {
+        return;
+    }
     for (rows, cols) in SHAPES {
         for (planes, packing) in (1..=3).flat_map(|planes| Packing::ALL.map(|packing| (planes, packing))) {
             let mut random = Random((rows * cols + planes) as u32);
