@@ -22,6 +22,8 @@ pub(super) struct Draft {
     choices: Vec<Choice>,
     /// How many of them are settled.
     settled: usize,
+    /// How many positions of the sequence hold ids that are right: fewer than it has after a wrong id.
+    right: usize,
     /// The form as it was before the step; `Generation::form` has read the ids of the choices.
     before: Option<Form>,
 }
@@ -40,7 +42,7 @@ struct Choice {
 
 impl Draft {
     pub fn new(ids: Vec<TokenId>, most: usize) -> Draft {
-        Draft { ids, most: most.max(1), choices: Vec::new(), settled: 0, before: None }
+        Draft { ids, most: most.max(1), choices: Vec::new(), settled: 0, right: usize::MAX, before: None }
     }
 }
 
@@ -66,7 +68,7 @@ impl Generation {
         if draft.ids.len() == answer.len() || !draft.ids.starts_with(&answer) {
             return;
         }
-        (draft.before, draft.settled) = (self.form.clone(), 0);
+        (draft.before, draft.settled, draft.right) = (self.form.clone(), 0, usize::MAX);
         draft.choices.clear();
         let mut rest = draft.ids[answer.len()..].iter();
         let mut len = self.prompt_len + answer.len();
@@ -121,6 +123,11 @@ impl Generation {
         first..first + logits
     }
 
+    /// How many of `len` positions hold ids that the draft has right.
+    pub(super) fn drafted_len(&self, len: usize) -> usize {
+        self.draft.as_ref().map_or(len, |draft| len.min(draft.right))
+    }
+
     /// Whether the step under way checks ids of a draft.
     pub(super) fn has_draft(&self) -> bool {
         self.draft.is_some()
@@ -142,6 +149,7 @@ impl Generation {
             draft.settled += 1;
             self.is_first = true;
             if !agrees {
+                draft.right = self.rows_from + draft.choices[draft.settled - 1].row + 1;
                 self.rows.truncate(computed - self.rows_from);
                 draft.choices.clear();
                 draft.settled = 0;

@@ -253,7 +253,7 @@ impl Generation {
     /// How many positions its sequence keeps: those of all ids but the last one.
     pub(super) fn computed_len(&self) -> usize {
         // Logits that are held will give one.
-        self.ids.len() + self.ready.len().max(usize::from(!self.held.is_empty())) - 1
+        self.drafted_len(self.ids.len() + self.ready.len().max(usize::from(!self.held.is_empty())) - 1)
     }
 
     /// For each row of the step that gives an id: what finds the candidates of the id by the bounds of their logits.
@@ -306,7 +306,8 @@ impl Generation {
             return Ok(());
         }
         let start = Instant::now();
-        let chosen = if self.form.is_some() { self.choose_in_form(logits) } else { self.choose_freely(logits, n_vocab) };
+        let chosen =
+            if self.form.is_some() { self.choose_in_form(logits) } else { self.choose_freely(logits, n_vocab) };
         self.is_first = true;
         if let Some(lookup) = &mut self.lookup {
             lookup.learn(self.n_guesses, self.ready.len().saturating_sub(1));

@@ -110,7 +110,8 @@ impl Engine {
             "the given prompt is not the receipt's prompt".into()
         })?;
         let system_is_shown = self.check_template(claim, &prompt)?;
-        self.check_length(claim)?;
+        // The last id is never computed.
+        self.check_ids(&[], claim.prompt_ids.len().saturating_add(claim.output_ids.len()).saturating_sub(1))?;
         let mut params = claim.sampling.params();
         if let Some(grammar) = &claim.grammar {
             let invalid = |why| gate_error("claim.grammar.text", why);
@@ -130,15 +131,6 @@ impl Engine {
             stream.generation.expect(known.collect(), self.runtime.draft_rows());
         }
         Ok(Replaying { receipt, stream, system_is_shown })
-    }
-
-    /// Checks that this engine has room for the answer.
-    fn check_length(&self, claim: &Claim) -> Result<()> {
-        let needed = (claim.prompt_ids.len().saturating_add(claim.output_ids.len())).saturating_sub(1);
-        check_gate("claim.n_ctx", needed <= self.n_ctx(), || {
-            let own = self.n_ctx();
-            format!("the prompt and the answer take {needed} positions, but this engine has {own}; open an engine with more")
-        })
     }
 
     /// Checks that this engine computes as the claim says.

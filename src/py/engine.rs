@@ -12,9 +12,7 @@ use super::template::Template;
 use super::tensor::{self, Tensor};
 use super::tokenizer::{self, Tokenizer};
 use super::trace::{self, Trace};
-use crate::engine::{
-    ActQuant, Activation, Embedding, Engine as CoreEngine, KvType, LmHead, Options, Packing, Pooling,
-};
+use crate::engine::{ActQuant, Activation, Embedding, Engine as CoreEngine, KvType, LmHead, Options, Packing, Pooling};
 use crate::error::{Error, Result};
 use crate::token::TokenId;
 use numpy::{PyArray1, PyArray2};
