@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import bitnet
+from bitnet import cli
 from test_cli import run
 
 SAMPLED: dict[str, Any] = {"max_tokens": 9, "temperature": 0.8, "seed": 3, "ignore_eos": True}
@@ -289,3 +292,85 @@ def test_redact_copies_what_is_valid_without_its_texts(chain: list[Path]) -> Non
     done = run("receipt", "redact", altered, output)
     assert ("not valid" in done.stdout, done.returncode) == (True, 1)
     assert bitnet.Receipt.load(output) == copied, "what was there stays"
+
+
+# -- Folders ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(chain: list[Path], engine: Any) -> Path:
+    """A folder with four right receipts, one of another cache type."""
+    folder = chain[0].parent / "receipts"
+    folder.mkdir()
+    for i, path in enumerate(chain):
+        path.rename(folder / f"{i}.json")
+    with bitnet.Engine(engine.path, kv_type="f32", n_threads=1) as other:
+        other.generate([1, 2], **SAMPLED).receipt.save(folder / "3.json")
+    (folder / "notes.txt").write_text("not a receipt")
+    return folder
+
+
+def test_replay_of_a_folder_ends_with_a_summary(folder: Path, engine: Any) -> None:
+    done = run("receipt", "replay", folder, "--model", engine.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    summary, told = done.stdout.splitlines()
+    assert re.fullmatch(r"4 of 4 receipts are right; 31 ids in \d+\.\d s, \d+ ids/s", summary)
+    assert told.startswith("told, not proven: claim.previous, ")
+
+
+def test_replay_of_a_folder_says_which_are_wrong_and_why(folder: Path, engine: Any) -> None:
+    forged(folder / "0.json", {}, {"seed": 4}).rename(folder / "4.json")
+    alter(folder / "1.json", "claim", "finish_reason", "stop").rename(folder / "5.json")
+    with bitnet.Engine(n_threads=1) as trit:
+        trit.generate([1, 2], max_tokens=2).receipt.save(folder / "6.json")
+    engine.generate("hello", **SAMPLED).receipt.redact().save(folder / "7.json")
+    done = run("receipt", "replay", folder, "--model", engine.path)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines[:4]] == [str(folder / f"{i}.json") for i in (4, 5, 6, 7)]
+    assert re.search(r"4\.json: different from index \d on: \d+ \| \d+; 9 ids on", lines[0])
+    assert "5.json: not valid: " in lines[1]
+    assert "6.json: not replayed: the receipt is of another model" in lines[2]
+    assert "7.json: not replayed: the receipt is redacted" in lines[3]
+    assert lines[4].startswith("4 of 8 receipts are right, 1 different, 1 not valid, 2 not replayed; ")
+
+    entries = json.loads(run("receipt", "replay", folder, "--model", engine.path, "--json").stdout)
+    assert [entry.get("same") for entry in entries] == [True, True, True, True, False, None, None, None]
+    for wrong in (4, 5):
+        (folder / f"{wrong}.json").unlink()
+    done = run("receipt", "replay", folder, "--model", engine.path)
+    assert (done.returncode, len(done.stdout.splitlines())) == (2, 4)
+
+
+def test_replay_of_a_folder_without_receipts_fails(tmp_path: Path) -> None:
+    done = run("receipt", "replay", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the folder holds no receipts" in done.stderr
+
+
+def test_ctrl_c_prints_what_was_found(folder: Path, engine: Any, monkeypatch: Any, capsys: Any) -> None:
+    """The first replay is done when the signal comes."""
+
+    class Interrupted:
+        """An engine whose second replay does not end."""
+
+        def __init__(self, path: Any, **options: Any) -> None:
+            self.engine = bitnet.Engine(path, **options)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.engine.close()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.engine, name)
+
+        def _replay_each(self, receipts: list[Any], prompts: Any, report: Any) -> None:
+            self.engine._replay_each(receipts[:1], prompts, report)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("bitnet.cli._replay.Engine", Interrupted)
+    assert cli.main(["receipt", "replay", str(folder), "--model", str(engine.path)]) == 130
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1 of 4 receipts are right, 3 left out; ")

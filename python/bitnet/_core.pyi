@@ -1895,26 +1895,52 @@ class Engine:
         **keywords: Unpack[_Sampling],
     ) -> Stream:
         """Start to answer messages and return the answer as a stream. Arguments and errors as for `chat`."""
+    @overload
     def replay(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> bool:
         """Compute the completion of a receipt again. Return whether it has the same ids and the same end.
 
-        A cancelled completion is computed up to where it stopped. Some fields of a receipt cannot be checked:
-        docs/receipts.md lists them.
+        The prompt and the receipt's ids are computed like one prompt, and each id is chosen again from the logits
+        before it. This takes a fraction of the time of the completion. A redacted receipt does not hold its ids, so
+        its completion is generated.
+
+        A list of receipts gives a list of results; they share forward passes. A cancelled completion is computed up to
+        where it stopped. Some fields of a receipt cannot be checked: docs/receipts.md lists them.
 
         Args:
-            receipt: The receipt.
-            prompt: The prompt of a redacted receipt, as for `stream`. If a redacted stop string ended the completion,
-                only the ids are compared.
+            receipt: The receipt, or a list of receipts.
+            prompt: The prompt of a redacted receipt, as for `stream`; for a list of receipts a list, with None for
+                those that hold their prompt. If a redacted stop string ended the completion, only the ids are
+                compared.
 
         Raises:
             ReceiptError: The receipt belongs to another model, `kv_type`, `act_quant`, `ffn_act`, `lm_head` or version
-                of the numerics; or what it says of the model or the system prompt is not so; or it is redacted and the
-                prompt is missing or is not the receipt's.
+                of the numerics; or the context of the engine is too short for it; or what it says of the model or the
+                system prompt is not so; or it is redacted and the prompt is missing or is not the receipt's. For a
+                list, the message names the index.
         """
+    @overload
+    def replay(
+        self, receipt: Sequence[Receipt], prompt: Sequence[str | _TokenIds | None] | None = None
+    ) -> list[bool]: ...
+    @overload
     def replay_ids(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> list[int]:
-        """Compute the completion of a receipt again and return its ids. Arguments and errors as for `replay`."""
+        """Compute the completion of a receipt again and return its ids. Arguments and errors as for `replay`.
+
+        Up to the first id that differs from the receipt's, the ids are the receipt's. From there on the completion is
+        generated, as long as that of the receipt.
+        """
+    @overload
+    def replay_ids(
+        self, receipt: Sequence[Receipt], prompt: Sequence[str | _TokenIds | None] | None = None
+    ) -> list[list[int]]: ...
     def _follow_form(self, ids: _TokenIds, **keywords: Any) -> list[tuple[int, float]]: ...
     def _replay(self, receipt: Receipt, prompt: str | _TokenIds | None = None) -> tuple[bool, list[int], list[str]]: ...
+    def _replay_each(
+        self,
+        receipts: Sequence[Receipt],
+        prompts: Sequence[str | _TokenIds | None] | None,
+        report: Callable[[int, tuple[bool, list[int], list[str]] | Exception], None],
+    ) -> None: ...
     def clear_cache(self) -> None:
         """Empty the prefix cache. Sessions keep their own KV caches."""
     @property

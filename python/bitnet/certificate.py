@@ -407,6 +407,7 @@ def draw(names: Iterable[str], root: str, seed: str) -> list[str]:
 def replay(engine: Engine, records: list[tuple[str, dict[str, Any]]], folder: Path) -> Iterator[Problem]:
     """Compute receipts again. Yields those that the model does not give."""
     scores: list[tuple[str, ScoreReceipt]] = []
+    answers: list[tuple[str, Receipt]] = []
     settings = about(engine)[0]
     for name, record in records:
         receipt = read_receipt(folder, record)
@@ -416,16 +417,27 @@ def replay(engine: Engine, records: list[tuple[str, dict[str, Any]]], folder: Pa
                 yield from _replay_scores(engine, settings, scores)
                 scores.clear()
             continue
-        try:
-            same = engine.replay(receipt)
-        except ReceiptError as error:
-            if not CONTRADICTED.search(str(error)):
-                raise ReceiptError(f"{name}: {error}") from error
-            yield Problem(name, f"the replay differs: {error}")
-        else:
-            if not same:
-                yield Problem(name, "the replay differs: the model gives another answer")
+        answers.append((name, receipt))
+        if len(answers) == _AT_ONCE:
+            yield from _replay_answers(engine, answers)
+            answers.clear()
+    yield from _replay_answers(engine, answers)
     yield from _replay_scores(engine, settings, scores)
+
+
+def _replay_answers(engine: Engine, answers: list[tuple[str, Receipt]]) -> Iterator[Problem]:
+    """Compute answers again, together. Yields those that the model does not give."""
+    found: dict[int, Any] = {}
+    engine._replay_each([receipt for _, receipt in answers], None, found.__setitem__)
+    for i, (name, _) in enumerate(answers):
+        if isinstance(found[i], ReceiptError):
+            if not CONTRADICTED.search(str(found[i])):
+                raise ReceiptError(f"{name}: {found[i]}") from found[i]
+            yield Problem(name, f"the replay differs: {found[i]}")
+        elif isinstance(found[i], Exception):
+            raise found[i]
+        elif not found[i][0]:
+            yield Problem(name, "the replay differs: the model gives another answer")
 
 
 def _replay_scores(

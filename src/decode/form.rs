@@ -12,6 +12,7 @@ use crate::token::{TokenId, TokenSet};
 pub(super) const FEW_FORCED: usize = 8;
 
 /// A grammar, and what follows from it for the next step.
+#[derive(Clone)]
 pub(super) struct Form {
     constraint: Box<Constraint>,
     /// The ids with which every answer begins.
@@ -69,6 +70,11 @@ impl Form {
     /// Whether the answer is complete.
     pub fn is_complete(&self) -> bool {
         self.failed.is_none() && self.constraint.is_complete()
+    }
+
+    /// Whether another id can be sampled.
+    pub fn goes_on(&self) -> bool {
+        self.failed.is_none() && !self.constraint.is_complete()
     }
 
     /// The ids with which every answer begins.

@@ -1,6 +1,7 @@
 //! One generation: which rows it needs computed next, which ids it samples from them, and whether to stop.
 
 use super::Sequence;
+use super::draft::Draft;
 use super::form::{FEW_FORCED, Form};
 use super::lookup::Lookup;
 use super::pace::Pace;
@@ -38,12 +39,19 @@ pub struct Token {
     pub finish: Option<Finish>,
 }
 
+impl Token {
+    /// An id that no logits belong to.
+    pub(super) fn text(id: TokenId, finish: Option<Finish>) -> Token {
+        Token { id, is_text: true, logprobs: None, finish }
+    }
+}
+
 /// A generation in progress. It chooses ids; a [`Step`](super::Step) computes the logits.
 #[derive(Default)]
 pub struct Generation {
     /// The prompt's ids, then those generated.
-    ids: Vec<TokenId>,
-    prompt_len: usize,
+    pub(super) ids: Vec<TokenId>,
+    pub(super) prompt_len: usize,
     /// The most ids that its sequence can hold.
     n_ctx: usize,
     /// How many positions of the prompt the cache held.
@@ -61,22 +69,24 @@ pub struct Generation {
     /// How quickly it comes back after a step.
     pub(super) pace: Pace,
     /// The ids that the step under way computes: those after `rows_from` positions.
-    rows: Vec<TokenId>,
-    rows_from: usize,
+    pub(super) rows: Vec<TokenId>,
+    pub(super) rows_from: usize,
     /// How many of them are guessed: the last ones.
     n_guesses: usize,
     /// Guesses the next ids, if that was asked for.
     lookup: Option<Lookup>,
+    /// The ids that it is said to have.
+    pub(super) draft: Option<Draft>,
     /// The form that the answer has to have.
-    form: Option<Form>,
+    pub(super) form: Option<Form>,
     /// Whether ids are chosen by [`Generation::choose_held`], after the caller has changed the logits.
     holds_logits: bool,
     /// The logits of the last step, until then.
     held: Vec<f32>,
     /// Sampled tokens that [`Generation::take`] has not handed out.
-    ready: VecDeque<Token>,
+    pub(super) ready: VecDeque<Token>,
     /// Whether the first of them is the first of its step.
-    is_first: bool,
+    pub(super) is_first: bool,
 }
 
 /// Gets the ids so far, prompt included, and changes the logits after them.
@@ -180,12 +190,12 @@ impl Generation {
         self.ready.back().is_some_and(|token| token.finish.is_some())
     }
 
-    fn sampler(&self) -> Sampler<'_> {
+    pub(super) fn sampler(&self) -> Sampler<'_> {
         Sampler::new(&self.params, self.seed)
     }
 
     /// The ids that may be sampled next; `None` if all may.
-    fn allowed(&self) -> Option<&TokenSet> {
+    pub(super) fn allowed(&self) -> Option<&TokenSet> {
         self.form.as_ref()?.allowed()
     }
 
@@ -200,7 +210,7 @@ impl Generation {
     }
 
     /// How many ids a grammar may force after `len` ids: none if each needs its logits.
-    fn forcible(&self, len: usize) -> usize {
+    pub(super) fn forcible(&self, len: usize) -> usize {
         let left = self.params.max_tokens.map_or(usize::MAX, |max| max.saturating_sub(len - self.prompt_len));
         if self.sees_every_logit() { 0 } else { left.min((self.n_ctx + 1).saturating_sub(len)) }
     }
@@ -212,6 +222,9 @@ impl Generation {
         self.n_guesses = 0;
         if let Some(form) = self.form.as_ref().filter(|_| self.generated().is_empty()) {
             self.rows.extend(form.start());
+        }
+        if self.draft.is_some() {
+            return self.plan_draft();
         }
         let left = self.params.max_tokens.map_or(usize::MAX, |max| max - self.generated().len());
         // Guesses know nothing of a grammar, nor of what the caller makes of the logits.
@@ -229,7 +242,7 @@ impl Generation {
     /// follow. After an error the sequence of a recurrent model goes back to an earlier state; then there are more.
     pub(super) fn decodes(&self) -> bool {
         let forced = if self.form.is_some() { FEW_FORCED } else { 0 };
-        !self.generated().is_empty() && self.rows.len() <= 1 + forced + self.n_guesses
+        !self.has_draft() && !self.generated().is_empty() && self.rows.len() <= 1 + forced + self.n_guesses
     }
 
     /// The ids that the step under way has still to compute after `computed` positions of its sequence.
@@ -240,12 +253,15 @@ impl Generation {
     /// How many positions its sequence keeps: those of all ids but the last one.
     pub(super) fn computed_len(&self) -> usize {
         // Logits that are held will give one.
-        self.ids.len() + self.ready.len().max(usize::from(!self.held.is_empty())) - 1
+        self.drafted_len(self.ids.len() + self.ready.len().max(usize::from(!self.held.is_empty())) - 1)
     }
 
     /// For each row of the step that gives an id: what finds the candidates of the id by the bounds of their logits.
     /// Empty if the next `n` rows after `computed` positions give none, or if all logits are needed.
     pub(super) fn thresholds(&self, computed: usize, n: usize) -> Vec<Box<CandidateThreshold<'_>>> {
+        if let Some(draft) = &self.draft {
+            return self.draft_thresholds(draft, computed - self.rows_from);
+        }
         let known = self.rows_from + self.rows.len() - self.n_guesses;
         if computed + n < known || self.holds_logits || self.sampler().needs_every_logit() {
             return Vec::new();
@@ -267,18 +283,18 @@ impl Generation {
         from_end: usize,
         thresholds: &'a [Box<CandidateThreshold<'a>>],
     ) -> LogitsFor<'a> {
+        if let Some(draft) = &self.draft {
+            return self.draft_logits(draft, self.rows.len() - from_end, thresholds);
+        }
         if from_end > self.n_guesses + 1 {
             return LogitsFor::None;
         }
         let threshold = thresholds.len().checked_sub(from_end).map(|i| &*thresholds[i]);
-        match self.allowed().filter(|_| !self.sees_every_logit()) {
-            Some(allowed) => LogitsFor::Allowed(allowed, threshold),
-            None => threshold.map_or(LogitsFor::All, LogitsFor::Candidates),
-        }
+        LogitsFor::chosen(self.allowed().filter(|_| !self.sees_every_logit()), threshold)
     }
 
     /// The ids with which a grammar makes every answer begin.
-    fn start(&self) -> &[TokenId] {
+    pub(super) fn start(&self) -> &[TokenId] {
         self.form.as_ref().map_or(&[], Form::start)
     }
 
@@ -290,14 +306,8 @@ impl Generation {
             return Ok(());
         }
         let start = Instant::now();
-        let chosen = match self.form.take() {
-            None => self.choose_freely(logits, n_vocab),
-            Some(mut form) => {
-                let chosen = self.choose_in(&mut form, logits);
-                self.form = Some(form);
-                chosen
-            }
-        };
+        let chosen =
+            if self.form.is_some() { self.choose_in_form(logits) } else { self.choose_freely(logits, n_vocab) };
         self.is_first = true;
         if let Some(lookup) = &mut self.lookup {
             lookup.learn(self.n_guesses, self.ready.len().saturating_sub(1));
@@ -343,29 +353,42 @@ impl Generation {
     }
 
     /// Samples the next id of an answer that has a form, and adds those that the form puts before and behind it.
-    fn choose_in(&mut self, form: &mut Form, logits: &mut [f32]) -> Result<()> {
-        form.check()?;
-        let start = if self.generated().is_empty() { form.start() } else { &[] };
-        let mut known = [&self.ids, start].concat();
-        let token = self.sample(logits, &known, form.allowed())?;
-        let text = |id: TokenId, finish| Token { id, is_text: true, logprobs: None, finish };
-        self.ready.extend(start.iter().map(|id| text(*id, None)));
-        known.push(token.id);
-        let most = if token.finish.is_none() { self.forcible(known.len()) } else { 0 };
-        let forced = if token.is_text { form.read(token.id, most, &self.params) } else { Vec::new() };
-        self.ready.push_back(token);
-        for id in forced {
-            known.push(id);
-            self.ready.push_back(text(id, self.finish_after(known.len())));
-        }
-        if form.is_complete() {
-            self.ready.back_mut().expect("the id that was sampled").finish = Some(Finish::Stop);
-        }
+    fn choose_in_form(&mut self, logits: &mut [f32]) -> Result<()> {
+        self.form.as_ref().map_or(Ok(()), Form::check)?;
+        let start = if self.generated().is_empty() { self.start().to_vec() } else { Vec::new() };
+        let known = [&self.ids[..], &start].concat();
+        let token = self.sample(logits, &known, self.allowed())?;
+        self.ready.extend(start.into_iter().map(|id| Token::text(id, None)));
+        self.follow(token, known.len() + 1);
         Ok(())
     }
 
+    /// Adds a sampled id, the last of `len` ids, and those that the form puts behind it.
+    pub(super) fn follow(&mut self, token: Token, len: usize) {
+        let forced = if token.is_text { self.read(token.id, len, token.finish) } else { Vec::new() };
+        self.push(token, &forced, len);
+        if self.form.as_ref().is_some_and(Form::is_complete) {
+            self.ready.back_mut().expect("the id that was sampled").finish = Some(Finish::Stop);
+        }
+    }
+
+    /// The form reads the last of `len` ids, with which the answer ends if `finish` says so. Returns the ids that it
+    /// forces behind it.
+    pub(super) fn read(&mut self, id: TokenId, len: usize, finish: Option<Finish>) -> Vec<TokenId> {
+        let most = if finish.is_none() { self.forcible(len) } else { 0 };
+        self.form.as_mut().map(|form| form.read(id, most, &self.params)).unwrap_or_default()
+    }
+
+    /// Adds the last of `len` ids, and those that were forced behind it.
+    pub(super) fn push(&mut self, token: Token, forced: &[TokenId], len: usize) {
+        self.ready.push_back(token);
+        for (id, len) in forced.iter().zip(len + 1..) {
+            self.ready.push_back(Token::text(*id, self.finish_after(len)));
+        }
+    }
+
     /// Samples the id that follows `known`, and decides whether the generation ends with it.
-    fn sample(&self, logits: &mut [f32], known: &[TokenId], allowed: Option<&TokenSet>) -> Result<Token> {
+    pub(super) fn sample(&self, logits: &mut [f32], known: &[TokenId], allowed: Option<&TokenSet>) -> Result<Token> {
         let raw = self.params.logprobs.map(|_| logits.to_vec());
         let id = self.sampler().allowing(allowed).pick(logits, known, self.prompt_len)?;
         let logprobs = raw.zip(self.params.logprobs).map(|(raw, k)| logprobs(&raw, id, k));
@@ -375,7 +398,7 @@ impl Generation {
     }
 
     /// Whether the generation ends with `len` ids in all.
-    fn finish_after(&self, len: usize) -> Option<Finish> {
+    pub(super) fn finish_after(&self, len: usize) -> Option<Finish> {
         if Some(len - self.prompt_len) == self.params.max_tokens {
             Some(Finish::Length)
         } else if len > self.n_ctx {

@@ -1,6 +1,7 @@
 //! Sequences of ids and generations: ids in, logits and ids out. Knows no text.
 
 mod batcher;
+mod draft;
 mod form;
 mod generation;
 mod job;
@@ -28,6 +29,9 @@ use crate::machine::pool::Pool;
 use crate::model::{Model, Scratch};
 use crate::token::TokenId;
 use std::sync::{Arc, Mutex};
+
+/// The most logits of one step that checks a draft.
+const DRAFT_LOGITS: usize = 16 << 20;
 
 /// A model with the threads and kernels that compute it.
 pub struct Runtime {
@@ -124,6 +128,11 @@ impl Runtime {
             done.result?;
         }
         Ok(generation.take())
+    }
+
+    /// How many ids of a draft one step may check: as many as 64 MiB of logits are.
+    pub fn draft_rows(&self) -> usize {
+        (DRAFT_LOGITS / self.model.config().vocab_size).clamp(1, self.n_batch)
     }
 
     /// How steps may guess ids; `None` for models whose sequences cannot drop the last positions again.

@@ -57,7 +57,7 @@ fn compute(runtime: &Runtime, jobs: &mut [(Job, usize)], give_up: &mut Watch) ->
         };
         let mut ids = &ids[..];
         let mut left: Vec<Collecting> = Vec::new();
-        let parts = sequences.iter_mut().zip(&mut tasks).zip(split(&mut outputs, &lens)).zip(&counts).zip(results);
+        let parts = sequences.iter_mut().zip(&mut tasks).zip(split(&mut outputs, &lens)).zip(&counts).zip(&mut results);
         for ((((sequence, task), outputs), n), result) in parts {
             let (own, rest) = ids.split_at(*n);
             sequence.ids.extend_from_slice(own);
@@ -65,6 +65,10 @@ fn compute(runtime: &Runtime, jobs: &mut [(Job, usize)], give_up: &mut Watch) ->
             left.extend(task.collect(*n, outputs, config.vocab_size, result));
         }
         team.for_each_chunk(&mut left, 1, |_, left| left[0].run());
+        drop(left);
+        for ((sequence, task), result) in sequences.iter().zip(tasks).zip(results) {
+            *result = std::mem::replace(result, Ok(())).and_then(|()| task.settle(sequence.ids.len()));
+        }
         Ok(())
     })
 }

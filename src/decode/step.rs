@@ -104,6 +104,8 @@ impl Extension {
 pub(super) enum Collecting<'a> {
     /// Chooses the next ids of an answer.
     Choose(&'a mut Generation, &'a mut [f32], usize, &'a mut Result<()>),
+    /// Chooses one of the ids that a draft says, by its number in the step.
+    Pick(&'a Generation, usize, &'a mut [f32]),
     /// Scores ids.
     Score(&'a mut Vec<TokenScore>, &'a [TokenId], &'a [f32]),
     /// Scores an id, and finds the most likely ones in its place.
@@ -114,6 +116,7 @@ impl Collecting<'_> {
     pub fn run(&mut self) {
         match self {
             Collecting::Choose(generation, logits, n_vocab, result) => **result = generation.choose(logits, *n_vocab),
+            Collecting::Pick(generation, choice, logits) => generation.pick(*choice, logits),
             Collecting::Score(scores, ids, logits) => {
                 let softmax = LogSoftmax::new(logits);
                 scores.extend(ids.iter().map(|id| TokenScore::new(logits, &softmax, *id)));
@@ -229,7 +232,14 @@ impl Task {
     ) -> Vec<Collecting<'a>> {
         let extension = match self {
             Task::Token(_) if logits.is_empty() => return Vec::new(),
-            Task::Token(generation) => return vec![Collecting::Choose(generation, logits, n_vocab, result)],
+            Task::Token(generation) => {
+                if !generation.has_draft() {
+                    return vec![Collecting::Choose(generation, logits, n_vocab, result)];
+                }
+                let generation: &Generation = generation;
+                let picks = generation.draft_picks(logits.len() / n_vocab).zip(logits.chunks_mut(n_vocab));
+                return picks.map(|(choice, logits)| Collecting::Pick(generation, choice, logits)).collect();
+            }
             Task::Extend(extension) => extension,
         };
         extension.done += n;
@@ -255,6 +265,16 @@ impl Task {
             }
         }
         Vec::new()
+    }
+}
+
+impl Task {
+    /// Takes the ids that were chosen after a pass, if it chooses many; `computed` are the positions of its sequence.
+    pub(super) fn settle(&mut self, computed: usize) -> Result<()> {
+        match self {
+            Task::Token(generation) => generation.settle(computed),
+            Task::Extend(_) => Ok(()),
+        }
     }
 }
 

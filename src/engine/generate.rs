@@ -135,12 +135,13 @@ impl Engine {
         holds_logits: bool,
         request: Request,
     ) -> (Sequence, Generation) {
-        let Request { prompt, params, stop_ids, constraint, .. } = request;
+        let Request { prompt, n_ctx, params, stop_ids, constraint, .. } = request;
+        let n_ctx = n_ctx.unwrap_or(self.n_ctx());
         let mut sequence = match own {
             own if uses_cache => self.sequence_for(&prompt[..prompt.len() - 1], own),
             own => own.unwrap_or_else(|| self.new_sequence()),
         };
-        let generation = Generation::begin(&mut sequence, prompt, self.n_ctx(), params, seed, stop_ids);
+        let generation = Generation::begin(&mut sequence, prompt, n_ctx, params, seed, stop_ids);
         let generation = generation.shaped(constraint, holds_logits);
         sequence.keep_states_for(generation.prompt(), &self.message_starts(generation.prompt()));
         (sequence, generation)

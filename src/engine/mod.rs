@@ -37,7 +37,7 @@ pub use open::Options;
 pub use pack::{PackedFile, Packing, check_packed, pack};
 pub use prompt::{LogitsProcessor, PromptOrigin, Request, TextOrIds};
 pub use receipts::NUMERICS;
-pub use replay::Replay;
+pub use replay::{Replay, ReplayTask};
 pub use score::{ContinuationScore, Question, Scores};
 pub use spans::{Span, spans};
 pub use stream::{Piece, Stream};

@@ -36,6 +36,8 @@ impl From<Vec<TokenId>> for TextOrIds {
 pub struct Request {
     /// The prompt's ids, at least one.
     pub prompt: Vec<TokenId>,
+    /// The positions at which the answer ends, if not those of the engine's context.
+    pub n_ctx: Option<usize>,
     /// How ids are sampled.
     pub params: SamplingParams,
     /// All ids that end the answer: the model's own, unless they are ignored, and those of the parameters.
@@ -180,6 +182,6 @@ impl Engine {
         let start = |source| self.grammars()?.start(&source, stop_ids.clone());
         let constraint = source.map(start).transpose()?;
         let origin = PromptOrigin { tokenize, ..PromptOrigin::default() };
-        Ok(Request { prompt, params, stop_ids, origin, constraint, processor: None })
+        Ok(Request { prompt, n_ctx: None, params, stop_ids, origin, constraint, processor: None })
     }
 }

@@ -1,13 +1,17 @@
 //! Replay: computes a receipt's answer again, and checks what else its claim says of the model and the prompt.
 
-use super::{Engine, Finish, NUMERICS, Request, Watch};
-use crate::error::Result;
+use super::{Engine, Finish, NUMERICS, Request, Stream, Watch};
+use crate::decode::{Done, Generation, Step, Steps};
+use crate::error::{Error, Result};
 use crate::grammar;
 use crate::receipt::{Claim, Receipt, Redactable, check_gate, gate_error};
-use crate::sampler::SamplingParams;
 use crate::template::Template;
 use crate::token::TokenId;
 use serde_json::{Map, json};
+use std::collections::HashMap;
+
+/// A receipt to replay, and the prompt of a redacted one.
+pub type ReplayTask<'a> = (&'a Receipt, Option<Vec<TokenId>>);
 
 /// What a replay found.
 pub struct Replay {
@@ -19,13 +23,83 @@ pub struct Replay {
     pub told: Vec<&'static str>,
 }
 
+/// A replay under way.
+struct Replaying<'a> {
+    receipt: &'a Receipt,
+    /// The answer, which is computed again.
+    stream: Stream,
+    /// Whether the prompt begins with the system prompt of the receipt.
+    system_is_shown: bool,
+}
+
 impl Engine {
-    /// Computes a receipt's answer again.
+    /// Computes a receipt's answer again, all its ids in one pass: see [`Engine::replay_many`].
+    pub fn replay(&self, receipt: &Receipt, prompt: Option<Vec<TokenId>>, watch: &mut Watch) -> Result<Replay> {
+        let mut found = None;
+        self.replay_many(&[(receipt, prompt)], |_, replay| found = Some(replay), watch)?;
+        found.expect("one receipt")
+    }
+
+    /// Computes the answers of receipts again, in shared passes; `report` gets each when it is done, by its index.
     ///
-    /// Fails, naming the field, if the receipt is of another model, other settings or another order of float
+    /// A pass computes the ids of an answer like a prompt, and the sampler chooses each of them again from the logits
+    /// before it. From the first id that differs on the answer is generated, and so is one whose ids are redacted.
+    ///
+    /// A replay fails, naming the field, if the receipt is of another model, other settings or another order of float
     /// operations, or if it contradicts the model or its own prompt. A redacted receipt needs its prompt; if one of its
     /// redacted stop strings ended the answer, only ids are compared.
-    pub fn replay(&self, receipt: &Receipt, prompt: Option<Vec<TokenId>>, watch: &mut Watch) -> Result<Replay> {
+    pub fn replay_many(
+        &self,
+        tasks: &[ReplayTask],
+        mut report: impl FnMut(usize, Result<Replay>),
+        watch: &mut Watch,
+    ) -> Result<()> {
+        let mut steps = Steps::new(&self.runtime);
+        let mut open: HashMap<usize, Replaying> = HashMap::new();
+        let mut next = 0;
+        loop {
+            while next < tasks.len() && steps.len() < self.max_together() && steps.rows() < 2 * self.n_batch() {
+                let (receipt, prompt) = &tasks[next];
+                match self.begin_replay(receipt, prompt.clone(), watch) {
+                    Err(Error::Cancelled) => return Err(Error::Cancelled),
+                    Err(error) => report(next, Err(error)),
+                    Ok(mut replaying) => {
+                        let step = replaying.stream.begin_step(self).expect("nothing is computed yet");
+                        steps.add(next, step);
+                        open.insert(next, replaying);
+                    }
+                }
+                next += 1;
+            }
+            if steps.is_empty() {
+                return Ok(());
+            }
+            for done in steps.wait(watch) {
+                let key = done.key;
+                let replaying = open.get_mut(&key).expect("its step was added");
+                match replaying.advance(self, done) {
+                    Err(Error::Cancelled) => return Err(Error::Cancelled),
+                    Ok(Some(step)) => steps.add(key, step),
+                    Ok(None) => {
+                        let replaying = open.remove(&key).expect("it was just there");
+                        report(key, replaying.end(self));
+                    }
+                    Err(error) => {
+                        open.remove(&key);
+                        report(key, Err(error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Checks what a receipt says of the model and the prompt, and starts to compute its answer.
+    fn begin_replay<'a>(
+        &self,
+        receipt: &'a Receipt,
+        prompt: Option<Vec<TokenId>>,
+        watch: &mut Watch,
+    ) -> Result<Replaying<'a>> {
         let claim = &receipt.claim;
         self.check_settings(claim, watch)?;
         self.check_model(receipt)?;
@@ -36,35 +110,27 @@ impl Engine {
             "the given prompt is not the receipt's prompt".into()
         })?;
         let system_is_shown = self.check_template(claim, &prompt)?;
-        let mut params = SamplingParams { max_tokens: Some(claim.output_ids.len()), ..claim.sampling.params() };
+        // The last id is never computed.
+        self.check_ids(&[], claim.prompt_ids.len().saturating_add(claim.output_ids.len()).saturating_sub(1))?;
+        let mut params = claim.sampling.params();
         if let Some(grammar) = &claim.grammar {
             let invalid = |why| gate_error("claim.grammar.text", why);
             params = params.with_grammar(&grammar.source()?).map_err(invalid)?;
         }
         let mut request = Request {
             stop_ids: claim.sampling.stop_token_ids().to_vec(),
+            n_ctx: Some(claim.n_ctx as usize),
             ..self.request(prompt.into(), params, watch)?
         };
         if let Some(after) = claim.grammar.as_ref().and_then(|grammar| grammar.after.as_deref()) {
             request.begin_form_after(after);
         }
         let mut stream = self.stream_from_nothing(request);
-        while stream.next(self, watch)?.is_some() {}
-        // An answer that was cancelled, or ended by its context, is computed up to its last id and ends by its length.
-        let stops = claim.finish_reason == Finish::Stop.name();
-        let stopped = stream.generation.finish == Some(Finish::Stop);
-        let stop_strings_are_hidden = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;
-        let ids = stream.generation.generated().to_vec();
-        let same = claim.output_ids.matches(&ids) && (stops == stopped || stops && stop_strings_are_hidden);
-        // A difference is no proof of forgery if another version might have read the grammar differently.
-        let read_by = claim.grammar.as_ref().map_or(grammar::ENGINE, |grammar| &grammar.engine);
-        check_gate("claim.grammar.engine", same || read_by == grammar::ENGINE, || {
-            let own = grammar::ENGINE;
-            format!(
-                "the answer differs, but {read_by} read its grammar and here it is {own}, which may read it otherwise"
-            )
-        })?;
-        Ok(Replay { same, ids, told: told(claim, system_is_shown) })
+        if let Some(ids) = claim.output_ids.whole() {
+            let known = ids.iter().copied().take_while(|id| (*id as usize) < self.n_vocab());
+            stream.generation.expect(known.collect(), self.runtime.draft_rows());
+        }
+        Ok(Replaying { receipt, stream, system_is_shown })
     }
 
     /// Checks that this engine computes as the claim says.
@@ -190,6 +256,43 @@ fn head(template: &Template, system: &str) -> Option<String> {
 fn common_prefix(one: &str, other: &str) -> usize {
     let differ = one.char_indices().zip(other.chars()).find(|((_, a), b)| a != b);
     differ.map_or(one.len().min(other.len()), |((at, _), _)| at)
+}
+
+impl Replaying<'_> {
+    /// Takes the ids of a step. Returns the next step, if the answer goes on.
+    fn advance(&mut self, engine: &Engine, done: Done) -> Result<Option<Step>> {
+        self.stream.end_step(engine, done)?;
+        while !self.is_complete() && self.stream.take_piece(engine).is_some() {}
+        Ok(if self.is_complete() { None } else { self.stream.begin_step(engine) })
+    }
+
+    /// Whether the answer has all its ids, or has ended before.
+    fn is_complete(&self) -> bool {
+        let Generation { finish, .. } = &self.stream.generation;
+        finish.is_some() || self.stream.generation.generated().len() >= self.receipt.claim.output_ids.len()
+    }
+
+    /// Compares the answer with the receipt's.
+    fn end(self, engine: &Engine) -> Result<Replay> {
+        let (claim, generation) = (&self.receipt.claim, &self.stream.generation);
+        engine.runtime.forget(generation);
+        let ids = generation.generated().to_vec();
+        // An answer that could go on was cancelled.
+        let end = generation.finish.unwrap_or(Finish::Cancelled).name();
+        let stop_strings_are_hidden = claim.sampling.stop.whole().is_none() && claim.sampling.stop.len() > 0;
+        let ends_alike = claim.finish_reason == end;
+        let may_stop = claim.finish_reason == Finish::Stop.name() && stop_strings_are_hidden;
+        let same = claim.output_ids.matches(&ids) && (ends_alike || may_stop);
+        // A difference is no proof of forgery if another version might have read the grammar differently.
+        let read_by = claim.grammar.as_ref().map_or(grammar::ENGINE, |grammar| &grammar.engine);
+        check_gate("claim.grammar.engine", same || read_by == grammar::ENGINE, || {
+            let own = grammar::ENGINE;
+            format!(
+                "the answer differs, but {read_by} read its grammar and here it is {own}, which may read it otherwise"
+            )
+        })?;
+        Ok(Replay { same, ids, told: told(claim, self.system_is_shown) })
+    }
 }
 
 /// The fields of a replayed receipt that are told, not proven. `docs/receipts.md` says of each what that means.

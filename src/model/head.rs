@@ -59,6 +59,8 @@ const MIN_BYTES: usize = 1 << 20;
 const MAX_COLS: usize = 1 << 17;
 /// If more than 1/16 of the vocabulary are candidates, reading all rows in order is faster than gathering them.
 const CANDIDATE_DIVISOR: usize = 16;
+/// So many tokens have bounds of all their logits at once; more would take more memory and be no faster.
+const MAX_BOUNDED: usize = 64;
 /// So many rows are computed exactly without looking at their bounds.
 const FEW: usize = 256;
 /// From so many tokens on, multiplying takes longer than reading the copy, and their states are rounded to 8 bits first.
@@ -202,9 +204,14 @@ impl Head {
     ) -> Result<Vec<Option<usize>>> {
         let (vocab, cols) = (matrix.rows(), matrix.cols());
         let mut computed = vec![None; needs.len()];
-        let copy = needs.iter().any(|needs| bounded(needs).is_some()).then(|| self.copy(team, matrix)).flatten();
-        if let Some(copy) = copy {
-            self.candidates(team, (matrix, copy), x, needs, logits, &mut computed)?;
+        let bounded = needs.iter().enumerate().filter_map(|(i, needs)| {
+            let (threshold, allowed) = bounded(needs)?;
+            Some(Bounded { token: i, threshold, allowed })
+        });
+        let bounded: Vec<Bounded> = bounded.collect();
+        for tokens in bounded.chunks(MAX_BOUNDED) {
+            let Some(copy) = self.copy(team, matrix) else { break };
+            self.candidates(team, (matrix, copy), x, tokens, logits, &mut computed)?;
         }
         for (i, needs) in needs.iter().enumerate().filter(|(i, _)| computed[*i].is_none()).collect::<Vec<_>>() {
             if let LogitsFor::Allowed(allowed, _) = needs
@@ -236,17 +243,13 @@ impl Head {
         team: &Team,
         (matrix, copy): (&Dense, &Copy),
         x: &[f32],
-        needs: &[LogitsFor],
+        tokens: &[Bounded],
         logits: &mut [f32],
         computed: &mut [Option<usize>],
     ) -> Result<()> {
         let (vocab, cols) = (matrix.rows(), matrix.cols());
         let row_of = |i: usize| &x[i * cols..][..cols];
-        let bounded = needs.iter().enumerate().filter_map(|(i, needs)| {
-            let (threshold, allowed) = bounded(needs)?;
-            Some(Bounded { token: i, threshold, allowed })
-        });
-        let mut tokens: Vec<Bounded> = bounded.collect();
+        let mut tokens = tokens.to_vec();
         let wanted = union(tokens.iter().map(|token| token.allowed));
         let mut candidates = Candidates::new();
         if let (Copy::EightBit(copy), None) = (copy, &wanted) {

@@ -37,7 +37,15 @@ pub enum LogitsFor<'a> {
 /// minus infinity. So the threshold must follow from the n-th largest adjusted lower bound, for some n, and rise with it.
 pub type CandidateThreshold<'a> = dyn Fn(&mut [f32], &mut [f32]) -> Option<f32> + Sync + 'a;
 
-impl LogitsFor<'_> {
+impl<'a> LogitsFor<'a> {
+    /// Those that a choice needs among `allowed` ids, all if none; without a threshold any of them can be chosen.
+    pub fn chosen(allowed: Option<&'a TokenSet>, threshold: Option<&'a CandidateThreshold<'a>>) -> LogitsFor<'a> {
+        match allowed {
+            Some(allowed) => LogitsFor::Allowed(allowed, threshold),
+            None => threshold.map_or(LogitsFor::All, LogitsFor::Candidates),
+        }
+    }
+
     /// Whether the row needs logits.
     pub fn any_logits(&self) -> bool {
         matches!(self, LogitsFor::All | LogitsFor::Candidates(_) | LogitsFor::Allowed(..))

@@ -1,22 +1,19 @@
 //! `bitnet.Engine`.
 
 use super::arrays;
-use super::convert::{choice, count, detached, engine_ids, model_path, optional_count, text_or_ids, warn};
+use super::convert::{choice, count, detached, engine_ids, model_path, optional_count, warn};
 use super::hints;
 use super::notebook::{html, mime_bundle};
 use super::pickle::{Reduced, by_function};
 use super::prefill::{self, Prefill};
-use super::receipt::Receipt;
+use super::replay;
 use super::sampling;
 use super::template::Template;
 use super::tensor::{self, Tensor};
 use super::tokenizer::{self, Tokenizer};
 use super::trace::{self, Trace};
-use crate::engine::{
-    ActQuant, Activation, Embedding, Engine as CoreEngine, KvType, LmHead, Options, Packing, Pooling, Replay,
-};
+use crate::engine::{ActQuant, Activation, Embedding, Engine as CoreEngine, KvType, LmHead, Options, Packing, Pooling};
 use crate::error::{Error, Result};
-use crate::sampler::SamplingParams as Params;
 use crate::token::TokenId;
 use numpy::{PyArray1, PyArray2};
 use pyo3::exceptions::PyTypeError;
@@ -53,16 +50,6 @@ impl Engine {
         }
         let warning = detached(py, |_| Ok(core.tokenizer().ok().and_then(|tokenizer| tokenizer.warning.clone())))?;
         warning.map_or(Ok(()), |text| warn(py, &text))
-    }
-
-    /// Computes a receipt's answer again.
-    fn replayed(&self, py: Python<'_>, receipt: &Receipt, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<Replay> {
-        let core = self.core()?;
-        let prompt = prompt.map(|prompt| text_or_ids(prompt, "prompt", &core)).transpose()?;
-        detached(py, |watch| {
-            let prompt = prompt.map(|prompt| core.request(prompt, Params::default(), watch)).transpose()?;
-            core.replay(&receipt.core, prompt.map(|request| request.prompt), watch)
-        })
     }
 }
 
@@ -294,31 +281,48 @@ impl Engine {
 
     #[doc = doc!(Engine.replay)]
     #[pyo3(signature = (receipt, prompt=None))]
-    fn replay(&self, py: Python<'_>, receipt: &Receipt, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        Ok(self.replayed(py, receipt, prompt)?.same)
+    fn replay<'py>(
+        &self,
+        py: Python<'py>,
+        receipt: &Bound<'py, PyAny>,
+        prompt: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        replay::replay(py, &*self.core()?, receipt, prompt, |found| found.same)
     }
 
     #[doc = doc!(Engine.replay_ids)]
     #[pyo3(signature = (receipt, prompt=None))]
-    fn replay_ids(
+    fn replay_ids<'py>(
         &self,
-        py: Python<'_>,
-        receipt: &Receipt,
-        prompt: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Vec<TokenId>> {
-        Ok(self.replayed(py, receipt, prompt)?.ids)
+        py: Python<'py>,
+        receipt: &Bound<'py, PyAny>,
+        prompt: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        replay::replay(py, &*self.core()?, receipt, prompt, |found| found.ids)
     }
 
-    /// All results of one replay, for the command line: same, ids, told.
+    /// All results of a replay: same, ids, told.
     #[pyo3(signature = (receipt, prompt=None))]
-    fn _replay(
+    fn _replay<'py>(
+        &self,
+        py: Python<'py>,
+        receipt: &Bound<'py, PyAny>,
+        prompt: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        replay::replay(py, &*self.core()?, receipt, prompt, |found| (found.same, found.ids, found.told))
+    }
+
+    /// Replays receipts, for the command line: `report` gets the index of each that is done, with same, ids and told, or
+    /// with the exception that says why it cannot be replayed.
+    #[pyo3(signature = (receipts, prompts, report))]
+    fn _replay_each(
         &self,
         py: Python<'_>,
-        receipt: &Receipt,
-        prompt: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<(bool, Vec<TokenId>, Vec<&'static str>)> {
-        let Replay { same, ids, told } = self.replayed(py, receipt, prompt)?;
-        Ok((same, ids, told))
+        receipts: &Bound<'_, PyAny>,
+        prompts: Option<&Bound<'_, PyAny>>,
+        report: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        replay::each(py, &*self.core()?, receipts, prompts, report)
     }
 
     #[doc = doc!(Engine.cached_tokens)]

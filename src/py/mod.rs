@@ -21,6 +21,7 @@ mod pickle;
 mod prefill;
 mod processor;
 mod receipt;
+mod replay;
 mod sampling;
 mod spans;
 mod stream;
