@@ -2,6 +2,7 @@
 
 mod batcher;
 mod draft;
+mod drafted;
 mod form;
 mod generation;
 mod job;
@@ -13,15 +14,17 @@ mod schedule;
 mod sequence;
 mod share;
 mod step;
+mod token;
 
 pub use crate::error::Watch;
 pub use batcher::{Batcher, Steps};
-pub use generation::{ChangeLogits, Finish, Generation, Guessing, Times, Token};
+pub use generation::{ChangeLogits, Generation, Guessing, Times};
 pub use job::Done;
 pub use prefix_cache::PrefixCache;
 pub use sequence::Sequence;
 use sequence::common;
 pub use step::{Extension, Likelihood, Output, Step, Task, TokenScore};
+pub use token::{Finish, Token};
 
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
