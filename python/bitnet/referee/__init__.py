@@ -1,12 +1,9 @@
 """A second implementation of `numerics = 1`: judges receipts in pure Python and NumPy, apart from the compiled core.
 
-It is written from docs/numerics.md and docs/receipts.md and shares no code with the rest of the package. It is a
-program, too: `python -m bitnet.referee RECEIPT [MODEL]`, or `python FOLDER/bitnet/referee RECEIPT [MODEL]` where the
-package cannot be imported, such as without its compiled core.
-
->>> import bitnet
->>> from bitnet import referee
->>> referee.replay(bitnet.ChatSession(bitnet.Engine()).send("What is 2+2?").receipt)
+It is written from docs/numerics.md and docs/receipts.md alone, and is a program, too, also without the compiled core:
+`python -m bitnet.referee RECEIPT [MODEL]`, or `cd FOLDER/bitnet && python -m referee RECEIPT [MODEL]`. As a function:
+>>> import bitnet.referee
+>>> bitnet.referee.replay(bitnet.ChatSession(bitnet.Engine()).send("What is 2+2?").receipt)
 True
 """
 
