@@ -17,8 +17,8 @@ use std::sync::PoisonError;
 
 /// Fewer rows are faster by dots: the tables cost as much as the look-ups of some 160 rows.
 const MIN_ROWS: usize = 256;
-/// Fewer tokens are faster by dots with every register: half of it is empty.
-const MIN_TOKENS: usize = 9;
+/// Fewer tokens are faster by dots: writing the codes takes as long as the dots of some five tokens.
+const MIN_TOKENS: usize = 32;
 /// The most rows of a task, so that their sums stay in the second cache.
 const MAX_TASK_ROWS: usize = 2560;
 /// The fewest rows of a task, if there are more.
@@ -136,10 +136,10 @@ impl Kernels {
 }
 
 impl LookUpKernels {
-    /// How many of `tokens` are computed by look-ups: whole registers, and a last one that is more than half full.
+    /// How many of `tokens` are computed by look-ups: whole registers, and a last one that is at least two thirds full.
     fn take(&self, tokens: usize) -> usize {
         let rest = tokens % self.tokens;
-        if 2 * rest > self.tokens { tokens } else { tokens - rest }
+        if 3 * rest >= 2 * self.tokens { tokens } else { tokens - rest }
     }
 
     /// How a product of `tokens` tokens and `rows` rows is divided: the tokens and the number of rows of a task.
