@@ -4,8 +4,9 @@
 //! Every kernel gives the same bits on every instruction set (`docs/numerics.md`).
 //!
 //! The loops are written once, on traits: float kernels in `dot.rs`, `attention.rs`, `delta_net.rs`,
-//! `elementwise.rs`, `hadamard.rs` and `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs` and `neuron_dot.rs`. An instruction set's file implements the
-//! traits, compiles the loops for itself (`stamp_floats!`, `stamp_sums!`) and holds its `TABLE`.
+//! `elementwise.rs`, `hadamard.rs` and `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs`,
+//! `neuron_dot.rs` and `look_ups.rs`. An instruction set's file implements the traits, compiles the loops for itself
+//! (`stamp_floats!`, `stamp_sums!`) and holds its `TABLE`.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
