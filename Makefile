@@ -93,7 +93,8 @@ miri:  ## Run the tests of threads and memory under Miri (needs a nightly compil
 	  cargo +nightly miri test --target riscv64gc-unknown-linux-gnu --lib machine::
 
 emulate:  ## Run core tests under QEMU: AArch64, and x86-64 without AVX (needs Debian and root)
-	command -v qemu-aarch64 aarch64-linux-gnu-gcc >/dev/null || \
+	# Each by itself: `command -v A B` succeeds when one of them is there.
+	{ command -v qemu-aarch64 && command -v qemu-x86_64 && command -v aarch64-linux-gnu-gcc; } >/dev/null || \
 	  (apt-get update -qq && apt-get install -y -qq qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 	rustup target add $(AARCH64)
 	export BITNET_EMULATED=1; for cpu in max cortex-a53; do \
