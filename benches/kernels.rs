@@ -2,17 +2,18 @@
 
 use bitnet::error::Error;
 use bitnet::kernel::f16::to_f16;
+use bitnet::kernel::head_upper::{UPPER_BYTES, UPPER_STEP};
 use bitnet::kernel::packing::Packing;
 use bitnet::kernel::ternary::{Activations, Layout, Ternary};
 use bitnet::kernel::{Isa, Kernels, Team, kernels};
 use bitnet::machine::counters::WorkCounters;
-use bitnet::machine::memory::Arena;
+use bitnet::machine::memory::{Arena, HugeBuf};
 use bitnet::machine::pool::Pool;
 use bitnet::ops::attention::{AttentionBatch, AttentionRow, KvType, Page, PageShape, attention};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const HIDDEN_SIZE: usize = 2560;
@@ -124,12 +125,45 @@ fn attention_step(criterion: &mut Criterion) {
     }
 }
 
+/// One token's dots with rows of an output head, in weights per second: all eight bits, and the upper six.
+fn quantized_head(criterion: &mut Criterion) {
+    const ROWS: usize = 1 << 16; // more than caches hold
+    const STRIPE: usize = 64;
+    let x: Vec<i16> = floats(HIDDEN_SIZE).iter().map(|x| (x * 3000.0) as i16).collect();
+    let mut bytes = HugeBuf::<i8>::try_zeroed(ROWS * HIDDEN_SIZE).expect("memory");
+    let mut upper = HugeBuf::<u8>::try_zeroed(ROWS * HIDDEN_SIZE / UPPER_STEP * UPPER_BYTES).expect("memory");
+    bytes.fill(1); // pages of zeros could be one page
+    upper.fill(1);
+    let mut group = criterion.benchmark_group("output head 65536x2560");
+    group.sampling_mode(SamplingMode::Flat);
+    group.throughput(Throughput::Elements((ROWS * HIDDEN_SIZE) as u64));
+    for threads in [1, 2] {
+        let pool = Pool::new(threads).expect("threads");
+        let mut dots = vec![0i32; ROWS];
+        let dots = Mutex::new(&mut dots);
+        on_every_isa(&mut group, &format!("8 bits, {threads} threads"), &pool, |team| {
+            team.for_each_chunk(&mut dots.lock().expect("whole"), STRIPE, |stripe, dots| {
+                let rows = bytes[stripe * STRIPE * HIDDEN_SIZE..].chunks(HIDDEN_SIZE);
+                for (dot, row) in dots.chunks_mut(1).zip(rows) {
+                    team.kernels.dot_i8(row, &[&x], dot);
+                }
+            });
+        });
+        on_every_isa(&mut group, &format!("6 bits, {threads} threads"), &pool, |team| {
+            let stripe_bytes = STRIPE * HIDDEN_SIZE / UPPER_STEP * UPPER_BYTES;
+            team.for_each_chunk(&mut dots.lock().expect("whole"), STRIPE, |stripe, dots| {
+                team.kernels.dots_upper(&upper[stripe * stripe_bytes..][..stripe_bytes], &x, dots);
+            });
+        });
+    }
+}
+
 criterion_group! {
     name = all;
     config = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = ternary, dense, attention_step
+    targets = ternary, dense, quantized_head, attention_step
 }
 criterion_main!(all);

@@ -85,6 +85,7 @@ def test_the_ids_are_those_of_the_exact_head(engines: list[Any]) -> None:
         assert exact.replay(got.receipt) and auto.replay(want.receipt)
     assert fewer > 50
     assert auto.memory["head_copy"] > 0 == exact.memory["head_copy"]
+    assert auto.memory["head_upper"] > 0 == exact.memory["head_upper"]
 
 
 @pytest.mark.parametrize("n_prompts", range(1, 10))

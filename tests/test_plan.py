@@ -49,8 +49,9 @@ def test_the_memory_is_what_an_engine_takes(model: ModelMaker, spec: Spec, kv_ty
         assert answer.receipt is not None
         found = engine.memory
         own = found["packed_weights"] + found["head_copy"]
-        sequence = answer.receipt.to_dict()["run"]["memory_bytes"] - own - found["neuron_copy"]
-        assert planned["memory"]["weights"] + planned["memory"]["head_copies"] == own
+        copies = found["head_upper"] + found["neuron_copy"]
+        sequence = answer.receipt.to_dict()["run"]["memory_bytes"] - own - copies
+        assert planned["memory"]["weights"] + planned["memory"]["head_copies"] == own + found["head_upper"]
         assert planned["memory"]["shared_weights"] == engine.per_token["weight_bytes"] - own
         assert planned["per_token"] == engine.per_token
         if session["state_bytes"]:  # the state, and the one mark that is kept before the end of a prompt

@@ -1952,9 +1952,10 @@ class Engine:
 
         packed_weights: weights in memory of the engine; mapped_weights: weights that are read from the mapped file,
         which processes share: of a packed model all of them; head_copy: the copy of the output head (8-bit, or packed
-        trits), made when a completion first needs it, unless it is mapped; neuron_copy: the feed-forward matrices by
-        neurons, in models with relu² that are large enough to skip zeros, made by the first pass of a single token;
-        kv_cache: the prefix cache; file: the model file; resident: memory that the whole process takes at this moment;
+        trits), made when a completion first needs it, unless it is mapped; head_upper: the upper six bits of an 8-bit
+        one, which the pass of a single token reads first, made by the first of these; neuron_copy: the feed-forward
+        matrices by neurons, in models with relu² large enough to skip zeros, made by the first pass of a single
+        token; kv_cache: the prefix cache; file: the model file; resident: memory that the whole process takes now;
         resident_file: the part of it that are pages of mapped files, which the system drops when it needs memory. The
         last two are 0 where the system does not tell them (they come from Linux's /proc).
         """

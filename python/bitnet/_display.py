@@ -82,7 +82,7 @@ def of_engine(engine: Engine) -> tuple[str, Rows]:
     return f"Engine {engine.path.name}", {
         "model": f"{engine.arch}, {engine.n_vocab} tokens in the vocabulary, file of {byte_size(memory['file'])}",
         "weights": f"{byte_size(memory['packed_weights'])} packed, {byte_size(memory['mapped_weights'])} mapped from "
-        f"the file, {byte_size(memory['head_copy'])} for the copy of the output head, "
+        f"the file, {byte_size(memory['head_copy'] + memory['head_upper'])} for the copy of the output head, "
         f"{byte_size(memory['neuron_copy'])} for the copy of the feed-forward networks",
         "process": f"{byte_size(memory['resident'])} in memory, {byte_size(memory['resident_file'])} of them pages of "
         "files, which the system drops when it needs memory",

@@ -152,6 +152,8 @@ def measure(
         rates = [batch * plan.tokens / seconds for seconds in step_seconds(calls)]
         # A single sequence skips neurons. Half of their copy are the rows of `up`, half the columns of `down`.
         skipped = memory["neuron_copy"] * (1 - sum(ffn_read.values()) / 2) if ffn_read and batch == 1 else 0
+        if batch == 1:
+            skipped += memory["head_upper"] / 3  # six of eight bits are read
         # A recurrent state is read and written.
         read = (
             (cost["weight_bytes"] - skipped) / batch

@@ -66,7 +66,7 @@ class Memory:
     weights: int
     """Weights that each process has for itself, times the processes."""
     head_copies: int
-    """The copy of the output head, if each process has one for itself."""
+    """The copy of the output head, if each process has one for itself, and its upper six bits."""
     neuron_copies: int
     """The copy of the feed-forward networks in which a single stream skips zeros; 0 for models that have none."""
     shared_weights: int
@@ -156,14 +156,15 @@ def plan(
         streams = min(max_batch, each)
         own = found["packed_weights"] + found["head_copy"]
         copied = found["neuron_copy"]
-        small = max(_private_bytes() - before - own - copied - found["kv_cache"], 0) + PYTHON_BYTES
+        upper = found["head_upper"]
+        small = max(_private_bytes() - before - own - copied - upper - found["kv_cache"], 0) + PYTHON_BYTES
         # Of a stream that decodes: its logits with their two bounds, and the next state beside the one that it keeps.
         buffers = engine.n_batch * row + streams * (12 * engine.n_vocab + per_token["state_bytes"])
         about = {"path": os.fspath(engine.path), "arch": engine.arch, "file_bytes": found["file"]}
     session = Session.of(per_token, context, huge_pages)
     memory = Memory(
         weights=processes * found["packed_weights"],
-        head_copies=processes * found["head_copy"],
+        head_copies=processes * (found["head_copy"] + upper),
         neuron_copies=processes * copied,
         shared_weights=per_token["weight_bytes"] - own,
         sessions=sessions * session.bytes,
@@ -204,7 +205,7 @@ def plan(
         "rates": None
         if is_cached
         else [
-            _rate(n, depth, processes, per_token, bandwidth, peak, copied)
+            _rate(n, depth, processes, per_token, bandwidth, peak, copied + upper // 3)
             for n in _streams(streams, processes)
             for depth in (0, context)
         ],

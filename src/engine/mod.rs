@@ -79,6 +79,8 @@ pub struct MemoryUse {
     pub mapped_weights: usize,
     /// The 8-bit copy of the output head, once it has been made; a packed model's is mapped.
     pub head_copy: usize,
+    /// The upper six bits of that copy, once they have been made: a single row reads them first.
+    pub head_upper: usize,
     /// The copy of the feed-forward matrices by neurons, once it has been made: a single row skips zeros in it.
     pub neuron_copy: usize,
     /// The prefix cache: keys, values and recurrent states.
@@ -178,6 +180,7 @@ impl Engine {
             packed_weights: model.owned_bytes(),
             mapped_weights: model.mapped_bytes(),
             head_copy: model.copied_bytes(),
+            head_upper: model.head_upper_bytes(),
             neuron_copy: model.neuron_bytes(),
             kv_cache: self.cached_bytes(),
             file: model.gguf().file_size(),

@@ -119,7 +119,11 @@ impl Engine {
             step_ns: times.steps.clone(),
             forced: generation.constraint().map(|_| forced(generation, sequence)),
             speculation: generation.guesses().map(|(proposed, accepted)| Speculation { proposed, accepted }),
-            memory_bytes: (model.owned_bytes() + model.copied_bytes() + model.neuron_bytes() + sequence.bytes()) as u64,
+            memory_bytes: (model.owned_bytes()
+                + model.copied_bytes()
+                + model.head_upper_bytes()
+                + model.neuron_bytes()
+                + sequence.bytes()) as u64,
         };
         Receipt::new(claim, run, self.identity.model_info.clone(), self.identity.environment.clone())
     }

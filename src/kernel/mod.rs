@@ -33,6 +33,7 @@ pub mod grouped;
 mod grouped_dot;
 mod grouped_input;
 mod hadamard;
+pub mod head_upper;
 mod isa;
 pub mod lanes;
 mod look_up_choice;

@@ -98,6 +98,9 @@ macro_rules! with_float_kernels {
             /// Exact dot of an int8 row with each of `xs`, provided that no sum of magnitudes leaves i32. Rows are
             /// multiples of 32 columns.
             fn quantized_head::dot_i8(row: &[i8], xs: &[&[i16]], out: &mut [i32]);
+            /// Dots of `8h + 3` with x for each row of upper bits, exactly, provided that no sum of magnitudes leaves i32.
+            /// Rows and x are multiples of 128 columns.
+            fn head_upper::dots_upper(upper: &[u8], x: &[i16], out: &mut [i32]);
             /// Lower and upper bounds of a token's logits for some rows, from their `dot_i8` with the token and from
             /// their steps, norms and errors as `quantize_row` returns them.
             fn quantized_head::logit_bounds(

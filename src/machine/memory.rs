@@ -29,7 +29,7 @@ macro_rules! zeroable {
         )*
     };
 }
-zeroable!(f32 i8 i16 i32 u64 [u8; 2] [u8; 4]);
+zeroable!(u8 f32 i8 i16 i32 u64 [u8; 2] [u8; 4]);
 
 /// A vector of `len` zeros. The system provides the pages of a large one lazily, so each page is first touched by the
 /// thread that fills it.

@@ -64,6 +64,11 @@ impl Model {
         self.head.owned_bytes()
     }
 
+    /// Bytes of the upper bits of that copy; 0 until they are made.
+    pub fn head_upper_bytes(&self) -> usize {
+        self.head.upper_bytes()
+    }
+
     /// Bytes of the feed-forward matrices' copies by neurons; 0 until they are made.
     pub fn neuron_bytes(&self) -> usize {
         self.neurons.bytes()

@@ -9,7 +9,7 @@ use super::finite::check_finite;
 use super::grouped_head::GroupedHead;
 use super::linear::Dense;
 use super::pack::{Packer, mapped, mapped_groups};
-use super::quantized_head::{QuantizedHead, ScreenInput};
+use super::quantized_head::{QuantizedHead, ScreenInputs};
 use super::row::{CandidateThreshold, LogitsFor};
 use super::tensors::Tensors;
 use crate::checkpoint::PREFIX;
@@ -21,6 +21,7 @@ use crate::machine::counters::WorkCounters;
 use crate::machine::memory::try_zeroed;
 use crate::token::TokenSet;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 named! {
@@ -43,6 +44,30 @@ pub struct Head {
     copy: OnceLock<Option<Copy>>,
     /// How the trits of a copy are packed, if not as suits the kernels.
     packing: Option<Packing>,
+    pause: Pause,
+}
+
+/// When screens of single tokens pause: where samplers leave many ids, they cost time. The candidates are the same.
+#[derive(Default)]
+struct Pause {
+    /// So many tokens are still not screened.
+    rest: AtomicU32,
+    /// How long the next pause will be.
+    next: AtomicU32,
+}
+
+impl Pause {
+    /// Whether the next token is one that is not screened.
+    fn passes(&self) -> bool {
+        self.rest.fetch_update(Relaxed, Relaxed, |rest| rest.checked_sub(1)).is_ok()
+    }
+
+    /// Notes whether a screen was of use.
+    fn note(&self, was_useful: bool) {
+        let pause = if was_useful { 0 } else { (2 * self.next.load(Relaxed)).clamp(1, MAX_PAUSE) };
+        self.rest.store(pause, Relaxed);
+        self.next.store(pause, Relaxed);
+    }
 }
 
 /// A copy of the matrix: it gives bounds of the logits, or the logits themselves.
@@ -63,12 +88,13 @@ const CANDIDATE_DIVISOR: usize = 16;
 const MAX_BOUNDED: usize = 64;
 /// So many rows are computed exactly without looking at their bounds.
 const FEW: usize = 256;
-/// From so many tokens on, multiplying takes longer than reading the copy, and their states are rounded to 8 bits first.
-const MIN_SCREENED: usize = 6;
-/// If more than 1/8 of the vocabulary are left then, bounding all rows in order is faster than gathering them.
-const SCREEN_DIVISOR: usize = 8;
-/// If more than 1/64 are left, a better threshold for them is found first.
-const MANY_LEFT_DIVISOR: usize = 64;
+/// If a screen of several tokens leaves more than 1/8 of the vocabulary, bounding all rows in order is faster than gathering
+/// them; after one of a single token, 1/16.
+const SCREEN_DIVISORS: [usize; 2] = [8, 16];
+/// So many ids give a better threshold first, where a screen leaves more.
+const BEST: usize = 1024;
+/// After screens of single tokens that left too many, up to so many tokens are not screened.
+const MAX_PAUSE: u32 = 64;
 /// If up to 1/4 of the vocabulary are allowed and all of them count, their rows are gathered.
 const ALLOWED_DIVISOR: usize = 4;
 
@@ -130,7 +156,7 @@ impl Head {
             })?;
             let _ = copy.set(Some(Copy::EightBit(made)));
         }
-        Ok(Head { kind, copy, packing })
+        Ok(Head { kind, copy, packing, pause: Pause::default() })
     }
 
     /// How it computes logits.
@@ -144,6 +170,14 @@ impl Head {
             None => 0,
             Some(Copy::EightBit(copy)) => copy.bytes(),
             Some(Copy::Grouped(copy)) => copy.bytes(),
+        }
+    }
+
+    /// Bytes of the upper bits of the copy, which a single token reads in its place; 0 while there are none.
+    pub fn upper_bytes(&self) -> usize {
+        match self.copy.get().and_then(Option::as_ref) {
+            Some(Copy::EightBit(copy)) => copy.upper_bytes(),
+            _ => 0,
         }
     }
 
@@ -252,8 +286,14 @@ impl Head {
         let mut tokens = tokens.to_vec();
         let wanted = union(tokens.iter().map(|token| token.allowed));
         let mut candidates = Candidates::new();
-        if let (Copy::EightBit(copy), None) = (copy, &wanted) {
+        let is_single = tokens.len() == 1;
+        if let (Copy::EightBit(copy), None) = (copy, &wanted)
+            && !(is_single && self.pause.passes())
+        {
             (candidates, tokens) = screened(team, copy, row_of, tokens)?;
+            if is_single {
+                self.pause.note(tokens.is_empty());
+            }
         }
         let xs: Vec<&[f32]> = tokens.iter().map(|token| row_of(token.token)).collect();
         let mut bounds = try_zeroed(2 * tokens.len() * vocab)?;
@@ -333,15 +373,14 @@ impl Narrowed<'_, '_> {
         self.left.iter().map(|(id, _)| *id).collect()
     }
 
-    /// Where many ids are left, the eighth of them with the largest upper bounds, ascending.
+    /// Where many ids are left, those with the largest upper bounds, ascending.
     fn best(&self) -> Vec<usize> {
-        if self.left.len() <= self.bounds.len() / 2 / MANY_LEFT_DIVISOR {
+        if self.left.len() <= BEST {
             return Vec::new();
         }
         let mut left = self.left.clone();
-        let n = left.len() / 8;
-        left.select_nth_unstable_by(n, |a, b| b.1.total_cmp(&a.1));
-        let mut ids: Vec<usize> = left[..n].iter().map(|(id, _)| *id).collect();
+        left.select_nth_unstable_by(BEST, |a, b| b.1.total_cmp(&a.1));
+        let mut ids: Vec<usize> = left[..BEST].iter().map(|(id, _)| *id).collect();
         ids.sort_unstable();
         ids
     }
@@ -357,8 +396,8 @@ impl Narrowed<'_, '_> {
     }
 }
 
-/// Finds the candidates of several tokens from bounds of their states in 8 bits first, and from those in 16 bits where
-/// the first ones rule out most tokens. Returns them, and the tokens that have to take the usual way.
+/// Finds the candidates from the wide bounds of a screen first, and from the usual bounds of those ids that it leaves.
+/// Returns them, and the tokens that have to take the usual way.
 ///
 /// The candidates are those of the usual way, whose threshold is T. The first intervals contain the usual ones, so their
 /// threshold is at most T, and so is a threshold from the usual bounds of some ids and minus infinity for the others. An
@@ -371,27 +410,22 @@ fn screened<'a, 'x>(
     row_of: impl Fn(usize) -> &'x [f32],
     tokens: Vec<Bounded<'a>>,
 ) -> Result<(Candidates, Vec<Bounded<'a>>)> {
-    let inputs: Vec<Option<ScreenInput>> = if tokens.len() < MIN_SCREENED {
-        Vec::new()
-    } else {
-        tokens.iter().map(|token| copy.screen_input(team.kernels, row_of(token.token))).collect()
-    };
-    if inputs.iter().flatten().count() < MIN_SCREENED {
+    let xs: Vec<&[f32]> = tokens.iter().map(|token| row_of(token.token)).collect();
+    let Some((inputs, served)) = copy.screen_inputs(team, &xs) else {
         return Ok((Candidates::new(), tokens));
-    }
+    };
     let vocab = copy.rows();
-    let (screened, usual): (Vec<_>, Vec<_>) = tokens.into_iter().zip(inputs).partition(|(_, input)| input.is_some());
+    let (screened, usual): (Vec<_>, Vec<_>) = tokens.into_iter().zip(served).partition(|(_, served)| *served);
     let mut usual: Vec<Bounded> = usual.into_iter().map(|(token, _)| token).collect();
-    let (tokens, inputs): (Vec<Bounded>, Vec<ScreenInput>) =
-        screened.into_iter().filter_map(|(token, input)| Some((token, input?))).unzip();
+    let tokens: Vec<Bounded> = screened.into_iter().map(|(token, _)| token).collect();
 
-    // Bounds from states in 8 bits, and what the sampler's threshold for them leaves.
+    // Wide bounds, and what the sampler's threshold for them leaves.
     let mut bounds = try_zeroed(2 * tokens.len() * vocab)?;
     copy.screen(team, &inputs, &mut bounds);
     let mut left: Vec<Option<Vec<(usize, f32)>>> = vec![None; tokens.len()];
     team.for_each_pair(&mut left, 1, &mut bounds, 2 * vocab, |t, left, bounds| {
         let (low, high) = bounds.split_at_mut(vocab);
-        let ids = tokens[t].reaching(low, high, 0..vocab).filter(|ids| ids.len() <= vocab / SCREEN_DIVISOR);
+        let ids = tokens[t].reaching(low, high, 0..vocab);
         left[0] = ids.map(|ids| ids.into_iter().map(|id| (id, high[id])).collect());
     });
     let mut narrowed: Vec<Narrowed> = Vec::new();
@@ -418,7 +452,11 @@ fn screened<'a, 'x>(
         }
     });
 
-    // Usual bounds of all ids that are left.
+    // Usual bounds of all ids that are left, if these are few.
+    let most = vocab / SCREEN_DIVISORS[usize::from(matches!(inputs, ScreenInputs::Upper(_)))];
+    let (mut narrowed, many): (Vec<_>, Vec<_>) = narrowed.into_iter().partition(|of| of.left.len() <= most);
+    usual.extend(many.iter().map(|of| of.token));
+    let xs: Vec<&[f32]> = narrowed.iter().map(|of| row_of(of.token.token)).collect();
     let ids: Vec<Vec<usize>> = narrowed.iter().map(Narrowed::ids).collect();
     let exact = copy.bounds_of(team, &xs, &ids.iter().map(|ids| &ids[..]).collect::<Vec<_>>());
     let mut found = vec![Vec::new(); narrowed.len()];

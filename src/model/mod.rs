@@ -29,6 +29,7 @@ mod state;
 mod store;
 mod tensors;
 mod trace;
+mod upper_head;
 mod weights;
 
 pub use cache::KvCache;

@@ -5,11 +5,12 @@
 //! γ Σ|w||x| ≤ γ|w||x|, where γ = m·u / (1 - m·u) for m roundings (Higham, Accuracy and Stability of Numerical
 //! Algorithms, section 3.1). So the bounds hold the logit *as the exact path rounds it*.
 //!
-//! Where bytes are multiplied faster than 16-bit integers, several tokens are first screened with x in 8 bits
-//! ([`QuantizedHead::screen`]). These wider intervals contain the others, so they rule out no token that the others would
-//! not rule out.
+//! A screen with less work rules out most logits first ([`QuantizedHead::screen`]): for a single token the upper six bits
+//! of the rows (`upper_head.rs`); for several, where bytes are multiplied faster than 16-bit integers, x in 8 bits. These
+//! wider intervals contain the others, so they rule out no token that the others would not rule out.
 
 use super::linear::Dense;
+use super::upper_head::UpperHead;
 use crate::error::Result;
 use crate::kernel::quantized_head::{BYTE_STEP, HEAD_STEP, HEAD_TOKENS, QuantizedToken};
 use crate::kernel::{Kernels, Team};
@@ -18,12 +19,15 @@ use crate::machine::memory::HugeBuf;
 use crate::machine::pool::OutputTile;
 use crate::token::{TokenId, TokenSet};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// How many rows one task computes.
 const ROWS_PER_TASK: usize = 64;
 
 /// In how many rows one task looks for those whose bounds are wanted.
 const ROWS_PER_SEARCH: usize = 1024;
+/// From so many tokens on, multiplying takes longer than reading the copy, and their states are rounded to 8 bits first.
+const MIN_BYTE_TOKENS: usize = 6;
 /// Tokens whose error in 8 bits is larger than this, in units of the typical logit of a random row, |w||x|/√n, are not
 /// screened: too few rows would be ruled out. Hidden states with single large values have such errors.
 const MAX_SCREEN_ERROR: f64 = 1.5;
@@ -35,16 +39,26 @@ pub(super) struct QuantizedHead {
     steps: Vec<f32>,
     norms: Vec<f32>,
     errors: Vec<f32>,
+    /// Made by the first screen of a single token; `None` if the memory does not suffice.
+    upper: OnceLock<Option<UpperHead>>,
 }
 
 /// A token's hidden state x as integers.
-struct QuantizedInput {
+pub(super) struct QuantizedInput {
     q: Vec<i16>,
     token: QuantizedToken,
 }
 
+/// Hidden states for [`QuantizedHead::screen`].
+pub(super) enum ScreenInputs {
+    /// Of a single token, for the upper bits of the rows.
+    Upper(QuantizedInput),
+    /// Of several tokens.
+    Bytes(Vec<ByteInput>),
+}
+
 /// A token's hidden state x as bytes.
-pub(super) struct ScreenInput {
+pub(super) struct ByteInput {
     q: Vec<i8>,
     token: QuantizedToken,
 }
@@ -82,7 +96,14 @@ impl QuantizedHead {
             }
         });
         let finite = errors.iter().all(|error| error.is_finite());
-        Ok(finite.then_some(QuantizedHead { q: Buffer::Owned(q), stride, steps, norms, errors }))
+        Ok(finite.then_some(QuantizedHead {
+            q: Buffer::Owned(q),
+            stride,
+            steps,
+            norms,
+            errors,
+            upper: OnceLock::new(),
+        }))
     }
 
     /// A copy of a matrix with so many columns that was made before. `facts` are the steps, norms and errors of its
@@ -91,7 +112,7 @@ impl QuantizedHead {
         let [steps, norms, errors] = facts;
         let stride = cols.next_multiple_of(HEAD_STEP);
         let fits = [steps.len(), norms.len(), errors.len()].iter().all(|len| len * stride == q.len());
-        fits.then_some(QuantizedHead { q, stride, steps, norms, errors })
+        fits.then_some(QuantizedHead { q, stride, steps, norms, errors, upper: OnceLock::new() })
     }
 
     /// The integers, row by row of [`QuantizedHead::stride`] columns.
@@ -128,6 +149,11 @@ impl QuantizedHead {
         size_of_val(&*self.q) + 3 * size_of_val(&*self.steps)
     }
 
+    /// The bytes of its upper bits; 0 while there are none.
+    pub(super) fn upper_bytes(&self) -> usize {
+        self.upper.get().and_then(Option::as_ref).map_or(0, UpperHead::bytes)
+    }
+
     /// Writes the logits of each of `xs`, as this copy defines them: the integer dot times both steps, in f64, rounded
     /// to f32 once. A state that is not finite gives logits that are not either.
     pub(super) fn logits(&self, team: &Team, xs: &[&[f32]], wanted: Option<&TokenSet>, out: &mut [f32]) {
@@ -144,21 +170,21 @@ impl QuantizedHead {
     /// Writes, for each of `xs`, the lower bounds of all its logits and then the upper bounds.
     pub(super) fn bounds(&self, team: &Team, xs: &[&[f32]], wanted: Option<&TokenSet>, out: &mut [f32]) {
         self.dots(team, xs, wanted, out, |rows, dots, inputs, out| {
-            self.write_bounds(team, rows, dots, inputs.iter().map(|input| input.token), out);
+            self.write_bounds(team, (rows, &self.errors), dots, inputs.iter().map(|input| input.token), out);
         });
     }
 
-    /// Writes the bounds of some rows that follow from `dots[token][row]`.
+    /// Writes the bounds of some rows that follow from `dots[token][row]` and from the errors of all rows.
     fn write_bounds(
         &self,
         team: &Team,
-        rows: Range<usize>,
+        (rows, errors): (Range<usize>, &[f32]),
         dots: &[i32],
         tokens: impl Iterator<Item = QuantizedToken>,
         out: &mut OutputTile,
     ) {
         let n = rows.len();
-        let facts = [&self.steps[rows.clone()], &self.norms[rows.clone()], &self.errors[rows]];
+        let facts = [&self.steps[rows.clone()], &self.norms[rows.clone()], &errors[rows]];
         let (mut low, mut high) = ([0f32; ROWS_PER_TASK], [0f32; ROWS_PER_TASK]);
         for (t, (dots, token)) in dots.chunks(n).zip(tokens).enumerate() {
             let (low, high) = (&mut low[..n], &mut high[..n]);
@@ -168,27 +194,62 @@ impl QuantizedHead {
         }
     }
 
-    /// The state x for [`QuantizedHead::screen`]; `None` if it would rule out few rows, or if this instruction set is not
-    /// faster with bytes.
-    pub(super) fn screen_input(&self, kernels: &Kernels, x: &[f32]) -> Option<ScreenInput> {
-        if !self.stride.is_multiple_of(BYTE_STEP) || !kernels.byte_dots(&[], &[], &mut []) {
+    /// The states `xs` for [`QuantizedHead::screen`], and which of them it serves: not those of which it would rule out few
+    /// rows. `None` if no screen is faster than [`QuantizedHead::bounds`] for so many tokens.
+    pub(super) fn screen_inputs(&self, team: &Team, xs: &[&[f32]]) -> Option<(ScreenInputs, Vec<bool>)> {
+        if let [x] = xs {
+            self.upper(team)?;
+            let input = QuantizedInput::for_upper(x, UpperHead::stride(self.stride));
+            return Some((ScreenInputs::Upper(input), vec![true]));
+        }
+        let is_faster = self.stride.is_multiple_of(BYTE_STEP) && team.kernels.byte_dots(&[], &[], &mut []);
+        if xs.len() < MIN_BYTE_TOKENS || !is_faster {
             return None;
         }
-        let input = ScreenInput::new(x, self.stride);
-        let QuantizedToken { norm, error, .. } = input.token;
-        (error * (x.len() as f64).sqrt() <= MAX_SCREEN_ERROR * norm).then_some(input)
+        let inputs: Vec<ByteInput> = xs.iter().map(|x| ByteInput::new(x, self.stride)).collect();
+        let is_precise = |(input, x): (&ByteInput, &&[f32])| {
+            let QuantizedToken { norm, error, .. } = input.token;
+            error * (x.len() as f64).sqrt() <= MAX_SCREEN_ERROR * norm
+        };
+        let served: Vec<bool> = inputs.iter().zip(xs).map(is_precise).collect();
+        let inputs: Vec<ByteInput> =
+            inputs.into_iter().zip(&served).filter_map(|(input, served)| served.then_some(input)).collect();
+        (inputs.len() >= MIN_BYTE_TOKENS).then_some((ScreenInputs::Bytes(inputs), served))
     }
 
-    /// As [`QuantizedHead::bounds`], from x in 8 bits: faster, and every interval contains that of `bounds`.
-    pub(super) fn screen(&self, team: &Team, inputs: &[ScreenInput], out: &mut [f32]) {
+    fn upper(&self, team: &Team) -> Option<&UpperHead> {
+        let make = || UpperHead::new(team, self.integers(), self.stride, &self.steps, &self.errors).ok();
+        self.upper.get_or_init(make).as_ref()
+    }
+
+    /// As [`QuantizedHead::bounds`], with less work: every interval contains that of `bounds`.
+    pub(super) fn screen(&self, team: &Team, inputs: &ScreenInputs, out: &mut [f32]) {
+        match inputs {
+            ScreenInputs::Upper(input) => self.screen_upper(team, input, out),
+            ScreenInputs::Bytes(inputs) => self.screen_bytes(team, inputs, out),
+        }
+    }
+
+    fn screen_upper(&self, team: &Team, input: &QuantizedInput, out: &mut [f32]) {
+        let upper = self.upper(team).expect("`screen_inputs` has made it");
+        team.for_each_rows(out, self.steps.len(), ROWS_PER_TASK, |first, out| {
+            let own = first..first + out.len();
+            let mut dots = [0i32; ROWS_PER_TASK];
+            let dots = &mut dots[..own.len()];
+            upper.dots(team, own.clone(), &input.q, dots);
+            self.write_bounds(team, (own, upper.errors()), dots, [input.token].into_iter(), out);
+        });
+    }
+
+    fn screen_bytes(&self, team: &Team, inputs: &[ByteInput], out: &mut [f32]) {
         let tokens: Vec<&[i8]> = inputs.iter().map(|input| &input.q[..]).collect();
         let q = self.integers(); // once: a mapped buffer checks its place
         team.for_each_rows(out, self.steps.len(), ROWS_PER_TASK, |first, out| {
             let own = first..first + out.len();
             let mut dots = vec![0i32; tokens.len() * own.len()];
             let done = team.kernels.byte_dots(&q[own.start * self.stride..own.end * self.stride], &tokens, &mut dots);
-            assert!(done, "`screen_input` has asked for it");
-            self.write_bounds(team, own, &dots, inputs.iter().map(|input| input.token), out);
+            assert!(done, "`screen_inputs` has asked for it");
+            self.write_bounds(team, (own, &self.errors), &dots, inputs.iter().map(|input| input.token), out);
         });
     }
 
@@ -267,7 +328,25 @@ impl QuantizedHead {
 impl QuantizedInput {
     fn new(x: &[f32], stride: usize) -> QuantizedInput {
         // No integer is larger, so that the sum fits i32 whatever the 8-bit row holds.
-        let most = ((i32::MAX as usize / (127 * stride)) as f64).min(i16::MAX as f64);
+        QuantizedInput::in_range(x, stride, i32::MAX as usize / (127 * stride))
+    }
+
+    /// x for the upper bits, whose dots are twice as large. The bounds contain those of [`QuantizedInput::new`].
+    ///
+    /// With ŵ = w̌ + d, w̌ from the upper bits, and x = x̂ + f for `new` and x̌ + g here, the centers ŵ·x̂ and w̌·x̌ differ by
+    /// at most |ŵ|(|f| + |g|) + |d|(|x| + |g|), where |ŵ| ≤ |w| + |e|. The radius of `new` contains |e||x| + (|w| + |e|)|f|.
+    /// With |e| + |d| in place of |e| and |g| + 2|f| in place of |f| it is larger by that. The factors exceed what roundings
+    /// can take.
+    fn for_upper(x: &[f32], stride: usize) -> QuantizedInput {
+        let exact = QuantizedInput::new(x, x.len().next_multiple_of(HEAD_STEP)).token;
+        let QuantizedInput { q, token } = QuantizedInput::in_range(x, stride, i32::MAX as usize / (2 * 127 * stride));
+        let error = (token.error + 2.0 * exact.error) * (1.0 + 1e-6) + exact.norm * 1e-9;
+        QuantizedInput { q, token: QuantizedToken { step: token.step / 2.0, error, ..exact } }
+    }
+
+    /// x in `stride` integers of magnitudes up to `most`.
+    fn in_range(x: &[f32], stride: usize, most: usize) -> QuantizedInput {
+        let most = (most as f64).min(i16::MAX as f64);
         let max = x.iter().fold(0f64, |max, x| max.max(x.abs() as f64)).max(1e-30);
         let step = max / most;
         let mut q = vec![0i16; stride];
@@ -290,14 +369,14 @@ fn root(squares: f64) -> f64 {
     squares.sqrt() * (1.0 + 1e-9) + 1e-36
 }
 
-impl ScreenInput {
+impl ByteInput {
     /// x in bytes, with an error so large that the bounds contain those of [`QuantizedInput`].
     ///
     /// With x = x̂ + f in 16 bits and x = x̌ + g in 8 bits, the centers ŵ·x̂ and ŵ·x̌ of both intervals differ by at most
     /// |ŵ|(|f| + |g|), where |ŵ| ≤ |w| + |e|. The radius contains the error |f| as (|w| + |e|)|f|. With |g| + 2|f| in
     /// place of |f| it is larger by (|w| + |e|)(|g| + |f|), so the interval reaches as far as the other on both sides. The
     /// factors and |x|·1e-9 exceed what the roundings in f64 can take from that; the final rounding to f32 is monotone.
-    fn new(x: &[f32], stride: usize) -> ScreenInput {
+    fn new(x: &[f32], stride: usize) -> ByteInput {
         let exact = QuantizedInput::new(x, stride).token;
         let max = x.iter().fold(0f64, |max, x| max.max(x.abs() as f64)).max(1e-30);
         let step = max / i8::MAX as f64;
@@ -309,7 +388,7 @@ impl ScreenInput {
             errors += (x - *q as f64 * step).powi(2);
         }
         let error = (root(errors) + 2.0 * exact.error) * (1.0 + 1e-6) + exact.norm * 1e-9;
-        ScreenInput { q, token: QuantizedToken { step, error, ..exact } }
+        ByteInput { q, token: QuantizedToken { step, error, ..exact } }
     }
 }
 

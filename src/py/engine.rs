@@ -339,6 +339,7 @@ impl Engine {
             ("packed_weights", memory.packed_weights as u64),
             ("mapped_weights", memory.mapped_weights as u64),
             ("head_copy", memory.head_copy as u64),
+            ("head_upper", memory.head_upper as u64),
             ("neuron_copy", memory.neuron_copy as u64),
             ("kv_cache", memory.kv_cache as u64),
             ("file", memory.file),

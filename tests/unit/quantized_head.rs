@@ -65,46 +65,56 @@ proptest! {
     /// With the screen, the candidates and their number stay those of the usual bounds.
     #[test]
     fn screening_keeps_the_bounds_inside(
-        steps in 1usize..5, rows in prop::collection::vec((any::<u8>(), any::<u32>()), 1..70),
+        n in prop_oneof![1usize..300, Just(640 - 3)], rows in prop::collection::vec((any::<u8>(), any::<u32>()), 1..70),
         xs in prop::collection::vec((any::<u8>(), any::<u32>()), 1..10), every in 1usize..5,
     ) {
-        let n = 64 * steps - 3; // padded
         let rows: Vec<Vec<f32>> = rows.iter().map(|(kind, seed)| vector(*kind, *seed, n)).collect();
         let mut xs: Vec<Vec<f32>> = xs.iter().map(|(kind, seed)| vector(*kind, *seed, n)).collect();
         xs[0].iter_mut().for_each(|x| *x *= 1e20);
         let xs: Vec<&[f32]> = xs.iter().map(|x| &x[..]).collect();
         let pool = Pool::new(2).expect("threads");
+        let mut all: Vec<Vec<u32>> = Vec::new();
         for isa in Isa::available() {
             let kernels = kernels(Some(isa.name())).expect("available");
             let mut bounds = vec![0f32; 2 * rows.len() * xs.len()];
-            let mut wide = bounds.clone();
+            let mut by_upper = bounds.clone();
             let some: Vec<usize> = (0..rows.len()).step_by(every).collect();
-            let (screened, of) = pool.run(|workers| {
+            let (of, by_bytes) = pool.run(|workers| {
                 let team = Team::new(workers, kernels);
                 let dequantize = |row: usize, out: &mut [f32]| out.copy_from_slice(&rows[row]);
                 let copy = QuantizedHead::from_rows(&team, rows.len(), n, dequantize, |_| {}).expect("memory").expect("finite");
                 copy.bounds(&team, &xs, None, &mut bounds);
-                let inputs: Vec<ScreenInput> = xs.iter().map(|x| ScreenInput::new(x, copy.stride)).collect();
-                let screened = kernels.byte_dots(&[], &[], &mut []);
-                if screened {
-                    copy.screen(&team, &inputs, &mut wide);
+                for (x, by_upper) in xs.iter().zip(by_upper.chunks_mut(2 * rows.len())) {
+                    let (input, served) = copy.screen_inputs(&team, &[x]).expect("there is memory");
+                    assert!(served == [true] && matches!(input, ScreenInputs::Upper(_)));
+                    copy.screen(&team, &input, by_upper);
                 }
-                let one = copy.bounds_of(&team, &xs, &vec![&some[..]; xs.len()]);
-                (screened, one)
+                let has_bytes = copy.stride.is_multiple_of(BYTE_STEP) && kernels.byte_dots(&[], &[], &mut []);
+                let by_bytes = has_bytes.then(|| {
+                    let inputs = xs.iter().map(|x| ByteInput::new(x, copy.stride)).collect();
+                    let mut out = vec![0f32; 2 * rows.len() * xs.len()];
+                    copy.screen(&team, &ScreenInputs::Bytes(inputs), &mut out);
+                    out
+                });
+                (copy.bounds_of(&team, &xs, &vec![&some[..]; xs.len()]), by_bytes)
             });
-            for ((bounds, wide), [of_low, of_high]) in
-                bounds.chunks(2 * rows.len()).zip(wide.chunks(2 * rows.len())).zip(&of)
-            {
+            for (bounds, [of_low, of_high]) in bounds.chunks(2 * rows.len()).zip(&of) {
                 let (low, high) = bounds.split_at(rows.len());
                 for (i, row) in some.iter().enumerate() {
                     prop_assert_eq!(low[*row].to_bits(), of_low[i].to_bits());
                     prop_assert_eq!(high[*row].to_bits(), of_high[i].to_bits());
                 }
-                let (wide_low, wide_high) = wide.split_at(rows.len());
-                for row in (0..rows.len()).filter(|_| screened) {
-                    prop_assert!(wide_low[row] <= low[row] && high[row] <= wide_high[row], "row {row}");
+            }
+            for wide in [Some(&by_upper), by_bytes.as_ref()].into_iter().flatten() {
+                for (bounds, wide) in bounds.chunks(2 * rows.len()).zip(wide.chunks(2 * rows.len())) {
+                    let ((low, high), (wide_low, wide_high)) = (bounds.split_at(rows.len()), wide.split_at(rows.len()));
+                    for row in 0..rows.len() {
+                        prop_assert!(wide_low[row] <= low[row] && high[row] <= wide_high[row], "row {row}");
+                    }
                 }
             }
+            all.push(by_upper.iter().map(|bound| bound.to_bits()).collect());
         }
+        prop_assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "they differ between instruction sets");
     }
 }

@@ -56,15 +56,19 @@ class _Shape:
         return (self.ternary * self.file_bits + self.embedding * (1 + self.has_head) * embedding_bits) / 8
 
     def read_bytes(self, trit_bytes: float) -> float:
-        """What one token reads: the ternary weights, and the output head's trits or its copy in 8 bits."""
+        """What one token reads: the ternary weights, and the head's trits or the upper bits of its copy in 8 bits."""
         scales = 2 / 128 if self.planes else 0
-        head = trit_bytes + scales if self.planes else 1
+        head = trit_bytes + scales if self.planes else UPPER_BYTES
         return self.ternary * (trit_bytes + scales) + self.embedding * head + 2 * self.state_bytes
 
     def memory_bytes(self, trit_bytes: float) -> float:
         """The memory that it needs with a full context. Of the embedding in the file few rows are read."""
-        return self.read_bytes(trit_bytes) + self.kv_bytes * self.context
+        whole_head = 0 if self.planes else self.embedding
+        return self.read_bytes(trit_bytes) + whole_head + self.kv_bytes * self.context
 
+
+UPPER_BYTES = 6 / 8
+"""Of a weight of the output head, the bytes that a single token reads of most."""
 
 _SHAPES = (
     _Shape("BitNet b1.58 2B-4T", 2_084_044_800, 128_256 * 2560, False, 30 * 2 * 640 * 2, 4096),
