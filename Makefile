@@ -33,7 +33,7 @@ MINUTES ?= 20
 SECONDS_EACH ?= 60
 TARGET ?=
 
-.PHONY: help chat test test-rust test-python lint format docs bench soak fuzz asan miri emulate wasm wheel wheel-free-threaded clean
+.PHONY: help chat test test-rust test-python lint format docs bench soak fuzz asan miri emulate test-wasm wasm wheel wheel-free-threaded clean
 .NOTPARALLEL:  # the steps share one virtual environment
 
 help:  ## List the targets
@@ -108,6 +108,11 @@ emulate:  ## Run core tests under QEMU: AArch64, and x86-64 without AVX (needs D
 	  CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu $$cpu" \
 	  cargo test $(EMULATED) || exit 1; \
 	done; }
+
+test-wasm:  ## Run the tests of the kernels as WebAssembly (needs node)
+	rustup target add wasm32-wasip1
+	# What is skipped starts threads.
+	cargo test --target wasm32-wasip1 --test kernels --test grouped --test delta_net -- --skip caller
 
 wasm:  ## Build the core as WebAssembly for the page docs/verify, and put the bundled model beside it
 	rustup target add $(BROWSER)
