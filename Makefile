@@ -17,6 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUST_SOURCES := $(shell find src -name '*.rs') build.rs python/bitnet/_core.pyi Cargo.toml Cargo.lock
 MODEL_2B := models/2b-4t.gguf
 AARCH64 := aarch64-unknown-linux-gnu
+BROWSER := wasm32-unknown-unknown
 EMULATED := --test kernels --test grouped --test delta_net --test contract --test codec --test codec_groups
 DOCUMENTED := bitnet bitnet.certificate bitnet.errors bitnet.hub bitnet.models bitnet.referee pytest_bitnet
 TRIAL_TOOLS := pytest pytest-xdist nbclient ipykernel gguf
@@ -32,7 +33,7 @@ MINUTES ?= 20
 SECONDS_EACH ?= 60
 TARGET ?=
 
-.PHONY: help chat test test-rust test-python lint format docs bench soak fuzz asan miri emulate wheel wheel-free-threaded clean
+.PHONY: help chat test test-rust test-python lint format docs bench soak fuzz asan miri emulate test-wasm wasm wheel wheel-free-threaded clean
 .NOTPARALLEL:  # the steps share one virtual environment
 
 help:  ## List the targets
@@ -107,6 +108,16 @@ emulate:  ## Run core tests under QEMU: AArch64, and x86-64 without AVX (needs D
 	  CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu $$cpu" \
 	  cargo test $(EMULATED) || exit 1; \
 	done; }
+
+test-wasm:  ## Run the tests of the kernels as WebAssembly (needs node)
+	rustup target add wasm32-wasip1
+	# What is skipped starts threads.
+	cargo test --target wasm32-wasip1 --test kernels --test grouped --test delta_net -- --skip caller
+
+wasm:  ## Build the core as WebAssembly for the page docs/verify, and put the bundled model beside it
+	rustup target add $(BROWSER)
+	cargo rustc --lib --crate-type cdylib --target $(BROWSER) --profile wasm
+	cp $${CARGO_TARGET_DIR:-target}/$(BROWSER)/wasm/bitnet.wasm python/bitnet/models/trit.gguf docs/verify/
 
 wheel: $(VENV)/zig  ## Build a manylinux wheel; test it in a fresh environment, with the examples and notebooks
 	rm -rf dist

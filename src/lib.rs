@@ -42,3 +42,5 @@ pub mod sampler;
 pub mod template;
 pub mod token;
 pub mod tokenizer;
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+pub mod wasm;

@@ -1,13 +1,15 @@
-"""`bitnet serve` in a real browser, for tests: the page, and servers of several models."""
+"""Pages in a real browser, for tests: the browser, the page of `bitnet serve`, and servers of several models."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -18,6 +20,30 @@ from served import eventually, running
 from test_thinking import END, PLAIN
 
 ANSWER = ".answer .text"
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+HAS_CHROMIUM = bool(CHROMIUM and DRIVER)
+NO_CHROMIUM = "no chromium and chromedriver here (Debian: chromium, chromium-driver)"
+OPTIONS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@contextlib.contextmanager
+def chromium(folder: Path) -> Iterator[Any]:
+    """Chromium without windows, which keeps its files and downloads in the folder."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for option in (*OPTIONS, f"--user-data-dir={folder}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    browser.folder = folder
+    yield browser
+    browser.quit()
 
 
 class Page:

@@ -9,6 +9,7 @@ use bitnet::error::{Error, Result};
 use bitnet::sampler::SamplingParams;
 use bitnet::template::{ChatTurn, Conversation, Role, Template};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 const MODELS: [&str; 3] = ["relu2-i2s", "silu-odd", "llama-iq2bn"];
@@ -384,4 +385,17 @@ fn an_inspection_shows_the_header_of_a_model_that_is_refused() {
     assert_eq!(inspection.metadata().str("general.architecture").expect("a text"), Some("unheard-of-x"));
     assert_eq!(inspection.types()["I2_S"].tensors, 14);
     assert!(matches!(Inspection::open(&fixture("none"), &mut || false), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn a_model_opens_from_bytes_as_from_its_file() {
+    let options = || Options { n_threads: Some(1), ..Options::default() };
+    let bytes = Arc::new(std::fs::read(inside()).expect("the model"));
+    let file = open(inside(), options());
+    let read = Engine::from_bytes("trit.gguf", bytes, options(), &mut || false).expect("the same model");
+    assert_eq!(read.fingerprint(&mut || false).expect("hashed"), file.fingerprint(&mut || false).expect("hashed"));
+    assert_eq!(read.gguf().file_size(), file.gguf().file_size());
+    assert_eq!(logprobs(&read, &ids(20, 1)), logprobs(&file, &ids(20, 1)));
+    let broken = Engine::from_bytes("a.gguf", Arc::new(vec![0; 64]), options(), &mut || false);
+    assert!(message(broken).starts_with("a.gguf: "));
 }

@@ -78,6 +78,7 @@ impl Plain {
 }
 
 fn in_team<R: Send>(threads: usize, kernels: &'static Kernels, job: impl FnOnce(&Team) -> R + Send) -> R {
+    let threads = if cfg!(target_family = "wasm") { 1 } else { threads };
     Pool::new(threads).expect("threads").run(|workers| job(&Team::new(workers, kernels)))
 }
 

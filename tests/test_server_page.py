@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from starlette.testclient import TestClient
 
 import bitnet
 from bitnet.server import Settings, create_app
-from browser import ANSWER, Page, scripted
+from browser import ANSWER, HAS_CHROMIUM, NO_CHROMIUM, Page, chromium, scripted
 from scripted_model import scripted_model
 from served import eventually, running
 from test_receipt_mutants import forged
 from test_thinking import ASKED, PLAIN, QWEN3, SCRIPT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
-if not (CHROMIUM and DRIVER):
-    pytest.skip("no chromium and chromedriver here (Debian: chromium, chromium-driver)", allow_module_level=True)
-
-OPTIONS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
+if not HAS_CHROMIUM:
+    pytest.skip(NO_CHROMIUM, allow_module_level=True)
 
 LAST, NOTICE = ".turn:last-child ", "#notice p"
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -62,17 +53,8 @@ if a:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    folder = tmp_path_factory.mktemp("browser")
-    for option in (*OPTIONS, f"--user-data-dir={folder}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
-    browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    browser.folder = folder
-    yield browser
-    browser.quit()
+    with chromium(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 use crate::engine::{Engine, PromptOrigin, Request, Watch};
 use crate::error::{Error, Result};
+use crate::machine::clock::Instant;
 use crate::receipt::TemplateClaim;
 use crate::sampler::SamplingParams;
 use crate::template::{CallReader, Conversation, Template, Tool, ToolChoice};
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
-use std::time::Instant;
 
 /// The ids of a conversation's prompt. Text of messages never becomes a control token.
 pub fn encode(

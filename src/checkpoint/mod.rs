@@ -8,7 +8,7 @@ mod half;
 mod hf;
 mod map;
 
-pub use fingerprint::{HashedFile, fingerprint};
+pub use fingerprint::{Content, HashedFile, fingerprint};
 pub use half::{bf16_to_f32, f16_to_f32};
 pub use hf::{Place, check_directory, directory_of};
 
@@ -19,6 +19,7 @@ use hf::Directory;
 use map::Map;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// An open model: a GGUF file, all files of a split one, or a directory of the Hugging Face Hub.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub struct Checkpoint {
 enum Part {
     /// A file.
     Mapped(Map),
+    /// A file whose bytes the caller has read.
+    Read(Arc<Vec<u8>>),
     /// A GGUF file that exists in memory only: what a converter would have made of a directory's `config.json`.
     Made(Vec<u8>),
 }
@@ -51,6 +54,7 @@ impl Part {
     fn bytes(&self) -> &[u8] {
         match self {
             Part::Mapped(map) => &map.bytes,
+            Part::Read(bytes) => bytes,
             Part::Made(bytes) => bytes,
         }
     }
@@ -86,6 +90,12 @@ impl Checkpoint {
             Some(place) => hf::open(&place),
             None => gguf::open(path),
         }
+    }
+
+    /// A model from the bytes of its GGUF file, for systems without files. `name` appears in errors and receipts. A model
+    /// in several files is an error.
+    pub fn from_bytes(name: &str, bytes: Arc<Vec<u8>>) -> Result<Checkpoint> {
+        gguf::from_bytes(Path::new(name), bytes)
     }
 
     /// Opens a model for its metadata alone, without tensors: their bytes may be missing, and their types may be ones
@@ -176,7 +186,8 @@ impl Checkpoint {
             return directory.texts();
         }
         let has_tokenizer = ["tokenizer.ggml.tokens", "tokenizer.huggingface.json"];
-        if has_tokenizer.iter().any(|key| self.header.get(self.parts[0].bytes(), key).is_some()) {
+        let is_alone = matches!(self.parts[0], Part::Read(_)); // beside bytes there are no files
+        if is_alone || has_tokenizer.iter().any(|key| self.header.get(self.parts[0].bytes(), key).is_some()) {
             return Ok(Vec::new());
         }
         let folder = Some(self.folder()).filter(|folder| !folder.as_os_str().is_empty());
@@ -200,10 +211,8 @@ impl Checkpoint {
 
     /// Size of all files together, in bytes.
     pub fn file_size(&self) -> u64 {
-        let mapped = self.parts.iter().filter_map(|part| match part {
-            Part::Mapped(map) => Some(map.bytes.len() as u64),
-            Part::Made(_) => None,
-        });
-        mapped.sum::<u64>() + self.directory.as_ref().map_or(0, Directory::companions_size)
+        let files = self.parts.iter().filter(|part| !matches!(part, Part::Made(_)));
+        files.map(|part| part.bytes().len() as u64).sum::<u64>()
+            + self.directory.as_ref().map_or(0, Directory::companions_size)
     }
 }

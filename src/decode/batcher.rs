@@ -11,10 +11,11 @@ use super::schedule::{Costs, Limits, Waiting, plan};
 use super::step::{Step, Task};
 use super::{Runtime, Watch, share};
 use crate::error::Error;
+use crate::machine::clock::Instant;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often a waiting caller's watch is asked.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);

@@ -8,11 +8,12 @@ use super::pace::Pace;
 use super::token::{Finish, Token};
 use crate::error::Result;
 use crate::grammar::Constraint;
+use crate::machine::clock::Instant;
 use crate::model::{CandidateThreshold, LogitsFor};
 use crate::sampler::{Sampler, SamplingParams, Speculate, logprobs};
 use crate::token::{TokenId, TokenSet};
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A generation in progress. It chooses ids; a [`Step`](super::Step) computes the logits.
 #[derive(Default)]

@@ -2,7 +2,8 @@
 
 use super::step::{Step, Task};
 use crate::error::{Error, Result};
-use std::time::{Duration, Instant};
+use crate::machine::clock::Instant;
+use std::time::Duration;
 
 /// A step in the queue.
 pub(super) struct Job {

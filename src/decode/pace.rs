@@ -1,8 +1,9 @@
 //! How quickly answers come back for their next step. The engine waits a moment for those that come back quickly, so
 //! that they share a pass again.
 
+use crate::machine::clock::Instant;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The pace of one answer.
 #[derive(Default)]

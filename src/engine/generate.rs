@@ -3,11 +3,12 @@
 use super::{Engine, Request, Watch};
 use crate::decode::{Extension, Generation, Output, Sequence, Step, Steps, Task};
 use crate::error::Result;
+use crate::machine::clock::Instant;
 use crate::machine::memory::try_with_capacity;
 use crate::receipt::rate;
 use crate::sampler::SamplingParams;
 use crate::token::TokenId;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a prefill did.
 pub struct Prefill {

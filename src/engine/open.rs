@@ -8,13 +8,12 @@ use crate::error::{Error, Result};
 use crate::kernel::{Team, kernels};
 use crate::machine::facts;
 use crate::machine::pool::{Pool, Workers};
-use crate::machine::thread::spawn;
+use crate::machine::thread::Background;
 use crate::model::{LoadOptions, Model};
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread::JoinHandle;
 
 /// The default `n_batch`: enough rows to amortise reading the weights, few enough that they stay in the cache.
 const DEFAULT_BATCH: usize = 128;
@@ -58,21 +57,21 @@ pub struct Options {
 /// Dropping it waits for the thread: the thread reads the mapped file, whose owner may replace it as soon as the engine
 /// is gone.
 pub(super) struct TokenizerThread {
-    handle: Option<JoinHandle<Result<Tokenizer>>>,
+    handle: Option<Background<Result<Tokenizer>>>,
     process: u32,
 }
 
 impl TokenizerThread {
     fn start(gguf: Arc<Gguf>) -> Result<Self> {
-        let handle = spawn("tokenizer", move || Tokenizer::from_gguf(&gguf, None))?;
-        Ok(TokenizerThread { handle: Some(handle), process: std::process::id() })
+        let handle = Background::start("tokenizer", move || Tokenizer::from_gguf(&gguf, None))?;
+        Ok(TokenizerThread { handle: Some(handle), process: facts::process_id() })
     }
 
     /// The tokenizer, or its error. None if this process was forked off while the thread, which stayed in the parent,
     /// was still building.
     pub(super) fn join(&mut self) -> Option<Result<Tokenizer>> {
         let handle = self.handle.take()?;
-        if self.process != std::process::id() && !handle.is_finished() {
+        if self.process != facts::process_id() && !handle.is_finished() {
             std::mem::forget(handle);
             return None;
         }
@@ -89,6 +88,15 @@ impl Drop for TokenizerThread {
 impl Engine {
     /// Opens a model file. `watch` can cancel it.
     pub fn open(path: &Path, options: Options, watch: &mut Watch) -> Result<Engine> {
+        Engine::with_checkpoint(|| Gguf::open(path), options, watch)
+    }
+
+    /// Opens a model from the bytes of its GGUF file, for systems without files: see [`Gguf::from_bytes`].
+    pub fn from_bytes(name: &str, bytes: Arc<Vec<u8>>, options: Options, watch: &mut Watch) -> Result<Engine> {
+        Engine::with_checkpoint(|| Gguf::from_bytes(name, bytes), options, watch)
+    }
+
+    fn with_checkpoint(open: impl FnOnce() -> Result<Gguf>, options: Options, watch: &mut Watch) -> Result<Engine> {
         let isa = options.isa.or_else(|| std::env::var("BITNET_ISA").ok().filter(|isa| !isa.is_empty()));
         let kernels = kernels(isa.as_deref())?;
         let counts = [
@@ -102,7 +110,7 @@ impl Engine {
                 return Err(Error::Argument(format!("{name} is 0, expected at least 1")));
             }
         }
-        let gguf = Arc::new(Gguf::open(path)?);
+        let gguf = Arc::new(open()?);
         let tokenizer_thread = TokenizerThread::start(gguf.clone())?;
         let threads = options.n_threads.unwrap_or_else(facts::cores);
         let pool = Pool::new(threads)?;

@@ -4,12 +4,13 @@ use super::{Engine, Watch};
 use crate::decode::ChangeLogits;
 use crate::error::{Error, Result};
 use crate::grammar::Constraint;
+use crate::machine::clock::Instant;
 use crate::receipt::{Receipt, TemplateClaim};
 use crate::sampler::SamplingParams;
 use crate::template::{CallReader, ThoughtState, thoughts};
 use crate::token::TokenId;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A prompt as callers give it.
 #[derive(Clone, Debug, PartialEq)]

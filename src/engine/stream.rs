@@ -7,11 +7,12 @@ use super::{Engine, Finish, LogitsProcessor, PromptOrigin, Request, Watch};
 use crate::decode::{Done, Generation, Sequence, Step, Task, Token};
 use crate::error::Result;
 use crate::kernel::attention::PAGE_LEN;
+use crate::machine::clock::Instant;
 use crate::receipt::Receipt;
 use crate::token::TokenId;
 use crate::tokenizer::{Detokenizer, Tokenizer};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A piece of an answer.
 pub struct Piece {

@@ -20,5 +20,7 @@ named! {
         Neon = "neon",
         /// AArch64 with the dot product extension (`sdot`).
         NeonDot = "neon-dot",
+        /// WebAssembly with vectors of 128 bits.
+        Simd128 = "simd128",
     }
 }

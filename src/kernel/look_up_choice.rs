@@ -9,8 +9,9 @@ use super::look_ups::{BLOCK_STEPS, CodedRows, LookUpKernels, Room, RowCodes};
 use super::packing::{BLOCK, GROUP, Packing, TWO_BIT_WORDS, Word};
 use super::ternary::Tokens;
 use super::ternary_dot::STRIP;
+use crate::machine::clock::Instant;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The size of the product that is measured: a small part of a model's, so that it takes a fraction of a millisecond.
 const ROWS: usize = 1024;

@@ -50,6 +50,8 @@ pub mod peak;
 mod prefetch;
 pub mod quantized_head;
 mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 mod table;
 mod team;
 pub mod ternary;
@@ -105,6 +107,11 @@ impl Isa {
                 return Some(&neon_dot::TABLE);
             }
             _ => {}
+        }
+        // A module holds what it was compiled for: an engine without it refuses the module as a whole.
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        if self == Isa::Simd128 {
+            return Some(&simd128::TABLE);
         }
         (self == Isa::Scalar).then_some(&scalar::TABLE)
     }

@@ -2,9 +2,10 @@
 
 use super::Kernels;
 use crate::error::Result;
+use crate::machine::clock::Instant;
 use crate::machine::pool::Pool;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The multiply-adds per second that `threads` threads reach with the instruction set's integer dot product in
 /// registers alone: the best of three passes. It is the upper limit of kernels that multiply.

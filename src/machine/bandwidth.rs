@@ -1,9 +1,9 @@
 //! Measures how fast this machine reads memory.
 
+use super::clock::Instant;
 use super::memory::HugeBuf;
 use super::pool::Pool;
 use crate::error::Result;
-use std::time::Instant;
 
 /// The bytes per second that `threads` threads read from a buffer of `bytes`: the best of three passes.
 pub fn read_bandwidth(threads: usize, bytes: usize) -> Result<f64> {

@@ -16,6 +16,11 @@ pub fn processor_name() -> String {
     std::env::consts::ARCH.to_string()
 }
 
+/// The number of this process. In WebAssembly, which has no processes, it is 0.
+pub fn process_id() -> u32 {
+    if cfg!(target_family = "wasm") { 0 } else { std::process::id() }
+}
+
 /// The number of cores that this process may use, by its affinity and its container's limit.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())

@@ -1,7 +1,7 @@
 //! Fallible allocation: running out of memory is an `Error`, never an abort. Large matrices go on huge pages.
 
+use super::pages::Pages;
 use crate::error::{Error, Result};
-use memmap2::{MmapOptions, MmapRaw};
 use std::alloc::{Layout, alloc_zeroed};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -61,7 +61,7 @@ pub fn try_grow<T: Zeroable>(buffer: &mut Vec<T>, len: usize) -> Result<&mut [T]
 /// A buffer on huge pages, where the system has them, for matrices that are read from end to end again and again. It
 /// starts as zeros.
 pub struct HugeBuf<T> {
-    map: Arc<MmapRaw>,
+    map: Arc<Pages>,
     /// Offset of the first byte in the map. The bytes of different buffers in one map do not overlap.
     start: usize,
     len: usize,
@@ -76,7 +76,7 @@ pub struct Arena(Mutex<ArenaMaps>);
 #[derive(Default)]
 struct ArenaMaps {
     /// The last map, and how many of its bytes are used.
-    last: Option<(Arc<MmapRaw>, usize)>,
+    last: Option<(Arc<Pages>, usize)>,
     /// Bytes of all maps.
     total: usize,
 }
@@ -84,8 +84,8 @@ struct ArenaMaps {
 /// The size of a huge page: the largest common one.
 const HUGE_PAGE: usize = 2 << 20;
 /// The bytes that an arena maps at once, at first and at most: each map is as large as those before it together. Pages
-/// that are never touched cost nothing.
-const ARENA_MAPS: [usize; 2] = [32 << 20, 512 << 20];
+/// that are never touched cost nothing, but in WebAssembly all are.
+const ARENA_MAPS: [usize; 2] = if cfg!(target_family = "wasm") { [1 << 20, 32 << 20] } else { [32 << 20, 512 << 20] };
 
 impl Arena {
     /// A buffer of `len` zeros.
@@ -109,17 +109,14 @@ impl Arena {
 
 /// A new map with room for `size` bytes from the first boundary of a huge page on, and the offset of that boundary. What
 /// does not fill a huge page takes small ones.
-fn try_map(size: usize) -> Result<(Arc<MmapRaw>, usize)> {
-    let map = |len| MmapOptions::new().len(len).map_anon().map_err(|_| Error::Memory { bytes: size });
-    if size < HUGE_PAGE {
-        return Ok((Arc::new(map(size.max(1))?.into()), 0));
+fn try_map(size: usize) -> Result<(Arc<Pages>, usize)> {
+    let map = |len, huge| Pages::new(len, huge).map(Arc::new).ok_or(Error::Memory { bytes: size });
+    if size < HUGE_PAGE || cfg!(target_family = "wasm") {
+        return Ok((map(size.max(1), false)?, 0));
     }
-    let map = map(size.saturating_add(HUGE_PAGE))?;
-    // Huge pages affect only the speed, so a system that refuses them is fine.
-    #[cfg(all(target_os = "linux", not(miri)))]
-    let _ = map.advise(memmap2::Advice::HugePage);
-    let start = map.as_ptr().align_offset(HUGE_PAGE);
-    Ok((Arc::new(map.into()), start))
+    let map = map(size.saturating_add(HUGE_PAGE), true)?;
+    let start = map.start().align_offset(HUGE_PAGE);
+    Ok((map, start))
 }
 
 impl<T: Zeroable> HugeBuf<T> {
@@ -142,14 +139,14 @@ impl<T: Zeroable> Deref for HugeBuf<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: the map holds `len` elements from `start` on, which is a multiple of 64 and so aligned for `T`; it
         // began as zeros, which are values of `T`; and no other buffer reads or writes these bytes.
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(self.start).cast(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.map.start().add(self.start).cast(), self.len) }
     }
 }
 
 impl<T: Zeroable> DerefMut for HugeBuf<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as for `deref`; and the buffer is borrowed mutably for as long as the slice.
-        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.start).cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.map.start().add(self.start).cast(), self.len) }
     }
 }
 

@@ -4,8 +4,9 @@
 //! signals. The job runs parallel loops through its [`Workers`]: threads claim items in batches from a counter, so a
 //! late helper costs nothing. Between loops helpers spin for a moment, then park.
 
+use super::facts::process_id;
 use super::float_control::IeeeGuard;
-use super::thread::spawn;
+use super::thread::{HAS_THREADS, spawn};
 use crate::error::{Error, Result};
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -110,9 +111,16 @@ impl Pool {
         if size > MAX_THREADS {
             return Err(Error::Argument(format!("n_threads is {size}, expected at most {MAX_THREADS}")));
         }
-        let state = Arc::new(PoolState::new(size.max(1)));
-        let solo = Workers { state: Arc::new(PoolState::new(1)), helpers: Vec::new() };
-        let mut pool = Pool { state: state.clone(), threads: Vec::new(), solo, process: std::process::id() };
+        if !HAS_THREADS {
+            let one = "this system starts no threads; give 1";
+            return if size > 1 {
+                Err(Error::Argument(format!("n_threads is {size}, but {one}")))
+            } else {
+                Ok(Pool::empty(1))
+            };
+        }
+        let mut pool = Pool::empty(size.max(1));
+        let state = pool.state.clone();
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             spawn(&name, move || {
                 let _ieee = IeeeGuard::new();
@@ -128,6 +136,12 @@ impl Pool {
         Ok(pool)
     }
 
+    /// A pool without threads of its own: its callers run their jobs themselves.
+    fn empty(size: usize) -> Pool {
+        let solo = Workers { state: Arc::new(PoolState::new(1)), helpers: Vec::new() };
+        Pool { state: Arc::new(PoolState::new(size)), threads: Vec::new(), solo, process: process_id() }
+    }
+
     /// The number of threads that compute.
     pub fn size(&self) -> usize {
         self.state.size
@@ -135,7 +149,7 @@ impl Pool {
 
     /// Whether the threads run in this process. In a process that was forked from theirs they do not.
     pub fn is_here(&self) -> bool {
-        self.process == std::process::id()
+        self.process == process_id()
     }
 
     /// Runs a small `job` on the calling thread alone.
@@ -157,6 +171,9 @@ impl Pool {
         mut watch: impl FnMut() -> bool,
     ) -> Option<R> {
         assert!(self.is_here(), "a forked process has no threads of its parent's pool");
+        if self.threads.is_empty() {
+            return if watch() { None } else { Some(self.run_here(job)) };
+        }
         let _guard = self.state.take_slot(&mut watch)?;
         let mut result = None;
         let out = &mut result;

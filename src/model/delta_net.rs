@@ -10,7 +10,7 @@ use super::state::Recurrence;
 use crate::error::Result;
 use crate::kernel::Team;
 use crate::kernel::delta_net::{STATE_BLOCK, STATE_BLOCKS};
-use std::time::Instant;
+use crate::machine::clock::Instant;
 
 /// The weights of a layer's gated delta net.
 pub(super) struct DeltaNet {

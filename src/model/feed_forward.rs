@@ -15,10 +15,10 @@ use crate::error::Result;
 use crate::kernel::Team;
 use crate::kernel::neurons::Neurons;
 use crate::kernel::ternary::{Activations, Ternary};
+use crate::machine::clock::Instant;
 use crate::machine::memory::Arena;
 use crate::ops::activation::Activation;
 use std::sync::OnceLock;
-use std::time::Instant;
 
 /// Matrices of fewer trits stay in the processor's caches, and rows of fewer are short: reading them whole is faster.
 const MIN_TRITS: usize = 1 << 20;

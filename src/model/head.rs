@@ -17,12 +17,12 @@ use crate::error::{Error, Result};
 use crate::kernel::Team;
 use crate::kernel::packing::Packing;
 use crate::kernel::quantized_head::HEAD_STEP;
+use crate::machine::clock::Instant;
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::try_zeroed;
 use crate::token::TokenSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Instant;
 
 named! {
     /// How logits are computed.

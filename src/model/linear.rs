@@ -10,10 +10,10 @@ use crate::error::Result;
 use crate::kernel::grouped::Grouped;
 use crate::kernel::ternary::Ternary;
 use crate::kernel::{Kernels, Team};
+use crate::machine::clock::Instant;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 /// How many rows of a dense matrix one task computes.
 const DENSE_ROWS_PER_TASK: usize = 16;

@@ -9,12 +9,12 @@ use crate::kernel::attention::PAGE_LEN;
 use crate::kernel::f16::to_f16;
 use crate::kernel::lanes::{F16Bytes, F32Bytes};
 use crate::kernel::{Kernels, Team};
+use crate::machine::clock::Instant;
 use crate::machine::counters::WorkCounters;
 use crate::machine::memory::HugeBuf;
 use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 named! {
     /// How keys and values are stored.

@@ -2,6 +2,7 @@
 
 use super::{GrammarClaim, Receipt, Sampling, gate_error};
 use crate::error::{Error, Result, Watch};
+use crate::machine::facts::process_id;
 use crate::token::TokenId;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{IntoDeserializer, MapAccess, SeqAccess, Visitor};
@@ -244,7 +245,7 @@ impl LazyHash {
     /// A hash that `compute` returns.
     pub fn new(compute: impl Fn(&mut Watch) -> Result<String> + Send + 'static) -> LazyHash {
         let (hash, compute) = (OnceLock::new(), Mutex::new(Box::new(compute) as HashFunction));
-        LazyHash(Arc::new(Hashing { hash, compute, process: std::process::id() }))
+        LazyHash(Arc::new(Hashing { hash, compute, process: process_id() }))
     }
 
     /// The hash in hexadecimal.
@@ -263,7 +264,7 @@ impl LazyHash {
             match compute.try_lock() {
                 Ok(compute) => break compute,
                 Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) if *process != std::process::id() => {
+                Err(TryLockError::WouldBlock) if *process != process_id() => {
                     let forked = "another thread was hashing its file when this process was forked; start processes \
                                   by 'spawn'";
                     return Err(gate_error("model", forked));

@@ -19,6 +19,7 @@ pub use size::JsonSize;
 pub use validate::check_gate;
 
 use crate::error::{Error, Result};
+use crate::machine::clock;
 use crate::machine::file::{self, Readers, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
@@ -99,7 +100,7 @@ impl Receipt {
     /// The receipt of an answer that has just ended.
     pub fn new(claim: Claim, run: Run, model_info: ModelInfo, environment: Map<String, Json>) -> Receipt {
         Receipt {
-            timestamp: format!("{:.3}", jiff::Timestamp::now()),
+            timestamp: format!("{:.3}", clock::utc()),
             claim,
             run,
             model_info,

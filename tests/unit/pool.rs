@@ -65,3 +65,16 @@ fn a_caller_that_gives_up_leaves_the_queue() {
     });
     assert_eq!(pool.run(|_| 2), 2);
 }
+
+/// As in WebAssembly, where no thread can be started.
+#[test]
+fn a_pool_without_threads_runs_jobs_on_their_callers() {
+    let (pool, caller) = (Pool::empty(1), thread::current().id());
+    let count = AtomicUsize::new(0);
+    let ran_on = pool.run(|workers| {
+        workers.for_each(100, |_| _ = count.fetch_add(1, Relaxed));
+        thread::current().id()
+    });
+    assert_eq!((ran_on, count.into_inner()), (caller, 100));
+    assert!(pool.run_watched(|_| panic!("it was cancelled"), || true).map(|(): ()| ()).is_none());
+}

@@ -15,6 +15,7 @@ mod value;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use super::Checkpoint as Gguf;
 pub(super) use directory::sort_by_name;
@@ -67,15 +68,31 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
 
 /// Opens a file, or all files of a split model, of which `path` is the first. The others must lie in the same folder.
 pub(super) fn open(path: &Path) -> Result<Checkpoint> {
-    let map = Map::open(path)?;
-    let ParsedGguf { header, tensors, warnings } = parse(&map.bytes, path)?;
-    let packed = Packed::read(&Metadata { path, header: &header, bytes: &map.bytes }, path)?;
+    let mut whole = first_part(path, Part::Mapped(Map::open(path)?))?;
+    open_siblings(&mut whole)?;
+    whole.sorted()
+}
+
+/// A model from the bytes of its only file.
+pub(super) fn from_bytes(name: &Path, bytes: Arc<Vec<u8>>) -> Result<Checkpoint> {
+    let whole = first_part(name, Part::Read(bytes))?;
+    if !siblings(&whole)?.is_empty() {
+        return Err(whole.broken("is one of several files of a model; give the bytes of a model in one file".into()));
+    }
+    whole.sorted()
+}
+
+/// The model with the tensors of its first file, which may be its only one.
+fn first_part(path: &Path, part: Part) -> Result<Checkpoint> {
+    let ParsedGguf { header, tensors, warnings } = parse(part.bytes(), path)?;
+    let packed = Packed::read(&Metadata { path, header: &header, bytes: part.bytes() }, path)?;
     // In a packed file, words and the copy of the output head follow all else, of which few rows are read.
     let words = tensors.iter().filter(|tensor| tensor.kind().packed_layout().is_some());
-    if let (Some(_), Some(start)) = (&packed, words.map(|tensor| tensor.range.start).min()) {
+    let start = words.map(|tensor| tensor.range.start).min();
+    if let (Part::Mapped(map), Some(_), Some(start)) = (&part, &packed, start) {
         map.prefer_huge_pages(start);
     }
-    let mut whole = Checkpoint::new(path, vec![Part::Mapped(map)], header);
+    let mut whole = Checkpoint::new(path, vec![part], header);
     (whole.tensors, whole.warnings, whole.packed) = (tensors, warnings, packed);
     let packed_type = whole.tensors.iter().find(|tensor| tensor.kind().packed_layout().is_some());
     if let (Some(tensor), None) = (packed_type, &whole.packed) {
@@ -85,8 +102,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
             tensor.kind()
         )));
     }
-    open_siblings(&mut whole)?;
-    whole.sorted()
+    Ok(whole)
 }
 
 /// Opens a file for its metadata alone, without tensors: their bytes may be missing, and their types may be ones that

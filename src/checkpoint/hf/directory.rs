@@ -1,7 +1,7 @@
 //! The files of a directory: which of them hold the weights, which others decide the answer, and which are refused.
 
-use super::super::HashedFile;
 use super::super::gguf::sniff;
+use super::super::{Content, HashedFile};
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -222,7 +222,10 @@ impl Directory {
         let companions = self.companions.iter().map(|(name, file)| Ok((name.clone(), file.try_clone()?)));
         let mut files: BTreeMap<String, File> = companions.collect::<io::Result<_>>()?;
         files.extend(self.shards.iter().cloned().zip(weights));
-        Ok(files.into_iter().map(|(name, file)| HashedFile { name: Some(name), file }).collect())
+        Ok(files
+            .into_iter()
+            .map(|(name, file)| HashedFile { name: Some(name), content: Content::File(file) })
+            .collect())
     }
 
     /// The model's name: that of the directory, or of its repository in the cache of `huggingface_hub`.

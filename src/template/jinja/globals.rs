@@ -7,7 +7,7 @@ use super::print;
 use super::strftime;
 use super::text::Text;
 use super::value::{Args, Cycler, Dict, Kept, Machine, Namespace, Value, range_len, required};
-use jiff::Zoned;
+use crate::machine::clock;
 use jiff::tz::TimeZone;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -60,7 +60,7 @@ pub fn call(m: &Machine, name: &str, args: Args) -> Res<Value> {
             m.budget.build(format.size().saturating_mul(8))?;
             let fixed = m.clock.map(|time| time.to_zoned(TimeZone::system())).transpose();
             let fixed = fixed.map_err(|error| format!("strftime_now: the fixed time is not a time here: {error}"))?;
-            let now = fixed.unwrap_or_else(Zoned::now);
+            let now = fixed.unwrap_or_else(clock::local);
             m.text(strftime::strftime(format, &now, m.budget.left())?)
         }
         _ => fail(format!("the function '{name}' is not supported")),
