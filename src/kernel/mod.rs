@@ -29,6 +29,8 @@ pub mod delta_net;
 mod dot;
 mod elementwise;
 pub mod f16;
+#[cfg(all(windows, target_env = "gnu"))]
+mod fma;
 pub mod grouped;
 mod grouped_dot;
 mod grouped_input;
