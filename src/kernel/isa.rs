@@ -20,5 +20,8 @@ named! {
         Neon = "neon",
         /// AArch64 with the dot product extension (`sdot`).
         NeonDot = "neon-dot",
+        /// AArch64 with the dot products, and with the matrix multiplication of 8-bit integers (`smmla`) for several
+        /// tokens.
+        NeonI8mm = "neon-i8mm",
     }
 }
