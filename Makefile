@@ -7,7 +7,9 @@
 #   built   the package and its two dependencies: all that `make chat` needs
 #   ruff    the formatter
 #   tools   the group "test" of pyproject.toml, for tests, lints and the API reference: about 1.3 GB
-#   zig     the linker for manylinux wheels
+#   zig     the linker for wheels of other systems
+#   cross   Debian's compilers and emulators for Windows and AArch64
+#   aarch64 Debian's Python for AArch64 and the packages that its tests need
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -24,6 +26,20 @@ TRIAL_TOOLS := pytest pytest-xdist nbclient ipykernel gguf
 FREE_PYTHON ?= python3.14t
 THREADED := threads asyncio batch chat contract lm_head receipt sessions text
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)"
+WHEELS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-unknown-linux-musl aarch64-unknown-linux-musl \
+  x86_64-apple-darwin aarch64-apple-darwin x86_64-pc-windows-gnu
+WINDOWS := x86_64-pc-windows-gnu
+ON_WINE := WINEDEBUG=-all WINEPATH="Z:$(CURDIR)/$(VENV)/wine" CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=/usr/lib/wine/wine64
+ON_QEMU := CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+# An apt of its own, for packages that are unpacked and never installed.
+ARM := $(CURDIR)/$(VENV)/aarch64
+ARM_APT := apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::Lists=$(ARM)/lists \
+  -o Dir::State::status=$(ARM)/status -o Dir::Cache=$(ARM)/cache -o APT::Sandbox::User=root
+ARM_PIP = $(PIP) install --quiet --target $(ARM)/site --only-binary=:all: \
+  --python-version $$(readlink $(ARM)/root/usr/bin/python3 | sed s/python//) --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64
+ARM_WHEEL = @ls dist/*manylinux*aarch64.whl >/dev/null || { echo "run make wheels first" >&2; exit 1; }; \
+  $(ARM_PIP) --upgrade --no-deps dist/*manylinux*aarch64.whl
+ARM_TESTED := replay receipt arrays parity values
 BUILD_WHEEL := $(IN_VENV) maturin build --release --zig --compatibility manylinux2014 --out dist
 
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -33,7 +49,8 @@ MINUTES ?= 20
 SECONDS_EACH ?= 60
 TARGET ?=
 
-.PHONY: help chat test test-rust test-python lint format docs bench soak fuzz asan miri emulate test-wasm wasm wheel wheel-free-threaded clean
+.PHONY: help chat test test-rust test-python lint format docs bench soak fuzz asan miri emulate test-wasm wasm \
+  wheel wheel-free-threaded wheels wheel-aarch64 windows platforms clean
 .NOTPARALLEL:  # the steps share one virtual environment
 
 help:  ## List the targets
@@ -137,6 +154,36 @@ wheel-free-threaded: $(VENV)/zig  ## Build and test a wheel for Python without t
 	$(VENV)/free/bin/python -m pip install --quiet dist/*-cp3??t-*.whl pytest pytest-xdist blake3 gguf
 	$(VENV)/free/bin/python -m pytest -n auto -p no:cacheprovider $(THREADED:%=tests/test_%.py)
 
+wheels: $(VENV)/zig $(VENV)/cross  ## Build and check wheels for Linux, musl, macOS and Windows (needs Debian and root)
+	rustup target add $(WHEELS)
+	rm -rf dist
+	for target in $(WHEELS); do \
+	  case $$target in \
+	    *-linux-gnu) options="--zig --compatibility manylinux2014" ;; \
+	    *-linux-musl) options="--zig --compatibility musllinux_1_2" ;; \
+	    *-apple-darwin) options=--zig ;; \
+	    *) options= ;; \
+	  esac; \
+	  $(IN_VENV) maturin build --release --target $$target $$options --out dist || exit 1; \
+	done
+	$(PIP) install --quiet lief
+	$(BIN)/python tests/wheels.py dist/*.whl
+
+wheel-aarch64: $(VENV)/aarch64/python  ## Test the AArch64 wheel of make wheels under QEMU, with Debian's Python
+	$(ARM_WHEEL)
+	$< -m pytest -p no:cacheprovider $(ARM_TESTED:%=tests/test_%.py)
+
+windows: $(VENV)/cross  ## Run the tests of the Rust core for Windows under Wine (needs Debian and root)
+	rustup target add $(WINDOWS)
+	BITNET_EMULATED=1 $(ON_WINE) cargo test --target $(WINDOWS)
+
+platforms: $(VENV)/built $(VENV)/aarch64/python  ## Replay one receipt on every platform that runs here, after make wheels
+	$(ARM_WHEEL)
+	rustup target add $(AARCH64) $(WINDOWS)
+	cargo build --example receipt --target $(WINDOWS)
+	$(ON_QEMU) cargo build --example receipt --target $(AARCH64)
+	$(ON_WINE) AARCH64_PYTHON=$(ARM)/python $(BIN)/python tests/platforms.py
+
 clean:  ## Remove everything that make has built and installed
 	rm -rf target $(VENV) models dist
 
@@ -164,6 +211,25 @@ $(VENV)/zig: $(VENV)/python
 	@echo "==> Installing zig"
 	@$(PIP) install --quiet ziglang
 	@touch $@
+
+$(VENV)/cross: tests/wine/bcryptprimitives.c
+	@echo "==> Installing compilers and emulators for Windows and AArch64"
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends gcc-mingw-w64-x86-64 wine64 qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+	mkdir -p $(VENV)/wine
+	x86_64-w64-mingw32-gcc -O2 -shared -o $(VENV)/wine/bcryptprimitives.dll $< -ladvapi32
+	@touch $@
+
+$(VENV)/aarch64/python: $(VENV)/python $(VENV)/cross
+	@echo "==> Unpacking Debian's Python for AArch64"
+	rm -rf $(ARM) && mkdir -p $(ARM)/lists/partial $(ARM)/cache/archives/partial $(ARM)/root && touch $(ARM)/status
+	$(ARM_APT) update
+	$(ARM_APT) install -y --no-install-recommends --download-only python3 libstdc++6
+	for package in $(ARM)/cache/archives/*.deb; do dpkg-deb -x $$package $(ARM)/root || exit 1; done
+	$(ARM_PIP) numpy prompt_toolkit pytest blake3 gguf
+	printf '#!/bin/sh\nPYTHONPATH=%s exec qemu-aarch64 -cpu max -L %s %s "$$@"\n' \
+	  $(ARM)/site $(ARM)/root $(ARM)/root/usr/bin/python3 > $@
+	chmod +x $@
 
 $(MODEL_2B): | $(VENV)/built
 	@echo "==> Writing $@"

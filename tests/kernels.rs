@@ -568,6 +568,7 @@ fn peak_macs_returns_the_number_of_multiply_adds() {
         "avx512-vnni" => 128 * 12 * 32,
         "amx" => 128 * 32 * 32,
         "neon" | "neon-dot" | "simd128" => 128 * 4 * 4,
+        "neon-i8mm" => 128 * 8 * 8,
         other => panic!("no figure for {other}"),
     };
     for kernels in all() {

@@ -174,7 +174,7 @@ def test_after_an_error_the_cache_is_as_it_was(engine: Any, call: Callable[[Any,
 
 
 def test_an_isa_that_is_not_there(model: ModelMaker) -> None:
-    known = ["scalar", "avx2", "avx-vnni", "avx512", "avx512-vnni", "amx", "neon", "neon-dot", "simd128"]
+    known = ["scalar", "avx2", "avx-vnni", "avx512", "avx512-vnni", "amx", "neon", "neon-dot", "neon-i8mm", "simd128"]
     foreign = next(isa for isa in known if isa not in bitnet.isas())
     for isa in (foreign, "mmx"):
         message = message_of(bitnet.ArgumentError, bitnet.Engine, model(SMALL), isa=isa)

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 /// Granularity of `release`: the page size on x86-64; elsewhere a multiple of every page size in use.
+#[cfg(unix)]
 const OS_PAGE: usize = if cfg!(target_arch = "x86_64") { 4096 } else { 65536 };
 
 /// A read-only mapping of a whole file.

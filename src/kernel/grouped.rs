@@ -199,14 +199,15 @@ impl Grouped {
                 self.scale_outputs(first, &y[0], out.token(0));
                 return;
             }
-            if team.kernels.has_grouped_many(tokens.len()) {
+            let mut two_bit = Vec::new();
+            let has_many = team.kernels.has_grouped_many(tokens.len());
+            let rows = if has_many && reads_base3 { rows } else { self.two_bit(team, &rows, &mut two_bit) };
+            if has_many {
                 let mut y = vec![[0f32; STRIP]; tokens.len()];
                 team.kernels.grouped_many(&rows, tokens, &mut y);
                 y.iter().enumerate().for_each(|(t, y)| self.scale_outputs(first, y, out.token(t)));
                 return;
             }
-            let mut two_bit = Vec::new();
-            let rows = self.two_bit(team, &rows, &mut two_bit);
             // Each tile prefetches an equal share of the next strips.
             let next = &rest[..rest.len().min(words.len())];
             let mut shares = next.chunks(words.len().div_ceil(tokens.len().div_ceil(MAX_TILE_TOKENS)));

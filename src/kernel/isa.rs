@@ -20,6 +20,9 @@ named! {
         Neon = "neon",
         /// AArch64 with the dot product extension (`sdot`).
         NeonDot = "neon-dot",
+        /// AArch64 with the dot products, and with the matrix multiplication of 8-bit integers (`smmla`) for several
+        /// tokens.
+        NeonI8mm = "neon-i8mm",
         /// WebAssembly with vectors of 128 bits.
         Simd128 = "simd128",
     }

@@ -29,6 +29,8 @@ pub mod delta_net;
 mod dot;
 mod elementwise;
 pub mod f16;
+#[cfg(all(windows, target_env = "gnu"))]
+mod fma;
 pub mod grouped;
 mod grouped_dot;
 mod grouped_input;
@@ -43,6 +45,8 @@ mod look_ups;
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
 mod neuron_dot;
 pub mod neurons;
 pub mod packing;
@@ -105,6 +109,12 @@ impl Isa {
             Isa::Neon => return Some(&neon::TABLE),
             Isa::NeonDot if std::arch::is_aarch64_feature_detected!("dotprod") => {
                 return Some(&neon_dot::TABLE);
+            }
+            Isa::NeonI8mm
+                if std::arch::is_aarch64_feature_detected!("dotprod")
+                    && std::arch::is_aarch64_feature_detected!("i8mm") =>
+            {
+                return Some(&neon_i8mm::TABLE);
             }
             _ => {}
         }

@@ -97,6 +97,8 @@ fn temporary(folder: &Path, prefix: &str, readers: Readers) -> io::Result<NamedT
         // The system takes away what the umask forbids.
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     }
+    #[cfg(not(unix))]
+    let _ = readers; // a new file has the permissions of its folder
     loop {
         let file = builder.tempfile_in(folder)?;
         // Without locks on this file system nobody removes the file either.
