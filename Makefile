@@ -38,7 +38,7 @@ ARM_PIP = $(PIP) install --quiet --target $(ARM)/site --only-binary=:all: \
   --python-version $$(readlink $(ARM)/root/usr/bin/python3 | sed s/python//) --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64
 ARM_WHEEL = @ls dist/*manylinux*aarch64.whl >/dev/null || { echo "run make wheels first" >&2; exit 1; }; \
   $(ARM_PIP) --upgrade --no-deps dist/*manylinux*aarch64.whl
-ARM_TESTED := replay receipt arrays parity values
+ARM_TESTED := old_files replay
 BUILD_WHEEL := $(IN_VENV) maturin build --release --zig --compatibility manylinux2014 --out dist
 
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
