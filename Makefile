@@ -39,7 +39,7 @@ ARM_PIP = $(PIP) install --quiet --target $(ARM)/site --only-binary=:all: \
   --python-version $$(readlink $(ARM)/root/usr/bin/python3 | sed s/python//) --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64
 ARM_WHEEL = @ls dist/*manylinux*aarch64.whl >/dev/null || { echo "run make wheels first" >&2; exit 1; }; \
   $(ARM_PIP) --upgrade --no-deps dist/*manylinux*aarch64.whl
-ARM_TESTED := replay receipt arrays parity values
+ARM_TESTED := old_files replay
 BUILD_WHEEL := $(IN_VENV) maturin build --release --zig --compatibility manylinux2014 --out dist
 
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -177,7 +177,7 @@ windows: $(VENV)/cross  ## Run the tests of the Rust core for Windows under Wine
 	rustup target add $(WINDOWS)
 	BITNET_EMULATED=1 $(ON_WINE) cargo test --target $(WINDOWS)
 
-platforms: $(VENV)/built $(VENV)/aarch64/python  ## Replay one receipt on every platform that runs here, after make wheels
+platforms: $(VENV)/built $(VENV)/aarch64/python wasm  ## Replay one receipt on every platform that runs here, after make wheels
 	$(ARM_WHEEL)
 	rustup target add $(AARCH64) $(WINDOWS)
 	cargo build --example receipt --target $(WINDOWS)

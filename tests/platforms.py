@@ -48,6 +48,17 @@ model, path = sys.argv[2:]
 found = differences(path, model)
 print(json.load(open(path))["digest"], "different," if found else "the same,", "NumPy", *found)
 """
+# The page's own program, in node.
+BY_NODE = """
+import json, subprocess, sys
+command = ["node", "tests/replay.mjs", "docs/verify/bitnet.wasm", *sys.argv[2:]]
+done = subprocess.run(command, capture_output=True, text=True)
+if done.returncode:
+    sys.exit(done.stderr)
+found = json.loads(done.stdout.splitlines()[1])
+verdict = "the same" if found["replay"]["same"] else "different"
+print(f"{found['digest']} {verdict}, {found['replay']['isa']}, 1 thread")
+"""
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ PLATFORMS = (
     Platform("AArch64 without both, QEMU", (*QEMU, "cortex-a53", AARCH64)),
     Platform("AArch64, the wheel in Python, QEMU", (AARCH64_PYTHON, "-c", IN_PYTHON)),
     Platform("Windows x86-64, Wine", ("/usr/lib/wine/wine64", WINDOWS)),
+    Platform("WebAssembly, node", (sys.executable, "-c", BY_NODE), answers=False),
     Platform("the referee", (sys.executable, "-c", BY_REFEREE), answers=False),
 )
 
@@ -89,7 +101,7 @@ def run(platform: Platform, task: str, receipt: Path, *texts: str) -> tuple[str,
     command = [*platform.command, task, MODEL, receipt, *texts]
     environment = {**os.environ, **platform.environment}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", f"not run: {error}", ""
     digest, _, rest = done.stdout.strip().partition(" ")
