@@ -300,3 +300,12 @@ def test_a_spread_head_has_a_few_larger_rows(tmp_path: Path, untied: bool) -> No
     with bitnet.Engine(tmp_path / "model.gguf") as engine:
         logits = engine.logits([1, 2, 3])
         assert (logits.max(axis=1) > 6 * np.median(np.abs(logits), axis=1)).all()
+
+
+def test_chunks_hold_whole_groups_of_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """IQ2_BN_R4 interleaves four rows, and a chunk of 2560 columns had 1638."""
+    monkeypatch.setattr("bitnet._synthetic.CHUNK_ELEMENTS", 1638 * 128)
+    spec = Spec("bitnet-b1.58", 1, 128, 1664, 4, 4, linear="IQ2_BN_R4", vocab_size=300)
+    make_model(tmp_path / "model.gguf", spec)
+    with bitnet.Engine(tmp_path / "model.gguf") as engine:
+        assert engine.generate([1, 2], max_tokens=1).token_ids

@@ -494,5 +494,5 @@ def _generator(spec: Spec, name: str) -> np.random.Generator:
 
 
 def _row_chunks(m: int, k: int) -> Iterator[slice]:
-    step = max(1, CHUNK_ELEMENTS // k)
+    step = max(4, CHUNK_ELEMENTS // k // 4 * 4)  # IQ2_BN_R4 interleaves four rows
     return (slice(start, min(start + step, m)) for start in range(0, m, step))
