@@ -13,6 +13,7 @@ import random
 import resource
 import shutil
 import struct
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -41,11 +42,16 @@ Case = Callable[[random.Random], str]
 """Tries one change and says what came of it."""
 
 
+def peak() -> int:
+    """The most bytes of memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def attempt(cases: int, case: Case) -> Counter[str]:
     """Try cases, each drawn with its number. Returns how often what came of them."""
     cases, first = int(os.environ.get("BITNET_CASES", cases)), int(os.environ.get("BITNET_FIRST", 0))
     found: Counter[str] = Counter()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     for number in range(first, first + cases):
         start = time.monotonic()
         try:
@@ -53,9 +59,9 @@ def attempt(cases: int, case: Case) -> Counter[str]:
         except BaseException:
             print(f"BITNET_FIRST={number} BITNET_CASES=1 repeats the failure")
             raise
-        taken, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        taken, memory = time.monotonic() - start, peak() - before
         assert taken < SECONDS, f"case {number} took {taken:.1f} s"
-        assert (peak - before) * 1024 < MEMORY, f"case {number} took {(peak - before) / 1024:.0f} MB"
+        assert memory < MEMORY, f"case {number} took {memory / 1e6:.0f} MB"
     print(f"{sum(found.values())} cases:", ", ".join(f"{n} {what}" for what, n in found.most_common()))
     return found
 
