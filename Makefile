@@ -91,7 +91,7 @@ bench: $(VENV)/built $(MODEL_2B)  ## Measure the kernels, then a synthetic model
 	$(BIN)/python benches/timings.py
 	$(BIN)/python benches/timings.py $(MODEL_2B)
 
-soak: $(VENV)/built  ## Use one engine for 20 minutes from many threads and tasks: make soak MINUTES=20
+soak: $(VENV)/built  ## Use two engines for 20 minutes from threads, tasks and HTTP clients: make soak MINUTES=20
 	$(BIN)/python benches/soak.py --minutes $(MINUTES)
 
 fuzz:  ## Fuzz each target for a minute with libFuzzer: make fuzz TARGET=template SECONDS_EACH=600

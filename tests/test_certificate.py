@@ -96,13 +96,16 @@ def test_canonical_json_of_the_examples_in_rfc_8785() -> None:
     assert list(json.loads(canonical(dict.fromkeys(names)))) == ordered
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**53, "\ud800", {1: 2}, {"a": {3}}])
+DEEP = json.loads("[" * 400 + "]" * 400)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**53, "\ud800", {1: 2}, {"a": {3}}, DEEP])
 def test_what_has_no_canonical_json(value: Any) -> None:
     with pytest.raises(ValueError):
         canonical(value)
 
 
-@pytest.mark.parametrize("text", ['{"a":1,"a":1}', "NaN", "[" * 10**5, "{"])
+@pytest.mark.parametrize("text", ['{"a":1,"a":1}', "NaN", "[" * 10**5, "[" * 102 + "]" * 102, "{"])
 def test_what_is_not_read_as_json(text: str) -> None:
     with pytest.raises(ValueError):
         parse(text)
@@ -213,12 +216,14 @@ def test_scores_are_those_of_the_engine(trit: bitnet.Engine) -> None:
         ("n_ctx", [384]),
         ("model", None),
         ("other", 1),
+        ("token_logprobs", "7f7fffff7f7fffff"),
     ],
 )
 def test_a_score_that_does_not_add_up(receipts: dict[str, Any], name: str, value: Any) -> None:
     score = receipts["score/1"]
+    ids = {"continuation_ids": [1, 2]} if value == "7f7fffff7f7fffff" else {}
     with pytest.raises(bitnet.ReceiptError, match="gate"):
-        ScoreReceipt(score.claim | {name: value}, "", "").validate()
+        ScoreReceipt(score.claim | ids | {name: value}, "", "").validate()
 
 
 # -- Every change is found --------------------------------------------------------------------------------------------
@@ -435,7 +440,7 @@ def test_a_record_names_no_file_elsewhere(made: Path, tmp_path: Path) -> None:
     found = lines_of(records)
     (own,) = (one for one in found if one["name"] == "answer/0")
     (tmp_path / "outside.json").write_text(json.dumps(own.pop("receipt")))
-    for file in ("../outside.json", str(tmp_path / "outside.json"), "..\\outside.json", 7):
+    for file in ("../outside.json", str(tmp_path / "outside.json"), "..\\outside.json", 7, "", "..", "a\0b", "\ud800"):
         own["file"] = file
         write_lines(records, found)
         (problem,) = Certificate.load(made).verify().problems
@@ -454,6 +459,36 @@ def test_a_file_that_is_no_certificate(tmp_path: Path, text: str) -> None:
     for action in ("verify", "show"):
         done = run("certificate", action, path)
         assert (done.returncode, done.stderr, done.stdout.count("\n")) == (1, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("predicate", "results", "acc"), DEEP),
+        (("predicate", "receipts", "folder"), "a\0b"),
+        (("predicate", "receipts", "leaves"), "a\0b"),
+        (("predicate", "receipts", "leaves"), ".."),
+        (("predicate", "engine", "settings", "n_ctx"), "384"),
+        (("predicate", "engine", "settings", "kv_type"), 16),
+        (("predicate", "engine", "settings"), {}),
+        (("other",), "\ud800"),
+    ],
+)
+def test_values_that_no_certificate_has(made: Path, path: tuple[str, ...], value: Any) -> None:
+    change_certificate(*path, value=value)(made, made, made)
+    with pytest.raises(bitnet.ReceiptError, match="it is not a certificate"):
+        Certificate.load(made)
+
+
+def test_leaves_and_records_that_are_nested_deeply(made: Path) -> None:
+    folder = made.parent / "receipts"
+    for path in folder.iterdir():
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[0] = b'{"a":' * 300 + lines[0][:-1] + b"}" * 300 + b"\n"
+        path.write_bytes(b"".join(lines))
+    problems = [problem.message for problem in Certificate.load(made).verify().problems]
+    assert "receipts.jsonl, line 1 is not a record" in problems
+    assert any("line 1 is not a leaf: it is nested more than 100 levels deep" in message for message in problems)
 
 
 def test_what_cannot_be_certified(receipts: dict[str, Any], tmp_path: Path) -> None:

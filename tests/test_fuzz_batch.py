@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bitnet import ArgumentError, batch
+from mutations import other_bytes, other_value
 
 REQUESTS = [
     {"prompt": "Hello", "max_tokens": 2, "stop": ["\n", "x"], "logit_bias": {"3": -1.5}},
@@ -21,26 +22,6 @@ REQUESTS = [
     {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}], "max_tokens": 1},
     {"id": None, "messages": [{"role": "user", "content": "Hi"}], "repetition_penalty": 1.1, "max_tokens": 1},
 ]
-VALUES = (None, True, -1, 2**63, 2**200, 0.5, 1e308, "", "\ud800", "x" * 1000, "\x1b[2J\n", [], [[]], {}, {"a": {}})
-TOKENS = (b"\xff", b"\0", b'"', b"{", b"[" * 2000, b"NaN", b"1e999", b"\\ud800", b"\r", b"\n\n", b"\xef\xbb\xbf", b",")
-
-
-def other_value(draw: random.Random, value: Any) -> Any:
-    """A copy in which one value, somewhere inside, is another."""
-    if isinstance(value, (dict, list)) and value and draw.random() < 0.8:
-        copy: Any = value.copy()
-        key = draw.choice(list(value) if isinstance(value, dict) else range(len(value)))
-        copy[key] = other_value(draw, value[key])
-        return copy
-    return draw.choice(VALUES)
-
-
-def other_bytes(draw: random.Random, data: bytes) -> bytes:
-    """A copy that is cut, repeated, or has bytes that mean something to a parser."""
-    at, end = sorted(draw.randrange(len(data) + 1) for _ in range(2))
-    return draw.choice(
-        (data[:at], data[:at] + data[end:], data[:end] + data[at:], data[:at] + draw.choice(TOKENS) + data[at:])
-    )
 
 
 def run(engine: Any, source: Path, target: Path) -> bool:

@@ -9,18 +9,22 @@ from typing import Any
 
 _LARGEST = 2**53 - 1
 """The largest whole number that every reader of JSON takes exactly."""
+_DEEPEST = 100
+"""Levels of nesting that a value may have: no document of this package comes near, and Python's stack holds more."""
 
 
 def canonical(value: Any) -> bytes:
     """A value as the bytes of its canonical JSON (RFC 8785, JCS).
 
     Raises ValueError for what has no such form: a number that is not finite, a whole number beyond ±(2^53 - 1), a lone
-    surrogate, a key that is no text, or another type.
+    surrogate, a key that is no text, or another type; and for what is nested more than 100 levels deep.
     """
-    return _canonical(value).encode()
+    return _canonical(value, _DEEPEST).encode()
 
 
-def _canonical(value: Any) -> str:
+def _canonical(value: Any, levels: int) -> str:
+    if levels < 0:
+        raise _too_deep()
     if isinstance(value, str):
         # Python escapes what RFC 8785 escapes, in the same way.
         return json.dumps(value, ensure_ascii=False)
@@ -33,13 +37,13 @@ def _canonical(value: Any) -> str:
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_canonical, value))}]"
+        return f"[{','.join(_canonical(item, levels - 1) for item in value)}]"
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise ValueError("the keys of a JSON object are texts")
         # The order is that of UTF-16 code units.
         keys = sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))
-        return "{" + ",".join(f"{_canonical(key)}:{_canonical(value[key])}" for key in keys) + "}"
+        return "{" + ",".join(f"{_canonical(key, 0)}:{_canonical(value[key], levels - 1)}" for key in keys) + "}"
     raise ValueError(f"a {type(value).__name__} has no form in JSON")
 
 
@@ -66,11 +70,28 @@ def _number(value: float) -> str:
 
 
 def parse(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError for what is not JSON, and for an object that has a key twice."""
+    """The value of a JSON text, nested at most 100 levels deep, so that it is safe to walk through it by recursion.
+
+    Raises ValueError for another text, and for an object that has a key twice.
+    """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
+    except RecursionError:
+        raise _too_deep() from None
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        level = [below for item in level if isinstance(item, (dict, list)) for below in _items(item)]
+        if not level:
+            return value
+    raise _too_deep()
+
+
+def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"it is nested more than {_DEEPEST} levels deep")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -26,9 +26,14 @@ RECORDS = "receipts.jsonl"
 SETTINGS = ("numerics", "model", "tokenizer", "act_quant", "act_block", "ffn_act", "kv_type", "lm_head", "n_ctx")
 """The parts of a claim that say what computed it. `act_block` and `lm_head` are there only if they are not usual."""
 
+NAMED = ("act_quant", "ffn_act", "kv_type")
+"""Those that are names of modes and always there."""
+
 _OPTIONAL = ("act_block", "lm_head")
 _IDS = ("context_ids", "continuation_ids")
 _HEX = re.compile("[0-9a-f]*")
+_NOT_IN_NAMES = re.compile("[\\\\\0\ud800-\udfff]")
+"""Characters of file names that a system has no form for, or takes for a separator."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,12 @@ class ScoreReceipt:
             text = claim[name]
             fits = isinstance(text, str) and len(text) == 8 * count and _HEX.fullmatch(text)
             _gate(f"claim.{name}", bool(fits), f"expected the bits of {count} numbers, 8 hexadecimal digits each")
-        total = _bits([sum(_floats(claim["token_logprobs"]), 0.0)])
+        try:
+            total = _bits([sum(_floats(claim["token_logprobs"]), 0.0)])
+        except OverflowError:
+            raise ReceiptError("gate 'claim.token_logprobs': their sum is beyond binary32") from None
         _gate("claim.logprob", claim["logprob"] == total, f"the sum of token_logprobs has the bits {total}")
-        for name in ("model", "tokenizer", "act_quant", "ffn_act", "kv_type"):
+        for name in ("model", "tokenizer", *NAMED):
             _gate(f"claim.{name}", isinstance(claim[name], str) or name == "tokenizer", "expected a text")
 
     def replay(self, engine: "Engine") -> bool:
@@ -293,6 +301,11 @@ class Records:
         return [self._counted[name][0] for name in names]
 
 
+def is_file_name(text: str) -> bool:
+    """Whether a text names a file of a folder, and nothing outside of it, on every system."""
+    return text not in ("", "..") and Path(text).name == text and not _NOT_IN_NAMES.search(text)
+
+
 def read_receipt(folder: Path, record: Mapping[str, Any]) -> "Receipt | ScoreReceipt":
     """The receipt of a record. Raises ReceiptError if it is none, and OSError if its file cannot be read."""
     from . import Receipt
@@ -304,5 +317,5 @@ def read_receipt(folder: Path, record: Mapping[str, Any]) -> "Receipt | ScoreRec
     file = record.get("file")
     _gate("form", isinstance(file, str), "a record has one of receipt, score and file")
     # A record of a stranger must not name a file elsewhere.
-    _gate("form", Path(str(file)).name == file and "\\" not in str(file), f"{file!r} is not a file of this folder")
+    _gate("form", is_file_name(str(file)), f"{file!r} is not a file of this folder")
     return Receipt.load(folder / str(file))

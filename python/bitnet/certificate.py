@@ -31,12 +31,14 @@ from ._canonical import canonical, parse, tree_hash
 from ._core import Engine, Receipt
 from ._receipts import CONTRADICTED
 from ._records import (
+    NAMED,
     RECORDS,
     SETTINGS,
     Records,
     ScoreReceipt,
     about,
     check_settings,
+    is_file_name,
     kind_of,
     leaf,
     read_receipt,
@@ -521,15 +523,20 @@ def _check_form(document: Any) -> None:
     texts = [model["file"], model["blake3"], engine["name"], engine["version"], receipts["folder"], receipts["leaves"]]
     if not all(isinstance(text, str) for text in [*texts, predicate["time"]]):
         raise ValueError("a name in it is not a text")
-    if Path(receipts["leaves"]).name != receipts["leaves"] or "\\" in receipts["leaves"]:
+    if not is_file_name(receipts["leaves"]):
         raise ValueError(f"{receipts['leaves']!r} is not the name of a file")
+    if "\0" in receipts["folder"]:
+        raise ValueError(f"{receipts['folder']!r} is not the path of a folder")
     if not all(isinstance(part, dict) for part in (engine["settings"], predicate["made"], predicate["results"])):
         raise ValueError("settings, made and results are objects")
-    if others := engine["settings"].keys() - set(SETTINGS[3:]):
+    settings = engine["settings"]
+    if others := settings.keys() - set(SETTINGS[3:]):
         raise ValueError(f"the engine has unknown settings: {', '.join(sorted(others))}")
-    numbers = [receipts["count"], receipts["answers"], receipts["scores"], engine["numerics"]]
+    if not all(isinstance(value, str) for value in (*map(settings.__getitem__, NAMED), settings.get("lm_head", ""))):
+        raise ValueError("a setting of the engine is not a text")
+    numbers = [receipts["count"], receipts["answers"], receipts["scores"], engine["numerics"], settings["n_ctx"]]
     if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers):
         raise ValueError("a count in it is not a whole number")
     if model["tokenizer_blake3"] is not None and not isinstance(model["tokenizer_blake3"], str):
         raise ValueError("tokenizer_blake3 is not a text")
-    canonical(predicate)
+    canonical(document)

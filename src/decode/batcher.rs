@@ -127,7 +127,7 @@ impl Queue {
         let ready = |job: &&mut Job| job.follows.is_none();
         let waiting = self.waiting.iter_mut().filter(ready).map(|job| Waiting {
             client: job.client,
-            decodes: job.step.decodes(),
+            decodes: job.step.decodes(limits.decode_rows),
             rows: job.step.pending().len(),
         });
         let waiting: Vec<Waiting> = waiting.collect();
@@ -141,7 +141,7 @@ impl Queue {
                 rows => picked.push((job, rows)),
             }
         }
-        self.had_prompts = picked.iter().any(|(job, _)| !job.step.decodes());
+        self.had_prompts = picked.iter().any(|(job, _)| !job.step.decodes(limits.decode_rows));
         picked
     }
 
@@ -287,7 +287,7 @@ fn compute<'q>(
     let batcher = &runtime.batcher;
     queue.is_running = true;
     let limits = runtime.limits();
-    while queue.waiting.iter().filter(|job| job.step.decodes()).count() < limits.decode_rows
+    while queue.waiting.iter().filter(|job| job.step.decodes(limits.decode_rows)).count() < limits.decode_rows
         && let Some(wait) = queue.returning.wait(Instant::now())
     {
         queue = batcher.arrived.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
@@ -296,7 +296,7 @@ fn compute<'q>(
     queue.is_running = !picked.is_empty(); // a bug must not make the others wait for ever
     drop(queue);
     assert!(!picked.is_empty(), "a pass has at least one row");
-    let decodes: Vec<bool> = picked.iter().map(|(job, _)| job.step.decodes()).collect();
+    let decodes: Vec<bool> = picked.iter().map(|(job, _)| job.step.decodes(limits.decode_rows)).collect();
     let clients: Vec<u64> = picked.iter().map(|(job, _)| job.client).collect();
     let mut give_up = || {
         *is_cancelled = *is_cancelled || watch();

@@ -24,8 +24,7 @@ impl Generation {
     pub(super) fn plan_draft(&mut self) {
         let Some(mut draft) = self.draft.take() else { return };
         self.go_back(&draft); // after a step that has failed
-        let start = if self.generated().is_empty() { self.start() } else { &[] };
-        let answer = [self.generated(), start].concat();
+        let answer = [self.generated(), self.due_start()].concat();
         if draft.ids.len() == answer.len() || !draft.ids.starts_with(&answer) {
             return;
         }
@@ -61,7 +60,8 @@ impl Generation {
 
     /// The ids up to a row of the step, that row included.
     fn known_at(&self, row: usize) -> Vec<TokenId> {
-        [&self.ids[..self.rows_from], &self.rows[..=row]].concat()
+        let before = self.ids.iter().chain(self.due_start()).take(self.rows_from);
+        before.chain(&self.rows[..=row]).copied().collect()
     }
 
     /// [`Generation::thresholds`] of the draft's choices, from that of row `first` of the step on.
@@ -136,7 +136,7 @@ impl Generation {
             }
         };
         if at == 0 {
-            let start = if self.generated().is_empty() { self.start().to_vec() } else { Vec::new() };
+            let start = self.due_start().to_vec();
             self.ready.extend(start.into_iter().map(|id| Token::text(id, None)));
         }
         let is_last = at + 1 == draft.choices.len();

@@ -186,12 +186,13 @@ impl Generation {
 
     /// Decides what the next step computes after the `computed` positions of its sequence.
     pub(super) fn prepare(&mut self, computed: usize, guessing: Option<Guessing>) {
-        self.rows = self.ids[computed..].to_vec();
+        self.rows = self.ids[computed.min(self.ids.len())..].to_vec();
         self.rows_from = computed;
         self.n_guesses = 0;
-        if let Some(form) = self.form.as_ref().filter(|_| self.generated().is_empty()) {
-            self.rows.extend(form.start());
-        }
+        let start = self.due_start();
+        // An interrupted step may have computed some of these.
+        let start = start[computed.saturating_sub(self.ids.len()).min(start.len())..].to_vec();
+        self.rows.extend(start);
         if self.draft.is_some() {
             return self.plan_draft();
         }
@@ -208,10 +209,12 @@ impl Generation {
     }
 
     /// Whether the step under way computes the last id, few that a grammar has forced before it, and what is guessed to
-    /// follow. After an error the sequence of a recurrent model goes back to an earlier state; then there are more.
-    pub(super) fn decodes(&self) -> bool {
+    /// follow, in `most` rows. After an error the sequence of a recurrent model goes back to an earlier state; then there
+    /// are more.
+    pub(super) fn decodes(&self, most: usize) -> bool {
         let forced = if self.form.is_some() { FEW_FORCED } else { 0 };
-        !self.has_draft() && !self.generated().is_empty() && self.rows.len() <= 1 + forced + self.n_guesses
+        let most = most.min(1 + forced + self.n_guesses);
+        !self.has_draft() && !self.generated().is_empty() && self.rows.len() <= most
     }
 
     /// The ids that the step under way has still to compute after `computed` positions of its sequence.
@@ -221,8 +224,14 @@ impl Generation {
 
     /// How many positions its sequence keeps: those of all ids but the last one.
     pub(super) fn computed_len(&self) -> usize {
-        // Logits that are held will give one.
-        self.drafted_len(self.ids.len() + self.ready.len().max(usize::from(!self.held.is_empty())) - 1)
+        // Logits that are held will give one. What an interrupted step has computed is not computed, and counted, again.
+        let coming = self.ready.len().max(usize::from(!self.held.is_empty())).max(self.due_start().len());
+        self.drafted_len(self.ids.len() + coming - 1)
+    }
+
+    /// The ids with which a grammar makes the answer begin, as long as it has not begun.
+    pub(super) fn due_start(&self) -> &[TokenId] {
+        if self.generated().is_empty() { self.start() } else { &[] }
     }
 
     /// For each row of the step that gives an id: what finds the candidates of the id by the bounds of their logits.
@@ -236,9 +245,8 @@ impl Generation {
             return Vec::new();
         }
         let guesses = &self.rows[self.rows.len() - self.n_guesses..];
-        let start: &[TokenId] = if self.generated().is_empty() { self.start() } else { &[] };
         let threshold = |right: usize| -> Box<CandidateThreshold<'_>> {
-            let known = [&self.ids, start, &guesses[..right]].concat();
+            let known = [&self.ids, self.due_start(), &guesses[..right]].concat();
             Box::new(move |low: &mut [f32], high: &mut [f32]| {
                 self.sampler().allowing(self.allowed()).bound(low, high, &known, self.prompt_len)
             })
@@ -263,7 +271,7 @@ impl Generation {
     }
 
     /// The ids with which a grammar makes every answer begin.
-    pub(super) fn start(&self) -> &[TokenId] {
+    fn start(&self) -> &[TokenId] {
         self.form.as_ref().map_or(&[], Form::start)
     }
 
@@ -324,7 +332,7 @@ impl Generation {
     /// Samples the next id of an answer that has a form, and adds those that the form puts before and behind it.
     fn choose_in_form(&mut self, logits: &mut [f32]) -> Result<()> {
         self.form.as_ref().map_or(Ok(()), Form::check)?;
-        let start = if self.generated().is_empty() { self.start().to_vec() } else { Vec::new() };
+        let start = self.due_start().to_vec();
         let known = [&self.ids[..], &start].concat();
         let token = self.sample(logits, &known, self.allowed())?;
         self.ready.extend(start.into_iter().map(|id| Token::text(id, None)));

@@ -106,7 +106,7 @@ pub(super) fn plan(waiting: &[Waiting], limits: Limits, costs: &Costs) -> Vec<us
     let mut left = limits.rows - reserved;
     let mut decode_left = limits.decode_rows;
     for (rows, step) in rows.iter_mut().zip(waiting).filter(|(_, step)| step.decodes) {
-        // A step needs all its rows in one pass; the first one always gets them.
+        // A step needs all its rows in one pass. The first one gets them: none that decodes needs more than the limits.
         if step.rows <= left.min(decode_left) {
             *rows = step.rows;
             (left, decode_left) = (left - step.rows, decode_left - step.rows);

@@ -148,10 +148,10 @@ impl Step {
         self.task.pending(self.sequence.ids.len())
     }
 
-    /// Whether it decodes: it continues an answer of which ids were already sampled, and nothing before the last one has
-    /// to be computed again.
-    pub(super) fn decodes(&self) -> bool {
-        matches!(&self.task, Task::Token(generation) if generation.decodes())
+    /// Whether it decodes, in at most `most` rows: it continues an answer of which ids were already sampled, and nothing
+    /// before the last one has to be computed again.
+    pub(super) fn decodes(&self, most: usize) -> bool {
+        matches!(&self.task, Task::Token(generation) if generation.decodes(most))
     }
 
     /// How many of its pending ids another sequence may compute for it: those before the first whose logits are wanted.

@@ -132,16 +132,16 @@ fn digits(number: f64) -> f64 {
     digits.parse().unwrap_or(f64::INFINITY)
 }
 
-/// Refuses a value with a number that has no exact f64.
+/// Refuses a value with a number that has no exact f64, or that is not inside i64: llguidance makes an i64 of each whole
+/// number, and negates it. The least one overflowed its stack, and those beyond the largest became it.
 fn check_exact(value: &Json) -> Result<(), String> {
     let is_exact = match value {
         Json::Array(items) => return items.iter().try_for_each(check_exact),
         Json::Object(fields) => return fields.values().try_for_each(check_exact),
-        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(exact), _, Some(held)) => held as i128 == i128::from(exact),
-            (_, Some(exact), Some(held)) => held as i128 == i128::from(exact),
-            // An integer that is too large for both, or a number with an exponent: one cannot tell.
-            (_, _, held) => held.is_some_and(|held| held.abs() < 2f64.powi(53)),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(exact), Some(held)) => exact != i64::MIN && held as i128 == i128::from(exact),
+            // An integer that is too large for i64, or a number with an exponent: one cannot tell.
+            (_, held) => held.is_some_and(|held| held.abs() < 2f64.powi(53)),
         },
         _ => true,
     };

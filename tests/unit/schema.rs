@@ -6,6 +6,7 @@ use super::*;
 fn far_bounds_are_moved_and_inexact_numbers_refused() {
     let far = json!({"items": {"minimum": i64::MIN, "maximum": u64::MAX, "default": u64::MAX}, "enum": [0.1, 1]});
     let held = prepared(far).unwrap();
+    assert!(prepared(json!({"enum": [1i64 << 62, -(1i64 << 62)]})).is_ok());
     assert_eq!(held["items"], json!({"minimum": -FARTHEST, "maximum": FARTHEST, "default": u64::MAX}));
     for wrong in [
         json!({"const": (1u64 << 53) + 1}),
@@ -13,6 +14,8 @@ fn far_bounds_are_moved_and_inexact_numbers_refused() {
         json!({"minimum": 1e19}),
         json!({"anyOf": [{"exclusiveMaximum": -1e19}]}),
         json!({"minimum": -(1i64 << 53) - 1}),
+        json!({"const": i64::MIN}),
+        json!({"enum": [[u64::MAX / 2 + 1]]}),
     ] {
         assert!(prepared(wrong.clone()).is_err(), "{wrong}");
         assert!(prepared_in(&format!("start: a | b\na: %json {wrong}\nb: \"x\"")).is_err(), "{wrong}");
