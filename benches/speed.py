@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 
 ENGINES = {"bitnet": ("tab:blue", "white"), "ik_llama.cpp": ("0.7", "black"), "bitnet.cpp": ("0.85", "black")}
 """The colours of each engine's bars and of the figures in them."""
-TITLES = {"prefill": "Prefill of 512 tokens", "decode": "Decode of 128 tokens"}
+TITLES = {"prefill": "Prefill of 512 tokens", "decode": "Decode of 64 tokens"}
 THREADS = (1, 2)
 WIDTH = 0.26
 """Of a bar, where the groups are 1 apart."""
@@ -53,7 +53,7 @@ def draw(record: Record, picture: str) -> None:
     (limit, *bars), (limit_name, *names) = panels[0].get_legend_handles_labels()
     figure.legend([*bars, limit], [*names, limit_name], loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(
-        "Shape of BitNet b1.58 2B-4T, F16 head, 2 cores of an AMD Zen 5; higher is better", fontsize="medium"
+        "Shape of BitNet b1.58 2B-4T, F16 head, 2 cores of an AMD Zen 3 (AVX2); higher is better", fontsize="medium"
     )
     figure.savefig(picture, dpi=110)
 
