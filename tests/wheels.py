@@ -19,7 +19,7 @@ import lief
 
 LINUX = r"lib(c|m|dl|pthread|rt)\.so\.\d|libgcc_s\.so\.1|ld-linux-[a-z0-9-]+\.so\.\d"
 MUSL = r"libc\.so|libgcc_s\.so\.1|libc\.musl-[a-z0-9_]+\.so\.1"
-MACOS = r"/usr/lib/lib(System\.B|iconv\.2|resolv\.9)\.dylib"
+MACOS = r"/usr/lib/lib(System\.B|iconv\.2|charset\.1|resolv\.9)\.dylib"
 WINDOWS = r"(api-ms-win-[a-z0-9-]+|kernel32|ntdll|msvcrt|bcryptprimitives|advapi32|userenv|ws2_32|python3)\.dll"
 PYTHON_SYMBOL = re.compile(r"_?_?Py[A-Z_a-z0-9]+")
 
@@ -94,7 +94,9 @@ def check_library(data: bytes, platform: Platform, name: str) -> set[str]:
         binary = lief.parse(file.name)
     assert binary, f"{name}: {platform.library} is not a library"
     if isinstance(binary, lief.MachO.Binary):
-        processor, loads = binary.header.cpu_type.name, {library.name for library in binary.libraries}
+        # The first of them is the library's own name.
+        loaded = [library for library in binary.libraries if library.command != lief.MachO.LoadCommand.TYPE.ID_DYLIB]
+        processor, loads = binary.header.cpu_type.name, {library.name for library in loaded}
         # Symbols of no library are looked up among all that are loaded: they must be Python's.
         for symbol in binary.imported_symbols:
             if not (symbol.has_binding_info and symbol.binding_info.has_library):
