@@ -36,7 +36,7 @@ ARM := $(CURDIR)/$(VENV)/aarch64
 ARM_APT := apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::Lists=$(ARM)/lists \
   -o Dir::State::status=$(ARM)/status -o Dir::Cache=$(ARM)/cache -o APT::Sandbox::User=root
 ARM_PIP = $(PIP) install --quiet --target $(ARM)/site --only-binary=:all: \
-  --python-version $$(readlink $(ARM)/root/usr/bin/python3 | sed s/python//) --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64
+  --python-version $$(readlink $(ARM)/system/usr/bin/python3 | sed s/python//) --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64
 ARM_WHEEL = @ls dist/*manylinux*aarch64.whl >/dev/null || { echo "run make wheels first" >&2; exit 1; }; \
   $(ARM_PIP) --upgrade --no-deps dist/*manylinux*aarch64.whl
 ARM_TESTED := old_files replay
@@ -222,13 +222,13 @@ $(VENV)/cross: tests/wine/bcryptprimitives.c
 
 $(VENV)/aarch64/python: $(VENV)/python $(VENV)/cross
 	@echo "==> Unpacking Debian's Python for AArch64"
-	rm -rf $(ARM) && mkdir -p $(ARM)/lists/partial $(ARM)/cache/archives/partial $(ARM)/root && touch $(ARM)/status
+	rm -rf $(ARM) && mkdir -p $(ARM)/lists/partial $(ARM)/cache/archives/partial $(ARM)/system && touch $(ARM)/status
 	$(ARM_APT) update
 	$(ARM_APT) install -y --no-install-recommends --download-only python3 libstdc++6
-	for package in $(ARM)/cache/archives/*.deb; do dpkg-deb -x $$package $(ARM)/root || exit 1; done
+	for package in $(ARM)/cache/archives/*.deb; do dpkg-deb -x $$package $(ARM)/system || exit 1; done
 	$(ARM_PIP) numpy prompt_toolkit pytest blake3 gguf
 	printf '#!/bin/sh\nPYTHONPATH=%s exec qemu-aarch64 -cpu max -L %s %s "$$@"\n' \
-	  $(ARM)/site $(ARM)/root $(ARM)/root/usr/bin/python3 > $@
+	  $(ARM)/site $(ARM)/system $(ARM)/system/usr/bin/python3 > $@
 	chmod +x $@
 
 $(MODEL_2B): | $(VENV)/built
