@@ -18,8 +18,9 @@ use super::isa::Isa;
 use super::neuron_dot::stamp_neurons;
 use super::packing::{BASE3_WORDS, EXPANDED_WORDS, TWO_BIT_OF_BASE3, TWO_BIT_WORDS, Word};
 use super::prefetch::prefetch_ahead;
-use super::table::{Base3Kernels, Kernels};
+use super::table::{Base3Kernels, Kernels, ManySums};
 use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
+use super::unpacked_dot::{MIN_TOKENS, stamp_many};
 use std::arch::x86_64::*;
 
 /// The kernels of [`Isa::Avx512Vnni`] on processors that have VBMI as well.
@@ -28,7 +29,7 @@ pub(super) static TABLE: Kernels = Kernels {
     two_bit_sums,
     two_bit_neurons: avx512_vnni::neurons::KERNELS,
     base3: Some(BASE3),
-    many: None,
+    many: Some(ManySums { sums: many_sums, min_tokens: MIN_TOKENS }),
     grouped: GROUPED,
     peak_macs,
     byte_dots: Some(byte_dots),
@@ -40,6 +41,9 @@ pub(super) const BASE3: Base3Kernels = Base3Kernels { sums: base3_sums, neurons:
 
 stamp_neurons! { neurons, dot: Base3, features: "avx512f,avx512bw,avx512vnni,avx512vbmi" }
 stamp_sums! { base3: Base3, features: "avx512f,avx512bw,avx512vnni,avx512vbmi", tokens: 12, parts: 2 }
+stamp_many! {
+    dot: Vnni, to_two_bit: to_two_bit, features: "avx512f,avx512bw,avx512vnni,avx512vbmi", tokens: 12, parts: 2
+}
 stamp_grouped! {
     lanes: Avx512, dot: Vnni, base3: Base3, features: "avx512f,avx512bw,avx512vnni,avx512vbmi", tokens: 12, parts: 2
 }

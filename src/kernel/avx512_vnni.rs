@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | one token | 4 `vpandd`, no shifts (see below) | 4 `vpdpbusd` with broadcast load |
 //! | several | 4 `vpandd`, 3 `vpsrld` | 4 `vpdpbusd`, two words sharing each broadcast |
+//! | more than a tile | loads of codes that were unpacked before | the same |
 //!
 //! With one token the planes stay unshifted; the sums of the higher ones are shifted back at the end.
 //!
@@ -17,14 +18,18 @@ use super::avx512::{Avx512, FLOATS, LOOK_UPS, interleave, load, load_bytes, spla
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::neuron_dot::stamp_neurons;
-use super::packing::Word;
+use super::packing::{Word, base3_to_two_bit};
 use super::quantized_head::{self, BYTE_STEP, ByteDot};
-use super::table::Kernels;
+use super::table::{Kernels, ManySums};
 use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
+use super::unpacked_dot::{MIN_TOKENS, stamp_many};
 use std::arch::x86_64::*;
 
 stamp_neurons! { neurons, dot: Vnni, features: "avx512f,avx512bw,avx512vnni" }
 stamp_sums! { dot: Vnni, features: "avx512f,avx512bw,avx512vnni", tokens: 12, parts: 2 }
+stamp_many! {
+    dot: Vnni, to_two_bit: base3_to_two_bit, features: "avx512f,avx512bw,avx512vnni", tokens: 12, parts: 2
+}
 stamp_grouped! {
     lanes: Avx512, dot: Vnni, base3: Vnni, features: "avx512f,avx512bw,avx512vnni", tokens: 12, parts: 2
 }
@@ -34,7 +39,7 @@ pub(super) static TABLE: Kernels = Kernels {
     two_bit_sums,
     two_bit_neurons: neurons::KERNELS,
     base3: None,
-    many: None,
+    many: Some(ManySums { sums: many_sums, min_tokens: MIN_TOKENS }),
     grouped: GROUPED,
     peak_macs,
     byte_dots: Some(byte_dots),

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | one token | 4 `vpand`, no shifts (see below) | 4 × (`vpbroadcastd`, `vpdpbusd`), two halves a broadcast |
 //! | several | 4 `vpand`, 3 `vpsrld` | 4 × (`vpbroadcastd`, `vpdpbusd`) |
+//! | more than a tile | loads of codes that were unpacked before | the same, two halves a broadcast |
 //!
 //! With one token the planes stay unshifted; the sums of the higher ones are shifted back at the end.
 //!
@@ -17,13 +18,17 @@ use super::avx2::{self, Avx2, FLOATS};
 use super::grouped_dot::stamp_grouped;
 use super::isa::Isa;
 use super::neuron_dot::stamp_neurons;
-use super::packing::Word;
-use super::table::Kernels;
+use super::packing::{Word, base3_to_two_bit};
+use super::table::{Kernels, ManySums};
 use super::ternary_dot::{PLANES, TernaryDot, stamp_sums};
+use super::unpacked_dot::{MIN_TOKENS, stamp_many};
 use std::arch::x86_64::*;
 
 stamp_neurons! { neurons, dot: Vnni<false>, features: "avx2,avxvnni" }
 stamp_sums! { dot: Vnni<false>, features: "avx2,avxvnni", tokens: 4, parts: 2 }
+stamp_many! {
+    dot: Vnni<false>, to_two_bit: base3_to_two_bit, features: "avx2,avxvnni", tokens: 6, parts: 2
+}
 stamp_grouped! {
     lanes: Avx2, dot: Vnni<false>, base3: Vnni<false>, features: "avx2,fma,f16c,avxvnni", tokens: 4, parts: 2
 }
@@ -33,7 +38,7 @@ pub(super) static TABLE: Kernels = Kernels {
     two_bit_sums,
     two_bit_neurons: neurons::KERNELS,
     base3: None,
-    many: None,
+    many: Some(ManySums { sums: many_sums, min_tokens: MIN_TOKENS }),
     grouped: GROUPED,
     peak_macs,
     byte_dots: None,

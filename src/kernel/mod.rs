@@ -5,7 +5,7 @@
 //!
 //! The loops are written once, on traits: float kernels in `dot.rs`, `attention.rs`, `delta_net.rs`,
 //! `elementwise.rs`, `hadamard.rs` and `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs`,
-//! `neuron_dot.rs` and `look_ups.rs`. An instruction set's file implements the traits, compiles the loops for itself
+//! `unpacked_dot.rs`, `neuron_dot.rs` and `look_ups.rs`. An instruction set's file implements the traits, compiles the loops for itself
 //! (`stamp_floats!`, `stamp_sums!`) and holds its `TABLE`.
 
 #[cfg(target_arch = "x86_64")]
@@ -60,6 +60,7 @@ mod table;
 mod team;
 pub mod ternary;
 mod ternary_dot;
+mod unpacked_dot;
 
 use crate::error::{Error, Result};
 #[cfg(target_arch = "x86_64")]

@@ -339,7 +339,7 @@ impl Ternary {
                 for (t, sums) in sums.iter().take(tokens.len()).enumerate() {
                     let token = first_token + t;
                     // The outputs of many tokens do not fit in the near caches, and tokens lie far apart.
-                    if per_call > MAX_TILE_TOKENS && token + WRITES_AHEAD < n {
+                    if token + WRITES_AHEAD < n {
                         for line in out.token(token + WRITES_AHEAD).chunks(LINE_FLOATS) {
                             prefetch_to_write(line.as_ptr());
                         }
