@@ -144,8 +144,26 @@ def texts() -> None:
         save("codec", f"{kind:02}", bytes([kind, 0]) + bytes(range(256)) * (4 if kind < 25 else 12))
 
 
+def grammars() -> None:
+    """A byte for the kind, and the text: see `grammar` in src/targets.rs."""
+    schemas = (
+        {"type": "object", "properties": {"a": {"type": "integer", "minimum": -3}}, "required": ["a"]},
+        {"enum": ["x", None, 1.5, {"a": []}]},
+        {"type": "array", "items": {"$ref": "#/$defs/b"}, "minItems": 1, "$defs": {"b": {"type": "boolean"}}},
+        {"type": "string", "pattern": "^[a-c]{2,5}$", "maxLength": 4},
+        {"anyOf": [{"type": "number", "multipleOf": 7}, {"const": "é\n"}]},
+    )
+    lark = 'start: (WORD " ")+ number?\nnumber: /[0-9]+/ ("." /[0-9]{2}/)?\nWORD: /[a-z]{1,4}/\n%ignore /[ ]+/'
+    texts = {0: [json.dumps(schema) for schema in schemas], 1: ["[a-f]{2,12}", "(yes|no)+\\.", "é*[^x]\\d{3}"]}
+    texts |= {2: ['["yes", "no", "no, thanks"]', '[""]'], 3: [lark, 'start: "(" start ")" | "x"']}
+    for kind, sources in texts.items():
+        for i, source in enumerate(sources):
+            save("grammar", f"{kind}-{i}", bytes([kind]) + source.encode())
+
+
 if __name__ == "__main__":
     models()
     directories()
     tokenizers()
     texts()
+    grammars()

@@ -13,6 +13,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import bitnet
+
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "python" / "bitnet" / "models" / "trit.gguf"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -85,7 +87,7 @@ WINDOWS = example("x86_64-pc-windows-gnu", "receipt.exe")
 HERE = (sys.executable, "-c", IN_PYTHON)
 PLATFORMS = (
     Platform("this machine", HERE),
-    Platform("this machine, scalar code", HERE, environment={"BITNET_ISA": "scalar"}),
+    *(Platform(f"this machine, {isa}", HERE, environment={"BITNET_ISA": isa}) for isa in bitnet.isas()),
     Platform("AArch64 with I8MM, QEMU", (*QEMU, "max", AARCH64)),
     Platform("AArch64 with dot products, QEMU", (*QEMU, "neoverse-n1", AARCH64)),
     Platform("AArch64 without both, QEMU", (*QEMU, "cortex-a53", AARCH64)),

@@ -6,6 +6,7 @@ use bitnet::checkpoint::gguf::{Gguf, TensorType};
 use bitnet::codec::{RowTrits, TensorRows};
 use bitnet::engine::{Engine, Inspection, Options};
 use bitnet::receipt::Receipt;
+use bitnet::sampler::{GrammarKind, GrammarSource, SamplingParams};
 use bitnet::template::{ChatTurn, Conversation, Role, Template};
 use bitnet::token::TokenId;
 use bitnet::tokenizer::Tokenizer;
@@ -20,7 +21,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("gguf", gguf),
     ("hf", hf),
     ("codec", codec),
@@ -30,6 +31,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("prompt", prompt),
     ("receipt", receipt),
     ("session", session),
+    ("grammar", grammar),
 ];
 
 /// An input may take so much memory, whatever its size: a context, the rows of a batch, a tokenizer's tables.
@@ -200,6 +202,25 @@ fn session(data: &[u8]) {
     }
     let session = session.lock().expect("no panic").clone();
     let _ = session.to_json(&params);
+}
+
+/// A form of an answer: the first byte is its kind, the rest its text. An answer that has the form replays.
+fn grammar(data: &[u8]) {
+    let [kind, text @ ..] = data else { return };
+    let kinds = [GrammarKind::JsonSchema, GrammarKind::Regex, GrammarKind::Choice, GrammarKind::Lark];
+    let Ok(text) = str::from_utf8(text) else { return };
+    let source = GrammarSource { kind: kinds[usize::from(*kind) % kinds.len()], text: text.into() };
+    let params = SamplingParams { max_tokens: Some(8), temperature: 1.0, seed: Some(1), ..SamplingParams::default() };
+    let Ok(params) = params.with_grammar(&source) else { return };
+    let session = Arc::new(Mutex::new(ChatSession::new(ENGINE.template().expect("the model has one"), None)));
+    let begun = ChatStream::begin(ENGINE.clone(), session.clone(), "Hi".into(), params, &mut || false);
+    let Ok(mut stream) = begun else { return };
+    while let Ok(Some(_)) = stream.next(&mut || false) {}
+    let receipts = session.lock().expect("no panic").receipts.clone();
+    for receipt in receipts {
+        receipt.validate().expect("a receipt of our own");
+        assert!(ENGINE.replay(&receipt, None, &mut || false).expect("a replay").same);
+    }
 }
 
 // What the targets share --------------------------------------------------------------------------------------------
