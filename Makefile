@@ -226,7 +226,7 @@ $(VENV)/aarch64/python: $(VENV)/python $(VENV)/cross
 	$(ARM_APT) update
 	$(ARM_APT) install -y --no-install-recommends --download-only python3 libstdc++6
 	for package in $(ARM)/cache/archives/*.deb; do dpkg-deb -x $$package $(ARM)/system || exit 1; done
-	$(ARM_PIP) numpy prompt_toolkit pytest blake3 gguf
+	$(ARM_PIP) numpy prompt_toolkit pytest blake3 gguf jsonschema
 	printf '#!/bin/sh\nPYTHONPATH=%s exec qemu-aarch64 -cpu max -L %s %s "$$@"\n' \
 	  $(ARM)/site $(ARM)/system $(ARM)/system/usr/bin/python3 > $@
 	chmod +x $@
