@@ -33,7 +33,7 @@ fn change(data: &mut Vec<u8>, random: &mut TestRng) {
 #[test]
 fn the_corpus_and_its_neighbours_stay_within_the_bounds() {
     let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    for (name, target) in targets::TARGETS {
+    for (name, target, times) in targets::TARGETS {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
         let entries = fs::read_dir(folder).expect("a corpus");
         let mut files: Vec<_> = entries.map(|entry| entry.expect("an input").path()).collect();
@@ -42,11 +42,11 @@ fn the_corpus_and_its_neighbours_stay_within_the_bounds() {
         for path in files {
             println!("{}", path.display()); // seen if it fails
             let original = fs::read(&path).expect("an input");
-            targets::bounded(target, &original, SECOND);
+            targets::bounded(target, &original, times * SECOND);
             for _ in 0..COPIES {
                 let mut data = original.clone();
                 change(&mut data, &mut random);
-                targets::bounded(target, &data, SECOND);
+                targets::bounded(target, &data, times * SECOND);
             }
         }
     }

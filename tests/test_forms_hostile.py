@@ -103,6 +103,13 @@ def test_a_form_of_more_parts_than_any_answer(engine: Engine) -> None:
             engine.chat(ASKED, **form, max_tokens=12)
 
 
+@pytest.mark.parametrize("grammar", ["start: /a+/ start", 'start: /a+/ "a"'])
+def test_text_that_is_forced_without_an_end(engine: Engine, grammar: str) -> None:
+    with pytest.raises(ArgumentError, match="forces text that does not end"):
+        engine.generate("Hi", max_tokens=4, grammar=grammar)
+    assert engine.generate("Hi", max_tokens=4, grammar='start: "aa"').text == "aa"
+
+
 @pytest.mark.parametrize("limits", [{"max_batch": 1}, {"n_batch": 1}, {"max_batch": 4}, {"n_batch": 5}])
 def test_more_forced_ids_than_a_pass_has_rows(engine: Engine, limits: dict[str, int]) -> None:
     """Those behind a sampled id are computed over several passes, also beside other answers."""

@@ -1,5 +1,6 @@
 //! The state of a grammar during an answer: which tokens it allows next, and which it forces.
 
+use super::watched::Watched;
 use crate::error::{Error, Result};
 use crate::sampler::GrammarSource;
 use crate::token::{TokenId, TokenSet};
@@ -45,7 +46,7 @@ impl Compiled {
 /// What a grammar allows after the ids of an answer so far.
 #[derive(Clone)]
 pub struct Constraint {
-    matcher: Matcher,
+    matcher: Watched,
     compiled: Arc<Compiled>,
     /// Whether the matcher has a lexer of its own.
     is_alone: bool,
@@ -68,7 +69,7 @@ impl Constraint {
         n_vocab: usize,
         stop_ids: Vec<TokenId>,
     ) -> Constraint {
-        let (matcher, read) = (compiled.shared(), Vec::new());
+        let (matcher, read) = (Watched::new(compiled.shared()), Vec::new());
         let (is_alone, is_at_end, after, waiting) = Default::default();
         Constraint { matcher, compiled, is_alone, read, source, n_vocab, stop_ids, is_at_end, after, waiting }
     }
@@ -112,17 +113,20 @@ impl Constraint {
     /// Asks the matcher. What others have left in a shared lexer must not fail this answer, so a matcher that fails is asked
     /// again with a lexer of its own.
     fn ask<T>(&mut self, what: impl Fn(&mut Matcher) -> std::result::Result<T, String>) -> Result<T> {
-        let found = what(&mut self.matcher);
+        let found = self.matcher.run(&what);
         let found = match found {
             Err(why) if !self.is_alone && is_of_lexer(&why) => {
                 self.compiled.is_worn.store(true, Ordering::Relaxed);
-                self.matcher = self.compiled.fresh();
+                self.matcher = Watched::new(self.compiled.fresh());
                 self.is_alone = true;
-                let again = self.read.iter().try_for_each(|id| {
-                    self.matcher.compute_ff_tokens(); // as before: it also tells the matcher what has to follow
-                    self.matcher.consume_token(*id).map_err(|error| error.to_string())
-                });
-                again.and_then(|()| what(&mut self.matcher))
+                let read = &self.read;
+                self.matcher.run(|matcher| {
+                    for id in read {
+                        matcher.compute_ff_tokens(); // as before: it also tells the matcher what has to follow
+                        matcher.consume_token(*id).map_err(|error| error.to_string())?;
+                    }
+                    what(matcher)
+                })
             }
             found => found,
         };
@@ -130,8 +134,11 @@ impl Constraint {
     }
 
     fn failed(&self, why: &str) -> Error {
-        let why =
-            if is_dead_end(why) { "no token of the vocabulary fits" } else { why.lines().next().unwrap_or_default() };
+        let why = match why {
+            why if is_dead_end(why) => "no token of the vocabulary fits",
+            _ if self.matcher.is_cancelled() => "it forces text that does not end",
+            why => why.lines().next().unwrap_or_default(),
+        };
         Error::Argument(format!("{}: the answer cannot go on in this form: {why}", self.source.kind.name()))
     }
 

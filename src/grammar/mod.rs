@@ -7,6 +7,7 @@
 mod constraint;
 mod schema;
 mod vocabulary;
+mod watched;
 
 use constraint::Compiled;
 pub use constraint::Constraint;

@@ -32,6 +32,7 @@ pub mod f16;
 #[cfg(all(windows, target_env = "gnu"))]
 mod fma;
 pub mod grouped;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AMX and I8MM take whole tiles"))]
 mod grouped_dot;
 mod grouped_input;
 mod hadamard;
@@ -40,6 +41,10 @@ mod isa;
 pub mod lanes;
 mod look_up_choice;
 mod look_up_product;
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, unused_macros, unused_imports, reason = "only x86-64 looks sums up")
+)]
 mod look_ups;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -52,6 +57,7 @@ pub mod neurons;
 pub mod packing;
 pub mod peak;
 mod prefetch;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AVX-512-VNNI screens by bytes"))]
 pub mod quantized_head;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -60,6 +66,7 @@ mod table;
 mod team;
 pub mod ternary;
 mod ternary_dot;
+#[cfg(target_arch = "x86_64")]
 mod unpacked_dot;
 
 use crate::error::{Error, Result};
