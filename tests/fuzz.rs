@@ -42,11 +42,11 @@ fn the_corpus_and_its_neighbours_stay_within_the_bounds() {
         for path in files {
             println!("{}", path.display()); // seen if it fails
             let original = fs::read(&path).expect("an input");
-            targets::bounded(target, &original, times * SECOND);
+            targets::bounded(target, &original, times, SECOND);
             for _ in 0..COPIES {
                 let mut data = original.clone();
                 change(&mut data, &mut random);
-                targets::bounded(target, &data, times * SECOND);
+                targets::bounded(target, &data, times, SECOND);
             }
         }
     }

@@ -13,6 +13,7 @@ pub(super) fn prefetch<T>(at: *const T) {
     unsafe {
         std::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, readonly))
     };
+    _ = at; // other processors get no hint
 }
 
 /// Asks the processor for a cache line that is to be written. The address may lie anywhere, as with [`prefetch`].
@@ -29,6 +30,7 @@ pub(super) fn prefetch_to_write<T>(at: *const T) {
     unsafe {
         std::arch::asm!("prfm pstl1keep, [{}]", in(reg) at, options(nostack, readonly))
     };
+    _ = at; // as above
 }
 
 /// Asks for the address 4 KiB ahead in a stream of weights, about one memory latency of streaming; hardware
