@@ -106,8 +106,8 @@ def test_a_form_of_more_parts_than_any_answer(engine: Engine) -> None:
 @pytest.mark.parametrize("grammar", ["start: /a+/ start", 'start: /a+/ "a"'])
 def test_text_that_is_forced_without_an_end(engine: Engine, grammar: str) -> None:
     with pytest.raises(ArgumentError, match="forces text that does not end"):
-        engine.generate("Hi", max_tokens=4, grammar=grammar)
-    assert engine.generate("Hi", max_tokens=4, grammar='start: "aa"').text == "aa"
+        engine.chat(ASKED, max_tokens=4, grammar=grammar)
+    assert engine.chat(ASKED, max_tokens=4, grammar='start: "aa"').text == "aa"
 
 
 @pytest.mark.parametrize("limits", [{"max_batch": 1}, {"n_batch": 1}, {"max_batch": 4}, {"n_batch": 5}])
