@@ -3,7 +3,7 @@
 //! llguidance collects the bytes that have to come next. A rule such as `start: /a+/ start`, or an expression that takes
 //! what the next one needs, forces bytes for ever; no static check finds all of these. So a thread looks at the parsers
 //! that are at work, and cancels one that is for too long: its answer ends with an error. Other work takes milliseconds
-//! (the limits in `mod.rs`), so no other answer depends on the clock.
+//! (the limits in `mod.rs`), so no other answer depends on the clock, unless the whole process is halted meanwhile.
 
 use crate::machine::clock::Instant;
 use llguidance::{CancellationHandle, Matcher};
@@ -43,8 +43,11 @@ impl Watched {
         let matcher = matcher.into_cancellable();
         let handle = matcher.cancellation_handle().expect("it can be cancelled");
         let work = Arc::new(Work { since: AtomicU64::new(0), handle });
-        ALL.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&work));
-        look_after_all();
+        // WebAssembly has no threads, and nobody who would look.
+        if !cfg!(target_family = "wasm") {
+            ALL.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&work));
+            look_after_all();
+        }
         Watched { matcher, work }
     }
 
@@ -71,9 +74,9 @@ impl Deref for Watched {
     }
 }
 
-/// Starts the thread, once in a process. WebAssembly has none.
+/// Starts the thread, once in a process.
 fn look_after_all() {
-    if cfg!(target_family = "wasm") || PROCESS.swap(std::process::id(), Relaxed) == std::process::id() {
+    if PROCESS.swap(std::process::id(), Relaxed) == std::process::id() {
         return;
     }
     let look = || loop {

@@ -5,8 +5,8 @@
 //!
 //! The loops are written once, on traits: float kernels in `dot.rs`, `attention.rs`, `delta_net.rs`,
 //! `elementwise.rs`, `hadamard.rs` and `quantized_head.rs` on `lanes.rs`; ternary ones in `ternary_dot.rs`,
-//! `unpacked_dot.rs`, `neuron_dot.rs` and `look_ups.rs`. An instruction set's file implements the traits, compiles the loops for itself
-//! (`stamp_floats!`, `stamp_sums!`) and holds its `TABLE`.
+//! `unpacked_dot.rs`, `neuron_dot.rs` and `look_ups.rs`. An instruction set's file implements the traits, compiles the
+//! loops for itself (`stamp_floats!`, `stamp_sums!`) and holds its `TABLE`.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
